@@ -1,0 +1,108 @@
+"""Names of every axis in the project, and where each axis lives on the mesh.
+
+Dimension key, used as a suffix on every array name (`soft_BQD`, `logits_BXV`):
+
+  B batch rows           L tokens in a row        X loss positions in a row
+  S entity slots in a row  Q queries an entity    N key/value tokens an entity
+  D language-model width W Q-Former width         P contrastive projection width
+  C vector width         T text length            V vocabulary
+  H heads  G key/value heads  K width of one head F feed-forward width
+  M cache length         R entity-table rows      I items    U users
+
+Parameters are bare arrays. Their placement follows from their path in the parameter tree through
+one table, `PARAMETER_AXES`, and one more, `RULES`, from logical axes to mesh axes: a reader finds
+every placement decision of the project on this page.
+"""
+import math
+import re
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ilm_jax import errors
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Logical axis -> mesh axes. None: replicated.
+RULES = {
+    "batch": ("data", "fsdp"),
+    "embed": "fsdp",       # the width a matmul contracts over or returns to
+    "heads": "tensor",     # heads x head width, flattened
+    "mlp": "tensor",
+    "vocab": "tensor",
+    "layers": None,
+    "rows": None,          # rows of the entity table
+    "none": None,
+}
+
+# (pattern on the "/"-joined path, logical axes counted from the LAST axis of the array).
+# The first match wins; anything unmatched is replicated.
+PARAMETER_AXES = (
+    (r"(embed|embedding|embedder|word)(/embedding)?$", ("vocab", "embed")),
+    (r"(query|key|value|wq|wk|wv)/?(kernel)?$", ("embed", "heads")),
+    (r"(out|wo_attention|wo)/?(kernel)?$", ("heads", "embed")),
+    (r"(gate|up|mlp_in|wi)/?(kernel)?$", ("embed", "mlp")),
+    (r"(down|mlp_out)/?(kernel)?$", ("mlp", "embed")),
+    (r"(head|lm_head)/?(kernel)?$", ("embed", "vocab")),
+)
+
+
+def make_mesh(shape: dict[str, int]) -> Mesh:
+  """A mesh over all devices whose shardings the compiler propagates (Auto).
+
+  Args:
+    shape: mesh axis name -> size; the product must be the number of devices.
+
+  Raises:
+    UserError: the product of the sizes is not the number of devices.
+  """
+  need, have = math.prod(shape.values()), jax.device_count()
+  if need != have:
+    raise errors.UserError(
+        f"mesh={dict(shape)} needs {need} devices, this job has {have}: make the product of the "
+        f"mesh sizes {have}, e.g. --config.mesh.data={have}")
+  return jax.make_mesh(tuple(shape.values()), tuple(shape),
+                       axis_types=(AxisType.Auto,) * len(shape))
+
+
+def spec(*logical: str | None) -> PartitionSpec:
+  """PartitionSpec for an array whose axes are `logical`, in order."""
+  unknown = [a for a in logical if a is not None and a not in RULES]
+  if unknown:
+    raise ValueError(f"unknown logical axis {unknown}; axes.RULES knows {sorted(RULES)}")
+  return PartitionSpec(*(a and RULES[a] for a in logical))
+
+
+def sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
+  return NamedSharding(mesh, spec(*logical))
+
+
+def param_sharding(mesh: Mesh, tree):
+  """A tree of NamedSharding for a tree of parameters (arrays or ShapeDtypeStructs).
+
+  An axis that its mesh axes do not divide stays replicated, so every model fits every mesh.
+  """
+  return jax.tree_util.tree_map_with_path(
+      lambda path, x: NamedSharding(mesh, _param_spec(mesh, path_name(path), x.shape)), tree)
+
+
+def path_name(path) -> str:
+  """'a/b/0' for a key path of jax.tree_util."""
+  return "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
+
+
+def _param_spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> PartitionSpec:
+  for pattern, logical in PARAMETER_AXES:
+    if re.search(pattern, name) and len(shape) >= len(logical):
+      lead = (None,) * (len(shape) - len(logical))
+      return PartitionSpec(*lead, *(
+          _fits(mesh, RULES[a], n) for a, n in zip(logical, shape[-len(logical):])))
+  return PartitionSpec()
+
+
+def _fits(mesh: Mesh, axes, size: int):
+  names = (axes,) if isinstance(axes, str) else tuple(axes or ())
+  names = tuple(n for n in names if n in mesh.shape)
+  ways = int(np.prod([mesh.shape[n] for n in names])) if names else 1
+  return (names if len(names) > 1 else names[0]) if names and size % ways == 0 else None
