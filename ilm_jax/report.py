@@ -1,0 +1,164 @@
+"""Tables, curves and examples of a workdir: `report.json`, `report.html` and the terminal.
+
+Evaluation writes *tables*, the report only collects them, so the three outputs cannot disagree. A
+table is a JSON object
+
+  {"title": str, "note": str, "protocol": {name: value},
+   "rows": [{"name": str, "metrics": {column: {"value": float, "lo": float, "hi": float, "n": int}}}]}
+
+where `lo`, `hi` (a 95 % interval) and `n` may be absent. A *list of examples* is
+{"title", "note", "examples": [{column: text}]}. Both live in `eval/<phase>/<step>/<name>.json`.
+"""
+import base64
+import html
+import io
+import json
+
+from etils import epath
+from rich import console as rich_console
+from rich import table as rich_table
+
+from ilm_jax import files
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
+h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem}p.note{color:#57606a;max-width:60rem}
+table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #d0d7de;
+text-align:right;vertical-align:top}td:first-child,th:first-child,table.examples td{text-align:left}
+small{color:#57606a;display:block}details{color:#57606a}img{max-width:100%}th{background:#f6f8fa}
+.wide{overflow-x:auto}
+"""
+
+
+def collect(workdir) -> dict:
+  """Everything the report shows, as one JSON object.
+
+  Of each phase the newest evaluated step is taken.
+
+  Args:
+    workdir: folder of a run.
+
+  Returns:
+    {"run": name, "tables": [...], "examples": [...], "curves": {phase: [{"step": .., ...}]}}.
+  """
+  workdir = epath.Path(workdir)
+  tables, examples = [], []
+  for phase in _subfolders(workdir / "eval"):
+    steps = sorted((s for s in _subfolders(phase) if s.name.isdigit()), key=lambda s: int(s.name))
+    for path in sorted(steps[-1].glob("*.json")) if steps else []:
+      part = {"phase": phase.name, "step": int(steps[-1].name), **json.loads(path.read_text())}
+      (tables if "rows" in part else examples).append(part)
+  curves = {}
+  for path in sorted(workdir.glob("*/metrics.jsonl")):
+    curves[path.parent.name] = [json.loads(line) for line in path.read_text().splitlines()]
+  return {"run": workdir.name, "tables": tables, "examples": examples, "curves": curves}
+
+
+def write(workdir) -> dict:
+  """Writes report.json and report.html into `workdir`, prints the tables, returns the content."""
+  workdir = epath.Path(workdir)
+  content = collect(workdir)
+  files.write_text(workdir / "report.json", json.dumps(content, indent=1))
+  files.write_text(workdir / "report.html", to_html(content))
+  show(content)
+  return content
+
+
+def show(content: dict) -> None:
+  """Prints the tables of `content` to the terminal."""
+  out = rich_console.Console(width=None if rich_console.Console().is_terminal else 150)
+  for part in content["tables"]:
+    columns = _columns(part)
+    table = rich_table.Table(title=part["title"], caption=part.get("note"), title_justify="left",
+                             caption_justify="left")
+    for i, name in enumerate(["", *columns]):
+      table.add_column(name, justify="right" if i else "left")
+    for row in part["rows"]:
+      table.add_row(row["name"], *(_cell(row["metrics"].get(c), "\n") for c in columns))
+    out.print(table)
+
+
+def to_html(content: dict) -> str:
+  """One self-contained page: no script, no request to anywhere."""
+  body = [f"<h1>{html.escape(content['run'])}</h1>"]
+  body += [_html_table(part) for part in content["tables"]]
+  body += [_html_examples(part) for part in content["examples"]]
+  if content["curves"]:
+    body.append("<h2>Training curves</h2>")
+    body += [_html_curves(name, rows) for name, rows in content["curves"].items() if rows]
+  return (f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(content['run'])}"
+          f"</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>")
+
+
+def _subfolders(folder):
+  return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.exists() else []
+
+
+def _columns(part: dict) -> list[str]:
+  return list(dict.fromkeys(c for row in part["rows"] for c in row["metrics"]))
+
+
+def _cell(metric: dict | None, newline: str) -> str:
+  if metric is None:
+    return ""
+  value = metric["value"]
+  text = f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+  if "lo" in metric:
+    text += f"{newline}{metric['lo']:.3f}..{metric['hi']:.3f}"
+  return text
+
+
+def _html_table(part: dict) -> str:
+  columns = _columns(part)
+  head = "".join(f"<th>{html.escape(c)}</th>" for c in ["", *columns])
+  rows = []
+  for row in part["rows"]:
+    cells = "".join(f"<td>{_html_cell(row['metrics'].get(c))}</td>" for c in columns)
+    rows.append(f"<tr><td>{html.escape(row['name'])}</td>{cells}</tr>")
+  protocol = "; ".join(f"{k}: {v}" for k, v in part.get("protocol", {}).items())
+  return (f"<h2>{html.escape(part['title'])}</h2><p class=note>{html.escape(part.get('note', ''))}"
+          f"</p><div class=wide><table><tr>{head}</tr>{''.join(rows)}</table></div>"
+          f"<details><summary>Protocol ({html.escape(part['phase'])}, step {part['step']})"
+          f"</summary>{html.escape(protocol)}</details>")
+
+
+def _html_cell(metric: dict | None) -> str:
+  if metric is None:
+    return ""
+  value, _, interval = _cell(metric, "\n").partition("\n")
+  return value + (f"<small>{interval}</small>" if interval else "")
+
+
+def _html_examples(part: dict) -> str:
+  columns = list(dict.fromkeys(c for e in part["examples"] for c in e))
+  head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
+  rows = "".join(
+      "<tr>" + "".join(f"<td>{html.escape(str(e.get(c, '')))}</td>" for c in columns) + "</tr>"
+      for e in part["examples"])
+  return (f"<h2>{html.escape(part['title'])}</h2><p class=note>{html.escape(part.get('note', ''))}"
+          f"</p><div class=wide><table class=examples><tr>{head}</tr>{rows}</table></div>")
+
+
+def _html_curves(name: str, rows: list[dict]) -> str:
+  import matplotlib  # 1 s to import: only the report stage pays for it
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+  keys = [k for k in dict.fromkeys(k for r in rows for k in r)
+          if k != "step" and not k.startswith("time/")]
+  across = 4
+  down = -(-len(keys) // across)
+  figure, axes = plt.subplots(down, across, figsize=(14, 2.6 * down), squeeze=False)
+  for axis, key in zip(axes.flat, keys):
+    points = [(r["step"], r[key]) for r in rows if isinstance(r.get(key), (int, float))]
+    axis.plot(*zip(*points) if points else ([], []), lw=1.3)
+    axis.set_title(key, fontsize=9)
+    axis.tick_params(labelsize=7)
+    axis.grid(alpha=.3)
+  for axis in list(axes.flat)[len(keys):]:
+    axis.axis("off")
+  figure.tight_layout()
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="png", dpi=90)
+  plt.close(figure)
+  image = base64.b64encode(buffer.getvalue()).decode()
+  return f"<h3>{html.escape(name)}</h3><img alt='curves of {html.escape(name)}' src='data:image/png;base64,{image}'>"
