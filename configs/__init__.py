@@ -1,0 +1,1 @@
+"""One short get_config() a file."""

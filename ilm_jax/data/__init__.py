@@ -1,0 +1,1 @@
+"""Interaction arrays, the entity table, prepared examples and batches."""

@@ -1,0 +1,1 @@
+"""Definition and preparation of data: the only package that imports TensorFlow."""
