@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The whole path on real data: bash launch/quickstart.sh [WORKDIR] [more flags of ilm_jax.main]
+# Run it again and it resumes, or finds everything done.
+source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
+workdir="$root/runs/quickstart"
+if [ $# -gt 0 ]; then
+  case "$1" in
+    -*) ;;
+    /* | *://*) workdir="$1"; shift ;;
+    *) workdir="$PWD/$1"; shift ;;
+  esac
+fi
+cd "$root"
+exec "$python" -m ilm_jax.main --config=configs/quickstart.py --workdir="$workdir" --stage=all "$@"
