@@ -1,0 +1,159 @@
+"""A BERT encoder (post-norm, learned positions, exact GELU) and sentence vectors made with it.
+
+The parameters, as a pure dict:
+
+  word [V, W]  position [512, W]  type [2, W]  norm {scale, bias}
+  layers/<n>/ query key value out mlp_in mlp_out  {kernel [in, out], bias}
+              attention_norm mlp_norm             {scale, bias}
+"""
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilm_jax.models import attention
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig:
+  num_layers: int = 6
+  width: int = 384
+  num_heads: int = 12
+  mlp_width: int = 1536
+  vocab_size: int = 30522
+  max_positions: int = 512
+  num_types: int = 2
+  norm_eps: float = 1e-12
+  dtype: str = "float32"
+
+
+class Encodes(Protocol):
+  """What `sentence_vectors` asks of a tokenizer."""
+
+  def encode(self, text: str) -> list[int]:
+    """Token ids of `text`, from [CLS] to [SEP], unpadded."""
+
+
+class BertLayer(nnx.Module):
+  """Self-attention and mlp, each followed by residual and layer norm."""
+
+  def __init__(self, c: BertConfig, *, rngs: nnx.Rngs):
+    self.num_heads = c.num_heads
+    dtype = jnp.dtype(c.dtype)
+
+    def linear(n_in, n_out):
+      return nnx.Linear(n_in, n_out, dtype=dtype, param_dtype=dtype, rngs=rngs)
+
+    def norm():
+      return nnx.LayerNorm(c.width, epsilon=c.norm_eps, dtype=dtype, param_dtype=dtype,
+                           use_fast_variance=False, rngs=rngs)
+
+    self.query, self.key = linear(c.width, c.width), linear(c.width, c.width)
+    self.value, self.out = linear(c.width, c.width), linear(c.width, c.width)
+    self.mlp_in, self.mlp_out = linear(c.width, c.mlp_width), linear(c.mlp_width, c.width)
+    self.attention_norm, self.mlp_norm = norm(), norm()
+
+  def __call__(self, x_BTW, mask_BTT) -> jax.Array:
+    B, T, W = x_BTW.shape
+
+    def heads(linear):
+      return linear(x_BTW).reshape(B, T, self.num_heads, W // self.num_heads)
+
+    seen_BTHK = attention.attend(
+        heads(self.query), heads(self.key), heads(self.value), mask_BTT)
+    x_BTW = self.attention_norm(x_BTW + self.out(seen_BTHK.reshape(B, T, W)))
+    mlp_BTW = self.mlp_out(jax.nn.gelu(self.mlp_in(x_BTW), approximate=False))
+    return self.mlp_norm(x_BTW + mlp_BTW)
+
+
+class Bert(nnx.Module):
+  """The encoder without BERT's pooler."""
+
+  def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    dtype = jnp.dtype(config.dtype)
+
+    def table(rows):
+      return nnx.Param(0.02 * jax.random.normal(rngs.params(), (rows, config.width), dtype))
+
+    self.word = table(config.vocab_size)
+    self.position = table(config.max_positions)
+    self.type = table(config.num_types)
+    self.norm = nnx.LayerNorm(config.width, epsilon=config.norm_eps, dtype=dtype,
+                              param_dtype=dtype, use_fast_variance=False, rngs=rngs)
+    self.layers = nnx.List([BertLayer(config, rngs=rngs) for _ in range(config.num_layers)])
+
+  def hidden(self, ids_BT, mask_BT, type_BT=None) -> jax.Array:
+    """[B, T, W] outputs; padding (mask false) is seen by nobody. Types default to 0."""
+    T = ids_BT.shape[1]
+    type_BTW = self.type[...][jnp.zeros_like(ids_BT) if type_BT is None else type_BT]
+    x_BTW = self.norm(self.word[...][ids_BT] + type_BTW + self.position[...][None, :T])
+    for layer in self.layers:
+      x_BTW = layer(x_BTW, mask_BT[:, None, :])
+    return x_BTW
+
+  def sentence(self, ids_BT, mask_BT) -> jax.Array:
+    """[B, W] float32 unit vectors: the mean of the outputs where the mask is true."""
+    x_BTW = self.hidden(ids_BT, mask_BT).astype(jnp.float32)
+    keep_BT1 = mask_BT[..., None].astype(jnp.float32)
+    mean_BW = jnp.sum(x_BTW * keep_BT1, axis=1) / jnp.maximum(jnp.sum(keep_BT1, axis=1), 1.0)
+    norm_B1 = jnp.linalg.norm(mean_BW, axis=-1, keepdims=True)
+    return mean_BW / jnp.maximum(norm_B1, 1e-12)
+
+
+def bind(config: BertConfig, params) -> Bert:
+  """An encoder over a pure dict of parameters."""
+  graphdef, _ = nnx.split(nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0))))
+  return nnx.merge(graphdef, params)
+
+
+def abstract_params(config: BertConfig) -> dict:
+  """The pure dict of parameters as ShapeDtypeStructs; costs nothing at any size."""
+  model = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
+  return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequence[str], *,
+                     batch_size: int = 64, max_length: int = 128, progress=None) -> np.ndarray:
+  """Unit vectors of texts, in their order.
+
+  Texts are sorted by length and padded to a multiple of 16 tokens, so few shapes are compiled and
+  little padding is computed.
+
+  Args:
+    config: shape of the encoder.
+    params: its parameters, a pure dict.
+    tokenizer: gives the ids of one text from [CLS] to [SEP].
+    texts: the texts.
+    batch_size: texts per call of the encoder.
+    max_length: longer texts lose their tail and keep their [SEP].
+    progress: called with the number of texts done after each batch, if given.
+
+  Returns:
+    float32 [len(texts), W].
+  """
+  max_length = min(max_length, config.max_positions)
+  encode = jax.jit(lambda params, ids, mask: bind(config, params).sentence(ids, mask))
+  ids = [_truncate(tokenizer.encode(text), max_length) for text in texts]
+  order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+  vectors_NW = np.zeros((len(ids), config.width), np.float32)
+  for start in range(0, len(order), batch_size):
+    rows = order[start:start + batch_size]
+    longest = max(1, max(len(ids[i]) for i in rows))
+    ids_BT = np.zeros((batch_size, min(-(-longest // 16) * 16, config.max_positions)), np.int32)
+    mask_BT = np.zeros(ids_BT.shape, bool)
+    for b, i in enumerate(rows):
+      ids_BT[b, :len(ids[i])] = ids[i]
+      mask_BT[b, :len(ids[i])] = True
+    vectors_NW[rows] = np.asarray(encode(params, ids_BT, mask_BT))[:len(rows)]
+    if progress:
+      progress(start + len(rows))
+  return vectors_NW
+
+
+def _truncate(ids: list[int], length: int) -> list[int]:
+  return ids if len(ids) <= length else ids[:length - 1] + ids[-1:]
