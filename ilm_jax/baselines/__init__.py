@@ -1,0 +1,1 @@
+"""Rankings to compare with, scored by the same evaluator on the same split."""

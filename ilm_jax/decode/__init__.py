@@ -1,0 +1,1 @@
+"""Ranking and generation with the frozen decoder: trie, beam, exact scoring, greedy text."""

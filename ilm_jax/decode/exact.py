@@ -1,0 +1,131 @@
+"""Exact scores of the whole catalogue: every node of the trie goes through the decoder once.
+
+The nodes that have children are cut, in pre-order, into chunks of `chunk` tokens. Those ancestors
+of a chunk's first node that lie in earlier chunks are repeated at its head, so a chunk needs the
+prompt's cache and itself, and nothing is kept between chunks. Memory is bounded by the [B, chunk,
+V] logits of one chunk.
+"""
+import dataclasses
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.decode import prompt as prompt_lib
+from ilm_jax.decode import trie as trie_lib
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """How a trie is cut into chunks. C chunks of T tokens that decide at most X edges each."""
+  node_CT: jax.Array    # node said by each token; 0: filler
+  past_CTT: jax.Array   # bool: token t sees token u (an ancestor, or itself)
+  slot_CX: jax.Array    # token of the chunk whose logits decide the edge
+  child_CX: jax.Array   # node the edge leads to; Z: filler
+
+
+def plan(trie: trie_lib.Trie, chunk: int) -> Plan:
+  """Cuts a trie for `score_catalogue`; computed on the host, once a catalogue.
+
+  Args:
+    trie: the catalogue.
+    chunk: tokens in one call of the decoder; at least twice the longest index.
+
+  Raises:
+    UserError: `chunk` is too small for the longest index.
+  """
+  if chunk < 2 * trie.max_depth:
+    raise errors.UserError(
+        f"eval.exact_chunk={chunk} is too small for an index of {trie.max_depth} tokens: set it to "
+        f"{2 * trie.max_depth} or more (256 is a good value)")
+  parent_Z = np.asarray(trie.parent_Z)
+  inner = 1 + np.flatnonzero(np.asarray(trie.child_count_Z)[1:])
+  chunks, repeated, at = [], [], 0
+  while at < len(inner):
+    head = _ancestors(parent_Z, inner[at])
+    chunks.append(np.concatenate([head, inner[at:at + chunk - len(head)]]))
+    repeated.append(len(head))
+    at += chunk - len(head)
+  return _pack(trie, chunks, repeated, chunk)
+
+
+def _ancestors(parent_Z, node) -> np.ndarray:
+  """Nodes strictly between the root and `node`, from the top."""
+  path = []
+  while (node := parent_Z[node]):
+    path.append(node)
+  return np.array(path[::-1], np.int64)
+
+
+def _pack(trie: trie_lib.Trie, chunks, repeated, T: int) -> Plan:
+  parent_Z, end_Z = np.asarray(trie.parent_Z), np.asarray(trie.end_Z)
+  start_Z, count_Z = np.asarray(trie.child_start_Z), np.asarray(trie.child_count_Z)
+  child_E, C = np.asarray(trie.child_E), len(chunks)
+  edges = [[(slot, child) for slot, z in enumerate(nodes) if slot >= skip
+            for child in child_E[start_Z[z]:start_Z[z] + count_Z[z]]]
+           for nodes, skip in zip(chunks, repeated)]
+  X = max(map(len, edges), default=1)
+  node_CT = np.zeros((C, T), np.int32)
+  past_CTT = np.zeros((C, T, T), bool)
+  slot_CX = np.zeros((C, X), np.int32)
+  child_CX = np.full((C, X), len(parent_Z), np.int32)
+  for c, (nodes, pairs) in enumerate(zip(chunks, edges)):
+    n = len(nodes)
+    node_CT[c, :n] = nodes
+    above = (nodes[None] <= nodes[:, None]) & (nodes[:, None] < end_Z[nodes][None])
+    past_CTT[c, :n, :n] = above
+    past_CTT[c, np.arange(T), np.arange(T)] = True
+    slot_CX[c, :len(pairs)], child_CX[c, :len(pairs)] = np.array(pairs).T
+  return Plan(*map(jnp.asarray, (node_CT, past_CTT, slot_CX, child_CX)))
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef",))
+def score_catalogue(graphdef, params, trie: trie_lib.Trie, plan: Plan,
+                    prompt: prompt_lib.Prompt) -> jax.Array:
+  """The log-probability of every item's index after every prompt.
+
+  The same sum as in `beam`: over the tokens of the index, EOS included, each normalised over the
+  decoder's whole vocabulary.
+
+  Args:
+    graphdef: of the decoder (`nnx.split`).
+    params: parameters of the decoder.
+    trie: the catalogue.
+    plan: of the trie.
+    prompt: the prompts, as embeddings.
+
+  Returns:
+    float32 [B, I + 1] by item row; column 0 is -inf.
+  """
+  decoder = nnx.merge(graphdef, params)
+  T = plan.node_CT.shape[1]
+  start = prompt_lib.prefill(decoder, prompt, extra=T)
+  B, L = start.valid_BL.shape
+
+  def one(logp_BZ, cut: Plan):
+    position_BT = start.next_B[:, None] + trie.depth_Z[cut.node_CT][None] - 1
+    mask_BTM = jnp.concatenate([jnp.broadcast_to(start.valid_BL[:, None], (B, T, L)),
+                                jnp.broadcast_to(cut.past_CTT[None], (B, T, T))], axis=2)
+    token_BT = jnp.broadcast_to(trie.token_Z[cut.node_CT][None], (B, T))
+    hidden_BTD, _ = decoder.extend(decoder.embed(token_BT), position_BT, mask_BTM, start.cache, L)
+    return _decide(decoder, trie, logp_BZ, hidden_BTD, cut.slot_CX, cut.child_CX), None
+
+  first = trie.child_E[:trie.root_fanout]
+  logp_BZ = _decide(decoder, trie, jnp.zeros((B, trie.num_nodes)), start.last_BD[:, None],
+                    jnp.zeros_like(first), first)
+  logp_BZ, _ = jax.lax.scan(one, logp_BZ, plan)
+  score_BI = jnp.sum(logp_BZ[:, trie.path_IT], axis=2)
+  return jnp.pad(score_BI, ((0, 0), (1, 0)), constant_values=-jnp.inf)
+
+
+def _decide(decoder, trie, logp_BZ, hidden_BTD, slot_X, child_X):
+  """Writes the log-probability of the edges into nodes `child_X`, said by tokens `slot_X`."""
+  logits_BTV = decoder.logits(hidden_BTD)
+  total_BT = jax.nn.logsumexp(logits_BTV, axis=2)
+  token_X = trie.token_Z[jnp.minimum(child_X, trie.num_nodes - 1)]
+  logp_BX = logits_BTV[:, slot_X, token_X] - total_BT[:, slot_X]
+  return logp_BZ.at[:, child_X].set(logp_BX, mode="drop")

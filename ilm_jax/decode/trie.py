@@ -1,0 +1,150 @@
+"""The trie of a catalogue: every item's index, and nothing else, can be walked through it.
+
+Letters of this package, beside those of `ilm_jax.axes`:
+
+  Z trie nodes    E edges of the trie (node z > 0 hangs on exactly one: E = Z - 1)    T new tokens
+
+Nodes are numbered in depth-first pre-order, so the nodes below node z are z..end[z]-1: counting
+what a filter leaves below every node is one cumulative sum.
+"""
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilm_jax import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Trie:
+  """A catalogue's indices as arrays. Node 0 is the root: nothing of an index said yet.
+
+  `child[child_start[z] : child_start[z] + child_count[z]]` are the children of z, in order.
+  """
+  token_Z: jax.Array        # token on the edge into a node; 0 at the root
+  parent_Z: jax.Array       # 0 at the root
+  depth_Z: jax.Array        # tokens from the root
+  end_Z: jax.Array          # one past the last node below
+  item_Z: jax.Array         # item row (1..I) of a leaf, else 0
+  lowest_Z: jax.Array       # lowest item row at or below: the order among equal scores
+  child_start_Z: jax.Array
+  child_count_Z: jax.Array
+  child_E: jax.Array        # node
+  path_IT: jax.Array        # nodes of item row i + 1 from depth 1 to its leaf, then 0
+  num_items: int
+  max_depth: int            # tokens of the longest index, EOS counted
+  root_fanout: int          # children of the root
+  fanout: int               # most children of any other node
+
+  @property
+  def num_nodes(self) -> int:
+    return self.token_Z.shape[0]
+
+
+jax.tree_util.register_dataclass(
+    Trie,
+    data_fields=[f.name for f in dataclasses.fields(Trie) if f.type is jax.Array],
+    meta_fields=[f.name for f in dataclasses.fields(Trie) if f.type is not jax.Array])
+
+
+def build(indices: list[list[int]], eos_id: int, names: list[str] | None = None) -> Trie:
+  """The trie of a catalogue.
+
+  Args:
+    indices: `indices[i]` is the index of item row i + 1: token ids that end in `eos_id` and hold
+      it nowhere else. So an index may be the beginning of another one.
+    eos_id: the end-of-sequence token.
+    names: what to call the items in errors; None: their rows.
+
+  Raises:
+    UserError: an index is empty, is not closed by EOS, or is the index of two items.
+  """
+  names = names or [f"row {i + 1}" for i in range(len(indices))]
+  _check(indices, eos_id, names)
+  I, T = len(indices), max(map(len, indices))
+  length_I = np.array([len(index) for index in indices])
+  token_IT = np.full((I, T), -1, np.int64)
+  token_IT[np.arange(T)[None] < length_I[:, None]] = np.concatenate(indices)
+  order_I = np.lexsort(token_IT.T[::-1])
+  layout = _number(token_IT[order_I], length_I[order_I], [names[i] for i in order_I])
+  return _finish(layout, token_IT[order_I], order_I + 1)
+
+
+class _Layout(NamedTuple):
+  node_IT: np.ndarray     # node of sorted index i at depth t + 1; 0 past its end
+  new_IT: np.ndarray      # bool: the first sorted index to reach that node
+  leaf_I: np.ndarray
+
+
+def _check(indices, eos_id: int, names) -> None:
+  if not indices:
+    raise errors.UserError("the catalogue is empty: a trie needs at least one item")
+  for index, name in zip(indices, names):
+    index = list(index)
+    if not index or index[-1] != eos_id or eos_id in index[:-1]:
+      raise errors.UserError(
+          f"index of item {name!r} is {index}, expected tokens closed by one EOS ({eos_id}): "
+          "tokenise the item's name and append EOS")
+
+
+def _number(token_IT, length_I, names) -> _Layout:
+  """Numbers the nodes of lexically sorted indices in pre-order."""
+  I, T = token_IT.shape
+  differs_IT = token_IT[1:] != token_IT[:-1]
+  if (same := np.flatnonzero(~differs_IT.any(axis=1))).size:
+    a, b = names[same[0]], names[same[0] + 1]
+    raise errors.UserError(
+        f"items {a!r} and {b!r} have the same index, expected one index an item: make the names "
+        "of items distinct, for example by a number after repeated titles")
+  first_I = np.concatenate([[0], differs_IT.argmax(axis=1)])
+  depth_IT = np.broadcast_to(np.arange(T), (I, T))
+  inside_IT = depth_IT < length_I[:, None]
+  new_IT = inside_IT & (depth_IT >= first_I[:, None])
+  node_IT = np.where(new_IT, np.cumsum(new_IT).reshape(I, T), 0)
+  node_IT = np.where(inside_IT, np.maximum.accumulate(node_IT, axis=0), 0)
+  return _Layout(node_IT, new_IT, node_IT[np.arange(I), length_I - 1])
+
+
+def _finish(layout: _Layout, token_IT, row_I) -> Trie:
+  """Fills the arrays. `row_I` is the item row of each sorted index."""
+  node_IT, new_IT, leaf_I = layout
+  (I, T), Z = node_IT.shape, int(node_IT.max()) + 1
+  parent_IT = np.concatenate([np.zeros((I, 1), np.int64), node_IT[:, :-1]], axis=1)
+  token, parent, depth, end, item = (np.zeros(Z, np.int32) for _ in range(5))
+  made = node_IT[new_IT]
+  token[made], parent[made] = token_IT[new_IT], parent_IT[new_IT]
+  depth[made] = np.nonzero(new_IT)[1] + 1
+  item[leaf_I] = row_I
+  lowest = np.full(Z, np.iinfo(np.int32).max, np.int32)
+  np.maximum.at(end, node_IT, np.broadcast_to(leaf_I[:, None] + 1, (I, T)))
+  np.minimum.at(lowest, node_IT, np.broadcast_to(row_I[:, None], (I, T)))
+  end[0], lowest[0] = Z, 1
+  child = 1 + np.argsort(parent[1:], kind="stable")
+  count = np.bincount(parent[1:], minlength=Z)
+  path = np.zeros((I, T), np.int32)
+  path[row_I - 1] = node_IT
+  arrays = (token, parent, depth, end, item, lowest, np.cumsum(count) - count, count, child, path)
+  return Trie(*(jnp.asarray(a, jnp.int32) for a in arrays), num_items=I, max_depth=T,
+              root_fanout=int(count[0]), fanout=max(1, int(count[1:].max())))
+
+
+def blocked_rows(rows: list, num_items: int) -> np.ndarray:
+  """Boolean [len(rows), I + 1], true at the item rows each element of `rows` lists."""
+  blocked_BI = np.zeros((len(rows), num_items + 1), bool)
+  for b, listed in enumerate(rows):
+    blocked_BI[b, np.asarray(listed, np.int64)] = True
+  return blocked_BI
+
+
+def allowed(trie: Trie, blocked_BI) -> jax.Array:
+  """Boolean [B, Z]: an item that is not blocked can be reached through the node.
+
+  Args:
+    trie: the catalogue.
+    blocked_BI: boolean [B, I + 1] by item row (column 0 ignored); true: must not be proposed.
+  """
+  open_BZ = (trie.item_Z > 0)[None] & ~blocked_BI[:, trie.item_Z]
+  upto_BZ = jnp.pad(jnp.cumsum(open_BZ, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+  return upto_BZ[:, trie.end_Z] > upto_BZ[:, :-1]
