@@ -1,0 +1,56 @@
+"""The command line: one config in one workdir, one stage or all of them.
+
+    python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=all
+    python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=eval
+
+Every field of the config can be overridden (`--config.phase2.steps=10`). Every stage is
+idempotent: run again, it finds what it made or resumes.
+
+Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 143 stopped by SIGTERM
+after saving; anything else is a fault of the program.
+"""
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ilm_jax import config as config_lib
+from ilm_jax import errors
+
+STAGES = ("prepare", "cf", "phase1", "phase2", "eval", "report")
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
+_STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES)}.")
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Parses the flags, runs the stages, and returns the exit code."""
+  logging.set_verbosity(logging.WARNING)
+  try:
+    config = config_lib.from_flags(flags.FLAGS, argv or sys.argv, _CONFIG)
+    return _run(config)
+  except errors.UserError as e:
+    print(f"error: {e}", file=sys.stderr)
+    return 1
+
+
+def _run(config) -> int:
+  from ilm_jax import stages, train  # jax starts here, after the flags are known to be good
+  names = STAGES if _STAGE.value == "all" else tuple(_STAGE.value.split(","))
+  if unknown := [n for n in names if n not in STAGES]:
+    raise errors.UserError(f"--stage={_STAGE.value}: unknown stage {unknown}; expected all, or "
+                           f"some of {','.join(STAGES)}")
+  if not _WORKDIR.value:
+    raise errors.UserError("--workdir is not set: name the folder of the run, "
+                           "e.g. --workdir=runs/quickstart")
+  try:
+    stages.run(config, _WORKDIR.value, names)
+  except train.Preempted as e:
+    print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
+    return 143
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
