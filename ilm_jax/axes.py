@@ -106,3 +106,29 @@ def _fits(mesh: Mesh, axes, size: int):
   names = tuple(n for n in names if n in mesh.shape)
   ways = int(np.prod([mesh.shape[n] for n in names])) if names else 1
   return (names if len(names) > 1 else names[0]) if names and size % ways == 0 else None
+
+
+def place(mesh: Mesh, tree, *, copy: bool = False):
+  """`tree` on the mesh by the tables above; `copy` when the result will be donated."""
+  return jax.device_put(tree, param_sharding(mesh, tree), may_alias=not copy)
+
+
+def batch_sharding(mesh: Mesh, batch):
+  """A tree of NamedSharding: the first axis over the mesh's batch axes, scalars replicated.
+
+  Raises:
+    UserError: an array whose first axis the batch axes do not divide.
+  """
+  names = tuple(n for n in RULES["batch"] if n in mesh.shape)
+  ways = math.prod(mesh.shape[n] for n in names)
+
+  def one(path, x):
+    if np.ndim(x) == 0:
+      return NamedSharding(mesh, PartitionSpec())
+    if len(x) % ways:
+      raise errors.UserError(
+          f"batch field {path_name(path)} has {len(x)} rows, which do not divide over "
+          f"mesh {' x '.join(names)} = {ways}: make the batch a multiple of {ways}")
+    return NamedSharding(mesh, PartitionSpec(names))
+
+  return jax.tree_util.tree_map_with_path(one, batch)

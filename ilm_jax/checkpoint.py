@@ -1,0 +1,267 @@
+"""Checkpoints: what is saved, how a run starts, and which inputs it may start from.
+
+A checkpoint holds what was trained, the optimizer's state and the step, and beside them `meta`: the
+fingerprints of everything the numbers depend on. The frozen language model is not in it. Orbax
+writes to a temporary folder and renames it, so a folder with a step's name is complete; what a
+killed run left unfinished is removed when the next one opens the folder.
+"""
+from etils import epath
+import jax
+import orbax.checkpoint as ocp
+
+from ilm_jax import axes, errors, history
+
+_NO_ROOM = ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED", "File too large", "quota exceeded")
+
+
+class Checkpointer:
+  """The checkpoints of one phase of one run.
+
+  Args:
+    folder: where they lie, one folder a step.
+    fingerprints: {name: sha256} of what this run is made from, stored in each checkpoint.
+    keep: how many of the newest are kept.
+    config: fingerprint of the config, stored for the reader's information.
+  """
+
+  def __init__(self, folder, fingerprints: dict[str, str], *, keep: int = 2, config: str = ""):
+    self.folder = epath.Path(folder)
+    self.fingerprints = dict(fingerprints)
+    self._config = config
+    self._manager = _manager(self.folder.absolute(), ocp.CheckpointManagerOptions(
+        preservation_policy=ocp.checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True))
+    self._failed = False
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+  def latest(self) -> int | None:
+    """The newest complete step, or None."""
+    return self._manager.latest_step()
+
+  def save(self, state, totals: dict | None = None) -> None:
+    """Begins to write `state` (a TrainState) and returns; a step that is there is not rewritten.
+
+    Args:
+      state: the state, which may be donated as soon as this returns.
+      totals: JSON-able, kept in `meta`: metrics summed since the last log.
+
+    Raises:
+      UserError: the disk is full, now or during the save before.
+    """
+    step = int(state.step)
+    if step == self.latest():
+      return
+    meta = {"step": step, "fingerprints": self.fingerprints, "config": self._config,
+            "totals": totals or {}}
+    try:
+      self._manager.save(step, args=ocp.args.Composite(
+          state=ocp.args.PyTreeSave(_plain(state)), meta=ocp.args.JsonSave(meta)))
+    except Exception as e:
+      raise self._write_error(e) from e
+
+  def wait(self) -> None:
+    """Waits until what was saved is on disk; raises what went wrong meanwhile."""
+    try:
+      self._manager.wait_until_finished()
+    except Exception as e:
+      raise self._write_error(e) from e
+
+  def close(self) -> None:
+    try:
+      self._manager.close()
+    except Exception as e:
+      if not self._failed:      # an error that was raised once is not raised again
+        raise self._write_error(e) from e
+
+  def meta(self, step: int | None = None) -> dict:
+    """{step, fingerprints, config, totals} of `step` or the newest; empty totals if none exist."""
+    step = self.latest() if step is None else step
+    if step is None or step not in self._manager.all_steps():
+      return {"step": step, "fingerprints": {}, "config": "", "totals": {}}
+    return _restore(self._manager, self.folder, step, meta=ocp.args.JsonRestore())["meta"]
+
+  def restore(self, like, step: int | None = None):
+    """The state of `step` (the newest by default).
+
+    Args:
+      like: a TrainState of arrays, on the mesh where the result shall lie: any mesh will do.
+
+    Raises:
+      UserError: made from other inputs, of another shape, or unreadable.
+    """
+    step = self.latest() if step is None else step
+    theirs = self.meta(step)["fingerprints"]
+    for name in sorted(theirs.keys() | self.fingerprints.keys()):
+      if theirs.get(name) != self.fingerprints.get(name):
+        raise errors.UserError(
+            f"the checkpoints in {self.folder} were trained with {name} "
+            f"{_short(theirs.get(name))}, this run has {_short(self.fingerprints.get(name))}: give "
+            f"another --workdir, or delete {self.folder} to train this phase again")
+    want = _abstract(_plain(like))
+    _same_shapes(self._manager, self.folder, step, want, exact=True)
+    got = _restore(self._manager, self.folder, step, state=_restore_args(want))
+    return type(like)(**got["state"])
+
+  def _write_error(self, e: Exception) -> Exception:
+    """The user's error if the disk is full, with the unfinished folders removed; else `e`."""
+    self._failed = True
+    if not any(word in str(cause) for cause in _chain(e) for word in _NO_ROOM):
+      return e
+    for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
+      path.rmtree(missing_ok=True)
+    return history.full_disk(self.folder, next(
+        c for c in _chain(e) if any(word in str(c) for word in _NO_ROOM)))
+
+
+def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[str, str],
+          subtree: tuple[str, ...] = ("qformer",)):
+  """The first state of a run, from the first of these that exists:
+
+  1. the newest checkpoint of this run (a preempted job resumes);
+  2. the `subtree` of the phase 1 run in the workdir `init_from` (phase 2 begins);
+  3. `fresh`.
+
+  Args:
+    checkpointer: of this run.
+    fresh: TrainState on the mesh.
+    init_from: a workdir, or "" to begin fresh.
+    fingerprints: {name: sha256} that phase 1 must share with this run.
+    subtree: the parts of `fresh.trainable` that phase 1 gives; each leaf of them must be there.
+
+  Raises:
+    UserError: inputs whose fingerprints do not fit, no checkpoint at `init_from`, or a leaf
+      missing or of another shape.
+  """
+  if checkpointer.latest() is not None:
+    return checkpointer.restore(fresh)
+  if not init_from:
+    return fresh
+  folder = epath.Path(init_from) / "phase1" / "checkpoints"
+  theirs = read_meta(folder)["fingerprints"]
+  for name, mine in fingerprints.items():
+    if theirs.get(name) != mine:
+      raise errors.UserError(
+          f"phase 1 in {init_from} was trained with {name} {_short(theirs.get(name))}, this run "
+          f"has {_short(mine)}. Vectors from another source mean nothing to its Q-Former: point "
+          f"--config.phase2.init_from at a phase 1 with the same {name}, or train phase 1 again")
+  got = read_trainable(folder, {name: fresh.trainable[name] for name in subtree})
+  return fresh._replace(trainable={**fresh.trainable, **got})
+
+
+def read_meta(folder, step: int | None = None) -> dict:
+  """{step, fingerprints, config, totals} of a phase's checkpoint, by default its newest."""
+  folder, step = _existing(folder, step)
+  with _reader(folder) as manager:
+    return _restore(manager, folder, step, meta=ocp.args.JsonRestore())["meta"]
+
+
+def read_trainable(folder, want, step: int | None = None):
+  """A part of what was trained, without the optimizer's state.
+
+  Args:
+    folder: a phase's `checkpoints` folder.
+    want: nested dict of arrays or ShapeDtypeStructs with a sharding, a part of that phase's
+      `trainable` tree; the result lies where they lie.
+    step: which checkpoint; None: the newest.
+  """
+  folder, step = _existing(folder, step)
+  want = {"trainable": _abstract(want)}
+  with _reader(folder) as manager:
+    _same_shapes(manager, folder, step, want, exact=False)
+    got = _restore(manager, folder, step, state=_restore_args(want, partial_restore=True))
+  return got["state"]["trainable"]
+
+
+def steps(folder) -> list[int]:
+  """The steps that have a complete checkpoint in `folder`, ascending."""
+  folder = epath.Path(folder)
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+
+
+def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
+  folder = epath.Path(folder)
+  have = steps(folder)
+  if not have:
+    raise errors.UserError(
+        f"{folder} holds no checkpoint: give the workdir of a run that has trained this phase, or "
+        f"train it first with --stage={folder.parent.name}")
+  if step is not None and step not in have:
+    raise errors.UserError(f"{folder} holds no checkpoint of step {step}; it has {have}")
+  return folder.absolute(), have[-1] if step is None else step
+
+
+def _reader(folder) -> ocp.CheckpointManager:
+  return _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
+
+
+def _manager(folder, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+  return ocp.CheckpointManager(folder, options=options, item_handlers={
+      "state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()})
+
+
+def _restore_args(want, **kwargs) -> ocp.args.PyTreeRestore:
+  """Asks for `want`, each leaf as its struct says: shape, dtype and place."""
+  return ocp.args.PyTreeRestore(
+      item=want, restore_args=ocp.checkpoint_utils.construct_restore_args(want), **kwargs)
+
+
+def _plain(state) -> dict:
+  """A NamedTuple as a dict, so that what is on disk names no class of ours."""
+  return state._asdict()
+
+
+def _abstract(tree):
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), tree)
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+  return {axes.path_name(path): tuple(x.shape) for path, x in leaves if hasattr(x, "shape")}
+
+
+def _same_shapes(manager, folder, step: int, want, *, exact: bool) -> None:
+  """Refuses a checkpoint that lacks a wanted leaf: Orbax would hand the struct itself back."""
+  try:
+    have = _shapes(manager.item_metadata(step)["state"])
+  except Exception as e:
+    raise _unreadable(folder, step, e) from e
+  if not have:
+    raise _unreadable(folder, step, "its state is missing")
+  need = _shapes(want)
+  wrong = [f"{n}: wanted {need[n]}, found {have.get(n, 'nothing')}" for n in sorted(need)
+           if have.get(n) != need[n]]
+  if exact:
+    wrong += [f"{n}: wanted nothing, found {have[n]}" for n in sorted(have.keys() - need.keys())]
+  if wrong:
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    raise errors.UserError(
+        f"checkpoint {folder}/{step} is of another model: {'; '.join(wrong[:3])}{more}. Use the "
+        "config it was trained with, or another --workdir")
+
+
+def _restore(manager, folder, step: int, **args):
+  try:
+    return manager.restore(step, args=ocp.args.Composite(**args))
+  except Exception as e:
+    raise _unreadable(folder, step, e) from e
+
+
+def _unreadable(folder, step: int, why) -> errors.UserError:
+  return errors.UserError(
+      f"checkpoint {folder}/{step} cannot be read ({' '.join(str(why).split())[:160]}): delete that "
+      "folder and run again; the run resumes from the checkpoint before it, or starts anew")
+
+
+def _chain(e: BaseException | None):
+  while e is not None:
+    yield e
+    e = e.__cause__ or e.__context__
+
+
+def _short(fingerprint) -> str:
+  return "none" if fingerprint is None else str(fingerprint)[:12]

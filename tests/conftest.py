@@ -1,0 +1,18 @@
+"""Eight forced host devices, no silent broadcasting, and compilations shared between runs."""
+import os
+import pathlib
+
+# Tests compile much and compute little.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax  # noqa: E402
+
+CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
