@@ -1,0 +1,190 @@
+"""Batches as a pure function of (seed, step).
+
+A mixture is one endless stream of examples, addressed by index: every task's examples shuffled anew
+each epoch, tasks interleaved at their rates. Batch `step` owns a fixed stretch of it, cut into
+groups; a process makes its share of the groups. So resuming is starting at a step, and any number
+of processes that divides the groups makes the same global batch.
+"""
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import grain
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.data import packing, store
+
+LmBatchSpec = packing.LmBatchSpec
+
+
+class Batches:
+  """Numbered batches: `at` makes one, `iterate` makes many ahead of time in threads."""
+
+  def __init__(self, batch_fn: Callable[[int], dict], *, threads: int = 2, ahead: int = 8):
+    """Wraps `batch_fn`, a pure function from step to a dict of arrays."""
+    self._batch_fn = batch_fn
+    self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+
+  def at(self, step: int) -> dict[str, np.ndarray]:
+    return self._batch_fn(int(step))
+
+  def iterate(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of steps start, ..., stop - 1."""
+    if stop <= start:
+      return iter(())
+    return iter(grain.MapDataset.range(start, stop).map(self.at).to_iter_dataset(self._options))
+
+
+def mixture(tasks: Mapping[str, Sequence], rates: Mapping[str, float], seed: int):
+  """The endless stream of a mixture; `[i]` gives an example with "task", its number in `tasks`.
+
+  Args:
+    tasks: name -> examples by index.
+    rates: name -> share of the stream, any scale; a task without a rate or with 0 is left out.
+    seed: decides the order within each task. A task's own order does not depend on the others.
+  """
+  parts, weights = [], []
+  for number, (name, examples) in enumerate(tasks.items()):
+    if not rates.get(name, 0):
+      continue
+    if not len(examples):
+      raise errors.UserError(f"task {name} has no training examples but a rate of {rates[name]}: "
+                             "set its rate to 0")
+    part = grain.MapDataset.source(examples).seed(_task_seed(seed, name)).shuffle().repeat()
+    parts.append(part.map(functools.partial(_with_task, number=number)))
+    weights.append(float(rates[name]))
+  if not parts:
+    raise errors.UserError(f"no task of {sorted(tasks)} has a positive rate in {dict(rates)}")
+  return grain.MapDataset.mix(parts, weights)
+
+
+def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: LmBatchSpec, *,
+               seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
+  """Packed batches for phase 2. "dropped" counts the examples that did not fit into their group.
+
+  Args:
+    tasks: name -> Prepared; spec.task_names must be its names in order.
+    rates: name -> share of the examples.
+    spec: shapes of the GLOBAL batch; this process makes rows / process_count of its rows.
+    seed: decides the order of examples.
+    process_index: this process, 0 ... process_count - 1.
+    process_count: must divide spec.groups.
+  """
+  if tuple(tasks) != spec.task_names:
+    raise ValueError(f"spec.task_names={spec.task_names} are not the tasks {tuple(tasks)}")
+  for name, examples in tasks.items():
+    if isinstance(examples, store.Prepared):
+      packing.check_fits(name, examples.lengths(), spec)
+  stream = mixture(tasks, rates, seed)
+  groups = _share(spec.groups, process_index, process_count, "groups")
+
+  def make(step: int) -> dict:
+    packed, dropped = [], 0
+    for group in groups:
+      first = (step * spec.groups + group) * spec.examples_per_group
+      arrays, left = packing.pack_group(
+          [stream[first + j] for j in range(spec.examples_per_group)], spec)
+      packed.append(arrays)
+      dropped += left
+    batch = {k: np.concatenate([p[k] for p in packed]) for k in packed[0]}
+    return {**batch, "dropped": np.int32(dropped)}
+
+  return Batches(make)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase1Spec:
+  """Shapes of a phase 1 batch. A size of 0 leaves that part empty."""
+  batch_size: int              # item-text examples
+  pair_batch_size: int         # item-item pairs
+  user_batch_size: int         # user-item pairs
+  max_text: int                # T, tokens of a text
+
+
+def phase1_batches(text: Sequence, item_pairs: Sequence, user_pairs: Sequence, spec: Phase1Spec, *,
+                   seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
+  """Batches for phase 1, from the prepared tasks item_text, item_item and user_item.
+
+  Returns:
+    Batches of text_entities [B], text [B, T], text_mask bool [B, T], pair_a [B2], pair_b [B2],
+    upair_user [B3], upair_item [B3].
+  """
+  if isinstance(text, store.Prepared):
+    _check_texts(text.lengths()["text"], spec.max_text)
+  parts = [("item_text", text, spec.batch_size), ("item_item", item_pairs, spec.pair_batch_size),
+           ("user_item", user_pairs, spec.user_batch_size)]
+  streams = [mixture({name: examples}, {name: 1.0}, seed) if size else None
+             for name, examples, size in parts]
+  shares = [_share(size, process_index, process_count, f"{name} examples")
+            for name, _, size in parts]
+
+  def make(step: int) -> dict:
+    texts, pairs, upairs = [
+        [stream[step * size + j] for j in share] if size else []
+        for stream, share, (_, _, size) in zip(streams, shares, parts)]
+    pair_N2, upair_N2 = _pairs(pairs), _pairs(upairs)
+    return {**text_batch(texts, len(texts), spec.max_text),
+            "pair_a": pair_N2[:, 0], "pair_b": pair_N2[:, 1],
+            "upair_user": upair_N2[:, 0], "upair_item": upair_N2[:, 1]}
+
+  return Batches(make)
+
+
+def text_batch(examples: Sequence[dict], rows: int, max_text: int) -> dict[str, np.ndarray]:
+  """text_entities [rows], text [rows, T] and text_mask [rows, T] of item_text examples."""
+  batch = {"text_entities": np.zeros(rows, np.int32), "text": np.zeros((rows, max_text), np.int32),
+           "text_mask": np.zeros((rows, max_text), bool)}
+  for b, example in enumerate(examples):
+    n = len(example["text"])
+    batch["text_entities"][b] = example["entities"][0]
+    batch["text"][b, :n] = example["text"]
+    batch["text_mask"][b, :n] = True
+  return batch
+
+
+def lm_eval_batch(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarray]:
+  """The arrays of a training batch, one example a row; rows past the examples weigh nothing."""
+  return packing.one_a_row(examples, spec)
+
+
+def prompts_batch(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarray]:
+  """Prompts without targets, for decoding, padded on the right.
+
+  Returns:
+    tokens, slot, position [B, L] and entities [B, S] as in training; valid bool [B, L]; length
+    int32 [B]. Rows past the examples repeat the last one, so that no row is empty.
+  """
+  fill = [examples[min(b, len(examples) - 1)] for b in range(spec.rows)]
+  end = np.array([spec.pad_id], np.int32)      # a single target adds nothing to the sequence
+  batch = packing.one_a_row([{**e, "targets": end} for e in fill], spec)
+  valid_BL = batch["segment"] > 0
+  keep = {k: batch[k] for k in ("tokens", "slot", "position", "entities")}
+  return {**keep, "valid": valid_BL, "length": valid_BL.sum(axis=1, dtype=np.int32)}
+
+
+def _with_task(example: dict, number: int) -> dict:
+  return {**example, "task": number}
+
+
+def _task_seed(seed: int, name: str) -> int:
+  return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
+
+
+def _share(size: int, index: int, count: int, what: str) -> range:
+  if size % count:
+    raise errors.UserError(f"{size} {what} a batch do not divide over {count} processes: make "
+                           f"them a multiple of {count}")
+  return range(index * size // count, (index + 1) * size // count)
+
+
+def _pairs(examples: Sequence[dict]) -> np.ndarray:
+  return np.array([e["entities"] for e in examples], np.int32).reshape(-1, 2)
+
+
+def _check_texts(length_N: np.ndarray, max_text: int):
+  if len(length_N) and length_N.max() > max_text:
+    raise errors.UserError(
+        f"item_text: text {length_N.argmax()} has {length_N.max()} tokens, qformer.max_text is "
+        f"{max_text}. Set --config.qformer.max_text={length_N.max()} or more")
