@@ -1,0 +1,131 @@
+"""Losses: pure, per example, in nats. Callers mask, weight and average (`weighted_mean`).
+
+The contrastive losses work on a similarity matrix and two boolean matrices of the same shape:
+`positive` marks known positives beside the diagonal (equal entities, equal texts), `excluded`
+what is neither positive nor negative. In a catalogue of thousands a batch holds both often.
+
+Sources: BLIP-2 (arXiv 2301.12597; salesforce/LAVIS blip2_qformer.py) for ITC, ITM, ITG; ILM (arXiv
+2406.02844) for item-item and user-item; Hadsell et al. 2006 for the margin form.
+"""
+import jax
+import jax.numpy as jnp
+
+_NEVER = -1e9  # as a logit: probability 0 in float32, and finite
+
+
+def unit(x) -> jax.Array:
+  """x / |x| along the last axis; zeros stay zeros, with a finite gradient."""
+  square = jnp.sum(x * x, axis=-1, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+def weighted_mean(values, weights) -> jax.Array:
+  """sum(w * x) / sum(w); 0 if no weight is positive."""
+  weights = weights.astype(values.dtype)
+  return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-9)
+
+
+def item_text_similarity(item_BQP, text_TP) -> jax.Array:
+  """[B, T] cosine of each text with the closest query of each item (unit vectors in)."""
+  return jnp.max(jnp.einsum("bqp,tp->btq", item_BQP, text_TP), axis=-1)
+
+
+def bag_similarity(left_BQP, right_CQP) -> jax.Array:
+  """[B, C] largest cosine over all pairs (query i of left, query j of right) (unit vectors in).
+
+  The ITC rule on both sides: paper.md leaves the rule of ILM's pair losses open, this is ours.
+  """
+  return jnp.max(jnp.einsum("bip,cjp->bcij", left_BQP, right_CQP), axis=(-2, -1))
+
+
+def contrastive(logits_BB, positive_BB=None, excluded_BB=None, smoothing: float = 0.0) -> jax.Array:
+  """Symmetric InfoNCE with spread targets.
+
+  For row b, with p the positives (the diagonal and `positive_BB`) and c the candidates (all but
+  the excluded), targets t_bj = (1 - s) p_bj / sum_j p_bj + s c_bj / sum_j c_bj and
+
+    row_b = - sum_j t_bj log softmax_j(logits_bj over the candidates);
+
+  columns likewise, loss_b = (row_b + column_b) / 2. Without positives and exclusions this is
+  cross-entropy with label smoothing s; with equal ids as positives it is LAVIS's ITC.
+
+  Args:
+    logits_BB: [batch, batch] similarities over temperature; the diagonal holds the pairs.
+    positive_BB: boolean, further positives.
+    excluded_BB: boolean, neither positive nor negative; ignored on the diagonal.
+    smoothing: s.
+  """
+  diagonal_BB, candidate_BB = _candidates(logits_BB, excluded_BB)
+  positive_BB = diagonal_BB if positive_BB is None else (positive_BB | diagonal_BB) & candidate_BB
+  logits_BB = jnp.where(candidate_BB, logits_BB, _NEVER)
+
+  def one_way(axis):
+    target_BB = ((1.0 - smoothing) * positive_BB / jnp.sum(positive_BB, axis=axis, keepdims=True)
+                 + smoothing * candidate_BB / jnp.sum(candidate_BB, axis=axis, keepdims=True))
+    nll_BB = jnp.where(candidate_BB, -jax.nn.log_softmax(logits_BB, axis=axis), 0.0)
+    return jnp.sum(target_BB * nll_BB, axis=axis)
+
+  return 0.5 * (one_way(1) + one_way(0))
+
+
+def margin(similarity_BB, positive_BB=None, excluded_BB=None, width: float = 1.0) -> jax.Array:
+  """Hadsell's margin loss on distances d = |x - y| = sqrt(2 - 2 cosine) of unit vectors.
+
+    loss_b = d_bb^2 / 2 + mean over negatives j of max(0, width - d_bj)^2 / 2,
+
+  negatives taken along the row and along the column of b. Positives and exclusions are no
+  negatives. Unrelated directions are sqrt(2) apart.
+  """
+  diagonal_BB, candidate_BB = _candidates(similarity_BB, excluded_BB)
+  negative_BB = candidate_BB & ~diagonal_BB
+  if positive_BB is not None:
+    negative_BB = negative_BB & ~positive_BB
+  square_BB = jnp.maximum(2.0 - 2.0 * similarity_BB, 1e-6)
+  push_BB = jnp.where(negative_BB, jnp.maximum(0.0, width - jnp.sqrt(square_BB)) ** 2, 0.0)
+  total_B = jnp.sum(push_BB, axis=1) + jnp.sum(push_BB, axis=0)
+  count_B = jnp.sum(negative_BB, axis=1) + jnp.sum(negative_BB, axis=0)
+  return 0.5 * jnp.diagonal(square_BB) + 0.5 * total_B / jnp.maximum(count_B, 1)
+
+
+def in_batch_hits(logits_BB, positive_BB) -> jax.Array:
+  """[B] share of the two directions (row, column) whose best candidate is a positive."""
+  row_B = jnp.take_along_axis(positive_BB, jnp.argmax(logits_BB, axis=1)[:, None], axis=1)[:, 0]
+  column_B = jnp.take_along_axis(positive_BB, jnp.argmax(logits_BB, axis=0)[None], axis=0)[0]
+  return 0.5 * (row_B.astype(jnp.float32) + column_B)
+
+
+def draw_negatives(key, logits_BB, positive_BB) -> tuple[jax.Array, jax.Array]:
+  """For each row one hard negative, drawn with probability softmax(logits) over non-positives.
+
+  Returns:
+    (int [B] columns, boolean [B] whether the row has any non-positive: if not, the column is
+    arbitrary and the caller gives the row no weight).
+  """
+  logits_BB = jax.lax.stop_gradient(jnp.where(positive_BB, _NEVER, logits_BB))
+  return jax.random.categorical(key, logits_BB, axis=1), ~jnp.all(positive_BB, axis=1)
+
+
+def classification(logits_BC, label_B) -> jax.Array:
+  """[B] cross-entropy of integer labels (ITM: 1 match, 0 no match)."""
+  picked_B = jnp.take_along_axis(logits_BC, label_B[:, None], axis=1)[:, 0]
+  return jax.nn.logsumexp(logits_BC, axis=1) - picked_B
+
+
+def token_cross_entropy(logits_BTV, target_BT, smoothing: float) -> tuple[jax.Array, jax.Array]:
+  """(smoothed loss, negative log likelihood), each [B, T].
+
+  nll = logsumexp(z) - z_target; the smoothed target spreads s over all V tokens, so
+  loss = (1 - s) nll + s (logsumexp(z) - mean(z)).
+  """
+  total_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+  picked_BT = jnp.take_along_axis(logits_BTV, target_BT[..., None], axis=-1)[..., 0]
+  nll_BT = total_BT - picked_BT
+  spread_BT = total_BT - jnp.mean(logits_BTV, axis=-1)
+  return (1.0 - smoothing) * nll_BT + smoothing * spread_BT, nll_BT
+
+
+def _candidates(matrix_BB, excluded_BB):
+  diagonal_BB = jnp.eye(matrix_BB.shape[0], dtype=bool)
+  if excluded_BB is None:
+    return diagonal_BB, jnp.ones_like(diagonal_BB)
+  return diagonal_BB, ~excluded_BB | diagonal_BB

@@ -1,0 +1,201 @@
+"""The Q-Former: learned queries that read an entity's vectors and speak the text of items.
+
+BLIP-2's design (arXiv 2301.12597) on vectors instead of image patches: one BERT-like post-norm
+transformer, self-attention shared by queries and text, an mlp for each of the two, and
+cross-attention from the queries alone to the entity's named vectors. Parameters, a pure dict:
+
+  query_tokens [Q, W]   embed_norm {scale, bias}
+  reader/ vectors/<name>/ {norm {scale, bias}, tokens {kernel [C, n*W], bias}}  vector_type [., W]
+  layers/layer_<nn>/
+      attention/ query key value out {kernel, bias}   attention_norm
+      cross/ [query key] value out   cross_norm       (layers 0, cross_every, ..)
+      query_mlp/ mlp_in mlp_out      query_norm
+      text_mlp/ mlp_in mlp_out       text_norm        (T)
+  text_embed/ word [V, W]  position [max_text, W]     (T)
+  lm/ transform {kernel, bias}  norm  bias [V]        (T)  head tied to text_embed/word
+  heads/ query_projection text_projection match {kernel, bias}  log_temperature_{itc,ii,ui}  (T)
+
+(T): absent when `query_path_only`, the form in which phase 2 stores and trains it.
+"""
+import math
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from ilm_jax import losses
+from ilm_jax.models import qformer_layers
+from ilm_jax.models.qformer_layers import QFormerConfig, attention_mask
+
+__all__ = ["QFormer", "QFormerConfig", "attention_mask", "phase2_subtree", "MIN_TEMPERATURE"]
+
+MIN_TEMPERATURE = 0.01  # as CLIP: similarities are scaled by at most 100
+TEXT_BRANCH = ("text_embed", "lm", "heads", "text_mlp", "text_norm")
+
+
+class TextEmbedding(nnx.Module):
+  """Words and positions. BERT's token type 0 is folded into the positions."""
+
+  def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
+    self.word = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.vocab_size, c.width)))
+    self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.max_text, c.width)))
+
+  def __call__(self, ids_BT) -> jax.Array:
+    return self.word[...][ids_BT] + self.position[...][None, :ids_BT.shape[1]]
+
+
+class LmHead(nnx.Module):
+  """BERT's masked-language-model head; its output matrix is the word table of the caller."""
+
+  def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
+    self.transform = qformer_layers.linear(c.width, c.width, rngs)
+    self.norm = qformer_layers.norm(c.width, c.norm_eps, rngs)
+    self.bias = nnx.Param(jnp.zeros((c.vocab_size,)))
+
+  def __call__(self, hidden_BTW, word_VW) -> jax.Array:
+    x_BTW = self.norm(jax.nn.gelu(self.transform(hidden_BTW), approximate=False))
+    return jnp.einsum("btw,vw->btv", x_BTW, word_VW) + self.bias[...][None, None]
+
+
+class Heads(nnx.Module):
+  """Contrastive projections, the matching classifier and the learned temperatures."""
+
+  def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
+    self.query_projection = qformer_layers.linear(c.width, c.proj_width, rngs)
+    self.text_projection = qformer_layers.linear(c.width, c.proj_width, rngs)
+    if c.proj_init == "identity":
+      self.text_projection.kernel[...] = jnp.eye(c.width)
+    self.match = qformer_layers.linear(c.width, 2, rngs)
+    for name in ("itc", "ii", "ui"):
+      setattr(self, f"log_temperature_{name}", nnx.Param(jnp.array(math.log(c.temperature))))
+
+
+class QFormer(nnx.Module):
+  """See the module's docstring. `rngs` everywhere: for dropout; None means deterministic.
+
+  `vectors` maps a name to [B, C] and `present` a name to boolean [B]; names that the config does
+  not list are ignored.
+  """
+
+  def __init__(self, config: QFormerConfig, *, rngs: nnx.Rngs):
+    c = self.config = config
+    self.query_tokens = nnx.Param(
+        0.02 * jax.random.normal(rngs.params(), (c.num_queries, c.width)))
+    self.embed_norm = qformer_layers.norm(c.width, c.norm_eps, rngs)
+    self.reader = qformer_layers.Reader(c, rngs=rngs)
+    self.layers = nnx.Dict({f"layer_{i:02d}": qformer_layers.Layer(c, i, rngs=rngs)
+                            for i in range(c.num_layers)})
+    if not c.query_path_only:
+      self.text_embed = TextEmbedding(c, rngs=rngs)
+      self.lm = LmHead(c, rngs=rngs)
+      self.heads = Heads(c, rngs=rngs)
+
+  # Passes. Each returns post-norm outputs of the last layer.
+
+  def queries(self, vectors, present, rngs=None) -> jax.Array:
+    """[B, Q, W]: what the queries make of the entities. All that phase 2 needs."""
+    x_BQW = self._embed_queries(next(iter(vectors.values())).shape[0], rngs)
+    mask_11Q = jnp.ones((1, 1, self.config.num_queries), bool)
+    return self._run(x_BQW, mask_11Q, self.config.num_queries,
+                     self.reader(vectors, present, rngs), rngs)
+
+  def text(self, ids_BT, mask_BT, rngs=None) -> jax.Array:
+    """[B, T, W]: the text alone, bidirectional (the text half of the ITC mask)."""
+    return self._run(self._embed_text(ids_BT, rngs), mask_BT[:, None, :], 0, None, rngs)
+
+  def joint(self, vectors, present, ids_BT, mask_BT, rngs=None) -> jax.Array:
+    """[B, Q, W]: queries that see the entity and the text, for matching (ITM)."""
+    query_BQW, _ = self._both("itm", vectors, present, ids_BT, mask_BT, rngs)
+    return query_BQW
+
+  def speak(self, vectors, present, ids_BT, mask_BT, rngs=None) -> tuple[jax.Array, jax.Array]:
+    """The generation pass (ITG): queries see no text, so they come out as from `queries`.
+
+    One pass therefore serves ITG and the query side of ITC. The first text position becomes the
+    decoder-start token; the output at position t predicts token t + 1.
+
+    Returns:
+      ([B, Q, W] query outputs, [B, T, W] text outputs for `lm_logits` and `token_loss`).
+    """
+    ids_BT = ids_BT.at[:, 0].set(self.config.decoder_start)
+    return self._both("itg", vectors, present, ids_BT, mask_BT, rngs)
+
+  def generate(self, vectors, present, ids_BT, mask_BT, rngs=None) -> jax.Array:
+    """[B, T, V] logits; position t predicts token t + 1."""
+    return self.lm_logits(self.speak(vectors, present, ids_BT, mask_BT, rngs)[1])
+
+  # Heads.
+
+  def lm_logits(self, hidden_BTW) -> jax.Array:
+    return self.lm(hidden_BTW, self.text_embed.word[...])
+
+  def token_loss(self, hidden_BTW, targets_BT, smoothing: float, chunk: int = 2048):
+    """(smoothed cross-entropy, negative log likelihood), each [B, T] in nats.
+
+    About `chunk` positions have their [V] logits in memory at once. The cut runs along T, so a
+    batch sharded over devices stays sharded.
+    """
+    B, T, W = hidden_BTW.shape
+    turns = next(n for n in range(1, T + 1) if T % n == 0 and (B * T // n <= chunk or n == T))
+
+    def one(xs):
+      hidden_BtW, targets_Bt = xs
+      return losses.token_cross_entropy(self.lm_logits(hidden_BtW), targets_Bt, smoothing)
+
+    if turns == 1:
+      return one((hidden_BTW, targets_BT))
+    hidden = jnp.moveaxis(hidden_BTW.reshape(B, turns, T // turns, W), 1, 0)
+    targets = jnp.moveaxis(targets_BT.reshape(B, turns, T // turns), 1, 0)
+    parts = jax.lax.map(jax.checkpoint(one), (hidden, targets))
+    return tuple(jnp.moveaxis(x, 0, 1).reshape(B, T) for x in parts)
+
+  def project_queries(self, hidden_BQW) -> jax.Array:
+    """[B, Q, P] unit vectors."""
+    return losses.unit(self.heads.query_projection(hidden_BQW))
+
+  def project_text(self, hidden_BTW, mask_BT) -> jax.Array:
+    """[B, P] unit vectors of the pooled text: its first output or the mean of its outputs."""
+    if self.config.text_pool == "cls":
+      return losses.unit(self.heads.text_projection(hidden_BTW[:, 0]))
+    keep_BT1 = mask_BT[..., None].astype(hidden_BTW.dtype)
+    pooled_BW = jnp.sum(hidden_BTW * keep_BT1, axis=1) / jnp.maximum(keep_BT1.sum(axis=1), 1.0)
+    return losses.unit(self.heads.text_projection(pooled_BW))
+
+  def itm_logits(self, hidden_BQW) -> jax.Array:
+    """[B, 2] logits of (no match, match): every query votes, the logits are averaged."""
+    return jnp.mean(self.heads.match(hidden_BQW), axis=1)
+
+  def temperature(self, name: str) -> jax.Array:
+    """The learned temperature of "itc", "ii" or "ui", at least MIN_TEMPERATURE."""
+    log_temperature = getattr(self.heads, f"log_temperature_{name}")[...]
+    return jnp.maximum(jnp.exp(log_temperature), MIN_TEMPERATURE)
+
+  # Inside.
+
+  def _both(self, mode, vectors, present, ids_BT, mask_BT, rngs):
+    Q = self.config.num_queries
+    text_BTW = self._embed_text(ids_BT, rngs)
+    x_BLW = jnp.concatenate([self._embed_queries(ids_BT.shape[0], rngs), text_BTW], axis=1)
+    x_BLW = self._run(x_BLW, attention_mask(mode, Q, mask_BT), Q,
+                      self.reader(vectors, present, rngs), rngs)
+    return x_BLW[:, :Q], x_BLW[:, Q:]
+
+  def _embed_queries(self, batch: int, rngs) -> jax.Array:
+    x_QW = self.embed_norm(self.query_tokens[...])
+    x_BQW = jnp.broadcast_to(x_QW[None], (batch, *x_QW.shape))
+    return qformer_layers.dropout(x_BQW, self.config.dropout, rngs)
+
+  def _embed_text(self, ids_BT, rngs) -> jax.Array:
+    return qformer_layers.dropout(
+        self.embed_norm(self.text_embed(ids_BT)), self.config.dropout, rngs)
+
+  def _run(self, x_BLW, mask_BLL, num_queries: int, kv, rngs) -> jax.Array:
+    for layer in self.layers.values():
+      x_BLW = layer(x_BLW, mask_BLL, num_queries, kv, rngs)
+    return x_BLW
+
+
+def phase2_subtree(params: dict) -> dict:
+  """The parameters on the query path: those of a `query_path_only` Q-Former, and no others."""
+  return {k: phase2_subtree(v) if isinstance(v, dict) else v
+          for k, v in params.items() if k not in TEXT_BRANCH}

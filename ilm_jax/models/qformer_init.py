@@ -1,0 +1,63 @@
+"""Starts a Q-Former from a pretrained BERT encoder (see the layouts in qformer.py and bert.py)."""
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ilm_jax import axes
+
+
+class Start(NamedTuple):
+  """A started Q-Former and where each of its parameters came from, as "/"-joined paths."""
+  params: dict
+  copied: list[str]
+  fresh: list[str]
+
+
+def init_from_bert(params: dict, bert: dict) -> Start:
+  """Copies BERT's weights into a Q-Former wherever the shapes allow.
+
+  Words, positions (the first max_text, with BERT's token type 0 added), the embedding norm; and
+  from each of BERT's first layers its self-attention, and its mlp twice, for the text and for the
+  queries. The queries, cross-attention, reader and heads stay fresh, and so does any array whose
+  shape differs. Fewer layers than BERT's take its first ones; further layers stay fresh.
+
+  Args:
+    params: pure dict of a QFormer, with or without its text branch.
+    bert: pure dict of a Bert.
+  """
+  theirs = {axes.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(bert)}
+  copied, fresh = [], []
+
+  def take(path, mine):
+    name = axes.path_name(path)
+    value = _source(name, theirs, mine.shape)
+    if value is None or value.shape != mine.shape:
+      fresh.append(name)
+      return mine
+    copied.append(name)
+    return jnp.array(value, dtype=mine.dtype)  # a copy: donated buffers must not be shared
+
+  return Start(jax.tree_util.tree_map_with_path(take, params), copied, fresh)
+
+
+def _source(name: str, theirs: dict, shape):
+  """BERT's array for our parameter `name`, or None."""
+  parts = name.split("/")
+  if name == "text_embed/word":
+    return theirs.get("word")
+  if name == "text_embed/position":
+    rows = theirs["position"][:shape[0]]
+    return rows + theirs["type"][:1] if rows.shape[1:] == theirs["type"].shape[1:] else None
+  if parts[0] == "embed_norm":
+    return theirs.get(f"norm/{parts[1]}")
+  if parts[0] != "layers":
+    return None
+  rest = "/".join(parts[2:])
+  for ours, bert in (("attention/", ""), ("query_mlp/", ""), ("text_mlp/", ""),
+                     ("attention_norm/", "attention_norm/"),
+                     ("query_norm/", "mlp_norm/"), ("text_norm/", "mlp_norm/")):
+    if rest.startswith(ours):
+      layer = int(parts[1].removeprefix("layer_"))
+      return theirs.get(f"layers/{layer}/{bert}{rest.removeprefix(ours)}")
+  return None

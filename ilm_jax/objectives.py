@@ -1,0 +1,210 @@
+"""The objectives of the two phases: pure functions of pure dicts, ready for `train.fit`.
+
+Each builder closes over what is static and returns
+
+  loss(trainable, frozen, batch, rng) -> (scalar loss, metrics: dict of scalars)
+
+`rng` is a key; None switches dropout off (evaluation). Entity vectors are `frozen` and gathered by
+entity row, so a batch carries rows only.
+"""
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from ilm_jax import losses
+from ilm_jax.models import decoder, ilm
+from ilm_jax.models.qformer import QFormer, QFormerConfig, phase2_subtree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase1Config:
+  """Weights of the losses (0: not computed at all) and their form."""
+  itc: float = 1.0
+  itm: float = 1.0
+  itg: float = 1.0
+  ii: float = 1.0
+  ui: float = 1.0
+  label_smoothing: float = 0.1
+  contrastive: str = "infonce"  # of II and UI: "infonce" or "margin"
+  margin: float = 1.0
+
+
+def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
+  """(graphdef of the Q-Former, trainable = {"qformer": params})."""
+  graphdef, state = nnx.split(QFormer(config, rngs=nnx.Rngs(seed)))
+  return graphdef, {"qformer": nnx.to_pure_dict(state)}
+
+
+def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, seed: int,
+                 phase1_qformer: dict | None = None) -> tuple[nnx.GraphDef, dict]:
+  """(graphdef of the ILM, trainable = {"qformer": query path only, "projection": ..}).
+
+  Args:
+    config: as in phase 1; the text branch is left out here.
+    lm_width: width of the language model's embeddings.
+    soft_token_rms: see `ilm.ILM`.
+    seed: of the fresh parameters.
+    phase1_qformer: a trained Q-Former to start from; None starts fresh (ILM-rand).
+  """
+  config = dataclasses.replace(config, query_path_only=True)
+  model = ilm.ILM(config, lm_width, soft_token_rms=soft_token_rms, rngs=nnx.Rngs(seed))
+  graphdef, state = nnx.split(model)
+  trainable = nnx.to_pure_dict(state)
+  if phase1_qformer is not None:
+    trainable["qformer"] = phase2_subtree(phase1_qformer)
+  return graphdef, trainable
+
+
+def entity_inputs(frozen: dict, entity_B) -> tuple[dict, dict]:
+  """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing."""
+  vectors = {name: table_RC[entity_B] for name, table_RC in frozen["vectors"].items()}
+  present = {name: has_R[entity_B] & (entity_B > 0) for name, has_R in frozen["present"].items()}
+  return vectors, present
+
+
+def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
+  """Weighted sum of the losses of phase 1.
+
+  Batch: text_entities [B], text [B, T] ids, text_mask [B, T]; pair_a, pair_b [B2] (II);
+  upair_user, upair_item [B3] (UI). `frozen`: vectors, present. What has weight 0 needs no fields.
+
+  Metrics: each loss, unweighted; itg_nll (without smoothing); itc_accuracy and itm_accuracy;
+  temperature_itc, _ii, _ui of the InfoNCE losses computed.
+  """
+  def loss_fn(trainable, frozen, batch, rng):
+    qformer = nnx.merge(graphdef, trainable["qformer"])
+    rngs = None if rng is None else nnx.Rngs(dropout=jax.random.fold_in(rng, 0))
+    draw = jax.random.key(0) if rng is None else jax.random.fold_in(rng, 1)
+    metrics = {}
+    if c.itc or c.itm or c.itg:
+      metrics |= _text_losses(qformer, c, frozen, batch, rngs, draw)
+    pairs = [(n, batch[a], batch[b]) for n, a, b in
+             (("ii", "pair_a", "pair_b"), ("ui", "upair_user", "upair_item")) if getattr(c, n)]
+    if pairs:
+      metrics |= _pair_losses(qformer, c, frozen, pairs, rngs)
+    weights = {n: getattr(c, n) for n in ("itc", "itm", "itg", "ii", "ui")}
+    return sum(w * metrics[n] for n, w in weights.items() if w) + jnp.float32(0), metrics
+
+  return loss_fn
+
+
+def _text_losses(qformer, c: Phase1Config, frozen, batch, rngs, draw) -> dict:
+  """ITC, ITM and ITG on one batch of items and their texts."""
+  entity_B, ids_BT, mask_BT = batch["text_entities"], batch["text"], batch["text_mask"]
+  vectors, present = entity_inputs(frozen, entity_B)
+  metrics = {}
+  if c.itg:  # its queries see no text: they are ITC's queries too
+    query_BQW, text_BTW = qformer.speak(vectors, present, ids_BT, mask_BT, rngs)
+    target_BT, weight_BT = jnp.roll(ids_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1)
+    weight_BT = weight_BT.at[:, -1].set(False)  # position t predicts t + 1; the last, nothing
+    loss_BT, nll_BT = qformer.token_loss(text_BTW, target_BT, c.label_smoothing)
+    metrics["itg"] = losses.weighted_mean(loss_BT, weight_BT)
+    metrics["itg_nll"] = losses.weighted_mean(nll_BT, weight_BT)
+  else:
+    query_BQW = qformer.queries(vectors, present, rngs)
+  if c.itc or c.itm:
+    text_BTW = qformer.text(ids_BT, mask_BT, rngs)
+    text_BP = qformer.project_text(text_BTW, mask_BT)
+    logits_BB = losses.item_text_similarity(qformer.project_queries(query_BQW), text_BP)
+    logits_BB = logits_BB / qformer.temperature("itc")
+    same_BB = (entity_B[:, None] == entity_B[None]) | jnp.all(
+        ids_BT[:, None] == ids_BT[None], axis=-1)
+  if c.itc:
+    metrics["itc"] = jnp.mean(
+        losses.contrastive(logits_BB, same_BB, smoothing=c.label_smoothing))
+    metrics["itc_accuracy"] = jnp.mean(losses.in_batch_hits(logits_BB, same_BB))
+    metrics["temperature_itc"] = qformer.temperature("itc")
+  if c.itm:
+    metrics |= _matching(
+        qformer, (vectors, present), ids_BT, mask_BT, logits_BB, same_BB, rngs, draw)
+  return metrics
+
+
+def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rngs, draw) -> dict:
+  """ITM on 3B rows: (item, text), (item, hard text), (hard item, text)."""
+  B = ids_BT.shape[0]
+  key_text, key_item = jax.random.split(draw)
+  text_B, has_text_B = losses.draw_negatives(key_text, logits_BB, same_BB)
+  item_B, has_item_B = losses.draw_negatives(key_item, logits_BB.T, same_BB.T)
+  own_B = jnp.arange(B)
+  item_rows, text_rows = (jnp.concatenate([own_B, own_B, item_B]),
+                          jnp.concatenate([own_B, text_B, own_B]))
+  vectors, present = jax.tree.map(lambda x: x[item_rows], inputs)
+  hidden = qformer.joint(vectors, present, ids_BT[text_rows], mask_BT[text_rows], rngs)
+  logits = qformer.itm_logits(hidden)
+  label = jnp.repeat(jnp.array([1, 0, 0]), B)
+  weight = jnp.concatenate([jnp.ones(B, bool), has_text_B, has_item_B])
+  hit = jnp.argmax(logits, axis=1) == label
+  return {"itm": losses.weighted_mean(losses.classification(logits, label), weight),
+          "itm_accuracy": losses.weighted_mean(hit.astype(jnp.float32), weight)}
+
+
+def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rngs) -> dict:
+  """II and UI; all their entities go through the Q-Former in one pass."""
+  rows = jnp.concatenate([x for _, left_B, right_B in pairs for x in (left_B, right_B)])
+  bag = qformer.project_queries(qformer.queries(*entity_inputs(frozen, rows), rngs))
+  metrics, at = {}, 0
+  for name, left_B, right_B in pairs:
+    B = left_B.shape[0]
+    similarity_BB = losses.bag_similarity(bag[at:at + B], bag[at + B:at + 2 * B])
+    at += 2 * B
+    # Row i pairs with j's right side too if they share either side; an entity is no negative
+    # of itself.
+    positive_BB = (left_B[:, None] == left_B[None]) | (right_B[:, None] == right_B[None])
+    itself_BB = left_B[:, None] == right_B[None]
+    if c.contrastive == "margin":
+      loss_B = losses.margin(similarity_BB, positive_BB, itself_BB, width=c.margin)
+    else:
+      metrics[f"temperature_{name}"] = qformer.temperature(name)
+      loss_B = losses.contrastive(similarity_BB / qformer.temperature(name), positive_BB,
+                                  itself_BB, smoothing=c.label_smoothing)
+    metrics[name] = jnp.mean(loss_B)
+  return metrics
+
+
+def phase2_loss(graphdef: nnx.GraphDef | None, lm: decoder.DecoderConfig,
+                task_names: tuple[str, ...]):
+  """Mean negative log likelihood of the target tokens under the frozen language model.
+
+  Batch: tokens, slot, segment, position [B, L], entities [B, S], target_at, targets, weights,
+  task [B, X] (see data/batches.py). `frozen`: lm (decoder parameters), vectors, present.
+
+  Metrics: nll and hits as sums over target tokens with their count ("nll_sum", "hit_sum",
+  "count"), and the same per task ("nll_sum/<task>", ..), so that they add up over batches.
+
+  Args:
+    graphdef: of the ILM; None for the same prompts without slots (`slot` all -1, nothing trained).
+    lm: shape of the language model.
+    task_names: `task` indexes this.
+  """
+  def loss_fn(trainable, frozen, batch, rng):
+    model = decoder.bind(lm, frozen["lm"])
+    embeds_BLD = model.embed(batch["tokens"])
+    if graphdef is not None:
+      soft_BXD = soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"], rng)
+      embeds_BLD = ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
+    hidden_BLD = model.hidden(embeds_BLD, batch["position"], batch["segment"])
+    hidden_BXD = jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
+    nll_BX, hit_BX = model.token_nll(hidden_BXD, batch["targets"])
+    loss = losses.weighted_mean(nll_BX, batch["weights"])
+    return loss, _sums(nll_BX, hit_BX, batch["weights"], batch["task"], task_names)
+
+  return loss_fn
+
+
+def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:
+  """[B, S * Q, D]: the soft tokens of each row's entities, in order."""
+  rngs = None if rng is None else nnx.Rngs(dropout=rng)
+  soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rngs)
+  return soft.reshape(entity_BS.shape[0], -1, soft.shape[-1])
+
+
+def _sums(nll_BX, hit_BX, weight_BX, task_BX, task_names) -> dict:
+  metrics = {}
+  for name, index in (("", None), *((f"/{n}", i) for i, n in enumerate(task_names))):
+    w_BX = weight_BX if index is None else weight_BX * (task_BX == index)
+    metrics |= {f"nll_sum{name}": jnp.sum(w_BX * nll_BX), f"hit_sum{name}": jnp.sum(w_BX * hit_BX),
+                f"count{name}": jnp.sum(w_BX)}
+  return metrics

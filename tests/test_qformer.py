@@ -1,0 +1,255 @@
+"""Masks by hand; who sees whom; the reader; the start from BERT."""
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilm_jax import errors, losses
+from ilm_jax.models import bert, qformer_init
+from ilm_jax.models.qformer import QFormer, QFormerConfig, attention_mask, phase2_subtree
+
+TINY = dict(vectors={"behavioral": 5}, num_layers=3, width=8, num_heads=2, mlp_width=12,
+            vocab_size=23, max_text=6, num_queries=3, proj_width=4, decoder_start=1)
+IDS = jnp.array([[2, 7, 8, 3, 0], [2, 9, 4, 11, 3]])
+MASK = IDS != 0
+
+
+def make(**changes) -> QFormer:
+  model = QFormer(QFormerConfig(**(TINY | changes)), rngs=nnx.Rngs(0))
+  # Larger weights than a fresh model's, so that what should differ does so visibly.
+  graphdef, state = nnx.split(model)
+  keys = iter(jax.random.split(jax.random.key(9), 200))
+  params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape),
+                        nnx.to_pure_dict(state))
+  return nnx.merge(graphdef, params)
+
+
+def entity(seed=0, **widths):
+  widths = widths or {"behavioral": 5}
+  keys = jax.random.split(jax.random.key(seed), len(widths))
+  vectors = {n: jax.random.normal(k, (2, w)) for k, (n, w) in zip(keys, widths.items())}
+  return vectors, {n: jnp.ones(2, bool) for n in widths}
+
+
+# Rows and columns: query, query, text, text, pad (Q = 2, T = 3 with one pad).
+TABLES = {
+    "itc": [[1, 1, 0, 0, 0],
+            [1, 1, 0, 0, 0],
+            [0, 0, 1, 1, 0],
+            [0, 0, 1, 1, 0],
+            [0, 0, 1, 1, 0]],
+    "itm": [[1, 1, 1, 1, 0],
+            [1, 1, 1, 1, 0],
+            [1, 1, 1, 1, 0],
+            [1, 1, 1, 1, 0],
+            [1, 1, 1, 1, 0]],
+    "itg": [[1, 1, 0, 0, 0],
+            [1, 1, 0, 0, 0],
+            [1, 1, 1, 0, 0],
+            [1, 1, 1, 1, 0],
+            [1, 1, 1, 1, 0]],
+}
+
+
+@pytest.mark.parametrize("mode", TABLES)
+def test_attention_mask_by_hand(mode):
+  text_mask_BT = jnp.array([[True, True, False], [True, True, True]])
+  mask = attention_mask(mode, 2, text_mask_BT)
+  np.testing.assert_array_equal(mask[0], np.array(TABLES[mode], bool))
+  assert mask[1, 4, 4]  # in the row without padding the last text position is seen
+
+
+def test_queries_see_no_text_in_itg_and_do_in_itm():
+  model, inputs = make(), entity()
+  other = IDS.at[0, 2].set(17)
+  query, text = model.speak(*inputs, IDS, MASK)
+  query_2, text_2 = model.speak(*inputs, other, MASK)
+  np.testing.assert_array_equal(query, query_2)
+  np.testing.assert_allclose(query, model.queries(*inputs), rtol=2e-5, atol=1e-5)
+  np.testing.assert_array_equal(text[0, :2], text_2[0, :2])   # causal
+  assert np.abs(text[0, 2:4] - text_2[0, 2:4]).max() > 1e-2
+  matched, matched_2 = (model.joint(*inputs, x, MASK) for x in (IDS, other))
+  assert np.abs(matched[0] - matched_2[0]).max() > 1e-2
+  np.testing.assert_array_equal(matched[1], matched_2[1])
+
+
+def test_padding_is_never_seen():
+  model, inputs = make(), entity()
+  other = IDS.at[0, 4].set(17)  # a pad of row 0, still masked
+  np.testing.assert_array_equal(model.joint(*inputs, IDS, MASK), model.joint(*inputs, other, MASK))
+  np.testing.assert_array_equal(model.text(IDS, MASK)[0, :4], model.text(other, MASK)[0, :4])
+
+
+def test_generation_sees_the_entity_and_opens_with_the_decoder_start():
+  model = make()
+  logits = model.generate(*entity(0), IDS, MASK)
+  assert logits.shape == (2, 5, 23)
+  assert np.abs(logits - model.generate(*entity(1), IDS, MASK)).max() > 1e-2
+  # Whatever stands first ([CLS]), the model is given [DEC] there.
+  np.testing.assert_array_equal(logits, model.generate(*entity(0), IDS.at[:, 0].set(13), MASK))
+
+
+def test_text_is_the_text_half_of_the_itc_mask():
+  """Queries and text in one pass under the ITC mask come out as from two passes."""
+  model, inputs = make(), entity()
+  query, text = model._both("itc", *inputs, IDS, MASK, None)
+  np.testing.assert_allclose(query, model.queries(*inputs), rtol=2e-5, atol=1e-5)
+  np.testing.assert_allclose(text, model.text(IDS, MASK), rtol=2e-5, atol=1e-5)
+
+
+def test_token_loss_in_chunks_equals_whole():
+  model = make()
+  hidden = jax.random.normal(jax.random.key(1), (2, 6, 8))
+  targets = jnp.arange(12).reshape(2, 6)
+  whole = losses.token_cross_entropy(model.lm_logits(hidden), targets, 0.1)
+  for chunk in (100, 4, 1):
+    for a, b in zip(model.token_loss(hidden, targets, 0.1, chunk), whole):
+      np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_one_token_cross_attention_is_the_direct_formula():
+  """out(value(token)) for every query; no query or key projection exists."""
+  model = make()
+  layer = model.layers["layer_00"]
+  assert not hasattr(layer.cross, "query") and not hasattr(layer.cross, "key")
+  vectors, present = entity()
+  kv_B1W, mask_B1 = model.reader(vectors, present)
+  x = vectors["behavioral"]
+  part = model.reader.vectors["behavioral"]
+  normed = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+  normed = normed * part.norm.scale[...][None] + part.norm.bias[...][None]
+  token = normed @ part.tokens.kernel[...] + (
+      part.tokens.bias[...] + model.reader.vector_type[...][0])[None]
+  np.testing.assert_allclose(kv_B1W[:, 0], token, rtol=1e-4, atol=1e-5)
+  value, out = layer.cross.value, layer.cross.out
+  expected = (token @ value.kernel[...] + value.bias[...][None]) @ out.kernel[...]
+  seen_BQW = layer._look(jnp.zeros((2, 3, 8)), (kv_B1W, mask_B1), None)
+  for q in range(3):
+    np.testing.assert_allclose(seen_BQW[:, q], expected + out.bias[...][None],
+                               rtol=1e-4, atol=1e-4)
+
+
+def test_several_tokens_score_and_one_vector_alone_equals_the_other_absent():
+  """Two named vectors: with one absent, the other decides alone and what is absent is inert."""
+  model = make(vectors={"behavioral": 5, "semantic": 4})
+  assert hasattr(model.layers["layer_00"].cross, "key")
+  vectors, present = entity(0, behavioral=5, semantic=4)
+  both = model.queries(vectors, present)
+  present["semantic"] = jnp.array([False, True])
+  one = model.queries(vectors, present)
+  vectors["semantic"] = vectors["semantic"].at[0].set(100.0)
+  np.testing.assert_array_equal(one, model.queries(vectors, present))
+  assert np.abs(one[0] - both[0]).max() > 1e-3
+  np.testing.assert_array_equal(one[1], both[1])
+
+
+@pytest.mark.parametrize("kv_tokens", [1, 2])
+def test_nothing_present_is_finite_and_blind(kv_tokens):
+  model = make(kv_tokens=kv_tokens)
+  vectors, present = entity()
+  absent = {"behavioral": jnp.zeros(2, bool)}
+  blind = model.queries(vectors, absent)
+  assert np.all(np.isfinite(blind))
+  np.testing.assert_array_equal(blind, model.queries(entity(5)[0], absent))
+  assert np.abs(blind - model.queries(vectors, present)).max() > 1e-2
+  grads = jax.grad(lambda x: model.queries({"behavioral": x}, absent).sum())(vectors["behavioral"])
+  np.testing.assert_array_equal(grads, jnp.zeros_like(grads))
+
+
+def test_one_query_is_identical_to_its_own_closest():
+  model = make(num_queries=1)
+  hidden_BQW = model.queries(*entity())
+  item_BQP = model.project_queries(hidden_BQW)
+  text_BP = model.project_text(model.text(IDS, MASK), MASK)
+  np.testing.assert_allclose(losses.item_text_similarity(item_BQP, text_BP),
+                             item_BQP[:, 0] @ text_BP.T, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(model.itm_logits(hidden_BQW), model.heads.match(hidden_BQW)[:, 0],
+                             rtol=1e-5)
+
+
+def test_itm_logits_are_averaged_over_queries():
+  model = make()
+  hidden_BQW = model.queries(*entity())
+  by_query_BQ2 = model.heads.match(hidden_BQW)
+  np.testing.assert_allclose(model.itm_logits(hidden_BQW), by_query_BQ2.mean(1), rtol=1e-5)
+
+
+def test_mean_pool_leaves_padding_out_and_identity_keeps_the_mean():
+  model = QFormer(QFormerConfig(**TINY | dict(text_pool="mean", proj_init="identity",
+                                              proj_width=8)), rngs=nnx.Rngs(0))
+  hidden_BTW = jax.random.normal(jax.random.key(0), (2, 5, 8))
+  text_BP = model.project_text(hidden_BTW, MASK)
+  mean = np.asarray(hidden_BTW[0, :4]).mean(0)
+  np.testing.assert_allclose(text_BP[0], mean / np.linalg.norm(mean), rtol=1e-5)
+
+
+def test_dropout_only_with_rngs_and_repeatable():
+  model, inputs = make(vector_dropout=0.2, vector_noise=0.5), entity()
+  np.testing.assert_array_equal(model.queries(*inputs), model.queries(*inputs))
+  noisy = [model.queries(*inputs, nnx.Rngs(dropout=jax.random.key(k))) for k in (1, 1, 2)]
+  np.testing.assert_array_equal(noisy[0], noisy[1])
+  assert np.abs(noisy[0] - noisy[2]).max() > 1e-3
+
+
+def bert_params(num_layers=2, **changes):
+  sizes = dict(num_layers=num_layers, width=8, num_heads=2, mlp_width=12, vocab_size=23,
+               max_positions=9)
+  config = bert.BertConfig(**sizes | changes)
+  model = bert.Bert(config, rngs=nnx.Rngs(3))
+  params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  keys = iter(jax.random.split(jax.random.key(4), 100))
+  return config, jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), params)
+
+
+def test_started_from_bert_the_text_pass_is_bert():
+  """Two layers, mean pool, identity projection: the text features are BERT's sentence vectors."""
+  bert_config, theirs = bert_params()
+  model = QFormer(QFormerConfig(**TINY | dict(
+      num_layers=2, proj_width=8, text_pool="mean", proj_init="identity")), rngs=nnx.Rngs(0))
+  graphdef, state = nnx.split(model)
+  start = qformer_init.init_from_bert(nnx.to_pure_dict(state), theirs)
+  model = nnx.merge(graphdef, start.params)
+  encoder = bert.bind(bert_config, theirs)
+  np.testing.assert_allclose(model.text(IDS, MASK)[:, :4], encoder.hidden(IDS, MASK)[:, :4],
+                             rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(model.project_text(model.text(IDS, MASK), MASK),
+                             encoder.sentence(IDS, MASK), rtol=1e-4, atol=1e-5)
+  layer = start.params["layers"]["layer_01"]
+  jax.tree.map(np.testing.assert_array_equal, layer["query_mlp"], layer["text_mlp"])
+  assert not any("cross" in n or n.startswith(("reader", "heads", "lm", "query_tokens"))
+                 for n in start.copied)
+  assert len(start.copied) + len(start.fresh) == len(jax.tree.leaves(start.params))
+
+
+def test_start_from_bert_of_another_shape_says_what_stayed_fresh():
+  """Three layers from two; another vocabulary and mlp width: those stay, the rest is copied."""
+  _, theirs = bert_params(vocab_size=31, mlp_width=16)
+  _, state = nnx.split(QFormer(QFormerConfig(**TINY), rngs=nnx.Rngs(0)))
+  before = nnx.to_pure_dict(state)
+  start = qformer_init.init_from_bert(before, theirs)
+  assert "text_embed/word" in start.fresh and "text_embed/position" in start.copied
+  assert "layers/layer_00/query_mlp/mlp_in/kernel" in start.fresh
+  assert "layers/layer_00/attention/query/kernel" in start.copied
+  assert not any(n.startswith("layers/layer_02/") for n in start.copied)
+  np.testing.assert_array_equal(start.params["text_embed"]["word"], before["text_embed"]["word"])
+  np.testing.assert_allclose(start.params["text_embed"]["position"],
+                             theirs["position"][:6] + theirs["type"][:1])
+
+
+def test_phase2_subtree_is_a_query_path_only_model():
+  model = make()
+  graphdef, state = nnx.split(QFormer(
+      QFormerConfig(**TINY, query_path_only=True), rngs=nnx.Rngs(1)))
+  small = phase2_subtree(nnx.to_pure_dict(nnx.state(model)))
+  assert jax.tree.structure(small) == jax.tree.structure(nnx.to_pure_dict(state))
+  np.testing.assert_array_equal(nnx.merge(graphdef, small).queries(*entity()),
+                                model.queries(*entity()))
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (dict(num_heads=3), "num_heads=3"), (dict(text_pool="max"), "text_pool='max'"),
+    (dict(proj_init="identity"), "proj_width=8"), (dict(vectors={}), "vectors is empty")])
+def test_wrong_config_is_named(wrong, message):
+  with pytest.raises(errors.UserError, match=message):
+    QFormerConfig(**TINY | wrong)
