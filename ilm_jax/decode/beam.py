@@ -6,7 +6,8 @@ beams moves that mask, not the cache.
 
 A score is the sum of the log-probabilities of an index's tokens, EOS included, normalised over the
 decoder's whole vocabulary; no length penalty. A finished beam keeps its place among the W as long
-as its score does, which no later step can raise.
+as its score does, which no later step can raise. Only unfinished beams are run: once they have
+become few in every row, a step is a narrower one (`_widths`).
 """
 import functools
 from typing import NamedTuple
@@ -55,21 +56,30 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
 
   root = Beams(jnp.zeros((B, 1), jnp.int32), jnp.zeros((B, 1)),
                jnp.zeros((B, 1, steps * width), bool))
-  beams = _grow(trie, allowed_BZ, root, decoder.logits(start.last_BD[:, None]), trie.root_fanout,
-                width)
+  beams = _grow(trie, allowed_BZ, root, root, decoder.logits(start.last_BD[:, None]),
+                trie.root_fanout, width)
+  widths = _widths(width)
 
   def unfinished(carry):
     t, beams, _ = carry
     return (t < steps) & jnp.any(_alive(trie, beams))
 
-  def step(carry):
-    t, beams, cache = carry
-    own_WA = jax.nn.one_hot(t * width + jnp.arange(width), steps * width, dtype=bool)
-    beams = beams._replace(past_BWA=beams.past_BWA | own_WA[None])
-    logits_BWV, cache = _run(decoder, trie, beams, start, cache, t)
-    return t + 1, _grow(trie, allowed_BZ, beams, logits_BWV, trie.fanout, width), cache
+  def step(n, t, beams, cache):
+    first_BN = jnp.argsort(~_alive(trie, beams), axis=1)[:, :n]
+    some = Beams(*(jnp.take_along_axis(x, first_BN.reshape(B, n, *[1] * (x.ndim - 2)), axis=1)
+                   for x in beams))
+    own_NA = jax.nn.one_hot(t * width + jnp.arange(n), steps * width, dtype=bool)
+    some = some._replace(past_BWA=some.past_BWA | own_NA[None])
+    logits_BNV, cache = _run(decoder, trie, some, start, cache, t * width)
+    return t + 1, _grow(trie, allowed_BZ, beams, some, logits_BNV, trie.fanout, width), cache
 
-  _, beams, _ = jax.lax.while_loop(unfinished, step, (0, beams, start.cache))
+  def narrowest_step(carry):
+    most = jnp.max(jnp.sum(_alive(trie, carry[1]), axis=1))
+    which = jnp.sum(most <= jnp.array(widths)) - 1
+    return jax.lax.switch(which, [functools.partial(step, n) for n in widths], *carry)
+
+  _, beams, _ = jax.lax.while_loop(
+      unfinished, narrowest_step, (jnp.int32(0), beams, start.cache))
   items_BW = jnp.where(jnp.isfinite(beams.score_BW), trie.item_Z[beams.node_BW], 0)
   return items_BW, beams.score_BW
 
@@ -79,7 +89,12 @@ def _alive(trie, beams: Beams):
   return jnp.isfinite(beams.score_BW) & (trie.item_Z[beams.node_BW] == 0)
 
 
-def _run(decoder, trie, beams: Beams, start, cache, t):
+def _widths(width: int) -> list[int]:
+  """Widths a step may have, widest first: each is a body to compile, so only three."""
+  return sorted({width, -(-width // 2), -(-width // 5)}, reverse=True)
+
+
+def _run(decoder, trie, beams: Beams, start, cache, at):
   """Says the last token of every beam: ([B, W, V] logits of what may follow, cache)."""
   B, W = beams.node_BW.shape
   L = start.valid_BL.shape[1]
@@ -87,26 +102,29 @@ def _run(decoder, trie, beams: Beams, start, cache, t):
   prompt_BWL = jnp.broadcast_to(start.valid_BL[:, None], (B, W, L))
   hidden_BWD, cache = decoder.extend(
       decoder.embed(trie.token_Z[beams.node_BW]), position_BW,
-      jnp.concatenate([prompt_BWL, beams.past_BWA], axis=2), cache, L + t * W)
+      jnp.concatenate([prompt_BWL, beams.past_BWA], axis=2), cache, L + at)
   return decoder.logits(hidden_BWD), cache
 
 
-def _grow(trie, allowed_BZ, beams: Beams, logits_BWV, fanout: int, width: int) -> Beams:
-  """The `width` best among finished beams and the allowed children of the others."""
+def _grow(trie, allowed_BZ, beams: Beams, some: Beams, logits_BNV, fanout: int,
+          width: int) -> Beams:
+  """The `width` best among the finished of `beams` and the allowed children of `some` of them."""
   B, W = beams.node_BW.shape
+  N = some.node_BW.shape[1]
   finished_BW = trie.item_Z[beams.node_BW] > 0
   stay_BW = jnp.where(finished_BW, beams.score_BW, -jnp.inf)
-  child_BWF, score_BWF = _children(trie, allowed_BZ, beams, logits_BWV, fanout)
-  node_BC = jnp.concatenate([beams.node_BW, child_BWF.reshape(B, -1)], axis=1)
-  score_BC = jnp.concatenate([stay_BW, score_BWF.reshape(B, -1)], axis=1)
-  beam_C = jnp.concatenate([jnp.arange(W), jnp.repeat(jnp.arange(W), fanout)])
+  child_BNF, score_BNF = _children(trie, allowed_BZ, some, logits_BNV, fanout)
+  node_BC = jnp.concatenate([beams.node_BW, child_BNF.reshape(B, -1)], axis=1)
+  score_BC = jnp.concatenate([stay_BW, score_BNF.reshape(B, -1)], axis=1)
+  from_C = jnp.concatenate([jnp.arange(W), W + jnp.repeat(jnp.arange(N), fanout)])
   missing = max(0, width - node_BC.shape[1])
   node_BC = jnp.pad(node_BC, ((0, 0), (0, missing)))
   score_BC = jnp.pad(score_BC, ((0, 0), (0, missing)), constant_values=-jnp.inf)
-  beam_BC = jnp.broadcast_to(jnp.pad(beam_C, (0, missing))[None], node_BC.shape)
-  worse_BC, _, node_BC, beam_BC = jax.lax.sort(
-      (-score_BC, trie.lowest_Z[node_BC], node_BC, beam_BC), num_keys=2)
-  past_BWA = jnp.take_along_axis(beams.past_BWA, beam_BC[:, :width, None], axis=1)
+  from_BC = jnp.broadcast_to(jnp.pad(from_C, (0, missing))[None], node_BC.shape)
+  worse_BC, _, node_BC, from_BC = jax.lax.sort(
+      (-score_BC, trie.lowest_Z[node_BC], node_BC, from_BC), num_keys=2)
+  past_BCA = jnp.concatenate([beams.past_BWA, some.past_BWA], axis=1)
+  past_BWA = jnp.take_along_axis(past_BCA, from_BC[:, :width, None], axis=1)
   return Beams(node_BC[:, :width], -worse_BC[:, :width], past_BWA)
 
 
