@@ -1,0 +1,273 @@
+"""What is saved comes back, or one clear error says why not."""
+import contextlib
+import resource
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+from ilm_jax import axes, checkpoint, errors, train
+import toy
+
+
+def mesh_of(data, tensor=1):
+  return jax.make_mesh((data, tensor), ("data", "tensor"), devices=jax.devices()[:data * tensor],
+                       axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+
+def toy_state(mesh=None, step=0, seed=0):
+  state = train.init_state(toy.parameters(seed)[0], toy.TX, mesh or mesh_of(1))
+  return state._replace(step=state.step + step)
+
+
+def big_state(step, kib):
+  """A state that does not compress."""
+  noise = np.random.default_rng(step).integers(0, 2**31, 256 * kib, dtype=np.int32)
+  return train.TrainState(jax.numpy.int32(step), {"qformer": {"noise": jax.device_put(noise)}}, ())
+
+
+def save(folder, *states, fingerprints=toy.FINGERPRINTS, keep=2):
+  with checkpoint.Checkpointer(folder, fingerprints, keep=keep) as saved:
+    for state in states:
+      saved.save(state)
+
+
+def assert_equal(tree, other):
+  jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+def test_a_state_comes_back_on_another_mesh(tmp_path):
+  before = toy_state(mesh_of(4, 2), step=7)
+  save(tmp_path, before)
+  with checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as saved:
+    after = saved.restore(toy_state(mesh_of(1, 4), seed=1))
+  assert_equal(before, after)
+  kernel = after.trainable["qformer"]["query"]["kernel"]
+  assert dict(kernel.sharding.mesh.shape) == {"data": 1, "tensor": 4}
+  assert kernel.addressable_shards[0].data.shape == (toy.C, toy.W // 4)
+  assert type(after.opt_state) is type(before.opt_state)
+
+
+def test_a_save_holds_the_step_it_names_although_the_state_is_donated(tmp_path):
+  bump = jax.jit(lambda s: s._replace(step=s.step + 1, trainable=jax.tree.map(
+      lambda x: x + 1, s.trainable)), donate_argnums=0)
+  state = big_state(0, kib=4096)
+  first = np.asarray(state.trainable["qformer"]["noise"]).copy()
+  with checkpoint.Checkpointer(tmp_path, {}, keep=5) as saved:
+    for _ in range(3):
+      saved.save(state)
+      for _ in range(4):
+        state = bump(state)
+    saved.wait()
+    for step in (0, 4, 8):
+      got = saved.restore(big_state(0, kib=4096), step)
+      np.testing.assert_array_equal(got.trainable["qformer"]["noise"], first + step)
+
+
+def test_the_newest_are_kept_and_a_step_is_not_written_twice(tmp_path):
+  save(tmp_path, *(toy_state(step=s) for s in (3, 5, 8)))
+  assert checkpoint.steps(tmp_path) == [5, 8]
+  written = (tmp_path / "8").stat().st_mtime_ns
+  save(tmp_path, toy_state(step=8, seed=1))
+  assert (tmp_path / "8").stat().st_mtime_ns == written
+
+
+def test_nothing_frozen_is_on_disk(tmp_path):
+  _, frozen = toy.fit(tmp_path, 4)
+  on_disk = {p for p in _names(tmp_path / "checkpoints") if "lm" in p or "vectors" in p}
+  assert frozen["lm"]["embed"].shape and not on_disk
+
+
+def _names(folder):
+  import json
+  return json.loads((folder / "4" / "state" / "_METADATA").read_text())["tree_metadata"]
+
+
+# --- the start ladder ---
+
+def test_ladder_own_newest_then_phase_1_then_fresh(tmp_path):
+  phase1 = toy_state(step=9, seed=1)
+  fresh = toy_state(seed=2)
+  with checkpoint.Checkpointer(tmp_path / "phase2", {}) as own:
+    assert checkpoint.start(own, fresh, "", {}) is fresh
+
+    save(tmp_path / "workdir/phase1/checkpoints", phase1)
+    begun = checkpoint.start(own, fresh, tmp_path / "workdir", toy.FINGERPRINTS)
+    assert_equal(begun.trainable["qformer"], phase1.trainable["qformer"])
+    assert_equal(begun.trainable["projection"], fresh.trainable["projection"])
+    assert int(begun.step) == 0
+    assert_equal(begun.opt_state, fresh.opt_state)
+
+    own.save(toy_state(step=4, seed=3))
+    own.wait()
+    resumed = checkpoint.start(own, fresh, tmp_path / "workdir", toy.FINGERPRINTS)
+    assert_equal(resumed, toy_state(step=4, seed=3))
+
+
+def test_phase_2_takes_only_the_leaves_it_has(tmp_path):
+  """Phase 1's text tower (here: the norm) stays behind; what phase 2 takes is sharded anew."""
+  phase1 = toy_state(step=9, seed=1)
+  save(tmp_path / "phase1/checkpoints", phase1)
+  fresh = toy_state(mesh_of(2, 4))
+  del fresh.trainable["qformer"]["norm"]
+  with checkpoint.Checkpointer(tmp_path / "phase2", {}) as own:
+    begun = checkpoint.start(own, fresh, tmp_path, {})
+  assert begun.trainable["qformer"].keys() == {"query"}
+  kernel = begun.trainable["qformer"]["query"]["kernel"]
+  np.testing.assert_array_equal(kernel, phase1.trainable["qformer"]["query"]["kernel"])
+  assert kernel.sharding.mesh.shape["tensor"] == 4
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda q: q["query"].update(gate=jax.numpy.ones(3)), r"query/gate: wanted \(3,\), found noth"),
+    (lambda q: q["query"].update(bias=jax.numpy.ones(5)), r"bias: wanted \(5,\), found \(8,\)"),
+])
+def test_a_leaf_that_phase_1_lacks_is_named(tmp_path, change, message):
+  save(tmp_path / "phase1/checkpoints", toy_state(step=9))
+  fresh = toy_state()
+  change(fresh.trainable["qformer"])
+  with (checkpoint.Checkpointer(tmp_path / "phase2", {}) as own,
+        pytest.raises(errors.UserError, match=message)):
+    checkpoint.start(own, fresh, tmp_path, {})
+
+
+def test_phase_1_of_another_entity_table_is_refused(tmp_path):
+  save(tmp_path / "phase1/checkpoints", toy_state(step=9))
+  with (checkpoint.Checkpointer(tmp_path / "phase2", {}) as own,
+        pytest.raises(errors.UserError, match="entities a1b2, this run has ffff.*init_from")):
+    checkpoint.start(own, toy_state(), tmp_path, {"entities": "ffff"})
+
+
+def test_own_checkpoint_of_other_inputs_is_refused(tmp_path):
+  save(tmp_path, toy_state(step=9))
+  changed = {**toy.FINGERPRINTS, "lm": "eeee"}
+  with (checkpoint.Checkpointer(tmp_path, changed) as own,
+        pytest.raises(errors.UserError, match="lm c3d4, this run has eeee.*--workdir")):
+    checkpoint.start(own, toy_state(), "", {})
+
+
+def test_own_checkpoint_of_another_model_is_refused(tmp_path):
+  save(tmp_path, toy_state(step=9))
+  other = toy_state()
+  del other.trainable["projection"]
+  with (checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own,
+        pytest.raises(errors.UserError, match="projection/kernel: wanted nothing, found")):
+    checkpoint.start(own, other, "", {})
+
+
+def test_init_from_without_a_checkpoint(tmp_path):
+  with (checkpoint.Checkpointer(tmp_path / "phase2", {}) as own,
+        pytest.raises(errors.UserError, match=r"phase1/checkpoints holds no checkpoint.*=phase1")):
+    checkpoint.start(own, toy_state(), tmp_path / "nowhere", {})
+
+
+def test_a_part_can_be_read_alone(tmp_path):
+  save(tmp_path, toy_state(step=5, seed=1), toy_state(step=9, seed=2))
+  want = {"projection": toy_state().trainable["projection"]}
+  for step, seed in ((None, 2), (5, 1)):
+    got = checkpoint.read_trainable(tmp_path, want, step)
+    assert_equal(got, {"projection": toy_state(seed=seed).trainable["projection"]})
+  assert checkpoint.read_meta(tmp_path)["fingerprints"] == toy.FINGERPRINTS
+  with pytest.raises(errors.UserError, match=r"no checkpoint of step 6; it has \[5, 9\]"):
+    checkpoint.read_trainable(tmp_path, want, 6)
+
+
+# --- folders that something went wrong with ---
+
+def test_what_a_killed_save_left_is_ignored_and_removed(tmp_path):
+  save(tmp_path, toy_state(step=5))
+  shutil.copytree(tmp_path / "5", tmp_path / "9.orbax-checkpoint-tmp-17")
+  shutil.rmtree(tmp_path / "9.orbax-checkpoint-tmp-17" / "meta")
+  assert checkpoint.steps(tmp_path) == [5]
+  with checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own:
+    assert own.latest() == 5
+    assert_equal(checkpoint.start(own, toy_state(seed=1), "", {}), toy_state(step=5))
+    own.save(toy_state(step=9))
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["5", "9"]
+
+
+def test_an_old_step_half_deleted_is_no_obstacle(tmp_path):
+  """A kill while the oldest checkpoint was being removed."""
+  save(tmp_path, toy_state(step=5), toy_state(step=9))
+  shutil.rmtree(tmp_path / "5" / "state")
+  save(tmp_path, toy_state(step=12))
+  assert checkpoint.steps(tmp_path) == [9, 12]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda step: shutil.rmtree(step / "state"),
+    lambda step: [p.write_bytes(p.read_bytes()[:9]) for p in (step / "state").rglob("d/*")],
+    lambda step: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in step.iterdir()],
+])
+def test_a_damaged_checkpoint_is_an_error_not_skipped(tmp_path, damage):
+  save(tmp_path, toy_state(step=5), toy_state(step=9))
+  damage(tmp_path / "9")
+  with (checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own,
+        pytest.raises(errors.UserError, match="/9 cannot be read .*delete that folder") as e):
+    checkpoint.start(own, toy_state(), "", {})
+  assert "\n" not in str(e.value)
+  shutil.rmtree(tmp_path / "9")
+  with checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own:
+    assert_equal(checkpoint.start(own, toy_state(seed=1), "", {}), toy_state(step=5))
+
+
+# --- a full disk ---
+
+@contextlib.contextmanager
+def tmpfs(folder, mib):
+  folder.mkdir()
+  made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)],
+                        capture_output=True, text=True, check=False)
+  if made.returncode:
+    pytest.skip(f"cannot mount a tmpfs: {made.stderr.strip()}")
+  try:
+    yield folder
+  finally:
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes):
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fails_in_one_line(folder, state):
+  with checkpoint.Checkpointer(folder, toy.FINGERPRINTS) as saved:
+    with pytest.raises(errors.UserError, match=f"no room to write in {folder} .*free some") as e:
+      saved.save(state)
+      saved.wait()
+  assert "\n" not in str(e.value)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path):
+  with tmpfs(tmp_path / "small", mib=3) as folder:
+    save(folder, big_state(1, kib=1024))
+    fails_in_one_line(folder, big_state(2, kib=4096))
+    assert [p.name for p in folder.iterdir()] == ["1"]
+    with checkpoint.Checkpointer(folder, toy.FINGERPRINTS) as own:
+      assert_equal(own.restore(big_state(0, kib=1024)), big_state(1, kib=1024))
+      own.save(big_state(3, kib=512))      # and there is room again for what fits
+    assert checkpoint.steps(folder) == [1, 3]
+
+
+def test_a_write_that_is_refused_is_one_line(tmp_path):
+  save(tmp_path, big_state(1, kib=64))
+  with largest_file(1 << 20):
+    fails_in_one_line(tmp_path, big_state(2, kib=4096))
+  assert checkpoint.steps(tmp_path) == [1]
+  with checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own:
+    assert_equal(own.restore(big_state(0, kib=64)), big_state(1, kib=64))
+
+
+def test_place_copies_when_asked():
+  mesh = mesh_of(1)
+  mine = jax.device_put(np.ones((4, 4), np.float32), axes.sharding(mesh))
+  axes.place(mesh, {"w": mine}, copy=True)["w"].delete()
+  np.testing.assert_array_equal(mine, np.ones((4, 4)))
