@@ -39,19 +39,21 @@ def read_bert_config(path) -> bert.BertConfig:
   return config
 
 
-def load_bert(folder, dtype="float32") -> tuple[bert.BertConfig, dict]:
-  """Config and parameters (pure dict, numpy) of the encoder in `folder`.
+def load_bert(files, dtype="float32") -> tuple[bert.BertConfig, dict]:
+  """Config and parameters (pure dict, numpy) of a published encoder.
 
   Args:
-    folder: holds `config.json` and `model.safetensors`.
+    files: a folder that holds `config.json` and `model.safetensors`, or a dict from these names to
+      paths, as `assets.fetch` gives it.
     dtype: of the parameters.
 
   Raises:
     UserError: a file is absent or damaged, or does not hold exactly this encoder.
   """
-  folder = pathlib.Path(folder)
-  config = read_bert_config(folder / "config.json")
-  path = folder / "model.safetensors"
+  if not isinstance(files, dict):
+    files = {name: pathlib.Path(files) / name for name in ("config.json", "model.safetensors")}
+  config = read_bert_config(files["config.json"])
+  path = files["model.safetensors"]
   try:
     tensors = safetensors.numpy.load_file(path)
   except (OSError, safetensors.SafetensorError) as e:
