@@ -2,8 +2,8 @@
 
     python tests/toy.py FOLDER STEPS [SLEEP]
 
-trains to STEPS in FOLDER (resuming what is there), sleeping SLEEP seconds a step, and prints the
-sha256 of the final parameters. The tests kill it.
+trains to STEPS in FOLDER (resuming what is there), sleeping SLEEP seconds a step, and prints
+"ready" when all is imported and the sha256 of the final parameters. The tests kill it.
 """
 import hashlib
 import sys
@@ -95,6 +95,7 @@ def digest(tree) -> str:
 
 def main():
   folder, steps, sleep = sys.argv[1], int(sys.argv[2]), float((sys.argv[3:] or ["0"])[0])
+  print("ready", flush=True)
   try:
     state, _ = fit(folder, steps, batches=Batches(sleep=sleep))
   except train.Preempted as e:
