@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from ilm_jax.models import attention
 

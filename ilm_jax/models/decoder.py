@@ -7,9 +7,9 @@ goes in and comes out.
 import dataclasses
 from typing import NamedTuple
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from ilm_jax.models import attention
 
