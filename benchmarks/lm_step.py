@@ -1,0 +1,102 @@
+"""Speed of the frozen decoder, beside transformers on torch where that is installed.
+
+    python -m benchmarks.lm_step --out=lm_step.json
+
+Random weights in the shape of SmolLM2-135M, float32, 8 rows of 64 tokens: the hidden states
+forward, and forward with the gradient to the input embeddings (the frozen step of phase 2). The
+peers take turns in one process and the best round of each counts, so read the ratio. GFLOP/s
+counts the matmuls with weights: 2 a parameter and token forward, and the same again backward.
+"""
+import argparse
+import importlib.util
+import json
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ilm_jax.models import decoder
+
+CONFIG = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3, head_dim=64,
+                               mlp_width=1536, vocab_size=49152, rope_base=1e5)
+
+
+def ours(config, embeds_BLD):
+  """{what: function that runs it once}."""
+  model = decoder.Decoder(config, rngs=nnx.Rngs(0))
+  params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  B, L, _ = embeds_BLD.shape
+  position_BL, segment_BL = jnp.tile(jnp.arange(L)[None], (B, 1)), jnp.ones((B, L), int)
+
+  def loss(embeds, params):
+    return (decoder.bind(config, params).hidden(embeds, position_BL, segment_BL) ** 2).sum()
+
+  forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
+  return {"forward": lambda: jax.block_until_ready(forward(embeds_BLD, params)),
+          "forward+backward": lambda: jax.block_until_ready(both(embeds_BLD, params))}
+
+
+def theirs(config, embeds_BLD):
+  """The same with transformers, parameters frozen."""
+  import torch
+  import transformers
+  torch.set_num_threads(os.cpu_count())
+  model = transformers.LlamaModel(transformers.LlamaConfig(
+      num_hidden_layers=config.num_layers, hidden_size=config.width,
+      num_attention_heads=config.num_heads, num_key_value_heads=config.num_kv_heads,
+      head_dim=config.head_dim, intermediate_size=config.mlp_width,
+      vocab_size=config.vocab_size)).requires_grad_(False)
+  embeds = torch.tensor(np.asarray(embeds_BLD))
+
+  def forward():
+    with torch.no_grad():
+      model(inputs_embeds=embeds, use_cache=False)
+
+  def both():
+    leaf = embeds.clone().requires_grad_(True)
+    model(inputs_embeds=leaf, use_cache=False).last_hidden_state.square().sum().backward()
+
+  return {"forward": forward, "forward+backward": both}
+
+
+def main():
+  args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  args.add_argument("--rows", type=int, default=8)
+  args.add_argument("--length", type=int, default=64)
+  args.add_argument("--rounds", type=int, default=5)
+  args.add_argument("--out", help="write the figures here as JSON")
+  args = args.parse_args()
+  shape = (args.rows, args.length, CONFIG.width)
+  embeds_BLD = 0.1 * jax.random.normal(jax.random.key(0), shape)
+  peers = {"ilm_jax": ours(CONFIG, embeds_BLD)}
+  if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
+    peers["transformers"] = theirs(CONFIG, embeds_BLD)
+  weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(
+      decoder.abstract_params(CONFIG)["layers"]))
+  tokens, rows = args.rows * args.length, []
+  print(f"{'':18}{'peer':14}{'seconds':>9}{'tokens/s':>10}{'GFLOP/s':>9}")
+  for what, passes in (("forward", 1), ("forward+backward", 2)):
+    seconds = {peer: [] for peer in peers}
+    for turn in range(args.rounds + 1):
+      for peer, run in peers.items():
+        start = time.perf_counter()
+        run[what]()
+        if turn:  # the first one compiles
+          seconds[peer].append(time.perf_counter() - start)
+    for peer, taken in seconds.items():
+      best = min(taken)
+      rows.append({"what": what, "peer": peer, "seconds": best, "tokens_per_second": tokens / best,
+                   "gflop_per_second": 2 * passes * weights * tokens / best / 1e9})
+      print(f"{what:18}{peer:14}{best:9.3f}{tokens / best:10.0f}"
+            f"{rows[-1]['gflop_per_second']:9.0f}", flush=True)
+  if args.out:
+    with open(args.out, "w") as file:
+      json.dump({"rows": args.rows, "length": args.length, "cores": os.cpu_count(),
+                 "results": rows}, file, indent=2)
+
+
+if __name__ == "__main__":
+  main()
