@@ -1,0 +1,71 @@
+"""The catalog of tasks: the only writer of the SeqIO registry, and only when called.
+
+Names are <dataset>_<task>: ml100k_sequential, ml100k_item_text. The mixture of the phase 2 tasks at
+the config's rates is <dataset>_ilm; <dataset>_catalogue lists every item's index.
+"""
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from tasks import elm, features, item_text, openp5
+from tasks import material as material_lib
+
+
+def register(data_folder, lm_tokenizer, text_tokenizer, config) -> dict[str, str]:
+  """Registers all tasks of a workdir; those of another workdir with these names are replaced.
+
+  Args:
+    data_folder: the workdir's data/.
+    lm_tokenizer: the language model's.
+    text_tokenizer: the Q-Former's.
+    config: seed, data.name, data.heldout_fraction, tasks.
+
+  Returns:
+    Short name ("sequential") -> name in the registry ("ml100k_sequential"). "ilm" is the mixture.
+  """
+  material = material_lib.read(data_folder, lm_tokenizer, text_tokenizer, config)
+  return add(material, definitions(material), dataset_name(config), config.tasks.mixture)
+
+
+def dataset_name(config) -> str:
+  """ "ml-100k" -> "ml100k", the first word of the tasks' names."""
+  return config.data.name.replace("-", "").replace("_", "")
+
+
+def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
+  """All tasks by short name."""
+  return {**item_text.definitions(material), **openp5.definitions(material),
+          **elm.definitions(material), "catalogue": _catalogue(material)}
+
+
+def add(material, tasks: dict[str, features.Definition], dataset: str, rates) -> dict[str, str]:
+  """Writes tasks and their mixture into the registry."""
+  names = {short: f"{dataset}_{short}" for short in tasks}
+  for short, task in tasks.items():
+    seqio.TaskRegistry.remove(names[short])
+    seqio.TaskRegistry.add(
+        names[short], source=task.source, preprocessors=task.preprocessors,
+        output_features=task.output_features, metric_fns=[])
+  mixed = [(names[short], rate) for short, rate in rates.items() if rate]
+  names["ilm"] = f"{dataset}_ilm"
+  seqio.MixtureRegistry.remove(names["ilm"])
+  if mixed:
+    seqio.MixtureRegistry.add(names["ilm"], mixed)
+  return names
+
+
+@seqio.map_over_dataset
+def _name(example, answers):
+  """{"target_entity": [5]} -> {"target_entity": [5], "targets": " Heat (1995)"}"""
+  return {**example, "targets": tf.gather(answers, example["target_entity"][0])}
+
+
+def _catalogue(material: material_lib.Material) -> features.Definition:
+  """Every item's index as target, in the order of the rows: what decoding may say."""
+  rows = np.arange(1, len(material.items) + 1)
+  answers = tf.constant([" " + title for title in material.names])
+  output = features.language(material.lm, material.rows)
+  return features.Definition(
+      source=features.in_memory({"test": {"target_entity": features.column(rows)}}),
+      preprocessors=[lambda ds: _name(ds, answers=answers), features.tokenize],
+      output_features={key: output[key] for key in ("targets", "target_entity")})

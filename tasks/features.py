@@ -1,0 +1,58 @@
+"""What the tasks' examples consist of, and the parts a SeqIO task is made of."""
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from tasks import templates, vocabulary
+
+_TOGETHER = 256                  # examples tokenised in one call
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Definition:
+  """A task before it is registered: data and functions, no name."""
+  source: seqio.DataSource
+  preprocessors: list[Callable]
+  output_features: dict[str, seqio.Feature]
+  prompts: templates.Family | None = None
+
+
+def entities(rows: int) -> seqio.Feature:
+  """Rows of the entity table, which has `rows` rows. They pass through as they are."""
+  return seqio.Feature(seqio.PassThroughVocabulary(rows), add_eos=False, dtype=tf.int32, rank=1)
+
+
+def language(vocab: vocabulary.SlotVocabulary, rows: int) -> dict[str, seqio.Feature]:
+  """The features of all phase 2 tasks: a mixture wants them equal."""
+  return {"inputs": seqio.Feature(vocab, add_eos=False), "targets": seqio.Feature(vocab),
+          "entities": entities(rows), "target_entity": entities(rows), "user": entities(rows),
+          "prompt": entities(0)}
+
+
+def in_memory(splits: Mapping[str, Mapping[str, np.ndarray]]) -> seqio.FunctionDataSource:
+  """A source over arrays.
+
+  Args:
+    splits: split -> feature -> array [N, ...]; examples are slices along N.
+  """
+  def dataset(split, shuffle_files, seed=None):
+    del shuffle_files, seed                  # prepared examples are shuffled when batches are made
+    return tf.data.Dataset.from_tensor_slices(dict(splits[split]))
+
+  sizes = {split: len(next(iter(arrays.values()))) for split, arrays in splits.items()}
+  return seqio.FunctionDataSource(dataset, splits=list(splits), num_input_examples=sizes)
+
+
+def column(values) -> np.ndarray:
+  """[N] -> int32 [N, 1]: SeqIO wants features with at least one axis."""
+  return np.asarray(values, np.int32)[:, None]
+
+
+def tokenize(dataset, output_features):
+  """SeqIO's tokenize and append_eos, many examples a call: one a call takes thrice as long."""
+  dataset = seqio.preprocessors.tokenize(
+      dataset.ragged_batch(_TOGETHER), output_features, copy_pretokenized=False)
+  return seqio.preprocessors.append_eos(dataset, output_features).unbatch()

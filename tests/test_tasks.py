@@ -1,0 +1,284 @@
+"""Tasks from interactions to prepared examples. The one file that imports SeqIO (5 s)."""
+import dataclasses
+import json
+
+import ml_collections
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from ilm_jax import errors
+from ilm_jax.data import batches, interactions, packing, store, tokenizer
+from tasks import catalog, indexing, item_text, material, openp5, prepare, templates, vocabulary
+
+ITEMS = interactions.Items(
+    ids=list("abcdef"), titles=["Heat", "Alien", "Heat", "<slot>", "Big", "Up"],
+    years=[1995, 1979, 1995, 2001, None, 2009],
+    genres=[["Action", "Crime"], ["Horror"], ["Drama"], ["Comedy"], ["Comedy"], []])
+# Users 0..4; entity rows of users are 7..11. The last two of each are validation and test.
+ON_IMPORT = set(seqio.TaskRegistry.names())
+WATCHED = [[1, 2, 3, 4, 5], [2, 1, 6], [6, 5, 4, 3, 2, 1], [3, 4], [5, 5, 1, 2]]
+
+
+def characters():
+  """A tokenizer of single characters; "Ġ" is the space, "Ċ" the new line, "~" ends a text."""
+  text = "".join(map(chr, range(33, 126)))
+  vocab = {c: i for i, c in enumerate("~" + text + "ĠĊ")}
+  backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[]))
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = decoders.ByteLevel()
+  return tokenizer.Tokenizer(backend, eos="~")
+
+
+def config(**changes):
+  c = ml_collections.ConfigDict({
+      "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3},
+      "tasks": {"history": 2, "draws": 1, "max_train_examples": 0,
+                "mixture": {"sequential": 2.0, "elm_title": 1.0, "elm_year": 0.0}}})
+  c.tasks.update(changes)
+  return c
+
+
+def log():
+  return interactions.Interactions(
+      user_ids=list("vwxyz"), num_items=6,
+      user_N=np.repeat(np.arange(5), [len(w) for w in WATCHED]).astype(np.int32),
+      item_N=np.concatenate(WATCHED).astype(np.int32),
+      time_N=np.arange(20, dtype=np.int64), value_N=np.ones(20, np.float32))
+
+
+@pytest.fixture(scope="module")
+def words():
+  return characters()
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  interactions.save(tmp_path / "data", log(), ITEMS, {"toy": 1})
+  return tmp_path
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, words):
+  """A function from task and split to what `prepare` stored, and the returned names."""
+  folder = tmp_path_factory.mktemp("prepared")
+  interactions.save(folder / "data", log(), ITEMS, {"toy": 1})
+  names = prepare.prepare(folder, words, words, config())
+
+  def read(task, split):
+    return store.Prepared(folder / "prepared" / names[task] / split)
+
+  return read, names
+
+
+@pytest.fixture
+def toy(workdir, words):
+  return material.read(workdir / "data", words, words, config())
+
+
+def spell(words, ids):
+  """The text of ids with slots and the end in sight."""
+  return "".join(tokenizer.SLOT if i == words.slot_id else "~" if i == 0 else words.decode([i])
+                 for i in ids)
+
+
+def every(prepared):
+  return [prepared[i] for i in range(len(prepared))]
+
+
+def test_titles_are_distinct():
+  names = indexing.titles(ITEMS)
+  assert names == ["", "Heat (1995)", "Alien (1979)", "Heat (1995) #2", "< slot> (2001)", "Big",
+                   "Up (2009)"]
+  taken = dataclasses.replace(ITEMS, titles=["A", "A", "A #2", "A", "B", "C"], years=[None] * 6)
+  assert indexing.titles(taken) == ["", "A", "A #3", "A #2", "A #4", "B", "C"]
+
+
+def test_names_that_are_one_to_the_language_model(words):
+  indexing.check_distinct(["", "Heat", "heat"], words)
+
+  class Lowering:
+    def encode(self, text):
+      return words.encode(text.lower())
+
+  with pytest.raises(errors.UserError, match=r"items 1 and 2, 'Heat' and 'heat', have the same"):
+    indexing.check_distinct(["", "Heat", "heat"], Lowering())
+
+
+def test_vocabulary(words):
+  vocab = vocabulary.SlotVocabulary(words)
+  assert vocab.vocab_size == words.slot_id + 1 and vocab.eos_id == 0
+  ids = words.encode("a<slot> b")
+  assert vocab.encode("a<slot> b") == ids and vocab.decode(ids) == "a b"
+  assert vocab.encode_tf(tf.constant("a<slot> b")).numpy().tolist() == ids
+  assert vocab.encode_tf(tf.constant(["", "a<slot> b"])).to_list() == [[], ids]
+  assert vocab.decode_tf(tf.constant(words.encode("a b"))).numpy() == b"a b"
+  assert vocab == vocabulary.SlotVocabulary(characters())
+
+
+def test_openp5_targets_and_histories(toy):
+  """User 3 has two interactions: training only. Histories are the two items before, padded."""
+  at = openp5.targets(toy)
+  rows = {split: toy.interactions.item_N[places].tolist() for split, places in at.items()}
+  assert rows == {"train": [2, 3, 5, 4, 3, 4, 5], "validation": [4, 1, 2, 1],
+                  "test": [5, 6, 1, 2]}
+  assert openp5.histories(toy, at["train"]).tolist() == [
+      [0, 1], [1, 2], [0, 6], [6, 5], [5, 4], [0, 3], [0, 5]]
+  assert openp5.histories(toy, at["validation"]).tolist() == [[2, 3], [0, 2], [4, 3], [5, 5]]
+  assert openp5.histories(toy, at["test"]).tolist() == [[3, 4], [2, 1], [3, 2], [5, 1]]
+
+
+def test_phase1_pairs_by_hand(toy):
+  """Training parts: 1 2 3 | 2 | 6 5 4 3 | 3 4 | 5 5."""
+  assert item_text.watched_in_turn(toy).tolist() == [
+      [1, 2], [2, 3], [6, 5], [5, 4], [4, 3], [3, 4], [5, 5]]
+  assert item_text.trained_on(toy).tolist() == [
+      [7, 1], [7, 2], [7, 3], [8, 2], [9, 6], [9, 5], [9, 4], [9, 3], [10, 3], [10, 4], [11, 5],
+      [11, 5]]
+
+
+def test_item_splits_follow_the_heldout_items(toy):
+  held = interactions.heldout_items(6, 1 / 3, 0)
+  splits = toy.item_splits
+  assert not held[splits["train"]].any() and held[splits["test"]].all()
+  assert len(splits["train"]) == 4 and len(splits["test"]) == 2 and not len(splits["validation"])
+  many = dataclasses.replace(toy, heldout_fraction=1.0).item_splits
+  assert many["validation"].tolist() == [4] and many["test"].tolist() == [1, 2, 3, 5, 6]
+
+
+def test_prepare_end_to_end(prepared, words):
+  """Every task, read back from disk, against sentences written out."""
+  read, names = prepared
+  assert names["sequential"] == "toy5_sequential" and names["ilm"] == "toy5_ilm"
+  test = read("sequential", "test")
+  assert len(test) == 4
+  assert spell(words, test[1]["inputs"]) == "User<slot> watched, in order:<slot><slot>. Next:"
+  assert spell(words, test[1]["targets"]) == " Up (2009)~"
+  assert test[1]["entities"].tolist() == [8, 2, 1]
+  assert (test[1]["target_entity"], test[1]["user"], test[1]["prompt"]) == ([6], [8], [0])
+  unseen = read("sequential_unseen", "test")
+  assert unseen[1]["prompt"] == [10] and unseen[1]["entities"].tolist() == [8, 2, 1]
+  assert spell(words, unseen[1]["inputs"]) == templates.load("sequential").unseen[0].format(
+      user="<slot>", history="<slot><slot>")
+  straight = read("straightforward", "train")
+  assert len(straight) == 7 and straight[3]["entities"].tolist() == [9]
+  first = read("sequential", "train")[0]                       # a history of one item
+  assert first["entities"].tolist() == [7, 1] and (first["inputs"] == words.slot_id).sum() == 2
+  titles = every(read("elm_title", "train"))
+  assert len(titles) == 4 * 5 and {int(e["prompt"][0]) for e in titles} == set(range(5))
+  held = interactions.heldout_items(6, 1 / 3, 0)[1:]
+  assert len(read("elm_year", "train")) == 5 * np.sum(~held & (np.arange(1, 7) != 5))
+  catalogue = read("catalogue", "test")
+  assert [spell(words, e["targets"]) for e in every(catalogue)] == [
+      f" {name}~" for name in indexing.titles(ITEMS)[1:]]
+  texts = [example for split in ("train", "test") for example in every(read("item_text", split))]
+  text = {int(e["entities"][0]): spell(words, e["text"]) for e in texts}
+  assert text[1] == "Heat (1995). Action, Crime" and text[4] == "< slot> (2001). Comedy"
+  assert text[6] == "Up (2009)"
+
+
+def test_nothing_is_registered_on_import():
+  assert not ON_IMPORT
+
+
+def test_prepare_again_skips_what_is_there(workdir, words, monkeypatch):
+  """Of three tasks; the others take the same way."""
+  written = []
+  all_of_them = catalog.definitions
+  monkeypatch.setattr(catalog, "definitions", lambda m: {
+      k: v for k, v in all_of_them(m).items() if k in ("sequential", "elm_title", "elm_year")})
+  write = store.write
+  monkeypatch.setattr(store, "write", lambda folder, *rest: (
+      written.append(f"{folder.parent.name}/{folder.name}"), write(folder, *rest)))
+  prepare.prepare(workdir, words, words, config())
+  everything = set(written)
+  assert "toy5_elm_year/validation" in everything and len(written) == len(everything)
+  prepare.prepare(workdir, words, words, config())
+  assert len(written) == len(everything)
+  (workdir / "prepared" / "toy5_elm_year" / "test" / "manifest.json").unlink()
+  prepare.prepare(workdir, words, words, config())
+  assert written[len(everything):] == ["toy5_elm_year/test"]
+  prepare.prepare(workdir, words, words, config(history=3))
+  assert set(written[len(everything) + 1:]) == everything
+
+
+def test_another_workdir_replaces_the_registered_tasks(workdir, tmp_path, words):
+  names = catalog.register(workdir / "data", words, words, config())
+  def count():
+    return seqio.get_mixture_or_task(names["item_text"]).num_input_examples("train")
+
+  assert count() == 4
+  other = dataclasses.replace(log(), num_items=3, user_N=np.repeat(np.arange(5, dtype=np.int32), 4),
+                              item_N=np.tile(np.array([1, 2, 3, 1], np.int32), 5))
+  interactions.save(tmp_path / "other", other, ITEMS.take([0, 1, 2]), {"toy": 2})
+  assert catalog.register(tmp_path / "other", words, words, config()) == names
+  assert count() == 2
+
+
+def test_mixture_has_the_rates_of_the_config(workdir, words):
+  names = catalog.register(workdir / "data", words, words, config())
+  mixture = seqio.get_mixture_or_task(names["ilm"])
+  rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+  assert rates == {"toy5_sequential": 2.0, "toy5_elm_title": 1.0}       # a rate of 0 is left out
+  dataset = mixture.get_dataset(None, "train", shuffle=False, num_epochs=1)
+  example = next(iter(dataset.as_numpy_iterator()))
+  assert set(example) >= {"inputs", "targets", "entities", "target_entity", "user", "prompt"}
+
+
+def test_draws_ask_different_templates(workdir, words):
+  """Three draws of 7 targets: 21 examples, each target with three templates."""
+  drawn = catalog.definitions(material.read(workdir / "data", words, words, config(draws=3)))
+  example = drawn["sequential"].source.get_dataset("train", shuffle=False).batch(99)
+  prompts = next(iter(example.as_numpy_iterator()))["prompt"].reshape(7, 3)
+  assert all(len(set(row)) == 3 for row in prompts.tolist()) and len(set(prompts[:, 0])) > 1
+
+
+def test_max_train_examples_cuts_the_training_split_only(workdir, words):
+  cut = catalog.definitions(
+      material.read(workdir / "data", words, words, config(max_train_examples=3)))
+  counts = {name: [task.source.num_input_examples(split) for split in task.source.splits]
+            for name, task in cut.items()}
+  assert counts["sequential"] == [3, 4, 4] and counts["sequential_unseen"] == [4]
+  assert counts["user_item"] == [3] and counts["elm_title"][0] == 3 and counts["catalogue"] == [6]
+  assert counts["item_text"][0] == 4        # the texts are few and dear
+
+
+def test_all_templates_can_be_read_and_filled():
+  for path in sorted(templates.FOLDER.glob("*.json")):
+    family = templates.load(path.stem)
+    assert len(set(family.all)) == len(family.all) and family.unseen
+    for template in family.all:
+      assert template.endswith(":") and len(template.split()) < 16
+      assert " {" not in template, f"{path.name}: a space before a slot costs a token"
+  for name in ("sequential", "straightforward"):
+    assert (len(templates.load(name).seen), len(templates.load(name).unseen)) == (10, 1)
+
+
+@pytest.mark.parametrize("wrong", ["User{user}:", "{history} of{user}:", "{user}{history}<slot>:"])
+def test_wrong_templates_are_named(tmp_path, wrong):
+  (tmp_path / "bad.json").write_text(json.dumps({
+      "fields": ["user", "history"], "separator": "", "seen": [wrong], "unseen": []}))
+  with pytest.raises(errors.UserError, match=r"bad.json: template .* has the places"):
+    templates.load("bad", tmp_path)
+
+
+def test_prepared_examples_make_batches(prepared, words):
+  """The whole way: a packed batch from the disk says what the task said."""
+  read, _ = prepared
+  tasks = {name: read(name, "train") for name in ("sequential", "elm_title")}
+  spec = packing.LmBatchSpec(
+      rows=2, length=90, slots=3, targets=20, queries=2, slot_id=words.slot_id,
+      task_names=tuple(tasks))
+  batch = batches.lm_batches(tasks, {"sequential": 1.0, "elm_title": 1.0}, spec, seed=0).at(3)
+  assert batch["dropped"] == 0 and sorted(batch["task"].max(axis=1)) == [0, 1]
+  for row in range(2):
+    said = batch["targets"][row][batch["weights"][row] > 0]
+    assert spell(words, said).startswith(" ") and said[-1] == words.eos_id
+    assert batch["slot"][row].max() + 1 == 2 * (batch["entities"][row] > 0).sum()
+  with pytest.raises(errors.UserError, match=r"sequential: example .* needs length="):
+    batches.lm_batches(tasks, {"sequential": 1.0}, packing.LmBatchSpec(
+        rows=1, length=40, slots=3, targets=20, queries=2, slot_id=words.slot_id,
+        task_names=tuple(tasks)), seed=0)
