@@ -117,6 +117,13 @@ def only(name: str, **options) -> pathlib.Path:
   return path
 
 
+def fingerprint(name: str, *, assets=ASSETS) -> str:
+  """sha256 over the pins of an asset: what depends on its bytes can be told apart by it."""
+  asset = _lookup(name, assets)
+  pins = sorted((file, pin.sha256) for layout in asset.layouts for file, pin in layout.items())
+  return hashlib.sha256(repr(pins).encode()).hexdigest()
+
+
 def _lookup(name: str, assets) -> Asset:
   """The asset called `name`, or an error that lists the known ones."""
   if name in assets:

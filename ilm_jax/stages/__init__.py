@@ -1,0 +1,67 @@
+"""The stages: one job each, wired from the floors below. Nothing here decides, it connects.
+
+A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
+fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
+"""
+import concurrent.futures
+import multiprocessing
+
+from ilm_jax import config as config_lib
+from ilm_jax.stages import context
+
+
+def run(config, workdir, names: tuple[str, ...]) -> None:
+  """Runs the stages `names` of `config` in `workdir`, in the order given.
+
+  Raises:
+    UserError: the config cannot run, or an input is missing or does not fit.
+    train.Preempted: SIGTERM came while training; the state is saved.
+  """
+  this = context.Run(config, workdir)
+  for name in names:
+    this.record(name)
+    _STAGES[name](this)
+
+
+def _prepare(this: context.Run) -> None:
+  """In a process of its own: TensorFlow's memory goes with it and training never imports it."""
+  spawn = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as child:
+    child.submit(_prepare_here, config_lib.to_json(this.config), str(this.workdir)).result()
+
+
+def _prepare_here(config_json: str, workdir: str) -> None:
+  from ilm_jax.stages import prepare
+  prepare.run(context.Run(config_lib.from_json(config_json), workdir, devices=False))
+
+
+def _cf(this: context.Run) -> None:
+  from ilm_jax.stages import vectors
+  vectors.run(this)
+
+
+def _phase1(this: context.Run) -> None:
+  from ilm_jax.stages import phases
+  phases.phase1(this)
+
+
+def _phase2(this: context.Run) -> None:
+  from ilm_jax.stages import phases
+  phases.phase2(this, "phase2")
+  if this.config.phase2.compare_rand:
+    phases.phase2(this, "phase2_rand")
+
+
+def _eval(this: context.Run) -> None:
+  from ilm_jax.stages import eval_phase1, eval_phase2
+  eval_phase1.run(this)
+  eval_phase2.run(this)
+
+
+def _report(this: context.Run) -> None:
+  from ilm_jax import report
+  report.write(this.workdir)
+
+
+_STAGES = {"prepare": _prepare, "cf": _cf, "phase1": _phase1, "phase2": _phase2, "eval": _eval,
+           "report": _report}

@@ -1,0 +1,126 @@
+"""What the stages share: the config, the workdir, and everything that is loaded once from it."""
+import functools
+import pathlib
+
+from etils import epath
+
+from ilm_jax import assets, errors, files
+from ilm_jax import config as config_lib
+from ilm_jax.data import entities as entities_lib
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.data import store, tokenizer
+
+
+class Run:
+  """One config in one workdir. Attributes are loaded when first asked for.
+
+  Args:
+    config: a ConfigDict, validated here.
+    workdir: folder of the run.
+    devices: False where no device will be used (stage prepare).
+  """
+
+  def __init__(self, config, workdir, devices: bool = True):
+    self.config = config
+    self.workdir = epath.Path(workdir)
+    self._devices = devices
+    config_lib.validate(config, self._device_count())
+
+  def record(self, stage: str) -> None:
+    """Writes the resolved config of a stage to config.<stage>.json."""
+    files.write_text(self.workdir / f"config.{stage}.json", config_lib.to_json(self.config))
+
+  @functools.cached_property
+  def mesh(self):
+    from ilm_jax import axes
+    return axes.make_mesh(dict(self.config.mesh))
+
+  # Data.
+
+  @functools.cached_property
+  def data(self):
+    """(Interactions, Items, fingerprint)."""
+    return interactions_lib.load(self.workdir / "data")
+
+  @functools.cached_property
+  def split(self):
+    return interactions_lib.leave_one_out(self.data[0])
+
+  @functools.cached_property
+  def heldout(self):
+    """Boolean by entity row 0..I: items whose text is never trained on."""
+    return interactions_lib.heldout_items(
+        self.data[0].num_items, self.config.data.heldout_fraction, self.config.seed)
+
+  @functools.cached_property
+  def entities(self) -> entities_lib.EntityTable:
+    """The entity table; refuses one that was not made from this data."""
+    table = entities_lib.load(self.workdir / "entities")
+    made_from = store.read_manifest(self.workdir / "entities")["made_from"]
+    if made_from["data"] != self.data[2]:
+      raise errors.UserError(
+          f"{self.workdir}/entities was made from data {made_from['data'][:12]}, data/ is "
+          f"{self.data[2][:12]}: delete entities/ and run --stage=cf")
+    return table
+
+  def prepared(self, task: str, split: str) -> store.Prepared:
+    """A prepared split of a task, by its short name; refuses one made from other data."""
+    folder = self.workdir / "prepared" / f"{self.dataset}_{task}" / split
+    found = store.Prepared(folder)
+    for name, mine in (("data", self.data[2]), ("lm_vocabulary", self.lm_tokenizer.fingerprint),
+                       ("text_vocabulary", self.text_tokenizer.fingerprint)):
+      if found.manifest["made_from"][name] != mine:
+        raise errors.UserError(
+            f"{folder} was prepared from {name} {found.manifest['made_from'][name][:12]}, this run "
+            f"has {mine[:12]}: run --stage=prepare again")
+    return found
+
+  @property
+  def dataset(self) -> str:
+    """First word of the tasks' names: "ml-100k" -> "ml100k"."""
+    return self.config.data.name.replace("-", "").replace("_", "")
+
+  # Pretrained files.
+
+  @functools.cached_property
+  def lm_path(self) -> pathlib.Path:
+    found = assets.fetch(self.config.lm.asset)
+    return next(path for name, path in found.items() if name.endswith(".gguf"))
+
+  @functools.cached_property
+  def text_encoder_folder(self) -> pathlib.Path:
+    return assets.fetch(self.config.text_encoder.asset)["config.json"].parent
+
+  @functools.cached_property
+  def lm_tokenizer(self) -> tokenizer.Tokenizer:
+    return tokenizer.from_gguf(self.lm_path)
+
+  @functools.cached_property
+  def text_tokenizer(self) -> tokenizer.Tokenizer:
+    return tokenizer.from_file(self.text_encoder_folder / "tokenizer.json")
+
+  @functools.cached_property
+  def text_encoder(self):
+    """(BertConfig, parameters) of the sentence encoder."""
+    from ilm_jax.weights import safetensors
+    return safetensors.load_bert(self.text_encoder_folder)
+
+  def sentence_vectors(self, texts: list[str]):
+    """[len(texts), W] unit vectors by the sentence encoder."""
+    from ilm_jax.models import bert
+    return bert.sentence_vectors(*self.text_encoder, self.text_tokenizer, texts)
+
+  @functools.cached_property
+  def lm(self):
+    """(DecoderConfig, parameters on the mesh) of the frozen language model."""
+    from ilm_jax import axes
+    from ilm_jax.weights import gguf
+    config, params = gguf.load_decoder(self.lm_path, self.config.lm.dtype)
+    return config, axes.place(self.mesh, params)
+
+  def _device_count(self) -> int:
+    if not self._devices:
+      import math
+      return math.prod(self.config.mesh.values())
+    import jax
+    return jax.device_count()

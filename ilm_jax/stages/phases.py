@@ -1,0 +1,133 @@
+"""Stages phase1 and phase2: model, batches, losses and start of each, handed to `train.fit`."""
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+
+from ilm_jax import assets, axes, checkpoint, history, objectives, train
+from ilm_jax import config as config_lib
+from ilm_jax.data import batches as batches_lib
+from ilm_jax.models import ilm, qformer, qformer_init
+from ilm_jax.stages import context
+
+
+def phase1(this: context.Run) -> None:
+  """Aligns the Q-Former with text and behaviour; phase1/checkpoints."""
+  c = this.config.phase1
+  graphdef, trainable = build_phase1(this)
+  loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
+      **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive))
+  spec = batches_lib.Phase1Spec(
+      batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if c.losses.ii else 0,
+      user_batch_size=c.pair_batch_size if c.losses.ui else 0,
+      max_text=this.config.qformer.max_text)
+  batches = batches_lib.phase1_batches(
+      this.prepared("item_text", "train"), this.prepared("item_item", "train"),
+      this.prepared("user_item", "train"), spec, seed=this.config.seed,
+      process_index=jax.process_index(), process_count=jax.process_count())
+  _fit(this, "phase1", loss, trainable, entity_arrays(this), batches, fingerprints(this))
+
+
+def phase2(this: context.Run, name: str) -> None:
+  """Trains soft tokens for the frozen language model; <name>/checkpoints.
+
+  Args:
+    this: the run.
+    name: "phase2" starts from phase 1; "phase2_rand" (ILM-rand) from where phase 1 started.
+  """
+  c = this.config.phase2
+  graphdef, trainable = build_phase2(this)
+  tasks = {short: this.prepared(short, "train") for short in task_names(this)}
+  batches = batches_lib.lm_batches(
+      tasks, this.config.tasks.mixture.to_dict(), lm_spec(this), seed=this.config.seed,
+      process_index=jax.process_index(), process_count=jax.process_count())
+  lm_config, lm_params = this.lm
+  loss = objectives.phase2_loss(graphdef, lm_config, task_names(this))
+  made_from = {**fingerprints(this), "lm": assets.fingerprint(this.config.lm.asset),
+               **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
+  init_from = (c.init_from or str(this.workdir)) if name == "phase2" else ""
+  frozen = {"lm": lm_params, **entity_arrays(this)}
+  _fit(this, name, loss, trainable, frozen, batches, made_from, init_from)
+
+
+def task_names(this: context.Run) -> tuple[str, ...]:
+  """The tasks of the mixture that have a rate, in the order of the config."""
+  return tuple(name for name, rate in this.config.tasks.mixture.items() if rate)
+
+
+def lm_spec(this: context.Run, *, rows: int = 0, length: int = 0, queries: int | None = None,
+            one_a_row: bool = False) -> batches_lib.LmBatchSpec:
+  """Shapes of phase 2's batches; for evaluation with other rows, or with 0 queries (no slots)."""
+  c = this.config.phase2
+  rows = rows or c.rows
+  return batches_lib.LmBatchSpec(
+      rows=rows, length=length or c.length, slots=c.slots, targets=c.targets,
+      queries=this.config.qformer.num_queries if queries is None else queries,
+      slot_id=this.lm_tokenizer.slot_id, pad_id=this.lm_tokenizer.pad_id,
+      examples_per_group=1 if one_a_row else c.examples_per_group,
+      rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(this))
+
+
+def qformer_config(this: context.Run) -> qformer.QFormerConfig:
+  """The config's Q-Former, with the widths of the vectors and the size of the vocabulary."""
+  fields = {k: v for k, v in this.config.qformer.items() if k != "init"}
+  vectors = tuple((n, this.entities.vectors[n].shape[1]) for n in this.config.vectors)
+  return qformer.QFormerConfig(
+      vectors=vectors, vocab_size=this.text_tokenizer.vocab_size, **fields)
+
+
+def build_phase1(this: context.Run):
+  """(graphdef, trainable) where phase 1 starts."""
+  graphdef, trainable = objectives.build_phase1(qformer_config(this), this.config.seed)
+  return graphdef, {"qformer": _pretrained(this, trainable["qformer"])}
+
+
+def build_phase2(this: context.Run):
+  """(graphdef, trainable) of the ILM without phase 1."""
+  lm_config, lm_params = this.lm
+  rms = this.config.phase2.soft_token_rms or float(ilm.embedding_rms(lm_params["embedding"]))
+  graphdef, trainable = objectives.build_phase2(
+      qformer_config(this), lm_config.width, rms, this.config.seed)
+  return graphdef, {**trainable, "qformer": _pretrained(this, trainable["qformer"])}
+
+
+def entity_arrays(this: context.Run) -> dict:
+  """The entity table on the mesh: {"vectors": .., "present": ..} of the vectors that go in."""
+  table = this.entities
+  return axes.place(this.mesh, {
+      "vectors": {n: jnp.asarray(table.vectors[n]) for n in this.config.vectors},
+      "present": {n: jnp.asarray(table.present[n]) for n in this.config.vectors}})
+
+
+def fingerprints(this: context.Run) -> dict[str, str]:
+  """What every checkpoint of this run depends on."""
+  shape = {**this.config.qformer.to_dict(), "vectors": list(this.config.vectors)}
+  return {"entities": this.entities.fingerprint,
+          "text_vocabulary": this.text_tokenizer.fingerprint,
+          "qformer": hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()}
+
+
+def _pretrained(this: context.Run, params: dict) -> dict:
+  if not this.config.qformer.init:
+    return params
+  return qformer_init.init_from_bert(params, this.text_encoder[1]).params
+
+
+def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, init_from=""):
+  """Trains one phase from its start ladder to its last step."""
+  c = this.config["phase2" if name == "phase2_rand" else name]
+  tx = train.make_optimizer(c)
+  state = train.init_state(trainable, tx, this.mesh)
+  folder = this.workdir / name
+  writer = history.Writer(folder / "metrics.jsonl", this.workdir / "tensorboard" / name)
+  with checkpoint.Checkpointer(folder / "checkpoints", made_from, keep=c.keep_checkpoints,
+                               config=config_lib.fingerprint(this.config)) as saved:
+    shared = {n: made_from[n] for n in ("entities", "qformer")}
+    state = checkpoint.start(saved, state, init_from, shared)
+    if int(state.step) >= c.steps:
+      return
+    train.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
+              mesh=this.mesh, seed=this.config.seed, checkpointer=saved, log_every=c.log_every,
+              checkpoint_every=c.checkpoint_every, writer=writer, name=name,
+              learning_rate=train.schedule(c))

@@ -1,0 +1,15 @@
+"""Stage prepare: raw log to data/, tasks to prepared/. The only stage that imports TensorFlow."""
+from ilm_jax.stages import context
+
+
+def run(this: context.Run) -> None:
+  """Builds the data set through TFDS and writes every task's examples through SeqIO."""
+  import tasks.prepare
+  from tasks.datasets import movielens
+  from ilm_jax.data import interactions as interactions_lib
+  folder = this.workdir / "data"
+  if not (folder / "manifest.json").exists():
+    interactions, items = movielens.load(this.workdir / "tfds", k=this.config.data.k_core)
+    interactions_lib.save(folder, interactions, items,
+                          {"dataset": this.config.data.name, "k_core": this.config.data.k_core})
+  tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config)
