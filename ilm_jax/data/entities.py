@@ -1,0 +1,86 @@
+"""The entity table: everything that is known of items and users as numbers.
+
+Row 0 is padding, rows 1..I are items, then users: R = 1 + I + U. A named vector that an entity does
+not have (users have no `semantic` one) is zero there, and marked absent.
+"""
+import dataclasses
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.data import arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class EntityTable:
+  """Named vectors of all entities."""
+  num_items: int                     # I
+  num_users: int                     # U
+  vectors: dict[str, np.ndarray]     # name -> float32 [R, C]
+  present: dict[str, np.ndarray]     # name -> bool [R]
+  fingerprint: str
+
+  def user_row(self, user):
+    """The row of user 0..U-1 (or of an array of users)."""
+    return 1 + self.num_items + user
+
+  @property
+  def num_rows(self) -> int:
+    return 1 + self.num_items + self.num_users
+
+  def save(self, folder, made_from: dict) -> None:
+    """Writes table.npz and manifest.json."""
+    arrays.save(folder, "table", _stored(self.num_items, self.vectors, self.present),
+                made_from=made_from)
+
+
+def make(num_items: int, num_users: int, **vectors) -> EntityTable:
+  """A table from parts.
+
+  Args:
+    num_items, num_users: I and U.
+    **vectors: name -> (item_I1C, user_UC): rows 0..I with row 0 ignored, and users; None where the
+      kind has no such vector.
+
+  Returns:
+    The table, with its fingerprint.
+  """
+  table, present = {}, {}
+  for name, (item_I1C, user_UC) in vectors.items():
+    width = next(part.shape[1] for part in (item_I1C, user_UC) if part is not None)
+    table[name] = np.zeros((1 + num_items + num_users, width), np.float32)
+    present[name] = np.zeros(len(table[name]), bool)
+    parts = [(slice(1, 1 + num_items), None if item_I1C is None else item_I1C[1:], "items"),
+             (slice(1 + num_items, None), user_UC, "users")]
+    for rows, part, kind in parts:
+      if part is None:
+        continue
+      if part.shape != table[name][rows].shape:
+        raise ValueError(f"{name} vectors of {kind} have shape {part.shape}, "
+                         f"expected {table[name][rows].shape}")
+      table[name][rows], present[name][rows] = part, True
+    if not np.isfinite(table[name]).all():
+      raise ValueError(f"{name} vectors are not finite")
+  return EntityTable(num_items, num_users, table, present,
+                     arrays.fingerprint(_stored(num_items, table, present)))
+
+
+def load(folder) -> EntityTable:
+  """The table that was saved in `folder`."""
+  stored, _, manifest = arrays.load(folder, "table", "run --stage=cf")
+  split = {kind: {key.removeprefix(f"{kind}/"): array for key, array in stored.items()
+                  if key.startswith(f"{kind}/")} for kind in ("vectors", "present")}
+  num_items = int(stored["num_items"])
+  num_rows = {len(array) for kind in split.values() for array in kind.values()}
+  if len(num_rows) != 1:
+    raise errors.UserError(f"{folder} holds tables of {sorted(num_rows)} rows, expected one number:"
+                           " delete it and run --stage=cf")
+  return EntityTable(num_items, num_rows.pop() - 1 - num_items, **split,
+                     fingerprint=manifest["fingerprint"])
+
+
+def _stored(num_items: int, vectors: dict, present: dict) -> dict[str, np.ndarray]:
+  """The arrays of the file, which are also what the fingerprint covers."""
+  return {"num_items": np.int32(num_items),
+          **{f"vectors/{name}": array for name, array in vectors.items()},
+          **{f"present/{name}": array for name, array in present.items()}}

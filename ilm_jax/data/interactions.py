@@ -1,0 +1,186 @@
+"""Who met which item when, as arrays; the k-core, the split, and the words of an item.
+
+Users are 0..U-1. Items are entity rows 1..I, in ascending order of their raw id, so that neither
+carries order in time. Interactions of a user follow each other by time, equal times in the order
+of the original log.
+"""
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.data import arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+  """What is known of the items in words. Position j describes entity row j + 1."""
+  ids: list[str]
+  titles: list[str]             # "The Usual Suspects": no year, article first
+  years: list[int | None]
+  genres: list[list[str]]
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def take(self, positions) -> "Items":
+    """The items at `positions`, in that order."""
+    return Items(*([field[p] for p in positions]
+                   for field in (self.ids, self.titles, self.years, self.genres)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Interactions:
+  """N interactions, sorted by user, then time, then place in the original log."""
+  user_ids: list[str]    # raw ids; position u is user u
+  num_items: int         # I
+  user_N: np.ndarray     # int32, 0..U-1
+  item_N: np.ndarray     # int32, entity rows 1..I
+  time_N: np.ndarray     # int64, seconds
+  value_N: np.ndarray    # float32, e.g. a rating
+
+  @property
+  def num_users(self) -> int:
+    return len(self.user_ids)
+
+  @property
+  def offsets_U1(self) -> np.ndarray:
+    """[U + 1]: user u's interactions are [offsets[u], offsets[u + 1])."""
+    return np.searchsorted(self.user_N, np.arange(self.num_users + 1))
+
+  def of_user(self, user: int) -> slice:
+    """Where the interactions of `user` stand."""
+    start, stop = np.searchsorted(self.user_N, [user, user + 1])
+    return slice(int(start), int(stop))
+
+
+class Split(NamedTuple):
+  """Which of the N interactions are for what. Every one is in exactly one part."""
+  train: np.ndarray    # bool [N]
+  valid: np.ndarray
+  test: np.ndarray
+
+
+def k_core(user_N, item_N, k: int) -> np.ndarray:
+  """Which interactions stay when users and items with fewer than k go, until none is left to go.
+
+  Args:
+    user_N, item_N: int codes, 0...
+    k: the least number of interactions of a user and of an item.
+
+  Returns:
+    bool [N].
+  """
+  keep_N = np.ones(len(user_N), bool)
+  while True:
+    many_user = np.bincount(user_N[keep_N], minlength=np.max(user_N, initial=0) + 1) >= k
+    many_item = np.bincount(item_N[keep_N], minlength=np.max(item_N, initial=0) + 1) >= k
+    smaller_N = keep_N & many_user[user_N] & many_item[item_N]
+    if (smaller_N == keep_N).all():
+      return keep_N
+    keep_N = smaller_N
+
+
+def build(user_ids, item_ids, times, values, items: Items, k: int) -> tuple[Interactions, Items]:
+  """Arrays of the k-core of a log.
+
+  Args:
+    user_ids, item_ids: raw ids as str, one an event, in the order of the log.
+    times: seconds. values: e.g. ratings.
+    items: descriptions of at least all items of the log.
+    k: users and items with fewer interactions are removed until none is left to remove.
+
+  Returns:
+    The interactions, and the items that are left.
+  """
+  times, values = np.asarray(times, np.int64), np.asarray(values, np.float32)
+  users, user_N = _codes(user_ids)
+  catalogue, item_N = _codes(item_ids)
+  keep_N = k_core(user_N, item_N, k)
+  if not keep_N.any():
+    raise errors.UserError(f"nothing is left of {len(times)} interactions after the {k}-core: "
+                           "choose a smaller data.k_core")
+  used_users, user_N = np.unique(user_N[keep_N], return_inverse=True)
+  used_items, item_N = np.unique(item_N[keep_N], return_inverse=True)
+  order_N = np.lexsort((np.arange(len(user_N)), times[keep_N], user_N))
+  position = {raw: i for i, raw in enumerate(items.ids)}
+  left = [catalogue[i] for i in used_items]
+  if unknown := [raw for raw in left if raw not in position]:
+    raise errors.UserError(f"{len(unknown)} items of the log have no description, e.g. item "
+                           f"{unknown[0]!r}: the item file does not belong to this log")
+  return Interactions(
+      user_ids=[users[u] for u in used_users], num_items=len(left),
+      user_N=user_N[order_N].astype(np.int32), item_N=(item_N[order_N] + 1).astype(np.int32),
+      time_N=times[keep_N][order_N], value_N=values[keep_N][order_N],
+  ), items.take([position[raw] for raw in left])
+
+
+def _codes(raw_ids) -> tuple[list[str], np.ndarray]:
+  """Distinct ids in ascending order (as numbers if all are), and each event's place among them."""
+  distinct = {str(raw) for raw in raw_ids}
+  numeric = all(raw.isdecimal() for raw in distinct)
+  ordered = sorted(distinct, key=lambda raw: (int(raw), raw) if numeric else raw)
+  place = {raw: i for i, raw in enumerate(ordered)}
+  return ordered, np.array([place[str(raw)] for raw in raw_ids], np.int64)
+
+
+def leave_one_out(interactions: Interactions) -> Split:
+  """A user's last interaction is test, the one before validation, the rest training.
+
+  Users with fewer than three interactions are training only.
+  """
+  offsets_U1 = interactions.offsets_U1
+  last_U = offsets_U1[1:][np.diff(offsets_U1) >= 3] - 1
+  test, valid = np.zeros((2, len(interactions.user_N)), bool)
+  test[last_U] = True
+  valid[last_U - 1] = True
+  return Split(train=~(test | valid), valid=valid, test=test)
+
+
+def train_histories(interactions: Interactions) -> list[np.ndarray]:
+  """For each user, the entity rows of the training interactions, in time order."""
+  train_N = leave_one_out(interactions).train
+  counts_U = np.bincount(interactions.user_N[train_N], minlength=interactions.num_users)
+  return np.split(interactions.item_N[train_N], np.cumsum(counts_U)[:-1])
+
+
+def heldout_items(num_items: int, fraction: float, seed: int) -> np.ndarray:
+  """bool [I + 1] by entity row: items whose text is never trained on. Row 0 is False."""
+  held = np.zeros(num_items + 1, bool)
+  chosen = np.random.default_rng(seed).permutation(num_items)[:round(fraction * num_items)]
+  held[chosen + 1] = True
+  return held
+
+
+def full_title(items: Items, row: int) -> str:
+  """ "Toy Story (1995)"; without a year just the title."""
+  year = items.years[row - 1]
+  return items.titles[row - 1] + (f" ({year})" if year else "")
+
+
+def item_text(items: Items, row: int) -> str:
+  """ "Toy Story (1995). Animation, Children's, Comedy": what the text tower reads of an item."""
+  genres = ", ".join(items.genres[row - 1])
+  return full_title(items, row) + (f". {genres}" if genres else "")
+
+
+def save(folder, interactions: Interactions, items: Items, source: dict) -> str:
+  """Writes interactions.npz, items.json and manifest.json; returns the fingerprint.
+
+  Args:
+    folder: where.
+    interactions, items: what.
+    source: what they were made from, e.g. {"ml-100k": sha256, "k_core": 5}.
+  """
+  stored = {name: getattr(interactions, name) for name in ("user_N", "item_N", "time_N", "value_N")}
+  documents = {"items": dataclasses.asdict(items), "users": interactions.user_ids}
+  return arrays.save(folder, "interactions", stored, documents=documents, made_from=source)
+
+
+def load(folder) -> tuple[Interactions, Items, str]:
+  """(interactions, items, fingerprint) as `save` wrote them."""
+  stored, documents, manifest = arrays.load(folder, "interactions", "run --stage=prepare")
+  items = Items(**documents["items"])
+  interactions = Interactions(user_ids=documents["users"], num_items=len(items), **stored)
+  return interactions, items, manifest["fingerprint"]
