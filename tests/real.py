@@ -1,0 +1,32 @@
+"""Real MovieLens-100K for tests: an asset, else from ../shared, else the test is skipped."""
+import functools
+import pathlib
+
+import pytest
+
+from ilm_jax import assets, errors
+from tasks.datasets import movielens_files
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "ml-100k"
+
+
+@functools.cache
+def movielens_files_or_none() -> dict[str, pathlib.Path] | None:
+  try:
+    return assets.fetch("ml-100k")
+  except errors.UserError:
+    grouplens = {name: SHARED / name for name in ("u.data", "u.item")}
+    return grouplens if all(path.is_file() for path in grouplens.values()) else None
+
+
+def movielens_paths() -> dict[str, pathlib.Path]:
+  """The files of one layout; skips the test if there are none."""
+  paths = movielens_files_or_none()
+  if paths is None:
+    pytest.skip("MovieLens-100K is neither cached, nor downloadable, nor in ../shared")
+  return paths
+
+
+def movielens_log():
+  """(user_ids, item_ids, times, values, items) in the order of the log."""
+  return movielens_files.read(movielens_paths())

@@ -1,0 +1,130 @@
+"""Interaction arrays: small logs by hand, and the counts of MovieLens-100K."""
+import json
+
+import numpy as np
+import pytest
+import real
+
+from ilm_jax import errors
+from ilm_jax.data import interactions as lib
+
+ITEMS = lib.Items(ids=["30", "4", "5", "100"], titles=["Thirty", "Four", "Five", "Hundred"],
+                  years=[1930, None, 1905, 2000], genres=[["War"], [], ["Drama", "Sci-Fi"], []])
+# user, item, time, value, in log order. User 10 and item 100 go with k = 2, and then item 5 of 10.
+LOG = [("9", "30", 50, 5), ("2", "4", 70, 1), ("9", "4", 20, 2), ("2", "30", 70, 4),
+       ("9", "5", 20, 3), ("10", "5", 1, 3), ("2", "5", 10, 2), ("2", "100", 5, 2)]
+
+
+def built(log=LOG, k=2):
+  users, items, times, values = zip(*log)
+  return lib.build(users, items, times, values, ITEMS, k)
+
+
+def test_k_core_goes_round_until_nothing_changes():
+  """Item 2 is met twice, but one of its users goes in the first round; then item 2, then user 1."""
+  user_N = np.array([0, 0, 1, 1, 2, 3, 3])
+  item_N = np.array([0, 1, 0, 2, 2, 0, 1])
+  keep = lib.k_core(user_N, item_N, 2)
+  np.testing.assert_array_equal(keep, [True, True, False, False, False, True, True])
+
+
+def test_rows_and_order_by_hand():
+  """Ids sort as numbers (4, 5, 30 and 2, 9); equal times stay in the order of the log."""
+  interactions, items = built()
+  assert interactions.user_ids == ["2", "9"]
+  assert items.ids == ["4", "5", "30"] and items.titles == ["Four", "Five", "Thirty"]
+  np.testing.assert_array_equal(interactions.user_N, [0, 0, 0, 1, 1, 1])
+  np.testing.assert_array_equal(interactions.item_N, [2, 1, 3, 1, 2, 3])
+  np.testing.assert_array_equal(interactions.time_N, [10, 70, 70, 20, 20, 50])
+  np.testing.assert_array_equal(interactions.value_N, [2, 1, 4, 2, 3, 5])
+  np.testing.assert_array_equal(interactions.offsets_U1, [0, 3, 6])
+  assert interactions.of_user(1) == slice(3, 6)
+  assert interactions.item_N.dtype == interactions.user_N.dtype == np.int32
+
+
+def test_ties_follow_the_log_and_nothing_else():
+  swapped = [LOG[3], LOG[0], LOG[1], LOG[4], LOG[2], *LOG[5:]]
+  interactions, _ = built(swapped)
+  np.testing.assert_array_equal(interactions.item_N, [2, 3, 1, 2, 1, 3])
+
+
+def test_ids_that_are_not_all_numbers_sort_as_text():
+  items = lib.Items(["b", "10", "9"], ["B", "Ten", "Nine"], [None] * 3, [[]] * 3)
+  _, left = lib.build(["u"] * 3, ["b", "10", "9"], [1, 2, 3], [1, 1, 1], items, 1)
+  assert left.ids == ["10", "9", "b"]
+
+
+def test_leave_one_out():
+  interactions, _ = built()
+  split = lib.leave_one_out(interactions)
+  np.testing.assert_array_equal(np.flatnonzero(split.test), [2, 5])
+  np.testing.assert_array_equal(np.flatnonzero(split.valid), [1, 4])
+  np.testing.assert_array_equal(split.train, ~(split.test | split.valid))
+  histories = lib.train_histories(interactions)
+  assert [list(h) for h in histories] == [[2], [1]]
+
+
+def test_short_histories_are_training_only():
+  interactions, _ = lib.build(["a", "a", "b", "b", "b"], list("45545"), range(5), [1] * 5,
+                              ITEMS, 1)
+  split = lib.leave_one_out(interactions)
+  np.testing.assert_array_equal(split.train, [True, True, True, False, False])
+  assert [len(h) for h in lib.train_histories(interactions)] == [2, 1]
+
+
+def test_nothing_left_is_an_error():
+  with pytest.raises(errors.UserError, match="nothing is left of 8 .* 4-core"):
+    built(k=4)
+
+
+def test_items_without_description_are_an_error():
+  with pytest.raises(errors.UserError, match="1 items of the log .* item '77'"):
+    lib.build(["a"], ["77"], [0], [1], ITEMS, 1)
+
+
+def test_item_text():
+  assert lib.item_text(ITEMS, 3) == "Five (1905). Drama, Sci-Fi"
+  assert lib.item_text(ITEMS, 2) == "Four"
+  assert lib.full_title(ITEMS, 4) == "Hundred (2000)"
+
+
+def test_heldout_items_are_a_fixed_share():
+  held = lib.heldout_items(11, 0.2, seed=4)
+  assert held.shape == (12,) and held.sum() == 2 and not held[0]
+  np.testing.assert_array_equal(held, lib.heldout_items(11, 0.2, seed=4))
+  assert (held != lib.heldout_items(11, 0.2, seed=5)).any()
+
+
+def test_save_and_load(tmp_path):
+  interactions, items = built()
+  fingerprint = lib.save(tmp_path, interactions, items, {"log": "abc"})
+  again, items_again, found = lib.load(tmp_path)
+  assert found == fingerprint and items_again == items
+  assert again.user_ids == interactions.user_ids and again.num_items == 3
+  for name in ("user_N", "item_N", "time_N", "value_N"):
+    np.testing.assert_array_equal(getattr(again, name), getattr(interactions, name))
+  assert json.loads((tmp_path / "manifest.json").read_text())["made_from"] == {"log": "abc"}
+
+
+def test_a_changed_file_is_refused(tmp_path):
+  lib.save(tmp_path, *built(), {})
+  text = (tmp_path / "items.json").read_text()
+  (tmp_path / "items.json").write_text(text.replace("Thirty", "Thirsty"))
+  with pytest.raises(errors.UserError, match=r"damaged.*run --stage=prepare"):
+    lib.load(tmp_path)
+  (tmp_path / "interactions.npz").write_bytes(b"PK no longer")
+  with pytest.raises(errors.UserError, match=r"cannot be read"):
+    lib.load(tmp_path)
+  with pytest.raises(errors.UserError, match=r"lacks manifest.json: run --stage=prepare"):
+    lib.load(tmp_path / "nowhere")
+
+
+def test_movielens_counts():
+  interactions, items = lib.build(*real.movielens_log(), k=5)
+  assert (interactions.num_users, len(items), len(interactions.user_N)) == (943, 1349, 99287)
+  assert interactions.num_items == 1349
+  assert lib.item_text(items, 1) == "Toy Story (1995). Animation, Children's, Comedy"
+  split = lib.leave_one_out(interactions)
+  assert split.test.sum() == split.valid.sum() == 943
+  same_time = (interactions.time_N[split.test] == interactions.time_N[split.valid]).sum()
+  assert same_time > 400      # so the tie rule decides for nearly half of the users
