@@ -101,8 +101,10 @@ def test_allowed_counts_what_a_filter_leaves():
       [1, 0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]])
 
 
-@pytest.mark.parametrize("chunk", [12, 64])
-def test_exact_is_the_plain_forward_pass(model, prompt, plain_scores, chunk):
+@pytest.mark.parametrize(("chunk", "held"), [(12, 15), (64, 512)])
+def test_exact_is_the_plain_forward_pass(model, prompt, plain_scores, chunk, held, monkeypatch):
+  """Whole, and cut into chunks whose logits are made 5 tokens of 3 rows at a time."""
+  monkeypatch.setattr(exact, "HELD", held)
   made = trie.build(INDICES, EOS)
   cut = exact.plan(made, chunk)
   scores = exact.score_catalogue(*model, made, cut, prompt)
@@ -125,7 +127,7 @@ def test_plan_repeats_ancestors_where_it_cuts():
 
 
 def test_plan_refuses_a_chunk_too_small_for_the_longest_index():
-  with pytest.raises(errors.UserError, match="exact_chunk=7 is too small for an index of 4"):
+  with pytest.raises(errors.UserError, match="chunk=7 is too small for an index of 4"):
     exact.plan(trie.build([[2, 3, 4, EOS], [2, 9, 10, EOS]], EOS), 7)
 
 

@@ -2,8 +2,8 @@
 
 The nodes that have children are cut, in pre-order, into chunks of `chunk` tokens. Those ancestors
 of a chunk's first node that lie in earlier chunks are repeated at its head, so a chunk needs the
-prompt's cache and itself, and nothing is kept between chunks. Memory is bounded by the [B, chunk,
-V] logits of one chunk.
+prompt's cache and itself, and nothing is kept between chunks. About `HELD` rows of logits exist at
+a time.
 """
 import dataclasses
 import functools
@@ -16,6 +16,8 @@ import numpy as np
 from ilm_jax import errors
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.decode import trie as trie_lib
+
+HELD = 512  # of [V] logits in memory at once: 100 MB for 49,152 words
 
 
 @jax.tree_util.register_dataclass
@@ -40,7 +42,7 @@ def plan(trie: trie_lib.Trie, chunk: int) -> Plan:
   """
   if chunk < 2 * trie.max_depth:
     raise errors.UserError(
-        f"eval.exact_chunk={chunk} is too small for an index of {trie.max_depth} tokens: set it to "
+        f"chunk={chunk} is too small for an index of {trie.max_depth} tokens: set it to "
         f"{2 * trie.max_depth} or more (256 is a good value)")
   parent_Z = np.asarray(trie.parent_Z)
   inner = 1 + np.flatnonzero(np.asarray(trie.child_count_Z)[1:])
@@ -124,8 +126,19 @@ def score_catalogue(graphdef, params, trie: trie_lib.Trie, plan: Plan,
 
 def _decide(decoder, trie, logp_BZ, hidden_BTD, slot_X, child_X):
   """Writes the log-probability of the edges into nodes `child_X`, said by tokens `slot_X`."""
-  logits_BTV = decoder.logits(hidden_BTD)
-  total_BT = jax.nn.logsumexp(logits_BTV, axis=2)
+  B, T, D = hidden_BTD.shape
+  turns = -(-T // max(1, HELD // B))
+  t = -(-T // turns)
+  hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, turns * t - T), (0, 0)))
   token_X = trie.token_Z[jnp.minimum(child_X, trie.num_nodes - 1)]
-  logp_BX = logits_BTV[:, slot_X, token_X] - total_BT[:, slot_X]
+
+  def one(turn_and_hidden):
+    turn, hidden_BtD = turn_and_hidden
+    logits_BtV = decoder.logits(hidden_BtD)
+    at_X = jnp.clip(slot_X - turn * t, 0, t - 1)
+    logp_BX = logits_BtV[:, at_X, token_X] - jax.nn.logsumexp(logits_BtV, axis=2)[:, at_X]
+    return jnp.where((slot_X // t == turn)[None], logp_BX, 0.0)
+
+  cut_nBtD = jnp.moveaxis(hidden_BTD.reshape(B, turns, t, D), 1, 0)
+  logp_BX = jnp.sum(jax.lax.map(one, (jnp.arange(turns), cut_nBtD)), axis=0)
   return logp_BZ.at[:, child_X].set(logp_BX, mode="drop")
