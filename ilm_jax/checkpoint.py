@@ -5,9 +5,9 @@ fingerprints of everything the numbers depend on. The frozen language model is n
 writes to a temporary folder and renames it, so a folder with a step's name is complete; what a
 killed run left unfinished is removed when the next one opens the folder.
 """
-from etils import epath
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from ilm_jax import axes, errors, history
 
@@ -179,7 +179,9 @@ def read_trainable(folder, want, step: int | None = None):
 def steps(folder) -> list[int]:
   """The steps that have a complete checkpoint in `folder`, ascending."""
   folder = epath.Path(folder)
-  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+  if not folder.exists():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
 def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
@@ -252,9 +254,10 @@ def _restore(manager, folder, step: int, **args):
 
 
 def _unreadable(folder, step: int, why) -> errors.UserError:
+  why = " ".join(str(why).split())[:160]
   return errors.UserError(
-      f"checkpoint {folder}/{step} cannot be read ({' '.join(str(why).split())[:160]}): delete that "
-      "folder and run again; the run resumes from the checkpoint before it, or starts anew")
+      f"checkpoint {folder}/{step} cannot be read ({why}): delete that folder and run again; "
+      "the run resumes from the checkpoint before it, or starts anew")
 
 
 def _chain(e: BaseException | None):

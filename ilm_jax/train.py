@@ -33,9 +33,10 @@ class TrainState(NamedTuple):
 
 def schedule(c) -> optax.Schedule:
   """Linear warm-up over `c.warmup` steps, then a cosine down to `c.final_fraction` of the peak."""
-  return optax.warmup_cosine_decay_schedule(
-      0.0 if c.warmup else c.learning_rate, c.learning_rate, c.warmup, c.steps,
-      end_value=c.final_fraction * c.learning_rate)
+  warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup)
+  cosine = optax.cosine_decay_schedule(
+      c.learning_rate, max(c.steps - c.warmup, 1), alpha=c.final_fraction)
+  return optax.join_schedules([warmup, cosine], [c.warmup])
 
 
 def decayed(params: Params):
@@ -52,7 +53,7 @@ def make_optimizer(c) -> optax.GradientTransformation:
 
 
 def init_state(trainable: Params, tx: optax.GradientTransformation, mesh) -> TrainState:
-  """A state at step 0 on the mesh. Copies `trainable`: the state is donated, the caller's is not."""
+  """A state at step 0 on the mesh, which may be donated: the caller's arrays are copied."""
   trainable = axes.place(mesh, trainable, copy=True)
   state = TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable))
   return axes.place(mesh, state, copy=True)
@@ -153,7 +154,7 @@ def _not_finite(name: str, step: int, checkpointer) -> errors.UserError:
       f"the last good checkpoint is step {good} in {checkpointer.folder}")
   return errors.UserError(
       f"{name}: the loss or its gradient is not finite at step {step}; {last}. Lower "
-      f"--config.{name}.learning_rate or --config.{name}.clip and run again: it resumes there")
+      "this phase's learning_rate or clip and run the same command again: it resumes there")
 
 
 class Totals:

@@ -1,5 +1,6 @@
 """What is saved comes back, or one clear error says why not."""
 import contextlib
+import json
 import resource
 import shutil
 import subprocess
@@ -7,9 +8,9 @@ import subprocess
 import jax
 import numpy as np
 import pytest
+import toy
 
 from ilm_jax import axes, checkpoint, errors, train
-import toy
 
 
 def mesh_of(data, tensor=1):
@@ -81,7 +82,6 @@ def test_nothing_frozen_is_on_disk(tmp_path):
 
 
 def _names(folder):
-  import json
   return json.loads((folder / "4" / "state" / "_METADATA").read_text())["tree_metadata"]
 
 

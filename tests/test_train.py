@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toy
 from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 
 from ilm_jax import axes, checkpoint, errors, history, train
-import toy
 
 ROOT = pathlib.Path(__file__).parents[1]
 

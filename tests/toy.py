@@ -32,8 +32,7 @@ def parameters(seed=0):
                   "norm": {"scale": np.ones((1, W))}},
       "projection": {"kernel": draw(size=(W, D)) / 4}}
   frozen = {"lm": {"embed": draw(size=(V, D))}, "vectors": {"behavioral": draw(size=(ROWS, C))}}
-  as_float32 = lambda tree: jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
-  return as_float32(trainable), as_float32(frozen)
+  return jax.tree.map(lambda x: np.asarray(x, np.float32), (trainable, frozen))
 
 
 def loss_fn(trainable, frozen, batch, rng):

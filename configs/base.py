@@ -1,0 +1,103 @@
+"""Every field of a config, with the values that MovieLens-100K and SmolLM2-135M share.
+
+The other files of this folder are leaves: they change a few of these and say what that gives. Any
+field can be overridden on the command line, e.g. --config.phase2.steps=10.
+"""
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.data = {
+      "name": "ml-100k",
+      "k_core": 5,                 # users and items with fewer interactions are left out
+      "heldout_fraction": 0.2,     # items whose text is never trained on, for retrieval
+  }
+  c.cf = {"width": 64, "reg": 10.0, "alpha": 40.0, "iterations": 15}
+  c.vectors = ("behavioral",)      # what the Q-Former is given of an entity; also "semantic"
+  c.lm = {"asset": "smollm2-135m-instruct", "dtype": "float32"}
+  c.text_encoder = {"asset": "minilm-l6"}
+  c.qformer = qformer()
+  c.tasks = {
+      "history": 20,               # items of a user's history that a prompt shows at most
+      "draws": 1,                  # templates drawn for each example
+      "max_train_examples": 0,     # of each task; 0: all
+      "mixture": {"sequential": 4.0, "straightforward": 1.0, "elm_title": 1.0, "elm_genres": 1.0,
+                  "elm_year": 1.0},
+  }
+  c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.phase1 = phase1()
+  c.phase2 = phase2()
+  c.eval = {
+      "beam_users": 943,           # users ranked by constrained beam search
+      "exact_users": 20,           # of these, the first so many also by scoring every title
+      "beam_width": 20,
+      "bootstrap": 1000,           # resamples of the 95 % intervals
+      "loss_examples": 500,        # test examples of each task for log perplexity; 0: all
+      "consistency_examples": 100,  # generations of each ELM task compared by meaning; 0: all
+      "generations": 10,           # examples shown in the report
+      "batch_size": 16,            # rows of an evaluation batch
+  }
+  return c.lock()                  # a leaf's typo is an error
+
+
+def qformer() -> dict:
+  """MiniLM-L6's shape, so that its weights fit."""
+  return {
+      "init": "minilm-l6",         # whose weights it starts from; "": random
+      "num_layers": 6,
+      "width": 384,
+      "num_heads": 12,
+      "mlp_width": 1536,
+      "num_queries": 4,            # Q: soft tokens an entity
+      "cross_every": 2,            # layers from one cross-attention to the next
+      "kv_tokens": 1,              # key/value tokens made from each named vector
+      "proj_width": 256,           # of the contrastive space
+      "text_pool": "mean",         # or "cls"
+      "max_text": 48,
+      "dropout": 0.1,
+  }
+
+
+def phase1() -> dict:
+  return {
+      "steps": 3000,
+      "batch_size": 64,            # items with their texts
+      "pair_batch_size": 64,       # item-item pairs, and as many user-item pairs
+      "losses": {"itc": 1.0, "itm": 1.0, "itg": 1.0, "ii": 0.5, "ui": 0.5},
+      "contrastive": "infonce",    # of ii and ui; or "margin"
+      "label_smoothing": 0.1,
+      **optimizer(learning_rate=1e-4, warmup=200),
+  }
+
+
+def phase2() -> dict:
+  return {
+      "init_from": "",             # workdir of a phase 1; "": this run's own
+      "compare_rand": True,        # also train ILM-rand: the same steps from an untrained Q-Former
+      "steps": 2000,
+      "rows": 8,
+      "length": 256,               # tokens in a row, soft tokens included
+      "slots": 48,                 # entities in a row
+      "targets": 64,               # loss positions in a row
+      "examples_per_group": 6,     # packed together into
+      "rows_per_group": 2,         # so many rows
+      "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
+      **optimizer(learning_rate=3e-4, warmup=100),
+  }
+
+
+def optimizer(*, learning_rate: float, warmup: int) -> dict:
+  """AdamW with warm-up and a cosine down to `final_fraction` of the peak."""
+  return {
+      "learning_rate": learning_rate,
+      "warmup": warmup,
+      "final_fraction": 0.05,
+      "weight_decay": 0.01,
+      "b2": 0.98,
+      "clip": 1.0,                 # global norm of the gradient
+      "log_every": 20,
+      "checkpoint_every": 200,
+      "keep_checkpoints": 2,
+  }

@@ -1,0 +1,166 @@
+"""Everything that can be known to be wrong with a config before a device is used."""
+import difflib
+import math
+
+DATASETS = ("ml-100k",)
+LANGUAGE_MODELS = ("smollm2-135m-instruct",)
+TEXT_ENCODERS = ("minilm-l6",)
+VECTORS = ("behavioral", "semantic")
+TASKS = ("sequential", "straightforward", "elm_title", "elm_genres", "elm_year")
+LOSSES = ("itc", "itm", "itg", "ii", "ui")
+LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
+
+
+def mistakes(c, device_count: int) -> list[str]:
+  """What is wrong with config `c` for that many devices: one line each, with its cure."""
+  checks = (_check_inputs, _check_qformer, _check_tasks, _check_phase1, _check_phase2, _check_eval,
+            lambda c: _check_mesh(c, device_count))
+  wrong = []
+  for check in checks:
+    try:
+      wrong += check(c)
+    except (AttributeError, KeyError) as e:
+      wrong.append(f"a field is missing: {' '.join(str(e).split())}; see configs/base.py")
+    except TypeError as e:
+      wrong.append(f"a field is of another type than in configs/base.py: {e}")
+  return list(dict.fromkeys(wrong))
+
+
+def _check_inputs(c) -> list[str]:
+  wrong = [
+      *_known("data.name", c.data.name, DATASETS),
+      *_known("lm.asset", c.lm.asset, LANGUAGE_MODELS),
+      *_known("lm.dtype", c.lm.dtype, ("float32", "bfloat16")),
+      *_known("text_encoder.asset", c.text_encoder.asset, TEXT_ENCODERS),
+      *_positive(c, "data.k_core", "cf.width", "cf.iterations", "cf.alpha", "cf.reg"),
+  ]
+  if not 0 < c.data.heldout_fraction < 1:
+    wrong.append(f"data.heldout_fraction={c.data.heldout_fraction}: expected between 0 and 1, "
+                 "e.g. 0.2; retrieval is measured on the items held out")
+  if not c.vectors:
+    wrong.append("vectors is empty: name at least one, e.g. --config.vectors=\"('behavioral',)\"")
+  for name in c.vectors:
+    wrong += _known("vectors", name, VECTORS)
+  return wrong
+
+
+def _check_mesh(c, device_count: int) -> list[str]:
+  wrong = _positive(c, *(f"mesh.{name}" for name in ("data", "fsdp", "tensor")))
+  need = math.prod(c.mesh.values())
+  if need != device_count:
+    wrong.append(f"mesh={c.mesh.to_dict()} needs {need} devices, this job has {device_count}: make "
+                 f"the product of its sizes {device_count}, e.g. --config.mesh.data={device_count}")
+  ways = max(c.mesh.data * c.mesh.fsdp, 1)
+  for name in ("phase1.batch_size", "phase1.pair_batch_size", "phase2.rows"):
+    if (rows := _get(c, name)) % ways:
+      wrong.append(f"{name}={rows} does not divide over mesh.data * mesh.fsdp = {ways}: make it a "
+                   f"multiple, e.g. --config.{name}={max(math.ceil(rows / ways), 1) * ways}")
+  return wrong
+
+
+def _check_qformer(c) -> list[str]:
+  q = c.qformer
+  wrong = [
+      *_positive(c, *(f"qformer.{n}" for n in (
+          "num_layers", "width", "num_heads", "mlp_width", "num_queries", "cross_every",
+          "kv_tokens", "proj_width", "max_text"))),
+      *_known("qformer.text_pool", q.text_pool, ("cls", "mean")),
+      *_known("qformer.init", q.init, ("", *TEXT_ENCODERS)),
+      *_fraction(c, "qformer.dropout"),
+  ]
+  if q.num_heads > 0 and q.width % q.num_heads:
+    wrong.append(f"qformer.width={q.width} does not divide over qformer.num_heads={q.num_heads}")
+  return wrong
+
+
+def _check_tasks(c) -> list[str]:
+  wrong = _positive(c, "tasks.history", "tasks.draws")
+  if c.tasks.max_train_examples < 0:
+    wrong.append(f"tasks.max_train_examples={c.tasks.max_train_examples}: expected 0 (all) or more")
+  for name, rate in c.tasks.mixture.items():
+    wrong += _known("tasks.mixture", name, TASKS)
+    if rate < 0:
+      wrong.append(f"tasks.mixture.{name}={rate}: expected 0 (left out) or more")
+  if not any(rate > 0 for rate in c.tasks.mixture.values()):
+    wrong.append(f"tasks.mixture has no task with a rate above 0: give one to some of {TASKS}")
+  return wrong
+
+
+def _check_phase1(c) -> list[str]:
+  p = c.phase1
+  wrong = _check_optimizer(c, "phase1")
+  wrong += _positive(c, "phase1.batch_size", "phase1.pair_batch_size")
+  wrong += _known("phase1.contrastive", p.contrastive, ("infonce", "margin"))
+  wrong += _fraction(c, "phase1.label_smoothing")
+  for name, weight in p.losses.items():
+    wrong += _known("phase1.losses", name, LOSSES)
+    if weight < 0:
+      wrong.append(f"phase1.losses.{name}={weight}: expected 0 (off) or more")
+  if not any(weight > 0 for weight in p.losses.values()):
+    wrong.append(f"phase1.losses are all 0: give a weight to some of {LOSSES}")
+  if p.batch_size == 1 and (p.losses.itc > 0 or p.losses.itm > 0):
+    wrong.append("phase1.batch_size=1 leaves itc and itm without negatives: make it 2 or more")
+  return wrong
+
+
+def _check_phase2(c) -> list[str]:
+  p = c.phase2
+  wrong = _check_optimizer(c, "phase2") + _positive(c, *(f"phase2.{n}" for n in (
+      "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group")))
+  if p.rows_per_group > 0 and p.rows % p.rows_per_group:
+    wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
+                 f"{p.rows_per_group}: examples are packed into groups of that many rows")
+  if p.targets > p.length:
+    wrong.append(f"phase2.targets={p.targets} is more than phase2.length={p.length}: a row has no "
+                 "more loss positions than tokens")
+  if c.qformer.num_queries >= p.length:
+    wrong.append(f"phase2.length={p.length} has no room for an entity of qformer.num_queries="
+                 f"{c.qformer.num_queries} soft tokens and its prompt: make it longer, e.g. 256")
+  return wrong
+
+
+def _check_optimizer(c, phase: str) -> list[str]:
+  wrong = _positive(c, *(f"{phase}.{n}" for n in (
+      "steps", "learning_rate", "clip", "log_every", "checkpoint_every", "keep_checkpoints")))
+  wrong += _fraction(c, f"{phase}.final_fraction") + _fraction(c, f"{phase}.b2")
+  for name in ("warmup", "weight_decay"):
+    if (value := _get(c, f"{phase}.{name}")) < 0:
+      wrong.append(f"{phase}.{name}={value}: expected 0 or more")
+  return wrong
+
+
+def _check_eval(c) -> list[str]:
+  e = c.eval
+  wrong = _positive(c, "eval.beam_users", "eval.bootstrap")
+  if not 0 <= e.exact_users:
+    wrong.append(f"eval.exact_users={e.exact_users}: expected 0 (none) or more")
+  if e.exact_users > e.beam_users:
+    wrong.append(f"eval.exact_users={e.exact_users} is more than eval.beam_users={e.beam_users}: "
+                 "users ranked exactly are the first of those ranked by beam")
+  if e.beam_width < LARGEST_CUTOFF:
+    wrong.append(f"eval.beam_width={e.beam_width} is less than {LARGEST_CUTOFF}, so HR@"
+                 f"{LARGEST_CUTOFF} cannot be measured: make it {LARGEST_CUTOFF} or more")
+  return wrong
+
+
+def _known(field: str, value, names: tuple[str, ...]) -> list[str]:
+  if value in names:
+    return []
+  close = difflib.get_close_matches(str(value), names, 1)
+  hint = f"; did you mean {close[0]!r}?" if close else ""
+  return [f"{field}={value!r} is unknown: expected one of {', '.join(map(repr, names))}{hint}"]
+
+
+def _positive(c, *fields: str) -> list[str]:
+  return [f"{f}={_get(c, f)}: expected more than 0" for f in fields if not _get(c, f) > 0]
+
+
+def _fraction(c, field: str) -> list[str]:
+  value = _get(c, field)
+  return [] if 0 <= value < 1 else [f"{field}={value}: expected at least 0 and less than 1"]
+
+
+def _get(c, dotted: str):
+  for name in dotted.split("."):
+    c = c[name]
+  return c

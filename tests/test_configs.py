@@ -1,0 +1,39 @@
+"""Every file in configs/ builds, runs as written, and its names exist."""
+import pathlib
+
+import jax
+import pytest
+
+from configs import base
+from ilm_jax import assets, config, config_checks, train
+
+FILES = sorted(p for p in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
+               if p.stem != "__init__")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_config_is_runnable_and_has_every_field(path):
+  c = config.load(path)
+  config.validate(c, device_count=1)
+  assert fields(c) == fields(base.get_config())
+  assert c.is_locked
+  for phase in (c.phase1, c.phase2):
+    tx = train.make_optimizer(phase)
+    jax.eval_shape(tx.init, {"w": jax.ShapeDtypeStruct((2, 3), "float32")})
+    assert phase.warmup < phase.steps
+    assert float(train.schedule(phase)(phase.steps)) < phase.learning_rate
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_docstring_tells_the_command_or_the_use(path):
+  assert f"--config=configs/{path.name}" in path.read_text() or path.stem == "base"
+
+
+def test_the_names_a_config_may_use_are_assets():
+  names = (*config_checks.DATASETS, *config_checks.LANGUAGE_MODELS, *config_checks.TEXT_ENCODERS)
+  assert sorted(names) == sorted(assets.ASSETS)
+
+
+def fields(c, prefix=""):
+  return {prefix + k for k, v in c.items() if not hasattr(v, "items")}.union(
+      *(fields(v, prefix + k + ".") for k, v in c.items() if hasattr(v, "items")))
