@@ -75,37 +75,43 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
   """
   def loss_fn(trainable, frozen, batch, rng):
     qformer = nnx.merge(graphdef, trainable["qformer"])
-    rngs = None if rng is None else nnx.Rngs(dropout=jax.random.fold_in(rng, 0))
-    draw = jax.random.key(0) if rng is None else jax.random.fold_in(rng, 1)
     metrics = {}
     if c.itc or c.itm or c.itg:
-      metrics |= _text_losses(qformer, c, frozen, batch, rngs, draw)
+      metrics |= _text_losses(qformer, c, frozen, batch, rng)
     pairs = [(n, batch[a], batch[b]) for n, a, b in
              (("ii", "pair_a", "pair_b"), ("ui", "upair_user", "upair_item")) if getattr(c, n)]
     if pairs:
-      metrics |= _pair_losses(qformer, c, frozen, pairs, rngs)
+      metrics |= _pair_losses(qformer, c, frozen, pairs, _sub(rng, 3))
     weights = {n: getattr(c, n) for n in ("itc", "itm", "itg", "ii", "ui")}
     return sum(w * metrics[n] for n, w in weights.items() if w) + jnp.float32(0), metrics
 
   return loss_fn
 
 
-def _text_losses(qformer, c: Phase1Config, frozen, batch, rngs, draw) -> dict:
+def _sub(rng, n: int):
+  """The n-th key of this step; None (deterministic) without one."""
+  return None if rng is None else jax.random.fold_in(rng, n)
+
+
+def _text_losses(qformer, c: Phase1Config, frozen, batch, rng) -> dict:
   """ITC, ITM and ITG on one batch of items and their texts."""
   entity_B, ids_BT, mask_BT = batch["text_entities"], batch["text"], batch["text_mask"]
-  vectors, present = entity_inputs(frozen, entity_B)
+  inputs = entity_inputs(frozen, entity_B)
   metrics = {}
-  if c.itg:  # its queries see no text: they are ITC's queries too
-    query_BQW, text_BTW = qformer.speak(vectors, present, ids_BT, mask_BT, rngs)
+  if c.itg and (c.itc or c.itm):
+    query_BQW, text_BTW, said_BTW = qformer.align(*inputs, ids_BT, mask_BT, _sub(rng, 0))
+  elif c.itg:
+    _, said_BTW = qformer.speak(*inputs, ids_BT, mask_BT, _sub(rng, 0))
+  else:
+    query_BQW = qformer.queries(*inputs, _sub(rng, 0))
+    text_BTW = qformer.text(ids_BT, mask_BT, _sub(rng, 1))
+  if c.itg:
     target_BT, weight_BT = jnp.roll(ids_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1)
     weight_BT = weight_BT.at[:, -1].set(False)  # position t predicts t + 1; the last, nothing
-    loss_BT, nll_BT = qformer.token_loss(text_BTW, target_BT, c.label_smoothing)
+    loss_BT, nll_BT = qformer.token_loss(said_BTW, target_BT, c.label_smoothing)
     metrics["itg"] = losses.weighted_mean(loss_BT, weight_BT)
     metrics["itg_nll"] = losses.weighted_mean(nll_BT, weight_BT)
-  else:
-    query_BQW = qformer.queries(vectors, present, rngs)
   if c.itc or c.itm:
-    text_BTW = qformer.text(ids_BT, mask_BT, rngs)
     text_BP = qformer.project_text(text_BTW, mask_BT)
     logits_BB = losses.item_text_similarity(qformer.project_queries(query_BQW), text_BP)
     logits_BB = logits_BB / qformer.temperature("itc")
@@ -117,22 +123,22 @@ def _text_losses(qformer, c: Phase1Config, frozen, batch, rngs, draw) -> dict:
     metrics["itc_accuracy"] = jnp.mean(losses.in_batch_hits(logits_BB, same_BB))
     metrics["temperature_itc"] = qformer.temperature("itc")
   if c.itm:
-    metrics |= _matching(
-        qformer, (vectors, present), ids_BT, mask_BT, logits_BB, same_BB, rngs, draw)
+    metrics |= _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, _sub(rng, 2))
   return metrics
 
 
-def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rngs, draw) -> dict:
+def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rng) -> dict:
   """ITM on 3B rows: (item, text), (item, hard text), (hard item, text)."""
   B = ids_BT.shape[0]
-  key_text, key_item = jax.random.split(draw)
+  key_text, key_item = jax.random.split(jax.random.key(0) if rng is None else rng)
   text_B, has_text_B = losses.draw_negatives(key_text, logits_BB, same_BB)
   item_B, has_item_B = losses.draw_negatives(key_item, logits_BB.T, same_BB.T)
   own_B = jnp.arange(B)
   item_rows, text_rows = (jnp.concatenate([own_B, own_B, item_B]),
                           jnp.concatenate([own_B, text_B, own_B]))
   vectors, present = jax.tree.map(lambda x: x[item_rows], inputs)
-  hidden = qformer.joint(vectors, present, ids_BT[text_rows], mask_BT[text_rows], rngs)
+  hidden = qformer.joint(vectors, present, ids_BT[text_rows], mask_BT[text_rows],
+                         _sub(rng, 0))
   logits = qformer.itm_logits(hidden)
   label = jnp.repeat(jnp.array([1, 0, 0]), B)
   weight = jnp.concatenate([jnp.ones(B, bool), has_text_B, has_item_B])
@@ -141,10 +147,10 @@ def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rngs, draw) 
           "itm_accuracy": losses.weighted_mean(hit.astype(jnp.float32), weight)}
 
 
-def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rngs) -> dict:
+def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng) -> dict:
   """II and UI; all their entities go through the Q-Former in one pass."""
   rows = jnp.concatenate([x for _, left_B, right_B in pairs for x in (left_B, right_B)])
-  bag = qformer.project_queries(qformer.queries(*entity_inputs(frozen, rows), rngs))
+  bag = qformer.project_queries(qformer.queries(*entity_inputs(frozen, rows), rng))
   metrics, at = {}, 0
   for name, left_B, right_B in pairs:
     B = left_B.shape[0]
@@ -196,8 +202,7 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: decoder.DecoderConfig,
 
 def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:
   """[B, S * Q, D]: the soft tokens of each row's entities, in order."""
-  rngs = None if rng is None else nnx.Rngs(dropout=rng)
-  soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rngs)
+  soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rng)
   return soft.reshape(entity_BS.shape[0], -1, soft.shape[-1])
 
 

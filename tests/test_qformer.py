@@ -16,13 +16,17 @@ MASK = IDS != 0
 
 
 def make(**changes) -> QFormer:
-  model = QFormer(QFormerConfig(**(TINY | changes)), rngs=nnx.Rngs(0))
-  # Larger weights than a fresh model's, so that what should differ does so visibly.
-  graphdef, state = nnx.split(model)
-  keys = iter(jax.random.split(jax.random.key(9), 200))
-  params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape),
-                        nnx.to_pure_dict(state))
-  return nnx.merge(graphdef, params)
+  config = QFormerConfig(**(TINY | changes))
+  graphdef, state = nnx.split(nnx.eval_shape(lambda: QFormer(config, rngs=nnx.Rngs(0))))
+  return nnx.merge(graphdef, large(nnx.to_pure_dict(state), 9))
+
+
+def large(shapes, seed):
+  """Weights larger than a fresh model's, so that what should differ does so visibly."""
+  random = np.random.default_rng(seed)
+  return jax.tree_util.tree_map_with_path(
+      lambda path, x: jnp.array(0.3 * random.normal(size=x.shape) + ("scale" in str(path)),
+                                jnp.float32), shapes)
 
 
 def entity(seed=0, **widths):
@@ -90,12 +94,13 @@ def test_generation_sees_the_entity_and_opens_with_the_decoder_start():
   np.testing.assert_array_equal(logits, model.generate(*entity(0), IDS.at[:, 0].set(13), MASK))
 
 
-def test_text_is_the_text_half_of_the_itc_mask():
-  """Queries and text in one pass under the ITC mask come out as from two passes."""
+def test_align_is_three_passes_in_one():
+  """Queries, text and text to generate come out as from passes of their own."""
   model, inputs = make(), entity()
-  query, text = model._both("itc", *inputs, IDS, MASK, None)
+  query, text, said = model.align(*inputs, IDS, MASK)
   np.testing.assert_allclose(query, model.queries(*inputs), rtol=2e-5, atol=1e-5)
   np.testing.assert_allclose(text, model.text(IDS, MASK), rtol=2e-5, atol=1e-5)
+  np.testing.assert_allclose(said, model.speak(*inputs, IDS, MASK)[1], rtol=2e-5, atol=1e-5)
 
 
 def test_token_loss_in_chunks_equals_whole():
@@ -111,8 +116,8 @@ def test_token_loss_in_chunks_equals_whole():
 def test_one_token_cross_attention_is_the_direct_formula():
   """out(value(token)) for every query; no query or key projection exists."""
   model = make()
-  layer = model.layers["layer_00"]
-  assert not hasattr(layer.cross, "query") and not hasattr(layer.cross, "key")
+  cross = model.stack.cross.attention
+  assert not hasattr(cross, "query") and not hasattr(cross, "key")
   vectors, present = entity()
   kv_B1W, mask_B1 = model.reader(vectors, present)
   x = vectors["behavioral"]
@@ -122,18 +127,22 @@ def test_one_token_cross_attention_is_the_direct_formula():
   token = normed @ part.tokens.kernel[...] + (
       part.tokens.bias[...] + model.reader.vector_type[...][0])[None]
   np.testing.assert_allclose(kv_B1W[:, 0], token, rtol=1e-4, atol=1e-5)
-  value, out = layer.cross.value, layer.cross.out
-  expected = (token @ value.kernel[...] + value.bias[...][None]) @ out.kernel[...]
-  seen_BQW = layer._look(jnp.zeros((2, 3, 8)), (kv_B1W, mask_B1), None)
+  graphdef, state = nnx.split(model.stack.cross)
+  one = nnx.merge(graphdef, jax.tree.map(lambda p: p[1], nnx.to_pure_dict(state)))  # layer 2's
+  value, out = one.attention.value, one.attention.out
+  read = (token @ value.kernel[...] + value.bias[...][None]) @ out.kernel[...]
+  query_BQW = jax.random.normal(jax.random.key(2), (2, 3, 8))
+  seen_BQW = one(query_BQW, (kv_B1W, mask_B1), None, 0.0)
   for q in range(3):
-    np.testing.assert_allclose(seen_BQW[:, q], expected + out.bias[...][None],
-                               rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        seen_BQW[:, q], one.norm(query_BQW[:, q] + read + out.bias[...][None]),
+        rtol=1e-4, atol=1e-4)
 
 
 def test_several_tokens_score_and_one_vector_alone_equals_the_other_absent():
   """Two named vectors: with one absent, the other decides alone and what is absent is inert."""
   model = make(vectors={"behavioral": 5, "semantic": 4})
-  assert hasattr(model.layers["layer_00"].cross, "key")
+  assert hasattr(model.stack.cross.attention, "key")
   vectors, present = entity(0, behavioral=5, semantic=4)
   both = model.queries(vectors, present)
   present["semantic"] = jnp.array([False, True])
@@ -184,10 +193,10 @@ def test_mean_pool_leaves_padding_out_and_identity_keeps_the_mean():
   np.testing.assert_allclose(text_BP[0], mean / np.linalg.norm(mean), rtol=1e-5)
 
 
-def test_dropout_only_with_rngs_and_repeatable():
+def test_dropout_only_with_a_key_and_repeatable():
   model, inputs = make(vector_dropout=0.2, vector_noise=0.5), entity()
   np.testing.assert_array_equal(model.queries(*inputs), model.queries(*inputs))
-  noisy = [model.queries(*inputs, nnx.Rngs(dropout=jax.random.key(k))) for k in (1, 1, 2)]
+  noisy = [model.queries(*inputs, jax.random.key(k)) for k in (1, 1, 2)]
   np.testing.assert_array_equal(noisy[0], noisy[1])
   assert np.abs(noisy[0] - noisy[2]).max() > 1e-3
 
@@ -196,10 +205,7 @@ def bert_params(num_layers=2, **changes):
   sizes = dict(num_layers=num_layers, width=8, num_heads=2, mlp_width=12, vocab_size=23,
                max_positions=9)
   config = bert.BertConfig(**sizes | changes)
-  model = bert.Bert(config, rngs=nnx.Rngs(3))
-  params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-  keys = iter(jax.random.split(jax.random.key(4), 100))
-  return config, jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), params)
+  return config, large(bert.abstract_params(config), 4)
 
 
 def test_started_from_bert_the_text_pass_is_bert():
@@ -215,9 +221,9 @@ def test_started_from_bert_the_text_pass_is_bert():
                              rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(model.project_text(model.text(IDS, MASK), MASK),
                              encoder.sentence(IDS, MASK), rtol=1e-4, atol=1e-5)
-  layer = start.params["layers"]["layer_01"]
+  layer = start.params["stack"]["layer"]
   jax.tree.map(np.testing.assert_array_equal, layer["query_mlp"], layer["text_mlp"])
-  assert not any("cross" in n or n.startswith(("reader", "heads", "lm", "query_tokens"))
+  assert not any("stack/cross" in n or n.startswith(("reader", "heads", "lm", "query_tokens"))
                  for n in start.copied)
   assert len(start.copied) + len(start.fresh) == len(jax.tree.leaves(start.params))
 
@@ -229,9 +235,13 @@ def test_start_from_bert_of_another_shape_says_what_stayed_fresh():
   before = nnx.to_pure_dict(state)
   start = qformer_init.init_from_bert(before, theirs)
   assert "text_embed/word" in start.fresh and "text_embed/position" in start.copied
-  assert "layers/layer_00/query_mlp/mlp_in/kernel" in start.fresh
-  assert "layers/layer_00/attention/query/kernel" in start.copied
-  assert not any(n.startswith("layers/layer_02/") for n in start.copied)
+  assert "stack/layer/query_mlp/mlp_in/kernel" in start.fresh
+  name = "stack/layer/attention/query/kernel"
+  assert name in start.copied
+  mine, old = (p["stack"]["layer"]["attention"]["query"]["kernel"] for p in (start.params, before))
+  for i in range(2):
+    np.testing.assert_array_equal(mine[i], theirs["layers"][i]["query"]["kernel"])
+  np.testing.assert_array_equal(mine[2], old[2])
   np.testing.assert_array_equal(start.params["text_embed"]["word"], before["text_embed"]["word"])
   np.testing.assert_allclose(start.params["text_embed"]["position"],
                              theirs["position"][:6] + theirs["type"][:1])

@@ -24,9 +24,9 @@ class ILM(nnx.Module):
     self.projection = nnx.Linear(
         config.width, lm_width, kernel_init=nnx.initializers.normal(std), rngs=rngs)
 
-  def soft_tokens(self, vectors, present, rngs=None) -> jax.Array:
+  def soft_tokens(self, vectors, present, key=None) -> jax.Array:
     """[B, Q, D] soft tokens of B entities, given as in `QFormer`."""
-    return self.projection(self.qformer.queries(vectors, present, rngs))
+    return self.projection(self.qformer.queries(vectors, present, key))
 
 
 def embedding_rms(embedding_VD) -> jax.Array:

@@ -6,11 +6,10 @@ cross-attention from the queries alone to the entity's named vectors. Parameters
 
   query_tokens [Q, W]   embed_norm {scale, bias}
   reader/ vectors/<name>/ {norm {scale, bias}, tokens {kernel [C, n*W], bias}}  vector_type [., W]
-  layers/layer_<nn>/
-      attention/ query key value out {kernel, bias}   attention_norm
-      cross/ [query key] value out   cross_norm       (layers 0, cross_every, ..)
-      query_mlp/ mlp_in mlp_out      query_norm
-      text_mlp/ mlp_in mlp_out       text_norm        (T)
+  stack/layer/ attention/ query key value out {kernel, bias}   attention_norm  [num_layers, ..]
+               query_mlp/ mlp_in mlp_out                       query_norm
+               text_mlp/ mlp_in mlp_out                        text_norm       (T)
+  stack/cross/ attention/ [query key] value out   norm      [layers 0, cross_every, .. alone, ..]
   text_embed/ word [V, W]  position [max_text, W]     (T)
   lm/ transform {kernel, bias}  norm  bias [V]        (T)  head tied to text_embed/word
   heads/ query_projection text_projection match {kernel, bias}  log_temperature_{itc,ii,ui}  (T)
@@ -53,7 +52,7 @@ class LmHead(nnx.Module):
     self.bias = nnx.Param(jnp.zeros((c.vocab_size,)))
 
   def __call__(self, hidden_BTW, word_VW) -> jax.Array:
-    x_BTW = self.norm(jax.nn.gelu(self.transform(hidden_BTW), approximate=False))
+    x_BTW = self.norm(qformer_layers.gelu(self.transform(hidden_BTW)))
     return jnp.einsum("btw,vw->btv", x_BTW, word_VW) + self.bias[...][None, None]
 
 
@@ -71,7 +70,7 @@ class Heads(nnx.Module):
 
 
 class QFormer(nnx.Module):
-  """See the module's docstring. `rngs` everywhere: for dropout; None means deterministic.
+  """See the module's docstring. `key` everywhere: for dropout; None means deterministic.
 
   `vectors` maps a name to [B, C] and `present` a name to boolean [B]; names that the config does
   not list are ignored.
@@ -83,8 +82,7 @@ class QFormer(nnx.Module):
         0.02 * jax.random.normal(rngs.params(), (c.num_queries, c.width)))
     self.embed_norm = qformer_layers.norm(c.width, c.norm_eps, rngs)
     self.reader = qformer_layers.Reader(c, rngs=rngs)
-    self.layers = nnx.Dict({f"layer_{i:02d}": qformer_layers.Layer(c, i, rngs=rngs)
-                            for i in range(c.num_layers)})
+    self.stack = qformer_layers.Stack(c, rngs=rngs)
     if not c.query_path_only:
       self.text_embed = TextEmbedding(c, rngs=rngs)
       self.lm = LmHead(c, rngs=rngs)
@@ -92,37 +90,57 @@ class QFormer(nnx.Module):
 
   # Passes. Each returns post-norm outputs of the last layer.
 
-  def queries(self, vectors, present, rngs=None) -> jax.Array:
+  def queries(self, vectors, present, key=None) -> jax.Array:
     """[B, Q, W]: what the queries make of the entities. All that phase 2 needs."""
-    x_BQW = self._embed_queries(next(iter(vectors.values())).shape[0], rngs)
-    mask_11Q = jnp.ones((1, 1, self.config.num_queries), bool)
-    return self._run(x_BQW, mask_11Q, self.config.num_queries,
-                     self.reader(vectors, present, rngs), rngs)
+    batch = next(iter(present.values())).shape[0]
+    return self._run(None, jnp.ones((1, 1, self.config.num_queries), bool),
+                     (vectors, present), batch, key)
 
-  def text(self, ids_BT, mask_BT, rngs=None) -> jax.Array:
+  def text(self, ids_BT, mask_BT, key=None) -> jax.Array:
     """[B, T, W]: the text alone, bidirectional (the text half of the ITC mask)."""
-    return self._run(self._embed_text(ids_BT, rngs), mask_BT[:, None, :], 0, None, rngs)
+    return self._run(self.text_embed(ids_BT), mask_BT[:, None, :], None, ids_BT.shape[0], key)
 
-  def joint(self, vectors, present, ids_BT, mask_BT, rngs=None) -> jax.Array:
+  def joint(self, vectors, present, ids_BT, mask_BT, key=None) -> jax.Array:
     """[B, Q, W]: queries that see the entity and the text, for matching (ITM)."""
-    query_BQW, _ = self._both("itm", vectors, present, ids_BT, mask_BT, rngs)
-    return query_BQW
+    Q = self.config.num_queries
+    x_BLW = self._run(self.text_embed(ids_BT), attention_mask("itm", Q, mask_BT),
+                      (vectors, present), ids_BT.shape[0], key)
+    return x_BLW[:, :Q]
 
-  def speak(self, vectors, present, ids_BT, mask_BT, rngs=None) -> tuple[jax.Array, jax.Array]:
-    """The generation pass (ITG): queries see no text, so they come out as from `queries`.
-
-    One pass therefore serves ITG and the query side of ITC. The first text position becomes the
-    decoder-start token; the output at position t predicts token t + 1.
+  def speak(self, vectors, present, ids_BT, mask_BT, key=None) -> tuple[jax.Array, jax.Array]:
+    """The generation pass (ITG): the first text position becomes the decoder-start token.
 
     Returns:
-      ([B, Q, W] query outputs, [B, T, W] text outputs for `lm_logits` and `token_loss`).
+      ([B, Q, W] query outputs, those of `queries`, since queries see no text here;
+       [B, T, W] text outputs for `lm_logits` and `token_loss`: position t predicts token t + 1).
     """
-    ids_BT = ids_BT.at[:, 0].set(self.config.decoder_start)
-    return self._both("itg", vectors, present, ids_BT, mask_BT, rngs)
+    Q = self.config.num_queries
+    x_BLW = self._run(self._opened(ids_BT), attention_mask("itg", Q, mask_BT),
+                      (vectors, present), ids_BT.shape[0], key)
+    return x_BLW[:, :Q], x_BLW[:, Q:]
 
-  def generate(self, vectors, present, ids_BT, mask_BT, rngs=None) -> jax.Array:
+  def align(self, vectors, present, ids_BT, mask_BT, key=None):
+    """`queries`, `text` and `speak` in one pass over [queries; text; text to generate].
+
+    Under the ITC and the ITG mask queries see only queries, so both share one query pass; the two
+    readings of the text do not see each other.
+
+    Returns:
+      (query outputs [B, Q, W], text outputs [B, T, W], generation outputs [B, T, W]).
+    """
+    (B, T), Q = ids_BT.shape, self.config.num_queries
+    itc, itg = (attention_mask(mode, Q, mask_BT) for mode in ("itc", "itg"))
+    nothing = jnp.zeros((B, Q + T, T), bool)
+    mask = jnp.concatenate([
+        jnp.concatenate([itc, nothing], axis=2),
+        jnp.concatenate([itg[:, Q:, :Q], nothing[:, Q:], itg[:, Q:, Q:]], axis=2)], axis=1)
+    text = jnp.concatenate([self.text_embed(ids_BT), self._opened(ids_BT)], axis=1)
+    x_BLW = self._run(text, mask, (vectors, present), B, key)
+    return x_BLW[:, :Q], x_BLW[:, Q:Q + T], x_BLW[:, Q + T:]
+
+  def generate(self, vectors, present, ids_BT, mask_BT, key=None) -> jax.Array:
     """[B, T, V] logits; position t predicts token t + 1."""
-    return self.lm_logits(self.speak(vectors, present, ids_BT, mask_BT, rngs)[1])
+    return self.lm_logits(self.speak(vectors, present, ids_BT, mask_BT, key)[1])
 
   # Heads.
 
@@ -172,27 +190,25 @@ class QFormer(nnx.Module):
 
   # Inside.
 
-  def _both(self, mode, vectors, present, ids_BT, mask_BT, rngs):
-    Q = self.config.num_queries
-    text_BTW = self._embed_text(ids_BT, rngs)
-    x_BLW = jnp.concatenate([self._embed_queries(ids_BT.shape[0], rngs), text_BTW], axis=1)
-    x_BLW = self._run(x_BLW, attention_mask(mode, Q, mask_BT), Q,
-                      self.reader(vectors, present, rngs), rngs)
-    return x_BLW[:, :Q], x_BLW[:, Q:]
+  def _opened(self, ids_BT) -> jax.Array:
+    """Embeddings of the text with the decoder-start token in its first position."""
+    return self.text_embed(ids_BT.at[:, 0].set(self.config.decoder_start))
 
-  def _embed_queries(self, batch: int, rngs) -> jax.Array:
-    x_QW = self.embed_norm(self.query_tokens[...])
-    x_BQW = jnp.broadcast_to(x_QW[None], (batch, *x_QW.shape))
-    return qformer_layers.dropout(x_BQW, self.config.dropout, rngs)
-
-  def _embed_text(self, ids_BT, rngs) -> jax.Array:
-    return qformer_layers.dropout(
-        self.embed_norm(self.text_embed(ids_BT)), self.config.dropout, rngs)
-
-  def _run(self, x_BLW, mask_BLL, num_queries: int, kv, rngs) -> jax.Array:
-    for layer in self.layers.values():
-      x_BLW = layer(x_BLW, mask_BLL, num_queries, kv, rngs)
-    return x_BLW
+  def _run(self, text_BTW, mask_BLL, entities, batch: int, key) -> jax.Array:
+    """The stack over [queries; text]: queries if there are `entities`, text if `text_BTW`."""
+    c = self.config
+    keys = (None,) * 3 if key is None else jax.random.split(key, 3)
+    parts = []
+    if entities is not None:
+      parts.append(jnp.broadcast_to(
+          self.query_tokens[...][None], (batch, c.num_queries, c.width)))
+    if text_BTW is not None:
+      parts.append(text_BTW)
+    x_BLW = self.embed_norm(jnp.concatenate(parts, axis=1))
+    keep = qformer_layers.draw_keep(keys[0], c.dropout, x_BLW.shape)
+    kv = None if entities is None else self.reader(*entities, keys[1])
+    return self.stack(qformer_layers.dropout(x_BLW, keep, c.dropout), mask_BLL,
+                      0 if kv is None else c.num_queries, kv, keys[2])
 
 
 def phase2_subtree(params: dict) -> dict:

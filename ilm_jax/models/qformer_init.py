@@ -20,7 +20,8 @@ def init_from_bert(params: dict, bert: dict) -> Start:
   Words, positions (the first max_text, with BERT's token type 0 added), the embedding norm; and
   from each of BERT's first layers its self-attention, and its mlp twice, for the text and for the
   queries. The queries, cross-attention, reader and heads stay fresh, and so does any array whose
-  shape differs. Fewer layers than BERT's take its first ones; further layers stay fresh.
+  shape differs. Fewer layers than BERT's take its first ones; further layers stay fresh (their
+  arrays, stacked over layers, count as copied).
 
   Args:
     params: pure dict of a QFormer, with or without its text branch.
@@ -31,7 +32,7 @@ def init_from_bert(params: dict, bert: dict) -> Start:
 
   def take(path, mine):
     name = axes.path_name(path)
-    value = _source(name, theirs, mine.shape)
+    value = _source(name, theirs, mine)
     if value is None or value.shape != mine.shape:
       fresh.append(name)
       return mine
@@ -41,23 +42,32 @@ def init_from_bert(params: dict, bert: dict) -> Start:
   return Start(jax.tree_util.tree_map_with_path(take, params), copied, fresh)
 
 
-def _source(name: str, theirs: dict, shape):
-  """BERT's array for our parameter `name`, or None."""
-  parts = name.split("/")
+def _source(name: str, theirs: dict, mine):
+  """BERT's array for our parameter `name` of value `mine`, or None."""
   if name == "text_embed/word":
-    return theirs.get("word")
+    return theirs["word"]
   if name == "text_embed/position":
-    rows = theirs["position"][:shape[0]]
-    return rows + theirs["type"][:1] if rows.shape[1:] == theirs["type"].shape[1:] else None
-  if parts[0] == "embed_norm":
-    return theirs.get(f"norm/{parts[1]}")
-  if parts[0] != "layers":
+    rows = theirs["position"][:mine.shape[0]]
+    return rows + theirs["type"][:1]
+  if name.startswith("embed_norm/"):
+    return theirs["norm/" + name.removeprefix("embed_norm/")]
+  if not name.startswith("stack/layer/"):
     return None
-  rest = "/".join(parts[2:])
+  rest = name.removeprefix("stack/layer/")
   for ours, bert in (("attention/", ""), ("query_mlp/", ""), ("text_mlp/", ""),
                      ("attention_norm/", "attention_norm/"),
                      ("query_norm/", "mlp_norm/"), ("text_norm/", "mlp_norm/")):
     if rest.startswith(ours):
-      layer = int(parts[1].removeprefix("layer_"))
-      return theirs.get(f"layers/{layer}/{bert}{rest.removeprefix(ours)}")
+      return _layers(bert + rest.removeprefix(ours), theirs, mine)
   return None
+
+
+def _layers(leaf: str, theirs: dict, mine):
+  """BERT's `leaf` of its first layers, stacked; our own where we have more layers."""
+  rows = []
+  for i, own in enumerate(mine):
+    row = theirs.get(f"layers/{i}/{leaf}", own)
+    if row.shape != own.shape:
+      return None
+    rows.append(row)
+  return jnp.stack(rows)

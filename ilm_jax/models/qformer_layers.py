@@ -37,6 +37,7 @@ class QFormerConfig:
   vector_dropout: float = 0.0  # of the normed vector's channels, training only
   vector_noise: float = 0.0    # std of noise on the normed vector (its own std is 1)
   norm_eps: float = 1e-12
+  remat: bool = False            # recompute each group of layers in the backward pass
   query_path_only: bool = False  # phase 2: no text branch, no heads
 
   def __post_init__(self):
@@ -90,16 +91,23 @@ def attention_mask(mode: str, num_queries: int, text_mask_BT) -> jax.Array:
   return jnp.concatenate([queries, texts], axis=1)
 
 
-def dropout(x, rate: float, rngs: nnx.Rngs | None) -> jax.Array:
-  """Inverted dropout; the identity without `rngs`."""
-  if rngs is None or rate == 0.0:
-    return x
-  keep = jax.random.bernoulli(rngs.dropout(), 1.0 - rate, x.shape)
-  return jnp.where(keep, x / (1.0 - rate), 0.0)
+def dropout(x, keep, rate: float) -> jax.Array:
+  """Inverted dropout by the boolean `keep`; None keeps all."""
+  return x if keep is None else jnp.where(keep, x / (1.0 - rate), 0.0)
+
+
+def draw_keep(key, rate: float, shape) -> jax.Array | None:
+  """Boolean, true with probability 1 - rate; None (keep all) without a key."""
+  return None if key is None or rate == 0.0 else jax.random.bernoulli(key, 1.0 - rate, shape)
 
 
 def linear(n_in: int, n_out: int, rngs: nnx.Rngs) -> nnx.Linear:
   return nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.normal(_BERT_STD), rngs=rngs)
+
+
+def gelu(x) -> jax.Array:
+  """Exact GELU. By erf: jax.nn.gelu goes by erfc, slower to compile and to run on CPU."""
+  return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5 ** 0.5))
 
 
 def norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -114,12 +122,13 @@ class VectorTokens(nnx.Module):
     self.norm = norm(width, c.norm_eps, rngs)
     self.tokens = nnx.Linear(width, c.kv_tokens * c.width, rngs=rngs)
 
-  def __call__(self, vector_BC, rngs=None) -> jax.Array:
+  def __call__(self, vector_BC, key=None) -> jax.Array:
     c = self.config
     x_BC = self.norm(vector_BC)
-    if rngs is not None and c.vector_noise:
-      x_BC = x_BC + c.vector_noise * jax.random.normal(rngs.dropout(), x_BC.shape)
-    x_BC = dropout(x_BC, c.vector_dropout, rngs)
+    if key is not None and c.vector_noise:
+      noise_BC = jax.random.normal(jax.random.fold_in(key, 1), x_BC.shape)
+      x_BC = x_BC + c.vector_noise * noise_BC
+    x_BC = dropout(x_BC, draw_keep(key, c.vector_dropout, x_BC.shape), c.vector_dropout)
     return self.tokens(x_BC).reshape(-1, c.kv_tokens, c.width)
 
 
@@ -132,13 +141,14 @@ class Reader(nnx.Module):
     self.vector_type = nnx.Param(
         _BERT_STD * jax.random.normal(rngs.params(), (len(c.vectors), c.width)))
 
-  def __call__(self, vectors, present, rngs=None) -> tuple[jax.Array, jax.Array]:
+  def __call__(self, vectors, present, key=None) -> tuple[jax.Array, jax.Array]:
     """(tokens [B, N, W], boolean [B, N]: which of them stand for a present vector)."""
     c = self.config
     tokens, masks = [], []
     for i, (name, _) in enumerate(c.vectors):
       kind_11W = self.vector_type[...][i][None, None]
-      tokens.append(self.vectors[name](vectors[name], rngs) + kind_11W)
+      own_key = None if key is None else jax.random.fold_in(key, i)
+      tokens.append(self.vectors[name](vectors[name], own_key) + kind_11W)
       masks.append(jnp.repeat(present[name][:, None], c.kv_tokens, axis=1))
     return jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1)
 
@@ -172,59 +182,121 @@ class Mlp(nnx.Module):
     self.mlp_out = linear(c.mlp_width, c.width, rngs)
 
   def __call__(self, x_BTW) -> jax.Array:
-    return self.mlp_out(jax.nn.gelu(self.mlp_in(x_BTW), approximate=False))
+    return self.mlp_out(gelu(self.mlp_in(x_BTW)))
+
+
+class Cross(nnx.Module):
+  """Cross-attention of the queries to the reader's tokens, with residual and layer norm.
+
+  With one token an entity the attention weights are identically 1, so the query and key
+  projections, which could never learn, are left out. Where no vector is present the queries
+  read exactly nothing.
+  """
+
+  def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
+    self.attention = Attention(c, scored=len(c.vectors) * c.kv_tokens > 1, rngs=rngs)
+    self.norm = norm(c.width, c.norm_eps, rngs)
+
+  def __call__(self, query_BQW, kv, keep, rate: float) -> jax.Array:
+    kv_BNW, present_BN = kv
+    seen = self.attention(query_BQW, kv_BNW, present_BN[:, None, :])
+    any_B11 = jnp.any(present_BN, axis=1)[:, None, None]
+    seen_BQW = jnp.broadcast_to(jnp.where(any_B11, seen, 0.0), query_BQW.shape)
+    return self.norm(query_BQW + dropout(seen_BQW, keep, rate))
 
 
 class Layer(nnx.Module):
   """Self-attention over [queries; text], cross-attention of the queries, an mlp for each.
 
-  Every part is followed by residual and layer norm (post-norm, as in BERT). With one key/value
-  token an entity the cross-attention weights are identically 1, so its query and key
-  projections, which could never learn, are left out.
+  Every part is followed by residual and layer norm (post-norm, as in BERT).
   """
 
-  def __init__(self, c: QFormerConfig, index: int, *, rngs: nnx.Rngs):
+  def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
     self.config = c
     self.attention = Attention(c, rngs=rngs)
     self.attention_norm = norm(c.width, c.norm_eps, rngs)
-    self.crosses = index % c.cross_every == 0
-    if self.crosses:
-      self.cross = Attention(c, scored=len(c.vectors) * c.kv_tokens > 1, rngs=rngs)
-      self.cross_norm = norm(c.width, c.norm_eps, rngs)
     self.query_mlp = Mlp(c, rngs=rngs)
     self.query_norm = norm(c.width, c.norm_eps, rngs)
     if not c.query_path_only:
       self.text_mlp = Mlp(c, rngs=rngs)
       self.text_norm = norm(c.width, c.norm_eps, rngs)
 
-  def __call__(self, x_BLW, mask_BLL, num_queries: int, kv, rngs=None) -> jax.Array:
+  def __call__(self, x_BLW, mask_BLL, num_queries: int, cross, kv, key=None) -> jax.Array:
     """One layer over [queries; text].
 
     Args:
       x_BLW: L = num_queries + text length; either may be 0.
       mask_BLL: boolean, broadcastable.
       num_queries: how many of the first positions are queries.
+      cross: this layer's Cross, or None.
       kv: (tokens [B, N, W], present [B, N]) of the reader; None without queries.
-      rngs: for dropout; None means none.
+      key: for dropout; None means none.
     """
-    rate = self.config.dropout
-    seen_BLW = dropout(self.attention(x_BLW, x_BLW, mask_BLL), rate, rngs)
+    rate, Q = self.config.dropout, num_queries
+    keep = draw_keep(key, rate, (3, *x_BLW.shape))  # one draw: threefry is slow to compile
+    keep_attention, keep_cross, keep_mlp = (None,) * 3 if keep is None else keep
+    seen_BLW = dropout(self.attention(x_BLW, x_BLW, mask_BLL), keep_attention, rate)
     x_BLW = self.attention_norm(x_BLW + seen_BLW)
-    query_BQW, text_BTW = x_BLW[:, :num_queries], x_BLW[:, num_queries:]
-    done = []
-    if query_BQW.shape[1]:
-      if self.crosses:
-        query_BQW = self.cross_norm(query_BQW + self._look(query_BQW, kv, rngs))
-      query_BQW = self.query_norm(query_BQW + dropout(self.query_mlp(query_BQW), rate, rngs))
-      done.append(query_BQW)
+    query_BQW, text_BTW = x_BLW[:, :Q], x_BLW[:, Q:]
+    if Q and cross is not None:
+      query_BQW = cross(query_BQW, kv, None if keep_cross is None else keep_cross[:, :Q], rate)
+    parts = [self.query_mlp(query_BQW)] if Q else []
     if text_BTW.shape[1]:
-      done.append(self.text_norm(text_BTW + dropout(self.text_mlp(text_BTW), rate, rngs)))
+      parts.append(self.text_mlp(text_BTW))
+    mlp_BLW = dropout(jnp.concatenate(parts, axis=1), keep_mlp, rate)
+    done = [self.query_norm(query_BQW + mlp_BLW[:, :Q])] if Q else []
+    if text_BTW.shape[1]:
+      done.append(self.text_norm(text_BTW + mlp_BLW[:, Q:]))
     return jnp.concatenate(done, axis=1)
 
-  def _look(self, query_BQW, kv, rngs):
-    """What the queries read from the entity; exactly zero if none of its vectors is present."""
-    kv_BNW, present_BN = kv
-    seen = self.cross(query_BQW, kv_BNW, present_BN[:, None, :])
-    any_B11 = jnp.any(present_BN, axis=1)[:, None, None]
-    seen_BQW = jnp.broadcast_to(jnp.where(any_B11, seen, 0.0), query_BQW.shape)
-    return dropout(seen_BQW, self.config.dropout, rngs)
+
+class Stack(nnx.Module):
+  """All layers: parameters stacked over layers, run by a scan over groups of `cross_every`.
+
+  `layer` has a leading axis num_layers; `cross` a leading axis of the layers that cross-attend.
+  """
+
+  def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
+    self.config = c
+    crossing = -(-c.num_layers // c.cross_every)
+    self.layer = _stacked(Layer, c, c.num_layers, rngs)
+    self.cross = _stacked(Cross, c, crossing, rngs)
+
+  def __call__(self, x_BLW, mask_BLL, num_queries: int, kv, key=None) -> jax.Array:
+    c, n = self.config, self.config.cross_every
+    layer_def, layers = nnx.split(self.layer)
+    cross_def, crosses = nnx.split(self.cross)
+    layers, crosses = nnx.to_pure_dict(layers), nnx.to_pure_dict(crosses)
+    keys = None if key is None else jax.random.split(key, c.num_layers)
+
+    def group(x_BLW, layers, cross, keys, size):
+      for i in range(size):
+        layer = nnx.merge(layer_def, jax.tree.map(lambda p: p[i], layers))
+        x_BLW = layer(x_BLW, mask_BLL, num_queries,
+                      nnx.merge(cross_def, cross) if i == 0 else None, kv,
+                      None if keys is None else keys[i])
+      return x_BLW
+
+    if c.remat:
+      group = jax.checkpoint(group, static_argnums=4)
+    whole = c.num_layers // n
+    head, tail = _divide((layers, keys), whole * n)
+    head = jax.tree.map(lambda p: p.reshape(whole, n, *p.shape[1:]), head)
+    first, last = _divide(crosses, whole)
+    x_BLW, _ = jax.lax.scan(lambda x, xs: (group(x, xs[0][0], xs[1], xs[0][1], n), None),
+                            x_BLW, (head, first))
+    if whole * n < c.num_layers:  # the layers after the last whole group
+      x_BLW = group(x_BLW, tail[0], jax.tree.map(lambda p: p[0], last), tail[1],
+                    c.num_layers - whole * n)
+    return x_BLW
+
+
+def _stacked(module, c: QFormerConfig, count: int, rngs: nnx.Rngs):
+  """`count` modules in one, every parameter with a leading axis."""
+  make = nnx.vmap(lambda rngs: module(c, rngs=rngs), in_axes=0, out_axes=0)
+  return make(rngs.split(count))
+
+
+def _divide(tree, at: int):
+  """(first `at` rows, the rest) of every array."""
+  return jax.tree.map(lambda p: p[:at], tree), jax.tree.map(lambda p: p[at:], tree)

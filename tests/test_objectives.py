@@ -1,0 +1,237 @@
+"""Both phases on tiny models: who gets gradient, what is computed, what the metrics add up to."""
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilm_jax import losses, objectives
+from ilm_jax.models import decoder, ilm
+from ilm_jax.models.qformer import QFormerConfig
+from ilm_jax.objectives import Phase1Config
+
+QFORMER = QFormerConfig(vectors={"behavioral": 5}, num_layers=2, cross_every=1, width=8,
+                        num_heads=2, mlp_width=12, vocab_size=23, max_text=6, num_queries=2, proj_width=4)
+LM = decoder.DecoderConfig(num_layers=1, width=6, num_heads=2, num_kv_heads=1, head_dim=4,
+                           mlp_width=8, vocab_size=19)
+R = 9
+
+
+def frozen():
+  table = jax.random.normal(jax.random.key(3), (R, 5)).at[0].set(0.0)
+  return {"vectors": {"behavioral": table}, "present": {"behavioral": jnp.arange(R) > 0}}
+
+
+def frozen_with_lm():
+  lm = nnx.to_pure_dict(nnx.state(decoder.Decoder(LM, rngs=nnx.Rngs(5)), nnx.Param))
+  return frozen() | {"lm": lm}
+
+
+BATCH_1 = {
+    "text_entities": jnp.array([1, 2, 3]),
+    "text": jnp.array([[2, 7, 8, 3, 0], [2, 9, 4, 11, 3], [2, 5, 3, 0, 0]]),
+    "pair_a": jnp.array([1, 2, 4, 1]), "pair_b": jnp.array([2, 3, 5, 6]),
+    "upair_user": jnp.array([7, 8]), "upair_item": jnp.array([1, 4]),
+}
+BATCH_1["text_mask"] = BATCH_1["text"] != 0
+ALL = ("itc", "itm", "itg", "ii", "ui")
+
+
+def only(*names, **changes):
+  return Phase1Config(**{n: float(n in names) for n in ALL}, **changes)
+
+
+@functools.cache
+def phase1():
+  return objectives.build_phase1(QFORMER, seed=0)
+
+
+@functools.cache
+def phase1_step(c):
+  graphdef, _ = phase1()
+  return jax.jit(jax.value_and_grad(objectives.phase1_loss(graphdef, c), has_aux=True))
+
+
+def test_phase1_is_the_weighted_sum_of_its_losses():
+  c = Phase1Config(itc=1.0, itm=2.0, itg=0.5, ii=3.0, ui=0.25)
+  (loss, metrics), grads = phase1_step(c)(phase1()[1], frozen(), BATCH_1, None)
+  expected = sum(getattr(c, n) * metrics[n] for n in ALL)
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((metrics, grads)))
+  assert all(x.shape == () for x in metrics.values())
+  # Every parameter learns from the five losses together (a key bias shifts all scores alike).
+  blind = [jax.tree_util.keystr(p) for p, g in jax.tree_util.tree_leaves_with_path(grads)
+           if not np.any(g)]
+  assert all("'key'" in n and "bias" in n for n in blind), blind
+
+
+@pytest.mark.parametrize("name, untouched", [
+    ("itc", ("lm", "match", "log_temperature_ii")),
+    ("itm", ("lm", "text_projection", "log_temperature_itc")),
+    ("itg", ("heads",)),
+    ("ii", ("lm", "text_embed", "text_mlp", "text_projection", "log_temperature_ui")),
+    ("ui", ("lm", "text_embed", "text_mlp", "match", "log_temperature_itc"))])
+def test_one_loss_alone(name, untouched):
+  """The others are not computed, and what only they train gets no gradient."""
+  needs = {"ii": ("pair_a", "pair_b"), "ui": ("upair_user", "upair_item")}.get(
+      name, ("text_entities", "text", "text_mask"))
+  batch = {k: BATCH_1[k] for k in needs}  # nothing else is looked at
+  (loss, metrics), grads = phase1_step(only(name))(phase1()[1], frozen(), batch, None)
+  assert set(metrics) & set(ALL) == {name}
+  np.testing.assert_allclose(loss, metrics[name], rtol=1e-6)
+  for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+    if any(f"'{u}'" in jax.tree_util.keystr(path) for u in untouched):
+      assert not np.any(grad), path
+  assert np.any(grads["qformer"]["query_tokens"])
+
+
+def test_a_key_draws_and_draws_the_same_again():
+  run = lambda key: phase1_step(only("ui"))(phase1()[1], frozen(), BATCH_1, key)[0][0]
+  one, two = jax.random.key(1), jax.random.key(2)
+  assert run(one) == run(one) != run(two) and run(one) != run(None)
+
+
+def test_itc_is_the_same_from_either_query_pass():
+  """Queries of the generation pass equal those of their own pass, so does the loss."""
+  run = lambda c: phase1_step(c)(phase1()[1], frozen(), BATCH_1, None)[0][1]["itc"]
+  np.testing.assert_allclose(run(only("itc")), run(only("itc", "itg")), rtol=1e-5)
+
+
+def test_itg_alone_by_its_definition():
+  """Mean over the tokens after the first, padding left out."""
+  graphdef, trainable = phase1()
+  model = nnx.merge(graphdef, trainable["qformer"])
+  inputs = objectives.entity_inputs(frozen(), BATCH_1["text_entities"])
+  logits = model.generate(*inputs, BATCH_1["text"], BATCH_1["text_mask"])
+  nll = [-jax.nn.log_softmax(logits[b, t])[BATCH_1["text"][b, t + 1]]
+         for b, n in ((0, 4), (1, 5), (2, 3)) for t in range(n - 1)]
+  (_, metrics), _ = phase1_step(only("itg"))(trainable, frozen(), BATCH_1, None)
+  assert len(nll) == 9
+  np.testing.assert_allclose(metrics["itg_nll"], np.mean(nll), rtol=1e-5)
+
+
+def test_equal_items_and_equal_texts_are_positives_of_itc():
+  """Three rows of one item: every target is spread evenly, and ITM finds no negatives."""
+  same = BATCH_1 | {"text_entities": jnp.array([2, 2, 2])}
+  c = only("itc", "itm", label_smoothing=0.0)
+  (_, metrics), _ = phase1_step(c)(phase1()[1], frozen(), same, None)
+  assert metrics["itc_accuracy"] == 1.0
+  texts = jnp.broadcast_to(BATCH_1["text"][:1], (3, 5))
+  equal_texts = BATCH_1 | {"text": texts, "text_mask": texts != 0}
+  (_, metrics_2), _ = phase1_step(c)(phase1()[1], frozen(), equal_texts, None)
+  assert metrics_2["itc_accuracy"] == 1.0
+  graphdef, trainable = phase1()
+  model = nnx.merge(graphdef, trainable["qformer"])
+  inputs = objectives.entity_inputs(frozen(), same["text_entities"])
+  logits = model.itm_logits(model.joint(*inputs, same["text"], same["text_mask"]))
+  expected = losses.classification(logits, jnp.array([1, 1, 1])).mean()  # the B matches alone
+  np.testing.assert_allclose(metrics["itm"], expected, rtol=1e-5)
+
+
+def test_ii_by_its_parts():
+  """Pairs (1,2) (2,3) (4,5) (1,6): rows 0 and 3 share item 1, and 2 is no negative of itself."""
+  graphdef, trainable = phase1()
+  model = nnx.merge(graphdef, trainable["qformer"])
+  a, b = (model.project_queries(model.queries(*objectives.entity_inputs(frozen(), BATCH_1[k])))
+          for k in ("pair_a", "pair_b"))
+  similarity = losses.bag_similarity(a, b)
+  positive = np.eye(4, dtype=bool)
+  positive[0, 3] = positive[3, 0] = True
+  excluded = np.zeros((4, 4), bool)
+  excluded[1, 0] = True
+  infonce = losses.contrastive(similarity / 0.07, positive, excluded, 0.1).mean()
+  margin = losses.margin(similarity, positive, excluded, 0.5).mean()
+  (_, one), _ = phase1_step(only("ii"))(trainable, frozen(), BATCH_1, None)
+  (_, two), _ = phase1_step(only("ii", contrastive="margin", margin=0.5))(
+      trainable, frozen(), BATCH_1, None)
+  np.testing.assert_allclose(one["ii"], infonce, rtol=1e-4)
+  np.testing.assert_allclose(two["ii"], margin, rtol=1e-4)
+  assert "temperature_ii" in one and "temperature_ii" not in two
+
+
+BATCH_2 = {
+    "tokens": jnp.array([[3, 0, 0, 4, 0, 0], [5, 6, 7, 0, 0, 8]]),
+    "slot": jnp.array([[-1, 0, 1, -1, 2, 3], [-1, -1, -1, 0, 1, -1]]),
+    "entities": jnp.array([[1, 7], [3, 0]]),
+    "segment": jnp.array([[1, 1, 1, 1, 1, 1], [1, 1, 2, 2, 2, 2]]),
+    "position": jnp.array([[0, 1, 2, 3, 4, 5], [0, 1, 0, 1, 2, 3]]),
+    "target_at": jnp.array([[5, 0, 0], [1, 4, 5]]),
+    "targets": jnp.array([[9, 0, 0], [10, 8, 11]]),
+    "weights": jnp.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]),
+    "task": jnp.array([[0, 0, 0], [0, 1, 1]]),
+}
+
+
+@functools.cache
+def phase2():
+  graphdef, trainable = objectives.build_phase2(QFORMER, 6, 0.05, seed=0)
+  loss = objectives.phase2_loss(graphdef, LM, ("sequential", "elm"))
+  return trainable, jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def test_phase2_is_the_mean_over_targets_and_its_sums_add_up():
+  trainable, step = phase2()
+  (loss, m), grads = step(trainable, frozen_with_lm(), BATCH_2, None)
+  assert m["count"] == 4 and m["count/sequential"] == 2 and m["count/elm"] == 2
+  np.testing.assert_allclose(loss, m["nll_sum"] / 4, rtol=1e-6)
+  np.testing.assert_allclose(m["nll_sum"], m["nll_sum/sequential"] + m["nll_sum/elm"], rtol=1e-6)
+  assert set(grads) == {"qformer", "projection"}
+  assert all(np.any(g) for p, g in jax.tree_util.tree_leaves_with_path(grads)
+             if not ("key" in str(p) and "bias" in str(p)))
+
+
+def test_phase2_by_hand_built_prompt():
+  """Row 0's target from embeddings written out one by one."""
+  trainable, step = phase2()
+  graphdef, _ = objectives.build_phase2(QFORMER, 6, 0.05, seed=0)
+  held = frozen_with_lm()
+  model = nnx.merge(graphdef, trainable)
+  soft = model.soft_tokens(*objectives.entity_inputs(held, jnp.array([1, 7])))
+  word = held["lm"]["embedding"]
+  row = jnp.stack([word[3], soft[0, 0], soft[0, 1], word[4], soft[1, 0], soft[1, 1]])
+  lm = decoder.bind(LM, held["lm"])
+  hidden = lm.hidden(row[None], jnp.arange(6)[None], jnp.ones((1, 6), int))
+  nll = -jax.nn.log_softmax(lm.logits(hidden)[0, 5])[9]
+  one = BATCH_2 | {"weights": jnp.zeros((2, 3)).at[0, 0].set(1.0)}
+  (loss, _), _ = step(trainable, held, one, None)
+  np.testing.assert_allclose(loss, nll, rtol=1e-5)
+
+
+def test_phase2_without_slots_needs_no_entities():
+  words = BATCH_2 | {"slot": jnp.full((2, 6), -1)}
+  held = {"lm": frozen_with_lm()["lm"]}
+  plain = objectives.phase2_loss(None, LM, ("sequential", "elm"))
+  loss, _ = plain({}, held, {k: v for k, v in words.items() if k != "entities"}, None)
+  trainable, step = phase2()
+  np.testing.assert_allclose(loss, step(trainable, frozen_with_lm(), words, None)[0][0], rtol=1e-6)
+
+
+def test_phase2_starts_from_phase1():
+  _, first = phase1()
+  graphdef, trainable = objectives.build_phase2(QFORMER, 6, 0.05, seed=1,
+                                                phase1_qformer=first["qformer"])
+  fresh = objectives.build_phase2(QFORMER, 6, 0.05, seed=1)[1]
+  assert jax.tree.structure(trainable) == jax.tree.structure(fresh)
+  np.testing.assert_array_equal(trainable["qformer"]["query_tokens"],
+                                first["qformer"]["query_tokens"])
+  names = {jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(trainable)}
+  assert not any("text" in n or "'lm'" in n or "heads" in n for n in names)
+
+
+def test_splice_by_hand():
+  embeds_BLD = jnp.array([[[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]])
+  soft_BXD = jnp.array([[[10.0, 11.0], [20.0, 21.0]]])
+  np.testing.assert_array_equal(
+      ilm.splice(embeds_BLD, soft_BXD, jnp.array([[1, -1, 0]])),
+      [[[20.0, 21.0], [2.0, 2.0], [10.0, 11.0]]])
+
+
+def test_soft_tokens_start_at_the_asked_rms():
+  config = QFormerConfig(vectors={"behavioral": 5}, num_layers=1, width=64, num_heads=2,
+                         mlp_width=8, vocab_size=9, num_queries=4, query_path_only=True)
+  model = ilm.ILM(config, 96, soft_token_rms=0.13, rngs=nnx.Rngs(0))
+  soft = model.soft_tokens(*objectives.entity_inputs(frozen(), jnp.array([1, 2, 3])))
+  np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
+  np.testing.assert_allclose(ilm.embedding_rms(jnp.array([[1.0, 7.0], [5.0, 5.0]])), 5.0)
