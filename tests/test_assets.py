@@ -157,6 +157,12 @@ def test_second_layout_is_as_good(tmp_path):
   assert path.read_bytes() == b"all in one"
 
 
+def test_fingerprint_follows_every_pin():
+  other = {"toy": assets.Asset(({**LAYOUT, "names.json": pin(b'{"cat": 4}')},), ())}
+  assert assets.fingerprint("toy", assets=toy()) != assets.fingerprint("toy", assets=other)
+  assert assets.fingerprint("toy", assets=toy()) == assets.fingerprint("toy", assets=toy())
+
+
 def test_unknown_asset_has_a_suggestion():
   with pytest.raises(errors.UserError, match=r"'ml100k'.*minilm-l6.*Did you mean 'ml-100k'"):
     assets.fetch("ml100k")
