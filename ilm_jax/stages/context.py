@@ -1,5 +1,6 @@
 """What the stages share: the config, the workdir, and everything that is loaded once from it."""
 import functools
+import math
 import pathlib
 
 from etils import epath
@@ -84,8 +85,7 @@ class Run:
 
   @functools.cached_property
   def lm_path(self) -> pathlib.Path:
-    found = assets.fetch(self.config.lm.asset)
-    return next(path for name, path in found.items() if name.endswith(".gguf"))
+    return assets.only(self.config.lm.asset)
 
   @functools.cached_property
   def text_encoder_folder(self) -> pathlib.Path:
@@ -120,7 +120,6 @@ class Run:
 
   def _device_count(self) -> int:
     if not self._devices:
-      import math
       return math.prod(self.config.mesh.values())
     import jax
     return jax.device_count()

@@ -1,4 +1,6 @@
 """Stage cf: one row of vectors per item and user, from training interactions and item text."""
+import io
+
 import numpy as np
 
 from ilm_jax import files
@@ -7,7 +9,6 @@ from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import store
 from ilm_jax.stages import context
-import io
 
 
 def run(this: context.Run) -> None:

@@ -1,0 +1,236 @@
+"""Stage eval, second half: does the frozen language model recommend and describe from vectors?
+
+Three tables and two lists of examples: log perplexity of held-back targets, recommendation over the
+full catalogue, meaning of what is said of items never described in training; texts and lists to
+read.
+"""
+import dataclasses
+import gzip
+import io
+import json
+
+import numpy as np
+
+from ilm_jax import files, metrics
+from ilm_jax.baselines import popularity
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.stages import context, phases, speaker, vectors
+
+HITS, NDCGS = (1, 5, 10, 20), (5, 10)
+ELM_TASKS = ("elm_title", "elm_genres", "elm_year")
+
+
+def run(this: context.Run) -> None:
+  """Writes eval/phase2/<step>/ for the newest checkpoint; a step that is there stays."""
+  ilm = speaker.Speaker(this, "phase2")
+  folder = this.workdir / "eval" / "phase2" / str(ilm.step)
+  if (folder / "recommendation.json").exists():
+    return
+  write = lambda name, part: files.write_text(folder / f"{name}.json", json.dumps(part, indent=1))
+  write("loss", losses(this, ilm))
+  text, described = generations(this, ilm)
+  write("consistency", text)
+  write("generations", described)
+  table, predictions, shown = recommendation(this, ilm)
+  write("examples", shown)
+  files.write_bytes(folder / "predictions.jsonl.gz", predictions)
+  write("recommendation", table)
+
+
+# Log perplexity.
+
+
+def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
+  """Mean negative log likelihood of test targets: ILM, ILM-rand, and the prompt without slots."""
+  methods = {"ILM": (ilm, None)}
+  if this.config.phase2.compare_rand:
+    methods["ILM-rand (no phase 1, same steps)"] = (speaker.Speaker(this, "phase2_rand"), None)
+  methods["no slots (frozen language model alone)"] = (speaker.Speaker(this, None), 0)
+  rows = []
+  for name, (model, queries) in methods.items():
+    sums = {}
+    for task in phases.task_names(this):
+      examples = _sample(this, task, this.config.eval.loss_examples)
+      sums[task] = model.losses(examples, _spec(this, [examples], queries=queries))
+    sums["all"] = tuple(np.concatenate(parts) for parts in zip(*sums.values()))
+    rows.append({"name": name, "metrics": {
+        task: _bootstrap(this, nll, count) for task, (nll, count) in sums.items()}})
+  return {"title": "Loss on test targets (nats per token; lower is better)",
+          "note": "Test split: next items never trained on, and held-out items for the elm tasks. "
+                  "Intervals: 95 %, bootstrap over examples.",
+          "protocol": {**_protocol(this), "split": "test",
+                       "examples per task": this.config.eval.loss_examples},
+          "rows": rows}
+
+
+# Text.
+
+
+def generations(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, dict]:
+  """Greedy answers about held-out items given only their vector, compared with the reference."""
+  c = this.config.eval
+  rows, shown = [], {}
+  for task in [t for t in ELM_TASKS if t in phases.task_names(this)]:
+    examples = _sample(this, task, c.consistency_examples)
+    spec = _spec(this, [examples])
+    wanted = [this.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in examples]
+    said = ilm.say(examples, spec, max_new=24)
+    same_N = np.sum(this.sentence_vectors(said) * this.sentence_vectors(wanted), axis=1)
+    shuffled_N = np.sum(
+        this.sentence_vectors(said) * this.sentence_vectors(wanted[1:] + wanted[:1]), axis=1)
+    exact_N = np.array([a == b for a, b in zip(said, wanted)], float)
+    rows.append({"name": task, "metrics": {
+        "semantic consistency": _bootstrap(this, same_N),
+        "with another item's reference": _bootstrap(this, shuffled_N),
+        "exact match": _bootstrap(this, exact_N)}})
+    for example, text, reference in zip(examples, said, wanted):
+      shown.setdefault(int(example["target_entity"][0]), {})[task] = (text, reference)
+  table = {"title": "Text from vectors alone: held-out items",
+           "note": "Cosine of MiniLM sentence vectors of the answer and the reference; beside it, "
+                   "the same answers against another item's reference (what style alone gives).",
+           "protocol": {**_protocol(this), "decoding": "greedy", "sentence encoder": "minilm-l6"},
+           "rows": rows}
+  return table, _described(this, shown)
+
+
+def _described(this: context.Run, shown: dict) -> dict:
+  items = this.data[1]
+  examples = []
+  for row, answers in list(shown.items())[:this.config.eval.generations]:
+    line = {"item (never shown)": interactions_lib.item_text(items, row)}
+    examples.append({**line, **{task: text for task, (text, _) in answers.items()}})
+  return {"title": "What the model says of an item, given only its vector",
+          "note": "Held-out items: no text of theirs was trained on in either phase as a "
+                  "description. Greedy decoding.", "examples": examples}
+
+
+# Recommendation.
+
+
+@dataclasses.dataclass
+class Ranking:
+  """Ranks of the targets of the first len(rank_U) users, by one method."""
+  name: str
+  rank_U: np.ndarray
+  depth: float = np.inf
+
+
+def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes, dict]:
+  """HR, NDCG and MRR over the full catalogue, seen items filtered."""
+  c, interactions = this.config.eval, this.data[0]
+  stored = this.prepared("sequential", "test")
+  trie, names = speaker.catalogue(this)
+  users = _users(this, len(stored), c.beam_users)
+  examples = [stored[u] for u in users]
+  user_U = np.array([int(e["user"][0]) - 1 - interactions.num_items for e in examples])
+  target_U = np.array([int(e["target_entity"][0]) for e in examples])
+  seen = [np.setdiff1d(interactions.item_N[interactions.of_user(u)], [t])
+          for u, t in zip(user_U, target_U)]
+  spec = _spec(this, [examples])
+  beam_UW = ilm.rank(examples, spec, trie, width=c.beam_width, blocked=seen)
+  found = [Ranking(f"ILM, beam {c.beam_width}", metrics.ranks_from_items(beam_UW, target_U),
+                   c.beam_width)]
+  blocked_UI = _blocked(seen, interactions.num_items)
+  if n := c.exact_users:
+    score_UI = ilm.score(examples[:n], spec, trie)
+    found += [Ranking(f"ILM, exact, first {n} users", metrics.ranks_from_scores(
+                  score_UI, target_U[:n], blocked_UI[:n])),
+              Ranking(f"ILM, beam {c.beam_width}, first {n} users", found[0].rank_U[:n],
+                      c.beam_width)]
+  found += [Ranking(name, metrics.ranks_from_scores(score_UI, target_U, blocked_UI))
+            for name, score_UI in _baselines(this, user_U).items()]
+  rows = [{"name": r.name, "metrics": _estimates(this, r)} for r in found]
+  table = {
+      "title": f"Next item, full catalogue of {interactions.num_items} ({len(users)} users)",
+      "note": "Leave-one-out, last interaction; intervals: 95 %, bootstrap over users.",
+      "protocol": {**_protocol(this), "split": "test (leave-one-out, history with the validation "
+                   "item)", "task": "sequential", "prompt": "seen template 0", "filter": "items of "
+                   "the user's history are taken out", "tie rule": "lower item row first",
+                   "beam": "constrained to titles, no length penalty",
+                   "users": f"{len(users)} drawn with seed {this.config.seed}"},
+      "rows": rows}
+  lists = {"user": user_U, "target": target_U, "items": beam_UW, "rank": found[0].rank_U}
+  return table, _predictions(lists, interactions), _recommended(lists, seen, names, interactions)
+
+
+def _baselines(this: context.Run, user_U) -> dict[str, np.ndarray]:
+  """Scores [U, I + 1] of methods without language, for the same users."""
+  interactions = this.data[0]
+  histories = interactions_lib.train_histories(interactions)
+  count_I = popularity.popularity(histories, interactions.num_items)
+  user_UC, item_I1C = vectors.factors(this)
+  return {"popularity": np.broadcast_to(count_I, (len(user_U), len(count_I))),
+          "iALS (the vectors themselves)": popularity.factors(user_UC[user_U], item_I1C)}
+
+
+def _recommended(lists, seen, names, interactions) -> dict:
+  examples = []
+  for u in range(min(5, len(lists["user"]))):
+    history = interactions.item_N[interactions.of_user(lists["user"][u])][:-1]
+    examples.append({
+        "last seen": "; ".join(names[i] for i in history[-5:]),
+        "recommended": "; ".join(names[i] for i in lists["items"][u][:10] if i),
+        "next (the target)": names[lists["target"][u]]})
+  return {"title": "Recommendations", "note": "First ten by constrained beam search.",
+          "examples": examples}
+
+
+def _predictions(lists, interactions) -> bytes:
+  """One JSON line per user, gzipped: the list, the target, its rank."""
+  buffer = io.BytesIO()
+  with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as out:
+    for user, target, items, rank in zip(*lists.values()):
+      line = {"user": interactions.user_ids[user], "target": int(target),
+              "items": [int(i) for i in items if i],
+              "rank": int(rank) if np.isfinite(rank) else None}
+      out.write((json.dumps(line) + "\n").encode())
+  return buffer.getvalue()
+
+
+# Small parts.
+
+
+def _estimates(this: context.Run, ranking: Ranking) -> dict:
+  found = metrics.rank_estimates(
+      ranking.rank_U, hits=HITS, ndcgs=NDCGS, depth=ranking.depth,
+      resamples=this.config.eval.bootstrap, seed=this.config.seed)
+  return {name: estimate._asdict() for name, estimate in found.items()}
+
+
+def _bootstrap(this: context.Run, sum_N, count_N=None) -> dict:
+  return metrics.bootstrap(sum_N, count_N, resamples=this.config.eval.bootstrap,
+                           seed=this.config.seed)._asdict()
+
+
+def _sample(this: context.Run, task: str, count: int) -> list[dict]:
+  """`count` examples of a task's test split (0: all), drawn with the run's seed."""
+  stored = this.prepared(task, "test")
+  return [stored[i] for i in _users(this, len(stored), count)]
+
+
+def _users(this: context.Run, have: int, want: int) -> np.ndarray:
+  if not want or want >= have:
+    return np.arange(have)
+  return np.random.default_rng(this.config.seed).permutation(have)[:want]
+
+
+def _blocked(seen, num_items: int) -> np.ndarray:
+  blocked_UI = np.zeros((len(seen), num_items + 1), bool)
+  for blocked_I, rows in zip(blocked_UI, seen):
+    blocked_I[rows] = True
+  return blocked_UI
+
+
+def _spec(this: context.Run, groups, queries: int | None = None):
+  """One example a row, as long as the longest of `groups` needs (a multiple of 16)."""
+  spec = phases.lm_spec(this, rows=this.config.eval.batch_size, queries=queries, one_a_row=True)
+  sizes = [spec.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
+           for examples in groups for e in examples]
+  longest = {k: max(s[k] for s in sizes) for k in sizes[0]}
+  return dataclasses.replace(spec, length=-(-longest["length"] // 16) * 16,
+                             slots=max(longest["slots"], 1), targets=longest["targets"])
+
+
+def _protocol(this: context.Run) -> dict:
+  return {"language model": this.config.lm.asset, "vectors": ", ".join(this.config.vectors),
+          "queries": this.config.qformer.num_queries, "seed": this.config.seed}

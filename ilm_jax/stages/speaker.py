@@ -1,0 +1,139 @@
+"""A trained ILM ready to be asked: prompts in, rankings, losses and text out."""
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+import numpy as np
+import tqdm
+
+from ilm_jax import checkpoint, objectives
+from ilm_jax.data import batches as batches_lib
+from ilm_jax.decode import beam, exact, generate, trie
+from ilm_jax.decode import prompt as prompt_lib
+from ilm_jax.models import decoder, ilm
+from ilm_jax.stages import context, phases
+
+
+class Speaker:
+  """One checkpoint of phase 2 with the frozen language model.
+
+  Args:
+    this: the run.
+    name: "phase2" or "phase2_rand"; None: the language model alone, slots left out.
+  """
+
+  def __init__(self, this: context.Run, name: str | None):
+    self.run = this
+    self.lm_config, self.lm_params = this.lm
+    self.lm_graphdef = nnx.split(decoder.bind(self.lm_config, self.lm_params))[0]
+    self.entities = phases.entity_arrays(this)
+    self.graphdef, self.trainable, self.step = None, {}, 0
+    if name:
+      self.graphdef, fresh = phases.build_phase2(this)
+      folder = this.workdir / name / "checkpoints"
+      self.step = checkpoint.steps(folder)[-1] if checkpoint.steps(folder) else None
+      self.trainable = checkpoint.read_trainable(folder, fresh)
+    self._loss = jax.jit(functools.partial(
+        _example_losses, self.graphdef, self.lm_config))
+    self._embed = jax.jit(functools.partial(_embed, self.graphdef, self.lm_config))
+
+  def frozen(self) -> dict:
+    return {"lm": self.lm_params, **self.entities}
+
+  def losses(self, examples, spec: batches_lib.LmBatchSpec) -> tuple[np.ndarray, np.ndarray]:
+    """(nll, tokens), each [len(examples)]: summed over the tokens of each example's target."""
+    nll, count = [], []
+    for part in _batches(examples, spec.rows, "log perplexity"):
+      batch = batches_lib.lm_eval_batch(part, spec)
+      sums = self._loss(self.trainable, self.frozen(), batch)
+      nll.append(np.asarray(sums[0])[:len(part)])
+      count.append(np.asarray(sums[1])[:len(part)])
+    return np.concatenate(nll), np.concatenate(count)
+
+  def rank(self, examples, spec, catalogue: trie.Trie, *, width: int, blocked=None):
+    """[len(examples), width] item rows by constrained beam search, best first; 0: none left.
+
+    Args:
+      examples: prepared examples.
+      spec: one example a row.
+      catalogue: the trie.
+      width: beams.
+      blocked: item rows not to propose, per example; None: none.
+    """
+    items = []
+    for first, part in _numbered(examples, spec.rows, f"beam {width}"):
+      rows = [blocked[first + i] if blocked and i < len(part) else [] for i in range(spec.rows)]
+      found, _ = beam.beam_search(
+          self.lm_graphdef, self.lm_params, catalogue, self.prompt(part, spec),
+          jnp.asarray(trie.blocked_rows(rows, catalogue.num_items)), width=width)
+      items.append(np.asarray(found)[:len(part)])
+    return np.concatenate(items)
+
+  def score(self, examples, spec, catalogue: trie.Trie, chunk: int = 256) -> np.ndarray:
+    """[len(examples), I + 1] exact log-probabilities of every item's index."""
+    plan = exact.plan(catalogue, chunk)
+    scores = []
+    for part in _batches(examples, spec.rows, "exact"):
+      found = exact.score_catalogue(
+          self.lm_graphdef, self.lm_params, catalogue, plan, self.prompt(part, spec))
+      scores.append(np.asarray(found)[:len(part)])
+    return np.concatenate(scores)
+
+  def say(self, examples, spec, max_new: int) -> list[str]:
+    """The greedy answer to each example's prompt."""
+    tokenizer, texts = self.run.lm_tokenizer, []
+    for part in _batches(examples, spec.rows, "generate"):
+      tokens, lengths = generate.greedy(
+          self.lm_graphdef, self.lm_params, self.prompt(part, spec), max_new=max_new,
+          eos_id=tokenizer.eos_id)
+      texts += [tokenizer.decode(t[:n]).strip()
+                for t, n in zip(np.asarray(tokens)[:len(part)], np.asarray(lengths))]
+    return texts
+
+  def prompt(self, examples, spec) -> prompt_lib.Prompt:
+    """The examples' prompts as embeddings, soft tokens in their slots."""
+    batch = batches_lib.prompts_batch(examples, spec)
+    embeds_BLD = self._embed(self.trainable, self.frozen(), batch)
+    return prompt_lib.Prompt(embeds_BLD, batch["position"], batch["valid"])
+
+
+def catalogue(this: context.Run) -> tuple[trie.Trie, list[str]]:
+  """(trie of all items' indices, their texts by item row; row 0 is empty)."""
+  stored = this.prepared("catalogue", "test")
+  by_row = {int(e["target_entity"][0]): e["targets"].tolist() for e in map(stored.__getitem__, range(len(stored)))}
+  indices = [by_row[row] for row in range(1, len(by_row) + 1)]
+  names = ["", *(this.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
+  return trie.build(indices, this.lm_tokenizer.eos_id, names[1:]), names
+
+
+def _embed(graphdef, lm_config, trainable, frozen, batch):
+  embeds_BLD = decoder.bind(lm_config, frozen["lm"]).embed(batch["tokens"])
+  if graphdef is None:
+    return embeds_BLD
+  soft_BXD = objectives.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])
+  return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
+
+
+def _example_losses(graphdef, lm_config, trainable, frozen, batch):
+  """(nll, tokens) of each row: [B] float32, summed over its target tokens."""
+  model = decoder.bind(lm_config, frozen["lm"])
+  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch)
+  hidden_BLD = model.hidden(embeds_BLD, batch["position"], batch["segment"])
+  hidden_BXD = jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
+  nll_BX, _ = model.token_nll(hidden_BXD, batch["targets"])
+  return jnp.sum(nll_BX * batch["weights"], axis=1), jnp.sum(batch["weights"], axis=1)
+
+
+def _batches(examples, rows: int, what: str):
+  for _, part in _numbered(examples, rows, what):
+    yield part
+
+
+def _numbered(examples, rows: int, what: str):
+  """(index of the first, up to `rows` examples), with a progress bar."""
+  with tqdm.tqdm(total=len(examples), desc=what, unit="ex", mininterval=1.0) as bar:
+    for first in range(0, len(examples), rows):
+      part = [examples[i] for i in range(first, min(first + rows, len(examples)))]
+      yield first, part
+      bar.update(len(part))
