@@ -1,0 +1,55 @@
+"""Stage eval, first half: retrieval of items never described in training, beside its floor."""
+import json
+
+import numpy as np
+
+from ilm_jax import checkpoint, files, retrieval
+from ilm_jax.data import batches as batches_lib
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.stages import context, phases
+
+
+def run(this: context.Run) -> None:
+  """Writes eval/phase1/<step>/retrieval.json for the newest checkpoint; one that is there stays."""
+  folder = this.workdir / "phase1" / "checkpoints"
+  graphdef, fresh = phases.build_phase1(this)
+  step = (checkpoint.steps(folder) or [None])[-1]
+  path = this.workdir / "eval" / "phase1" / str(step) / "retrieval.json"
+  if step is not None and path.exists():
+    return
+  params = checkpoint.read_trainable(folder, fresh, step)["qformer"]
+  held_I = this.heldout[1:]
+  text_IP, vector_IC = _text_vectors(this), _input_vectors(this)
+  ridge, regularisation = retrieval.ridge_space(vector_IC, text_IP, held_I, seed=this.config.seed)
+  spaces = {
+      "Q-Former": retrieval.qformer_space(
+          graphdef, params, phases.entity_arrays(this), _text_batches(this)),
+      "ridge regression (floor)": ridge}
+  table = retrieval.table(
+      spaces, held_I, vectors=tuple(this.config.vectors), resamples=this.config.eval.bootstrap,
+      seed=this.config.seed, protocol={"ridge regularisation": regularisation,
+                                       "text encoder": this.config.text_encoder.asset})
+  files.write_text(path, json.dumps(table, indent=1))
+
+
+def _text_vectors(this: context.Run) -> np.ndarray:
+  """[I, W] sentence vectors of the items' text: the target of the floor."""
+  items = this.data[1]
+  return this.sentence_vectors(
+      [interactions_lib.item_text(items, row + 1) for row in range(len(items))])
+
+
+def _input_vectors(this: context.Run) -> np.ndarray:
+  """[I, C] of the items: the vectors that went into the Q-Former, side by side."""
+  rows = slice(1, 1 + this.entities.num_items)
+  return np.concatenate([this.entities.vectors[n][rows] for n in this.config.vectors], axis=1)
+
+
+def _text_batches(this: context.Run, rows: int = 128):
+  """Every item's text once, in batches of one shape."""
+  examples = [example for split in ("train", "validation", "test")
+              for stored in [this.prepared("item_text", split)]
+              for example in map(stored.__getitem__, range(len(stored)))]
+  for first in range(0, len(examples), rows):
+    yield batches_lib.text_batch(examples[first:first + rows], rows,
+                                 this.config.qformer.max_text)
