@@ -2,11 +2,11 @@
 import functools
 import itertools
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from ilm_jax import errors
 from ilm_jax.decode import beam, exact, generate, trie
@@ -38,7 +38,7 @@ def prompt():
 
 
 def plain_logits(model, prompt, b, tokens):
-  """[1 + len(tokens), V] logits from the end of prompt b on, by the forward pass without a cache."""
+  """[1 + len(tokens), V] logits from the end of prompt b on; a forward pass without cache."""
   n, length = int(prompt.valid_BL[b].sum()), 12
   said_D = nnx.merge(*model).embed(jnp.array([*tokens, 0], jnp.int32))[:-1]
   embeds_LD = jnp.concatenate([prompt.embeds_BLD[b, :n], said_D])

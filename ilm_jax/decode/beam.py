@@ -12,9 +12,9 @@ become few in every row, a step is a narrower one (`_widths`).
 import functools
 from typing import NamedTuple
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.decode import trie as trie_lib

@@ -8,10 +8,10 @@ a time.
 import dataclasses
 import functools
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from ilm_jax import errors
 from ilm_jax.decode import prompt as prompt_lib

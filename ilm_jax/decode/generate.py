@@ -1,9 +1,9 @@
 """Greedy text from prompts that hold soft tokens."""
 import functools
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from ilm_jax.decode import prompt as prompt_lib
 
