@@ -75,7 +75,7 @@ def fit_ridge(x_NC, y_NP, regularisation: float) -> Ridge:
   return Ridge(mean_C, scale_C, np.linalg.solve(gram_CC, moment_CP), mean_P)
 
 
-def choose_ridge(x_NC, y_NP, *, grid=tuple(10.0 ** np.arange(-3, 3)), folds: int = 5,
+def choose_ridge(x_NC, y_NP, *, grid=(1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0), folds: int = 5,
                  seed: int) -> float:
   """The regularisation of `grid` with the least squared error on left-out folds."""
   fold_N = np.random.default_rng(seed).permutation(len(x_NC)) % folds
