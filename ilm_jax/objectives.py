@@ -9,9 +9,9 @@ entity row, so a batch carries rows only.
 """
 import dataclasses
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.models import decoder, ilm
@@ -38,22 +38,25 @@ def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
 
 
 def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, seed: int,
-                 phase1_qformer: dict | None = None) -> tuple[nnx.GraphDef, dict]:
+                 start: dict | None = None) -> tuple[nnx.GraphDef, dict]:
   """(graphdef of the ILM, trainable = {"qformer": query path only, "projection": ..}).
 
   Args:
     config: as in phase 1; the text branch is left out here.
     lm_width: width of the language model's embeddings.
-    soft_token_rms: see `ilm.ILM`.
+    soft_token_rms: RMS of the soft tokens at the start, see `ilm.ILM`.
     seed: of the fresh parameters.
-    phase1_qformer: a trained Q-Former to start from; None starts fresh (ILM-rand).
+    start: Q-Former parameters to start from, with or without text branch (pretrained, or phase 1's
+      result); the projection is scaled to their outputs. None: fresh.
   """
   config = dataclasses.replace(config, query_path_only=True)
   model = ilm.ILM(config, lm_width, soft_token_rms=soft_token_rms, rngs=nnx.Rngs(seed))
   graphdef, state = nnx.split(model)
   trainable = nnx.to_pure_dict(state)
-  if phase1_qformer is not None:
-    trainable["qformer"] = phase2_subtree(phase1_qformer)
+  if start is not None:
+    trainable["qformer"] = phase2_subtree(start)
+    rms = jax.jit(lambda p: ilm.output_rms(nnx.merge(graphdef, p).qformer))(trainable)
+    trainable["projection"]["kernel"] /= rms
   return graphdef, trainable
 
 
@@ -138,7 +141,7 @@ def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rng) -> dict
                           jnp.concatenate([own_B, text_B, own_B]))
   vectors, present = jax.tree.map(lambda x: x[item_rows], inputs)
   hidden = qformer.joint(vectors, present, ids_BT[text_rows], mask_BT[text_rows],
-                         _sub(rng, 0))
+                         _sub(rng, 2))  # 0 and 1 are the keys of the draws
   logits = qformer.itm_logits(hidden)
   label = jnp.repeat(jnp.array([1, 0, 0]), B)
   weight = jnp.concatenate([jnp.ones(B, bool), has_text_B, has_item_B])

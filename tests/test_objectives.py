@@ -1,11 +1,11 @@
 """Both phases on tiny models: who gets gradient, what is computed, what the metrics add up to."""
 import functools
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from ilm_jax import losses, objectives
 from ilm_jax.models import decoder, ilm
@@ -13,7 +13,8 @@ from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import Phase1Config
 
 QFORMER = QFormerConfig(vectors={"behavioral": 5}, num_layers=2, cross_every=1, width=8,
-                        num_heads=2, mlp_width=12, vocab_size=23, max_text=6, num_queries=2, proj_width=4)
+                        num_heads=2, mlp_width=12, vocab_size=23, max_text=6, num_queries=2,
+                        proj_width=4)
 LM = decoder.DecoderConfig(num_layers=1, width=6, num_heads=2, num_kv_heads=1, head_dim=4,
                            mlp_width=8, vocab_size=19)
 R = 9
@@ -54,6 +55,14 @@ def phase1_step(c):
   return jax.jit(jax.value_and_grad(objectives.phase1_loss(graphdef, c), has_aux=True))
 
 
+@functools.cache
+def phase1_metrics(c):
+  """The same, forward only: batch, key -> metrics."""
+  graphdef, trainable = phase1()
+  loss = jax.jit(objectives.phase1_loss(graphdef, c))
+  return lambda batch, key=None: loss(trainable, frozen(), batch, key)[1]
+
+
 def test_phase1_is_the_weighted_sum_of_its_losses():
   c = Phase1Config(itc=1.0, itm=2.0, itg=0.5, ii=3.0, ui=0.25)
   (loss, metrics), grads = phase1_step(c)(phase1()[1], frozen(), BATCH_1, None)
@@ -88,15 +97,17 @@ def test_one_loss_alone(name, untouched):
 
 
 def test_a_key_draws_and_draws_the_same_again():
-  run = lambda key: phase1_step(only("ui"))(phase1()[1], frozen(), BATCH_1, key)[0][0]
-  one, two = jax.random.key(1), jax.random.key(2)
-  assert run(one) == run(one) != run(two) and run(one) != run(None)
+  run = phase1_metrics(only("ui"))
+  one, again, two, none = (run(BATCH_1, None if seed is None else jax.random.key(seed))["ui"]
+                           for seed in (1, 1, 2, None))
+  assert one == again and len({float(one), float(two), float(none)}) == 3
 
 
 def test_itc_is_the_same_from_either_query_pass():
   """Queries of the generation pass equal those of their own pass, so does the loss."""
-  run = lambda c: phase1_step(c)(phase1()[1], frozen(), BATCH_1, None)[0][1]["itc"]
-  np.testing.assert_allclose(run(only("itc")), run(only("itc", "itg")), rtol=1e-5)
+  alone, together = (phase1_metrics(c)(BATCH_1)["itc"]
+                     for c in (only("itc"), only("itc", "itg")))
+  np.testing.assert_allclose(alone, together, rtol=1e-5)
 
 
 def test_itg_alone_by_its_definition():
@@ -107,7 +118,7 @@ def test_itg_alone_by_its_definition():
   logits = model.generate(*inputs, BATCH_1["text"], BATCH_1["text_mask"])
   nll = [-jax.nn.log_softmax(logits[b, t])[BATCH_1["text"][b, t + 1]]
          for b, n in ((0, 4), (1, 5), (2, 3)) for t in range(n - 1)]
-  (_, metrics), _ = phase1_step(only("itg"))(trainable, frozen(), BATCH_1, None)
+  metrics = phase1_metrics(only("itg"))(BATCH_1)
   assert len(nll) == 9
   np.testing.assert_allclose(metrics["itg_nll"], np.mean(nll), rtol=1e-5)
 
@@ -116,12 +127,11 @@ def test_equal_items_and_equal_texts_are_positives_of_itc():
   """Three rows of one item: every target is spread evenly, and ITM finds no negatives."""
   same = BATCH_1 | {"text_entities": jnp.array([2, 2, 2])}
   c = only("itc", "itm", label_smoothing=0.0)
-  (_, metrics), _ = phase1_step(c)(phase1()[1], frozen(), same, None)
+  metrics = phase1_metrics(c)(same)
   assert metrics["itc_accuracy"] == 1.0
   texts = jnp.broadcast_to(BATCH_1["text"][:1], (3, 5))
   equal_texts = BATCH_1 | {"text": texts, "text_mask": texts != 0}
-  (_, metrics_2), _ = phase1_step(c)(phase1()[1], frozen(), equal_texts, None)
-  assert metrics_2["itc_accuracy"] == 1.0
+  assert phase1_metrics(c)(equal_texts)["itc_accuracy"] == 1.0
   graphdef, trainable = phase1()
   model = nnx.merge(graphdef, trainable["qformer"])
   inputs = objectives.entity_inputs(frozen(), same["text_entities"])
@@ -143,9 +153,8 @@ def test_ii_by_its_parts():
   excluded[1, 0] = True
   infonce = losses.contrastive(similarity / 0.07, positive, excluded, 0.1).mean()
   margin = losses.margin(similarity, positive, excluded, 0.5).mean()
-  (_, one), _ = phase1_step(only("ii"))(trainable, frozen(), BATCH_1, None)
-  (_, two), _ = phase1_step(only("ii", contrastive="margin", margin=0.5))(
-      trainable, frozen(), BATCH_1, None)
+  one = phase1_metrics(only("ii"))(BATCH_1)
+  two = phase1_metrics(only("ii", contrastive="margin", margin=0.5))(BATCH_1)
   np.testing.assert_allclose(one["ii"], infonce, rtol=1e-4)
   np.testing.assert_allclose(two["ii"], margin, rtol=1e-4)
   assert "temperature_ii" in one and "temperature_ii" not in two
@@ -210,8 +219,7 @@ def test_phase2_without_slots_needs_no_entities():
 
 def test_phase2_starts_from_phase1():
   _, first = phase1()
-  graphdef, trainable = objectives.build_phase2(QFORMER, 6, 0.05, seed=1,
-                                                phase1_qformer=first["qformer"])
+  trainable = objectives.build_phase2(QFORMER, 6, 0.05, seed=1, start=first["qformer"])[1]
   fresh = objectives.build_phase2(QFORMER, 6, 0.05, seed=1)[1]
   assert jax.tree.structure(trainable) == jax.tree.structure(fresh)
   np.testing.assert_array_equal(trainable["qformer"]["query_tokens"],
@@ -233,5 +241,13 @@ def test_soft_tokens_start_at_the_asked_rms():
                          mlp_width=8, vocab_size=9, num_queries=4, query_path_only=True)
   model = ilm.ILM(config, 96, soft_token_rms=0.13, rngs=nnx.Rngs(0))
   soft = model.soft_tokens(*objectives.entity_inputs(frozen(), jnp.array([1, 2, 3])))
+  np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
+  # Another start, whose outputs are of another size, is scaled for.
+  params = nnx.to_pure_dict(nnx.state(model.qformer))
+  scale = params["stack"]["layer"]["query_norm"]["scale"] * 0.4
+  params["stack"]["layer"]["query_norm"] |= {"scale": scale}
+  graphdef, trainable = objectives.build_phase2(config, 96, 0.13, seed=0, start=params)
+  soft = nnx.merge(graphdef, trainable).soft_tokens(
+      *objectives.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
   np.testing.assert_allclose(ilm.embedding_rms(jnp.array([[1.0, 7.0], [5.0, 5.0]])), 5.0)

@@ -18,15 +18,15 @@ cross-attention from the queries alone to the entity's named vectors. Parameters
 """
 import math
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.models import qformer_layers
 from ilm_jax.models.qformer_layers import QFormerConfig, attention_mask
 
-__all__ = ["QFormer", "QFormerConfig", "attention_mask", "phase2_subtree", "MIN_TEMPERATURE"]
+__all__ = ["MIN_TEMPERATURE", "QFormer", "QFormerConfig", "attention_mask", "phase2_subtree"]
 
 MIN_TEMPERATURE = 0.01  # as CLIP: similarities are scaled by at most 100
 TEXT_BRANCH = ("text_embed", "lm", "heads", "text_mlp", "text_norm")

@@ -5,9 +5,9 @@
 import dataclasses
 from collections.abc import Mapping
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from ilm_jax import errors
 from ilm_jax.models import attention
@@ -271,7 +271,7 @@ class Stack(nnx.Module):
 
     def group(x_BLW, layers, cross, keys, size):
       for i in range(size):
-        layer = nnx.merge(layer_def, jax.tree.map(lambda p: p[i], layers))
+        layer = nnx.merge(layer_def, _row(layers, i))
         x_BLW = layer(x_BLW, mask_BLL, num_queries,
                       nnx.merge(cross_def, cross) if i == 0 else None, kv,
                       None if keys is None else keys[i])
@@ -286,8 +286,7 @@ class Stack(nnx.Module):
     x_BLW, _ = jax.lax.scan(lambda x, xs: (group(x, xs[0][0], xs[1], xs[0][1], n), None),
                             x_BLW, (head, first))
     if whole * n < c.num_layers:  # the layers after the last whole group
-      x_BLW = group(x_BLW, tail[0], jax.tree.map(lambda p: p[0], last), tail[1],
-                    c.num_layers - whole * n)
+      x_BLW = group(x_BLW, tail[0], _row(last, 0), tail[1], c.num_layers - whole * n)
     return x_BLW
 
 
@@ -300,3 +299,8 @@ def _stacked(module, c: QFormerConfig, count: int, rngs: nnx.Rngs):
 def _divide(tree, at: int):
   """(first `at` rows, the rest) of every array."""
   return jax.tree.map(lambda p: p[:at], tree), jax.tree.map(lambda p: p[at:], tree)
+
+
+def _row(tree, i: int):
+  """Row i of every array."""
+  return jax.tree.map(lambda p: p[i], tree)
