@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
       "k_core": 5,                 # users and items with fewer interactions are left out
       "heldout_fraction": 0.2,     # items whose text is never trained on, for retrieval
   }
-  c.cf = {"width": 64, "reg": 10.0, "alpha": 40.0, "iterations": 15}
+  c.cf = {"width": 64, "reg": 20.0, "alpha": 2.0, "iterations": 15}
   c.vectors = ("behavioral",)      # what the Q-Former is given of an entity; also "semantic"
   c.lm = {"asset": "smollm2-135m-instruct", "dtype": "float32"}
   c.text_encoder = {"asset": "minilm-l6"}
@@ -43,32 +43,35 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def qformer() -> dict:
-  """MiniLM-L6's shape, so that its weights fit."""
+  """MiniLM-L6's shape, so that its weights fit; its first two layers."""
   return {
       "init": "minilm-l6",         # whose weights it starts from; "": random
-      "num_layers": 6,
+      "num_layers": 2,
       "width": 384,
       "num_heads": 12,
       "mlp_width": 1536,
       "num_queries": 4,            # Q: soft tokens an entity
       "cross_every": 2,            # layers from one cross-attention to the next
       "kv_tokens": 1,              # key/value tokens made from each named vector
-      "proj_width": 256,           # of the contrastive space
+      "proj_width": 384,           # of the contrastive space
+      "proj_init": "identity",     # of the text projection; "normal": random, any proj_width
       "text_pool": "mean",         # or "cls"
-      "max_text": 48,
-      "dropout": 0.1,
+      "max_text": 24,              # longer texts are cut, [SEP] kept
+      "dropout": 0.2,
+      "vector_noise": 1.0,         # std of the noise on the normed vector (its own std is 1)
   }
 
 
 def phase1() -> dict:
   return {
-      "steps": 3000,
+      "steps": 250,
       "batch_size": 64,            # items with their texts
       "pair_batch_size": 64,       # item-item pairs, and as many user-item pairs
-      "losses": {"itc": 1.0, "itm": 1.0, "itg": 1.0, "ii": 0.5, "ui": 0.5},
+      "losses": {"itc": 1.0, "itm": 0.5, "itg": 0.5, "ii": 0.5, "ui": 0.5},
       "contrastive": "infonce",    # of ii and ui; or "margin"
       "label_smoothing": 0.1,
-      **optimizer(learning_rate=1e-4, warmup=200),
+      "text_scale": 0.1,           # learning rate of the pretrained text tower, as a fraction
+      **optimizer(learning_rate=1e-3, warmup=25),
   }
 
 

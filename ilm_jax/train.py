@@ -19,6 +19,10 @@ Params = Any
 # Parameters whose path has one of these words as a part are not pulled towards zero.
 _UNDECAYED = re.compile(r"(^|[/_])(bias|scale|norm|temperature)([/_]|$)")
 
+# Parameters that the text passes through on its way to the contrastive space.
+_TEXT_TOWER = re.compile(
+    r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm|text_projection)/")
+
 
 class Preempted(Exception):
   """SIGTERM came; the state was saved. `main` exits with 143."""
@@ -46,10 +50,17 @@ def decayed(params: Params):
 
 
 def make_optimizer(c) -> optax.GradientTransformation:
-  """AdamW with global-norm clipping, for a config like `phase1` or `phase2`."""
-  return optax.chain(
-      optax.clip_by_global_norm(c.clip),
-      optax.adamw(schedule(c), b2=c.b2, weight_decay=c.weight_decay, mask=decayed))
+  """AdamW with global-norm clipping, for a config like `phase1` or `phase2`.
+
+  With `c.text_scale` the updates of the text tower are scaled by it: pretrained weights that a
+  thousand texts must not bend out of shape learn more slowly than fresh ones.
+  """
+  parts = [optax.clip_by_global_norm(c.clip),
+           optax.adamw(schedule(c), b2=c.b2, weight_decay=c.weight_decay, mask=decayed)]
+  if (scale := c.get("text_scale", 1.0)) != 1.0:
+    parts.append(optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(
+        lambda path, u: u * scale if _TEXT_TOWER.search(axes.path_name(path)) else u, updates)))
+  return optax.chain(*parts)
 
 
 def init_state(trainable: Params, tx: optax.GradientTransformation, mesh) -> TrainState:

@@ -1,4 +1,6 @@
 """Names by which a language model calls an item: here, its title."""
+import collections
+
 from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
@@ -7,13 +9,15 @@ from ilm_jax.data import tokenizer as tokenizer_lib
 def titles(items: interactions_lib.Items) -> list[str]:
   """A different name for every item row; row 0 has the empty name.
 
-  The first of several items with one title and year keeps it, the others get a number behind:
-  "Heat (1995)", "Heat (1995) #2".
+  The title alone: a year would more than double the catalogue's trie where the tokenizer splits
+  digits. Items that share a title get their year, "Hamlet (1996)"; of those that share both, all
+  but the first get a number behind: "Heat (1995) #2".
   """
-  names, taken = [""], set()
+  short = [tokenizer_lib.escape(title) for title in items.titles]
+  shared = {title for title, count in collections.Counter(short).items() if count > 1}
   plain = [tokenizer_lib.escape(interactions_lib.full_title(items, row + 1))
-           for row in range(len(items))]
-  spoken_for = set(plain)
+           if title in shared else title for row, title in enumerate(short)]
+  names, taken, spoken_for = [""], set(), set(plain)
   for name in plain:
     number, chosen = 1, name
     while chosen in taken or (number > 1 and chosen in spoken_for):

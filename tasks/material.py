@@ -46,8 +46,7 @@ class Material:
   @functools.cached_property
   def item_splits(self) -> dict[str, np.ndarray]:
     """Item rows by split: held-out items are never trained on; every fourth is for validation."""
-    held = interactions_lib.heldout_items(
-        self.interactions.num_items, self.heldout_fraction, self.seed)
+    held = interactions_lib.heldout_items(self.items, self.heldout_fraction, self.seed)
     rows = np.arange(1, self.interactions.num_items + 1, dtype=np.int32)
     test = rows[held[1:]]
     valid = np.arange(len(test)) % 4 == 3

@@ -181,3 +181,10 @@ def test_phase1_parts_may_be_empty_and_divide_over_processes():
   assert got["pair_a"].shape == (0,) and got["text_entities"].tolist() == [1, 1]
   with pytest.raises(errors.UserError, match=r"3 item_text examples .* 2 processes"):
     phase1(process_count=2)
+
+
+def test_long_texts_are_cut_and_keep_their_end():
+  """[1 5 6 7 2] in 4 places: 2 is [SEP] and stays."""
+  got = batches.text_batch([{"entities": np.array([9]), "text": np.array([1, 5, 6, 7, 2])}], 2, 4)
+  np.testing.assert_array_equal(got["text"], [[1, 5, 6, 2], [0, 0, 0, 0]])
+  np.testing.assert_array_equal(got["text_mask"].sum(axis=1), [4, 0])

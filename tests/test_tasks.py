@@ -141,7 +141,7 @@ def test_phase1_pairs_by_hand(toy):
 
 
 def test_item_splits_follow_the_heldout_items(toy):
-  held = interactions.heldout_items(6, 1 / 3, 0)
+  held = interactions.heldout_items(ITEMS, 1 / 3, 0)
   splits = toy.item_splits
   assert not held[splits["train"]].any() and held[splits["test"]].all()
   assert len(splits["train"]) == 4 and len(splits["test"]) == 2 and not len(splits["validation"])
@@ -169,7 +169,7 @@ def test_prepare_end_to_end(prepared, words):
   assert first["entities"].tolist() == [7, 1] and (first["inputs"] == words.slot_id).sum() == 2
   titles = every(read("elm_title", "train"))
   assert len(titles) == 4 * 5 and {int(e["prompt"][0]) for e in titles} == set(range(5))
-  held = interactions.heldout_items(6, 1 / 3, 0)[1:]
+  held = interactions.heldout_items(ITEMS, 1 / 3, 0)[1:]
   assert len(read("elm_year", "train")) == 5 * np.sum(~held & (np.arange(1, 7) != 5))
   catalogue = read("catalogue", "test")
   assert [spell(words, e["targets"]) for e in every(catalogue)] == [

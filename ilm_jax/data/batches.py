@@ -111,8 +111,6 @@ def phase1_batches(text: Sequence, item_pairs: Sequence, user_pairs: Sequence, s
     Batches of text_entities [B], text [B, T], text_mask bool [B, T], pair_a [B2], pair_b [B2],
     upair_user [B3], upair_item [B3].
   """
-  if isinstance(text, store.Prepared):
-    _check_texts(text.lengths()["text"], spec.max_text)
   parts = [("item_text", text, spec.batch_size), ("item_item", item_pairs, spec.pair_batch_size),
            ("user_item", user_pairs, spec.user_batch_size)]
   streams = [mixture({name: examples}, {name: 1.0}, seed) if size else None
@@ -133,13 +131,18 @@ def phase1_batches(text: Sequence, item_pairs: Sequence, user_pairs: Sequence, s
 
 
 def text_batch(examples: Sequence[dict], rows: int, max_text: int) -> dict[str, np.ndarray]:
-  """text_entities [rows], text [rows, T] and text_mask [rows, T] of item_text examples."""
+  """text_entities [rows], text [rows, T] and text_mask [rows, T] of item_text examples.
+
+  A longer text is cut to T tokens but keeps its last token, [SEP] (BLIP-2 cuts at 32 likewise).
+  """
   batch = {"text_entities": np.zeros(rows, np.int32), "text": np.zeros((rows, max_text), np.int32),
            "text_mask": np.zeros((rows, max_text), bool)}
   for b, example in enumerate(examples):
-    n = len(example["text"])
+    ids = example["text"]
+    ids = ids if len(ids) <= max_text else np.append(ids[:max_text - 1], ids[-1])
+    n = len(ids)
     batch["text_entities"][b] = example["entities"][0]
-    batch["text"][b, :n] = example["text"]
+    batch["text"][b, :n] = ids
     batch["text_mask"][b, :n] = True
   return batch
 
@@ -181,10 +184,3 @@ def _share(size: int, index: int, count: int, what: str) -> range:
 
 def _pairs(examples: Sequence[dict]) -> np.ndarray:
   return np.array([e["entities"] for e in examples], np.int32).reshape(-1, 2)
-
-
-def _check_texts(length_N: np.ndarray, max_text: int):
-  if len(length_N) and length_N.max() > max_text:
-    raise errors.UserError(
-        f"item_text: text {length_N.argmax()} has {length_N.max()} tokens, qformer.max_text is "
-        f"{max_text}. Set --config.qformer.max_text={length_N.max()} or more")

@@ -51,7 +51,7 @@ class Run:
   def heldout(self):
     """Boolean by entity row 0..I: items whose text is never trained on."""
     return interactions_lib.heldout_items(
-        self.data[0].num_items, self.config.data.heldout_fraction, self.config.seed)
+        self.data[1], self.config.data.heldout_fraction, self.config.seed)
 
   @functools.cached_property
   def entities(self) -> entities_lib.EntityTable:
