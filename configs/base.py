@@ -84,10 +84,10 @@ def phase2() -> dict:
       "length": 256,               # tokens in a row, soft tokens included
       "slots": 48,                 # entities in a row
       "targets": 64,               # loss positions in a row
-      "examples_per_group": 6,     # packed together into
+      "examples_per_group": 8,     # packed together into
       "rows_per_group": 2,         # so many rows
       "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
-      **optimizer(learning_rate=3e-4, warmup=100),
+      **optimizer(learning_rate=1e-3, warmup=50),
   }
 
 

@@ -11,7 +11,7 @@ after saving; anything else is a fault of the program.
 """
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from ilm_jax import config as config_lib

@@ -180,8 +180,9 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: decoder.DecoderConfig,
   Batch: tokens, slot, segment, position [B, L], entities [B, S], target_at, targets, weights,
   task [B, X] (see data/batches.py). `frozen`: lm (decoder parameters), vectors, present.
 
-  Metrics: nll and hits as sums over target tokens with their count ("nll_sum", "hit_sum",
-  "count"), and the same per task ("nll_sum/<task>", ..), so that they add up over batches.
+  Metrics, as (sum over target tokens, their count) so that they add up over batches: "nll" and
+  "hit" (the target is the arg max), the same per task ("nll/<task>", ..); and "dropped", the
+  examples that packing left out of the batch, where the batch says so.
 
   Args:
     graphdef: of the ILM; None for the same prompts without slots (`slot` all -1, nothing trained).
@@ -198,7 +199,10 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: decoder.DecoderConfig,
     hidden_BXD = jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
     nll_BX, hit_BX = model.token_nll(hidden_BXD, batch["targets"])
     loss = losses.weighted_mean(nll_BX, batch["weights"])
-    return loss, _sums(nll_BX, hit_BX, batch["weights"], batch["task"], task_names)
+    metrics = _sums(nll_BX, hit_BX, batch["weights"], batch["task"], task_names)
+    if "dropped" in batch:
+      metrics["dropped"] = batch["dropped"].astype(jnp.float32)
+    return loss, metrics
 
   return loss_fn
 
@@ -213,6 +217,7 @@ def _sums(nll_BX, hit_BX, weight_BX, task_BX, task_names) -> dict:
   metrics = {}
   for name, index in (("", None), *((f"/{n}", i) for i, n in enumerate(task_names))):
     w_BX = weight_BX if index is None else weight_BX * (task_BX == index)
-    metrics |= {f"nll_sum{name}": jnp.sum(w_BX * nll_BX), f"hit_sum{name}": jnp.sum(w_BX * hit_BX),
-                f"count{name}": jnp.sum(w_BX)}
+    count = jnp.sum(w_BX)
+    metrics |= {f"nll{name}": (jnp.sum(w_BX * nll_BX), count),
+                f"hit{name}": (jnp.sum(w_BX * hit_BX), count)}
   return metrics

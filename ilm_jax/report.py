@@ -4,7 +4,9 @@ Evaluation writes *tables*, the report only collects them, so the three outputs 
 table is a JSON object
 
   {"title": str, "note": str, "protocol": {name: value},
-   "rows": [{"name": str, "metrics": {column: {"value": float, "lo": float, "hi": float, "n": int}}}]}
+   "rows": [{"name": str, "metrics": {column: estimate}}]}
+
+with estimate = {"value": float, "lo": float, "hi": float, "n": int},
 
 where `lo`, `hi` (a 95 % interval) and `n` may be absent. A *list of examples* is
 {"title", "note", "examples": [{column: text}]}. Both live in `eval/<phase>/<step>/<name>.json`.
@@ -21,11 +23,14 @@ from rich import table as rich_table
 from ilm_jax import files
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
-h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem}p.note{color:#57606a;max-width:60rem}
-table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #d0d7de;
-text-align:right;vertical-align:top}td:first-child,th:first-child,table.examples td{text-align:left}
-small{color:#57606a;display:block}details{color:#57606a}img{max-width:100%}th{background:#f6f8fa}
+body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;
+color:#1b1f24}h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem}
+p.note{color:#57606a;max-width:60rem}
+table{border-collapse:collapse;margin:.6rem 0}
+td,th{padding:.3rem .7rem;border-bottom:1px solid #d0d7de;text-align:right;vertical-align:top}
+td:first-child,th:first-child,table.examples td{text-align:left}
+small{color:#57606a;display:block}details{color:#57606a}
+img{max-width:100%}th{background:#f6f8fa}
 .wide{overflow-x:auto}
 """
 
@@ -161,4 +166,5 @@ def _html_curves(name: str, rows: list[dict]) -> str:
   figure.savefig(buffer, format="png", dpi=90)
   plt.close(figure)
   image = base64.b64encode(buffer.getvalue()).decode()
-  return f"<h3>{html.escape(name)}</h3><img alt='curves of {html.escape(name)}' src='data:image/png;base64,{image}'>"
+  name = html.escape(name)
+  return f"<h3>{name}</h3><img alt='curves of {name}' src='data:image/png;base64,{image}'>"

@@ -88,11 +88,17 @@ def test_item_text():
   assert lib.full_title(ITEMS, 4) == "Hundred (2000)"
 
 
-def test_heldout_items_are_a_fixed_share():
-  held = lib.heldout_items(11, 0.2, seed=4)
-  assert held.shape == (12,) and held.sum() == 2 and not held[0]
-  np.testing.assert_array_equal(held, lib.heldout_items(11, 0.2, seed=4))
-  assert (held != lib.heldout_items(11, 0.2, seed=5)).any()
+def test_heldout_items_are_a_fixed_share_with_their_twins():
+  """Eleven films, two of them (rows 3 and 9) the same one under two ids."""
+  titles = [f"film {i}" for i in range(8)] + ["film 2", "x", "y"]
+  items = lib.Items(ids=list("abcdefghijk"), titles=titles, years=[None] * 11, genres=[[]] * 11)
+  helds = np.array([lib.heldout_items(items, 0.2, seed=s) for s in range(30)])
+  assert helds.shape == (30, 12) and not helds[:, 0].any()
+  assert (helds[:, 3] == helds[:, 9]).all() and helds[:, 3].any() and not helds[:, 3].all()
+  alone = helds[~helds[:, 3]]
+  assert (alone.sum(axis=1) == 2).all()
+  np.testing.assert_array_equal(helds[4], lib.heldout_items(items, 0.2, seed=4))
+  assert (helds[4] != helds[5]).any()
 
 
 def test_save_and_load(tmp_path):

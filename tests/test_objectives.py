@@ -183,9 +183,10 @@ def phase2():
 def test_phase2_is_the_mean_over_targets_and_its_sums_add_up():
   trainable, step = phase2()
   (loss, m), grads = step(trainable, frozen_with_lm(), BATCH_2, None)
-  assert m["count"] == 4 and m["count/sequential"] == 2 and m["count/elm"] == 2
-  np.testing.assert_allclose(loss, m["nll_sum"] / 4, rtol=1e-6)
-  np.testing.assert_allclose(m["nll_sum"], m["nll_sum/sequential"] + m["nll_sum/elm"], rtol=1e-6)
+  (total, count), parts = m["nll"], [m["nll/sequential"], m["nll/elm"]]
+  assert count == 4 and parts[0][1] == 2 and parts[1][1] == 2
+  np.testing.assert_allclose(loss, total / 4, rtol=1e-6)
+  np.testing.assert_allclose(total, parts[0][0] + parts[1][0], rtol=1e-6)
   assert set(grads) == {"qformer", "projection"}
   assert all(np.any(g) for p, g in jax.tree_util.tree_leaves_with_path(grads)
              if not ("key" in str(p) and "bias" in str(p)))

@@ -16,7 +16,7 @@ from ilm_jax.baselines import popularity
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context, phases, speaker, vectors
 
-HITS, NDCGS = (1, 5, 10, 20), (5, 10)
+HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
 ELM_TASKS = ("elm_title", "elm_genres", "elm_year")
 
 
@@ -26,7 +26,10 @@ def run(this: context.Run) -> None:
   folder = this.workdir / "eval" / "phase2" / str(ilm.step)
   if (folder / "recommendation.json").exists():
     return
-  write = lambda name, part: files.write_text(folder / f"{name}.json", json.dumps(part, indent=1))
+
+  def write(name, part):
+    files.write_text(folder / f"{name}.json", json.dumps(part, indent=1))
+
   write("loss", losses(this, ilm))
   text, described = generations(this, ilm)
   write("consistency", text)
@@ -46,12 +49,16 @@ def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
   if this.config.phase2.compare_rand:
     methods["ILM-rand (no phase 1, same steps)"] = (speaker.Speaker(this, "phase2_rand"), None)
   methods["no slots (frozen language model alone)"] = (speaker.Speaker(this, None), 0)
+  examples = {task: _sample(this, task, this.config.eval.loss_examples)
+              for task in phases.task_names(this)}
+  # Two shapes, not one a task: each is compiled for each method.
+  short = _spec(this, [e for task, e in examples.items() if task != "sequential"] or [[]])
+  specs = {task: _spec(this, [e]) if task == "sequential" else short
+           for task, e in examples.items()}
   rows = []
   for name, (model, queries) in methods.items():
-    sums = {}
-    for task in phases.task_names(this):
-      examples = _sample(this, task, this.config.eval.loss_examples)
-      sums[task] = model.losses(examples, _spec(this, [examples], queries=queries))
+    sums = {task: model.losses(e, specs[task] if queries is None else dataclasses.replace(
+        specs[task], queries=queries)) for task, e in examples.items()}
     sums["all"] = tuple(np.concatenate(parts) for parts in zip(*sums.values()))
     rows.append({"name": name, "metrics": {
         task: _bootstrap(this, nll, count) for task, (nll, count) in sums.items()}})
@@ -70,9 +77,10 @@ def generations(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, dict]:
   """Greedy answers about held-out items given only their vector, compared with the reference."""
   c = this.config.eval
   rows, shown = [], {}
-  for task in [t for t in ELM_TASKS if t in phases.task_names(this)]:
-    examples = _sample(this, task, c.consistency_examples)
-    spec = _spec(this, [examples])
+  asked = {task: _sample(this, task, c.consistency_examples)
+           for task in ELM_TASKS if task in phases.task_names(this)}
+  spec = _spec(this, list(asked.values()) or [[]])
+  for task, examples in asked.items():
     wanted = [this.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in examples]
     said = ilm.say(examples, spec, max_new=24)
     same_N = np.sum(this.sentence_vectors(said) * this.sentence_vectors(wanted), axis=1)
@@ -221,12 +229,12 @@ def _blocked(seen, num_items: int) -> np.ndarray:
   return blocked_UI
 
 
-def _spec(this: context.Run, groups, queries: int | None = None):
+def _spec(this: context.Run, groups):
   """One example a row, as long as the longest of `groups` needs (a multiple of 16)."""
-  spec = phases.lm_spec(this, rows=this.config.eval.batch_size, queries=queries, one_a_row=True)
+  spec = phases.lm_spec(this, rows=this.config.eval.batch_size, one_a_row=True)
   sizes = [spec.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
            for examples in groups for e in examples]
-  longest = {k: max(s[k] for s in sizes) for k in sizes[0]}
+  longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}
   return dataclasses.replace(spec, length=-(-longest["length"] // 16) * 16,
                              slots=max(longest["slots"], 1), targets=longest["targets"])
 

@@ -1,4 +1,5 @@
 """Stages phase1 and phase2: model, batches, losses and start of each, handed to `train.fit`."""
+import functools
 import hashlib
 import json
 
@@ -87,9 +88,10 @@ def build_phase2(this: context.Run):
   """(graphdef, trainable) of the ILM without phase 1."""
   lm_config, lm_params = this.lm
   rms = this.config.phase2.soft_token_rms or float(ilm.embedding_rms(lm_params["embedding"]))
-  graphdef, trainable = objectives.build_phase2(
-      qformer_config(this), lm_config.width, rms, this.config.seed)
-  return graphdef, {**trainable, "qformer": _pretrained(this, trainable["qformer"])}
+  build = functools.partial(objectives.build_phase2, qformer_config(this), lm_config.width, rms,
+                            this.config.seed)
+  _, fresh = build()
+  return build(start=_pretrained(this, fresh["qformer"]))
 
 
 def entity_arrays(this: context.Run) -> dict:

@@ -5,8 +5,8 @@ from ilm_jax.stages import context
 def run(this: context.Run) -> None:
   """Builds the data set through TFDS and writes every task's examples through SeqIO."""
   import tasks.prepare
-  from tasks.datasets import movielens
   from ilm_jax.data import interactions as interactions_lib
+  from tasks.datasets import movielens
   folder = this.workdir / "data"
   if not (folder / "manifest.json").exists():
     interactions, items = movielens.load(this.workdir / "tfds", k=this.config.data.k_core)

@@ -3,9 +3,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 import numpy as np
 import tqdm
+from flax import nnx
 
 from ilm_jax import checkpoint, objectives
 from ilm_jax.data import batches as batches_lib
@@ -34,9 +34,6 @@ class Speaker:
       folder = this.workdir / name / "checkpoints"
       self.step = checkpoint.steps(folder)[-1] if checkpoint.steps(folder) else None
       self.trainable = checkpoint.read_trainable(folder, fresh)
-    self._loss = jax.jit(functools.partial(
-        _example_losses, self.graphdef, self.lm_config))
-    self._embed = jax.jit(functools.partial(_embed, self.graphdef, self.lm_config))
 
   def frozen(self) -> dict:
     return {"lm": self.lm_params, **self.entities}
@@ -46,7 +43,8 @@ class Speaker:
     nll, count = [], []
     for part in _batches(examples, spec.rows, "log perplexity"):
       batch = batches_lib.lm_eval_batch(part, spec)
-      sums = self._loss(self.trainable, self.frozen(), batch)
+      sums = _example_losses(
+          self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
       nll.append(np.asarray(sums[0])[:len(part)])
       count.append(np.asarray(sums[1])[:len(part)])
     return np.concatenate(nll), np.concatenate(count)
@@ -94,14 +92,16 @@ class Speaker:
   def prompt(self, examples, spec) -> prompt_lib.Prompt:
     """The examples' prompts as embeddings, soft tokens in their slots."""
     batch = batches_lib.prompts_batch(examples, spec)
-    embeds_BLD = self._embed(self.trainable, self.frozen(), batch)
+    embeds_BLD = _prompt_embeds(
+        self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
     return prompt_lib.Prompt(embeds_BLD, batch["position"], batch["valid"])
 
 
 def catalogue(this: context.Run) -> tuple[trie.Trie, list[str]]:
   """(trie of all items' indices, their texts by item row; row 0 is empty)."""
   stored = this.prepared("catalogue", "test")
-  by_row = {int(e["target_entity"][0]): e["targets"].tolist() for e in map(stored.__getitem__, range(len(stored)))}
+  by_row = {int(e["target_entity"][0]): e["targets"].tolist()
+            for e in map(stored.__getitem__, range(len(stored)))}
   indices = [by_row[row] for row in range(1, len(by_row) + 1)]
   names = ["", *(this.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
   return trie.build(indices, this.lm_tokenizer.eos_id, names[1:]), names
@@ -115,6 +115,10 @@ def _embed(graphdef, lm_config, trainable, frozen, batch):
   return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
 
 
+_prompt_embeds = jax.jit(_embed, static_argnums=(0, 1))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _example_losses(graphdef, lm_config, trainable, frozen, batch):
   """(nll, tokens) of each row: [B] float32, summed over its target tokens."""
   model = decoder.bind(lm_config, frozen["lm"])
