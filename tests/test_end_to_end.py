@@ -1,0 +1,90 @@
+"""The whole path on real data and weights with configs/tiny.py, as a user runs it."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ilm_jax import assets, errors
+from ilm_jax.data import entities
+
+ROOT = pathlib.Path(__file__).parents[1]
+NO_TENSORFLOW = """
+import sys
+class Refuse:
+  def find_spec(self, name, path=None, target=None):
+    if name.split(".")[0] in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
+      raise ImportError(f"{name} must not be imported here")
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def main(workdir, *flags, path=""):
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}",
+         "XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true",
+         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled")}
+  return subprocess.run(
+      [sys.executable, "-m", "ilm_jax.main", f"--config={ROOT}/configs/tiny.py",
+       f"--workdir={workdir}", *flags], capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A workdir after all stages; those after prepare ran with TensorFlow not importable."""
+  try:
+    for name in ("ml-100k", "smollm2-135m-instruct", "minilm-l6"):
+      assets.fetch(name)
+  except errors.UserError as e:
+    pytest.skip(f"needs the real data and weights, which cannot be had here: {e}")
+  workdir = tmp_path_factory.mktemp("tiny")
+  blocked = tmp_path_factory.mktemp("blocked")
+  (blocked / "sitecustomize.py").write_text(NO_TENSORFLOW)
+  first = main(workdir, "--stage=prepare")
+  assert first.returncode == 0, first.stderr[-2000:]
+  rest = main(workdir, "--stage=cf,phase1,phase2,eval,report", path=blocked)
+  assert rest.returncode == 0, rest.stderr[-2000:]
+  return workdir
+
+
+def test_every_table_is_there(run):
+  report = json.loads((run / "report.json").read_text())
+  rows = {part["title"].split(" (")[0]: [row["name"] for row in part["rows"]]
+          for part in report["tables"]}
+  assert any("Retrieval" in title for title in rows)
+  assert any("Next item, full catalogue of 1349" in title for title in rows)
+  losses = next(names for title, names in rows.items() if title.startswith("Loss on test"))
+  assert [n.split(" ")[0] for n in losses] == ["ILM", "ILM-rand", "no"]
+  assert set(report["curves"]) == {"phase1", "phase2", "phase2_rand"}
+  assert "<h2>" in (run / "report.html").read_text()
+
+
+def test_running_again_changes_nothing(run):
+  before = {p: p.stat().st_mtime_ns for p in run.rglob("*.array_record")}
+  again = main(run, "--stage=prepare,cf,phase1")
+  assert again.returncode == 0, again.stderr[-2000:]
+  assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.array_record")}
+
+
+def test_phase1_of_another_entity_table_is_refused(run):
+  """Phase 2 pointed at a phase 1 whose vectors were others: one line, both fingerprints named."""
+  table = entities.load(run / "entities")
+  manifest = json.loads((run / "entities" / "manifest.json").read_text())
+  other = entities.make(table.num_items, table.num_users, **{
+      name: (2 * vectors[:1 + table.num_items], 2 * vectors[1 + table.num_items:])
+      for name, vectors in table.vectors.items()})
+  kept = run / "entities.kept"
+  (run / "entities").rename(kept)
+  try:
+    other.save(run / "entities", manifest["made_from"])
+    done = main(run, "--stage=phase2", "--config.phase2.steps=3",
+                f"--config.phase2.init_from={run}")
+  finally:
+    for path in (run / "entities").iterdir():
+      path.unlink()
+    (run / "entities").rmdir()
+    kept.rename(run / "entities")
+  lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+  assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr
+  assert table.fingerprint[:12] in lines[0] and other.fingerprint[:12] in lines[0]
