@@ -57,8 +57,8 @@ def qformer() -> dict:
       "proj_init": "identity",     # of the text projection; "normal": random, any proj_width
       "text_pool": "mean",         # or "cls"
       "max_text": 24,              # longer texts are cut, [SEP] kept
-      "dropout": 0.2,
-      "vector_noise": 1.0,         # std of the noise on the normed vector (its own std is 1)
+      "dropout": 0.2,              # in phase 1
+      "vector_noise": 1.0,         # phase 1: std of the noise on the normed vector, whose own is 1
   }
 
 
@@ -86,6 +86,8 @@ def phase2() -> dict:
       "targets": 64,               # loss positions in a row
       "examples_per_group": 8,     # packed together into
       "rows_per_group": 2,         # so many rows
+      "dropout": 0.1,              # of the Q-Former in this phase
+      "vector_noise": 0.3,         # likewise
       "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
       **optimizer(learning_rate=1e-3, warmup=50),
   }

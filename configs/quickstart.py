@@ -13,8 +13,11 @@ def get_config() -> ml_collections.ConfigDict:
   # Without the two losses that cost most: what is left aligns vectors with text and behaviour.
   c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0)
   c.phase1.update(steps=200, warmup=20, checkpoint_every=100, log_every=10)
-  c.phase2.update(steps=80, rows=4, length=128, slots=28, targets=40, examples_per_group=8,
-                  rows_per_group=4, warmup=8, checkpoint_every=40, log_every=4)
+  # Tokens are dear: more of the short tasks, and no noise in so few steps.
+  c.tasks.mixture.update(sequential=2.0, elm_genres=2.0, elm_year=2.0)
+  c.phase2.update(steps=80, rows=4, length=128, slots=28, targets=40, examples_per_group=12,
+                  rows_per_group=4, warmup=8, checkpoint_every=40, log_every=4, dropout=0.0,
+                  vector_noise=0.0)
   c.eval.update(beam_users=64, exact_users=2, loss_examples=48, consistency_examples=32,
                 batch_size=8)
   return c

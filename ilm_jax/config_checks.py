@@ -107,6 +107,7 @@ def _check_phase2(c) -> list[str]:
   p = c.phase2
   wrong = _check_optimizer(c, "phase2") + _positive(c, *(f"phase2.{n}" for n in (
       "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group")))
+  wrong += _fraction(c, "phase2.dropout")
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
                  f"{p.rows_per_group}: examples are packed into groups of that many rows")

@@ -28,7 +28,8 @@ color:#1b1f24}h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem}
 p.note{color:#57606a;max-width:60rem}
 table{border-collapse:collapse;margin:.6rem 0}
 td,th{padding:.3rem .7rem;border-bottom:1px solid #d0d7de;text-align:right;vertical-align:top}
-td:first-child,th:first-child,table.examples td{text-align:left}
+td:first-child,th:first-child,table.examples td,
+table.examples th{text-align:left}
 small{color:#57606a;display:block}details{color:#57606a}
 img{max-width:100%}th{background:#f6f8fa}
 .wide{overflow-x:auto}

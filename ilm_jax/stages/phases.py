@@ -1,4 +1,5 @@
 """Stages phase1 and phase2: model, batches, losses and start of each, handed to `train.fit`."""
+import dataclasses
 import functools
 import hashlib
 import json
@@ -88,7 +89,10 @@ def build_phase2(this: context.Run):
   """(graphdef, trainable) of the ILM without phase 1."""
   lm_config, lm_params = this.lm
   rms = this.config.phase2.soft_token_rms or float(ilm.embedding_rms(lm_params["embedding"]))
-  build = functools.partial(objectives.build_phase2, qformer_config(this), lm_config.width, rms,
+  c = this.config.phase2
+  config = dataclasses.replace(
+      qformer_config(this), dropout=c.dropout, vector_noise=c.vector_noise)
+  build = functools.partial(objectives.build_phase2, config, lm_config.width, rms,
                             this.config.seed)
   _, fresh = build()
   return build(start=_pretrained(this, fresh["qformer"]))
