@@ -13,11 +13,8 @@ from ilm_jax.data import entities
 ROOT = pathlib.Path(__file__).parents[1]
 NO_TENSORFLOW = """
 import sys
-class Refuse:
-  def find_spec(self, name, path=None, target=None):
-    if name.split(".")[0] in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
-      raise ImportError(f"{name} must not be imported here")
-sys.meta_path.insert(0, Refuse())
+for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
+  sys.modules[name] = None      # as if not installed
 """
 
 
