@@ -1,4 +1,5 @@
-"""The whole path on real data, small enough for two CPU cores. Expect: under 15 minutes.
+"""The whole path on real data, small enough for two CPU cores. Expect: under 15 minutes,
+and the figures in README.md.
 
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=all
 """
