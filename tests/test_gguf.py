@@ -150,7 +150,7 @@ def test_garbage_is_refused(tmp_path, content):
 
 
 def test_an_absent_file_is_refused(tmp_path):
-  refused(tmp_path / "nowhere")
+  assert "nowhere" in refused(tmp_path / "nowhere")
 
 
 def perplexity(config, params, ids) -> float:

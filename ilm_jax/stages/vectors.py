@@ -16,6 +16,7 @@ def run(this: context.Run) -> None:
   interactions, items, data = this.data
   folder = this.workdir / "entities"
   made_from = {"data": data, "cf": str(sorted(this.config.cf.to_dict().items())),
+               "seed": this.config.seed,
                "text_encoder": this.config.text_encoder.asset}
   if (store.read_manifest(folder) or {}).get("made_from") == made_from:
     return
