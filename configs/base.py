@@ -43,10 +43,10 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def qformer() -> dict:
-  """MiniLM-L6's shape, so that its weights fit; its first two layers."""
+  """MiniLM-L6's shape, so that the text tower starts as that sentence encoder."""
   return {
       "init": "minilm-l6",         # whose weights it starts from; "": random
-      "num_layers": 2,
+      "num_layers": 6,
       "width": 384,
       "num_heads": 12,
       "mlp_width": 1536,
@@ -58,20 +58,23 @@ def qformer() -> dict:
       "text_pool": "mean",         # or "cls"
       "max_text": 24,              # longer texts are cut, [SEP] kept
       "dropout": 0.2,              # in phase 1
-      "vector_noise": 1.0,         # phase 1: std of the noise on the normed vector, whose own is 1
+      "text_dropout": 0.7,         # phase 1: of the pooled text; a thousand texts are few
+      "temperature": 0.1,          # of the contrastive losses: learned, from here,
+      "min_temperature": 0.1,      # and not below this
+      "vector_noise": 0.5,         # phase 1: std of the noise on the normed vector, whose own is 1
   }
 
 
 def phase1() -> dict:
   return {
-      "steps": 250,
+      "steps": 800,
       "batch_size": 64,            # items with their texts
       "pair_batch_size": 64,       # item-item pairs, and as many user-item pairs
       "losses": {"itc": 1.0, "itm": 0.5, "itg": 0.5, "ii": 0.5, "ui": 0.5},
       "contrastive": "infonce",    # of ii and ui; or "margin"
       "label_smoothing": 0.1,
       "text_scale": 0.1,           # learning rate of the pretrained text tower, as a fraction
-      **optimizer(learning_rate=1e-3, warmup=25),
+      **optimizer(learning_rate=5e-4, warmup=50),
   }
 
 

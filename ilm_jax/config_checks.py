@@ -67,6 +67,7 @@ def _check_qformer(c) -> list[str]:
       *_known("qformer.text_pool", q.text_pool, ("cls", "mean")),
       *_known("qformer.init", q.init, ("", *TEXT_ENCODERS)),
       *_fraction(c, "qformer.dropout"),
+      *_fraction(c, "qformer.text_dropout"),
   ]
   if q.num_heads > 0 and q.width % q.num_heads:
     wrong.append(f"qformer.width={q.width} does not divide over qformer.num_heads={q.num_heads}")

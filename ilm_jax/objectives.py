@@ -115,7 +115,7 @@ def _text_losses(qformer, c: Phase1Config, frozen, batch, rng) -> dict:
     metrics["itg"] = losses.weighted_mean(loss_BT, weight_BT)
     metrics["itg_nll"] = losses.weighted_mean(nll_BT, weight_BT)
   if c.itc or c.itm:
-    text_BP = qformer.project_text(text_BTW, mask_BT)
+    text_BP = qformer.project_text(text_BTW, mask_BT, _sub(rng, 4))
     logits_BB = losses.item_text_similarity(qformer.project_queries(query_BQW), text_BP)
     logits_BB = logits_BB / qformer.temperature("itc")
     same_BB = (entity_B[:, None] == entity_B[None]) | jnp.all(

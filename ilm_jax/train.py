@@ -19,9 +19,9 @@ Params = Any
 # Parameters whose path has one of these words as a part are not pulled towards zero.
 _UNDECAYED = re.compile(r"(^|[/_])(bias|scale|norm|temperature)([/_]|$)")
 
-# Parameters that the text passes through on its way to the contrastive space.
+# Pretrained parameters that the text passes through on its way to its projection.
 _TEXT_TOWER = re.compile(
-    r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm|text_projection)/")
+    r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm)/")
 
 
 class Preempted(Exception):

@@ -214,7 +214,7 @@ def test_mean_pool_leaves_padding_out_and_identity_keeps_the_mean():
 
 
 def test_dropout_only_with_a_key_and_repeatable():
-  model, inputs = make(vector_dropout=0.2, vector_noise=0.5), entity()
+  model, inputs = make(vector_noise=0.5), entity()
   np.testing.assert_array_equal(model.queries(*inputs), model.queries(*inputs))
   noisy = [model.queries(*inputs, jax.random.key(k)) for k in (1, 1, 2)]
   np.testing.assert_array_equal(noisy[0], noisy[1])

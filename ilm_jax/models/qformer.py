@@ -26,9 +26,8 @@ from ilm_jax import losses
 from ilm_jax.models import qformer_layers
 from ilm_jax.models.qformer_layers import QFormerConfig, attention_mask
 
-__all__ = ["MIN_TEMPERATURE", "QFormer", "QFormerConfig", "attention_mask", "phase2_subtree"]
+__all__ = ["QFormer", "QFormerConfig", "attention_mask", "phase2_subtree"]
 
-MIN_TEMPERATURE = 0.01  # as CLIP: similarities are scaled by at most 100
 TEXT_BRANCH = ("text_embed", "lm", "heads", "text_mlp", "text_norm")
 
 
@@ -171,22 +170,26 @@ class QFormer(nnx.Module):
     """[B, Q, P] unit vectors."""
     return losses.unit(self.heads.query_projection(hidden_BQW))
 
-  def project_text(self, hidden_BTW, mask_BT) -> jax.Array:
+  def project_text(self, hidden_BTW, mask_BT, key=None) -> jax.Array:
     """[B, P] unit vectors of the pooled text: its first output or the mean of its outputs."""
     if self.config.text_pool == "cls":
-      return losses.unit(self.heads.text_projection(hidden_BTW[:, 0]))
-    keep_BT1 = mask_BT[..., None].astype(hidden_BTW.dtype)
-    pooled_BW = jnp.sum(hidden_BTW * keep_BT1, axis=1) / jnp.maximum(keep_BT1.sum(axis=1), 1.0)
-    return losses.unit(self.heads.text_projection(pooled_BW))
+      pooled_BW = hidden_BTW[:, 0]
+    else:
+      keep_BT1 = mask_BT[..., None].astype(hidden_BTW.dtype)
+      pooled_BW = jnp.sum(hidden_BTW * keep_BT1, axis=1) / jnp.maximum(keep_BT1.sum(axis=1), 1.0)
+    rate = self.config.text_dropout
+    keep_BW = qformer_layers.draw_keep(key, rate, pooled_BW.shape)
+    return losses.unit(self.heads.text_projection(
+        qformer_layers.dropout(pooled_BW, keep_BW, rate)))
 
   def itm_logits(self, hidden_BQW) -> jax.Array:
     """[B, 2] logits of (no match, match): every query votes, the logits are averaged."""
     return jnp.mean(self.heads.match(hidden_BQW), axis=1)
 
   def temperature(self, name: str) -> jax.Array:
-    """The learned temperature of "itc", "ii" or "ui", at least MIN_TEMPERATURE."""
+    """The learned temperature of "itc", "ii" or "ui", at least `min_temperature`."""
     log_temperature = getattr(self.heads, f"log_temperature_{name}")[...]
-    return jnp.maximum(jnp.exp(log_temperature), MIN_TEMPERATURE)
+    return jnp.maximum(jnp.exp(log_temperature), self.config.min_temperature)
 
   # Inside.
 

@@ -32,9 +32,10 @@ class QFormerConfig:
   proj_init: str = "normal"    # "identity": texts start as their pooled outputs (needs width)
   text_pool: str = "cls"       # "mean" suits encoders trained with mean pooling (MiniLM)
   decoder_start: int = 1       # token that opens generated text; MiniLM's [unused0]
-  temperature: float = 0.07    # start of every learned temperature
+  temperature: float = 0.07    # start of every learned temperature, and
+  min_temperature: float = 0.01  # its floor (CLIP's: similarities grow at most 100 times)
   dropout: float = 0.1
-  vector_dropout: float = 0.0  # of the normed vector's channels, training only
+  text_dropout: float = 0.0    # of the pooled text, before its projection
   vector_noise: float = 0.0    # std of noise on the normed vector (its own std is 1)
   norm_eps: float = 1e-12
   remat: bool = False            # recompute each group of layers in the backward pass
@@ -126,9 +127,8 @@ class VectorTokens(nnx.Module):
     c = self.config
     x_BC = self.norm(vector_BC)
     if key is not None and c.vector_noise:
-      noise_BC = jax.random.normal(jax.random.fold_in(key, 1), x_BC.shape)
+      noise_BC = jax.random.normal(key, x_BC.shape)
       x_BC = x_BC + c.vector_noise * noise_BC
-    x_BC = dropout(x_BC, draw_keep(key, c.vector_dropout, x_BC.shape), c.vector_dropout)
     return self.tokens(x_BC).reshape(-1, c.kv_tokens, c.width)
 
 
