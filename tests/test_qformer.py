@@ -283,3 +283,20 @@ def test_phase2_subtree_is_a_query_path_only_model():
 def test_wrong_config_is_named(wrong, message):
   with pytest.raises(errors.UserError, match=message):
     QFormerConfig(**TINY | wrong)
+
+
+def test_text_dropout_thins_the_pooled_text_in_training_alone():
+  model = make(text_dropout=0.7)
+  hidden_BTW = model.text(IDS, MASK)
+  plain, same = (model.project_text(hidden_BTW, MASK) for _ in range(2))
+  np.testing.assert_array_equal(plain, same)
+  thinned = [model.project_text(hidden_BTW, MASK, jax.random.key(k)) for k in (1, 1, 2)]
+  np.testing.assert_array_equal(thinned[0], thinned[1])
+  assert np.abs(thinned[0] - thinned[2]).max() > 1e-3
+
+
+def test_temperatures_stay_above_their_floor():
+  model = make(min_temperature=0.1)
+  for stored, used in ((0.07, 0.1), (0.2, 0.2)):
+    model.heads.log_temperature_itc[...] = jnp.log(stored)
+    np.testing.assert_allclose(model.temperature("itc"), used, rtol=1e-6)

@@ -31,6 +31,15 @@ class Run:
     """Writes the resolved config of a stage to config.<stage>.json."""
     files.write_text(self.workdir / f"config.{stage}.json", config_lib.to_json(self.config))
 
+  def measured(self, folder) -> bool:
+    """Whether a folder of eval/ holds the finished tables of the present `eval` settings."""
+    path = epath.Path(folder) / "settings.txt"
+    return path.exists() and path.read_text() == config_lib.to_json(self.config.eval)
+
+  def mark_measured(self, folder) -> None:
+    """Says that all tables of the folder are there. Written last."""
+    files.write_text(epath.Path(folder) / "settings.txt", config_lib.to_json(self.config.eval))
+
   @functools.cached_property
   def mesh(self):
     from ilm_jax import axes

@@ -10,12 +10,12 @@ from ilm_jax.stages import context, phases
 
 
 def run(this: context.Run) -> None:
-  """Writes eval/phase1/<step>/retrieval.json for the newest checkpoint; one that is there stays."""
+  """Writes eval/phase1/<step>/ for the newest checkpoint; tables of the same settings stay."""
   folder = this.workdir / "phase1" / "checkpoints"
   graphdef, fresh = phases.build_phase1(this)
   step = (checkpoint.steps(folder) or [None])[-1]
-  path = this.workdir / "eval" / "phase1" / str(step) / "retrieval.json"
-  if step is not None and path.exists():
+  results = this.workdir / "eval" / "phase1" / str(step)
+  if step is not None and this.measured(results):
     return
   params = checkpoint.read_trainable(folder, fresh, step)["qformer"]
   held_I = this.heldout[1:]
@@ -29,7 +29,8 @@ def run(this: context.Run) -> None:
       spaces, held_I, vectors=tuple(this.config.vectors), resamples=this.config.eval.bootstrap,
       seed=this.config.seed, protocol={"ridge regularisation": regularisation,
                                        "text encoder": this.config.text_encoder.asset})
-  files.write_text(path, json.dumps(table, indent=1))
+  files.write_text(results / "retrieval.json", json.dumps(table, indent=1))
+  this.mark_measured(results)
 
 
 def _text_vectors(this: context.Run) -> np.ndarray:

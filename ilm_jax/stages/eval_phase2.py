@@ -21,10 +21,10 @@ ELM_TASKS = ("elm_title", "elm_genres", "elm_year")
 
 
 def run(this: context.Run) -> None:
-  """Writes eval/phase2/<step>/ for the newest checkpoint; a step that is there stays."""
+  """Writes eval/phase2/<step>/ for the newest checkpoint; tables of the same settings stay."""
   ilm = speaker.Speaker(this, "phase2")
   folder = this.workdir / "eval" / "phase2" / str(ilm.step)
-  if (folder / "recommendation.json").exists():
+  if this.measured(folder):
     return
 
   def write(name, part):
@@ -38,6 +38,7 @@ def run(this: context.Run) -> None:
   write("examples", shown)
   files.write_bytes(folder / "predictions.jsonl.gz", predictions)
   write("recommendation", table)
+  this.mark_measured(folder)
 
 
 # Log perplexity.

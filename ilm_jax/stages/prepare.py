@@ -6,10 +6,11 @@ def run(this: context.Run) -> None:
   """Builds the data set through TFDS and writes every task's examples through SeqIO."""
   import tasks.prepare
   from ilm_jax.data import interactions as interactions_lib
+  from ilm_jax.data import store
   from tasks.datasets import movielens
   folder = this.workdir / "data"
-  if not (folder / "manifest.json").exists():
+  made_from = {"dataset": this.config.data.name, "k_core": this.config.data.k_core}
+  if (store.read_manifest(folder) or {}).get("made_from") != made_from:
     interactions, items = movielens.load(this.workdir / "tfds", k=this.config.data.k_core)
-    interactions_lib.save(folder, interactions, items,
-                          {"dataset": this.config.data.name, "k_core": this.config.data.k_core})
+    interactions_lib.save(folder, interactions, items, made_from)
   tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config)
