@@ -23,6 +23,9 @@ def test_tables_count_as_measured_under_their_own_settings_alone(tmp_path):
   assert make_run(tmp_path).measured(folder)
   other = {"eval.bootstrap": run.config.eval.bootstrap + 1}
   assert not make_run(tmp_path, **other).measured(folder)
+  run.begin_measuring(folder)  # killed before the mark: neither settings' tables are whole
+  run.begin_measuring(folder)
+  assert not run.measured(folder)
 
 
 def test_another_k_core_makes_the_data_again(tmp_path, monkeypatch):

@@ -36,6 +36,10 @@ class Run:
     path = epath.Path(folder) / "settings.txt"
     return path.exists() and path.read_text() == config_lib.to_json(self.config.eval)
 
+  def begin_measuring(self, folder) -> None:
+    """Takes the mark away: a run killed now leaves tables of two settings, which nobody trusts."""
+    (epath.Path(folder) / "settings.txt").unlink(missing_ok=True)
+
   def mark_measured(self, folder) -> None:
     """Says that all tables of the folder are there. Written last."""
     files.write_text(epath.Path(folder) / "settings.txt", config_lib.to_json(self.config.eval))

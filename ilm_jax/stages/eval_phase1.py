@@ -29,6 +29,7 @@ def run(this: context.Run) -> None:
       spaces, held_I, vectors=tuple(this.config.vectors), resamples=this.config.eval.bootstrap,
       seed=this.config.seed, protocol={"ridge regularisation": regularisation,
                                        "text encoder": this.config.text_encoder.asset})
+  this.begin_measuring(results)
   files.write_text(results / "retrieval.json", json.dumps(table, indent=1))
   this.mark_measured(results)
 

@@ -26,6 +26,7 @@ def run(this: context.Run) -> None:
   folder = this.workdir / "eval" / "phase2" / str(ilm.step)
   if this.measured(folder):
     return
+  this.begin_measuring(folder)
 
   def write(name, part):
     files.write_text(folder / f"{name}.json", json.dumps(part, indent=1))
