@@ -146,7 +146,8 @@ def table(spaces: dict[str, Space], held_I, *, vectors: tuple[str, ...], ks=(1, 
   """The retrieval table of the report.
 
   Args:
-    spaces: name of the system -> its vectors.
+    spaces: name of the system -> its vectors. The first is also compared with each other one, by
+      paired differences.
     held_I: bool over items 1..I: those asked about.
     vectors: names of the vectors that went in.
     ks: depths of the recalls.
@@ -158,13 +159,22 @@ def table(spaces: dict[str, Space], held_I, *, vectors: tuple[str, ...], ks=(1, 
   pools = {f"all {len(held_I)} items": np.arange(len(held_I)),
            f"the {len(held)} held-out": held}
   rows = []
+
+  def row(name, hits):
+    rows.append({"name": name, "metrics": {
+        column: metrics.bootstrap(hit_N, resamples=resamples, seed=seed)._asdict()
+        for column, hit_N in hits.items()}})
+
   for pool, among in pools.items():
-    for name, space in spaces.items():
-      found = ranks(space, held, among)
-      estimates = {f"{direction} R@{k}": metrics.bootstrap(
-          metrics.hit_rate(rank, k), resamples=resamples, seed=seed)._asdict()
-                   for direction, rank in found.items() for k in ks}
-      rows.append({"name": f"{name}, among {pool}", "metrics": estimates})
+    found = {name: {f"{direction} R@{k}": metrics.hit_rate(rank, k)
+                    for direction, rank in ranks(space, held, among).items() for k in ks}
+             for name, space in spaces.items()}
+    for name, hits in found.items():
+      row(f"{name}, among {pool}", hits)
+    for name in list(spaces)[1:]:
+      first = next(iter(spaces))
+      row(f"{first} minus {name}, among {pool}",
+          {c: found[first][c] - hit_N for c, hit_N in found[name].items()})
     chance = {f"{direction} R@{k}": {"value": min(1.0, k / len(among))}
               for direction in ("item to text", "text to item") for k in ks}
     rows.append({"name": f"chance, among {pool}", "metrics": chance})
@@ -172,7 +182,8 @@ def table(spaces: dict[str, Space], held_I, *, vectors: tuple[str, ...], ks=(1, 
           "note": _note(vectors), "rows": rows,
           "protocol": {"split": "items whose text was never trained on", "items": len(held),
                        "vectors": ", ".join(vectors), "tie rule": TIE_RULE, "seed": seed,
-                       "intervals": f"95 %, bootstrap over items, {resamples} resamples",
+                       "intervals": f"95 %, bootstrap over items (of a difference: paired), "
+                                    f"{resamples} resamples",
                        **protocol}}
 
 

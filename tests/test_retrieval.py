@@ -40,6 +40,16 @@ def test_table_has_both_pools_both_directions_and_chance():
   assert made["protocol"]["step"] == 7 and "trivial" not in made["note"]
 
 
+def test_the_first_system_is_compared_with_the_others_item_by_item():
+  """Item to text `a` ranks 2, 3, 2 and `b` 1, 1, 1: at 1 every item differs, at 2 the second."""
+  perfect = retrieval.Space(np.eye(3, dtype=np.float32)[:, None], np.eye(3, dtype=np.float32))
+  made = retrieval.table({"a": TWO_QUERIES, "b": perfect}, np.array([True, True, True]),
+                         vectors=("behavioral",), ks=(1, 2), resamples=50, seed=0, protocol={})
+  row = {row["name"]: row["metrics"] for row in made["rows"]}["a minus b, among all 3 items"]
+  assert row["item to text R@1"] == {"value": -1.0, "lo": -1.0, "hi": -1.0, "n": 3}
+  np.testing.assert_allclose(row["item to text R@2"]["value"], -1 / 3)
+
+
 def test_semantic_input_is_called_trivial():
   made = retrieval.table({}, np.array([True]), vectors=("behavioral", "semantic"), resamples=1,
                          seed=0, protocol={})

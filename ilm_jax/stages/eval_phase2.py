@@ -49,24 +49,30 @@ def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
   """Mean negative log likelihood of test targets: ILM, ILM-rand, and the prompt without slots."""
   methods = {"ILM": (ilm, None)}
   if this.config.phase2.compare_rand:
-    methods["ILM-rand (no phase 1, same steps)"] = (speaker.Speaker(this, "phase2_rand"), None)
-  methods["no slots (frozen language model alone)"] = (speaker.Speaker(this, None), 0)
+    methods["ILM-rand"] = (speaker.Speaker(this, "phase2_rand"), None)
+  methods["no slots"] = (speaker.Speaker(this, None), 0)
   examples = {task: _sample(this, task, this.config.eval.loss_examples)
               for task in phases.task_names(this)}
   # Two shapes, not one a task: each is compiled for each method.
   short = _spec(this, [e for task, e in examples.items() if task != "sequential"] or [[]])
   specs = {task: _spec(this, [e]) if task == "sequential" else short
            for task, e in examples.items()}
-  rows = []
+  sums = {}
   for name, (model, queries) in methods.items():
-    sums = {task: model.losses(e, specs[task] if queries is None else dataclasses.replace(
-        specs[task], queries=queries)) for task, e in examples.items()}
-    sums["all"] = tuple(np.concatenate(parts) for parts in zip(*sums.values()))
-    rows.append({"name": name, "metrics": {
-        task: _bootstrap(this, nll, count) for task, (nll, count) in sums.items()}})
+    own = sums[name] = {task: model.losses(e, specs[task] if queries is None else
+                                           dataclasses.replace(specs[task], queries=queries))
+                        for task, e in examples.items()}
+    own["all"] = tuple(np.concatenate(parts) for parts in zip(*own.values()))
+  rows = [{"name": name, "metrics": {
+      task: _bootstrap(this, nll, count) for task, (nll, count) in own.items()}}
+          for name, own in sums.items()]
+  rows += [{"name": f"ILM minus {name}", "metrics": {
+      task: _bootstrap(this, nll - sums[name][task][0], count)
+      for task, (nll, count) in sums["ILM"].items()}} for name in sums if name != "ILM"]
   return {"title": "Loss on test targets (nats per token; lower is better)",
-          "note": "Test split: next items never trained on, and held-out items for the elm tasks. "
-                  "Intervals: 95 %, bootstrap over examples.",
+          "note": "ILM-rand: the same steps without phase 1. No slots: the frozen language model "
+                  "alone. Test split: next items never trained on, and held-out items for the elm "
+                  "tasks. Intervals: 95 %, bootstrap over examples; of a difference, paired.",
           "protocol": {**_protocol(this), "split": "test",
                        "examples per task": this.config.eval.loss_examples},
           "rows": rows}
