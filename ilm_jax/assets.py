@@ -102,7 +102,7 @@ def fetch(name: str, *, folder=None, cache=None, assets=ASSETS) -> dict[str, pat
   tried = []
   if found := _from_folder(name, asset, folder or os.environ.get("ILM_ASSETS_DIR"), tried):
     return found
-  home = _cache_folder(cache) / name
+  home = cache_folder(cache) / name
   if found := _cached(asset, home):
     return found
   with _writable(home.parent):
@@ -134,8 +134,8 @@ def _lookup(name: str, assets) -> Asset:
       f"unknown asset {name!r}: known are {', '.join(sorted(assets))}.{hint}")
 
 
-def _cache_folder(cache) -> pathlib.Path:
-  """Where verified files are kept."""
+def cache_folder(cache=None) -> pathlib.Path:
+  """Where verified files are kept: `cache`, else $ILM_CACHE, else ~/.cache/ilm_jax."""
   chosen = cache or os.environ.get("ILM_CACHE") or pathlib.Path.home() / ".cache" / "ilm_jax"
   return pathlib.Path(chosen).expanduser()
 

@@ -9,13 +9,14 @@ idempotent: run again, it finds what it made or resumes.
 Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 143 stopped by SIGTERM
 after saving; anything else is a fault of the program.
 """
+import os
 import sys
 
 from absl import flags, logging
 from ml_collections import config_flags
 
+from ilm_jax import assets, errors
 from ilm_jax import config as config_lib
-from ilm_jax import errors
 
 STAGES = ("prepare", "cf", "phase1", "phase2", "eval", "report")
 
@@ -36,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(config) -> int:
+  # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(assets.cache_folder() / "compiled"))
   from ilm_jax import stages, train  # jax starts here, after the flags are known to be good
   names = STAGES if _STAGE.value == "all" else tuple(_STAGE.value.split(","))
   if unknown := [n for n in names if n not in STAGES]:
