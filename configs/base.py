@@ -59,8 +59,8 @@ def qformer() -> dict:
       "max_text": 24,              # longer texts are cut, [SEP] kept
       "dropout": 0.2,              # in phase 1
       "text_dropout": 0.7,         # phase 1: of the pooled text; a thousand texts are few
-      "temperature": 0.1,          # of the contrastive losses: learned from here up;
-      "min_temperature": 0.1,      # a start at its floor stayed there when measured
+      "temperature": 0.15,         # of the contrastive losses: learned from here up;
+      "min_temperature": 0.15,     # a start at its floor stayed there when measured
       "vector_noise": 0.5,         # phase 1: std of the noise on the normed vector, whose own is 1
   }
 

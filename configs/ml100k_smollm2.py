@@ -10,13 +10,15 @@ Retrieval of the 274 held-out items from `behavioral` vectors alone, R@10 with 9
 
                      item to text          text to item
   among all 1,349
-    Q-Former         .303 [.248, .354]     .241 [.190, .292]
+    Q-Former         .288 [.234, .343]     .307 [.252, .361]
     ridge (floor)    .164 [.120, .212]     .274 [.226, .325]     chance .007
+    paired           +.124 [.066, .183]    +.033 [-.015, .080]
   among the 274
-    Q-Former         .591 [.529, .650]     .584 [.526, .646]
+    Q-Former         .573 [.511, .635]     .580 [.522, .639]
     ridge (floor)    .467 [.409, .526]     .573 [.518, .631]     chance .036
+    paired           +.106 [.036, .175]    +.007 [-.044, .058]
 
-So the floor is clearly passed from item to text and level, within the intervals, from text to item.
+So the floor is clearly passed from item to text, and from text to item within the intervals.
 Phase 2 has not been run with this config: at the quickstart's rate its 2,000 steps are expected to
 take some 3 hours, and as many for ILM-rand.
 """
