@@ -3,11 +3,13 @@
     python -m benchmarks.lm_step --out=lm_step.json
 
 Random weights in the shape of SmolLM2-135M, float32, 8 rows of 64 tokens: the hidden states
-forward, and forward with the gradient to the input embeddings (the frozen step of phase 2). The
-peers take turns in one process and the best round of each counts, so read the ratio. GFLOP/s
-counts the matmuls with weights: 2 a parameter and token forward, and the same again backward.
+forward; forward with the gradient to the input embeddings (the frozen step of phase 2); prefill of
+the prompts; and greedy text of 32 tokens after them (logits included). The peers take turns in one
+process and the best round of each counts, so read the ratio. GFLOP/s counts the matmuls with
+weights of the layers: 2 a parameter and token forward, and the same again backward.
 """
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -18,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ilm_jax.models import decoder
+from ilm_jax.decode import generate, prompt
+from ilm_jax.models import decoder, language_model
 
 CONFIG = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3, head_dim=64,
                                mlp_width=1536, vocab_size=49152, rope_base=1e5)
+NEW = 32                     # tokens of the text
 
 
 def ours(config, embeds_BLD):
@@ -32,11 +36,17 @@ def ours(config, embeds_BLD):
   position_BL, segment_BL = jnp.tile(jnp.arange(L)[None], (B, 1)), jnp.ones((B, L), int)
 
   def loss(embeds, params):
-    return (decoder.bind(config, params).hidden(embeds, position_BL, segment_BL) ** 2).sum()
+    return (language_model.bind(config, params).hidden(embeds, position_BL, segment_BL) ** 2).sum()
 
   forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
+  graphdef = nnx.split(model)[0]
+  asked = prompt.Prompt(embeds_BLD, position_BL, jnp.ones((B, L), bool))
+  prefill = jax.jit(lambda params: asked.run(nnx.merge(graphdef, params), NEW))
+  said = functools.partial(generate.generate, graphdef, params, asked, max_new=NEW, eos_id=-1)
   return {"forward": lambda: jax.block_until_ready(forward(embeds_BLD, params)),
-          "forward+backward": lambda: jax.block_until_ready(both(embeds_BLD, params))}
+          "forward+backward": lambda: jax.block_until_ready(both(embeds_BLD, params)),
+          "prefill": lambda: jax.block_until_ready(prefill(params)),
+          "prefill+decode": lambda: jax.block_until_ready(said())}
 
 
 def theirs(config, embeds_BLD):
@@ -44,11 +54,13 @@ def theirs(config, embeds_BLD):
   import torch
   import transformers
   torch.set_num_threads(os.cpu_count())
-  model = transformers.LlamaModel(transformers.LlamaConfig(
+  whole = transformers.LlamaForCausalLM(transformers.LlamaConfig(
       num_hidden_layers=config.num_layers, hidden_size=config.width,
       num_attention_heads=config.num_heads, num_key_value_heads=config.num_kv_heads,
       head_dim=config.head_dim, intermediate_size=config.mlp_width,
-      vocab_size=config.vocab_size)).requires_grad_(False)
+      vocab_size=config.vocab_size, tie_word_embeddings=True, eos_token_id=None,
+      bos_token_id=None)).requires_grad_(False).eval()
+  model = whole.model
   embeds = torch.tensor(np.asarray(embeds_BLD))
 
   def forward():
@@ -59,7 +71,16 @@ def theirs(config, embeds_BLD):
     leaf = embeds.clone().requires_grad_(True)
     model(inputs_embeds=leaf, use_cache=False).last_hidden_state.square().sum().backward()
 
-  return {"forward": forward, "forward+backward": both}
+  def prefill():
+    with torch.no_grad():
+      model(inputs_embeds=embeds, use_cache=True)
+
+  def said():
+    with torch.no_grad():
+      whole.generate(inputs_embeds=embeds, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False,
+                     attention_mask=torch.ones(embeds.shape[:2], dtype=int), pad_token_id=0)
+
+  return {"forward": forward, "forward+backward": both, "prefill": prefill, "prefill+decode": said}
 
 
 def main():
@@ -75,10 +96,12 @@ def main():
   if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
     peers["transformers"] = theirs(CONFIG, embeds_BLD)
   weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(
-      decoder.abstract_params(CONFIG)["layers"]))
-  tokens, rows = args.rows * args.length, []
+      language_model.abstract_params(CONFIG)["layers"]))
+  rows = []
   print(f"{'':18}{'peer':14}{'seconds':>9}{'tokens/s':>10}{'GFLOP/s':>9}")
-  for what, passes in (("forward", 1), ("forward+backward", 2)):
+  for what, passes in (("forward", 1), ("forward+backward", 2), ("prefill", 1),
+                       ("prefill+decode", 1)):
+    tokens = args.rows * (args.length + (NEW if what == "prefill+decode" else 0))
     seconds = {peer: [] for peer in peers}
     for turn in range(args.rounds + 1):
       for peer, run in peers.items():

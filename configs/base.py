@@ -16,7 +16,14 @@ def get_config() -> ml_collections.ConfigDict:
   }
   c.cf = {"width": 64, "reg": 20.0, "alpha": 2.0, "iterations": 15}
   c.vectors = ("behavioral",)      # what the Q-Former is given of an entity; also "semantic"
-  c.lm = {"asset": "smollm2-135m-instruct", "dtype": "float32"}
+  c.lm = {
+      "asset": "smollm2-135m-instruct",  # or a path: a GGUF file, a Hugging Face or T5X folder
+      "gin_file": "",              # of a T5X checkpoint: the architecture
+      "tokenizer": "",             # likewise, where the model does not bring its own (T5X)
+      "dtype": "float32",          # of the weights; also "bfloat16", "int8"
+      "train": "none",             # "index_tokens": the added words alone; "all": everything
+      "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
+  }
   c.text_encoder = {"asset": "minilm-l6"}
   c.qformer = qformer()
   c.tasks = {

@@ -1,4 +1,4 @@
-"""MovieLens-100K and SmolLM2-135M in full: every user ranked, every example used.
+"""MovieLens-100K and SmolLM2-135M at the length that shows what phase 1 is for: about an hour.
 
     python -m ilm_jax.main --config=configs/ml100k_smollm2.py --workdir=runs/ml100k --stage=all
 
@@ -19,8 +19,19 @@ Retrieval of the 274 held-out items from `behavioral` vectors alone, R@10 with 9
     paired           +.106 [.036, .175]    +.007 [-.044, .058]
 
 So the floor is clearly passed from item to text, and from text to item within the intervals.
-Phase 2 has not been run with this config: at the quickstart's rate its 2,000 steps are expected to
-take some 3 hours, and as many for ILM-rand.
+
+Phase 2, 300 steps, 14 minutes (beside other work), and as many for ILM-rand. Loss on test targets
+in nats a token, 200 examples a task:
+
+                          all   title  genres   year  sequential  straightforward
+  ILM                   2.868   4.199   1.820   .562       3.895            3.984
+  ILM-rand              2.942   4.156   1.923   .691       3.985            4.076
+  no slots              6.018   6.995   6.541  3.544       6.926            6.562
+  ILM minus ILM-rand    -.074   +.043   -.103  -.129       -.090            -.091
+    95 %, paired, from  -.102   -.018   -.140  -.136       -.184            -.166
+                    to  -.046   +.101   -.067  -.122       -.001            -.019
+
+So phase 1 helps with the same steps, clearly over all and on each task but titles. One seed.
 """
 import ml_collections
 
@@ -30,4 +41,8 @@ from configs import base
 def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0, ui=0.25)
+  c.tasks.mixture.update(sequential=2.0, elm_genres=2.0, elm_year=2.0)
+  c.phase2.update(steps=300, rows=4, length=128, slots=28, targets=40, examples_per_group=12,
+                  rows_per_group=4, warmup=20, checkpoint_every=100)
+  c.eval.loss_examples = 200
   return c

@@ -12,6 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.tasks.max_train_examples = 4000
   c.qformer.num_layers = 2         # the first two of MiniLM's six: a third of the time
+  c.qformer.update(temperature=0.1, min_temperature=0.1)  # 200 steps want larger gradients
   # Without the losses that cost most: what is left aligns vectors with text and behaviour.
   c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0)
   c.phase1.update(steps=200, warmup=20, learning_rate=1e-3, checkpoint_every=100, log_every=10)

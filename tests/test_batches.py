@@ -24,6 +24,26 @@ def spec(**changes):
       "examples_per_group": 3, "rows_per_group": 2, "task_names": ("t",), **changes})
 
 
+def test_packing_for_an_encoder_decoder_by_hand():
+  """The row holds the inputs alone, A's four places and C's two."""
+  got, dropped = packing.pack_group([A, C], spec(encoder_decoder=True, rows=1, rows_per_group=1))
+  assert dropped == 0
+  want = {"tokens": [11, 0, 0, 12, 14, 15, 0, 0, 0, 0], "segment": [1, 1, 1, 1, 2, 2, 0, 0, 0, 0],
+          "targets": [21, 2, 2, 0, 0], "target_segment": [1, 1, 2, 0, 0],
+          "target_position": [0, 1, 0, 0, 0], "target_at": [0, 0, 0, 0, 0]}
+  for name, row in want.items():
+    np.testing.assert_array_equal(got[name], [row], err_msg=name)
+
+
+def test_ids_around_prompts_take_their_room():
+  """BOS 7 before and 8 after C's two tokens: the target is predicted from the 8."""
+  got, dropped = packing.pack_group([C], spec(before=(7,), after=(8,), rows=1, rows_per_group=1))
+  assert dropped == 0
+  np.testing.assert_array_equal(got["tokens"][0, :5], [7, 14, 15, 8, 0])
+  np.testing.assert_array_equal(got["segment"][0], [1] * 4 + [0] * 6)
+  assert got["target_at"][0, 0] == 3 and got["slot"].max() == -1
+
+
 def test_packing_by_hand():
   """Longest first: B opens row 0, A has no room there and opens row 1, C goes behind B."""
   got, dropped = packing.pack_group([A, {**B, "task": 1}, C], spec())
@@ -32,16 +52,20 @@ def test_packing_by_hand():
       "slot": [[0, 1, -1, 2, 3, -1, -1, -1, -1, -1], [-1, 0, 1, -1, -1, -1, -1, -1, -1, -1]],
       "segment": [[1, 1, 1, 1, 1, 1, 1, 1, 2, 2], [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]],
       "position": [[0, 1, 2, 3, 4, 5, 6, 7, 0, 1], [0, 1, 2, 3, 4, 0, 0, 0, 0, 0]],
+      "prefix": [[1, 1, 1, 1, 1, 0, 0, 0, 1, 1], [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]],
       "entities": [[6, 7, 0], [5, 0, 0]],
       "target_at": [[4, 5, 6, 7, 9], [3, 4, 0, 0, 0]],
       "targets": [[22, 23, 24, 2, 2], [21, 2, 0, 0, 0]],
+      "target_segment": [[1, 1, 1, 1, 2], [1, 1, 0, 0, 0]],
+      "target_position": [[0, 1, 2, 3, 0], [0, 1, 0, 0, 0]],
       "weights": [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]],
       "task": [[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]],
   }
   assert dropped == 0 and got.keys() == want.keys()
   for key in want:
     np.testing.assert_array_equal(got[key], want[key], err_msg=key)
-    assert got[key].dtype == (np.float32 if key == "weights" else np.int32), key
+    kind = {"weights": np.float32, "prefix": bool}.get(key, np.int32)
+    assert got[key].dtype == kind, key
 
 
 def test_two_examples_in_a_row_keep_their_slots_apart():

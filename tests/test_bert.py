@@ -9,7 +9,7 @@ import safetensors.numpy
 from flax import nnx
 
 from ilm_jax import assets, errors
-from ilm_jax.data import tokenizer
+from ilm_jax.data import tokenizer_files
 from ilm_jax.models import bert
 from ilm_jax.weights import safetensors as reader
 
@@ -122,7 +122,7 @@ def test_the_real_encoder_knows_what_is_alike():
     pytest.skip(f"needs the weights of MiniLM-L6: {e}")
   config, params = reader.load_bert(files)
   cat, kitten, bond = bert.sentence_vectors(
-      config, params, tokenizer.from_file(files["tokenizer.json"]),
+      config, params, tokenizer_files.from_file(files["tokenizer.json"]),
       ["The cat sleeps on the sofa.", "A kitten is napping on the couch.", "Bond yields fell."])
   assert cat @ kitten > 0.6 and cat @ bond < 0.2
   assert cat @ cat == pytest.approx(1.0, abs=1e-5)

@@ -173,9 +173,49 @@ def test_equal_scores_come_in_order_of_item_rows(prompt):
                              rtol=1e-6)
 
 
+def test_sampling_follows_temperature_and_top_p():
+  """Probabilities .5, .3, .2: at top-p .7 the third is never drawn, the others 5 to 3."""
+  logits_BV = jnp.tile(jnp.log(jnp.array([[0.3, 0.2, 0.5]])), (8000, 1))
+  share = lambda **how: np.bincount(  # noqa: E731
+      generate.draw(logits_BV, generate.Sampling(**how), jax.random.key(0)), minlength=3) / 8000
+  np.testing.assert_allclose(share(temperature=1.0), [0.3, 0.2, 0.5], atol=0.02)
+  np.testing.assert_allclose(share(temperature=1.0, top_p=0.7), [0.375, 0, 0.625], atol=0.02)
+  squares = np.array([0.09, 0.04, 0.25]) / 0.38
+  np.testing.assert_allclose(share(temperature=0.5), squares, atol=0.02)
+  np.testing.assert_array_equal(share(temperature=1.0, top_p=0.01), [0, 0, 1])
+
+
+def test_samples_repeat_with_their_key_and_differ_with_another(model, prompt):
+  draw = functools.partial(generate.generate, *model, prompt, max_new=6, eos_id=2,
+                           sampling=generate.Sampling(temperature=1.0))
+  first, again, other = (np.asarray(draw(key=jax.random.key(k))[0]) for k in (0, 0, 1))
+  np.testing.assert_array_equal(first, again)
+  assert (first != other).any()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_beam_text_as_wide_as_all_texts_is_brute_force(model, prompt, alpha):
+  """All texts of up to 3 tokens over 13 words: those that end in EOS, and those cut off."""
+  eos, n = 2, 3
+  words = [w for w in range(13) if w != eos]
+  texts = [[eos], *([w, eos] for w in words),
+           *([a, b, c] for a in words for b in words for c in range(13))]
+  text_BWT, score_BW = generate.beam_text(*model, prompt, max_new=n, eos_id=eos, width=200,
+                                          alpha=alpha)
+  score = {}
+  for text in texts:
+    logp = jax.nn.log_softmax(plain_logits(model, prompt, 1, text)[:-1])
+    score[tuple(text)] = float(logp[np.arange(len(text)), text].sum())
+  worth = {t: s / ((5 + len(t)) / 6) ** alpha for t, s in score.items()}
+  best = sorted(worth, key=worth.get, reverse=True)[:20]
+  for w, text in enumerate(best):
+    assert tuple(text_BWT[1, w]) == text + (eos,) * (n - len(text))
+    np.testing.assert_allclose(score_BW[1, w], score[text], atol=1e-4)
+
+
 def test_greedy_is_the_plain_arg_max(model, prompt):
   eos = 2
-  text_BT, length_B = generate.greedy(*model, prompt, max_new=7, eos_id=eos)
+  text_BT, length_B = generate.generate(*model, prompt, max_new=7, eos_id=eos)
   lengths = []
   for b in range(3):
     said = []
@@ -188,6 +228,6 @@ def test_greedy_is_the_plain_arg_max(model, prompt):
 
 def test_greedy_stops_at_eos_and_pads_with_it(model, prompt):
   """Whatever row 0 says first becomes EOS: row 0 is empty."""
-  first = int(generate.greedy(*model, prompt, max_new=1, eos_id=0)[0][0, 0])
-  text_BT, length_B = generate.greedy(*model, prompt, max_new=4, eos_id=first)
+  first = int(generate.generate(*model, prompt, max_new=1, eos_id=0)[0][0, 0])
+  text_BT, length_B = generate.generate(*model, prompt, max_new=4, eos_id=first)
   assert length_B[0] == 0 and np.all(np.asarray(text_BT[0]) == first)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax.models import decoder
+from ilm_jax.models import attention, decoder, language_model
 
 CONFIG = decoder.DecoderConfig(num_layers=3, width=24, num_heads=6, num_kv_heads=2, head_dim=8,
                                mlp_width=40, vocab_size=50)
@@ -53,8 +53,31 @@ def test_later_tokens_change_nothing_before_them(model):
   assert np.abs(before[:, 5:] - after[:, 5:]).min(axis=-1).max() > 1e-4
 
 
-def test_extending_a_cache_equals_one_pass(model):
+FAMILIES = {
+    "llama": {},
+    "llama3": {"rope_scaling": attention.RopeScaling(4.0, 1.0, 4.0, 16)},
+    "palm": {"norm": "layer", "parallel": True, "num_kv_heads": 1},
+    "t5x": {"rope_base": 0.0, "relative_buckets": 8, "relative_distance": 6, "scale": 1.0,
+            "activation": "gelu_tanh", "logit_scale": 0.2},
+    "plain mlp": {"gated": False, "activation": "relu", "rope_base": 0.0},
+    "qwen2": {"qkv_bias": True, "tied": False},
+    "gemma2": {"local_layers": (True, False, True), "window": 3, "softcap": 5.0, "post_norms": True,
+               "logit_softcap": 3.0, "embed_scale": 5.0, "activation": "gelu_tanh"},
+    "gemma3": {"local_layers": (True, True, False), "window": 2, "local_rope_base": 10.0,
+               "rope_scaling": attention.RopeScaling(8.0), "qk_norm": True, "post_norms": True},
+}
+
+
+@functools.cache
+def family(name):
+  config = dataclasses.replace(CONFIG, **FAMILIES[name])
+  return decoder.Decoder(config, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_extending_a_cache_equals_one_pass(name):
   """Four tokens, then two, then one, into a cache longer than needed."""
+  model = family(name)
   cache, places = model.init_cache(2, 9), jnp.arange(9)
   step = jax.jit(model.extend)
   got = []
@@ -66,6 +89,62 @@ def test_extending_a_cache_equals_one_pass(model):
     got.append(hidden)
   np.testing.assert_allclose(jnp.concatenate(got, axis=1), run(model, TOKENS), atol=2e-5)
   assert not cache.k[:, :, 7:].any()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_causal_and_sees_order(name):
+  model = family(name)
+  changed, swapped = TOKENS.copy(), TOKENS.copy()
+  changed[:, 5] = 33
+  swapped[:, [0, 1]] = TOKENS[:, [1, 0]]
+  want = run(model, TOKENS)
+  np.testing.assert_array_equal(run(model, changed)[:, :5], want[:, :5])
+  assert np.abs(run(model, swapped)[1, 2:] - want[1, 2:]).max() > 1e-4
+
+
+def test_a_local_layer_looks_back_its_window_and_no_further():
+  """Two layers of window 2: the last token of seven is reached from 4, 5 and 6, not from 3."""
+  config = dataclasses.replace(CONFIG, num_layers=2, local_layers=(True, True), window=2)
+  model = decoder.Decoder(config, rngs=nnx.Rngs(0))
+  want = run(model, TOKENS)[:, 6]
+  for at, reaches in ((3, False), (4, True)):
+    changed = TOKENS.copy()
+    changed[:, at] = 33
+    assert (np.abs(run(model, changed)[:, 6] - want).max() > 1e-5) == reaches
+
+
+def test_a_prefix_lm_sees_its_whole_prompt():
+  model = decoder.Decoder(dataclasses.replace(CONFIG, prefix_lm=True), rngs=nnx.Rngs(0))
+  position, segment = jnp.arange(7)[None], jnp.ones((1, 7), int)
+  prefix = jnp.arange(7)[None] < 4
+
+  def hidden(at):
+    tokens = jnp.asarray(TOKENS[:1]) if at is None else jnp.asarray(TOKENS[:1]).at[0, at].set(33)
+    return np.asarray(model.hidden(model.embed(tokens), position, segment, prefix)[0])
+
+  want = hidden(None)
+  assert np.abs(hidden(3)[0] - want[0]).max() > 1e-4     # the prompt's end, seen by its first token
+  np.testing.assert_array_equal(hidden(5)[:5], want[:5])  # what is said stays causal
+  start = model.prefill(model.embed(TOKENS[:1, :4]), position[:, :4], prefix[:, :4], 2)
+  np.testing.assert_allclose(start.last_BD[0], want[3], atol=2e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_words_are_one_vocabulary_with_the_old(tied):
+  """A table of 50 with 4 new words is a table of 54."""
+  config = dataclasses.replace(CONFIG, tied=tied, new_tokens=4)
+  params = language_model.init(config, 2)
+  whole = dict(params)
+  for name, axis in (("embedding", 0), ("head", 1)) if not tied else (("embedding", 0),):
+    whole[name] = jnp.concatenate([params[name], whole.pop(f"new_{name}")], axis=axis)
+  want = language_model.bind(dataclasses.replace(config, vocab_size=54, new_tokens=0), whole)
+  got, tokens = language_model.bind(config, params), jnp.array([[3, 50, 53, 49]])
+  np.testing.assert_array_equal(got.embed(tokens), want.embed(tokens))
+  hidden = run(got, tokens)
+  np.testing.assert_allclose(got.logits(hidden), want.logits(hidden), atol=1e-6)
+  frozen, trained = language_model.split_trained(params, "index_tokens")
+  assert set(trained) == ({"new_embedding"} if tied else {"new_embedding", "new_head"})
+  assert {**frozen, **trained}.keys() == params.keys() and not frozen.keys() & trained.keys()
 
 
 def test_a_tree_mask_equals_separate_causal_runs(model):
@@ -94,7 +173,7 @@ def test_remat_and_unroll_change_no_gradient(model, change):
 
   def grad(config):
     def loss(embeds):
-      bound = decoder.bind(config, params)
+      bound = language_model.bind(config, params)
       hidden = bound.hidden(embeds, jnp.arange(7)[None].repeat(2, 0), jnp.ones((2, 7), int))
       return bound.token_nll(hidden, jnp.asarray(TOKENS))[0].sum()
     return jax.jit(jax.grad(loss))(model.embed(TOKENS))
@@ -135,7 +214,9 @@ def test_bfloat16_stays_bfloat16():
   config = dataclasses.replace(CONFIG, dtype="bfloat16")
   model = decoder.Decoder(config, rngs=nnx.Rngs(0))
   params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-  assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.bfloat16.dtype}
+  dtypes = {k: p.dtype for k, p in (params.pop("layers") | params).items()}
+  assert {k for k, dtype in dtypes.items() if dtype != jnp.bfloat16} == {
+      "attention_norm", "mlp_norm", "final_norm"}
   hidden = run(model, TOKENS)
   assert hidden.dtype == jnp.bfloat16 and model.logits(hidden).dtype == jnp.float32
 
@@ -143,4 +224,4 @@ def test_bfloat16_stays_bfloat16():
 def test_abstract_params_are_what_a_model_holds(model):
   params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
   shapes = jax.tree.map(lambda x: x.shape, params)
-  assert jax.tree.map(lambda x: x.shape, decoder.abstract_params(CONFIG)) == shapes
+  assert jax.tree.map(lambda x: x.shape, language_model.abstract_params(CONFIG)) == shapes

@@ -2,14 +2,18 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
+import random_lm
 
 from ilm_jax import assets, errors
 from ilm_jax.data import entities
 
+# One worker: the others would train it all again.
+pytestmark = pytest.mark.xdist_group("end_to_end")
 ROOT = pathlib.Path(__file__).parents[1]
 NO_TENSORFLOW = """
 import sys
@@ -18,12 +22,12 @@ for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
 """
 
 
-def main(workdir, *flags, path=""):
+def main(workdir, *flags, path="", config="tiny"):
   env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}",
          "XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true",
          "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled")}
   return subprocess.run(
-      [sys.executable, "-m", "ilm_jax.main", f"--config={ROOT}/configs/tiny.py",
+      [sys.executable, "-m", "ilm_jax.main", f"--config={ROOT}/configs/{config}.py",
        f"--workdir={workdir}", *flags], capture_output=True, text=True, env=env, check=False)
 
 
@@ -52,9 +56,25 @@ def test_every_table_is_there(run):
   assert any("Retrieval" in title for title in rows)
   assert any("Next item, full catalogue of 1349" in title for title in rows)
   losses = next(names for title, names in rows.items() if title.startswith("Loss on test"))
-  assert [n.split(" ")[0] for n in losses] == ["ILM", "ILM-rand", "no"]
+  assert losses == ["ILM", "ILM-rand", "no slots", "ILM minus ILM-rand", "ILM minus no slots"]
   assert set(report["curves"]) == {"phase1", "phase2", "phase2_rand"}
   assert "<h2>" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("kind", ["t5", "palm"])
+def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
+  """Phase 2, ranking and texts through an encoder-decoder, and through a PaLM-style decoder."""
+  random_lm.write(kind, tmp_path / "lm")
+  workdir = tmp_path / "run"
+  shutil.copytree(run, workdir, ignore=shutil.ignore_patterns(
+      "phase2*", "eval", "tensorboard", "tfds", "report.*"))
+  done = main(workdir, "--stage=phase2,eval,report", f"--config.lm.asset={tmp_path / 'lm'}",
+              config=f"tiny_{kind}")
+  assert done.returncode == 0, done.stderr[-2000:]
+  report = json.loads((workdir / "report.json").read_text())
+  assert {"phase1", "phase2", "phase2_rand"} == set(report["curves"])
+  title, = (part["title"] for part in report["tables"] if part["title"].startswith("Next item"))
+  assert "1349" in title
 
 
 def test_running_again_changes_nothing(run):

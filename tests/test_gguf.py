@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ilm_jax import assets, errors
-from ilm_jax.data import tokenizer
-from ilm_jax.models import decoder
+from ilm_jax.data import tokenizer_files
+from ilm_jax.models import decoder, language_model
 from ilm_jax.weights import gguf as reader
+from ilm_jax.weights import stream
 
 HEADS, GROUPS, HEAD_DIM, WIDTH, MLP, VOCAB, LAYERS = 6, 2, 4, 32, 64, 40, 2
 
@@ -62,13 +63,13 @@ def write(path, named, *, architecture="llama", scaling=None, quantise=()):
 
 def test_every_tensor_finds_its_place(tmp_path):
   named = tensors()
-  config, params = reader.load_decoder(write(tmp_path / "m.gguf", named))
+  config, params = reader.load(write(tmp_path / "m.gguf", named))
   assert config == decoder.DecoderConfig(
       num_layers=LAYERS, width=WIDTH, num_heads=HEADS, num_kv_heads=GROUPS, head_dim=HEAD_DIM,
       mlp_width=MLP, vocab_size=VOCAB, rope_base=77.0, norm_eps=config.norm_eps)
   assert config.norm_eps == pytest.approx(1e-5)
   assert jax.tree.map(np.shape, params) == jax.tree.map(
-      lambda x: x.shape, decoder.abstract_params(config))
+      lambda x: x.shape, language_model.abstract_params(config))
   layers = params["layers"]
   np.testing.assert_array_equal(layers["down"][1], named["blk.1.ffn_down.weight"].T)
   np.testing.assert_array_equal(layers["value"][0], named["blk.0.attn_v.weight"].T)
@@ -80,13 +81,13 @@ def test_every_tensor_finds_its_place(tmp_path):
 def test_half_split_rotation_equals_interleaved_rotation():
   """Turning pairs (2j, 2j+1) of the stored rows = turning (j, j+K/2) of ours, up to order."""
   rows = np.random.default_rng(1).normal(size=(8, 5))
-  order = reader.half_split(np.arange(8.0)[:, None], 8)[:, 0].astype(int)
+  order = stream.half_split(8).read(np.arange(8.0)[:, None])[0].astype(int)
   angle = 2.0 * 10.0 ** (-np.arange(4) / 4)
   pairs = rows.reshape(4, 2, 5)
   cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
   turned = np.stack([pairs[:, 0] * cos - pairs[:, 1] * sin,
                      pairs[:, 1] * cos + pairs[:, 0] * sin], axis=1).reshape(8, 5)
-  a, b = np.split(reader.half_split(rows, 8), 2)
+  a, b = np.split(stream.half_split(8).read(rows).T, 2)
   np.testing.assert_allclose(np.concatenate([a * cos - b * sin, b * cos + a * sin]),
                              turned[order])
 
@@ -96,7 +97,7 @@ def test_an_own_head_and_quantised_tensors(tmp_path):
   named["output.weight"] = np.ones((VOCAB, WIDTH), np.float32) * np.arange(VOCAB)[:, None]
   path = write(tmp_path / "m.gguf", {k: v.astype(np.float32) for k, v in named.items()},
                quantise=("blk.0.ffn_up.weight",))
-  config, params = reader.load_decoder(path, "bfloat16")
+  config, params = reader.load(path, "bfloat16")
   assert not config.tied and params["head"].shape == (WIDTH, VOCAB)
   assert float(params["head"][3, 7]) == 7.0
   up = params["layers"]["up"][0].astype(np.float32)
@@ -105,7 +106,7 @@ def test_an_own_head_and_quantised_tensors(tmp_path):
 
 def refused(path) -> str:
   with pytest.raises(errors.UserError) as caught:
-    reader.load_decoder(path)
+    reader.load(path)
   assert "\n" not in str(caught.value) and str(path) in str(caught.value)
   return str(caught.value)
 
@@ -130,7 +131,7 @@ def test_a_wrong_shape_is_told_with_the_right_one(tmp_path):
 
 
 def test_another_architecture_or_rope_scaling_is_refused(tmp_path):
-  assert "'gpt2', expected 'llama'" in refused(
+  assert "'gpt2', expected one of llama, qwen2" in refused(
       write(tmp_path / "a", tensors(), architecture="gpt2"))
   assert "rope scaling is 'yarn'" in refused(
       write(tmp_path / "b", tensors(), scaling=gguf.RopeScalingType.YARN))
@@ -158,7 +159,7 @@ def perplexity(config, params, ids) -> float:
 
   @jax.jit
   def nll(params):
-    model = decoder.bind(config, params)
+    model = language_model.bind(config, params)
     hidden = model.hidden(model.embed(ids), jnp.arange(ids.size)[None], jnp.ones_like(ids))
     return model.token_nll(hidden[:, :-1], ids[:, 1:])[0].mean()
 
@@ -171,8 +172,8 @@ def test_rotary_layout_on_the_real_weights():
     path = assets.only("smollm2-135m-instruct")
   except errors.UserError as e:
     pytest.skip(f"needs the weights of SmolLM2-135M: {e}")
-  ids = tokenizer.from_gguf(path).encode(PARAGRAPH)
-  config, params = reader.load_decoder(path)
+  ids = tokenizer_files.from_gguf(path).encode(PARAGRAPH)
+  config, params = reader.load(path)
   assert 8 < perplexity(config, params, ids) < 11
   wrong = dict(params["layers"])
   for name in ("query", "key"):  # back to rows as stored

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from ilm_jax import losses, objectives
-from ilm_jax.models import decoder, ilm
+from ilm_jax.models import decoder, ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import Phase1Config
 
@@ -166,6 +166,7 @@ BATCH_2 = {
     "entities": jnp.array([[1, 7], [3, 0]]),
     "segment": jnp.array([[1, 1, 1, 1, 1, 1], [1, 1, 2, 2, 2, 2]]),
     "position": jnp.array([[0, 1, 2, 3, 4, 5], [0, 1, 0, 1, 2, 3]]),
+    "prefix": jnp.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]], bool),
     "target_at": jnp.array([[5, 0, 0], [1, 4, 5]]),
     "targets": jnp.array([[9, 0, 0], [10, 8, 11]]),
     "weights": jnp.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]),
@@ -201,7 +202,7 @@ def test_phase2_by_hand_built_prompt():
   soft = model.soft_tokens(*objectives.entity_inputs(held, jnp.array([1, 7])))
   word = held["lm"]["embedding"]
   row = jnp.stack([word[3], soft[0, 0], soft[0, 1], word[4], soft[1, 0], soft[1, 1]])
-  lm = decoder.bind(LM, held["lm"])
+  lm = language_model.bind(LM, held["lm"])
   hidden = lm.hidden(row[None], jnp.arange(6)[None], jnp.ones((1, 6), int))
   nll = -jax.nn.log_softmax(lm.logits(hidden)[0, 5])[9]
   one = BATCH_2 | {"weights": jnp.zeros((2, 3)).at[0, 0].set(1.0)}
@@ -251,4 +252,3 @@ def test_soft_tokens_start_at_the_asked_rms():
   soft = nnx.merge(graphdef, trainable).soft_tokens(
       *objectives.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
-  np.testing.assert_allclose(ilm.embedding_rms(jnp.array([[1.0, 7.0], [5.0, 5.0]])), 5.0)

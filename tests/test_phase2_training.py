@@ -1,4 +1,6 @@
 """Phase 2 over several devices: the same losses on any mesh, the frozen part untouched."""
+import dataclasses
+
 import jax
 import ml_collections
 import numpy as np
@@ -7,6 +9,7 @@ import test_objectives
 from jax.sharding import AxisType
 
 from ilm_jax import axes, objectives, train
+from ilm_jax.models import language_model
 
 C = ml_collections.ConfigDict(dict(learning_rate=0.05, warmup=0, steps=4, final_fraction=0.1,
                                    b2=0.98, clip=1.0, weight_decay=0.01))
@@ -45,6 +48,35 @@ def test_one_device_equals_a_mesh(sizes):
   many, _ = trained(mesh_of(*sizes))
   assert one[-1] < one[0] - 0.01
   np.testing.assert_allclose(one, many, rtol=2e-5)
+
+
+@pytest.mark.parametrize("train_lm", ["none", "index_tokens", "all"])
+def test_what_is_asked_for_trains_and_nothing_else(train_lm):
+  """Two words of the targets are new; only what is trained has a place in the state."""
+  lm = dataclasses.replace(test_objectives.LM, vocab_size=17, new_tokens=2, tied=False)
+  graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  params = language_model.init(lm, 5)
+  frozen_lm, trained = language_model.split_trained(params, train_lm)
+  trainable |= {"lm": trained} if trained else {}
+  loss = objectives.phase2_loss(graphdef, lm, ("sequential", "elm"))
+  tx, mesh = train.make_optimizer(C), mesh_of(2, 2, 2)
+  state = train.init_state(trainable, tx, mesh)
+  frozen = axes.place(mesh, test_objectives.frozen() | {"lm": frozen_lm})
+  step = train.compile_step(loss, tx, 0, state)
+  rows = batch()
+  rows["targets"] = np.where(rows["weights"] > 0, 17, 0)
+  before = jax.tree.map(np.asarray, params)
+  found = []
+  for _ in range(4):
+    state, metrics = step(state, frozen, train.to_devices(mesh, rows))
+    found.append(float(metrics["loss"]))
+  assert found[-1] < found[0]
+  after = {**frozen["lm"], **state.trainable.get("lm", {})}
+  changed = {name for name in before if any(
+      (np.asarray(a) != b).any() for a, b in zip(jax.tree.leaves(after[name]),
+                                                 jax.tree.leaves(before[name])))}
+  assert changed == {"none": set(), "index_tokens": {"new_embedding", "new_head"},
+                     "all": set(before)}[train_lm]
 
 
 def test_the_language_model_is_the_same_bytes_after_training():

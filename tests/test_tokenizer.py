@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from ilm_jax import assets, errors
-from ilm_jax.data import tokenizer
+from ilm_jax.data import tokenizer, tokenizer_files
 
 # A byte-level vocabulary: "Ġ" is how it writes a space. Ids are positions.
 TOKENS = ["<|end|>", "a", "b", "1", "9", "Ġ", "<", ">", "s", "l", "o", "t", "|", "e", "n", "d",
@@ -35,7 +35,7 @@ def write_gguf(path, style="smollm", keys=("tokens", "merges", "types", "eos")):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-  return tokenizer.from_gguf(write_gguf(tmp_path_factory.mktemp("gguf") / "small.gguf"))
+  return tokenizer_files.from_gguf(write_gguf(tmp_path_factory.mktemp("gguf") / "small.gguf"))
 
 
 def test_gguf_merges_and_digits(small):
@@ -46,7 +46,7 @@ def test_gguf_merges_and_digits(small):
 
 
 def test_gpt2_style_merges_digits(tmp_path):
-  assert tokenizer.from_gguf(write_gguf(tmp_path / "g.gguf", "gpt-2")).encode("19") == [18]
+  assert tokenizer_files.from_gguf(write_gguf(tmp_path / "g.gguf", "gpt-2")).encode("19") == [18]
 
 
 def test_only_templates_make_slots(small):
@@ -66,11 +66,11 @@ def test_special_tokens_in_a_text_are_letters(small):
 def test_bad_gguf_files(tmp_path):
   (tmp_path / "junk.gguf").write_bytes(b"junk" * 100)
   with pytest.raises(errors.UserError, match=r"junk.gguf is not a readable GGUF"):
-    tokenizer.from_gguf(tmp_path / "junk.gguf")
-  with pytest.raises(errors.UserError, match=r"'llama-bpe' is not known; .*smollm"):
-    tokenizer.from_gguf(write_gguf(tmp_path / "style.gguf", "llama-bpe"))
+    tokenizer_files.from_gguf(tmp_path / "junk.gguf")
+  with pytest.raises(errors.UserError, match=r"'other' is not known; .*smollm"):
+    tokenizer_files.from_gguf(write_gguf(tmp_path / "style.gguf", "other"))
   with pytest.raises(errors.UserError, match=r"lacks the metadata tokenizer.ggml.tokens"):
-    tokenizer.from_gguf(write_gguf(tmp_path / "bare.gguf", keys=()))
+    tokenizer_files.from_gguf(write_gguf(tmp_path / "bare.gguf", keys=()))
 
 
 def write_wordpiece(path):
@@ -89,7 +89,7 @@ def write_wordpiece(path):
 
 
 def test_wordpiece_file(tmp_path):
-  words = tokenizer.from_file(write_wordpiece(tmp_path / "tokenizer.json"))
+  words = tokenizer_files.from_file(write_wordpiece(tmp_path / "tokenizer.json"))
   assert words.encode("Toy") == [2, 4, 3]                                # no padding
   assert words.encode("toy story toys story") == [2, 4, 5, 4, 6, 5, 3]   # no truncation
   assert words.encode("") == [2, 3]
@@ -100,13 +100,13 @@ def test_wordpiece_file(tmp_path):
 def test_bad_tokenizer_files(tmp_path):
   (tmp_path / "t.json").write_text("{}")
   with pytest.raises(errors.UserError, match=r"t.json is not a readable tokenizer.json"):
-    tokenizer.from_file(tmp_path / "t.json")
+    tokenizer_files.from_file(tmp_path / "t.json")
   write_wordpiece(tmp_path / "t.json")
   text = json.loads((tmp_path / "t.json").read_text())
   text = json.dumps(text).replace("[SEP]", "[OTHER]")
   (tmp_path / "t.json").write_text(text)
   with pytest.raises(errors.UserError, match=r"no token that ends a text"):
-    tokenizer.from_file(tmp_path / "t.json")
+    tokenizer_files.from_file(tmp_path / "t.json")
 
 
 def already_here(name, file):
@@ -120,7 +120,7 @@ def already_here(name, file):
 
 def test_smollm2_known_strings():
   """Ids as given by the tokenizer that the transformers library builds from the same file."""
-  real = tokenizer.from_gguf(
+  real = tokenizer_files.from_gguf(
       already_here("smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf"))
   assert real.encode("Hello, world! 1995") == [19556, 28, 905, 17, 216, 33, 41, 41, 37]
   assert real.encode(" Toy Story (1995)") == [25399, 10124, 365, 33, 41, 41, 37, 25]
@@ -132,7 +132,7 @@ def test_smollm2_known_strings():
 
 
 def test_minilm_known_string():
-  real = tokenizer.from_file(already_here("minilm-l6", "tokenizer.json"))
+  real = tokenizer_files.from_file(already_here("minilm-l6", "tokenizer.json"))
   assert real.encode("Toy Story (1995). Animation") == [
       101, 9121, 2466, 1006, 2786, 1007, 1012, 7284, 102]
   assert real.slot_id == 30522

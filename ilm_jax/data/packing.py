@@ -1,8 +1,9 @@
 """From prepared examples to the arrays of one language-model batch. Pure, numpy only.
 
 An example's sequence is its inputs, every slot widened to Q soft tokens, followed by its targets
-without the last; the hidden state at the last input predicts the first target. Several examples
-share a row; segments keep them apart.
+without the last; the hidden state at the last input predicts the first target. For an
+encoder-decoder the sequence is the inputs alone. Several examples share a row; segments keep them
+apart.
 """
 import dataclasses
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ class LmBatchSpec:
   rows_per_group: int = 1      # ... into so many rows
   pad_id: int = 0
   task_names: tuple[str, ...] = ()
+  encoder_decoder: bool = False  # targets stand in a sequence of their own
+  before: tuple[int, ...] = ()   # ids around every prompt, e.g. BOS; T5: EOS behind it
+  after: tuple[int, ...] = ()
 
   @property
   def groups(self) -> int:
@@ -38,11 +42,12 @@ class LmBatchSpec:
     """What examples of these array lengths take of a row. Numbers or arrays.
 
     Args:
-      inputs: tokens of the prompt, a slot counting one.
+      inputs: tokens of the prompt, a slot counting one; without `before` and `after`.
       slots: number of slots in the prompt.
       targets: tokens to predict.
     """
-    return {"length": inputs + slots * (self.queries - 1) + targets - 1,
+    said = len(self.before) + len(self.after) + (0 if self.encoder_decoder else targets - 1)
+    return {"length": inputs + slots * (self.queries - 1) + said,
             "slots": slots * (self.queries > 0), "targets": targets}
 
 
@@ -106,9 +111,12 @@ def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
       "slot": np.full(in_row, -1, np.int32),             # index into the row's S*Q soft tokens
       "segment": np.zeros(in_row, np.int32),             # 1.. for the examples, 0 for padding
       "position": np.zeros(in_row, np.int32),            # from 0 in every example
+      "prefix": np.zeros(in_row, bool),                  # inputs, not targets
       "entities": np.zeros((rows, spec.slots), np.int32),
       "target_at": np.zeros(predicted, np.int32),        # position whose hidden state predicts it
       "targets": np.full(predicted, spec.pad_id, np.int32),
+      "target_segment": np.zeros(predicted, np.int32),   # of their example; 0 for padding
+      "target_position": np.zeros(predicted, np.int32),  # from 0 in every example
       "weights": np.zeros(predicted, np.float32),
       "task": np.zeros(predicted, np.int32),
   }
@@ -145,20 +153,24 @@ class _Row:
   def add(self, example: dict, size: dict):
     """Writes `example` behind what the row holds."""
     row, at, target = self.arrays, self.used["length"], self.used["targets"]
-    tokens, slot = widen(example["inputs"], self.spec.queries, self.spec.slot_id,
-                         self.used["slots"])
+    prompt = np.concatenate([self.spec.before, example["inputs"], self.spec.after]).astype(int)
+    tokens, slot = widen(prompt, self.spec.queries, self.spec.slot_id, self.used["slots"])
     if not len(tokens):
       raise ValueError("an example's inputs are empty: nothing can predict its first target")
     targets = example["targets"]
     end, n = at + size["length"], len(tokens)
     self.examples += 1
     row["tokens"][at:at + n] = tokens
-    row["tokens"][at + n:end] = targets[:-1]
+    row["tokens"][at + n:end] = targets[:end - at - n]
     row["slot"][at:at + n] = slot
     row["segment"][at:end] = self.examples
     row["position"][at:end] = np.arange(size["length"])
+    row["prefix"][at:at + n] = True
     span = slice(target, target + len(targets))
-    row["target_at"][span] = at + n - 1 + np.arange(len(targets))
+    if not self.spec.encoder_decoder:
+      row["target_at"][span] = at + n - 1 + np.arange(len(targets))
+    row["target_segment"][span] = self.examples
+    row["target_position"][span] = np.arange(len(targets))
     row["targets"][span] = targets
     row["weights"][span] = 1.0
     row["task"][span] = example.get("task", 0)

@@ -4,19 +4,17 @@ The slot's id is the model's vocabulary size: the first id behind the embedding 
 be mistaken for it. Text that spells a special token ("<|im_end|>") is encoded as plain letters; the
 only string with a meaning is `SLOT`, which templates write and `escape` keeps out of user data.
 """
+import copy
 import functools
 import hashlib
-import os
+import re
 
+import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
 
 from ilm_jax import errors
 
 SLOT = "<slot>"
-# Names of the token that ends a text, the first one present is taken.
-END_NAMES = ("<|im_end|>", "<|eot_id|>", "</s>", "<eos>", "<|endoftext|>", "[SEP]")
-_CONTROL = 3                                     # GGUF's token type of special tokens
 
 
 def escape(text: str) -> str:
@@ -28,54 +26,93 @@ class Tokenizer:
   """Text to ids and back.
 
   Attributes:
-    vocab_size: size of the model's vocabulary, without the slot.
+    vocab_size: size of the vocabulary, added words included, without the slot.
     slot_id: the id of `SLOT`, equal to `vocab_size`.
     eos_id: the id that ends a target.
     pad_id: 0; batches tell padding by masks, never by id.
+    before, after: ids that the model expects around a prompt, e.g. [BOS] or, for T5, [EOS].
   """
 
   pad_id = 0
 
-  def __init__(self, backend: tokenizers.Tokenizer, *, eos: str):
-    """Wraps `backend`; `eos` names the token that ends a text."""
+  def __init__(self, backend: tokenizers.Tokenizer, *, eos: str, wrap: bool = True,
+               added: tuple[str, ...] = ()):
+    """Wraps `backend`.
+
+    Args:
+      backend: of the `tokenizers` library.
+      eos: name of the token that ends a text.
+      wrap: `encode` puts `before` and `after` around a text; else whoever builds prompts does.
+      added: words behind the vocabulary, never split.
+    """
     backend.no_padding()                         # a tokenizer.json may carry both, baked in
     backend.no_truncation()
-    self._backend = backend
-    self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
-    self.slot_id = self.vocab_size
-    self.eos_id = backend.token_to_id(eos)
-    if self.eos_id is None:
+    before, after = _wrapping(backend)
+    eos_id = backend.token_to_id(eos)
+    if eos_id is None:
       raise errors.UserError(f"the tokenizer has no token {eos!r} to end a text with")
-    self._prefix, self._suffix = _wrapping(backend)
+    self._set(backend, backend.get_vocab_size(with_added_tokens=True), eos_id, before, after,
+              wrap, added)
+
+  def _set(self, backend, size: int, eos_id: int, before, after, wrap: bool, added):
+    self._backend, self.eos_id, self._added = backend, eos_id, tuple(added)
+    self.before, self.after, self._wrap = tuple(before), tuple(after), wrap
+    self.vocab_size = self.slot_id = size + len(self._added)
+    self._special = {SLOT: self.slot_id, **{word: size + n for n, word in enumerate(self._added)}}
+    # Longest first: "<index_1>" must not hide in "<index_10>".
+    self._split = re.compile(
+        "(" + "|".join(map(re.escape, sorted(self._special, key=len, reverse=True))) + ")")
 
   def encode(self, text: str) -> list[int]:
     """Ids of `text`; `SLOT` becomes slot_id. BERT-like tokenizers add [CLS] and [SEP]."""
-    ids = list(self._prefix)
-    for number, piece in enumerate(text.split(SLOT)):
-      if number:
-        ids.append(self.slot_id)
-      ids.extend(self._piece(piece))
-    ids.extend(self._suffix)
-    return ids
+    ids = list(self.before) if self._wrap else []
+    for number, piece in enumerate(self._split.split(text)):
+      ids.extend((self._special[piece],) if number % 2 else self._piece(piece))
+    return ids + (list(self.after) if self._wrap else [])
 
   def decode(self, ids) -> str:
     """The text of `ids`, without special tokens and slots."""
-    return self._backend.decode([int(i) for i in ids if i != self.slot_id])
+    first, text, run = self.vocab_size - len(self._added), [], []
+    for i in [*map(int, ids), self.slot_id]:
+      if i < first:
+        run.append(i)
+        continue
+      text.append(self._text(run) if run else "")
+      run = []
+      if i < self.slot_id:
+        text.append(self._added[i - first])
+    return "".join(text)
 
   @functools.cached_property
   def fingerprint(self) -> str:
     """sha256 of everything that decides the ids."""
-    text = f"{self._backend.to_str()}\n{self.slot_id} {self.eos_id}"
+    text = f"{self._identity()}\n{self.slot_id} {self.eos_id}"
+    if self._added or not self._wrap:
+      text += f" {self._wrap} {self.before} {self.after} {self._added}"
     return hashlib.sha256(text.encode()).hexdigest()
+
+  # What differs between libraries.
+
+  def _identity(self) -> str:
+    return self._backend.to_str()
+
+  def _text(self, ids: list[int]) -> str:
+    return self._backend.decode(ids)
+
+  def _prepare(self):
+    self._backend.encode_special_tokens = True   # special tokens spelled in a text are letters
+
+  def _ids(self, text: str) -> list[int]:
+    return self._backend.encode(text, add_special_tokens=False).ids
 
   @functools.cached_property
   def _piece(self):
     """Ids of a text without slots. Templates repeat, hence the cache."""
-    self._backend.encode_special_tokens = True   # special tokens spelled in a text are letters
+    self._prepare()
 
     @functools.lru_cache(maxsize=1 << 16)
     def encode(text: str) -> tuple[int, ...]:
-      return tuple(self._backend.encode(text, add_special_tokens=False).ids) if text else ()
+      return tuple(self._ids(text)) if text else ()
 
     return encode
 
@@ -83,68 +120,60 @@ class Tokenizer:
     return {k: v for k, v in self.__dict__.items() if k != "_piece"}
 
 
-def from_file(path) -> Tokenizer:
-  """The tokenizer of a `tokenizer.json` (WordPiece, BPE or Unigram)."""
-  try:
-    backend = tokenizers.Tokenizer.from_file(os.fspath(path))
-  except Exception as error:                     # the library raises bare Exception
-    raise errors.UserError(f"{path} is not a readable tokenizer.json ({error}): fetch it again, "
-                           "or give the file of a Hugging Face fast tokenizer") from error
-  ends = [name for name in END_NAMES if backend.token_to_id(name) is not None]
-  if not ends:
-    raise errors.UserError(f"{path} has no token that ends a text; known are {END_NAMES}")
-  return Tokenizer(backend, eos=ends[0])
+class SentencePieceTokenizer(Tokenizer):
+  """The same over a SentencePiece model (T5, Llama 2, Gemma)."""
+
+  def __init__(self, proto: bytes, *, wrap: bool = False, add_bos: bool = False,
+               add_eos: bool = False, eos_id: int | None = None, added: tuple[str, ...] = ()):
+    """Wraps the bytes of a model file; add_bos, add_eos: what goes around a prompt."""
+    processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    eos_id = processor.eos_id() if eos_id is None else eos_id
+    if eos_id < 0:
+      raise errors.UserError("the SentencePiece model has no </s> to end a text with")
+    add_bos = add_bos and processor.bos_id() >= 0
+    self._set(proto, processor.vocab_size(), eos_id, [processor.bos_id()] * add_bos,
+              [eos_id] * add_eos, wrap, added)
+
+  @functools.cached_property
+  def _processor(self):
+    return sentencepiece.SentencePieceProcessor(model_proto=self._backend)
+
+  def _identity(self) -> str:
+    return hashlib.sha256(self._backend).hexdigest()
+
+  def _text(self, ids: list[int]) -> str:
+    return self._processor.decode(ids)
+
+  def _prepare(self):
+    pass                                         # control symbols are never found in a text
+
+  def _ids(self, text: str) -> list[int]:
+    return self._processor.encode(text)
+
+  def __getstate__(self):
+    return {k: v for k, v in super().__getstate__().items() if k != "_processor"}
 
 
-def from_gguf(path) -> Tokenizer:
-  """The tokenizer kept in the metadata of a GGUF file: byte-level BPE, as llama.cpp reads it."""
-  fields = _gguf_fields(path)
-  kind, style = fields("tokenizer.ggml.model"), fields("tokenizer.ggml.pre")
-  if kind != "gpt2" or style not in _PRE_TOKENIZERS:
+def with_new_tokens(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
+  """The tokenizer with `words` behind its vocabulary, in order: never split, one id each."""
+  taken = [w for w in words if not w or SLOT in w or len(tokenizer.encode(w)) == 1]
+  if taken or len(set(words)) < len(words):
+    raise errors.UserError(f"words to add must be new and all different, found {taken or words}: "
+                           "choose others, e.g. <index_0>")
+  new = copy.copy(tokenizer)
+  new.__dict__.pop("fingerprint", None)
+  size = tokenizer.vocab_size - len(tokenizer._added)
+  new._set(tokenizer._backend, size, tokenizer.eos_id, tokenizer.before, tokenizer.after,
+           tokenizer._wrap, tokenizer._added + tuple(words))
+  return new
+
+
+def check_vocabulary(tokenizer: Tokenizer, rows: int, source) -> None:
+  """Raises UserError where the tokenizer knows more words than a model's table has `rows`."""
+  if tokenizer.vocab_size > rows:
     raise errors.UserError(
-        f"{path}: tokenizer model {kind!r} with pre-tokenizer {style!r} is not known; known are "
-        f"'gpt2' with {sorted(_PRE_TOKENIZERS)}. Use a model of these, or its tokenizer.json")
-  tokens, merges = fields("tokenizer.ggml.tokens"), fields("tokenizer.ggml.merges")
-  backend = tokenizers.Tokenizer(models.BPE(
-      vocab={token: i for i, token in enumerate(tokens)},
-      merges=[tuple(merge.split(" ")) for merge in merges]))
-  backend.pre_tokenizer = _PRE_TOKENIZERS[style]()
-  backend.decoder = decoders.ByteLevel()
-  types = fields("tokenizer.ggml.token_type")
-  backend.add_special_tokens([
-      tokenizers.AddedToken(token, special=True, normalized=False)
-      for token, role in zip(tokens, types) if role == _CONTROL])
-  return Tokenizer(backend, eos=tokens[fields("tokenizer.ggml.eos_token_id")])
-
-
-def _smollm():
-  return pre_tokenizers.Sequence([
-      pre_tokenizers.Digits(individual_digits=True),
-      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
-
-
-_PRE_TOKENIZERS = {
-    "smollm": _smollm,
-    "gpt-2": lambda: pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-}
-
-
-def _gguf_fields(path):
-  """A function from a metadata key to its value."""
-  import gguf  # Only this function needs it; the import is slow.
-  try:
-    reader = gguf.GGUFReader(os.fspath(path))
-  except (ValueError, IndexError, OSError, KeyError, UnicodeDecodeError) as error:
-    raise errors.UserError(
-        f"{path} is not a readable GGUF file ({error}): fetch it again") from error
-
-  def value(key: str):
-    if key not in reader.fields:
-      raise errors.UserError(f"{path} lacks the metadata {key}: it holds no tokenizer of a known "
-                             "kind. Give a GGUF file converted with its tokenizer")
-    return reader.fields[key].contents()
-
-  return value
+        f"{source} has embeddings of {rows} words, its tokenizer knows {tokenizer.vocab_size}: it "
+        "is the tokenizer of another model; name the right one with --config.lm.tokenizer")
 
 
 def _wrapping(backend) -> tuple[list[int], list[int]]:

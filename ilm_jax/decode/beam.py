@@ -49,7 +49,7 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
   """
   decoder = nnx.merge(graphdef, params)
   B, steps = prompt.valid_BL.shape[0], trie.max_depth - 1
-  start = prompt_lib.prefill(decoder, prompt, extra=steps * width)
+  start = prompt.run(decoder, extra=steps * width)
   if blocked_BI is None:
     blocked_BI = jnp.zeros((B, trie.num_items + 1), bool)
   allowed_BZ = trie_lib.allowed(trie, blocked_BI)

@@ -105,7 +105,7 @@ def score_catalogue(graphdef, params, trie: trie_lib.Trie, plan: Plan,
   """
   decoder = nnx.merge(graphdef, params)
   T = plan.node_CT.shape[1]
-  start = prompt_lib.prefill(decoder, prompt, extra=T)
+  start = prompt.run(decoder, extra=T)
   B, L = start.valid_BL.shape
 
   def one(logp_BZ, cut: Plan):

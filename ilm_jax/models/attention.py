@@ -3,11 +3,16 @@
 Masks are boolean and true where a query may look. They broadcast: [1, T, M] serves a whole batch,
 [B, 1, M] all queries of a row.
 """
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
-def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None) -> jax.Array:
+def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap: float = 0.0,
+           bias_BHTM=None) -> jax.Array:
   """Softmax attention with grouped query heads; softmax in float32.
 
   Query head h reads key/value head h // (H // G); the keys are not repeated in memory. A query that
@@ -19,6 +24,8 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None) -> jax.
     v_BMGK: [batch, keys, key/value heads, head width].
     mask_BTM: boolean, broadcastable to [batch, queries, keys].
     scale: factor of the scores; None means K ** -0.5.
+    softcap: scores become softcap * tanh(score / softcap); 0: they stay.
+    bias_BHTM: float32 added to the scores, broadcastable; None: nothing.
 
   Returns:
     [batch, queries, heads, head width] in q's dtype.
@@ -31,24 +38,79 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None) -> jax.
   score_BGJTM = jnp.einsum("btgjk,bmgk->bgjtm", q_BTGJK, k_BMGK,
                            preferred_element_type=jnp.float32)
   score_BGJTM = score_BGJTM * (K ** -0.5 if scale is None else scale)
+  if softcap:
+    score_BGJTM = softcap * jnp.tanh(score_BGJTM / softcap)
+  if bias_BHTM is not None:
+    score_BGJTM = score_BGJTM + bias_BHTM.reshape(-1, G, H // G, *bias_BHTM.shape[2:])
   score_BGJTM = jnp.where(mask_BTM[:, None, None], score_BGJTM, jnp.finfo(jnp.float32).min)
   weight_BGJTM = jax.nn.softmax(score_BGJTM, axis=-1).astype(v_BMGK.dtype)
   return jnp.einsum("bgjtm,bmgk->btgjk", weight_BGJTM, v_BMGK).reshape(B, T, H, K)
 
 
-def causal_mask(segment_BL) -> jax.Array:
-  """[B, L, L] boolean: a position sees itself and what is before it in its own segment."""
+def causal_mask(segment_BL, prefix_BL=None) -> jax.Array:
+  """[B, L, L] boolean: a position sees itself and what is before it in its own segment.
+
+  Where `prefix_BL` is true, the position is also seen by all that come before it there.
+  """
   L = segment_BL.shape[1]
   same_BLL = segment_BL[:, :, None] == segment_BL[:, None, :]
-  return same_BLL & jnp.tri(L, dtype=bool)[None]
+  seen_BLL = jnp.tri(L, dtype=bool)[None]
+  return same_BLL & (seen_BLL if prefix_BL is None else seen_BLL | prefix_BL[:, None, :])
 
 
-def rope_angles(position_BT, head_dim: int, base: float) -> tuple[jax.Array, jax.Array]:
+def relative_bucket(back_BTM, buckets: int, distance: int, *, bidirectional: bool) -> jax.Array:
+  """T5's bucket of "how far back does the query look": query position minus key position.
+
+  Half of the buckets are one distance each, the rest widen logarithmically up to `distance` and
+  beyond; bidirectional gives the upper half of all buckets to keys that come later.
+
+  Source: Raffel et al. 2020, arXiv 1910.10683, section 2.1; mesh-tensorflow's bucketing.
+  """
+  start = 0
+  if bidirectional:
+    buckets //= 2
+    start = jnp.where(back_BTM < 0, buckets, 0)
+    back_BTM = jnp.abs(back_BTM)
+  else:
+    back_BTM = jnp.maximum(back_BTM, 0)
+  exact = buckets // 2
+  far = jnp.log(jnp.maximum(back_BTM, 1).astype(jnp.float32) / exact) / math.log(distance / exact)
+  far = jnp.minimum(exact + (far * (buckets - exact)).astype(jnp.int32), buckets - 1)
+  return start + jnp.where(back_BTM < exact, back_BTM, far)
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """Rotary frequencies stretched for long contexts.
+
+  Linear, f / factor, where `original` is 0 (Gemma 3's global layers); else Llama 3's rule: waves
+  longer than original / low are stretched, those shorter than original / high kept, and those
+  between blended.
+  """
+  factor: float
+  low: float = 1.0
+  high: float = 4.0
+  original: int = 0
+
+
+def rope_angles(position_BT, head_dim: int, base: float,
+                scaling: RopeScaling | None = None) -> tuple[jax.Array, jax.Array]:
   """Cosine and sine of the rotary angles, both float32 [B, T, head_dim / 2]."""
   half = head_dim // 2
   frequency_K = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  if scaling is not None:
+    frequency_K = frequency_K * stretch(head_dim, base, scaling)
   angle_BTK = position_BT[..., None].astype(jnp.float32) * frequency_K[None, None]
   return jnp.cos(angle_BTK), jnp.sin(angle_BTK)
+
+
+def stretch(head_dim: int, base: float, s: RopeScaling) -> np.ndarray:
+  """What a scaling multiplies the rotary frequencies by: float32 [head_dim / 2]."""
+  if not s.original:
+    return np.full(head_dim // 2, 1 / s.factor, np.float32)
+  waves_K = s.original / (2 * np.pi / base ** (-np.arange(0, head_dim, 2) / head_dim))
+  keep_K = np.clip((waves_K - s.low) / (s.high - s.low), 0, 1)
+  return ((1 - keep_K) / s.factor + keep_K).astype(np.float32)
 
 
 def rotate(x_BTHK, cos_BTK, sin_BTK) -> jax.Array:

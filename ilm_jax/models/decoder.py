@@ -1,4 +1,4 @@
-"""A Llama-type decoder: RMS norm, rotary positions, grouped-query attention, gated mlp.
+"""The decoder-only language models, one implementation by config: PaLM, T5X, Llama, Qwen, Gemma.
 
 Parameters are stacked over layers ([layers, in, out]) and the layers run in one `lax.scan`. All
 methods take embeddings, not tokens, where soft tokens may stand, and none holds state: the cache
@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax.models import attention
+from ilm_jax.models import attention, decoder_layers, head
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-  """Shape of a decoder. `unroll` is the number of layers in one turn of the scan."""
+  """Shape of a decoder. Where a field is a family's own, the family is named beside it."""
   num_layers: int
   width: int
   num_heads: int
@@ -24,61 +24,66 @@ class DecoderConfig:
   head_dim: int
   mlp_width: int
   vocab_size: int
-  rope_base: float = 10000.0
+  # A layer.
+  norm: str = "rms"            # or "layer": around the mean, no bias (PaLM)
   norm_eps: float = 1e-5
-  tied: bool = True          # the output head is the embedding table
-  remat: bool = False        # recompute each layer in the backward pass
-  unroll: int = 1
-  dtype: str = "float32"     # of parameters and activations; norms and softmax are float32
+  parallel: bool = False       # attention and mlp side by side behind one norm (PaLM)
+  post_norms: bool = False     # also a norm on what attention and mlp return (Gemma 2, 3)
+  activation: str = "silu"     # "gelu", "gelu_tanh" (Gemma, T5X), "relu"
+  gated: bool = True           # the activation gates a second projection (SwiGLU, GeGLU)
+  # Attention.
+  qkv_bias: bool = False       # Qwen 2
+  qk_norm: bool = False        # RMS norm of every query and key head (Qwen 3, Gemma 3)
+  scale: float = 0.0           # of the scores; 0: head_dim ** -0.5 (T5X: 1)
+  softcap: float = 0.0         # scores become cap * tanh(score / cap) (Gemma 2); 0: as they are
+  rope_base: float = 10000.0   # 0: no rotary positions (T5X)
+  rope_scaling: attention.RopeScaling | None = None  # Llama 3, Gemma 3
+  local_layers: tuple[bool, ...] = ()  # layers that look back `window` tokens only; (): none
+  window: int = 0              # the token itself counted
+  local_rope_base: float = 0.0  # of the local layers, never scaled (Gemma 3); 0: as the others
+  relative_buckets: int = 0    # T5's relative position bias, one for all layers; 0: none
+  relative_distance: int = 128
+  prefix_lm: bool = False      # the prompt sees all of itself, not only what is before
+  # Both ends.
+  embed_scale: float = 1.0     # of word embeddings, not of soft tokens (Gemma: sqrt(width))
+  tied: bool = True            # the output head is the embedding table
+  logit_scale: float = 1.0     # T5X with a tied head: width ** -0.5
+  logit_softcap: float = 0.0   # Gemma 2
+  new_tokens: int = 0          # words added behind the vocabulary
+  # How it runs.
+  remat: bool = False          # recompute each layer in the backward pass
+  unroll: int = 1              # layers in one turn of the scan
+  dtype: str = "float32"       # of kernels and activations; norms and softmax are float32
+  int8: bool = False           # kernels and tables are int8 with scales (weights/int8.py)
 
 
 class Cache(NamedTuple):
-  """Keys (rotated) and values of all layers, each [layers, B, M, G, K]."""
+  """Keys (rotated) and values of all layers, [layers, B, M, G, K], and where the tokens stand."""
   k: jax.Array
   v: jax.Array
+  position_BM: jax.Array
 
 
-class Layers(nnx.Module):
-  """The parameters of all layers, stacked; applied by `Decoder`."""
-
-  def __init__(self, c: DecoderConfig, *, rngs: nnx.Rngs):
-    heads, groups = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    dtype = jnp.dtype(c.dtype)
-
-    def kernel(n_in, n_out):
-      init = jax.random.normal(rngs.params(), (c.num_layers, n_in, n_out), dtype)
-      return nnx.Param(init * jnp.asarray(n_in ** -0.5, dtype))
-
-    self.attention_norm = nnx.Param(jnp.ones((c.num_layers, c.width), dtype))
-    self.query = kernel(c.width, heads)
-    self.key = kernel(c.width, groups)
-    self.value = kernel(c.width, groups)
-    self.out = kernel(heads, c.width)
-    self.mlp_norm = nnx.Param(jnp.ones((c.num_layers, c.width), dtype))
-    self.gate = kernel(c.width, c.mlp_width)
-    self.up = kernel(c.width, c.mlp_width)
-    self.down = kernel(c.mlp_width, c.width)
+class Prefilled(NamedTuple):
+  """A prompt that has been run: the L first places of a cache. Free places follow."""
+  cache: NamedTuple
+  last_BD: jax.Array        # hidden state that predicts the first token
+  next_B: jax.Array         # position of the first token after the prompt
+  valid_BL: jax.Array       # bool: places of the cache that hold prompt
 
 
-class Decoder(nnx.Module):
-  """The decoder. Bind trained parameters with `bind(config, params)`."""
+class Decoder(head.Tables):
+  """The decoder. Bind trained parameters with `language_model.bind(config, params)`."""
 
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-    self.config = config
-    dtype = jnp.dtype(config.dtype)
-    self.embedding = nnx.Param(
-        0.02 * jax.random.normal(rngs.params(), (config.vocab_size, config.width), dtype))
-    self.layers = Layers(config, rngs=rngs)
-    self.final_norm = nnx.Param(jnp.ones((config.width,), dtype))
-    if not config.tied:
-      self.head = nnx.Param(config.width ** -0.5 * jax.random.normal(
-          rngs.params(), (config.width, config.vocab_size), dtype))
+    self._make_tables(config, rngs)
+    self.layers = decoder_layers.Layers(config, rngs=rngs)
+    self.final_norm = nnx.Param(jnp.ones((config.width,)))
+    if config.relative_buckets:
+      self.relative_bias = nnx.Param(
+          jax.random.normal(rngs.params(), (config.relative_buckets, config.num_heads)))
 
-  def embed(self, tokens) -> jax.Array:
-    """[...] token ids -> [..., D] embeddings."""
-    return self.embedding[...][tokens]
-
-  def hidden(self, embeds_BLD, position_BL, segment_BL) -> jax.Array:
+  def hidden(self, embeds_BLD, position_BL, segment_BL, prefix_BL=None) -> jax.Array:
     """Normed outputs of the last layer; causal within equal `segment`.
 
     Args:
@@ -86,25 +91,43 @@ class Decoder(nnx.Module):
       position_BL: int position of each token in its own segment, from 0.
       segment_BL: int; tokens of different segments do not see each other. Padding may be any
         segment of its own.
+      prefix_BL: bool, true at prompts; needed by and used in a prefix_lm only: there the whole
+        prompt is seen by all of its segment.
     """
     c = self.config
-    mask_BLL = attention.causal_mask(segment_BL)
-    angles = attention.rope_angles(position_BL, c.head_dim, c.rope_base)
+    mask_BLL = attention.causal_mask(segment_BL, prefix_BL if c.prefix_lm else None)
+    see = self._sight(mask_BLL, position_BL, position_BL)
 
-    def layer(x_BLD, p):
-      q, k, v = _project(c, p, x_BLD, angles)
-      x_BLD = x_BLD + _flat(attention.attend(q, k, v, mask_BLL)) @ p["out"]
-      return x_BLD + _mlp(c, p, x_BLD), None
+    def layer(x_BLD, xs):
+      p, local, _ = xs
+      x_BLD, _ = decoder_layers.apply(c, p, local, see, x_BLD, lambda k, v: (k, v, None))
+      return x_BLD, None
 
     body = jax.checkpoint(layer) if c.remat else layer
-    x_BLD, _ = jax.lax.scan(body, embeds_BLD.astype(c.dtype), self._stacked(), unroll=c.unroll)
-    return rms_norm(x_BLD, self.final_norm[...], c.norm_eps)
+    x_BLD, _ = jax.lax.scan(body, embeds_BLD.astype(c.dtype), self._layers(), unroll=c.unroll)
+    return decoder_layers.norm(c, x_BLD, self.final_norm[...])
+
+  def target_hidden(self, embeds_BLD, batch: dict) -> jax.Array:
+    """[B, X, D]: the hidden states that predict the targets of a batch (data/packing.py)."""
+    hidden_BLD = self.hidden(embeds_BLD, batch["position"], batch["segment"], batch["prefix"])
+    return jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
 
   def init_cache(self, batch: int, length: int, dtype=None) -> Cache:
     """An empty cache of `length` places in each of `batch` rows."""
     c = self.config
     shape = (c.num_layers, batch, length, c.num_kv_heads, c.head_dim)
-    return Cache(jnp.zeros(shape, dtype or c.dtype), jnp.zeros(shape, dtype or c.dtype))
+    return Cache(jnp.zeros(shape, dtype or c.dtype), jnp.zeros(shape, dtype or c.dtype),
+                 jnp.zeros((batch, length), jnp.int32))
+
+  def prefill(self, embeds_BLD, position_BL, valid_BL, extra: int) -> Prefilled:
+    """Runs prompts, padded on the right, once; `extra` free places follow them in the cache."""
+    B, L = valid_BL.shape
+    seen_LL = jnp.ones((L, L), bool) if self.config.prefix_lm else jnp.tri(L, dtype=bool)
+    mask_BLM = jnp.pad(valid_BL[:, None, :] & seen_LL[None], ((0, 0), (0, 0), (0, extra)))
+    hidden_BLD, cache = self.extend(
+        embeds_BLD, position_BL, mask_BLM, self.init_cache(B, L + extra), 0)
+    row_B, last_B = jnp.arange(B), jnp.sum(valid_BL, axis=1) - 1
+    return Prefilled(cache, hidden_BLD[row_B, last_B], position_BL[row_B, last_B] + 1, valid_BL)
 
   def extend(self, embeds_BTD, position_BT, mask_BTM, cache: Cache, at) -> tuple[jax.Array, Cache]:
     """Runs T new tokens against the cache and writes them into it.
@@ -115,7 +138,7 @@ class Decoder(nnx.Module):
 
     Args:
       embeds_BTD: [batch, new tokens, width].
-      position_BT: int rotary position of each new token.
+      position_BT: int position of each new token.
       mask_BTM: boolean, true where new token t sees cache place m; broadcastable.
       cache: M places; at + T must not exceed M (XLA would move the write back silently).
       at: int scalar, may be traced.
@@ -124,100 +147,35 @@ class Decoder(nnx.Module):
       ([B, T, D] normed hidden states, the cache with the new places filled).
     """
     c = self.config
-    angles = attention.rope_angles(position_BT, c.head_dim, c.rope_base)
+    position_BT = jnp.broadcast_to(position_BT, embeds_BTD.shape[:2]).astype(jnp.int32)
+    position_BM = jax.lax.dynamic_update_slice(cache.position_BM, position_BT, (0, at))
+    see = self._sight(mask_BTM, position_BT, position_BM)
 
     def layer(carry, xs):
-      x_BTD, cache = carry
-      p, index = xs
-      q, k, v = _project(c, p, x_BTD, angles)
-      cache = Cache(_write(cache.k, k, index, at), _write(cache.v, v, index, at))
-      k_BMGK, v_BMGK = cache.k[index].astype(q.dtype), cache.v[index].astype(q.dtype)
-      x_BTD = x_BTD + _flat(attention.attend(q, k_BMGK, v_BMGK, mask_BTM)) @ p["out"]
-      return (x_BTD + _mlp(c, p, x_BTD), cache), None
+      x_BTD, all_k, all_v = carry
+      p, local, index = xs
 
-    start = (embeds_BTD.astype(c.dtype), cache)
-    (x_BTD, cache), _ = jax.lax.scan(
-        layer, start, (self._stacked(), jnp.arange(c.num_layers)), unroll=c.unroll)
-    return rms_norm(x_BTD, self.final_norm[...], c.norm_eps), cache
+      def remember(k_BTGK, v_BTGK):
+        k, v = write(all_k, k_BTGK, index, at), write(all_v, v_BTGK, index, at)
+        return k[index], v[index], (k, v)
 
-  def logits(self, hidden) -> jax.Array:
-    """[..., D] -> [..., V] float32."""
-    if self.config.tied:
-      return jnp.einsum("...d,vd->...v", hidden, self.embedding[...],
-                        preferred_element_type=jnp.float32)
-    return jnp.einsum("...d,dv->...v", hidden, self.head[...], preferred_element_type=jnp.float32)
+      x_BTD, (k, v) = decoder_layers.apply(c, p, local, see, x_BTD, remember)
+      return (x_BTD, k, v), None
 
-  def token_nll(self, hidden, targets, *, chunk: int = 256) -> tuple[jax.Array, jax.Array]:
-    """Negative log likelihood of `targets`; at most [chunk, V] logits exist at a time.
+    start = (embeds_BTD.astype(c.dtype), cache.k, cache.v)
+    (x_BTD, k, v), _ = jax.lax.scan(layer, start, self._layers(), unroll=c.unroll)
+    return decoder_layers.norm(c, x_BTD, self.final_norm[...]), Cache(k, v, position_BM)
 
-    Args:
-      hidden: [..., D] normed hidden states.
-      targets: [...] int token ids.
-      chunk: positions whose logits are held at once; recomputed in the backward pass.
+  def _layers(self) -> tuple:
+    params = nnx.to_pure_dict(nnx.state(self.layers, nnx.Param))
+    return decoder_layers.layer_inputs(self.config, params)
 
-    Returns:
-      (nll, hit): float32 [...] in nats, and bool [...] whether the target is the arg max.
-    """
-    D, n = hidden.shape[-1], targets.size
-    turns = -(-n // chunk)
-    chunk = -(-n // turns)  # even turns: little padding
-    pad = turns * chunk - n
-    h_NCD = jnp.pad(hidden.reshape(n, D), ((0, pad), (0, 0))).reshape(turns, chunk, D)
-    y_NC = jnp.pad(targets.reshape(n), (0, pad)).reshape(turns, chunk)
-
-    @jax.checkpoint
-    def one(h_CD, y_C):
-      logits_CV = self.logits(h_CD)
-      picked_C = jnp.take_along_axis(logits_CV, y_C[:, None], axis=1)[:, 0]
-      nll_C = jax.nn.logsumexp(logits_CV, axis=1) - picked_C
-      return nll_C, picked_C >= jax.lax.stop_gradient(jnp.max(logits_CV, axis=1))
-
-    nll_NC, hit_NC = jax.lax.map(lambda xs: one(*xs), (h_NCD, y_NC))
-    return (nll_NC.reshape(-1)[:n].reshape(targets.shape),
-            hit_NC.reshape(-1)[:n].reshape(targets.shape))
-
-  def _stacked(self) -> dict[str, jax.Array]:
-    return nnx.to_pure_dict(nnx.state(self.layers, nnx.Param))
+  def _sight(self, mask_BTM, position_BT, position_BM) -> decoder_layers.Sight:
+    table = self.relative_bias[...] if self.config.relative_buckets else None
+    return decoder_layers.sight(self.config, mask_BTM, position_BT, position_BM, table)
 
 
-def bind(config: DecoderConfig, params) -> Decoder:
-  """A decoder over a pure dict of parameters (see `abstract_params` for its shape)."""
-  graphdef, _ = nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
-  return nnx.merge(graphdef, params)
-
-
-def abstract_params(config: DecoderConfig) -> dict:
-  """The pure dict of parameters as ShapeDtypeStructs; costs nothing at any size."""
-  model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
-  return nnx.to_pure_dict(nnx.state(model, nnx.Param))
-
-
-def rms_norm(x, scale, eps: float) -> jax.Array:
-  """Root-mean-square norm over the last axis, computed in float32."""
-  wide = x.astype(jnp.float32)
-  wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-  return wide.astype(x.dtype) * jnp.expand_dims(scale, range(x.ndim - 1)).astype(x.dtype)
-
-
-def _project(c: DecoderConfig, p, x_BTD, angles):
-  """Rotated queries, rotated keys, and values of one layer."""
-  B, T, _ = x_BTD.shape
-  x_BTD = rms_norm(x_BTD, p["attention_norm"], c.norm_eps)
-  q_BTHK = (x_BTD @ p["query"]).reshape(B, T, c.num_heads, c.head_dim)
-  k_BTGK = (x_BTD @ p["key"]).reshape(B, T, c.num_kv_heads, c.head_dim)
-  v_BTGK = (x_BTD @ p["value"]).reshape(B, T, c.num_kv_heads, c.head_dim)
-  return attention.rotate(q_BTHK, *angles), attention.rotate(k_BTGK, *angles), v_BTGK
-
-
-def _mlp(c: DecoderConfig, p, x_BTD):
-  x_BTD = rms_norm(x_BTD, p["mlp_norm"], c.norm_eps)
-  return (jax.nn.silu(x_BTD @ p["gate"]) * (x_BTD @ p["up"])) @ p["down"]
-
-
-def _flat(x_BTHK):
-  return x_BTHK.reshape(*x_BTHK.shape[:2], -1)
-
-
-def _write(cache, new_BTGK, layer, at):
+def write(cache, new_BTGK, layer, at) -> jax.Array:
+  """A cache [layers, B, M, G, K] with new keys or values at one layer's places at..at+T-1."""
   new = new_BTGK[None].astype(cache.dtype)
   return jax.lax.dynamic_update_slice(cache, new, (layer, 0, at, 0, 0))

@@ -12,8 +12,8 @@ class ILM(nnx.Module):
   The projection's kernel starts as N(0, r^2 / W) and its bias as 0, with r = soft_token_rms. A
   fresh Q-Former ends in a layer norm of scale 1, so its outputs have an RMS of 1 and the soft
   tokens start with an RMS of r (another start: see `output_rms`). Give the RMS of the language
-  model's embeddings (`embedding_rms`): soft tokens much larger than words drown the prompt, much
-  smaller ones are not seen.
+  model's embeddings (`language_model.embedding_rms`): soft tokens much larger than words drown the
+  prompt, much smaller ones are not seen.
 
   Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}.
   """
@@ -28,11 +28,6 @@ class ILM(nnx.Module):
   def soft_tokens(self, vectors, present, key=None) -> jax.Array:
     """[B, Q, D] soft tokens of B entities, given as in `QFormer`."""
     return self.projection(self.qformer.queries(vectors, present, key))
-
-
-def embedding_rms(embedding_VD) -> jax.Array:
-  """Root mean square over all entries of an embedding table."""
-  return jnp.sqrt(jnp.mean(jnp.square(embedding_VD.astype(jnp.float32))))
 
 
 def output_rms(qformer: QFormer) -> jax.Array:

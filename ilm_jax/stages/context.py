@@ -1,5 +1,7 @@
 """What the stages share: the config, the workdir, and everything that is loaded once from it."""
 import functools
+import hashlib
+import json
 import math
 import pathlib
 
@@ -9,7 +11,7 @@ from ilm_jax import assets, errors, files
 from ilm_jax import config as config_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.data import store, tokenizer
+from ilm_jax.data import store, tokenizer, tokenizer_files
 
 
 class Run:
@@ -97,8 +99,19 @@ class Run:
   # Pretrained files.
 
   @functools.cached_property
-  def lm_path(self) -> pathlib.Path:
-    return assets.only(self.config.lm.asset)
+  def lm_path(self):
+    """The file or folder of the language model."""
+    return _asset_or_path(self.config.lm.asset)
+
+  @functools.cached_property
+  def lm_fingerprint(self) -> str:
+    """sha256 of which language model it is, with what changes its numbers."""
+    from ilm_jax.weights import load
+    name, settings = self.config.lm.asset, self.config.lm.to_dict()
+    identity = (assets.fingerprint(name) if name in assets.ASSETS
+                else load.fingerprint(self.lm_path))
+    text = json.dumps({**settings, "asset": identity}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
   @functools.cached_property
   def text_encoder_folder(self) -> pathlib.Path:
@@ -106,11 +119,15 @@ class Run:
 
   @functools.cached_property
   def lm_tokenizer(self) -> tokenizer.Tokenizer:
-    return tokenizer.from_gguf(self.lm_path)
+    c = self.config.lm
+    found = tokenizer_files.load(_asset_or_path(c.tokenizer) if c.tokenizer else self.lm_path)
+    if c.new_tokens:
+      found = tokenizer.with_new_tokens(found, [f"<index_{n}>" for n in range(c.new_tokens)])
+    return found
 
   @functools.cached_property
   def text_tokenizer(self) -> tokenizer.Tokenizer:
-    return tokenizer.from_file(self.text_encoder_folder / "tokenizer.json")
+    return tokenizer_files.from_file(self.text_encoder_folder / "tokenizer.json")
 
   @functools.cached_property
   def text_encoder(self):
@@ -125,14 +142,23 @@ class Run:
 
   @functools.cached_property
   def lm(self):
-    """(DecoderConfig, parameters on the mesh) of the frozen language model."""
-    from ilm_jax import axes
-    from ilm_jax.weights import gguf
-    config, params = gguf.load_decoder(self.lm_path, self.config.lm.dtype)
-    return config, axes.place(self.mesh, params)
+    """(config, parameters on the mesh) of the language model."""
+    from ilm_jax.weights import load
+    c = self.config.lm
+    config, params = load.language_model(
+        self.lm_path, dtype=c.dtype, mesh=self.mesh, gin_file=c.gin_file,
+        vocabulary=self.lm_tokenizer.vocab_size - c.new_tokens, new_tokens=c.new_tokens)
+    tokenizer.check_vocabulary(
+        self.lm_tokenizer, config.vocab_size + config.new_tokens, self.lm_path)
+    return config, params
 
   def _device_count(self) -> int:
     if not self._devices:
       return math.prod(self.config.mesh.values())
     import jax
     return jax.device_count()
+
+
+def _asset_or_path(name: str):
+  """The file of an asset with that name, else the path."""
+  return assets.only(name) if name in assets.ASSETS else epath.Path(name)

@@ -7,10 +7,10 @@ import json
 import jax
 import jax.numpy as jnp
 
-from ilm_jax import assets, axes, checkpoint, history, objectives, train
+from ilm_jax import axes, checkpoint, history, objectives, train
 from ilm_jax import config as config_lib
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.models import ilm, qformer, qformer_init
+from ilm_jax.models import language_model, qformer, qformer_init
 from ilm_jax.stages import context
 
 
@@ -39,17 +39,16 @@ def phase2(this: context.Run, name: str) -> None:
     name: "phase2" starts from phase 1; "phase2_rand" (ILM-rand) from where phase 1 started.
   """
   c = this.config.phase2
-  graphdef, trainable = build_phase2(this)
+  graphdef, trainable, frozen_lm = build_phase2(this)
   tasks = {short: this.prepared(short, "train") for short in task_names(this)}
   batches = batches_lib.lm_batches(
       tasks, this.config.tasks.mixture.to_dict(), lm_spec(this), seed=this.config.seed,
       process_index=jax.process_index(), process_count=jax.process_count())
-  lm_config, lm_params = this.lm
-  loss = objectives.phase2_loss(graphdef, lm_config, task_names(this))
-  made_from = {**fingerprints(this), "lm": assets.fingerprint(this.config.lm.asset),
+  loss = objectives.phase2_loss(graphdef, this.lm[0], task_names(this))
+  made_from = {**fingerprints(this), "lm": this.lm_fingerprint,
                **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
   init_from = (c.init_from or str(this.workdir)) if name == "phase2" else ""
-  frozen = {"lm": lm_params, **entity_arrays(this)}
+  frozen = {"lm": frozen_lm, **entity_arrays(this)}
   _fit(this, name, loss, trainable, frozen, batches, made_from, init_from)
 
 
@@ -68,7 +67,9 @@ def lm_spec(this: context.Run, *, rows: int = 0, length: int = 0, queries: int |
       queries=this.config.qformer.num_queries if queries is None else queries,
       slot_id=this.lm_tokenizer.slot_id, pad_id=this.lm_tokenizer.pad_id,
       examples_per_group=1 if one_a_row else c.examples_per_group,
-      rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(this))
+      rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(this),
+      encoder_decoder=language_model.is_encoder_decoder(this.lm[0]),
+      before=this.lm_tokenizer.before, after=this.lm_tokenizer.after)
 
 
 def qformer_config(this: context.Run) -> qformer.QFormerConfig:
@@ -86,16 +87,18 @@ def build_phase1(this: context.Run):
 
 
 def build_phase2(this: context.Run):
-  """(graphdef, trainable) of the ILM without phase 1."""
+  """(graphdef of the ILM, trainable without phase 1, what is frozen of the language model)."""
   lm_config, lm_params = this.lm
-  rms = this.config.phase2.soft_token_rms or float(ilm.embedding_rms(lm_params["embedding"]))
+  rms = this.config.phase2.soft_token_rms or language_model.embedding_rms(lm_config, lm_params)
   c = this.config.phase2
   config = dataclasses.replace(
       qformer_config(this), dropout=c.dropout, vector_noise=c.vector_noise)
   build = functools.partial(objectives.build_phase2, config, lm_config.width, rms,
                             this.config.seed)
   _, fresh = build()
-  return build(start=_pretrained(this, fresh["qformer"]))
+  graphdef, trainable = build(start=_pretrained(this, fresh["qformer"]))
+  frozen_lm, trained_lm = language_model.split_trained(lm_params, this.config.lm.train)
+  return graphdef, {**trainable, **({"lm": trained_lm} if trained_lm else {})}, frozen_lm
 
 
 def entity_arrays(this: context.Run) -> dict:

@@ -11,7 +11,7 @@ from ilm_jax import checkpoint, objectives
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.decode import beam, exact, generate, trie
 from ilm_jax.decode import prompt as prompt_lib
-from ilm_jax.models import decoder, ilm
+from ilm_jax.models import ilm, language_model
 from ilm_jax.stages import context, phases
 
 
@@ -26,14 +26,15 @@ class Speaker:
   def __init__(self, this: context.Run, name: str | None):
     self.run = this
     self.lm_config, self.lm_params = this.lm
-    self.lm_graphdef = nnx.split(decoder.bind(self.lm_config, self.lm_params))[0]
+    self.lm_graphdef = nnx.split(language_model.bind(self.lm_config, self.lm_params))[0]
     self.entities = phases.entity_arrays(this)
     self.graphdef, self.trainable, self.step = None, {}, 0
     if name:
-      self.graphdef, fresh = phases.build_phase2(this)
+      self.graphdef, fresh, frozen_lm = phases.build_phase2(this)
       folder = this.workdir / name / "checkpoints"
       self.step = checkpoint.steps(folder)[-1] if checkpoint.steps(folder) else None
-      self.trainable = checkpoint.read_trainable(folder, fresh)
+      self.trainable, self.lm_params = objectives.whole(
+          checkpoint.read_trainable(folder, fresh), {"lm": frozen_lm})
 
   def frozen(self) -> dict:
     return {"lm": self.lm_params, **self.entities}
@@ -82,7 +83,7 @@ class Speaker:
     """The greedy answer to each example's prompt."""
     tokenizer, texts = self.run.lm_tokenizer, []
     for part in _batches(examples, spec.rows, "generate"):
-      tokens, lengths = generate.greedy(
+      tokens, lengths = generate.generate(
           self.lm_graphdef, self.lm_params, self.prompt(part, spec), max_new=max_new,
           eos_id=tokenizer.eos_id)
       texts += [tokenizer.decode(t[:n]).strip()
@@ -108,7 +109,7 @@ def catalogue(this: context.Run) -> tuple[trie.Trie, list[str]]:
 
 
 def _embed(graphdef, lm_config, trainable, frozen, batch):
-  embeds_BLD = decoder.bind(lm_config, frozen["lm"]).embed(batch["tokens"])
+  embeds_BLD = language_model.bind(lm_config, frozen["lm"]).embed(batch["tokens"])
   if graphdef is None:
     return embeds_BLD
   soft_BXD = objectives.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])
@@ -121,11 +122,9 @@ _prompt_embeds = jax.jit(_embed, static_argnums=(0, 1))
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _example_losses(graphdef, lm_config, trainable, frozen, batch):
   """(nll, tokens) of each row: [B] float32, summed over its target tokens."""
-  model = decoder.bind(lm_config, frozen["lm"])
+  model = language_model.bind(lm_config, frozen["lm"])
   embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch)
-  hidden_BLD = model.hidden(embeds_BLD, batch["position"], batch["segment"])
-  hidden_BXD = jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
-  nll_BX, _ = model.token_nll(hidden_BXD, batch["targets"])
+  nll_BX, _ = model.token_nll(model.target_hidden(embeds_BLD, batch), batch["targets"])
   return jnp.sum(nll_BX * batch["weights"], axis=1), jnp.sum(batch["weights"], axis=1)
 
 

@@ -15,23 +15,24 @@ def take(source: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple
     ignored: names that may be there and are known not to be needed.
 
   Raises:
-    UserError: a tensor is missing, left over or of another shape.
+    UserError: tensors are missing, left over or of another shape; it names all three.
   """
   missing = sorted(set(wanted) - set(found))
   left_over = sorted(set(found) - set(wanted) - ignored)
+  shapes = [f"{name} has shape {tuple(found[name])}, expected {tuple(shape)}"
+            for name, shape in wanted.items()
+            if name in found and tuple(found[name]) != tuple(shape)]
+  wrong = []
   if missing:
-    raise errors.UserError(
-        f"{source}: {len(missing)} tensor(s) missing: {_some(missing)}; found {len(found)}, "
-        f"expected {len(wanted)}. Get the file again, or use one of a supported model")
+    wrong.append(f"{len(missing)} tensor(s) missing: {_some(missing)}")
   if left_over:
+    wrong.append(f"{len(left_over)} left over that the model has no place for: {_some(left_over)}")
+  if shapes:
+    wrong.append(f"{len(shapes)} of another shape: {_some(shapes)}")
+  if wrong:
     raise errors.UserError(
-        f"{source}: {len(left_over)} tensor(s) left over that the model has no place for: "
-        f"{_some(left_over)}. The file is of another kind of model: use a supported one")
-  for name, shape in wanted.items():
-    if tuple(found[name]) != tuple(shape):
-      raise errors.UserError(
-          f"{source}: tensor {name} has shape {tuple(found[name])}, expected {tuple(shape)} from "
-          "the sizes the file states. Get the file again, or use one of a supported model")
+        f"{source}: {'; '.join(wrong)}; found {len(found)} tensors, expected {len(wanted)} of the "
+        "sizes that the model states. Get the files again, or use a model of a supported kind")
 
 
 def put(tree: dict, path: tuple, value: np.ndarray) -> None:
@@ -39,6 +40,29 @@ def put(tree: dict, path: tuple, value: np.ndarray) -> None:
   for key in path[:-1]:
     tree = tree.setdefault(key, {})
   tree[path[-1]] = value
+
+
+def get(tree: dict, path: tuple):
+  """tree[path[0]][path[1]]..."""
+  for key in path:
+    tree = tree[key]
+  return tree
+
+
+def has(tree: dict, path: tuple) -> bool:
+  """Whether `get` finds something."""
+  for key in path:
+    if not isinstance(tree, dict) or key not in tree:
+      return False
+    tree = tree[key]
+  return True
+
+
+def nest(path: tuple, value) -> dict:
+  """The tree that holds `value` at `path` and nothing else."""
+  tree: dict = {}
+  put(tree, path, value)
+  return tree
 
 
 def _some(names: list[str], most: int = 4) -> str:

@@ -1,0 +1,95 @@
+"""What every language model does with its tables: words in, logits and losses out."""
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Tables(nnx.Module):
+  """Embedding table and output head, to be inherited.
+
+  embedding [V, D]; head [D, V] unless `tied`; in int8 also embedding_scale [V] and head_scale [V].
+  The `new_tokens` last words of the vocabulary live apart, so that they can be trained alone:
+  new_embedding [N, D], and new_head [D, N] unless tied.
+
+  Reads of the config: vocab_size (V, without the new ones), width, tied, new_tokens, embed_scale,
+  logit_scale, logit_softcap, dtype, int8.
+  """
+
+  def _make_tables(self, config, rngs: nnx.Rngs):
+    self.config = c = config
+    self._table("embedding", (c.vocab_size, c.width), 0.02, rngs)
+    if not c.tied:
+      self._table("head", (c.width, c.vocab_size), c.width ** -0.5, rngs)
+    if c.new_tokens:
+      new = 0.02 * jax.random.normal(rngs.params(), (c.new_tokens, c.width))
+      self.new_embedding = nnx.Param(new.astype(c.dtype))
+      if not c.tied:
+        self.new_head = nnx.Param((new.T / 0.02 * c.width ** -0.5).astype(c.dtype))
+
+  def _table(self, name: str, shape, std: float, rngs: nnx.Rngs):
+    c, values = self.config, jax.random.normal(rngs.params(), shape)
+    if c.int8:
+      setattr(self, name, nnx.Param(jnp.clip(values * 42, -127, 127).astype(jnp.int8)))
+      setattr(self, f"{name}_scale", nnx.Param(jnp.full((c.vocab_size,), std / 42)))
+    else:
+      setattr(self, name, nnx.Param((values * std).astype(c.dtype)))
+
+  def embed(self, tokens) -> jax.Array:
+    """[...] token ids -> [..., D] embeddings, as the first layer wants them."""
+    c = self.config
+    old = jnp.minimum(tokens, c.vocab_size - 1) if c.new_tokens else tokens
+    rows = self.embedding[...][old].astype(c.dtype)
+    if c.int8:
+      rows = rows * self.embedding_scale[...][old][..., None].astype(rows.dtype)
+    if c.new_tokens:
+      new = self.new_embedding[...][jnp.maximum(tokens - c.vocab_size, 0)]
+      rows = jnp.where((tokens >= c.vocab_size)[..., None], new.astype(rows.dtype), rows)
+    return rows * jnp.asarray(c.embed_scale, rows.dtype) if c.embed_scale != 1.0 else rows
+
+  def logits(self, hidden) -> jax.Array:
+    """[..., D] -> [..., V + N] float32."""
+    c = self.config
+    name, form = ("embedding", "...d,vd->...v") if c.tied else ("head", "...d,dv->...v")
+
+    def product(name):
+      return jnp.einsum(form, hidden, getattr(self, name)[...].astype(hidden.dtype),
+                        preferred_element_type=jnp.float32)
+
+    logits = product(name)
+    if c.int8:
+      scale_V = getattr(self, f"{name}_scale")[...]
+      logits = logits * jnp.expand_dims(scale_V, range(logits.ndim - 1))
+    if c.new_tokens:
+      logits = jnp.concatenate([logits, product(f"new_{name}")], axis=-1)
+    if c.logit_scale != 1.0:
+      logits = logits * c.logit_scale
+    return c.logit_softcap * jnp.tanh(logits / c.logit_softcap) if c.logit_softcap else logits
+
+  def token_nll(self, hidden, targets, *, chunk: int = 256) -> tuple[jax.Array, jax.Array]:
+    """Negative log likelihood of `targets`; at most [chunk, V] logits exist at a time.
+
+    Args:
+      hidden: [..., D] normed hidden states.
+      targets: [...] int token ids.
+      chunk: positions whose logits are held at once; recomputed in the backward pass.
+
+    Returns:
+      (nll, hit): float32 [...] in nats, and bool [...] whether the target is the arg max.
+    """
+    D, n = hidden.shape[-1], targets.size
+    turns = -(-n // chunk)
+    chunk = -(-n // turns)  # even turns: little padding
+    pad = turns * chunk - n
+    h_NCD = jnp.pad(hidden.reshape(n, D), ((0, pad), (0, 0))).reshape(turns, chunk, D)
+    y_NC = jnp.pad(targets.reshape(n), (0, pad)).reshape(turns, chunk)
+
+    @jax.checkpoint
+    def one(h_CD, y_C):
+      logits_CV = self.logits(h_CD)
+      picked_C = jnp.take_along_axis(logits_CV, y_C[:, None], axis=1)[:, 0]
+      nll_C = jax.nn.logsumexp(logits_CV, axis=1) - picked_C
+      return nll_C, picked_C >= jax.lax.stop_gradient(jnp.max(logits_CV, axis=1))
+
+    nll_NC, hit_NC = jax.lax.map(lambda xs: one(*xs), (h_NCD, y_NC))
+    return (nll_NC.reshape(-1)[:n].reshape(targets.shape),
+            hit_NC.reshape(-1)[:n].reshape(targets.shape))

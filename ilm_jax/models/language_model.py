@@ -1,0 +1,61 @@
+"""Any language model of the project, by the type of its config.
+
+They share one face: embed, target_hidden, prefill, extend, logits, token_nll. What is written
+against it (objectives, decode/, stages/) runs with all of them.
+"""
+import jax.numpy as jnp
+from flax import nnx
+
+from ilm_jax.models import decoder, t5
+
+Config = decoder.DecoderConfig | t5.T5Config
+LanguageModel = decoder.Decoder | t5.T5
+_MODELS = {decoder.DecoderConfig: decoder.Decoder, t5.T5Config: t5.T5}
+
+
+def bind(config: Config, params: dict) -> LanguageModel:
+  """The model over a pure dict of parameters (see `abstract_params` for its shape)."""
+  return nnx.merge(_graphdef(config), params)
+
+
+def abstract_params(config: Config) -> dict:
+  """The pure dict of parameters as ShapeDtypeStructs; costs nothing at any size."""
+  return nnx.to_pure_dict(nnx.state(_abstract(config), nnx.Param))
+
+
+def init(config: Config, seed: int) -> dict:
+  """Random parameters, a pure dict."""
+  return nnx.to_pure_dict(nnx.state(_MODELS[type(config)](config, rngs=nnx.Rngs(seed)), nnx.Param))
+
+
+def split_trained(params: dict, train: str) -> tuple[dict, dict]:
+  """(frozen, trained) parameters: together they are `params`, each name in one of them.
+
+  Args:
+    params: of a model.
+    train: "none"; "index_tokens": the tables of the added words alone; or "all".
+  """
+  trained = {"none": lambda name: False, "all": lambda name: True,
+             "index_tokens": lambda name: name.startswith("new_")}[train]
+  return ({k: v for k, v in params.items() if not trained(k)},
+          {k: v for k, v in params.items() if trained(k)})
+
+
+def is_encoder_decoder(config: Config) -> bool:
+  """Whether prompts are encoded apart from what is said (data/packing.py)."""
+  return isinstance(config, t5.T5Config)
+
+
+def embedding_rms(config: Config, params: dict) -> float:
+  """Root mean square of what the first layer is given for a word."""
+  model = bind(config, params)
+  return float(jnp.sqrt(jnp.mean(jnp.square(
+      model.embed(jnp.arange(config.vocab_size)).astype(jnp.float32)))))
+
+
+def _abstract(config: Config) -> LanguageModel:
+  return nnx.eval_shape(lambda: _MODELS[type(config)](config, rngs=nnx.Rngs(0)))
+
+
+def _graphdef(config: Config) -> nnx.GraphDef:
+  return nnx.split(_abstract(config))[0]

@@ -1,0 +1,147 @@
+"""Reads language models from Hugging Face folders: config.json and safetensors or its shards.
+
+The files are mapped and their tensors sliced here, not by the safetensors package: it keeps every
+page that it has touched, which adds up to the whole checkpoint.
+"""
+import dataclasses
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ilm_jax import errors
+from ilm_jax.models import language_model
+from ilm_jax.weights import hf_decoders, hf_t5, stream
+
+FAMILIES = {**hf_decoders.FAMILIES, **hf_t5.FAMILIES}
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+_LONGEST_HEADER = 100 << 20     # bytes: the format's own limit
+
+
+def read_config(folder, dtype: str = "float32") -> language_model.Config:
+  """The shape of the model in a folder; of its weights only the headers are read.
+
+  Raises:
+    UserError: as `load`, as far as that shows in config.json and the headers.
+  """
+  return _family(folder, _Shards(epath.Path(folder)))[0](dtype)
+
+
+def load(folder, dtype: str = "float32", mesh=None, *,
+         int8: bool = False) -> tuple[language_model.Config, dict]:
+  """Config and parameters of the model in a folder.
+
+  Args:
+    folder: local; holds config.json, and model.safetensors or its shards with
+      model.safetensors.index.json.
+    dtype: of the kernels; norms are float32 always.
+    mesh: where the parameters go; None: they are numpy arrays.
+    int8: kernels and tables become int8 with scales as they are read, and `dtype` is that of the
+      activations.
+
+  Raises:
+    UserError: a file is absent or damaged, the family or an option of it is not supported, or the
+      tensors are not exactly the model's.
+  """
+  shards = _Shards(epath.Path(folder))
+  config_of, places_of = _family(folder, shards)
+  config = dataclasses.replace(config_of(dtype), int8=int8)
+  places, ignored = places_of(config, frozenset(shards.shapes))
+  params = stream.fill(str(folder), places, shards.shapes, shards.read,
+                       language_model.abstract_params(config), mesh, ignored)
+  return config, params
+
+
+def _family(folder, shards: "_Shards"):
+  """(dtype -> config, config and names in the file -> (places, ignored names))."""
+  path = epath.Path(folder) / "config.json"
+  try:
+    fields = dict(json.loads(path.read_text()))
+  except (OSError, ValueError, TypeError) as e:
+    raise errors.UserError(f"{path}: no readable config ({type(e).__name__}): expected a Hugging "
+                           "Face folder with config.json and safetensors") from e
+  name = fields.get("model_type")
+  if name == "gemma3" and "text_config" in fields:   # the model with a vision tower
+    fields, name = fields["text_config"], "gemma3_text"
+  if name not in FAMILIES:
+    raise errors.UserError(f"{path}: model_type is {name!r}; supported are "
+                           f"{', '.join(sorted(FAMILIES))}: use a model of one of these")
+  config_of, places_of = FAMILIES[name]
+  fields = {**fields, "has_head": "lm_head.weight" in shards.shapes}
+
+  def read(dtype):
+    try:
+      return config_of(fields, dtype)
+    except (KeyError, TypeError) as e:
+      raise errors.UserError(f"{path}: field {e} is missing or of another kind than in a config of "
+                             f"{name}: get the file again") from e
+    except ValueError as e:
+      raise errors.UserError(f"{path}: {e}: use a {name} model without it") from e
+
+  return read, places_of
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+  """Where a tensor lies: bytes start..end of a mapped file."""
+  file: np.memmap
+  dtype: np.dtype
+  shape: tuple[int, ...]
+  start: int
+  end: int
+
+
+class _Shards:
+  """The tensors of a folder by name; `shapes` says what there is, `read` maps one."""
+
+  def __init__(self, folder: epath.Path):
+    index = folder / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    if index.exists():
+      try:
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+      except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise errors.UserError(f"{index}: not a readable index of shards ({type(e).__name__}): get "
+                               "the file again") from e
+    self._tensors: dict[str, _Tensor] = {}
+    for file in files:
+      try:
+        self._tensors |= _tensors(folder / file)
+      except (OSError, ValueError, KeyError, TypeError) as e:
+        if isinstance(e, errors.UserError):
+          raise
+        why = " ".join(str(e).split())[:160]
+        raise errors.UserError(f"{folder / file}: not a readable safetensors file "
+                               f"({type(e).__name__}: {why}): get it again") from e
+    self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
+
+  def read(self, name: str) -> np.ndarray:
+    """A view of the mapped file."""
+    t = self._tensors[name]
+    return t.file[t.start:t.end].view(t.dtype).reshape(t.shape)
+
+
+def _tensors(path) -> dict[str, _Tensor]:
+  """What a safetensors file holds: the length of a header, the header in JSON, the tensors."""
+  size = path.stat().length
+  with open(path, "rb") as file:
+    length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= min(size - 8, _LONGEST_HEADER):
+      raise ValueError(f"a header of {length} bytes in a file of {size}")
+    header = json.loads(file.read(length))
+  header.pop("__metadata__", None)
+  mapped, found = np.memmap(path, np.uint8, "r"), {}
+  for name, entry in header.items():
+    if entry["dtype"] not in _DTYPES:
+      raise errors.UserError(f"{path}: tensor {name} has dtype {entry['dtype']}, expected one of "
+                             f"{', '.join(_DTYPES)}: use an unquantised model")
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    start, end = (8 + length + offset for offset in entry["data_offsets"])
+    if not 8 + length <= start <= end <= size:
+      raise ValueError(f"tensor {name} ends at byte {end} of {size}")
+    if end - start != math.prod(shape) * dtype.itemsize:
+      raise ValueError(f"tensor {name} of shape {shape} in {dtype} has {end - start} bytes")
+    found[name] = _Tensor(mapped, dtype, shape, start, end)
+  return found

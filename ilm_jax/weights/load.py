@@ -1,0 +1,83 @@
+"""A language model from wherever it is: GGUF, Hugging Face, T5X, or our own layout."""
+import dataclasses
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ilm_jax import axes, errors
+from ilm_jax.weights import gguf, hf, int8, own, t5x
+
+
+def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "",
+                   new_tokens: int = 0, vocabulary: int = 0):
+  """(config, parameters) of the model at `path`.
+
+  Args:
+    path: a .gguf file, a folder with config.json and safetensors, a T5X checkpoint, or
+      what `own.save` wrote.
+    dtype: of the kernels: "float32", "bfloat16", or "int8" (weight-only, a scale a channel).
+    mesh: where the parameters go; None: they are numpy arrays.
+    gin_file: the architecture of a T5X checkpoint.
+    new_tokens: words to add behind the vocabulary.
+    vocabulary: words of the tokenizer, so that the new ones follow them; the rows of a table that
+      is padded beyond are cut off. Used only where words are added.
+
+  Raises:
+    UserError: nothing that can be read is there, or it is damaged or of an unsupported kind.
+  """
+  path, wide = epath.Path(path), "float32" if dtype == "int8" else dtype
+  if path.suffix == ".gguf":
+    config, params = gguf.load(path, wide, mesh)
+  elif own.is_model(path):
+    config, params = own.load(path, wide, mesh)
+  elif (path / "config.json").exists():
+    config, params = hf.load(path, wide, mesh)
+  elif t5x.is_checkpoint(path):
+    config, params = t5x.load(path, gin_file, wide, mesh)
+  else:
+    raise errors.UserError(
+        f"{path}: no language model found: expected a .gguf file, a folder with config.json and "
+        "safetensors, or a T5X checkpoint (checkpoint_<step>/)")
+  if dtype == "int8" and not config.int8:
+    config, params = int8.quantise(config, params, mesh)
+  if new_tokens:
+    config, params = _add_words(config, params, new_tokens, vocabulary or config.vocab_size, mesh)
+  return config, params
+
+
+def fingerprint(path) -> str:
+  """sha256 over the names and sizes of a model's files and the bytes of the small ones."""
+  path = epath.Path(path)
+  files = [path] if path.is_file() else sorted(
+      folder / name for folder, _, names in path.walk() for name in names)
+  digest = hashlib.sha256()
+  for file in files:
+    size = file.stat().length
+    digest.update(f"{file.name} {size}\n".encode())
+    digest.update(file.read_bytes() if size < 1 << 20 else b"")
+  return digest.hexdigest()
+
+
+def _add_words(config, params: dict, count: int, vocabulary: int, mesh):
+  """New rows start around the mean of the old ones, which is no word and near all of them."""
+  if vocabulary > config.vocab_size:
+    raise errors.UserError(f"the tokenizer knows {vocabulary} words, the model's table has "
+                           f"{config.vocab_size}: it is the tokenizer of another model")
+  config = dataclasses.replace(config, vocab_size=vocabulary, new_tokens=count)
+  rng, params = np.random.default_rng(0), dict(params)
+  for name, axis in (("embedding", 0), ("head", 1)):
+    if name not in params:
+      continue
+    table = params[name] = jax.lax.slice_in_dim(jnp.asarray(params[name]), 0, vocabulary, axis=axis)
+    if (scale := params.get(f"{name}_scale")) is not None:
+      scale = params[f"{name}_scale"] = jnp.asarray(scale)[:vocabulary]
+      table = table * jnp.expand_dims(scale, 1 - axis)
+    wide = table.astype(jnp.float32)
+    mean, std = jnp.mean(wide, axis=axis, keepdims=True), float(jnp.std(wide))
+    shape = (count, config.width) if axis == 0 else (config.width, count)
+    new = mean + 0.1 * std * jnp.asarray(rng.normal(size=shape), jnp.float32)
+    params[f"new_{name}"] = new.astype(config.dtype)
+  return config, params if mesh is None else axes.place(mesh, params)

@@ -1,0 +1,67 @@
+"""Language models in our own layout: model.json and an Orbax checkpoint, read straight to a mesh.
+
+What another reader took minutes to turn is written once and read by every host for its own part.
+"""
+import dataclasses
+import json
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from ilm_jax import axes, errors, files
+from ilm_jax.models import attention, decoder, language_model, t5
+
+_KINDS = {"decoder": decoder.DecoderConfig, "t5": t5.T5Config}
+
+
+def save(folder, config: language_model.Config, params: dict) -> None:
+  """Writes a model; `folder` must not hold one yet. model.json comes last and makes it whole."""
+  folder = epath.Path(folder)
+  if (folder / "model.json").exists():
+    raise errors.UserError(f"{folder} holds a model already: choose another folder or delete it")
+  with ocp.StandardCheckpointer() as saver:
+    saver.save(folder.absolute() / "params", jax.tree.map(jax.numpy.asarray, params), force=True)
+  kind = next(name for name, of in _KINDS.items() if isinstance(config, of))
+  files.write_text(folder / "model.json", json.dumps(
+      {"kind": kind, **dataclasses.asdict(config)}, indent=1))
+
+
+def is_model(folder) -> bool:
+  """Whether `load` would find a model."""
+  return (epath.Path(folder) / "model.json").exists()
+
+
+def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Config, dict]:
+  """Config and parameters that `save` wrote, kernels cast to `dtype`.
+
+  Args:
+    folder: of the model.
+    dtype: of the kernels, unless they are int8.
+    mesh: where the parameters go; None: the default device.
+
+  Raises:
+    UserError: it is damaged, or not exactly the model that its model.json describes.
+  """
+  path = epath.Path(folder).absolute()
+  try:
+    fields = json.loads((path / "model.json").read_text())
+    if scaling := fields.get("rope_scaling"):
+      fields["rope_scaling"] = attention.RopeScaling(**scaling)
+    if "local_layers" in fields:
+      fields["local_layers"] = tuple(fields["local_layers"])
+    config = _KINDS[fields.pop("kind")](**fields)
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise errors.UserError(f"{path}/model.json: not a readable description of a model "
+                           f"({type(e).__name__}: {e}): write the model again") from e
+  config = dataclasses.replace(config, dtype=dtype)
+  want = language_model.abstract_params(config)
+  where = (jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), want)
+           if mesh is None else axes.param_sharding(mesh, want))
+  want = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), want, where)
+  try:
+    with ocp.StandardCheckpointer() as reader:
+      return config, reader.restore(path / "params", want)
+  except (OSError, ValueError, KeyError) as e:
+    raise errors.UserError(f"{path}/params is not the model of model.json "
+                           f"({' '.join(str(e).split())[:200]}): write the model again") from e

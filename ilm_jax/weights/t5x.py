@@ -1,0 +1,248 @@
+"""Reads T5X checkpoints: T5, mT5 and UMT5, and the decoder-only example; both of T5X's layouts.
+
+The old layout is a msgpack file `checkpoint` beside one TensorStore array a parameter; the new one
+is Orbax's. Layers may lie apart (`layers_0`, ..) or stacked along an axis, where attention kernels
+keep heads and head width apart. The optimizer's state is never read.
+"""
+import json
+import re
+
+import numpy as np
+import tensorstore
+from etils import epath
+from flax import serialization
+
+from ilm_jax import errors
+from ilm_jax.models import decoder, language_model, t5
+from ilm_jax.weights import stream, t5x_gin
+
+_EXPECTED = ("expected a T5X checkpoint: a folder with the file `checkpoint`, or with state/ of "
+             "Orbax, or a folder of such folders checkpoint_<step>")
+
+
+def is_checkpoint(path) -> bool:
+  """Whether `load` would find a checkpoint at `path`."""
+  return _newest(epath.Path(path)) is not None
+
+
+def load(path, gin_file: str = "", dtype: str = "float32", mesh=None):
+  """Config and parameters of a T5X model.
+
+  Args:
+    path: a checkpoint, or a folder of checkpoint_<step> whose newest is taken.
+    gin_file: the model's gin file; "": model.gin, config.gin or operative_config.gin in `path` or
+      in the folder above it.
+    dtype: of the kernels; norms and position biases are float32 always.
+    mesh: where the parameters go; None: they are numpy arrays.
+
+  Returns:
+    (T5Config, or DecoderConfig where there is no encoder; parameters).
+
+  Raises:
+    UserError: no checkpoint or gin file there, damaged, or not exactly the gin file's model.
+  """
+  folder = _newest(epath.Path(path))
+  if folder is None:
+    raise errors.UserError(f"{path}: no checkpoint found: {_EXPECTED}")
+  architecture = t5x_gin.read(gin_file or _find_gin(folder))
+  arrays = _legacy(folder) if (folder / "checkpoint").exists() else _orbax(folder)
+  axis = architecture.get("param_scan_axis", 1)
+  tensors = {}
+  for name, array in arrays.items():
+    if re.match(r"(encoder|decoder)/(encoder|decoder)/", name):   # stacked: one tensor a layer
+      for n in range(array.shape[axis]):
+        tensors[_unstacked(name, n)] = _Part(array, axis, n)
+    else:
+      tensors[name] = _Part(array)
+  config = _config(architecture, tensors, dtype)
+  encoder_decoder = language_model.is_encoder_decoder(config)
+  places = (_t5_places if encoder_decoder else _decoder_places)(config, tensors)
+  params = stream.fill(str(folder), places, {n: t.shape for n, t in tensors.items()},
+                       lambda name: tensors[name].read(), language_model.abstract_params(config),
+                       mesh)
+  return config, params
+
+
+class _Part:
+  """A tensor, or one layer of a stacked one, that is read when asked for."""
+
+  def __init__(self, array, axis: int | None = None, n: int = 0):
+    self._array, self._axis, self._n = array, axis, n
+    self.shape = tuple(s for i, s in enumerate(array.shape) if i != axis)
+
+  def read(self) -> np.ndarray:
+    part = self._array
+    if self._axis is not None:
+      part = part[(slice(None),) * self._axis + (self._n,)]
+    return part.read().result() if hasattr(part, "read") else np.asarray(part)
+
+
+def _unstacked(name: str, n: int) -> str:
+  side, _, rest = name.split("/", 2)
+  return f"{side}/layers_{n}/{rest}"
+
+
+def _newest(path: epath.Path) -> epath.Path | None:
+  def holds(folder):
+    return (folder / "checkpoint").is_file() or (folder / "state").is_dir()
+
+  if not path.is_dir():
+    return None
+  if holds(path):
+    return path
+  steps = [(int(p.name.removeprefix("checkpoint_")), p) for p in path.glob("checkpoint_*")
+           if p.name.removeprefix("checkpoint_").isdigit() and holds(p)]
+  return max(steps, key=lambda s: s[0])[1] if steps else None
+
+
+def _find_gin(folder: epath.Path) -> epath.Path:
+  for parent in (folder, folder.parent, folder.parent.parent):
+    for name in ("model.gin", "config.gin", "operative_config.gin"):
+      if (parent / name).exists():
+        return parent / name
+  raise errors.UserError(f"{folder}: no model.gin, config.gin or operative_config.gin beside the "
+                         "checkpoint: name the model's gin file with --config.lm.gin_file")
+
+
+def _legacy(folder: epath.Path) -> dict:
+  """Parameter name -> array, of the msgpack layout."""
+  try:
+    tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
+    target = tree["optimizer"]["target"]
+  except Exception as e:  # a damaged msgpack fails in any way
+    raise errors.UserError(f"{folder}/checkpoint: not a readable T5X checkpoint "
+                           f"({type(e).__name__}): {_EXPECTED}") from e
+  found = {}
+  for name, leaf in _leaves(target):
+    if isinstance(leaf, dict):
+      # Old files name a bucket of their makers; the array lies beside the file all the same.
+      where = folder / leaf["kvstore"]["path"].rstrip("/").rsplit("/", 1)[-1]
+      leaf = _open({"driver": leaf["driver"], "kvstore": _kvstore(where)}, name, where)
+    found[name] = leaf
+  return found
+
+
+def _leaves(tree: dict, prefix: str = ""):
+  for key, value in tree.items():
+    if isinstance(value, dict) and "driver" not in value:
+      yield from _leaves(value, f"{prefix}{key}/")
+    else:
+      yield prefix + key, value
+
+
+def _orbax(folder: epath.Path) -> dict:
+  """Parameter name -> array, of Orbax's layout, one folder an array or all in one database."""
+  state = folder / "state"
+  try:
+    keys = json.loads((state / "_METADATA").read_text())
+    names = [tuple(k["key"] for k in leaf["key_metadata"])
+             for leaf in keys["tree_metadata"].values()]
+  except (OSError, ValueError, KeyError) as e:
+    raise errors.UserError(f"{state}/_METADATA: not a readable Orbax checkpoint "
+                           f"({type(e).__name__}): {_EXPECTED}") from e
+  zarr = "zarr3" if keys.get("use_zarr3") else "zarr"
+  one_database, found = (state / "manifest.ocdbt").exists(), {}
+  for key in names:
+    if key[0] != "target":
+      continue
+    name = ".".join(key)
+    kvstore = ({"driver": "ocdbt", "base": _kvstore(state), "path": f"{name}/"} if one_database
+               else _kvstore(state / name))
+    found["/".join(key[1:])] = _open({"driver": zarr, "kvstore": kvstore}, name, state)
+  return found
+
+
+def _kvstore(path: epath.Path) -> dict | str:
+  text = str(path)
+  return f"{text}/" if "://" in text else {"driver": "file", "path": f"{path.resolve()}/"}
+
+
+def _open(spec: dict, name: str, where):
+  try:
+    return tensorstore.open(spec, open=True, read=True).result()
+  except ValueError as e:
+    raise errors.UserError(f"{where}: array {name} cannot be read "
+                           f"({' '.join(str(e).split())[:160]}): get the checkpoint again") from e
+
+
+def _config(a: dict, tensors: dict, dtype: str):
+  """The architecture of the gin file, with what the file itself says."""
+  acts = tuple(a["mlp_activations"])
+  gated = len(acts) == 2
+  if acts[0] not in ("relu", "gelu", "silu", "swish") or acts[1:] not in ((), ("linear",)):
+    raise errors.UserError(f"mlp_activations={acts} in the gin file, supported are (x,) and (x, "
+                           "'linear') with x of relu, gelu, silu: use such a model")
+  tied = bool(a["logits_via_embedding"])
+  common = dict(
+      width=a["emb_dim"], num_heads=a["num_heads"], head_dim=a["head_dim"], mlp_width=a["mlp_dim"],
+      vocab_size=a["vocab_size"], gated=gated, tied=tied, dtype=dtype, norm_eps=1e-6,
+      activation={"gelu": "gelu_tanh", "swish": "silu"}.get(acts[0], acts[0]),
+      logit_scale=a["emb_dim"] ** -0.5 if tied else 1.0, relative_buckets=32)
+  if any(name.startswith("encoder/") for name in tensors):
+    return t5.T5Config(**common, num_layers=a["num_decoder_layers"],
+                       num_encoder_layers=a["num_encoder_layers"],
+                       bias_per_layer="decoder/layers_0/relpos_bias/rel_embedding" in tensors)
+  return decoder.DecoderConfig(**common, num_layers=a["num_layers"], num_kv_heads=a["num_heads"],
+                               rope_base=0.0, scale=1.0)
+
+
+def _attention(found, theirs, ours, layer, tensors, heads: int, head_dim: int):
+  """The four kernels of an attention, whose heads may lie apart ([D, H, K] and [H, K, D])."""
+  for kernel in ("query", "key", "value", "out"):
+    name = f"{theirs}/{kernel}/kernel"
+    turn = stream.KEEP
+    if name in tensors and len(tensors[name].shape) == 3:
+      turn = (stream.Turn(lambda x: x.reshape(-1, x.shape[-1]), lambda s: (heads, head_dim, s[1]))
+              if kernel == "out" else
+              stream.Turn(lambda x: x.reshape(len(x), -1), lambda s: (s[0], heads, head_dim)))
+    found[name] = stream.Place((*ours[:-1], ours[-1] + kernel), layer, turn)
+
+
+def _mlp(found, theirs, ours, layer, gated: bool):
+  kernels = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if gated else {"up": "wi", "down": "wo"}
+  for mine, name in kernels.items():
+    found[f"{theirs}/mlp/{name}/kernel"] = stream.Place((*ours, mine), layer)
+
+
+def _ends(c, embedder: str) -> dict:
+  found = {f"{embedder}/embedding": stream.Place(("embedding",))}
+  if not c.tied:
+    found["decoder/logits_dense/kernel"] = stream.Place(("head",))
+  return found
+
+
+def _t5_places(c: t5.T5Config, tensors) -> dict[str, stream.Place]:
+  found = _ends(c, "token_embedder")
+  for side, layers in (("encoder", c.num_encoder_layers), ("decoder", c.num_layers)):
+    found[f"{side}/{side}_norm/scale"] = stream.Place((side, "final_norm"))
+    parts = ({"self": ("attention", "pre_attention_layer_norm")} if side == "encoder" else
+             {"self": ("self_attention", "pre_self_attention_layer_norm"),
+              "cross": ("encoder_decoder_attention", "pre_cross_attention_layer_norm")})
+    for n in range(layers):
+      root = f"{side}/layers_{n}"
+      for ours, (attention, norm) in parts.items():
+        found[f"{root}/{norm}/scale"] = stream.Place((side, f"{ours}_norm"), n)
+        _attention(found, f"{root}/{attention}", (side, f"{ours}_"), n, tensors, c.num_heads,
+                   c.head_dim)
+      found[f"{root}/pre_mlp_layer_norm/scale"] = stream.Place((side, "mlp_norm"), n)
+      _mlp(found, root, (side,), n, c.gated)
+      if n == 0 or c.bias_per_layer:
+        at = root if c.bias_per_layer else side
+        found[f"{at}/relpos_bias/rel_embedding"] = stream.Place(
+            (side, "relative_bias"), n, stream.TRANSPOSE)
+  return found
+
+
+def _decoder_places(c: decoder.DecoderConfig, tensors) -> dict[str, stream.Place]:
+  found = _ends(c, "decoder/token_embedder")
+  found["decoder/decoder_norm/scale"] = stream.Place(("final_norm",))
+  found["decoder/relpos_bias/rel_embedding"] = stream.Place(
+      ("relative_bias",), turn=stream.TRANSPOSE)
+  for n in range(c.num_layers):
+    root = f"decoder/layers_{n}"
+    found[f"{root}/pre_self_attention_layer_norm/scale"] = stream.Place(
+        ("layers", "attention_norm"), n)
+    _attention(found, f"{root}/self_attention", ("layers", ""), n, tensors, c.num_heads, c.head_dim)
+    found[f"{root}/pre_mlp_layer_norm/scale"] = stream.Place(("layers", "mlp_norm"), n)
+    _mlp(found, root, ("layers",), n, c.gated)
+  return found
