@@ -12,8 +12,6 @@ import random_lm
 from ilm_jax import assets, errors
 from ilm_jax.data import entities
 
-# One worker: the others would train it all again.
-pytestmark = pytest.mark.xdist_group("end_to_end")
 ROOT = pathlib.Path(__file__).parents[1]
 NO_TENSORFLOW = """
 import sys
