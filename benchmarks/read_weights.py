@@ -1,11 +1,12 @@
 """Memory that reading a checkpoint takes on the host, beyond the parameters themselves.
 
-    python -m benchmarks.read_weights --gb=2 --out=read_weights.json
+    python -m benchmarks.read_weights --out=read_weights.json             (2 GB, one device)
+    python -m benchmarks.read_weights --gb=.5 --devices=8 --dtype=int8
 
 Writes a synthetic Llama of that size as sharded safetensors, reads it in a child process onto a
-mesh of one device, and watches the child's own memory (anonymous pages; those of the mapped file
-are the kernel's to drop). On a CPU the parameters lie in host memory too, so their size is taken
-off. What is left must stay under two of the largest tensors.
+mesh of CPU devices, and takes the peak of the child's resident memory, pages of mapped files too.
+On a CPU the parameters lie in host memory as well, so their size is taken off. What is left must
+stay under two of the largest tensors, of float32 where int8 is made of them. Needs Linux.
 """
 import argparse
 import json
@@ -14,95 +15,99 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import numpy as np
 
-WIDTH, MLP, VOCAB = 2048, 5632, 8192
-PER_LAYER = 4 * WIDTH * WIDTH + 3 * WIDTH * MLP
+VOCAB = 16      # in widths; the table is the largest tensor
 
 
-def write(folder: pathlib.Path, gigabytes: float) -> int:
-  """Writes the checkpoint, a file a layer; returns the bytes of its largest tensor."""
+def write(folder: pathlib.Path, gigabytes: float) -> None:
+  """Writes the checkpoint in float32, a file a layer; wider, not only deeper, the larger it is."""
   import safetensors.numpy
-  layers = max(1, round(gigabytes * 1e9 / 4 / PER_LAYER))
-  config = {"model_type": "llama", "num_hidden_layers": layers, "hidden_size": WIDTH,
-            "num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": MLP,
-            "vocab_size": VOCAB, "rms_norm_eps": 1e-5, "tie_word_embeddings": True}
+  width = max(64, round((gigabytes / 2) ** 0.5 * 1408 / 64) * 64)
+  layers = max(1, round((gigabytes * 1e9 / 4 / width ** 2 - VOCAB) / 16))
+  config = {"model_type": "llama", "num_hidden_layers": layers, "hidden_size": width,
+            "num_attention_heads": width // 64, "intermediate_size": 4 * width,
+            "vocab_size": VOCAB * width, "rms_norm_eps": 1e-5, "tie_word_embeddings": True}
   (folder / "config.json").write_text(json.dumps(config))
-  names = {"self_attn.q_proj": (WIDTH, WIDTH), "self_attn.k_proj": (WIDTH, WIDTH),
-           "self_attn.v_proj": (WIDTH, WIDTH), "self_attn.o_proj": (WIDTH, WIDTH),
-           "mlp.gate_proj": (MLP, WIDTH), "mlp.up_proj": (MLP, WIDTH),
-           "mlp.down_proj": (WIDTH, MLP), "input_layernorm": (WIDTH,),
-           "post_attention_layernorm": (WIDTH,)}
+  names = {"self_attn.q_proj": (width, width), "self_attn.k_proj": (width, width),
+           "self_attn.v_proj": (width, width), "self_attn.o_proj": (width, width),
+           "mlp.gate_proj": (4 * width, width), "mlp.up_proj": (4 * width, width),
+           "mlp.down_proj": (width, 4 * width), "input_layernorm": (width,),
+           "post_attention_layernorm": (width,)}
   where = {}
   for n in range(-1, layers):
-    shapes = ({"model.embed_tokens.weight": (VOCAB, WIDTH), "model.norm.weight": (WIDTH,)} if n < 0
-              else {f"model.layers.{n}.{k}.weight": s for k, s in names.items()})
+    shapes = ({"model.embed_tokens.weight": (VOCAB * width, width), "model.norm.weight": (width,)}
+              if n < 0 else {f"model.layers.{n}.{k}.weight": s for k, s in names.items()})
     file = f"model-{n + 1}.safetensors"
     safetensors.numpy.save_file(
         {k: np.full(s, 0.01 * (n + 2), np.float32) for k, s in shapes.items()}, folder / file)
     where |= dict.fromkeys(shapes, file)
   (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
-  return max(WIDTH * MLP, VOCAB * WIDTH) * 4
 
 
-def anonymous_bytes() -> int:
-  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-    if line.startswith("RssAnon"):
-      return int(line.split()[1]) * 1024
-  raise OSError("/proc/self/status has no RssAnon: this benchmark needs Linux")
+def measure(gigabytes: float, devices: int = 1, dtype: str = "float32") -> dict:
+  """Bytes and seconds of one reading; `extra` is what the host held beyond the parameters."""
+  with tempfile.TemporaryDirectory() as folder:
+    write(pathlib.Path(folder), gigabytes)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.read_weights", f"--read={folder}",
+         f"--devices={devices}", f"--dtype={dtype}"],
+        capture_output=True, text=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+  if done.returncode:
+    raise RuntimeError(done.stderr[-2000:])
+  return json.loads(done.stdout.splitlines()[-1])
 
 
-def read(folder: str) -> None:
-  """In the child: reads the checkpoint and prints what it took."""
+def read(folder: str, devices: int, dtype: str) -> dict:
+  """In the child: reads the checkpoint."""
   import jax
-
+  jax.config.update("jax_num_cpu_devices", devices)
   from ilm_jax import axes
   from ilm_jax.weights import hf
-  mesh = axes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1})
-  jax.block_until_ready(jax.jit(lambda x: x + 1)(np.zeros(8)))
-  before, peak, stop = anonymous_bytes(), 0, threading.Event()
-
-  def watch():
-    nonlocal peak
-    while not stop.is_set():
-      peak = max(peak, anonymous_bytes())
-      time.sleep(0.001)
-
-  watcher = threading.Thread(target=watch)
-  watcher.start()
+  mesh = axes.make_mesh({"data": 1, "fsdp": 1, "tensor": devices})
+  jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))  # wakes XLA
+  before = _status("VmRSS")
+  pathlib.Path("/proc/self/clear_refs").write_text("5")     # the peak, VmHWM, starts anew
   start = time.perf_counter()
-  _, params = hf.load(folder, mesh=mesh)
+  int8 = dtype == "int8"
+  _, params = hf.load(folder, "float32" if int8 else dtype, mesh, int8=int8)
   seconds = time.perf_counter() - start
-  stop.set()
-  watcher.join()
-  held = sum(x.nbytes for x in jax.tree.leaves(params))
-  print(json.dumps({"seconds": seconds, "parameters": held, "extra": peak - before - held}))
+  # A replicated array lies in memory once a device.
+  held = sum(part.data.nbytes for x in jax.tree.leaves(params) for part in x.addressable_shards)
+  return {"seconds": seconds, "parameters": held, "extra": _status("VmHWM") - before - held,
+          "largest_tensor": params["embedding"].nbytes,
+          "largest_parameter": max(x.nbytes for x in jax.tree.leaves(params))}
+
+
+def _status(name: str) -> int:
+  """A field of /proc/self/status, in bytes."""
+  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+    if line.startswith(f"{name}:"):
+      return int(line.split()[1]) * 1024
+  raise OSError(f"/proc/self/status has no {name}: this benchmark needs Linux")
 
 
 def main():
   args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  args.add_argument("--gb", type=float, default=2.0)
+  args.add_argument("--gb", type=float, default=2.0, help="of the checkpoint, 1e9 bytes")
+  args.add_argument("--devices", type=int, default=1, help="of the mesh, all on the tensor axis")
+  args.add_argument("--dtype", default="float32", help="of our kernels: float32, bfloat16 or int8")
   args.add_argument("--out", help="write the figures here as JSON")
   args.add_argument("--read", help=argparse.SUPPRESS)
   args = args.parse_args()
   if args.read:
-    return read(args.read)
-  with tempfile.TemporaryDirectory() as folder:
-    largest = write(pathlib.Path(folder), args.gb)
-    done = subprocess.run([sys.executable, "-m", "benchmarks.read_weights", f"--read={folder}"],
-                          capture_output=True, text=True, check=True,
-                          env={**os.environ, "JAX_PLATFORMS": "cpu"})
-  found = {**json.loads(done.stdout), "largest_tensor": largest}
+    print(json.dumps(read(args.read, args.devices, args.dtype)))
+    return
+  found = measure(args.gb, args.devices, args.dtype)
   print(f"{found['parameters'] / 1e9:.2f} GB in {found['seconds']:.1f} s; beyond the parameters "
-        f"{found['extra'] / 1e6:.0f} MB at most, {found['extra'] / largest:.2f} of the largest "
-        f"tensor ({largest / 1e6:.0f} MB)")
+        f"{found['extra'] / 1e6:.0f} MB at most, {found['extra'] / found['largest_tensor']:.2f} of "
+        f"the largest tensor ({found['largest_tensor'] / 1e6:.0f} MB; the largest stacked "
+        f"parameter has {found['largest_parameter'] / 1e6:.0f} MB)")
   if args.out:
     with open(args.out, "w") as file:
       json.dump(found, file, indent=2)
-  return None
 
 
 if __name__ == "__main__":

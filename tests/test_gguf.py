@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.precision import PARAGRAPH
 from ilm_jax import assets, errors
 from ilm_jax.data import tokenizer_files
 from ilm_jax.models import decoder, language_model
@@ -13,13 +14,6 @@ from ilm_jax.weights import stream
 
 HEADS, GROUPS, HEAD_DIM, WIDTH, MLP, VOCAB, LAYERS = 6, 2, 4, 32, 64, 40, 2
 
-PARAGRAPH = (
-    "Titanic is a 1997 American romantic disaster film written and directed by James Cameron. It "
-    "tells the story of Jack, a poor artist, and Rose, a young woman from a wealthy family, who "
-    "meet and fall in love on board the ship during its first voyage across the Atlantic Ocean. "
-    "When the ship hits an iceberg and begins to sink, they must fight to survive. The film won "
-    "eleven Academy Awards, including Best Picture and Best Director, and it was the "
-    "highest-grossing film of all time until 2010.")
 
 
 def tensors() -> dict[str, np.ndarray]:

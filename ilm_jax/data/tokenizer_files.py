@@ -104,6 +104,11 @@ def _sentencepiece_of_gguf(fields, unigram: bool) -> SentencePieceTokenizer:
     setattr(trainer, f"{name}_id", at)
     if at >= 0:
       setattr(trainer, f"{name}_piece", proto.pieces[at].piece)
+  names = [p.piece for p in proto.pieces]
+  if trainer.unk_id < 0 and "<unk>" in names:
+    trainer.unk_id, trainer.unk_piece = names.index("<unk>"), "<unk>"
+  if trainer.unk_id >= 0:        # some files call it a control token; SentencePiece wants one
+    proto.pieces[trainer.unk_id].type = sentencepiece_model_pb2.ModelProto.SentencePiece.UNKNOWN
   trainer.vocab_size = len(proto.pieces)
   normalizer.name = "identity"
   normalizer.add_dummy_prefix = bool(fields("tokenizer.ggml.add_space_prefix", True))
