@@ -169,6 +169,8 @@ BATCH_2 = {
     "prefix": jnp.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]], bool),
     "target_at": jnp.array([[5, 0, 0], [1, 4, 5]]),
     "targets": jnp.array([[9, 0, 0], [10, 8, 11]]),
+    "target_segment": jnp.array([[1, 0, 0], [1, 2, 2]]),
+    "target_position": jnp.array([[0, 0, 0], [0, 0, 1]]),
     "weights": jnp.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]),
     "task": jnp.array([[0, 0, 0], [0, 1, 1]]),
 }

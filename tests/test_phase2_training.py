@@ -9,7 +9,7 @@ import test_objectives
 from jax.sharding import AxisType
 
 from ilm_jax import axes, objectives, train
-from ilm_jax.models import language_model
+from ilm_jax.models import language_model, t5
 
 C = ml_collections.ConfigDict(dict(learning_rate=0.05, warmup=0, steps=4, final_fraction=0.1,
                                    b2=0.98, clip=1.0, weight_decay=0.01))
@@ -26,13 +26,18 @@ def batch():
   return {**rows, "dropped": np.int32(3)}
 
 
-def trained(mesh):
+T5 = t5.T5Config(num_layers=1, num_encoder_layers=2, width=6, num_heads=2, head_dim=4, mlp_width=8,
+                 vocab_size=19)
+
+
+def trained(mesh, lm=test_objectives.LM):
   """(losses of four steps, frozen arrays after them) on a mesh."""
   graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
-  loss = objectives.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
+  loss = objectives.phase2_loss(graphdef, lm, ("sequential", "elm"))
   tx = train.make_optimizer(C)
   state = train.init_state(trainable, tx, mesh)
-  frozen = axes.place(mesh, test_objectives.frozen_with_lm())
+  held = test_objectives.frozen() | {"lm": language_model.init(lm, 5)}
+  frozen = axes.place(mesh, held)
   step = train.compile_step(loss, tx, 0, state)
   found = []
   for _ in range(4):
@@ -42,10 +47,11 @@ def trained(mesh):
   return np.array(found), frozen
 
 
-@pytest.mark.parametrize("sizes", [(4, 1, 2), (2, 2, 2)])
-def test_one_device_equals_a_mesh(sizes):
-  one, _ = trained(mesh_of(1, 1, 1))
-  many, _ = trained(mesh_of(*sizes))
+@pytest.mark.parametrize(("sizes", "lm"), [
+    ((4, 1, 2), test_objectives.LM), ((2, 2, 2), test_objectives.LM), ((2, 2, 2), T5)])
+def test_one_device_equals_a_mesh(sizes, lm):
+  one, _ = trained(mesh_of(1, 1, 1), lm)
+  many, _ = trained(mesh_of(*sizes), lm)
   assert one[-1] < one[0] - 0.01
   np.testing.assert_allclose(one, many, rtol=2e-5)
 
