@@ -52,7 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
 def qformer() -> dict:
   """MiniLM-L6's shape, so that the text tower starts as that sentence encoder."""
   return {
-      "init": "minilm-l6",         # whose weights it starts from; "": random
+      "init": "minilm-l6",         # whose weights it starts from; a path: BLIP-2's; "": random
       "num_layers": 6,
       "width": 384,
       "num_heads": 12,
@@ -60,6 +60,7 @@ def qformer() -> dict:
       "num_queries": 4,            # Q: soft tokens an entity
       "cross_every": 2,            # layers from one cross-attention to the next
       "kv_tokens": 1,              # key/value tokens made from each named vector
+      "kv_width": 0,               # of these tokens; 0: width
       "proj_width": 384,           # of the contrastive space
       "proj_init": "identity",     # of the text projection; "normal": random, any proj_width
       "text_pool": "mean",         # or "cls"
