@@ -23,6 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
       "dtype": "float32",          # of the weights; also "bfloat16", "int8"
       "train": "none",             # "index_tokens": the added words alone; "all": everything
       "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
+      "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full"
+      "prefix_lm": False,          # a decoder whose prompt sees all of itself
+      "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none
   }
   c.text_encoder = {"asset": "minilm-l6"}
   c.qformer = qformer()

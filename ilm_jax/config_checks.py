@@ -47,13 +47,17 @@ def _check_inputs(c) -> list[str]:
 
 def _check_lm(lm) -> list[str]:
   wrong = [*_known("lm.dtype", lm.dtype, ("float32", "bfloat16", "int8")),
-           *_known("lm.train", lm.train, ("none", "index_tokens", "all"))]
+           *_known("lm.train", lm.train, ("none", "index_tokens", "all")),
+           *_known("lm.remat", lm.remat, ("none", "dots", "full"))]
   for field, value in (("asset", lm.asset), ("tokenizer", lm.tokenizer or lm.asset)):
     wrong += _known_or_path(f"lm.{field}", value, LANGUAGE_MODELS)
   if lm.gin_file and not epath.Path(lm.gin_file).exists():
     wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
   if lm.train == "index_tokens" and not lm.new_tokens:
     wrong.append("lm.train='index_tokens' has nothing to train: set lm.new_tokens above 0")
+  if lm.whole_words and lm.train != "all":
+    wrong.append(f"lm.whole_words={lm.whole_words} with lm.train={lm.train!r}: they start at zero "
+                 "and would stay there; set lm.train='all'")
   if lm.train == "all" and lm.dtype != "float32":
     wrong.append(f"lm.train='all' with lm.dtype={lm.dtype!r}: small updates are lost in it; use "
                  "float32")

@@ -14,7 +14,7 @@ FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
     {"axes", "files", "sources", "progress", "config_checks"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
-     "models.attention", "models.head", "weights.trees", "weights.torch_zip"},
+     "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files"},
     # The tasks stand here: they know data and nothing above it.
     {"tasks.templates", "tasks.vocabulary", "tasks.indexing", "tasks.datasets.movielens_files"},

@@ -70,7 +70,9 @@ def lm_spec(this: context.Run, *, rows: int = 0, length: int = 0, queries: int |
       examples_per_group=1 if one_a_row else c.examples_per_group,
       rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(this),
       encoder_decoder=language_model.is_encoder_decoder(this.lm[0]),
-      before=this.lm_tokenizer.before, after=this.lm_tokenizer.after)
+      before=this.lm_tokenizer.before, after=this.lm_tokenizer.after,
+      whole_words=this.config.lm.whole_words,
+      word_starts=this.lm_tokenizer.starts_word if this.config.lm.whole_words else None)
 
 
 def qformer_config(this: context.Run) -> qformer.QFormerConfig:
