@@ -6,7 +6,8 @@ SmolLM2-135M under the quickstart's Q-Former, gradient and all, no matmul run tw
 body of a scan once, so the step is compiled unrolled at two depths of the language model and drawn
 out to 30 layers. The least: every matmul weight of the frozen model is used twice a token, forward
 and for the gradient of its input (4 FLOPs a weight and token); the head so at the loss positions;
-weights that train three times (6). A ratio near 1 says that no gradient of a frozen weight is computed.
+weights that train three times (6). A ratio near 1 says that no gradient of a frozen weight is
+computed.
 """
 import argparse
 import dataclasses

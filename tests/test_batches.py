@@ -212,3 +212,13 @@ def test_long_texts_are_cut_and_keep_their_end():
   got = batches.text_batch([{"entities": np.array([9]), "text": np.array([1, 5, 6, 7, 2])}], 2, 4)
   np.testing.assert_array_equal(got["text"], [[1, 5, 6, 2], [0, 0, 0, 0]])
   np.testing.assert_array_equal(got["text_mask"].sum(axis=1), [4, 0])
+
+
+def test_whole_words_are_numbered_in_every_prompt_by_hand():
+  starts = np.array([False, True, True, False, True, False, False, True, True, True])
+  words = spec(whole_words=4, word_starts=starts, length=12, targets=4)
+  batch = packing.one_a_row([example([1, 3, 2, 9, 5, 4, 7], [6], [2])] * words.rows, words)
+  # Token 9 is the slot: its soft tokens belong to the word before, and numbers stop at 3.
+  at = np.flatnonzero(batch["segment"][0])
+  want = [1, 1, 2] + [2] * words.queries + [2, 3, 3]
+  assert batch["word"][0, at].tolist() == want

@@ -190,3 +190,23 @@ def test_bfloat16_keeps_norms_wide(tmp_path):
   _, params = hf.load(tmp_path, "bfloat16")
   assert params["layers"]["up"].dtype == jnp.bfloat16
   assert params["layers"]["mlp_norm"].dtype == np.float32
+
+
+def test_whole_words_say_nothing_at_first_and_suit_a_t5_alone(tmp_path):
+  config = t5.T5Config(num_layers=1, num_encoder_layers=1, width=8, num_heads=2, head_dim=4,
+                       mlp_width=8, vocab_size=9)
+  before = language_model.init(config, 0)
+  after_config, after = load.adapt(config, before, whole_words=5, remat="full")
+  assert (after_config.whole_words, after_config.remat) == (5, "full")
+  batch = {"tokens": np.array([[3, 4]]), "word": np.array([[1, 2]])}
+  model = language_model.bind(after_config, after)
+  np.testing.assert_array_equal(language_model.embed_prompt(model, batch),
+                                language_model.bind(config, before).embed(batch["tokens"]))
+  moved = {**after, "whole_word": np.arange(40, dtype=np.float32).reshape(5, 8)}
+  got = language_model.embed_prompt(language_model.bind(after_config, moved), batch)
+  np.testing.assert_allclose(got - model.embed(batch["tokens"]), moved["whole_word"][None, 1:3])
+  with pytest.raises(errors.UserError, match="whole_words with a decoder"):
+    load.adapt(CONFIG, {}, whole_words=5)
+  with pytest.raises(errors.UserError, match="prefix_lm with a T5"):
+    load.adapt(config, {}, prefix_lm=True)
+  assert load.adapt(CONFIG, {}, prefix_lm=True)[0].prefix_lm

@@ -34,17 +34,21 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
   G = k_BMGK.shape[2]
   if H % G:
     raise ValueError(f"{H} query heads do not divide over {G} key/value heads")
-  q_BTGJK = q_BTHK.reshape(B, T, G, H // G, K)
-  score_BGJTM = jnp.einsum("btgjk,bmgk->bgjtm", q_BTGJK, k_BMGK,
-                           preferred_element_type=jnp.float32)
-  score_BGJTM = score_BGJTM * (K ** -0.5 if scale is None else scale)
+  J, M = H // G, k_BMGK.shape[1]
+  # Queries, keys and values are turned, not the scores, which are more: both products and all
+  # their gradients are then plain matmuls over [B, G]. R = J * T are a group's query rows.
+  q_BGRK = q_BTHK.reshape(B, T, G, J, K).transpose(0, 2, 3, 1, 4).reshape(B, G, J * T, K)
+  k_BGMK, v_BGMK = k_BMGK.transpose(0, 2, 1, 3), v_BMGK.transpose(0, 2, 1, 3)
+  score_BGRM = jnp.einsum("bgrk,bgmk->bgrm", q_BGRK, k_BGMK, preferred_element_type=jnp.float32)
+  score_BGJTM = score_BGRM.reshape(B, G, J, T, M) * (K ** -0.5 if scale is None else scale)
   if softcap:
     score_BGJTM = softcap * jnp.tanh(score_BGJTM / softcap)
   if bias_BHTM is not None:
-    score_BGJTM = score_BGJTM + bias_BHTM.reshape(-1, G, H // G, *bias_BHTM.shape[2:])
+    score_BGJTM = score_BGJTM + bias_BHTM.reshape(-1, G, J, *bias_BHTM.shape[2:])
   score_BGJTM = jnp.where(mask_BTM[:, None, None], score_BGJTM, jnp.finfo(jnp.float32).min)
-  weight_BGJTM = jax.nn.softmax(score_BGJTM, axis=-1).astype(v_BMGK.dtype)
-  return jnp.einsum("bgjtm,bmgk->btgjk", weight_BGJTM, v_BMGK).reshape(B, T, H, K)
+  weight_BGRM = jax.nn.softmax(score_BGJTM, axis=-1).astype(v_BMGK.dtype).reshape(B, G, J * T, M)
+  seen_BGRK = jnp.einsum("bgrm,bgmk->bgrk", weight_BGRM, v_BGMK)
+  return seen_BGRK.reshape(B, G, J, T, K).transpose(0, 3, 1, 2, 4).reshape(B, T, H, K)
 
 
 def causal_mask(segment_BL, prefix_BL=None) -> jax.Array:

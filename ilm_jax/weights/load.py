@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import axes, errors
+from ilm_jax.models import language_model as models_lib
 from ilm_jax.weights import gguf, hf, int8, own, t5x
 
 
@@ -49,7 +50,7 @@ def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "
 
 
 def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bool = False,
-          whole_words: int = 0) -> tuple[language_model.Config, dict]:
+          whole_words: int = 0) -> tuple[models_lib.Config, dict]:
   """The same model, run or extended as a config asks.
 
   Args:
@@ -63,10 +64,10 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
   Raises:
     UserError: a prefix for an encoder-decoder, whole words for a decoder.
   """
-  encodes = language_model.is_encoder_decoder(config)
+  encodes = models_lib.is_encoder_decoder(config)
   if prefix_lm and encodes:
-    raise errors.UserError("lm.prefix_lm with a T5, whose encoder sees the whole prompt anyway: set "
-                           "it to False")
+    raise errors.UserError("lm.prefix_lm with a T5, whose encoder sees the whole prompt anyway: "
+                           "set it to False")
   if whole_words and not encodes:
     raise errors.UserError("lm.whole_words with a decoder: they are embeddings of a T5's encoder "
                            "input; set it to 0 or use a T5")
