@@ -22,8 +22,8 @@ LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 
 def mistakes(c, device_count: int) -> list[str]:
   """What is wrong with config `c` for that many devices: one line each, with its cure."""
-  checks = (_check_inputs, _check_data, _check_qformer, _check_tasks, _check_phase1, _check_phase2, _check_eval,
-            lambda c: _check_mesh(c, device_count))
+  checks = (_check_data, _check_inputs, _check_qformer, _check_tasks, _check_phase1, _check_phase2,
+            _check_eval, lambda c: _check_mesh(c, device_count))
   wrong = []
   for check in checks:
     try:
@@ -55,8 +55,9 @@ def _check_data(c) -> list[str]:
   d = c.data
   wrong = [*_known("data.name", d.name, DATASETS), *_known("data.split", d.split, SPLITS)]
   if d.name in DATASETS and d.name not in FETCHED and not d.path:
-    wrong.append(f"data.path is empty: data.name={d.name!r} is read from files of yours, give their "
-                 "folder, e.g. --config.data.path=data/files; docs/data_sets.md says which files")
+    wrong.append(f"data.path is empty: data.name={d.name!r} is read from files of yours, give "
+                 "their folder, e.g. --config.data.path=data/files; docs/data_sets.md says which "
+                 "they are")
   if d.path and not epath.Path(d.path).expanduser().is_dir():
     wrong.append(f"data.path={d.path!r} is no folder: give the one that holds the files of "
                  f"data.name={d.name!r}")

@@ -137,7 +137,8 @@ def described(items: Items, raw_ids: list[str]) -> Items:
   position = {raw: i for i, raw in enumerate(items.ids)}
   if unknown := [raw for raw in raw_ids if raw not in position]:
     raise errors.UserError(f"{len(unknown)} items of the log have no description, e.g. item "
-                           f"{unknown[0]!r}: the item file does not belong to this log")
+                           f"{unknown[0]!r}: the item file lacks them, or does not belong to this "
+                           "log")
   left = items.take([position[raw] for raw in raw_ids])
   return dataclasses.replace(left, titles=[t or raw for t, raw in zip(left.titles, left.ids)])
 

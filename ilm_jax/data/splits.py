@@ -21,10 +21,10 @@ from ilm_jax import errors
 NONE, TRAIN, VALID, TEST = range(4)      # what an interaction is for; NONE: history only
 MEANING = {
     "loo_stable": "leave-one-out, history with the validation item; equal times in log order",
-    "loo_openp5": "leave-one-out, history with the validation item; equal times as an unstable sort "
-                  "left them (OpenP5)",
-    "global_time": "a user's first interaction after a point in time, history all before it; equal "
-                   "times in log order",
+    "loo_openp5": "leave-one-out, history with the validation item; equal times as an unstable "
+                  "sort left them (OpenP5)",
+    "global_time": "a user's first interaction after a point in time, history all before it; "
+                   "equal times in log order",
 }
 
 

@@ -52,10 +52,8 @@ def read_items(paths: dict, year: int) -> interactions.Items:
   found = {}
   for number, product in lines.objects(path, literals=year == 2014):
     raw_id = lines.field(path, number, product, "parent_asin" if year == 2023 else "asin")
-    found[raw_id] = (_clean(product.get("title")), _genres(product, year))
-  return interactions.Items(
-      ids=list(found), titles=[title for title, _ in found.values()], years=[None] * len(found),
-      genres=[genres for _, genres in found.values()])
+    found[raw_id] = (raw_id, _clean(product.get("title")), None, _genres(product, year))
+  return lines.items(path, found.values())
 
 
 def _genres(product: dict, year: int) -> list[str]:

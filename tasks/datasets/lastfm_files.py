@@ -22,7 +22,6 @@ def read_log(paths: dict):
 
 def read_items(paths: dict) -> interactions.Items:
   """All artists: names alone."""
-  rows = [row for _, row in lines.separated(
-      paths["artists.dat"], "\t", "id, name, url, pictureURL", header=True)]
-  return interactions.Items(ids=[row[0] for row in rows], titles=[row[1].strip() for row in rows],
-                            years=[None] * len(rows), genres=[[] for _ in rows])
+  path = paths["artists.dat"]
+  rows = lines.separated(path, "\t", "id, name, url, pictureURL", header=True)
+  return lines.items(path, ((raw_id, name.strip(), None, []) for _, (raw_id, name, *_) in rows))

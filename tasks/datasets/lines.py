@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 
 from ilm_jax import errors
+from ilm_jax.data import interactions
 
 
 @contextlib.contextmanager
@@ -32,8 +33,9 @@ def text(path, encoding: str = "utf-8"):
   except FileNotFoundError as e:
     raise errors.UserError(f"{path} does not exist") from e
   except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as e:
-    raise errors.UserError(f"{path} cannot be read ({e}): expected text in {encoding}"
-                           f"{', packed by gzip' * path.name.endswith('.gz')}; fetch it again") from e
+    packed = ", packed by gzip" * path.name.endswith(".gz")
+    raise errors.UserError(f"{path} cannot be read ({e}): expected text in {encoding}{packed}; "
+                           "fetch it again") from e
 
 
 def separated(path, separator: str, fields: str, *, header: bool = False,
@@ -125,6 +127,13 @@ def number_of(path, number: int, name: str, found, kind=float):
     raise errors.UserError(f"{path}, line {number}: {name} is {found!r}, expected a number") from e
 
 
+def items(path, rows) -> interactions.Items:
+  """Items from rows of (id, title, year, genres), or a UserError if there is none."""
+  if not (columns := [list(column) for column in zip(*rows)]):
+    raise errors.UserError(f"{path} describes no item")
+  return interactions.Items(*columns)
+
+
 class Log:
   """Events as they are read. `done` gives them in the order of exact time, ties as they came."""
 
@@ -133,8 +142,8 @@ class Log:
 
   def add(self, user: str, item: str, time, value: float) -> None:
     """One event. Equal ids share one string: a large log has few."""
-    self.users.append(sys.intern(user))
-    self.items.append(sys.intern(item))
+    self.users.append(sys.intern(str(user)))
+    self.items.append(sys.intern(str(item)))
     if self.times is not None:
       self.times.append(time)
     self.values.append(value)

@@ -11,6 +11,7 @@
 
 All give the same kinds of log and items.
 """
+import functools
 import pathlib
 import re
 
@@ -65,15 +66,10 @@ def read_log(paths: dict[str, pathlib.Path]):
 
 def read_items(paths: dict[str, pathlib.Path], encoding: str = "utf-8") -> interactions.Items:
   """All items, in the order of the file; `encoding` is that of movies.dat."""
-  if "movies.csv" in paths:
-    rows = _csv_items(paths["movies.csv"])
-  elif "movies.dat" in paths:
-    rows = _dat_items(paths["movies.dat"], encoding)
-  elif "ml-100k.item" in paths:
-    rows = _recbole_items(paths["ml-100k.item"])
-  else:
-    rows = _grouplens_items(paths["u.item"])
-  return interactions.Items(*map(list, zip(*rows)))
+  readers = {"movies.csv": _csv_items, "ml-100k.item": _recbole_items, "u.item": _grouplens_items,
+             "movies.dat": functools.partial(_dat_items, encoding=encoding)}
+  name = next(name for name in readers if name in paths)
+  return lines.items(paths[name], readers[name](paths[name]))
 
 
 def _csv_items(path):

@@ -24,10 +24,10 @@ def read_log(paths: dict):
 
 def read_items(paths: dict) -> interactions.Items:
   """All purchased items."""
-  category = {item: name for _, _, item, name, _ in _purchases(paths[_FILE])}
-  return interactions.Items(
-      ids=list(category), titles=[""] * len(category), years=[None] * len(category),
-      genres=[[f"category {name}"] for name in category.values()])
+  path = paths[_FILE]
+  category = {item: name for _, _, item, name, _ in _purchases(path)}
+  return lines.items(path, ((item, "", None, [f"category {name}"])
+                            for item, name in category.items()))
 
 
 def _purchases(path):

@@ -44,4 +44,4 @@ def read_items(paths: dict) -> interactions.Items:
     names = (name.strip() for name in (business.get("categories") or "").split(","))
     rows.append((lines.field(path, number, business, "business_id"),
                  (business.get("name") or "").strip(), None, [name for name in names if name]))
-  return interactions.Items(*map(list, zip(*rows)))
+  return lines.items(path, rows)
