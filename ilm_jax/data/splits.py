@@ -33,6 +33,11 @@ class Rule(NamedTuple):
   name: str = "loo_stable"
   time_fractions: tuple[float, float] = (0.8, 0.9)
 
+  @property
+  def meaning(self) -> str:
+    """The rule in words, for a table."""
+    return f"{self}: {MEANING[self.name]}"
+
   def __str__(self) -> str:
     cuts = " ".join(map(str, self.time_fractions))
     return f"{self.name} {cuts}" if self.name == "global_time" else self.name

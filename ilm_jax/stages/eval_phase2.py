@@ -14,7 +14,6 @@ import numpy as np
 from ilm_jax import files, metrics
 from ilm_jax.baselines import popularity
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.data import splits
 from ilm_jax.stages import context, phases, speaker, vectors
 
 HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
@@ -160,10 +159,9 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
   table = {
       "title": f"Next item, full catalogue of {interactions.num_items} ({len(users)} users)",
       "note": f"{this.rule.name}, one target a user; intervals: 95 %, bootstrap over users.",
-      "protocol": {**_protocol(this), "split": f"test ({this.rule}: "
-                   f"{splits.MEANING[this.rule.name]})",
-                   "task": "sequential", "prompt": "seen template 0", "filter": "items of "
-                   "the user's history are taken out", "tie rule": "lower item row first",
+      "protocol": {**_protocol(this), "split": f"test ({this.rule.meaning})", "task": "sequential",
+                   "prompt": "seen template 0", "tie rule": "lower item row first",
+                   "filter": "items of the user's history are taken out",
                    "beam": "constrained to titles, no length penalty",
                    "users": f"{len(users)} drawn with seed {this.config.seed}"},
       "rows": rows}

@@ -153,8 +153,9 @@ def _read(found: registry.Found, config: str, data_dir) -> list[dict]:
 def _log(users: list[dict]):
   """(user_ids, item_ids, times, values), one an event, in the order of the log."""
   order_N = np.argsort(np.concatenate([user["places"] for user in users]))
-  ids = [user["user_id"].decode() for user in users for _ in user["item_ids"]]
-  items = [item.decode() for user in users for item in user["item_ids"]]
+  ids = [raw for user in users for raw in [user["user_id"].decode()] * len(user["item_ids"])]
+  decode = functools.cache(bytes.decode)     # equal ids share one string: a large log has few
+  items = [decode(item) for user in users for item in user["item_ids"]]
   return ([ids[i] for i in order_N], [items[i] for i in order_N],
           np.concatenate([user["timestamps"] for user in users])[order_N],
           np.concatenate([user["ratings"] for user in users])[order_N])
