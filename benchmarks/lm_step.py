@@ -26,6 +26,7 @@ from ilm_jax.models import decoder, language_model
 CONFIG = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3, head_dim=64,
                                mlp_width=1536, vocab_size=49152, rope_base=1e5)
 NEW = 32                     # tokens of the text
+REST = 0.5                   # seconds before each turn: the peer's idle threads spin for a while
 
 
 def ours(config, embeds_BLD):
@@ -105,6 +106,7 @@ def main():
     seconds = {peer: [] for peer in peers}
     for turn in range(args.rounds + 1):
       for peer, run in peers.items():
+        time.sleep(REST)
         start = time.perf_counter()
         run[what]()
         if turn:  # the first one compiles

@@ -2,11 +2,11 @@
 
     python -m benchmarks.step_flops --out=step_flops.json
 
-SmolLM2-135M under the quickstart's Q-Former, gradient and all, no remat. XLA counts the body of a
-scan once, so the step is compiled unrolled at two depths of the language model and drawn out to 30
-layers. The least: every matmul weight of the frozen model is used twice a token, forward and for
-the gradient of its input (4 FLOPs a weight and token); the head so at the loss positions; weights
-that train three times (6). A ratio near 1 says that no gradient of a frozen weight is computed.
+SmolLM2-135M under the quickstart's Q-Former, gradient and all, no matmul run twice. XLA counts the
+body of a scan once, so the step is compiled unrolled at two depths of the language model and drawn
+out to 30 layers. The least: every matmul weight of the frozen model is used twice a token, forward
+and for the gradient of its input (4 FLOPs a weight and token); the head so at the loss positions;
+weights that train three times (6). A ratio near 1 says that no gradient of a frozen weight is computed.
 """
 import argparse
 import dataclasses

@@ -27,6 +27,9 @@ def get_config() -> ml_collections.ConfigDict:
       "dtype": "float32",          # of the weights; also "bfloat16", "int8"
       "train": "none",             # "index_tokens": the added words alone; "all": everything
       "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
+      "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full"
+      "prefix_lm": False,          # a decoder whose prompt sees all of itself
+      "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none
   }
   c.text_encoder = {"asset": "minilm-l6"}
   c.qformer = qformer()
@@ -77,7 +80,7 @@ def columns() -> dict:
 def qformer() -> dict:
   """MiniLM-L6's shape, so that the text tower starts as that sentence encoder."""
   return {
-      "init": "minilm-l6",         # whose weights it starts from; "": random
+      "init": "minilm-l6",         # whose weights it starts from; a path: BLIP-2's; "": random
       "num_layers": 6,
       "width": 384,
       "num_heads": 12,
@@ -85,6 +88,7 @@ def qformer() -> dict:
       "num_queries": 4,            # Q: soft tokens an entity
       "cross_every": 2,            # layers from one cross-attention to the next
       "kv_tokens": 1,              # key/value tokens made from each named vector
+      "kv_width": 0,               # of these tokens; 0: width
       "proj_width": 384,           # of the contrastive space
       "proj_init": "identity",     # of the text projection; "normal": random, any proj_width
       "text_pool": "mean",         # or "cls"

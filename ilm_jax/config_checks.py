@@ -90,15 +90,17 @@ def _check_columns(columns) -> list[str]:
 
 def _check_lm(lm) -> list[str]:
   wrong = [*_known("lm.dtype", lm.dtype, ("float32", "bfloat16", "int8")),
-           *_known("lm.train", lm.train, ("none", "index_tokens", "all"))]
+           *_known("lm.train", lm.train, ("none", "index_tokens", "all")),
+           *_known("lm.remat", lm.remat, ("none", "dots", "full"))]
   for field, value in (("asset", lm.asset), ("tokenizer", lm.tokenizer or lm.asset)):
-    if value not in LANGUAGE_MODELS and not epath.Path(value).exists():
-      wrong += [f"{line}; nor is it a path that exists"
-                for line in _known(f"lm.{field}", value, LANGUAGE_MODELS)]
+    wrong += _known_or_path(f"lm.{field}", value, LANGUAGE_MODELS)
   if lm.gin_file and not epath.Path(lm.gin_file).exists():
     wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
   if lm.train == "index_tokens" and not lm.new_tokens:
     wrong.append("lm.train='index_tokens' has nothing to train: set lm.new_tokens above 0")
+  if lm.whole_words and lm.train != "all":
+    wrong.append(f"lm.whole_words={lm.whole_words} with lm.train={lm.train!r}: they start at zero "
+                 "and would stay there; set lm.train='all'")
   if lm.train == "all" and lm.dtype != "float32":
     wrong.append(f"lm.train='all' with lm.dtype={lm.dtype!r}: small updates are lost in it; use "
                  "float32")
@@ -126,7 +128,7 @@ def _check_qformer(c) -> list[str]:
           "num_layers", "width", "num_heads", "mlp_width", "num_queries", "cross_every",
           "kv_tokens", "proj_width", "max_text"))),
       *_known("qformer.text_pool", q.text_pool, ("cls", "mean")),
-      *_known("qformer.init", q.init, ("", *TEXT_ENCODERS)),
+      *_known_or_path("qformer.init", q.init, ("", *TEXT_ENCODERS)),
       *_fraction(c, "qformer.dropout"),
       *_fraction(c, "qformer.text_dropout"),
   ]
@@ -204,6 +206,12 @@ def _check_eval(c) -> list[str]:
     wrong.append(f"eval.beam_width={e.beam_width} is less than {LARGEST_CUTOFF}, so HR@"
                  f"{LARGEST_CUTOFF} cannot be measured: make it {LARGEST_CUTOFF} or more")
   return wrong
+
+
+def _known_or_path(name, value, known) -> list[str]:
+  if value in known or epath.Path(value).exists():
+    return []
+  return [f"{line}; nor is it a path that exists" for line in _known(name, value, known)]
 
 
 def _known(field: str, value, names: tuple[str, ...]) -> list[str]:

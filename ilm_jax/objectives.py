@@ -192,7 +192,7 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
   def loss_fn(trainable, frozen, batch, rng):
     trainable, lm_params = whole(trainable, frozen)
     model = language_model.bind(lm, lm_params)
-    embeds_BLD = model.embed(batch["tokens"])
+    embeds_BLD = language_model.embed_prompt(model, batch)
     if graphdef is not None:
       soft_BXD = soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"], rng)
       embeds_BLD = ilm.splice(embeds_BLD, soft_BXD, batch["slot"])

@@ -167,7 +167,7 @@ def test_a_tree_mask_equals_separate_causal_runs(model):
     np.testing.assert_allclose(hidden[0, node], alone, atol=2e-5)
 
 
-@pytest.mark.parametrize("change", [{"remat": True}, {"unroll": 3}])
+@pytest.mark.parametrize("change", [{"remat": "full"}, {"remat": "none"}, {"unroll": 3}])
 def test_remat_and_unroll_change_no_gradient(model, change):
   params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
 

@@ -14,7 +14,8 @@ FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
     {"axes", "files", "sources", "progress", "config_checks"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
-     "models.attention", "models.head", "weights.trees", "data.splits"},
+     "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
+     "data.splits"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files"},
     # The tasks stand here: they know data and nothing above it.
     {"tasks.templates", "tasks.vocabulary", "tasks.indexing", "tasks.datasets.lines"},
@@ -37,7 +38,7 @@ FLOORS = [
      "weights.int8", "weights.own"},
     {"weights.hf_t5"},
     {"weights.hf"},
-    {"weights.load"},
+    {"weights.load", "weights.blip2"},
     {"objectives", "decode.trie", "decode.prompt"},
     {"decode.beam", "decode.exact", "decode.generate"},
     {"train", "checkpoint"},

@@ -14,6 +14,6 @@ def test_remat_is_counted_too():
   """Running each layer again in the backward pass costs one forward pass more of its kernels."""
   lm = dataclasses.replace(step_flops.LM, num_layers=2)
   plain = step_flops.step_flops(lm, step_flops.QFORMER, step_flops.SPEC)
-  again = step_flops.step_flops(dataclasses.replace(lm, remat=True), step_flops.QFORMER,
+  again = step_flops.step_flops(dataclasses.replace(lm, remat="full"), step_flops.QFORMER,
                                 step_flops.SPEC)
   assert again > 1.05 * plain

@@ -37,7 +37,7 @@ def whole(graphdef, params, said=SAID):
 
 
 VARIANTS = [{}, {"bias_per_layer": True}, {"gated": False, "activation": "relu", "tied": True},
-            {"remat": True, "unroll": 2}]
+            {"remat": "full", "unroll": 2}]
 
 
 @pytest.mark.parametrize("changes", VARIANTS)

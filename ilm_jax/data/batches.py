@@ -156,14 +156,14 @@ def prompts_batch(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.n
   """Prompts without targets, for decoding, padded on the right.
 
   Returns:
-    tokens, slot, position [B, L] and entities [B, S] as in training; valid bool [B, L]; length
+    tokens, slot, position (word, if the spec asks) [B, L] and entities [B, S] as in training; valid bool [B, L]; length
     int32 [B]. Rows past the examples repeat the last one, so that no row is empty.
   """
   fill = [examples[min(b, len(examples) - 1)] for b in range(spec.rows)]
   end = np.array([spec.pad_id], np.int32)      # a single target adds nothing to the sequence
   batch = packing.one_a_row([{**e, "targets": end} for e in fill], spec)
   valid_BL = batch["segment"] > 0
-  keep = {k: batch[k] for k in ("tokens", "slot", "position", "entities")}
+  keep = {k: batch[k] for k in ("tokens", "slot", "position", "entities", "word") if k in batch}
   return {**keep, "valid": valid_BL, "length": valid_BL.sum(axis=1, dtype=np.int32)}
 
 

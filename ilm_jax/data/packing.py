@@ -29,6 +29,8 @@ class LmBatchSpec:
   encoder_decoder: bool = False  # targets stand in a sequence of their own
   before: tuple[int, ...] = ()   # ids around every prompt, e.g. BOS; T5: EOS behind it
   after: tuple[int, ...] = ()
+  whole_words: int = 0           # P5's: prompts are told which word each token belongs to, at most
+  word_starts: np.ndarray | None = dataclasses.field(default=None, compare=False)  # bool [V + 1]
 
   @property
   def groups(self) -> int:
@@ -106,7 +108,9 @@ def one_a_row(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarr
 def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
   """A batch of `rows` rows without examples."""
   in_row, predicted = (rows, spec.length), (rows, spec.targets)
+  words = {"word": np.zeros(in_row, np.int32)} if spec.whole_words else {}
   return {
+      **words,                                           # number of the token's word in its prompt
       "tokens": np.full(in_row, spec.pad_id, np.int32),
       "slot": np.full(in_row, -1, np.int32),             # index into the row's S*Q soft tokens
       "segment": np.zeros(in_row, np.int32),             # 1.. for the examples, 0 for padding
@@ -163,6 +167,9 @@ class _Row:
     row["tokens"][at:at + n] = tokens
     row["tokens"][at + n:end] = targets[:end - at - n]
     row["slot"][at:at + n] = slot
+    if self.spec.whole_words:
+      starts = np.where(slot < 0, self.spec.word_starts[tokens], False)
+      row["word"][at:at + n] = np.minimum(np.cumsum(starts), self.spec.whole_words - 1)
     row["segment"][at:end] = self.examples
     row["position"][at:end] = np.arange(size["length"])
     row["prefix"][at:at + n] = True

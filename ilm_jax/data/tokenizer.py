@@ -9,6 +9,7 @@ import functools
 import hashlib
 import re
 
+import numpy as np
 import sentencepiece
 import tokenizers
 
@@ -91,10 +92,21 @@ class Tokenizer:
       text += f" {self._wrap} {self.before} {self.after} {self._added}"
     return hashlib.sha256(text.encode()).hexdigest()
 
+  @functools.cached_property
+  def starts_word(self) -> np.ndarray:
+    """bool [vocab_size + 1]: a new word begins at this id. True for added words and the slot."""
+    first = self.vocab_size - len(self._added)
+    pieces = [self._spelled(i) for i in range(first)]
+    return np.array([p.startswith(("\u2581", "\u0120")) for p in pieces]
+                    + [True] * (len(self._added) + 1))
+
   # What differs between libraries.
 
   def _identity(self) -> str:
     return self._backend.to_str()
+
+  def _spelled(self, i: int) -> str:
+    return self._backend.id_to_token(i) or ""
 
   def _text(self, ids: list[int]) -> str:
     return self._backend.decode(ids)
@@ -141,6 +153,9 @@ class SentencePieceTokenizer(Tokenizer):
   def _identity(self) -> str:
     return hashlib.sha256(self._backend).hexdigest()
 
+  def _spelled(self, i: int) -> str:
+    return self._processor.id_to_piece(i)
+
   def _text(self, ids: list[int]) -> str:
     return self._processor.decode(ids)
 
@@ -161,7 +176,8 @@ def with_new_tokens(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
     raise errors.UserError(f"words to add must be new and all different, found {taken or words}: "
                            "choose others, e.g. <index_0>")
   new = copy.copy(tokenizer)
-  new.__dict__.pop("fingerprint", None)
+  for derived in ("fingerprint", "starts_word"):
+    new.__dict__.pop(derived, None)
   size = tokenizer.vocab_size - len(tokenizer._added)
   new._set(tokenizer._backend, size, tokenizer.eos_id, tokenizer.before, tokenizer.after,
            tokenizer._wrap, tokenizer._added + tuple(words))

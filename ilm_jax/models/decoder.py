@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax.models import attention, decoder_layers, head
+from ilm_jax.models import attention, decoder_layers, head, remat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class DecoderConfig:
   logit_softcap: float = 0.0   # Gemma 2
   new_tokens: int = 0          # words added behind the vocabulary
   # How it runs.
-  remat: bool = False          # recompute each layer in the backward pass
+  remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
   unroll: int = 1              # layers in one turn of the scan
   dtype: str = "float32"       # of kernels and activations; norms and softmax are float32
   int8: bool = False           # kernels and tables are int8 with scales (weights/int8.py)
@@ -103,7 +103,7 @@ class Decoder(head.Tables):
       x_BLD, _ = decoder_layers.apply(c, p, local, see, x_BLD, lambda k, v: (k, v, None))
       return x_BLD, None
 
-    body = jax.checkpoint(layer) if c.remat else layer
+    body = remat.layer(layer, c.remat)
     x_BLD, _ = jax.lax.scan(body, embeds_BLD.astype(c.dtype), self._layers(), unroll=c.unroll)
     return decoder_layers.norm(c, x_BLD, self.final_norm[...])
 

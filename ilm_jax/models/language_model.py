@@ -28,6 +28,12 @@ def init(config: Config, seed: int) -> dict:
   return nnx.to_pure_dict(nnx.state(_MODELS[type(config)](config, rngs=nnx.Rngs(seed)), nnx.Param))
 
 
+def embed_prompt(model: LanguageModel, batch: dict):
+  """[B, L, D]: embeddings of a batch's tokens, with their whole words' where it has these."""
+  embeds_BLD = model.embed(batch["tokens"])
+  return model.add_whole_words(embeds_BLD, batch["word"]) if "word" in batch else embeds_BLD
+
+
 def split_trained(params: dict, train: str) -> tuple[dict, dict]:
   """(frozen, trained) parameters: together they are `params`, each name in one of them.
 

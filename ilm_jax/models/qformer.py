@@ -5,7 +5,7 @@ transformer, self-attention shared by queries and text, an mlp for each of the t
 cross-attention from the queries alone to the entity's named vectors. Parameters, a pure dict:
 
   query_tokens [Q, W]   embed_norm {scale, bias}
-  reader/ vectors/<name>/ {norm {scale, bias}, tokens {kernel [C, n*W], bias}}  vector_type [., W]
+  reader/ vectors/<name>/ {norm {scale, bias}, tokens {kernel [C, n*M], bias}}  vector_type [., M]
   stack/layer/ attention/ query key value out {kernel, bias}   attention_norm  [num_layers, ..]
                query_mlp/ mlp_in mlp_out                       query_norm
                text_mlp/ mlp_in mlp_out                        text_norm       (T)

@@ -1,4 +1,4 @@
-"""Starts a Q-Former from a pretrained BERT encoder (see the layouts in qformer.py and bert.py)."""
+"""Starts a Q-Former from a BERT encoder or another Q-Former (layouts: qformer.py and bert.py)."""
 from typing import NamedTuple
 
 import jax
@@ -38,6 +38,40 @@ def init_from_bert(params: dict, bert: dict) -> Start:
       return mine
     copied.append(name)
     return jnp.array(value, dtype=mine.dtype)  # a copy: donated buffers must not be shared
+
+  return Start(jax.tree_util.tree_map_with_path(take, params), copied, fresh)
+
+
+def init_from_qformer(params: dict, theirs: dict, start_word: int) -> Start:
+  """Copies another Q-Former's weights wherever ours has room.
+
+  Of layers, cross-attentions, queries, words and positions the first are taken, as many as we have;
+  where we have more, ours stay behind them. If they have more words than we do, their last one is
+  BLIP-2's [DEC], which becomes our `start_word`. Any array of another shape stays fresh.
+
+  Args:
+    params: pure dict of a QFormer, with or without its text branch.
+    theirs: pure dict of a QFormer with all or some of its parts.
+    start_word: id of our decoder-start token.
+  """
+  given = {axes.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(theirs)}
+  copied, fresh = [], []
+
+  def take(path, mine):
+    name = axes.path_name(path)
+    value = given.get(name)
+    counted = name.startswith(("stack/", "text_embed/")) or name in ("query_tokens", "lm/bias")
+    if value is None or value.ndim != mine.ndim or value.shape[counted:] != mine.shape[counted:]:
+      fresh.append(name)
+      return mine
+    copied.append(name)
+    if not counted:
+      return jnp.array(value, dtype=mine.dtype)
+    rows = min(len(value), len(mine))
+    taken = jnp.array(mine).at[:rows].set(value[:rows])
+    if name in ("text_embed/word", "lm/bias") and len(value) > len(mine):
+      taken = taken.at[start_word].set(value[-1])
+    return taken
 
   return Start(jax.tree_util.tree_map_with_path(take, params), copied, fresh)
 

@@ -28,6 +28,7 @@ class QFormerConfig:
   num_queries: int = 8
   cross_every: int = 2         # cross-attention in layers 0, cross_every, 2 * cross_every ..
   kv_tokens: int = 1           # key/value tokens made from each named vector
+  kv_width: int = 0            # of these tokens; 0: width. BLIP-2's read 1,408 wide patches
   proj_width: int = 256        # width of the contrastive space
   proj_init: str = "normal"    # "identity": texts start as their pooled outputs (needs width)
   text_pool: str = "cls"       # "mean" suits encoders trained with mean pooling (MiniLM)
@@ -47,6 +48,8 @@ class QFormerConfig:
     wrong = []
     if not self.vectors:
       wrong.append("vectors is empty: name at least one, e.g. behavioral")
+    if not self.kv_width:
+      object.__setattr__(self, "kv_width", self.width)
     if self.width % self.num_heads:
       wrong.append(f"width={self.width} does not divide over num_heads={self.num_heads}")
     if self.text_pool not in ("cls", "mean"):
@@ -116,12 +119,12 @@ def norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class VectorTokens(nnx.Module):
-  """LayerNorm, then Linear(C -> kv_tokens * W): one named vector as key/value tokens."""
+  """LayerNorm, then Linear(C -> kv_tokens * M), M = kv_width: a vector as key/value tokens."""
 
   def __init__(self, c: QFormerConfig, width: int, *, rngs: nnx.Rngs):
     self.config = c
     self.norm = norm(width, c.norm_eps, rngs)
-    self.tokens = nnx.Linear(width, c.kv_tokens * c.width, rngs=rngs)
+    self.tokens = nnx.Linear(width, c.kv_tokens * c.kv_width, rngs=rngs)
 
   def __call__(self, vector_BC, key=None) -> jax.Array:
     c = self.config
@@ -129,7 +132,7 @@ class VectorTokens(nnx.Module):
     if key is not None and c.vector_noise:
       noise_BC = jax.random.normal(key, x_BC.shape)
       x_BC = x_BC + c.vector_noise * noise_BC
-    return self.tokens(x_BC).reshape(-1, c.kv_tokens, c.width)
+    return self.tokens(x_BC).reshape(-1, c.kv_tokens, c.kv_width)
 
 
 class Reader(nnx.Module):
@@ -139,10 +142,10 @@ class Reader(nnx.Module):
     self.config = c
     self.vectors = nnx.Dict({n: VectorTokens(c, width, rngs=rngs) for n, width in c.vectors})
     self.vector_type = nnx.Param(
-        _BERT_STD * jax.random.normal(rngs.params(), (len(c.vectors), c.width)))
+        _BERT_STD * jax.random.normal(rngs.params(), (len(c.vectors), c.kv_width)))
 
   def __call__(self, vectors, present, key=None) -> tuple[jax.Array, jax.Array]:
-    """(tokens [B, N, W], boolean [B, N]: which of them stand for a present vector)."""
+    """(tokens [B, N, M], boolean [B, N]: which of them stand for a present vector)."""
     c = self.config
     tokens, masks = [], []
     for i, (name, _) in enumerate(c.vectors):
@@ -156,11 +159,13 @@ class Reader(nnx.Module):
 class Attention(nnx.Module):
   """Multi-head attention. Without `scored` every query takes the one value there is."""
 
-  def __init__(self, c: QFormerConfig, *, scored: bool = True, rngs: nnx.Rngs):
+  def __init__(self, c: QFormerConfig, *, scored: bool = True, kv_width: int = 0,
+               rngs: nnx.Rngs):
     self.num_heads, self.scored = c.num_heads, scored
+    kv_width = kv_width or c.width
     if scored:
-      self.query, self.key = linear(c.width, c.width, rngs), linear(c.width, c.width, rngs)
-    self.value, self.out = linear(c.width, c.width, rngs), linear(c.width, c.width, rngs)
+      self.query, self.key = linear(c.width, c.width, rngs), linear(kv_width, c.width, rngs)
+    self.value, self.out = linear(kv_width, c.width, rngs), linear(c.width, c.width, rngs)
 
   def __call__(self, x_BTW, kv_BMW, mask_BTM) -> jax.Array:
     if not self.scored:  # softmax over one key is 1: [B, 1, W], the same for every query
@@ -194,7 +199,8 @@ class Cross(nnx.Module):
   """
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
-    self.attention = Attention(c, scored=len(c.vectors) * c.kv_tokens > 1, rngs=rngs)
+    self.attention = Attention(
+        c, scored=len(c.vectors) * c.kv_tokens > 1, kv_width=c.kv_width, rngs=rngs)
     self.norm = norm(c.width, c.norm_eps, rngs)
 
   def __call__(self, query_BQW, kv, keep, rate: float) -> jax.Array:
@@ -229,7 +235,7 @@ class Layer(nnx.Module):
       mask_BLL: boolean, broadcastable.
       num_queries: how many of the first positions are queries.
       cross: this layer's Cross, or None.
-      kv: (tokens [B, N, W], present [B, N]) of the reader; None without queries.
+      kv: (tokens [B, N, M], present [B, N]) of the reader; None without queries.
       key: for dropout; None means none.
     """
     rate, Q = self.config.dropout, num_queries

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax.models import attention, decoder, decoder_layers, head
+from ilm_jax.models import attention, decoder, decoder_layers, head, remat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class T5Config:
   start_id: int = 0            # what the decoder is given before the first token
   whole_words: int = 0         # P5's whole-word embeddings on the encoder's input; 0: none
   new_tokens: int = 0          # words added behind the vocabulary
-  remat: bool = False          # recompute each layer in the backward pass
+  remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
   unroll: int = 1              # layers in one turn of a scan
   dtype: str = "float32"       # of kernels and activations; norms and softmax are float32
   int8: bool = False           # kernels and tables are int8 with scales (weights/int8.py)
@@ -114,7 +114,7 @@ class T5(head.Tables):
       x_BLD = x_BLD + _attend(c, p, "self", h_BLD, k_BLHK, v_BLHK, mask_BLL, bias(p, bucket_BLL))
       return x_BLD + _mlp(c, p, x_BLD), None
 
-    body = jax.checkpoint(layer) if c.remat else layer
+    body = remat.layer(layer, c.remat)
     x_BLD, _ = jax.lax.scan(body, embeds_BLD.astype(c.dtype), params, unroll=c.unroll)
     return _norm(c, x_BLD, self.encoder.final_norm[...])
 
@@ -143,7 +143,7 @@ class T5(head.Tables):
       x_BXD = x_BXD + _attend(c, p, "cross", h_BXD, k, v, cross_BXL, None)
       return x_BXD + _mlp(c, p, x_BXD), None
 
-    body = jax.checkpoint(layer) if c.remat else layer
+    body = remat.layer(layer, c.remat)
     x_BXD, _ = jax.lax.scan(body, embeds_BXD.astype(c.dtype), params, unroll=c.unroll)
     return _norm(c, x_BXD, self.decoder.final_norm[...])
 

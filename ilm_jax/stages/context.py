@@ -118,6 +118,7 @@ class Run:
     """sha256 of which language model it is, with what changes its numbers."""
     from ilm_jax.weights import load
     name, settings = self.config.lm.asset, self.config.lm.to_dict()
+    del settings["remat"]        # the same numbers by another way
     identity = (assets.fingerprint(name) if name in assets.ASSETS
                 else load.fingerprint(self.lm_path))
     text = json.dumps({**settings, "asset": identity}, sort_keys=True)
@@ -160,7 +161,8 @@ class Run:
         vocabulary=self.lm_tokenizer.vocab_size - c.new_tokens, new_tokens=c.new_tokens)
     tokenizer.check_vocabulary(
         self.lm_tokenizer, config.vocab_size + config.new_tokens, self.lm_path)
-    return config, params
+    return load.adapt(config, params, self.mesh, remat=c.remat, prefix_lm=c.prefix_lm,
+                      whole_words=c.whole_words)
 
   def _device_count(self) -> int:
     if not self._devices:

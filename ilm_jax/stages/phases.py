@@ -12,6 +12,7 @@ from ilm_jax import config as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import language_model, qformer, qformer_init
 from ilm_jax.stages import context
+from ilm_jax.weights import blip2
 
 
 def phase1(this: context.Run) -> None:
@@ -69,7 +70,9 @@ def lm_spec(this: context.Run, *, rows: int = 0, length: int = 0, queries: int |
       examples_per_group=1 if one_a_row else c.examples_per_group,
       rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(this),
       encoder_decoder=language_model.is_encoder_decoder(this.lm[0]),
-      before=this.lm_tokenizer.before, after=this.lm_tokenizer.after)
+      before=this.lm_tokenizer.before, after=this.lm_tokenizer.after,
+      whole_words=this.config.lm.whole_words,
+      word_starts=this.lm_tokenizer.starts_word if this.config.lm.whole_words else None)
 
 
 def qformer_config(this: context.Run) -> qformer.QFormerConfig:
@@ -118,9 +121,15 @@ def fingerprints(this: context.Run) -> dict[str, str]:
 
 
 def _pretrained(this: context.Run, params: dict) -> dict:
-  if not this.config.qformer.init:
+  init = this.config.qformer.init
+  if not init:
     return params
-  return qformer_init.init_from_bert(params, this.text_encoder[1]).params
+  if init == this.config.text_encoder.asset:
+    return qformer_init.init_from_bert(params, this.text_encoder[1]).params
+  config = qformer_config(this)
+  sizes, theirs = blip2.load(init)
+  blip2.check_room(init, sizes, config)
+  return qformer_init.init_from_qformer(params, theirs, config.decoder_start).params
 
 
 def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, init_from=""):

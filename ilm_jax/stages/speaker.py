@@ -109,7 +109,8 @@ def catalogue(this: context.Run) -> tuple[trie.Trie, list[str]]:
 
 
 def _embed(graphdef, lm_config, trainable, frozen, batch):
-  embeds_BLD = language_model.bind(lm_config, frozen["lm"]).embed(batch["tokens"])
+  embeds_BLD = language_model.embed_prompt(
+      language_model.bind(lm_config, frozen["lm"]), batch)
   if graphdef is None:
     return embeds_BLD
   soft_BXD = objectives.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])

@@ -26,7 +26,7 @@ def read_config(folder, dtype: str = "float32") -> language_model.Config:
   Raises:
     UserError: as `load`, as far as that shows in config.json and the headers.
   """
-  return _family(folder, _Shards(epath.Path(folder)))[0](dtype)
+  return _family(folder, Shards(epath.Path(folder)))[0](dtype)
 
 
 def load(folder, dtype: str = "float32", mesh=None, *,
@@ -45,7 +45,7 @@ def load(folder, dtype: str = "float32", mesh=None, *,
     UserError: a file is absent or damaged, the family or an option of it is not supported, or the
       tensors are not exactly the model's.
   """
-  shards = _Shards(epath.Path(folder))
+  shards = Shards(epath.Path(folder))
   config_of, places_of = _family(folder, shards)
   config = dataclasses.replace(config_of(dtype), int8=int8)
   places, ignored = places_of(config, frozenset(shards.shapes))
@@ -54,7 +54,7 @@ def load(folder, dtype: str = "float32", mesh=None, *,
   return config, params
 
 
-def _family(folder, shards: "_Shards"):
+def _family(folder, shards: "Shards"):
   """(dtype -> config, config and names in the file -> (places, ignored names))."""
   path = epath.Path(folder) / "config.json"
   try:
@@ -93,7 +93,7 @@ class _Tensor:
   end: int
 
 
-class _Shards:
+class Shards:
   """The tensors of a folder by name; `shapes` says what there is, `read` maps one."""
 
   def __init__(self, folder: epath.Path):

@@ -48,6 +48,36 @@ def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "
   return config, params
 
 
+def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bool = False,
+          whole_words: int = 0) -> tuple[language_model.Config, dict]:
+  """The same model, run or extended as a config asks.
+
+  Args:
+    config, params: as `language_model` gives them.
+    mesh: where what is added goes; None: it is numpy arrays.
+    remat: see models/remat.py.
+    prefix_lm: a decoder's prompt sees all of itself.
+    whole_words: rows of a table for P5's whole-word embeddings, which start at zero so that the
+      model says at first what it said before; 0: none.
+
+  Raises:
+    UserError: a prefix for an encoder-decoder, whole words for a decoder.
+  """
+  encodes = language_model.is_encoder_decoder(config)
+  if prefix_lm and encodes:
+    raise errors.UserError("lm.prefix_lm with a T5, whose encoder sees the whole prompt anyway: set "
+                           "it to False")
+  if whole_words and not encodes:
+    raise errors.UserError("lm.whole_words with a decoder: they are embeddings of a T5's encoder "
+                           "input; set it to 0 or use a T5")
+  changes = {"prefix_lm": True} if prefix_lm else {}
+  if whole_words:
+    changes["whole_words"] = whole_words
+    table = {"whole_word": np.zeros((whole_words, config.width), np.float32)}
+    params = {**params, **(table if mesh is None else axes.place(mesh, table))}
+  return dataclasses.replace(config, remat=remat, **changes), params
+
+
 def fingerprint(path) -> str:
   """sha256 over the names and sizes of a model's files and the bytes of the small ones."""
   path = epath.Path(path)
