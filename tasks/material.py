@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 
 from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.data import splits
 from ilm_jax.data import tokenizer as tokenizer_lib
 from tasks import indexing, vocabulary
 
@@ -39,9 +40,9 @@ class Material:
     indexing.check_distinct(names, self.lm.tokenizer)
     return names
 
-  @functools.cached_property
-  def split(self) -> interactions_lib.Split:
-    return interactions_lib.leave_one_out(self.interactions)
+  @property
+  def split(self) -> splits.Split:
+    return self.interactions.split
 
   @functools.cached_property
   def item_splits(self) -> dict[str, np.ndarray]:

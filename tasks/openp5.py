@@ -1,7 +1,8 @@
 """OpenP5's recommendation tasks: name the user's next item, with or without the history in sight.
 
-Every training interaction but a user's first is a target. The validation target is the second last
-interaction, the test target the last; its history holds the validation item.
+Every training interaction but a user's first is a target; the split says which are the validation
+and the test target (leave-one-out: the second last and the last interaction). The history of a
+target is all that stands before it, so the test target's holds the validation item.
 """
 import functools
 

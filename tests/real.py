@@ -1,4 +1,4 @@
-"""Real MovieLens-100K for tests: an asset, else from ../shared, else the test is skipped."""
+"""Real data for tests: MovieLens-100K as an asset, else and others from ../shared, else skipped."""
 import functools
 import pathlib
 
@@ -7,7 +7,8 @@ import pytest
 from ilm_jax import assets, errors
 from tasks.datasets import movielens_files
 
-SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "ml-100k"
+DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
+SHARED = DATA / "ml-100k"
 
 
 @functools.cache
@@ -30,3 +31,11 @@ def movielens_paths() -> dict[str, pathlib.Path]:
 def movielens_log():
   """(user_ids, item_ids, times, values, items) in the order of the log."""
   return movielens_files.read(movielens_paths())
+
+
+def shared(*names: str) -> list[pathlib.Path]:
+  """Paths below ../shared/data; skips the test if one is not there."""
+  paths = [DATA / name for name in names]
+  if absent := [name for name, path in zip(names, paths) if not path.exists()]:
+    pytest.skip(f"{absent[0]} is not in ../shared/data")
+  return paths

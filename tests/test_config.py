@@ -107,7 +107,10 @@ def test_every_mistake_is_named_at_once():
 
 
 @pytest.mark.parametrize("field, value, words", [
-    ("data.name", "ml-1m", "expected one of 'ml-100k'"),
+    ("data.name", "ml-2m", "did you mean 'ml-32m'?"),
+    ("data.name", "ml-1m", "data.path is empty: data.name='ml-1m' is read from files of yours"),
+    ("data.path", "no/such/folder", "is no folder"),
+    ("data.split", "loo", "expected one of 'loo_stable', 'loo_openp5', 'global_time'"),
     ("data.heldout_fraction", 0.0, "between 0 and 1"),
     ("text_encoder.asset", "minilm", "did you mean 'minilm-l6'?"),
     ("lm.dtype", "float16", "'float32', 'bfloat16'"),
@@ -144,6 +147,27 @@ def with_fields(part, **fields):
   with c.unlocked():
     c[part.split(".")[0]][part.split(".")[1]] = ml_collections.ConfigDict(fields)
   return c
+
+
+@pytest.mark.parametrize("fields, words", [
+    ({"columns.user": ""}, "data.columns.user is empty: name the column"),
+    ({"columns.items_file": "items.csv", "columns.id": ""}, "data.columns.id is empty"),
+    ({"columns.interactions_file": ""}, "data.columns.interactions_file is empty: name the file"),
+    ({"columns.interactions_file": "log.xlsx"}, "expected a file ending in .csv, .tsv"),
+    ({"columns.time_unit": "h"}, "time_unit='h' is unknown: expected one of 's', 'ms'"),
+    ({"split": "global_time"}, "has none: name data.columns.time, or choose 'loo_stable'"),
+    ({"name": "lastfm", "split": "global_time"}, "'lastfm' has none: choose 'loo_stable'"),
+    ({"name": "ml-1m", "split": "global_time", "time_fractions": (0.9, 0.8)},
+     "data.time_fractions=(0.9, 0.8): expected two ascending numbers"),
+])
+def test_mistakes_in_naming_the_data(tmp_path, fields, words):
+  c = base.get_config()
+  c.data.update({"name": "table", "path": str(tmp_path)})
+  config.validate(c, 1)
+  c.data.update_from_flattened_dict(fields)
+  with pytest.raises(errors.UserError) as e:
+    config.validate(c, 1)
+  assert words in str(e.value)
 
 
 @pytest.mark.parametrize("c, words", [

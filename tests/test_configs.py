@@ -33,7 +33,7 @@ def test_docstring_tells_the_command_or_the_use(path):
 
 
 def test_the_names_a_config_may_use_are_assets():
-  names = (*config_checks.DATASETS, *config_checks.LANGUAGE_MODELS, *config_checks.TEXT_ENCODERS)
+  names = (*config_checks.FETCHED, *config_checks.LANGUAGE_MODELS, *config_checks.TEXT_ENCODERS)
   assert sorted(names) == sorted(assets.ASSETS)
 
 

@@ -87,7 +87,7 @@ def test_beats_popularity_on_movielens():
   """Leave-one-out, seen items left out: .140 against .087 for popularity (margins for rounding)."""
   interactions, _ = interactions_lib.build(*real.movielens_log(), k=5)
   histories = interactions_lib.train_histories(interactions)
-  split = interactions_lib.leave_one_out(interactions)
+  split = interactions.split
   valid_U, test_U = interactions.item_N[split.valid], interactions.item_N[split.test]
   seen = [np.append(history, item) for history, item in zip(histories, valid_U)]
   vectors = ials.ials(histories, interactions.num_items, 64, reg=20.0, alpha=2.0, iterations=15,

@@ -56,7 +56,7 @@ def test_ids_that_are_not_all_numbers_sort_as_text():
 
 def test_leave_one_out():
   interactions, _ = built()
-  split = lib.leave_one_out(interactions)
+  split = interactions.split
   np.testing.assert_array_equal(np.flatnonzero(split.test), [2, 5])
   np.testing.assert_array_equal(np.flatnonzero(split.valid), [1, 4])
   np.testing.assert_array_equal(split.train, ~(split.test | split.valid))
@@ -67,7 +67,7 @@ def test_leave_one_out():
 def test_short_histories_are_training_only():
   interactions, _ = lib.build(["a", "a", "b", "b", "b"], list("45545"), range(5), [1] * 5,
                               ITEMS, 1)
-  split = lib.leave_one_out(interactions)
+  split = interactions.split
   np.testing.assert_array_equal(split.train, [True, True, True, False, False])
   assert [len(h) for h in lib.train_histories(interactions)] == [2, 1]
 
@@ -130,7 +130,7 @@ def test_movielens_counts():
   assert (interactions.num_users, len(items), len(interactions.user_N)) == (943, 1349, 99287)
   assert interactions.num_items == 1349
   assert lib.item_text(items, 1) == "Toy Story (1995). Animation, Children's, Comedy"
-  split = lib.leave_one_out(interactions)
+  split = interactions.split
   assert split.test.sum() == split.valid.sum() == 943
   same_time = (interactions.time_N[split.test] == interactions.time_N[split.valid]).sum()
   assert same_time > 400      # so the tie rule decides for nearly half of the users

@@ -4,6 +4,7 @@ import pathlib
 import pytest
 
 from ilm_jax import config as config_lib
+from ilm_jax import errors
 from ilm_jax.data import store
 from ilm_jax.stages import context, prepare
 
@@ -28,22 +29,32 @@ def test_tables_count_as_measured_under_their_own_settings_alone(tmp_path):
   assert not run.measured(folder)
 
 
-def test_another_k_core_makes_the_data_again(tmp_path, monkeypatch):
-  movielens = pytest.importorskip("tasks.datasets.movielens")
+def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch):
+  builder = pytest.importorskip("tasks.datasets.builder")
   from test_interactions import built
 
   import tasks.prepare
+  from tasks.datasets import registry
   asked = []
 
-  def load(folder, k):
-    asked.append(k)
+  def load(found, folder, k, rule):
+    asked.append((k, rule.name))
     return built(k=2)
 
-  monkeypatch.setattr(movielens, "load", load)
+  monkeypatch.setattr(registry, "find", lambda data: registry.Found(
+      "ml-100k", registry.DATASETS["ml-100k"], {}, "abc", None, None))
+  monkeypatch.setattr(builder, "load", load)
   monkeypatch.setattr(tasks.prepare, "prepare", lambda *_: None)
   for name in ("lm_tokenizer", "text_tokenizer"):
     monkeypatch.setattr(context.Run, name, None)
   for k in (5, 5, 7, 7):
     prepare.run(make_run(tmp_path, **{"data.k_core": k}))
-  assert asked == [5, 7]
-  assert store.read_manifest(tmp_path / "data")["made_from"]["k_core"] == 7
+  other = make_run(tmp_path, **{"data.k_core": 7, "data.split": "loo_openp5"})
+  with pytest.raises(errors.UserError, match="split by 'loo_stable', the config says 'loo_openp5'"):
+    _ = other.data
+  prepare.run(other)
+  assert asked == [(5, "loo_stable"), (7, "loo_stable"), (7, "loo_openp5")]
+  made_from = store.read_manifest(tmp_path / "data")["made_from"]
+  assert made_from == {"dataset": "ml-100k", "files": "abc", "k_core": 7, "split": "loo_openp5",
+                       "time": "seconds"}
+  assert other.data[1].ids == ["4", "5", "30"]

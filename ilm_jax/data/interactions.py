@@ -1,16 +1,16 @@
 """Who met which item when, as arrays; the k-core, the split, and the words of an item.
 
 Users are 0..U-1. Items are entity rows 1..I, in ascending order of their raw id, so that neither
-carries order in time. Interactions of a user follow each other by time, equal times in the order
-of the original log.
+carries order in time. Interactions of a user follow each other by time; the rule of the split
+(`splits`) orders equal times. A log without times keeps its own order.
 """
 import dataclasses
-from typing import NamedTuple
+import functools
 
 import numpy as np
 
 from ilm_jax import errors
-from ilm_jax.data import arrays
+from ilm_jax.data import arrays, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +32,25 @@ class Items:
 
 @dataclasses.dataclass(frozen=True)
 class Interactions:
-  """N interactions, sorted by user, then time, then place in the original log."""
+  """N interactions, sorted by user, then time; and what each of them is for."""
   user_ids: list[str]    # raw ids; position u is user u
   num_items: int         # I
   user_N: np.ndarray     # int32, 0..U-1
   item_N: np.ndarray     # int32, entity rows 1..I
-  time_N: np.ndarray     # int64, seconds
+  time_N: np.ndarray     # int64, seconds; all 0 if not known
   value_N: np.ndarray    # float32, e.g. a rating
+  part_N: np.ndarray | None = None     # int8, splits.TRAIN ...; None: leave one out
+
+  def __post_init__(self):
+    if self.part_N is None:
+      part_N = splits.parts(splits.STABLE, self.user_N, self.time_N)
+      object.__setattr__(self, "part_N", part_N)
+
+  @functools.cached_property
+  def split(self) -> splits.Split:
+    """The parts as masks."""
+    return splits.Split(*(self.part_N == part for part in (splits.TRAIN, splits.VALID,
+                                                           splits.TEST)))
 
   @property
   def num_users(self) -> int:
@@ -54,12 +66,11 @@ class Interactions:
     start, stop = np.searchsorted(self.user_N, [user, user + 1])
     return slice(int(start), int(stop))
 
-
-class Split(NamedTuple):
-  """Which of the N interactions are for what. Every one is in exactly one part."""
-  train: np.ndarray    # bool [N]
-  valid: np.ndarray
-  test: np.ndarray
+  def before_test(self, user: int) -> np.ndarray:
+    """int32: item rows of `user` before the test target, oldest first; all if there is none."""
+    span = self.of_user(user)
+    at = np.flatnonzero(self.part_N[span] == splits.TEST)
+    return self.item_N[span][:at[0]] if len(at) else self.item_N[span]
 
 
 def k_core(user_N, item_N, k: int) -> np.ndarray:
@@ -82,41 +93,57 @@ def k_core(user_N, item_N, k: int) -> np.ndarray:
     keep_N = smaller_N
 
 
-def build(user_ids, item_ids, times, values, items: Items, k: int) -> tuple[Interactions, Items]:
+def build(user_ids, item_ids, times, values, items: Items, k: int,
+          rule: splits.Rule = splits.STABLE) -> tuple[Interactions, Items]:
   """Arrays of the k-core of a log.
 
   Args:
     user_ids, item_ids: raw ids as str, one an event, in the order of the log.
-    times: seconds. values: e.g. ratings.
-    items: descriptions of at least all items of the log.
+    times: seconds; None: not known, the order of the log stands in. values: e.g. ratings.
+    items: descriptions of at least all items of the log. An empty title gives way to the id.
     k: users and items with fewer interactions are removed until none is left to remove.
+    rule: the split, and the order of equal times.
 
   Returns:
     The interactions, and the items that are left.
+
+  Raises:
+    UserError: nothing is left; an item has no description; the split needs times.
   """
-  times, values = np.asarray(times, np.int64), np.asarray(values, np.float32)
-  users, user_N = _codes(user_ids)
-  catalogue, item_N = _codes(item_ids)
-  keep_N = k_core(user_N, item_N, k)
-  if not keep_N.any():
+  if times is None and rule.name == "global_time":
+    raise errors.UserError("data.split='global_time' needs times, and this log has none: use "
+                           "data.split='loo_stable'")
+  times = np.zeros(len(user_ids), np.int64) if times is None else np.asarray(times, np.int64)
+  users, user_N = codes(user_ids)
+  catalogue, item_N = codes(item_ids)
+  kept_N = np.flatnonzero(k_core(user_N, item_N, k))
+  if not len(kept_N):
     raise errors.UserError(f"nothing is left of {len(times)} interactions after the {k}-core: "
                            "choose a smaller data.k_core")
-  used_users, user_N = np.unique(user_N[keep_N], return_inverse=True)
-  used_items, item_N = np.unique(item_N[keep_N], return_inverse=True)
-  order_N = np.lexsort((np.arange(len(user_N)), times[keep_N], user_N))
-  position = {raw: i for i, raw in enumerate(items.ids)}
-  left = [catalogue[i] for i in used_items]
-  if unknown := [raw for raw in left if raw not in position]:
-    raise errors.UserError(f"{len(unknown)} items of the log have no description, e.g. item "
-                           f"{unknown[0]!r}: the item file does not belong to this log")
+  kept_N = kept_N[splits.order(rule, user_N[kept_N], times[kept_N])]
+  used_users, user_N = np.unique(user_N[kept_N], return_inverse=True)
+  used_items, item_N = np.unique(item_N[kept_N], return_inverse=True)
+  left = described(items, [catalogue[i] for i in used_items])
   return Interactions(
       user_ids=[users[u] for u in used_users], num_items=len(left),
-      user_N=user_N[order_N].astype(np.int32), item_N=(item_N[order_N] + 1).astype(np.int32),
-      time_N=times[keep_N][order_N], value_N=values[keep_N][order_N],
-  ), items.take([position[raw] for raw in left])
+      user_N=user_N.astype(np.int32), item_N=(item_N + 1).astype(np.int32),
+      time_N=times[kept_N], value_N=np.asarray(values, np.float32)[kept_N],
+      part_N=splits.parts(rule, user_N, times[kept_N]),
+  ), left
 
 
-def _codes(raw_ids) -> tuple[list[str], np.ndarray]:
+def described(items: Items, raw_ids: list[str]) -> Items:
+  """The items `raw_ids`, in that order; one with an empty title is called by its id."""
+  position = {raw: i for i, raw in enumerate(items.ids)}
+  if unknown := [raw for raw in raw_ids if raw not in position]:
+    raise errors.UserError(f"{len(unknown)} items of the log have no description, e.g. item "
+                           f"{unknown[0]!r}: the item file lacks them, or does not belong to this "
+                           "log")
+  left = items.take([position[raw] for raw in raw_ids])
+  return dataclasses.replace(left, titles=[t or raw for t, raw in zip(left.titles, left.ids)])
+
+
+def codes(raw_ids) -> tuple[list[str], np.ndarray]:
   """Distinct ids in ascending order (as numbers if all are), and each event's place among them."""
   distinct = {str(raw) for raw in raw_ids}
   numeric = all(raw.isdecimal() for raw in distinct)
@@ -125,22 +152,9 @@ def _codes(raw_ids) -> tuple[list[str], np.ndarray]:
   return ordered, np.array([place[str(raw)] for raw in raw_ids], np.int64)
 
 
-def leave_one_out(interactions: Interactions) -> Split:
-  """A user's last interaction is test, the one before validation, the rest training.
-
-  Users with fewer than three interactions are training only.
-  """
-  offsets_U1 = interactions.offsets_U1
-  last_U = offsets_U1[1:][np.diff(offsets_U1) >= 3] - 1
-  test, valid = np.zeros((2, len(interactions.user_N)), bool)
-  test[last_U] = True
-  valid[last_U - 1] = True
-  return Split(train=~(test | valid), valid=valid, test=test)
-
-
 def train_histories(interactions: Interactions) -> list[np.ndarray]:
   """For each user, the entity rows of the training interactions, in time order."""
-  train_N = leave_one_out(interactions).train
+  train_N = interactions.split.train
   counts_U = np.bincount(interactions.user_N[train_N], minlength=interactions.num_users)
   return np.split(interactions.item_N[train_N], np.cumsum(counts_U)[:-1])
 
@@ -179,7 +193,8 @@ def save(folder, interactions: Interactions, items: Items, source: dict) -> str:
     interactions, items: what.
     source: what they were made from, e.g. {"ml-100k": sha256, "k_core": 5}.
   """
-  stored = {name: getattr(interactions, name) for name in ("user_N", "item_N", "time_N", "value_N")}
+  stored = {name: getattr(interactions, name)
+            for name in ("user_N", "item_N", "time_N", "value_N", "part_N")}
   documents = {"items": dataclasses.asdict(items), "users": interactions.user_ids}
   return arrays.save(folder, "interactions", stored, documents=documents, made_from=source)
 

@@ -11,7 +11,7 @@ from ilm_jax import assets, errors, files
 from ilm_jax import config as config_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.data import store, tokenizer, tokenizer_files
+from ilm_jax.data import splits, store, tokenizer, tokenizer_files
 
 
 class Run:
@@ -55,12 +55,22 @@ class Run:
 
   @functools.cached_property
   def data(self):
-    """(Interactions, Items, fingerprint)."""
-    return interactions_lib.load(self.workdir / "data")
+    """(Interactions, Items, fingerprint); refuses data that were split in another way."""
+    found = interactions_lib.load(self.workdir / "data")
+    made = store.read_manifest(self.workdir / "data")["made_from"].get("split", str(self.rule))
+    if made != str(self.rule):
+      raise errors.UserError(f"{self.workdir}/data was split by {made!r}, the config says "
+                             f"{str(self.rule)!r}: run --stage=prepare again")
+    return found
+
+  @property
+  def rule(self) -> splits.Rule:
+    """How the log is split, and ties are ordered."""
+    return splits.Rule(self.config.data.split, tuple(self.config.data.time_fractions))
 
   @functools.cached_property
   def split(self):
-    return interactions_lib.leave_one_out(self.data[0])
+    return self.data[0].split
 
   @functools.cached_property
   def heldout(self):

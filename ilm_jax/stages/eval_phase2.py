@@ -140,8 +140,7 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
   examples = [stored[u] for u in users]
   user_U = np.array([int(e["user"][0]) - 1 - interactions.num_items for e in examples])
   target_U = np.array([int(e["target_entity"][0]) for e in examples])
-  seen = [np.setdiff1d(interactions.item_N[interactions.of_user(u)], [t])
-          for u, t in zip(user_U, target_U)]
+  seen = [np.setdiff1d(interactions.before_test(u), [t]) for u, t in zip(user_U, target_U)]
   spec = _spec(this, [examples])
   beam_UW = ilm.rank(examples, spec, trie, width=c.beam_width, blocked=seen)
   found = [Ranking(f"ILM, beam {c.beam_width}", metrics.ranks_from_items(beam_UW, target_U),
@@ -159,10 +158,10 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
   rows = [{"name": r.name, "metrics": _estimates(this, r)} for r in found]
   table = {
       "title": f"Next item, full catalogue of {interactions.num_items} ({len(users)} users)",
-      "note": "Leave-one-out, last interaction; intervals: 95 %, bootstrap over users.",
-      "protocol": {**_protocol(this), "split": "test (leave-one-out, history with the validation "
-                   "item)", "task": "sequential", "prompt": "seen template 0", "filter": "items of "
-                   "the user's history are taken out", "tie rule": "lower item row first",
+      "note": f"{this.rule.name}, one target a user; intervals: 95 %, bootstrap over users.",
+      "protocol": {**_protocol(this), "split": f"test ({this.rule.meaning})", "task": "sequential",
+                   "prompt": "seen template 0", "tie rule": "lower item row first",
+                   "filter": "items of the user's history are taken out",
                    "beam": "constrained to titles, no length penalty",
                    "users": f"{len(users)} drawn with seed {this.config.seed}"},
       "rows": rows}
@@ -183,7 +182,7 @@ def _baselines(this: context.Run, user_U) -> dict[str, np.ndarray]:
 def _recommended(lists, seen, names, interactions) -> dict:
   examples = []
   for u in range(min(5, len(lists["user"]))):
-    history = interactions.item_N[interactions.of_user(lists["user"][u])][:-1]
+    history = interactions.before_test(lists["user"][u])
     examples.append({
         "last seen": "; ".join(names[i] for i in history[-5:]),
         "recommended": "; ".join(names[i] for i in lists["items"][u][:10] if i),

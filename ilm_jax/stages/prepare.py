@@ -7,10 +7,13 @@ def run(this: context.Run) -> None:
   import tasks.prepare
   from ilm_jax.data import interactions as interactions_lib
   from ilm_jax.data import store
-  from tasks.datasets import movielens
-  folder = this.workdir / "data"
-  made_from = {"dataset": this.config.data.name, "k_core": this.config.data.k_core}
+  from tasks.datasets import builder, registry
+  folder, data = this.workdir / "data", this.config.data
+  found = registry.find(data)
+  made_from = {"dataset": data.name, "files": found.fingerprint, "k_core": data.k_core,
+               "split": str(this.rule),
+               "time": "seconds" if found.timed else "unknown: the order of the log"}
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
-    interactions, items = movielens.load(this.workdir / "tfds", k=this.config.data.k_core)
+    interactions, items = builder.load(found, this.workdir / "tfds", data.k_core, this.rule)
     interactions_lib.save(folder, interactions, items, made_from)
   tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config)

@@ -1,34 +1,42 @@
-"""Reads MovieLens-100K from either layout in which its files come. Imports no TensorFlow.
+"""Reads MovieLens sets from the layouts in which their files come. Imports no TensorFlow.
 
-  u.data         user, item, rating, time: tab separated, no header
+  u.data         user, item, rating, time: tab separated, no header                          100K
   u.item         24 fields joined by "|", ISO-8859-1: id, "Usual Suspects, The (1995)", ...
-  ml-100k.inter  u.data with a header (RecBole)
+  ml-100k.inter  u.data with a header (RecBole)                                              100K
   ml-100k.item   id, title without year, year, genres joined by spaces: header, UTF-8 (RecBole)
+  ratings.dat    user::item::rating::time                                                 1M, 10M
+  movies.dat     id::Usual Suspects, The (1995)::Crime|Thriller; 1M in ISO-8859-1, 10M in UTF-8
+  ratings.csv    userId,movieId,rating,timestamp                         20M and later, latest-small
+  movies.csv     movieId,title,genres, quoted where needed
 
-Both give the same log and the same items.
+All give the same kinds of log and items.
 """
+import functools
 import pathlib
 import re
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
+from tasks.datasets import lines
 
 # In the order of the flags in u.item, whose first flag means that the genre is not known.
 GENRES = ("", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
           "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
           "Thriller", "War", "Western")
+_NO_GENRES = "(no genres listed)"
 
 _ARTICLES = "The|A|An|La|Le|Les|L'|Il|O|Der|Die|Das|Det"
 # ", The" at the end, or before an alternative title in brackets, or at the end of that one.
 _ARTICLE_LAST = re.compile(rf"(?P<title>[^()]+), (?P<article>{_ARTICLES})(?=\s*[()]|\s*$)")
-_YEAR = re.compile(r"\s*\((?P<year>\d{4})\)\s*(\(V\))?\s*$")     # (V): made for video
+# Of a series, 1987-1992 or 2009-, the first year. (V): made for video.
+_YEAR = re.compile(r"\s*\((?P<year>\d{4})\s?([-–]\s?(\d{4})?)?\)\s*(\(V\))?\s*$")
 
 
 def read(paths: dict[str, pathlib.Path]):
   """The whole data set.
 
   Args:
-    paths: file name -> path, of one of the two layouts.
+    paths: file name -> path, of one of the layouts.
 
   Returns:
     (user_ids, item_ids, times, ratings, items), the first four in the order of the log.
@@ -38,41 +46,68 @@ def read(paths: dict[str, pathlib.Path]):
 
 def read_log(paths: dict[str, pathlib.Path]):
   """(user_ids, item_ids, times, ratings), in the order of the log."""
-  header = "ml-100k.inter" in paths
-  path = paths["ml-100k.inter" if header else "u.data"]
-  rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()[header:]]
-  if wrong := [i for i, row in enumerate(rows, 1 + header) if len(row) != 4]:
-    raise errors.UserError(f"{path}, line {wrong[0]}: expected user, item, rating and time "
-                           "separated by tabs")
-  users, items, ratings, times = zip(*rows)
-  return list(users), list(items), [int(t) for t in times], [float(r) for r in ratings]
+  fields = "user, item, rating, time"
+  if "ratings.csv" in paths:
+    path = paths["ratings.csv"]
+    rows = lines.table(path, ["userId", "movieId", "rating", "timestamp"])
+  elif "ratings.dat" in paths:
+    path = paths["ratings.dat"]
+    rows = lines.separated(path, "::", fields)
+  else:
+    header = "ml-100k.inter" in paths
+    path = paths["ml-100k.inter" if header else "u.data"]
+    rows = lines.separated(path, "\t", fields, header=header)
+  log = lines.Log()
+  for number, (user, item, rating, time) in rows:
+    log.add(user, item, lines.number_of(path, number, "time", time, int),
+            lines.number_of(path, number, "rating", rating))
+  return log.done(path)
 
 
-def read_items(paths: dict[str, pathlib.Path]) -> interactions.Items:
-  """All items, in the order of the file."""
-  recbole = "ml-100k.item" in paths
-  rows = _recbole_items(paths["ml-100k.item"]) if recbole else _grouplens_items(paths["u.item"])
-  ids, titles, years, genres = zip(*rows)
-  return interactions.Items(list(ids), list(titles), list(years), list(genres))
+def read_items(paths: dict[str, pathlib.Path], encoding: str = "utf-8") -> interactions.Items:
+  """All items, in the order of the file; `encoding` is that of movies.dat."""
+  readers = {"movies.csv": _csv_items, "ml-100k.item": _recbole_items, "u.item": _grouplens_items,
+             "movies.dat": functools.partial(_dat_items, encoding=encoding)}
+  name = next(name for name in readers if name in paths)
+  return lines.items(paths[name], readers[name](paths[name]))
 
 
-def _grouplens_items(path: pathlib.Path):
-  for line in path.read_text("iso-8859-1").split("\n"):
-    if line:
-      raw_id, title, _, _, _, *flags = line.split("|")
-      genres = [genre for genre, flag in zip(GENRES, flags) if genre and flag == "1"]
+def _csv_items(path):
+  for _, (raw_id, title, genres) in lines.table(path, ["movieId", "title", "genres"]):
+    yield raw_id, *title_and_year(title), _genres(genres)
+
+
+def _dat_items(path, encoding: str):
+  for _, (raw_id, title, genres) in lines.separated(path, "::", "id, title, genres",
+                                                    encoding=encoding):
+    yield raw_id, *title_and_year(title), _genres(genres)
+
+
+def _genres(joined: str) -> list[str]:
+  return [] if joined in ("", _NO_GENRES) else joined.split("|")
+
+
+def _grouplens_items(path):
+  with lines.text(path, "iso-8859-1") as file:
+    for number, line in enumerate(file, 1):
+      if not (line := line.rstrip("\r\n")):
+        continue
+      raw_id, title, *rest = line.split("|")
+      if len(rest) != 3 + len(GENRES):
+        raise errors.UserError(f"{path}, line {number}: found {2 + len(rest)} fields, expected "
+                               f"{5 + len(GENRES)} joined by '|'")
+      genres = [genre for genre, flag in zip(GENRES, rest[3:]) if genre and flag == "1"]
       yield raw_id, *title_and_year(title), genres
 
 
-def _recbole_items(path: pathlib.Path):
-  for line in path.read_text("utf-8").split("\n")[1:]:
-    if line:
-      raw_id, title, year, genres = line.split("\t")
-      if raw_id == "267":             # "unknown" in u.item; misspelt here, and so is its year
-        title, year = "unknown", ""
-      # Item 1412 has "V" (for video) in the column of the year, and the year in the title.
-      title = f"{title} ({year})" if year.isdecimal() else title
-      yield raw_id, *title_and_year(title), [g for g in genres.split(" ") if g in GENRES and g]
+def _recbole_items(path):
+  for _, (raw_id, title, year, genres) in lines.separated(
+      path, "\t", "id, title, year, genres", header=True):
+    if raw_id == "267":             # "unknown" in u.item; misspelt here, and so is its year
+      title, year = "unknown", ""
+    # Item 1412 has "V" (for video) in the column of the year, and the year in the title.
+    title = f"{title} ({year})" if year.isdecimal() else title
+    yield raw_id, *title_and_year(title), [g for g in genres.split(" ") if g in GENRES and g]
 
 
 def title_and_year(raw: str) -> tuple[str, int | None]:

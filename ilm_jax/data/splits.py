@@ -1,0 +1,113 @@
+"""Which interactions are for training, for validation and for test, and in which order ties stand.
+
+    loo_stable    leave one out: a user's last interaction is test, the one before validation, for
+                  users with at least three; equal times stay in the order of the log
+    loo_openp5    as OpenP5's code does it: the same for users with at least two, after an unstable
+                  sort of the whole log by time, so equal times stand as quicksort left them
+    global_time   two points in time cut the log of all users; what happens at a cut is after it.
+                  A user's first interaction of the validation window, and of the test window, is
+                  the target; the rest of the windows is history only. Users who were not there in
+                  training are no targets.
+
+With every rule a user has at most one validation and one test target, and what stands before a
+target in the log of its user is its history.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from ilm_jax import errors
+
+NONE, TRAIN, VALID, TEST = range(4)      # what an interaction is for; NONE: history only
+MEANING = {
+    "loo_stable": "leave-one-out, history with the validation item; equal times in log order",
+    "loo_openp5": "leave-one-out, history with the validation item; equal times as an unstable "
+                  "sort left them (OpenP5)",
+    "global_time": "a user's first interaction after a point in time, history all before it; "
+                   "equal times in log order",
+}
+
+
+class Rule(NamedTuple):
+  """How a log is split: a key of MEANING, and for global_time where the two cuts are."""
+  name: str = "loo_stable"
+  time_fractions: tuple[float, float] = (0.8, 0.9)
+
+  @property
+  def meaning(self) -> str:
+    """The rule in words, for a table."""
+    return f"{self}: {MEANING[self.name]}"
+
+  def __str__(self) -> str:
+    cuts = " ".join(map(str, self.time_fractions))
+    return f"{self.name} {cuts}" if self.name == "global_time" else self.name
+
+
+STABLE = Rule()
+
+
+class Split(NamedTuple):
+  """Which of the N interactions are for what. Every one is in at most one part."""
+  train: np.ndarray    # bool [N]
+  valid: np.ndarray
+  test: np.ndarray
+
+
+def order(rule: Rule, user_N, time_N) -> np.ndarray:
+  """int64 [N]: the places of the log by user, then time, then as the rule orders ties.
+
+  Args:
+    rule: the rule.
+    user_N, time_N: user and time of each event, in the order of the log.
+  """
+  if rule.name == "loo_openp5":
+    # pandas' sort_values is this call. Which tie comes first depends on the whole log, and on
+    # numpy's version and the processor too; what came out is part of the data's fingerprint.
+    by_time_N = np.argsort(time_N, kind="quicksort")
+  else:
+    by_time_N = np.argsort(time_N, kind="stable")
+  return by_time_N[np.argsort(np.asarray(user_N)[by_time_N], kind="stable")]
+
+
+def parts(rule: Rule, user_N, time_N) -> np.ndarray:
+  """int8 [N]: what each interaction is for.
+
+  Args:
+    rule: the rule.
+    user_N, time_N: of the interactions, in the order that `order` gave.
+
+  Raises:
+    UserError: global_time leaves a part empty.
+  """
+  user_N, time_N = np.asarray(user_N), np.asarray(time_N)
+  if rule.name == "global_time":
+    return _global_time(rule.time_fractions, user_N, time_N)
+  return _leave_one_out(user_N, least=2 if rule.name == "loo_openp5" else 3)
+
+
+def _leave_one_out(user_N, least: int) -> np.ndarray:
+  """The last is test, the last but one validation, for users with at least `least` of them."""
+  part_N = np.full(len(user_N), TRAIN, np.int8)
+  start_U, count_U = np.unique(user_N, return_index=True, return_counts=True)[1:]
+  last_U = (start_U + count_U - 1)[count_U >= least]
+  part_N[last_U], part_N[last_U - 1] = TEST, VALID
+  return part_N
+
+
+def _global_time(fractions, user_N, time_N) -> np.ndarray:
+  """Training before the first cut; one target a user in each of the two windows."""
+  cuts = np.sort(time_N)[[int(fraction * len(time_N)) for fraction in fractions]]
+  window_N = np.searchsorted(cuts, time_N, side="right")      # 0, 1 or 2 cuts are behind it
+  part_N = np.where(window_N == 0, TRAIN, NONE).astype(np.int8)
+  known_N = np.isin(user_N, user_N[window_N == 0])
+  for window, part in ((1, VALID), (2, TEST)):
+    at = np.flatnonzero((window_N == window) & known_N)
+    part_N[at[np.unique(user_N[at], return_index=True)[1]]] = part
+  for part, name in ((TRAIN, "training interaction"), (VALID, "validation target"),
+                     (TEST, "test target")):
+    if not (part_N == part).any():
+      raise errors.UserError(
+          f"data.split='global_time' with data.time_fractions={tuple(fractions)} leaves no {name}: "
+          f"the cuts are at {cuts.tolist()}, the log goes from {time_N.min()} to {time_N.max()}. "
+          "Choose other fractions, or data.split='loo_stable'")
+  return part_N

@@ -1,0 +1,75 @@
+"""Reads Amazon's reviews and product metadata of 2014, 2018 and 2023. Imports no TensorFlow.
+
+  2014   reviews_X_5.json.gz   {"reviewerID", "asin", "overall", "unixReviewTime"} a line, JSON
+         meta_X.json.gz        {'asin', 'title', 'categories': [[..]], 'brand'}, Python literals
+  2018   X_5.json.gz           as 2014
+         meta_X.json.gz        {"asin", "title", "category": [..], "brand"}, JSON
+  2023   X.csv.gz              user_id, parent_asin, rating, timestamp (ms): the benchmark's 5-core
+         X.jsonl.gz            the reviews themselves, with the same fields
+         meta_X.jsonl.gz       {"parent_asin", "title", "categories", "store", "main_category"}
+
+An item's genres are the last names of its category paths and its brand. Nothing has a year.
+Products of the log without metadata, or without title, are called by their id.
+"""
+import functools
+import html
+
+from ilm_jax.data import interactions
+from tasks.datasets import lines
+
+
+def read_log(paths: dict):
+  """(user_ids, item_ids, times, ratings) of 2014 or 2018; the reviews come first in `paths`."""
+  path = next(iter(paths.values()))
+  log = lines.Log()
+  for number, review in lines.objects(path):
+    get = functools.partial(lines.field, path, number, review)
+    log.add(get("reviewerID"), get("asin"),
+            lines.number_of(path, number, "unixReviewTime", get("unixReviewTime"), int),
+            lines.number_of(path, number, "overall", get("overall")))
+  return log.done(path)
+
+
+def read_log_2023(paths: dict):
+  """The same of 2023, whose times are milliseconds."""
+  path = next(iter(paths.values()))
+  columns = ["user_id", "parent_asin", "rating", "timestamp"]
+  if path.name.removesuffix(".gz").endswith(".csv"):
+    rows = lines.table(path, columns)
+  else:
+    rows = ((number, [lines.field(path, number, review, name) for name in columns])
+            for number, review in lines.objects(path))
+  log = lines.Log()
+  for number, (user, item, rating, time) in rows:
+    log.add(user, item, lines.number_of(path, number, "timestamp", time, int),
+            lines.number_of(path, number, "rating", rating))
+  return log.done(path, per_second=1000)
+
+
+def read_items(paths: dict, year: int) -> interactions.Items:
+  """All products of the metadata, last in `paths`, in the layout of `year`."""
+  path = list(paths.values())[-1]
+  found = {}
+  for number, product in lines.objects(path, literals=year == 2014):
+    raw_id = lines.field(path, number, product, "parent_asin" if year == 2023 else "asin")
+    found[raw_id] = (raw_id, _clean(product.get("title")), None, _genres(product, year))
+  return lines.items(path, found.values())
+
+
+def _genres(product: dict, year: int) -> list[str]:
+  """Leaf categories, then the brand, each once."""
+  if year == 2014:
+    paths = product.get("categories") or []
+  else:
+    paths = [product.get("category" if year == 2018 else "categories") or []]
+  names = [path[-1] for path in paths if path]
+  names += [] if names else [product.get("main_category")]
+  names.append(product.get("store" if year == 2023 else "brand"))
+  return list(dict.fromkeys(clean for name in names if (clean := _clean(name))))
+
+
+def _clean(text) -> str:
+  """One line without HTML entities; "" where a page's script stands in place of the words."""
+  if not isinstance(text, str) or "getTime(" in text:
+    return ""
+  return " ".join(html.unescape(text).split())

@@ -1,0 +1,170 @@
+"""Every data set of the registry as a TFDS data set, and as arrays.
+
+    found = registry.find(config.data)
+    builder_of("ml-1m")(found, config="interactions", data_dir=...).download_and_prepare()
+    interactions, items = load(found, data_dir, k=5)
+
+Data sets keep their own terms, mostly research without redistribution: what is prepared stays on
+this machine.
+"""
+import functools
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ilm_jax import errors
+from ilm_jax.data import interactions, splits
+from tasks.datasets import registry
+
+_FEATURES = {
+    "interactions": {
+        "user_id": tfds.features.Text(),
+        "item_ids": tfds.features.Sequence(tfds.features.Text()),
+        "ratings": tfds.features.Sequence(np.float32),
+        "timestamps": tfds.features.Sequence(np.int64),            # seconds; 0: not known
+        "places": tfds.features.Sequence(np.int64),                # in the log of all users
+    },
+    "items": {
+        "item_id": tfds.features.Text(),
+        "title": tfds.features.Text(),                             # "The Usual Suspects"
+        "year": np.int32,                                          # 0: not known
+        "genres": tfds.features.Sequence(tfds.features.Text()),
+    },
+}
+
+
+class _Log(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A log of users and items, and the items' titles, years and genres.
+
+  `interactions` has one example per user, events in time order, equal times in the order of the
+  log. `items` has one example per item. Nothing is split: TFDS calls that `train`.
+  """
+  VERSION = tfds.core.Version("2.0.0")
+  RELEASE_NOTES = {"2.0.0": "Events keep their place in the log."}
+  BUILDER_CONFIGS = [
+      tfds.core.BuilderConfig(name="interactions", description="One example per user."),
+      tfds.core.BuilderConfig(name="items", description="One example per item."),
+  ]
+
+  def __init__(self, found: registry.Found, **kwargs):
+    """Like any builder, of the files that were found."""
+    self._found = found
+    super().__init__(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    about = self._found.about
+    return tfds.core.DatasetInfo(
+        builder=self, features=tfds.features.FeaturesDict(_FEATURES[self.builder_config.name]),
+        description=type(self).__doc__, homepage=about.homepage or None, citation=about.citation,
+        disable_shuffling=True)
+
+  def _split_generators(self, dl_manager):
+    del dl_manager      # files are the user's, or assets with our own pins, sources and cache
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self):
+    if self.builder_config.name == "items":
+      return enumerate(_item_examples(self._found.read_items()))
+    return enumerate(_user_examples(*self._found.read_log()))
+
+
+@functools.cache
+def builder_of(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
+  """The TFDS builder of the data set `name`: "ml-1m" is `ml_1m` to TFDS."""
+  return type(f"{name.title().replace('-', '')}Log", (_Log,), {
+      "name": name.replace("-", "_"), "__doc__": _Log.__doc__, "__module__": __name__},
+      skip_registration=True)
+
+
+def _user_examples(user_ids, item_ids, times, ratings):
+  """One example per user, users in ascending order of their id."""
+  users, user_N = interactions.codes(user_ids)
+  times = np.zeros(len(user_N), np.int64) if times is None else np.asarray(times, np.int64)
+  order_N = splits.order(splits.STABLE, user_N, times)
+  ends = np.cumsum(np.bincount(user_N))[:-1]
+  for user, places in zip(users, np.split(order_N, ends)):
+    yield {"user_id": user, "item_ids": [item_ids[p] for p in places], "timestamps": times[places],
+           "ratings": np.array([ratings[p] for p in places], np.float32), "places": places}
+
+
+def _item_examples(items: interactions.Items):
+  """One example per item, in the order of the file."""
+  for raw_id, title, year, genres in zip(items.ids, items.titles, items.years, items.genres):
+    yield {"item_id": raw_id, "title": title, "year": year or 0, "genres": genres}
+
+
+def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits.STABLE):
+  """The k-core of a data set as arrays, read from the TFDS data set.
+
+  Args:
+    found: the data set and its files.
+    data_dir: where the data set is prepared, once for each content of the files.
+    k: users and items with fewer interactions are removed until none is left to remove.
+    rule: how it is split.
+
+  Returns:
+    (interactions.Interactions, interactions.Items).
+
+  Raises:
+    UserError: a line of the files is wrong, or the counts are not the published ones.
+  """
+  folder = data_dir / found.fingerprint[:12]
+  users, raw_items, times, values = _log(_read(found, "interactions", folder))
+  _check(found, "the log", registry.Counts(0, 0, len(users)),
+         registry.Counts(0, 0, found.about.events))
+  items = _items(_read(found, "items", folder))
+  if found.about.partial:
+    items = _with_unnamed(items, raw_items)
+  log, left = interactions.build(users, raw_items, times if found.timed else None, values, items,
+                                 k, rule)
+  if k in found.about.cores:
+    _check(found, f"its {k}-core", registry.Counts(log.num_users, len(left), len(log.user_N)),
+           found.about.cores[k])
+  return log, left
+
+
+def _check(found: registry.Found, what: str, counts, published) -> None:
+  """Raises UserError where counts are published (not 0) and others were found."""
+  wrong = [f"{have:,} {name} (published: {want:,})"
+           for name, have, want in zip(counts._fields, counts, published) if want and have != want]
+  if wrong:
+    files = ", ".join(str(path) for path in found.paths.values())
+    raise errors.UserError(
+        f"{found.name}: {what} has {' and '.join(wrong)}: {files} are cut short or of another "
+        "release. Fetch them again, or read them as files of your own (data.name='table')")
+
+
+def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
+  """`items`, and those of the log that they lack, without words."""
+  lacking = sorted(set(raw_ids) - set(items.ids))
+  return interactions.Items(
+      items.ids + lacking, items.titles + [""] * len(lacking), items.years + [None] * len(lacking),
+      items.genres + [[] for _ in lacking])
+
+
+def _read(found: registry.Found, config: str, data_dir) -> list[dict]:
+  """All examples of one config, prepared if they are not there yet."""
+  builder = builder_of(found.name)(found, config=config, data_dir=data_dir)
+  builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  return list(tfds.as_numpy(builder.as_dataset(split="train")))
+
+
+def _log(users: list[dict]):
+  """(user_ids, item_ids, times, values), one an event, in the order of the log."""
+  order_N = np.argsort(np.concatenate([user["places"] for user in users]))
+  ids = [raw for user in users for raw in [user["user_id"].decode()] * len(user["item_ids"])]
+  decode = functools.cache(bytes.decode)     # equal ids share one string: a large log has few
+  items = [decode(item) for user in users for item in user["item_ids"]]
+  return ([ids[i] for i in order_N], [items[i] for i in order_N],
+          np.concatenate([user["timestamps"] for user in users])[order_N],
+          np.concatenate([user["ratings"] for user in users])[order_N])
+
+
+def _items(examples: list[dict]) -> interactions.Items:
+  """The `items` examples as one object."""
+  return interactions.Items(
+      ids=[e["item_id"].decode() for e in examples],
+      titles=[e["title"].decode() for e in examples],
+      years=[int(e["year"]) or None for e in examples],
+      genres=[[genre.decode() for genre in e["genres"]] for e in examples])

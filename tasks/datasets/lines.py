@@ -1,0 +1,165 @@
+"""What the readers share: opening, splitting and understanding lines. Imports no TensorFlow.
+
+A line that cannot be understood is a UserError that names the file and the line.
+"""
+import ast
+import contextlib
+import csv
+import difflib
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+
+from ilm_jax import errors
+from ilm_jax.data import interactions
+
+
+@contextlib.contextmanager
+def text(path, encoding: str = "utf-8"):
+  """The text of a file; one that ends in .gz is unpacked on the way.
+
+  Raises:
+    UserError: the file is absent, cut short, no gzip, or in another encoding.
+  """
+  try:
+    with contextlib.ExitStack() as stack:
+      file = stack.enter_context(path.open("rb"))
+      if path.name.endswith(".gz"):
+        file = stack.enter_context(gzip.GzipFile(fileobj=file))
+      yield stack.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
+  except FileNotFoundError as e:
+    raise errors.UserError(f"{path} does not exist") from e
+  except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as e:
+    packed = ", packed by gzip" * path.name.endswith(".gz")
+    raise errors.UserError(f"{path} cannot be read ({e}): expected text in {encoding}{packed}; "
+                           "fetch it again") from e
+
+
+def separated(path, separator: str, fields: str, *, header: bool = False,
+              encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
+  """(line number, fields) of a file without quoting; empty lines are left out.
+
+  Args:
+    path: the file.
+    separator: between fields, of any length.
+    fields: what a line has, for the error: "user, item, rating, time".
+    header: whether the first line names the columns.
+    encoding: of the text.
+  """
+  count = fields.count(",") + 1
+  with text(path, encoding) as file:
+    for number, line in enumerate(file, 1):
+      line = line.rstrip("\r\n")
+      if not line or (header and number == 1):
+        continue
+      parts = line.split(separator)
+      if len(parts) != count:
+        raise errors.UserError(f"{path}, line {number}: found {len(parts)} fields, expected "
+                               f"{fields}, separated by {separator!r}")
+      yield number, parts
+
+
+def table(path, columns: list[str], delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+  """(line number, values of `columns`) of a quoted table whose first line names the columns."""
+  with text(path) as file:
+    rows = csv.reader(file, delimiter=delimiter)
+    header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
+    places = [place(path, header, name) for name in columns]
+    for row in rows:
+      if not row:
+        continue
+      if len(row) != len(header):
+        raise errors.UserError(f"{path}, line {rows.line_num}: found {len(row)} fields, expected "
+                               f"{len(header)}: {', '.join(header)}")
+      yield rows.line_num, [row[at] for at in places]
+
+
+def place(path, header: list[str], name: str) -> int:
+  """Where the column `name` stands, or a UserError that lists the columns."""
+  if name in header:
+    return header.index(name)
+  close = difflib.get_close_matches(name, header, 1)
+  hint = f"; did you mean {close[0]!r}?" if close else ""
+  raise errors.UserError(f"{path} has no column {name!r}: it has {', '.join(header)}{hint}")
+
+
+def objects(path, *, literals: bool = False) -> Iterator[tuple[int, dict]]:
+  """(line number, object) of a file with one JSON object a line.
+
+  Args:
+    path: the file.
+    literals: whether lines are Python's dict literals, as in Amazon's 2014 metadata.
+  """
+  parse, kind = (ast.literal_eval, "Python dict") if literals else (json.loads, "JSON object")
+  with text(path) as file:
+    for number, line in enumerate(file, 1):
+      if not line.strip():
+        continue
+      try:
+        found = parse(line.strip())
+      except (ValueError, SyntaxError, MemoryError, RecursionError) as e:
+        raise errors.UserError(f"{path}, line {number} is no {kind}: {e}") from e
+      if not isinstance(found, dict):
+        raise errors.UserError(f"{path}, line {number} is no {kind} but {type(found).__name__}")
+      yield number, found
+
+
+def field(path, number: int, found: dict, *names: str):
+  """The first of the fields `names` that the object has, or a UserError."""
+  for name in names:
+    if found.get(name) not in (None, ""):
+      return found[name]
+  raise errors.UserError(f"{path}, line {number} has no {' or '.join(names)}: it has "
+                         f"{', '.join(map(str, found))}")
+
+
+def number_of(path, number: int, name: str, found, kind=float):
+  """`found` as a number, or a UserError."""
+  try:
+    value = kind(found)
+    if value != value or value in (float("inf"), float("-inf")):
+      raise ValueError
+    return value
+  except (ValueError, TypeError, OverflowError) as e:
+    raise errors.UserError(f"{path}, line {number}: {name} is {found!r}, expected a number") from e
+
+
+def items(path, rows) -> interactions.Items:
+  """Items from rows of (id, title, year, genres), or a UserError if there is none."""
+  if not (columns := [list(column) for column in zip(*rows)]):
+    raise errors.UserError(f"{path} describes no item")
+  return interactions.Items(*columns)
+
+
+class Log:
+  """Events as they are read. `done` gives them in the order of exact time, ties as they came."""
+
+  def __init__(self, timed: bool = True):
+    self.users, self.items, self.times, self.values = [], [], [] if timed else None, []
+
+  def add(self, user: str, item: str, time, value: float) -> None:
+    """One event. Equal ids share one string: a large log has few."""
+    self.users.append(sys.intern(str(user)))
+    self.items.append(sys.intern(str(item)))
+    if self.times is not None:
+      self.times.append(time)
+    self.values.append(value)
+
+  def done(self, path, per_second: int = 0):
+    """(user_ids, item_ids, times, values).
+
+    Args:
+      path: for the error when there is no event.
+      per_second: units of the times in a second; parts of a second are dropped, after they have
+        decided the order. 0: times are whole seconds, the order stays that of the file.
+    """
+    if not self.users:
+      raise errors.UserError(f"{path} holds no interaction")
+    if not per_second or self.times is None:
+      return self.users, self.items, self.times, self.values
+    order = sorted(range(len(self.times)), key=self.times.__getitem__)
+    pick = [[column[i] for i in order] for column in (self.users, self.items, self.values)]
+    return pick[0], pick[1], [int(self.times[i] // per_second) for i in order], pick[2]

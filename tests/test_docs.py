@@ -1,0 +1,49 @@
+"""The pages of docs/ do what they say."""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ilm_jax import assets, errors
+from tasks.datasets import registry
+
+ROOT = pathlib.Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(kind: str, code: str, folder) -> str:
+  """Runs a block of a page in `folder`, with this Python."""
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2",
+         "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+         "XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true",
+         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled")}
+  command = [sys.executable, "-c", code] if kind == "python" else ["bash", "-ec", code]
+  done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr[-2000:]
+  return done.stdout
+
+
+def test_bring_your_data_as_written(tmp_path):
+  try:
+    for name in ("smollm2-135m-instruct", "minilm-l6"):
+      assets.fetch(name)
+  except errors.UserError as e:
+    pytest.skip(f"needs the real weights, which cannot be had here: {e}")
+  text = (ROOT / "docs" / "bring_your_data.md").read_text()
+  shown = [run(kind, code, tmp_path) for kind, code in BLOCK.findall(text)]
+  assert len(shown) == 4
+  assert "40 users, 30 items, 600 events" in shown[-1] and "40 test targets" in shown[-1]
+  assert "'behavioral'" in shown[-1] and "kettle no. 0" in shown[-1]
+
+
+def test_every_data_set_is_on_the_page():
+  page = (ROOT / "docs" / "data_sets.md").read_text()
+  for name, about in registry.DATASETS.items():
+    if name == "table":
+      continue
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    numbers = [about.events, *(n for core in about.cores.values() for n in core)]
+    assert all(f"{n:,}" in row for n in numbers if n), row

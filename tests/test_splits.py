@@ -1,0 +1,116 @@
+"""The three splits, by hand and on MovieLens-100K."""
+import numpy as np
+import pytest
+import real
+
+from ilm_jax import errors
+from ilm_jax.data import interactions as lib
+from ilm_jax.data import splits
+
+NAMES = [splits.Rule(name) for name in splits.MEANING]
+
+
+def built(log, rule, k=1):
+  """Interactions of (user, item, time) triples in log order."""
+  users, items, times = zip(*log)
+  ids = sorted(set(items))
+  return lib.build(users, items, times, np.ones(len(log)),
+                   lib.Items(ids, [""] * len(ids), [None] * len(ids), [[] for _ in ids]), k, rule)
+
+
+def test_leave_one_out_for_users_of_one_two_and_three():
+  """OpenP5 has no rule for short users: its targets are the last two, whoever it is."""
+  user_N, time_N = np.array([0, 1, 1, 2, 2, 2]), np.arange(6)
+  stable, openp5 = (splits.parts(splits.Rule(name), user_N, time_N)
+                    for name in ("loo_stable", "loo_openp5"))
+  train, valid, test = splits.TRAIN, splits.VALID, splits.TEST
+  np.testing.assert_array_equal(stable, [train, train, train, train, valid, test])
+  np.testing.assert_array_equal(openp5, [train, valid, test, train, valid, test])
+
+
+def test_stable_order_keeps_ties_as_the_log_has_them():
+  user_N, time_N = np.array([1, 0, 1, 0, 1]), np.array([7, 5, 7, 4, 6])
+  np.testing.assert_array_equal(splits.order(splits.STABLE, user_N, time_N), [3, 1, 4, 0, 2])
+
+
+def test_openp5_order_is_the_quicksort_of_the_whole_log():
+  """Within a user by time, ties as one unstable sort over all users left them."""
+  rng = np.random.default_rng(0)
+  user_N, time_N = rng.integers(0, 40, 4000), rng.integers(0, 50, 4000)
+  order = splits.order(splits.Rule("loo_openp5"), user_N, time_N)
+  assert sorted(order) == list(range(4000))
+  of_log = np.argsort(time_N, kind="quicksort")
+  for user in range(40):
+    np.testing.assert_array_equal(order[user_N[order] == user], of_log[user_N[of_log] == user])
+  stable = splits.order(splits.STABLE, user_N, time_N)
+  np.testing.assert_array_equal(time_N[order], time_N[stable])
+  assert (order != stable).any()
+
+
+def test_global_time_by_hand():
+  """Ten events at 0, 10, .., 90; cuts at 60 and 80, which belong to the later windows.
+
+  b's second event of the validation window is history only. d was not there in training.
+  """
+  log = [("a", "1", 0), ("b", "1", 10), ("c", "1", 20), ("a", "2", 30), ("b", "2", 40),
+         ("c", "2", 50), ("b", "3", 60), ("b", "4", 70), ("b", "5", 80), ("d", "5", 90)]
+  found, items = built(log, splits.Rule("global_time", (0.6, 0.8)))
+  assert found.user_ids == ["a", "b", "c", "d"] and items.titles == ["1", "2", "3", "4", "5"]
+  np.testing.assert_array_equal(found.part_N[found.of_user(1)],
+                                [splits.TRAIN] * 2 + [splits.VALID, splits.NONE, splits.TEST])
+  np.testing.assert_array_equal(found.part_N[found.of_user(3)], [splits.NONE])
+  assert found.split.train.sum() == 6 and found.split.test.sum() == found.split.valid.sum() == 1
+  np.testing.assert_array_equal(found.before_test(1), [1, 2, 3, 4])
+  np.testing.assert_array_equal(found.before_test(0), [1, 2])
+  assert [list(h) for h in lib.train_histories(found)] == [[1, 2], [1, 2], [1, 2], []]
+
+
+def test_events_at_the_cut_are_all_after_it():
+  log = [("a", "1", 1), ("a", "2", 5), ("b", "1", 1), ("b", "2", 5), ("a", "3", 9), ("b", "3", 9)]
+  found, _ = built(log, splits.Rule("global_time", (0.5, 0.7)))
+  np.testing.assert_array_equal(found.time_N[found.split.train], [1, 1])
+  np.testing.assert_array_equal(found.time_N[found.split.valid], [5, 5])
+  np.testing.assert_array_equal(found.time_N[found.split.test], [9, 9])
+
+
+def test_a_global_split_that_leaves_nothing_is_an_error():
+  log = [("a", "1", 5), ("a", "2", 5), ("b", "1", 5)]
+  with pytest.raises(errors.UserError, match=r"time_fractions=\(0.8, 0.9\) leaves no training"):
+    built(log, splits.Rule("global_time"))
+  users, items, _ = zip(*log)
+  with pytest.raises(errors.UserError, match="needs times, and this log has none"):
+    lib.build(users, items, None, [1] * 3, None, 1, splits.Rule("global_time"))
+
+
+def test_a_log_without_times_keeps_its_order():
+  items = lib.Items(["x", "y"], ["X", ""], [None] * 2, [[], []])
+  found, left = lib.build(["u", "v", "u", "u"], list("yxxy"), None, [1] * 4, items, 1)
+  np.testing.assert_array_equal(found.item_N, [2, 1, 2, 1])
+  assert not found.time_N.any() and left.titles == ["X", "y"]
+
+
+@pytest.mark.parametrize("rule", NAMES, ids=str)
+def test_parts_survive_saving(tmp_path, rule):
+  log = [(str(n % 7), str(n % 5), n) for n in range(70)]
+  found, items = built(log, rule)
+  lib.save(tmp_path, found, items, {})
+  again, _, _ = lib.load(tmp_path)
+  np.testing.assert_array_equal(again.part_N, found.part_N)
+  for mine, theirs in zip(again.split, found.split):
+    np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("rule", NAMES, ids=str)
+def test_movielens(rule):
+  """No target is in training, or before what its history shows; at most one a user."""
+  found, _ = lib.build(*real.movielens_log(), k=5, rule=rule)
+  split = found.split
+  assert not (split.train & split.valid | split.train & split.test | split.valid & split.test).any()
+  for part in (split.valid, split.test):
+    assert np.bincount(found.user_N[part]).max() == 1
+  if rule.name == "global_time":
+    assert found.time_N[split.train].max() < found.time_N[split.valid].min()
+    assert found.time_N[split.valid].max() < found.time_N[split.test].min()
+    assert 0.75 < split.train.mean() <= 0.8
+  else:
+    assert split.test.sum() == split.valid.sum() == 943
