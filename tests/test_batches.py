@@ -216,7 +216,7 @@ def test_long_texts_are_cut_and_keep_their_end():
 
 def test_whole_words_are_numbered_in_every_prompt_by_hand():
   starts = np.array([False, True, True, False, True, False, False, True, True, True])
-  words = spec(whole_words=4, word_starts=starts, length=12, targets=4)
+  words = spec(whole_words=4, word_starts=starts, length=12, targets=4, slot_id=9)
   batch = packing.one_a_row([example([1, 3, 2, 9, 5, 4, 7], [6], [2])] * words.rows, words)
   # Token 9 is the slot: its soft tokens belong to the word before, and numbers stop at 3.
   at = np.flatnonzero(batch["segment"][0])

@@ -157,7 +157,8 @@ def prompts_batch(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.n
 
   Returns:
     tokens, slot, position (word, if the spec asks) [B, L] and entities [B, S] as in training;
-    valid bool [B, L]; length int32 [B]. Rows past the examples repeat the last one, so that no row is empty.
+    valid bool [B, L]; length int32 [B]. Rows past the examples repeat the last one, so that no row
+    is empty.
   """
   fill = [examples[min(b, len(examples) - 1)] for b in range(spec.rows)]
   end = np.array([spec.pad_id], np.int32)      # a single target adds nothing to the sequence
