@@ -34,6 +34,15 @@ def get_config() -> ml_collections.ConfigDict:
   c.text_encoder = {"asset": "minilm-l6"}
   c.qformer = qformer()
   c.tasks = {
+      "index": "title",            # how items are named: also "random", "sequential",
+                                   # "collaborative", "semantic" (tasks/indexing.py)
+      "index_words": False,        # codes in words of their own, <index_0>, .. (lm.new_tokens)
+      "index_clusters": 20,        # collaborative: clusters of a group,
+      "index_size": 500,           # and the largest group that is not clustered
+      "index_levels": 3,           # semantic: numbers of a code,
+      "index_codes": 256,          # and centres of a level
+      "entities": "slots",         # "names": prompts name entities by their indices, as OpenP5
+      "prompts": "",               # a prompt.txt of OpenP5's kind in place of our templates
       "history": 20,               # items of a user's history that a prompt shows at most
       "draws": 1,                  # templates drawn for each example
       "max_train_examples": 0,     # of each task; 0: all

@@ -17,6 +17,7 @@ TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic")
 TASKS = ("sequential", "straightforward", "elm_title", "elm_genres", "elm_year")
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
+INDICES = ("title", "random", "sequential", "collaborative", "semantic")
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 
 
@@ -138,7 +139,19 @@ def _check_qformer(c) -> list[str]:
 
 
 def _check_tasks(c) -> list[str]:
-  wrong = _positive(c, "tasks.history", "tasks.draws")
+  t = c.tasks
+  wrong = _positive(c, *(f"tasks.{n}" for n in (
+      "history", "draws", "index_clusters", "index_size", "index_levels", "index_codes")))
+  wrong += _known("tasks.index", t.index, INDICES)
+  wrong += _known("tasks.entities", t.entities, ("slots", "names"))
+  if t.index_words and not c.lm.new_tokens:
+    wrong.append("tasks.index_words=True needs words in the vocabulary: set lm.new_tokens")
+  if t.index_words and t.index == "title":
+    wrong.append("tasks.index_words=True with tasks.index='title': titles are spelled as they are")
+  if t.index_clusters == 1:
+    wrong.append("tasks.index_clusters=1 divides nothing: make it 2 or more")
+  if t.prompts and not epath.Path(t.prompts).exists():
+    wrong.append(f"tasks.prompts={t.prompts!r} does not exist: name a prompt.txt, or \"\"")
   if c.tasks.max_train_examples < 0:
     wrong.append(f"tasks.max_train_examples={c.tasks.max_train_examples}: expected 0 (all) or more")
   for name, rate in c.tasks.mixture.items():

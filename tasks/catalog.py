@@ -63,7 +63,7 @@ def _name(example, answers):
 def _catalogue(material: material_lib.Material) -> features.Definition:
   """Every item's index as target, in the order of the rows: what decoding may say."""
   rows = np.arange(1, len(material.items) + 1)
-  answers = tf.constant([" " + title for title in material.names])
+  answers = tf.constant(material.names)
   output = features.language(material.lm, material.rows)
   return features.Definition(
       source=features.in_memory({"test": {"target_entity": features.column(rows)}}),

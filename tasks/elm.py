@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ilm_jax.data import tokenizer as tokenizer_lib
-from tasks import features, templates
+from tasks import features, indexing, templates
 from tasks import material as material_lib
 
 
@@ -17,7 +17,7 @@ def definitions(material: material_lib.Material) -> dict[str, features.Definitio
   items = material.items
   genres = ["", *(tokenizer_lib.escape(", ".join(names)) for names in items.genres)]
   years = ["", *(str(year) if year else "" for year in items.years)]
-  return {"elm_title": _definition(material, "elm_title", material.names),
+  return {"elm_title": _definition(material, "elm_title", indexing.titles(items)),
           "elm_genres": _definition(material, "elm_genres", genres),
           "elm_year": _definition(material, "elm_year", years)}
 

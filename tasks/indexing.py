@@ -1,13 +1,92 @@
-"""Names by which a language model calls an item: here, its title."""
+"""Names by which a language model calls an item: its title, a number, or a code of several numbers.
+
+    title          the item's title; see `titles`
+    random         numbers from 1001 up, shuffled
+    sequential     numbers from 1001 up, in the order in which training histories show the items,
+                   user after user; items that only occur later follow behind
+    collaborative  recursive spectral clusters of training co-occurrence
+    semantic       residual k-means of sentence vectors of the item's text
+
+Random, sequential and collaborative are OpenP5's (Hua et al., arXiv 2305.06569), made here from
+training interactions alone and from a seed. A code is spelled " 12-5-3", or with words of its own
+that the vocabulary was given, "<index_12><index_5><index_3>".
+"""
 import collections
+import dataclasses
+
+import numpy as np
 
 from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
+from tasks import clustering
+
+KINDS = ("title", "random", "sequential", "collaborative", "semantic")
+_FIRST = 1001      # OpenP5's first number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scheme:
+  """How items are named: a kind and the sizes of its code."""
+  kind: str = "title"
+  words: bool = False      # codes spelled with <index_0>, <index_1>, ..
+  clusters: int = 20       # collaborative: clusters of a group
+  size: int = 500          # collaborative: the largest group that is not clustered
+  levels: int = 3          # semantic: numbers of a code, before one that tells equal codes apart
+  codes: int = 256         # semantic: centres of a level
+
+
+def names(scheme: Scheme, items: interactions_lib.Items, histories: list, vectors,
+          seed: int) -> list[str]:
+  """What the model is to say for every item row, its leading space included; row 0 is empty.
+
+  Args:
+    scheme: which names.
+    items: the items.
+    histories: item rows of each user's training interactions, in time order.
+    vectors: () -> float [I, W], sentence vectors of the items' texts; called for "semantic" only.
+    seed: of the shuffle and the clusters.
+  """
+  if scheme.kind == "title":
+    return ["", *(f" {title}" for title in titles(items)[1:])]
+  found = codes(scheme, len(items), histories, vectors, seed)
+  if scheme.words:
+    return ["", *("".join(f"<index_{n}>" for n in code) for code in found)]
+  return ["", *(" " + "-".join(map(str, code)) for code in found)]
+
+
+def codes(scheme: Scheme, num_items: int, histories: list, vectors,
+          seed: int) -> list[tuple[int, ...]]:
+  """A different code for each of item rows 1..I; see `names`.
+
+  With words of its own the numbers of random and sequential count from 0, and those of semantic
+  are apart by level.
+  """
+  if scheme.kind == "semantic":
+    found = clustering.told_apart(clustering.residual_kmeans(
+        vectors(), scheme.levels, scheme.codes, seed))
+    step = scheme.codes * scheme.words
+    return [tuple(n + step * level for level, n in enumerate(code)) for code in found]
+  if scheme.kind == "collaborative":
+    return clustering.collaborative(
+        clustering.co_occurrence(histories, num_items), scheme.clusters, scheme.size, seed)
+  if scheme.kind == "random":
+    place_I = np.random.default_rng(seed).permutation(num_items)
+  else:
+    place_I = np.argsort(_order_met(histories, num_items), kind="stable")
+  first = 0 if scheme.words else _FIRST
+  return [(first + int(place),) for place in place_I]
+
+
+def _order_met(histories: list, num_items: int) -> np.ndarray:
+  """int [I]: items (row - 1) in the order in which they are met, then those never met."""
+  met = np.concatenate([*histories, np.arange(1, num_items + 1)]).astype(np.int64)
+  _, first = np.unique(met, return_index=True)
+  return met[np.sort(first)] - 1
 
 
 def titles(items: interactions_lib.Items) -> list[str]:
-  """A different name for every item row; row 0 has the empty name.
+  """A different title for every item row; row 0 has the empty name.
 
   The title alone: a year would more than double the catalogue's trie where the tokenizer splits
   digits. Items that share a title get their year, "Hamlet (1996)"; of those that share both, all
@@ -17,24 +96,46 @@ def titles(items: interactions_lib.Items) -> list[str]:
   shared = {title for title, count in collections.Counter(short).items() if count > 1}
   plain = [tokenizer_lib.escape(interactions_lib.full_title(items, row + 1))
            if title in shared else title for row, title in enumerate(short)]
-  names, taken, spoken_for = [""], set(), set(plain)
+  found, taken, spoken_for = [""], set(), set(plain)
   for name in plain:
     number, chosen = 1, name
     while chosen in taken or (number > 1 and chosen in spoken_for):
       number += 1
       chosen = f"{name} #{number}"
     taken.add(chosen)
-    names.append(chosen)
-  return names
+    found.append(chosen)
+  return found
 
 
-def check_distinct(names: list[str], tokenizer: tokenizer_lib.Tokenizer):
-  """Raises UserError if two names are one to the language model (a lower-casing tokenizer)."""
-  rows = {}
-  for row, name in enumerate(names[1:], 1):
-    ids = tuple(tokenizer.encode(" " + name))
+def report(spoken: list[str], tokenizer: tokenizer_lib.Tokenizer) -> dict:
+  """{"items", "mean_tokens", "longest", "prefixes"}: the size of a catalogue of `names`.
+
+  prefixes: items whose index is the beginning of another's (EOS tells them apart).
+
+  Raises:
+    UserError: two names are one to the language model (a lower-casing tokenizer), or a word of a
+      code is not in its vocabulary.
+  """
+  rows: dict[tuple, int] = {}
+  for row, name in enumerate(spoken[1:], 1):
+    ids = tuple(tokenizer.encode(name))
+    if name.startswith("<index_") and len(ids) != name.count("<"):
+      raise errors.UserError(
+          f"index {name} of item row {row} is not made of the vocabulary's added words: the "
+          f"catalogue needs lm.new_tokens={words_needed(spoken)}, set that or "
+          "tasks.index_words=False")
     if ids in rows:
       raise errors.UserError(
-          f"items {rows[ids]} and {row}, {names[rows[ids]]!r} and {name!r}, have the same tokens: "
-          "choose a language model that tells them apart")
+          f"items {rows[ids]} and {row}, {spoken[rows[ids]].strip()!r} and {name.strip()!r}, have "
+          "the same tokens: choose a language model that tells them apart")
     rows[ids] = row
+  lengths = [len(ids) for ids in rows]
+  beginnings = {ids[:n] for ids in rows for n in range(1, len(ids))}
+  return {"items": len(rows), "mean_tokens": float(np.mean(lengths)), "longest": max(lengths),
+          "prefixes": sum(ids in beginnings for ids in rows)}
+
+
+def words_needed(spoken: list[str]) -> int:
+  """How many words <index_0>, .. the names use."""
+  return 1 + max((int(part.split(">")[0]) for name in spoken for part in name.split("<index_")[1:]),
+                 default=-1)

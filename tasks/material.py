@@ -2,9 +2,11 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
+from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import splits
 from ilm_jax.data import tokenizer as tokenizer_lib
@@ -24,6 +26,11 @@ class Material:
   max_train_examples: int                    # 0: all
   heldout_fraction: float                    # of the items: their text is not trained on
   seed: int
+  scheme: indexing.Scheme = dataclasses.field(default_factory=indexing.Scheme)
+  as_text: bool = False                      # prompts name entities instead of showing slots
+  prompts: str = ""                          # a user's prompt.txt; "": our own templates
+  dataset: str = ""                          # what prompt.txt's {dataset} stands for
+  sentence_vectors: Callable | None = None   # texts -> [N, W], for semantic indices
 
   @property
   def rows(self) -> int:
@@ -35,10 +42,26 @@ class Material:
 
   @functools.cached_property
   def names(self) -> list[str]:
-    """The title index by item row; row 0 is empty."""
-    names = indexing.titles(self.items)
-    indexing.check_distinct(names, self.lm.tokenizer)
-    return names
+    """The index by item row as it is said, with its leading space; row 0 is empty."""
+    return indexing.names(self.scheme, self.items, interactions_lib.train_histories(
+        self.interactions), self._text_vectors, self.seed)
+
+  @functools.cached_property
+  def index_report(self) -> dict:
+    """Sizes of the catalogue; see `indexing.report`, which also checks it."""
+    return indexing.report(self.names, self.lm.tokenizer)
+
+  @functools.cached_property
+  def mentions(self) -> list[str]:
+    """What a prompt says of every entity row where it names entities; row 0 is empty."""
+    users = [f" user_{n}" for n in range(1, self.interactions.num_users + 1)]
+    return [*self.names, *users]
+
+  def _text_vectors(self) -> np.ndarray:
+    if self.sentence_vectors is None:
+      raise errors.UserError("semantic indices need sentence vectors: none were given")
+    return self.sentence_vectors([interactions_lib.item_text(self.items, row + 1)
+                                  for row in range(len(self.items))])
 
   @property
   def split(self) -> splits.Split:
@@ -66,12 +89,20 @@ class Material:
 
 
 def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
-         text_tokenizer: tokenizer_lib.Tokenizer, config) -> Material:
-  """The material in a workdir's data folder, for a config."""
+         text_tokenizer: tokenizer_lib.Tokenizer, config, sentence_vectors=None) -> Material:
+  """The material in a workdir's data folder, for a config.
+
+  `sentence_vectors` (texts -> [N, W]) is needed for semantic indices alone.
+  """
+  c = config.tasks
   interactions, items, fingerprint = interactions_lib.load(data_folder)
   return Material(
       interactions=interactions, items=items, fingerprint=fingerprint,
       lm=vocabulary.SlotVocabulary(lm_tokenizer), text=vocabulary.SlotVocabulary(text_tokenizer),
-      history=config.tasks.history, draws=config.tasks.draws,
-      max_train_examples=config.tasks.max_train_examples,
-      heldout_fraction=config.data.heldout_fraction, seed=config.seed)
+      history=c.history, draws=c.draws,
+      max_train_examples=c.max_train_examples,
+      heldout_fraction=config.data.heldout_fraction, seed=config.seed,
+      scheme=indexing.Scheme(kind=c.index, words=c.index_words, clusters=c.index_clusters,
+                             size=c.index_size, levels=c.index_levels, codes=c.index_codes),
+      as_text=c.entities == "names", prompts=c.prompts, dataset=config.data.name,
+      sentence_vectors=sentence_vectors)

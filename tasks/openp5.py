@@ -8,15 +8,18 @@ import functools
 
 import numpy as np
 import tensorflow as tf
+from etils import epath
 
 from tasks import features, templates
 from tasks import material as material_lib
+from tasks.datasets import openp5_files
 
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
   """sequential, straightforward, and `_unseen` of both: the test split asked in a new wording."""
-  return {f"{name}{suffix}": _definition(material, name, unseen=bool(suffix))
-          for name in ("sequential", "straightforward") for suffix in ("", "_unseen")}
+  found = {f"{name}{suffix}": _definition(material, name, unseen=bool(suffix))
+           for name in ("sequential", "straightforward") for suffix in ("", "_unseen")}
+  return {name: definition for name, definition in found.items() if definition}
 
 
 def targets(material: material_lib.Material) -> dict[str, np.ndarray]:
@@ -39,7 +42,9 @@ def histories(material: material_lib.Material, at: np.ndarray) -> np.ndarray:
 
 
 def _definition(material, name: str, unseen: bool) -> features.Definition:
-  family = templates.load(name)
+  family = _family(material, name)
+  if unseen and not family.unseen:
+    return None
   at = targets(material)
   if unseen:
     splits = {"test": _examples(material, family, at["test"], len(family.seen))}
@@ -49,12 +54,21 @@ def _definition(material, name: str, unseen: bool) -> features.Definition:
     splits = {"train": _examples(material, family, asked, _draw(material, name, family, len(kept)))}
     for split in ("validation", "test"):
       splits[split] = _examples(material, family, at[split], 0)
-  answers = tf.constant([" " + title for title in material.names])
+  mentions = tf.constant(material.mentions) if material.as_text else None
+  ask = functools.partial(templates.ask, family=family, answers=tf.constant(material.names),
+                          mentions=mentions)
   return features.Definition(
       source=features.in_memory(splits),
-      preprocessors=[functools.partial(templates.ask, family=family, answers=answers),
-                     features.tokenize],
+      preprocessors=[ask, features.tokenize],
       output_features=features.language(material.lm, material.rows), prompts=family)
+
+
+def _family(material, name: str) -> templates.Family:
+  """Our own templates, or those of the user's prompt.txt."""
+  if not material.prompts:
+    return templates.load(name)
+  lines = openp5_files.read_prompts(epath.Path(material.prompts))
+  return templates.from_lines(material.prompts, lines, name, material.dataset)
 
 
 def _examples(material, family, at: np.ndarray, prompts) -> dict:

@@ -4,6 +4,7 @@
 
 A split that is there and was made from the same data, vocabularies, prompts and config stays.
 """
+import dataclasses
 import hashlib
 import json
 
@@ -11,16 +12,18 @@ import seqio
 import tqdm
 from etils import epath
 
+from ilm_jax import files
 from ilm_jax.data import store
 from tasks import catalog
 from tasks import material as material_lib
 
 # Raised when the code of the tasks changes what they yield.
-VERSION = 2
+VERSION = 3
 _TOGETHER = 512
 
 
-def prepare(workdir, lm_tokenizer, text_tokenizer, config) -> dict[str, str]:
+def prepare(workdir, lm_tokenizer, text_tokenizer, config,
+            sentence_vectors=None) -> dict[str, str]:
   """Prepares all tasks of a workdir whose data/ is there.
 
   Args:
@@ -28,12 +31,15 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config) -> dict[str, str]:
     lm_tokenizer: the language model's.
     text_tokenizer: the Q-Former's.
     config: seed, data.name, data.heldout_fraction, tasks.
+    sentence_vectors: texts -> [N, W]; for semantic indices.
 
   Returns:
     Short name -> registered name, as `catalog.register`.
   """
   workdir = epath.Path(workdir)
-  material = material_lib.read(workdir / "data", lm_tokenizer, text_tokenizer, config)
+  material = material_lib.read(
+      workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors)
+  _save_index(workdir / "prepared", material)
   definitions = catalog.definitions(material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
   for short, definition in definitions.items():
@@ -62,9 +68,19 @@ def examples(name: str, split: str):
       bar.update(len(columns[0]))
 
 
+def _save_index(folder, material: material_lib.Material) -> None:
+  """prepared/index.json: how items are named, how long that is, and the name of every raw id."""
+  found = {"data": material.fingerprint, "scheme": dataclasses.asdict(material.scheme),
+           "report": material.index_report,
+           "names": dict(zip(material.items.ids, material.names[1:]))}
+  folder.mkdir(parents=True, exist_ok=True)
+  files.write_text(folder / "index.json", json.dumps(found, indent=1, ensure_ascii=False))
+
+
 def _made_from(material: material_lib.Material, definition) -> dict[str, str]:
   settings = [VERSION, material.history, material.draws, material.max_train_examples,
-              material.heldout_fraction, material.seed]
+              material.heldout_fraction, material.seed, dataclasses.astuple(material.scheme),
+              material.as_text]
   return {"data": material.fingerprint, "lm_vocabulary": material.lm.tokenizer.fingerprint,
           "text_vocabulary": material.text.tokenizer.fingerprint,
           "prompts": definition.prompts.fingerprint if definition.prompts else "",

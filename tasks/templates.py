@@ -21,7 +21,7 @@ FOLDER = pathlib.Path(__file__).parent / "prompts"
 @dataclasses.dataclass(frozen=True)
 class Family:
   """The templates of one kind of task. Template i is `(seen + unseen)[i]`."""
-  fields: tuple[str, ...]      # names of the places, in the order in which all templates have them
+  fields: tuple[str, ...]      # names of the places that every template has
   separator: str               # between the slots of one place
   seen: tuple[str, ...]        # asked in training; validation and test ask the first
   unseen: tuple[str, ...]      # asked in the test of generalisation to new wordings only
@@ -31,6 +31,10 @@ class Family:
   def all(self) -> tuple[str, ...]:
     return self.seen + self.unseen
 
+  def order(self, template: str) -> tuple[str, ...]:
+    """The places of a template in its own order."""
+    return tuple(re.findall(r"\{(\w+)\}", template))
+
 
 def load(name: str, folder=FOLDER) -> Family:
   """The family in `<name>.json`; UserError if a template does not have the declared places."""
@@ -39,19 +43,51 @@ def load(name: str, folder=FOLDER) -> Family:
   data = json.loads(text)
   family = Family(tuple(data["fields"]), data["separator"], tuple(data["seen"]),
                   tuple(data["unseen"]), hashlib.sha256(text.encode()).hexdigest())
+  return _checked(path, family)
+
+
+def from_lines(path, lines, task: str, dataset: str) -> Family:
+  """The family of `task` in a prompt.txt of OpenP5's kind.
+
+  {dataset} becomes the data set's name; {user_id}, with or without "user_" before it, and
+  {history} become places. What its output says around {target} is left out: an answer is the
+  item's index alone.
+
+  Args:
+    path: of the file, for messages and the fingerprint.
+    lines: its lines, as datasets.openp5_files.read_prompts gives them.
+    task: "sequential" or "straightforward".
+    dataset: name of the data set.
+
+  Raises:
+    UserError: the file has no seen template of the task, or one lacks a place.
+  """
+  fields = ("user", "history") if task == "sequential" else ("user",)
+  texts: dict[bool, list[str]] = {True: [], False: []}
+  for line in lines:
+    if line.task == task:
+      text = line.inputs.replace("{dataset}", dataset)
+      text = re.sub(r"\s*(?:user_)?\{user_id\}", "{user}", text)
+      texts[line.seen].append(re.sub(r"\s*\{history\}", "{history}", text))
+  return _checked(f"{path} ({task})", Family(
+      fields, " ,", tuple(texts[True]), tuple(texts[False]),
+      hashlib.sha256(f"{dataset}\n{pathlib.Path(path).read_text()}".encode()).hexdigest()))
+
+
+def _checked(path, family: Family) -> Family:
   if not family.seen:
-    raise errors.UserError(f"{path}: \"seen\" is empty; give at least one template")
+    raise errors.UserError(f"{path}: no template that is seen in training; give at least one")
   for template in family.all:
-    places = tuple(re.findall(r"\{(\w+)\}", template))
-    if places != family.fields or SLOT in template:
+    places = family.order(template)
+    if sorted(places) != sorted(family.fields) or SLOT in template:
       raise errors.UserError(f"{path}: template {template!r} has the places {places}, expected "
-                             f"{family.fields}, each once and in this order, and no {SLOT}")
+                             f"{family.fields}, each once, and no {SLOT}")
   return family
 
 
 @seqio.map_over_dataset
-def ask(example, family: Family, answers):
-  """Puts slots into the template numbered `prompt`, and the answer about `target_entity` behind.
+def ask(example, family: Family, answers, mentions=None):
+  """Puts entities into the template numbered `prompt`, and the answer about `target_entity` behind.
 
   {"user": [7], "history": [0, 3, 4], "target_entity": [5], "prompt": [0]} ->
   {"inputs": "User<slot> watched<slot><slot>. Next:", "entities": [7, 3, 4],
@@ -61,12 +97,30 @@ def ask(example, family: Family, answers):
     example: rows of entities by place (0: nothing), target_entity, user (0: none), prompt.
     family: the templates.
     answers: string tensor [I + 1], by item row.
+    mentions: string tensor by entity row, said in place of slots ("entities" is then empty); None:
+      slots.
   """
   inputs = tf.gather(tf.constant(family.all), example["prompt"][0])
-  rows = [tf.boolean_mask(example[field], example[field] > 0) for field in family.fields]
-  for field, row in zip(family.fields, rows):
-    slots = tf.strings.reduce_join(tf.fill(tf.shape(row), SLOT), separator=family.separator)
-    inputs = tf.strings.regex_replace(inputs, rf"\{{{field}\}}", slots)
-  return {"inputs": inputs, "entities": tf.concat(rows, axis=0),
+  rows = {field: tf.boolean_mask(example[field], example[field] > 0) for field in family.fields}
+  for field, row in rows.items():
+    said = tf.fill(tf.shape(row), SLOT) if mentions is None else tf.gather(mentions, row)
+    separator = family.separator if mentions is None else family.separator or ","
+    said = tf.strings.reduce_join(said, separator=separator)
+    # Not a pattern's replacement: a backslash in a name is a backslash.
+    before, behind = tf.unstack(tf.strings.split(inputs, f"{{{field}}}", maxsplit=1), num=2)
+    inputs = tf.strings.join([before, said, behind])
+  return {"inputs": inputs, "entities": _in_order(example, family, rows, mentions is None),
           "targets": tf.gather(answers, example["target_entity"][0]),
           **{key: example[key] for key in ("target_entity", "user", "prompt")}}
+
+
+def _in_order(example, family: Family, rows: dict, slots: bool):
+  """The entities in the order in which the template has their places."""
+  if not slots:      # nothing, of a length not known before: TensorFlow cannot batch shape [0]
+    return tf.boolean_mask(example["user"], example["user"] < 0)
+  orders = [family.order(template) for template in family.all]
+  distinct = sorted(set(orders))
+  which = tf.gather(tf.constant([distinct.index(o) for o in orders]), example["prompt"][0])
+  return tf.switch_case(which, [
+      lambda order=order: tf.concat([rows[field] for field in order], axis=0)
+      for order in distinct])

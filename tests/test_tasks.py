@@ -37,6 +37,8 @@ def config(**changes):
   c = ml_collections.ConfigDict({
       "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3},
       "tasks": {"history": 2, "draws": 1, "max_train_examples": 0,
+                "index": "title", "index_words": False, "index_clusters": 2, "index_size": 3,
+                "index_levels": 2, "index_codes": 2, "entities": "slots", "prompts": "",
                 "mixture": {"sequential": 2.0, "elm_title": 1.0, "elm_year": 0.0}}})
   c.tasks.update(changes)
   return c
@@ -97,14 +99,15 @@ def test_titles_are_distinct():
 
 
 def test_names_that_are_one_to_the_language_model(words):
-  indexing.check_distinct(["", "Heat", "heat"], words)
+  assert indexing.report(["", " Heat", " heat"], words) == {
+      "items": 2, "mean_tokens": 5.0, "longest": 5, "prefixes": 0}
 
   class Lowering:
     def encode(self, text):
       return words.encode(text.lower())
 
   with pytest.raises(errors.UserError, match=r"items 1 and 2, 'Heat' and 'heat', have the same"):
-    indexing.check_distinct(["", "Heat", "heat"], Lowering())
+    indexing.report(["", " Heat", " heat"], Lowering())
 
 
 def test_vocabulary(words):
@@ -256,7 +259,8 @@ def test_all_templates_can_be_read_and_filled():
     assert (len(templates.load(name).seen), len(templates.load(name).unseen)) == (10, 1)
 
 
-@pytest.mark.parametrize("wrong", ["User{user}:", "{history} of{user}:", "{user}{history}<slot>:"])
+@pytest.mark.parametrize(
+    "wrong", ["User{user}:", "{user}{user}{history}", "{user}{history}<slot>:"])
 def test_wrong_templates_are_named(tmp_path, wrong):
   (tmp_path / "bad.json").write_text(json.dumps({
       "fields": ["user", "history"], "separator": "", "seen": [wrong], "unseen": []}))
@@ -281,3 +285,31 @@ def test_prepared_examples_make_batches(prepared, words):
     batches.lm_batches(tasks, {"sequential": 1.0}, packing.LmBatchSpec(
         rows=1, length=40, slots=3, targets=20, queries=2, slot_id=words.slot_id,
         task_names=tuple(tasks)), seed=0)
+
+
+PROMPTS = """sequential; seen; {dataset} user_{user_id} took {history} and then ; {dataset} {target}
+sequential; seen; After {history} of {dataset} , user_{user_id} takes ; {dataset} {target}
+sequential; unseen; What follows {history} for user_{user_id} ? ; {dataset} {target}
+straightforward; seen; A pick for user_{user_id} : ; {dataset} {target}
+"""
+
+
+@pytest.mark.parametrize("entities", ["slots", "names"])
+def test_a_prompt_file_of_openp5s_kind(workdir, words, entities):
+  """Places in any order; entities stand in the order of the template, or are named by index."""
+  (workdir / "prompt.txt").write_text(PROMPTS)
+  prepare.prepare(workdir, words, words, config(
+      prompts=str(workdir / "prompt.txt"), entities=entities, index="random", draws=2))
+  stored = store.Prepared(workdir / "prepared" / "toy5_sequential" / "train")
+  said = {words.decode(e["inputs"]): e for e in every(stored)
+          if e["target_entity"] == [3] and e["user"] == [7]}
+  assert len(said) == 2
+  index = json.loads((workdir / "prepared" / "index.json").read_text())["names"]
+  history = " ," .join(index[ITEMS.ids[row - 1]] for row in (1, 2))
+  if entities == "names":
+    assert set(said) == {f"toy-5 user_1 took{history} and then",
+                         f"After{history} of toy-5 , user_1 takes"}
+    assert all(len(e["entities"]) == 0 for e in said.values())
+  else:
+    assert {tuple(e["entities"]) for e in said.values()} == {(7, 1, 2), (1, 2, 7)}
+  assert all(words.decode(e["targets"][:-1]) == index["c"] for e in said.values())

@@ -162,7 +162,8 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
       "protocol": {**_protocol(this), "split": f"test ({this.rule.meaning})", "task": "sequential",
                    "prompt": "seen template 0", "tie rule": "lower item row first",
                    "filter": "items of the user's history are taken out",
-                   "beam": "constrained to titles, no length penalty",
+                   "index": this.config.tasks.index, "beam": "constrained to the catalogue, no "
+                   "length penalty",
                    "users": f"{len(users)} drawn with seed {this.config.seed}"},
       "rows": rows}
   lists = {"user": user_U, "target": target_U, "items": beam_UW, "rank": found[0].rank_U}

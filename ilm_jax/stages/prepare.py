@@ -16,4 +16,5 @@ def run(this: context.Run) -> None:
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
     interactions, items = builder.load(found, this.workdir / "tfds", data.k_core, this.rule)
     interactions_lib.save(folder, interactions, items, made_from)
-  tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config)
+  tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config,
+                        this.sentence_vectors)

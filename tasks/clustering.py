@@ -1,0 +1,105 @@
+"""Codes of items from what they have in common: spectral clusters of a graph, residual k-means.
+
+Pure numpy and scipy. The same input and seed give the same codes: nothing here depends on the order
+of a set or on the process.
+"""
+import collections
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+from scipy.cluster import vq
+from scipy.sparse import linalg as sparse_linalg
+
+_DENSE = 400       # below, all eigenvectors are cheaper than a few by iteration
+
+
+def co_occurrence(histories: list, num_items: int) -> scipy.sparse.csr_array:
+  """[I, I] how many users have both items; 0 on the diagonal. Item row r is at r - 1."""
+  rows = [np.unique(np.asarray(h, np.int64)) - 1 for h in histories]
+  user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+  item = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+  seen_UI = scipy.sparse.csr_array(
+      (np.ones(len(item)), (user, item)), shape=(len(rows), num_items))
+  both_II = (seen_UI.T @ seen_UI).tocsr()
+  both_II.setdiag(0)
+  both_II.eliminate_zeros()
+  return both_II
+
+
+def spectral(affinity_II, clusters: int, seed: int) -> np.ndarray:
+  """int [I] cluster of each node, 0..clusters-1, all used where there are enough nodes.
+
+  The leading eigenvectors of the normalised affinity, assigned by pivoted QR ("cluster_qr", Damle,
+  Minden and Ying, arXiv 1609.08251), as OpenP5 has it from scikit-learn.
+  """
+  count = affinity_II.shape[0]
+  if count <= clusters:
+    return np.arange(count)
+  degree_I = np.asarray(affinity_II.sum(axis=1)).ravel()
+  root_I = 1.0 / np.sqrt(np.where(degree_I > 0, degree_I, 1.0))
+  scaled_II = affinity_II * root_I[:, None] * root_I[None]
+  if count < max(_DENSE, 3 * clusters):
+    dense_II = scaled_II.toarray() if scipy.sparse.issparse(scaled_II) else scaled_II
+    _, vectors_IC = scipy.linalg.eigh(dense_II, subset_by_index=[count - clusters, count - 1])
+  else:
+    start_I = np.random.default_rng(seed).uniform(0.5, 1.5, count)
+    _, vectors_IC = sparse_linalg.eigsh(scaled_II, clusters, which="LA", v0=start_I)
+  _, _, pivot = scipy.linalg.qr(vectors_IC.T, pivoting=True)
+  u, _, vt = scipy.linalg.svd(vectors_IC[pivot[:clusters]].T)
+  return np.abs(vectors_IC @ (u @ vt)).argmax(axis=1)
+
+
+def collaborative(affinity_II, clusters: int, size: int, seed: int) -> list[tuple[int, ...]]:
+  """A code for each item by recursive clustering (Hua et al., arXiv 2305.06569, section 4.3).
+
+  Breadth first: a group of more than `size` items is clustered, and each cluster adds the next
+  number, running modulo `size`; a smaller group is told apart by a last number 0, 1, ... Items
+  that occur with nothing are a last group of their own.
+  """
+  affinity_II = affinity_II.tocsr()
+  alone_I = np.asarray(affinity_II.sum(axis=1)).ravel() == 0
+  codes: list[tuple[int, ...]] = [()] * affinity_II.shape[0]
+  queue = collections.deque([((), np.flatnonzero(~alone_I))])
+  running = 0
+  while queue:
+    prefix, members = queue.popleft()
+    if len(members) <= size and prefix:
+      for last, item in enumerate(members):
+        codes[item] = (*prefix, last)
+      continue
+    label = spectral(affinity_II[members][:, members], clusters, seed)
+    if len(np.unique(label)) == 1:        # nothing to tell by: cut in the order of the rows
+      label = np.arange(len(members)) * clusters // len(members)
+    for cluster in np.unique(label):
+      queue.append(((*prefix, running % size), members[label == cluster]))
+      running += 1
+    if not prefix and alone_I.any():
+      queue.append(((running % size,), np.flatnonzero(alone_I)))
+      running += 1
+  return codes
+
+
+def residual_kmeans(vectors_IC: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
+  """int [I, levels]: at each level the nearest of `codes` centres to what the last left over.
+
+  Source: the quantisation of semantic ids (TIGER, arXiv 2305.05065) with k-means for its encoder.
+  """
+  left_IC, found = np.asarray(vectors_IC, np.float64), []
+  for level in range(levels):
+    centres = min(codes, len(np.unique(left_IC, axis=0)))
+    centre_KC, _ = vq.kmeans2(left_IC, centres, iter=25, minit="++", seed=seed + level)
+    code_I, _ = vq.vq(left_IC, centre_KC)
+    found.append(code_I)
+    left_IC = left_IC - centre_KC[code_I]
+  return np.stack(found, axis=1)
+
+
+def told_apart(code_IL: np.ndarray) -> list[tuple[int, ...]]:
+  """Codes with one number more, counting those that share all others in the order of rows."""
+  met: collections.Counter = collections.Counter()
+  codes = []
+  for row in map(tuple, code_IL.tolist()):
+    codes.append((*row, met[row]))
+    met[row] += 1
+  return codes
