@@ -116,19 +116,39 @@ def place(mesh: Mesh, tree, *, copy: bool = False):
 def batch_sharding(mesh: Mesh, batch):
   """A tree of NamedSharding: the first axis over the mesh's batch axes, scalars replicated.
 
+  Args:
+    mesh: of the whole job.
+    batch: tree of arrays, of which this process has its share of the rows (`batch_share`).
+
   Raises:
     UserError: an array whose first axis the batch axes do not divide.
   """
   names = tuple(n for n in RULES["batch"] if n in mesh.shape)
-  ways = math.prod(mesh.shape[n] for n in names)
+  ways, (_, shares) = math.prod(mesh.shape[n] for n in names), batch_share(mesh)
 
   def one(path, x):
     if np.ndim(x) == 0:
       return NamedSharding(mesh, PartitionSpec())
-    if len(x) % ways:
+    if (rows := len(x) * shares) % ways:
       raise errors.UserError(
-          f"batch field {path_name(path)} has {len(x)} rows, which do not divide over "
+          f"batch field {path_name(path)} has {rows} rows, which do not divide over "
           f"mesh {' x '.join(names)} = {ways}: make the batch a multiple of {ways}")
     return NamedSharding(mesh, PartitionSpec(names))
 
   return jax.tree_util.tree_map_with_path(one, batch)
+
+
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+  """(which, of how many) shares of a batch this process brings.
+
+  Processes whose devices hold the same rows, because another axis of the mesh spans them, bring
+  the same share.
+  """
+  row_of = {name: i for i, name in enumerate(mesh.axis_names) if name in RULES["batch"]}
+  ways = [mesh.shape[name] for name in row_of]
+  rows_of = {}
+  for at, device in np.ndenumerate(mesh.devices):
+    row = np.ravel_multi_index([at[i] for i in row_of.values()], ways) if row_of else 0
+    rows_of.setdefault(device.process_index, set()).add(int(row))
+  shares = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
+  return shares.index(tuple(sorted(rows_of[jax.process_index()]))), len(shares)
