@@ -36,10 +36,10 @@ def pod(*args):
 
 
 def test_two_processes_of_two_devices_sum_over_gloo():
-  done = pod("-n", "2", "--devices=2", "--", sys.executable, str(ROOT / "tests" / "pod_psum.py"))
+  done = pod("-n", "2", "--devices=2", "--", sys.executable, "-m", "launch.pod_check")
   assert done.returncode == 0, done.stdout + done.stderr
   said = {line for line in done.stdout.splitlines() if "sum" in line}
-  assert said == {"[0] sum 6.0 main True", "[1] sum 6.0 main False"}      # 1 + 1 + 2 + 2
+  assert said == {f"[{i}] process {i} of 2: 4 devices (cpu), sum 6, expected 6" for i in (0, 1)}
 
 
 @pytest.mark.parametrize("deaf", [False, True])
