@@ -1,7 +1,8 @@
 """Jobs on GKE: JobSet manifests for TPU slices, and kubectl to start, read and delete them.
 
-    python -m launch.gke apply my-run --tpu=v6e --topology=4x4 --image=IMAGE -- python -m ilm_jax.main \\
-        --distributed=auto --config=configs/ml100k_smollm2.py --workdir=gs://bucket/run
+    python -m launch.gke apply my-run --tpu=v6e --topology=4x4 --image=IMAGE -- \\
+        python -m ilm_jax.main --distributed=auto --config=configs/ml100k_smollm2.py \\
+        --workdir=gs://bucket/run --stage=phase1,phase2
     python -m launch.gke logs my-run --follow
     python -m launch.gke delete my-run
 
@@ -9,7 +10,8 @@ The manifest is JSON, which kubectl reads; --dry_run prints it with the command,
 The cluster needs JobSet 0.6 or newer and a pool of nodes of that topology.
 
 What ends a job: exit code 0 of all. What starts it again, to resume from its checkpoints: 143 (it
-was told to stop and saved) or a node taken away, without limit; any other exit, --max_restarts times.
+was told to stop and saved) or a node taken away, without limit; any other exit code, --max_restarts
+times. An eval job on one host is started again alone, train goes on meanwhile.
 """
 import argparse
 import dataclasses
@@ -69,7 +71,7 @@ def _replicated(c, job: Job) -> dict:
   many = job.slice.hosts > 1
   # Slices of several hosts must not share a pool of nodes: the wires do not reach across.
   exclusive = {"alpha.jobset.sigs.k8s.io/exclusive-topology": _NODE_POOL} if many else {}
-  # A lone host is simply started again where it stands; of several, one cannot go on alone.
+  # A lone eval host is replaced and train goes on; of several hosts, one cannot go on alone.
   action = "FailJob" if many or job.name == "train" else "Ignore"
   return {
       "name": job.name, "replicas": job.slices,
@@ -177,9 +179,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   return parser.parse_args(own, argparse.Namespace(command=command))
 
 
-def container_flags(p: argparse.ArgumentParser) -> None:
+def container_flags(p: argparse.ArgumentParser, image_required: bool = True) -> None:
   """The flags of whatever makes a manifest."""
-  p.add_argument("--image", required=True, help="container with the repository and its packages")
+  p.add_argument("--image", required=image_required, default="",
+                 help="container with the repository and its packages")
   p.add_argument("--service_account", default="", help="of Kubernetes, with access to the bucket")
   p.add_argument("--max_restarts", type=int, default=3)
   p.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")

@@ -103,8 +103,17 @@ def of_type(accelerator_type: str) -> Generation:
 
 def devices_of_type(accelerator_type: str) -> int:
   """As jax.device_count() will say."""
-  g = of_type(accelerator_type)
-  return int(accelerator_type.rpartition("-")[2]) // g.units_per_chip * g.devices_per_chip
+  return _chips_of_type(accelerator_type) * of_type(accelerator_type).devices_per_chip
+
+
+def hosts_of_type(accelerator_type: str) -> int:
+  chips = _chips_of_type(accelerator_type)
+  one_host = 8 if of_type(accelerator_type).flat else 4
+  return 1 if chips <= one_host else math.ceil(chips / 4)
+
+
+def _chips_of_type(accelerator_type: str) -> int:
+  return int(accelerator_type.rpartition("-")[2]) // of_type(accelerator_type).units_per_chip
 
 
 def _comes_in(g: Generation, topology: str) -> bool:
