@@ -12,8 +12,7 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "
 # From the ground up. A module imports only from floors below its own.
 FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
-    {"axes", "distributed", "sources", "progress", "config_checks"},
-    {"files"},
+    {"axes", "distributed", "sources", "progress", "config_checks", "files"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
      "models.attention", "models.head", "weights.trees"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files"},

@@ -7,20 +7,31 @@ import concurrent.futures
 import multiprocessing
 
 from ilm_jax import config as config_lib
+from ilm_jax import distributed, errors
 from ilm_jax.stages import context
 
 
 def run(config, workdir, names: tuple[str, ...]) -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
+  In a job of several processes all of them train, and process 0 does the rest while they wait.
+
   Raises:
     UserError: the config cannot run, or an input is missing or does not fit.
     train.Preempted: SIGTERM came while training; the state is saved.
   """
+  if "eval" in names and (count := distributed.here().count) > 1:
+    raise errors.UserError(
+        f"stage eval runs in one process, this job has {count}: leave eval and report out of "
+        "--stage here, and run them as a job of one process with the same --workdir, e.g. "
+        "--stage=eval,report --watch=60 beside this one")
   this = context.Run(config, workdir)
   for name in names:
-    this.record(name)
-    _STAGES[name](this)
+    if distributed.is_main():
+      this.record(name)
+    if distributed.is_main() or name in _TOGETHER:
+      _STAGES[name](this)
+    distributed.wait(name)
 
 
 def _prepare(this: context.Run) -> None:
@@ -63,5 +74,6 @@ def _report(this: context.Run) -> None:
   report.write(this.workdir)
 
 
+_TOGETHER = ("phase1", "phase2")
 _STAGES = {"prepare": _prepare, "cf": _cf, "phase1": _phase1, "phase2": _phase2, "eval": _eval,
            "report": _report}

@@ -51,6 +51,17 @@ class Run:
     from ilm_jax import axes
     return axes.make_mesh(dict(self.config.mesh))
 
+  @functools.cached_property
+  def own_mesh(self):
+    """The mesh of what one process does while the others wait: over its own devices."""
+    if not self.mesh.is_multi_process:
+      return self.mesh
+    import jax
+
+    from ilm_jax import axes
+    mine = jax.local_devices()
+    return axes.make_mesh({"data": len(mine), "fsdp": 1, "tensor": 1}, mine)
+
   # Data.
 
   @functools.cached_property
