@@ -6,6 +6,7 @@ process is said by flags, by the environment (`launch/local_pod.py` sets it), or
 without waking a device, so the children of `prepare` may ask too.
 """
 import dataclasses
+import functools
 import itertools
 import os
 
@@ -69,6 +70,43 @@ def wait(name: str) -> None:
     from orbax.checkpoint import multihost
     multihost.sync_global_processes(
         f"ilm_{next(_waits)}_{name}", timeout=WAIT_SECONDS, processes=set(range(_here.count)))
+
+
+class Agreement:
+  """All processes hear of what one has seen, one call later and at the same call.
+
+  A signal reaches the hosts of a pod at different steps, and a checkpoint needs all of them at the
+  same one. Each call sends this process's word and reads the word of the call before, which the
+  devices have long worked out: nobody waits.
+  """
+
+  def __init__(self, mesh):
+    self._mesh = mesh
+    self._before = None
+
+  def any(self, mine: bool, *, last: bool = False) -> bool:
+    """Whether some process said true at the call before; in a job of one process, `mine`.
+
+    Args:
+      mine: whether this one says it now.
+      last: no call will follow, so this one's words are waited for.
+    """
+    if not self._mesh.is_multi_process:
+      return mine
+    import jax
+    import numpy as np
+    from jax.sharding import NamedSharding, PartitionSpec
+    everyone = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
+    said = jax.make_array_from_callback(
+        (self._mesh.size,), everyone, lambda index: np.full(self._mesh.size, mine)[index])
+    before, self._before = self._before, _any(NamedSharding(self._mesh, PartitionSpec()))(said)
+    return (before is not None and bool(before)) or (last and bool(self._before))
+
+
+@functools.lru_cache
+def _any(everywhere):
+  import jax
+  return jax.jit(lambda said: said.any(), out_shardings=everywhere)
 
 
 def _given(coordinator, num_processes, process_id) -> tuple[str, int, int] | None:

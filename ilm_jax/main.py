@@ -2,6 +2,11 @@
 
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=all
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=eval
+    python -m ilm_jax.main --config=... --workdir=gs://... --stage=eval,report --watch=60
+    python -m ilm_jax.main --config=... --workdir=gs://... --stage=phase1,phase2 --distributed=auto
+
+The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
+process of a TPU pod (`launch/`); process 0 does alone what is not training.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`). Every stage is
 idempotent: run again, it finds what it made or resumes.
@@ -22,6 +27,9 @@ STAGES = ("prepare", "cf", "phase1", "phase2", "eval", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
+_WATCH = flags.DEFINE_float(
+    "watch", None, "With --stage=eval: look for new checkpoints of another job every so many "
+    "seconds, and end after the last.", lower_bound=0.0)
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed", "", ["", "auto"], "auto: one process of a TPU pod, which says who takes part.")
 _COORDINATOR = flags.DEFINE_string(
@@ -59,7 +67,10 @@ def _run(config) -> int:
   distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value,
                     _PROCESS_ID.value)
   try:
-    stages.run(config, _WORKDIR.value, names)
+    if _WATCH.value is None:
+      stages.run(config, _WORKDIR.value, names)
+    else:
+      stages.watch(config, _WORKDIR.value, names, _WATCH.value)
   except train.Preempted as e:
     print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
     return 143

@@ -20,11 +20,7 @@ def run(config, workdir, names: tuple[str, ...]) -> None:
     UserError: the config cannot run, or an input is missing or does not fit.
     train.Preempted: SIGTERM came while training; the state is saved.
   """
-  if "eval" in names and (count := distributed.here().count) > 1:
-    raise errors.UserError(
-        f"stage eval runs in one process, this job has {count}: leave eval and report out of "
-        "--stage here, and run them as a job of one process with the same --workdir, e.g. "
-        "--stage=eval,report --watch=60 beside this one")
+  _one_process("eval", names)
   this = context.Run(config, workdir)
   for name in names:
     if distributed.is_main():
@@ -32,6 +28,36 @@ def run(config, workdir, names: tuple[str, ...]) -> None:
     if distributed.is_main() or name in _TOGETHER:
       _STAGES[name](this)
     distributed.wait(name)
+
+
+def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
+  """Evaluates each checkpoint that another job saves in `workdir`, until the last of all phases.
+
+  Args:
+    config: of the job that trains.
+    workdir: the same as its.
+    names: "eval", and "report" to write it after each evaluation.
+    seconds: how long to wait before looking again.
+
+  Raises:
+    UserError: another stage was named, or what is found does not fit the config.
+  """
+  if "eval" not in names or set(names) - {"eval", "report"}:
+    raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
+                           f"or eval,report, found {','.join(names)}")
+  _one_process("eval", names)
+  from ilm_jax.stages import watch as watch_lib
+  this = context.Run(config, workdir)
+  this.record("eval")
+  watch_lib.run(this, seconds, with_report="report" in names)
+
+
+def _one_process(stage: str, names: tuple[str, ...]) -> None:
+  if stage in names and (count := distributed.here().count) > 1:
+    raise errors.UserError(
+        f"stage {stage} runs in one process, this job has {count}: leave eval and report out of "
+        "--stage here, and run them as a job of one process with the same --workdir, e.g. "
+        "--stage=eval,report --watch=60 beside this one")
 
 
 def _prepare(this: context.Run) -> None:
