@@ -41,7 +41,7 @@ FLOORS = [
     {"stages.prepare", "stages.vectors", "stages.phases"},
     {"stages.speaker"},
     {"stages.eval_phase1", "stages.eval_phase2"},
-    {"stages.watch"},
+    {"stages.watching"},
     {"stages"},
     {"main"},
 ]

@@ -22,6 +22,8 @@ def run(config, workdir, names: tuple[str, ...]) -> None:
   """
   _one_process("eval", names)
   this = context.Run(config, workdir)
+  if "phase2" in names:
+    this.check_groups()
   for name in names:
     if distributed.is_main():
       this.record(name)
@@ -46,10 +48,10 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
     raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
                            f"or eval,report, found {','.join(names)}")
   _one_process("eval", names)
-  from ilm_jax.stages import watch as watch_lib
+  from ilm_jax.stages import watching
   this = context.Run(config, workdir)
   this.record("eval")
-  watch_lib.run(this, seconds, with_report="report" in names)
+  watching.run(this, seconds, with_report="report" in names)
 
 
 def _one_process(stage: str, names: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from ilm_jax import config as config_lib
 from ilm_jax import errors, stages
-from ilm_jax.stages import context, watch
+from ilm_jax.stages import context, watching
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -18,9 +18,9 @@ def run(tmp_path, monkeypatch):
   monkeypatch.setattr(context.Run, "lm", None)
   for name in ("phase1", "phase2"):
     monkeypatch.setattr(
-        getattr(watch, f"eval_{name}"), "run", lambda this, name=name: noted.append(
-            (name, watch.newest(this)[name], this.config.phase2.compare_rand)))
-  monkeypatch.setattr(watch.report, "write", lambda workdir: noted.append("report"))
+        getattr(watching, f"eval_{name}"), "run", lambda this, name=name: noted.append(
+            (name, watching.newest(this)[name], this.config.phase2.compare_rand)))
+  monkeypatch.setattr(watching.report, "write", lambda workdir: noted.append("report"))
   this.noted = noted
   return this
 
@@ -39,8 +39,8 @@ def test_each_checkpoint_once_and_the_last_with_ilm_rand(run, monkeypatch):
     if (one := saves.pop(0)) is not None:
       save(run, *one)
 
-  monkeypatch.setattr(watch.time, "sleep", sleep)
-  watch.run(run, 9, with_report=True)
+  monkeypatch.setattr(watching.time, "sleep", sleep)
+  watching.run(run, 9, with_report=True)
   assert not saves
   again = ("phase1", 4, True)        # finds its tables there and does nothing
   assert run.noted == [
@@ -56,7 +56,7 @@ def test_a_phase1_of_another_workdir_is_not_waited_for(run):
   run.config.update_from_flattened_dict({"phase2.init_from": "gs://bucket/other",
                                          "phase2.compare_rand": False})
   save(run, "phase2", 2)
-  watch.run(run, 1, with_report=False)
+  watching.run(run, 1, with_report=False)
   assert run.noted == [("phase2", 2, False)]
 
 
@@ -66,8 +66,8 @@ def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):
     raise errors.UserError("checkpoint 2 cannot be read")
 
   save(run, "phase1", 2)
-  monkeypatch.setattr(watch.eval_phase1, "run", overtaken)
-  assert not watch.evaluate(run, watch.newest(run))
+  monkeypatch.setattr(watching.eval_phase1, "run", overtaken)
+  assert not watching.evaluate(run, watching.newest(run))
 
 
 def test_a_mistake_is_told(run, monkeypatch):
@@ -75,9 +75,9 @@ def test_a_mistake_is_told(run, monkeypatch):
     raise errors.UserError("made from other inputs")
 
   save(run, "phase1", 2)
-  monkeypatch.setattr(watch.eval_phase1, "run", wrong)
+  monkeypatch.setattr(watching.eval_phase1, "run", wrong)
   with pytest.raises(errors.UserError, match="made from other inputs"):
-    watch.evaluate(run, watch.newest(run))
+    watching.evaluate(run, watching.newest(run))
 
 
 @pytest.mark.parametrize("names", [("report",), ("phase2", "eval")])
