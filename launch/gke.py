@@ -118,33 +118,36 @@ def _environment(pairs: list[str]) -> list[dict]:
   return [dict(zip(("name", "value"), pair.split("=", 1))) for pair in pairs]
 
 
-def apply(c) -> tuple[list[str], str]:
-  """The command that starts the job, and the manifest that it reads."""
+def apply(c) -> list[tuple]:
+  """The command that starts the job, with the manifest that it reads."""
   job = Job(name="train", slice=tpus.slice_of(c.tpu, c.topology), slices=c.slices, spot=c.spot,
             command=tuple(shell.required(c.command)))
-  return kubectl_apply(jobset(c, [job]))
+  return [kubectl_apply(jobset(c, [job]))]
 
 
 def kubectl_apply(manifest: dict) -> tuple[list[str], str]:
+  """(argv, what it reads)."""
   return ["kubectl", "apply", "--filename=-"], json.dumps(manifest, indent=2) + "\n"
 
 
-def logs(c) -> tuple[list[str], None]:
+def logs(c) -> list[tuple]:
   """What host 0 of the first slice says."""
-  return ["kubectl", "logs", f"--namespace={c.namespace}", f"--tail={c.lines}",
-          *(["--follow"] if c.follow else []),
-          f"--selector=jobset.sigs.k8s.io/jobset-name={c.name},"
-          f"jobset.sigs.k8s.io/replicatedjob-name={c.job},jobset.sigs.k8s.io/job-index=0,"
-          "batch.kubernetes.io/job-completion-index=0"], None
+  return [(["kubectl", "logs", f"--namespace={c.namespace}", f"--tail={c.lines}",
+            *(["--follow"] if c.follow else []),
+            f"--selector=jobset.sigs.k8s.io/jobset-name={c.name},"
+            f"jobset.sigs.k8s.io/replicatedjob-name={c.job},jobset.sigs.k8s.io/job-index=0,"
+            "batch.kubernetes.io/job-completion-index=0"], None)]
 
 
-def status(c) -> tuple[list[str], None]:
-  return ["kubectl", "get", f"--namespace={c.namespace}", "jobsets,pods",
-          f"--selector=jobset.sigs.k8s.io/jobset-name={c.name}"], None
+def status(c) -> list[tuple]:
+  """The set and how often it was started again; then its pods."""
+  return [(["kubectl", "get", f"--namespace={c.namespace}", f"jobset/{c.name}"], None),
+          (["kubectl", "get", f"--namespace={c.namespace}", "pods",
+            f"--selector=jobset.sigs.k8s.io/jobset-name={c.name}"], None)]
 
 
-def delete(c) -> tuple[list[str], None]:
-  return ["kubectl", "delete", f"--namespace={c.namespace}", f"jobset/{c.name}"], None
+def delete(c) -> list[tuple]:
+  return [(["kubectl", "delete", f"--namespace={c.namespace}", f"jobset/{c.name}"], None)]
 
 
 _ACTIONS = {"apply": apply, "logs": logs, "status": status, "delete": delete}
@@ -152,8 +155,8 @@ _ACTIONS = {"apply": apply, "logs": logs, "status": status, "delete": delete}
 
 def act(c) -> None:
   """Does one action."""
-  argv, stdin = _ACTIONS[c.action](c)
-  shell.run(argv, dry_run=c.dry_run, stdin=stdin)
+  for argv, stdin in _ACTIONS[c.action](c):
+    shell.run(argv, dry_run=c.dry_run, stdin=stdin)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
