@@ -13,6 +13,7 @@ Parameters are bare arrays. Their placement follows from their path in the param
 one table, `PARAMETER_AXES`, and one more, `RULES`, from logical axes to mesh axes: a reader finds
 every placement decision of the project on this page.
 """
+import functools
 import math
 import re
 
@@ -48,22 +49,24 @@ PARAMETER_AXES = (
 )
 
 
-def make_mesh(shape: dict[str, int]) -> Mesh:
-  """A mesh over all devices whose shardings the compiler propagates (Auto).
+def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
+  """A mesh whose shardings the compiler propagates (Auto).
 
   Args:
     shape: mesh axis name -> size; the product must be the number of devices.
+    devices: by default all of the job, those of other processes included.
 
   Raises:
     UserError: the product of the sizes is not the number of devices.
   """
-  need, have = math.prod(shape.values()), jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  need, have = math.prod(shape.values()), len(devices)
   if need != have:
     raise errors.UserError(
         f"mesh={dict(shape)} needs {need} devices, this job has {have}: make the product of the "
         f"mesh sizes {have}, e.g. --config.mesh.data={have}")
   return jax.make_mesh(tuple(shape.values()), tuple(shape),
-                       axis_types=(AxisType.Auto,) * len(shape))
+                       axis_types=(AxisType.Auto,) * len(shape), devices=devices)
 
 
 def spec(*logical: str | None) -> PartitionSpec:
@@ -110,25 +113,59 @@ def _fits(mesh: Mesh, axes, size: int):
 
 def place(mesh: Mesh, tree, *, copy: bool = False):
   """`tree` on the mesh by the tables above; `copy` when the result will be donated."""
-  return jax.device_put(tree, param_sharding(mesh, tree), may_alias=not copy)
+  where = param_sharding(mesh, tree)
+  if mesh.is_multi_process:
+    return jax.tree.map(functools.partial(put, copy=copy), tree, where)
+  return jax.device_put(tree, where, may_alias=not copy)
+
+
+def put(value, where: NamedSharding, *, copy: bool = False) -> jax.Array:
+  """An array that every process has in full (or that lies on the mesh already), placed.
+
+  Each process takes its own pieces: `device_put` would send the whole around to compare it.
+  """
+  if where.is_fully_addressable or not getattr(value, "is_fully_addressable", True):
+    return jax.device_put(value, where, may_alias=not copy)
+  host = np.asarray(value)
+  return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
 
 
 def batch_sharding(mesh: Mesh, batch):
   """A tree of NamedSharding: the first axis over the mesh's batch axes, scalars replicated.
 
+  Args:
+    mesh: of the whole job.
+    batch: tree of arrays, of which this process has its share of the rows (`batch_share`).
+
   Raises:
     UserError: an array whose first axis the batch axes do not divide.
   """
   names = tuple(n for n in RULES["batch"] if n in mesh.shape)
-  ways = math.prod(mesh.shape[n] for n in names)
+  ways, (_, shares) = math.prod(mesh.shape[n] for n in names), batch_share(mesh)
 
   def one(path, x):
     if np.ndim(x) == 0:
       return NamedSharding(mesh, PartitionSpec())
-    if len(x) % ways:
+    if (rows := len(x) * shares) % ways:
       raise errors.UserError(
-          f"batch field {path_name(path)} has {len(x)} rows, which do not divide over "
+          f"batch field {path_name(path)} has {rows} rows, which do not divide over "
           f"mesh {' x '.join(names)} = {ways}: make the batch a multiple of {ways}")
     return NamedSharding(mesh, PartitionSpec(names))
 
   return jax.tree_util.tree_map_with_path(one, batch)
+
+
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+  """(which, of how many) shares of a batch this process brings.
+
+  Processes whose devices hold the same rows, because another axis of the mesh spans them, bring
+  the same share.
+  """
+  names = [n for n in RULES["batch"] if n in mesh.shape]
+  ways, at_axis = [mesh.shape[n] for n in names], [mesh.axis_names.index(n) for n in names]
+  rows_of = {}
+  for at, device in np.ndenumerate(mesh.devices):
+    row = np.ravel_multi_index([at[i] for i in at_axis], ways) if names else 0
+    rows_of.setdefault(device.process_index, set()).add(int(row))
+  shares = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
+  return shares.index(tuple(sorted(rows_of[jax.process_index()]))), len(shares)

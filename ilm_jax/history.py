@@ -13,7 +13,7 @@ from etils import epath
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer import record_writer
 
-from ilm_jax import errors, files
+from ilm_jax import distributed, errors, files
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -25,7 +25,7 @@ def read(path) -> list[dict]:
 
 
 class Writer:
-  """Writes the scalars of one phase.
+  """Writes the scalars of one phase; of several processes, the first.
 
   Args:
     path: the metrics.jsonl, rewritten whole at every record (buckets cannot append).
@@ -37,13 +37,14 @@ class Writer:
     self._tensorboard = None if tensorboard is None else epath.Path(tensorboard)
     self._records = []
     self._events = None
+    self._writes = distributed.is_main()
 
   def resume(self, step: int) -> None:
     """Forgets every record after `step`, which a run that starts at `step` writes again."""
     self._records = [r for r in read(self._path) if r["step"] <= step]
     if self._path.exists():
       self._save()
-    if self._tensorboard is not None:
+    if self._tensorboard is not None and self._writes:
       self._tensorboard.mkdir(parents=True, exist_ok=True)
       name = f"events.out.tfevents.{time.time_ns()}.ilm"
       self._events = (self._tensorboard / name).open("wb")
@@ -66,6 +67,8 @@ class Writer:
       self._events = None
 
   def _save(self) -> None:
+    if not self._writes:
+      return
     try:
       files.write_text(self._path, "".join(json.dumps(r) + "\n" for r in self._records))
     except OSError as e:

@@ -2,6 +2,11 @@
 
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=all
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=eval
+    python -m ilm_jax.main --config=... --workdir=gs://... --stage=eval,report --watch=60
+    python -m ilm_jax.main --config=... --workdir=gs://... --stage=phase1,phase2 --distributed=auto
+
+The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
+process of a TPU pod (`launch/`); process 0 does alone what is not training.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`). Every stage is
 idempotent: run again, it finds what it made or resumes.
@@ -15,13 +20,24 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from ilm_jax import assets, errors
+from ilm_jax import assets, distributed, errors
 from ilm_jax import config as config_lib
 
 STAGES = ("prepare", "cf", "phase1", "phase2", "eval", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
+_WATCH = flags.DEFINE_float(
+    "watch", None, "With --stage=eval: look for new checkpoints of another job every so many "
+    "seconds, and end after the last.", lower_bound=0.0)
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed", "", ["", "auto"], "auto: one process of a TPU pod, which says who takes part.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "One of several processes: host:port of process 0 (or $ILM_COORDINATOR).")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are (or $ILM_NUM_PROCESSES).")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which one this is, from 0 (or $ILM_PROCESS_ID).")
 _STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES)}.")
 
 
@@ -47,8 +63,14 @@ def _run(config) -> int:
   if not _WORKDIR.value:
     raise errors.UserError("--workdir is not set: name the folder of the run, "
                            "e.g. --workdir=runs/quickstart")
+  # Before a device is used: those of the other processes belong to the job too.
+  distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value,
+                    _PROCESS_ID.value)
   try:
-    stages.run(config, _WORKDIR.value, names)
+    if _WATCH.value is None:
+      stages.run(config, _WORKDIR.value, names)
+    else:
+      stages.watch(config, _WORKDIR.value, names, _WATCH.value)
   except train.Preempted as e:
     print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
     return 143

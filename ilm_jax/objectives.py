@@ -200,7 +200,7 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
     loss = losses.weighted_mean(nll_BX, batch["weights"])
     metrics = _sums(nll_BX, hit_BX, batch["weights"], batch["task"], task_names)
     if "dropped" in batch:
-      metrics["dropped"] = batch["dropped"].astype(jnp.float32)
+      metrics["dropped"] = jnp.sum(batch["dropped"]).astype(jnp.float32)
     return loss, metrics
 
   return loss_fn

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilm_jax import axes, errors, progress
+from ilm_jax import axes, distributed, errors, progress
 
 Params = Any
 
@@ -132,6 +132,7 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
   totals = Totals(checkpointer.meta(first)["totals"] if checkpointer.latest() == first else {},
                   lambda step: _not_finite(name, step, checkpointer))
   writer.resume(first)
+  stop = distributed.Agreement(mesh)
   with (contextlib.closing(writer), progress.Sigterm() as sigterm,
         progress.Progress(name, first, steps) as line):
     feed = iter(batches.iterate(first, steps))
@@ -149,9 +150,10 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
         line.done(step)
         writer.write(step, scalars, line.clock())
         line.show(scalars)
-      if step % checkpoint_every == 0 or step == steps or sigterm.came:
+      stopping = stop.any(sigterm.came, last=step == steps)
+      if step % checkpoint_every == 0 or step == steps or stopping:
         checkpointer.save(state, totals=totals.sums())
-      if sigterm.came:
+      if stopping:
         checkpointer.wait()
         raise Preempted(f"{name}: SIGTERM; saved step {step} of {steps} in {checkpointer.folder}")
     checkpointer.wait()

@@ -151,7 +151,7 @@ def test_a_batch_depends_on_its_step_alone():
 def test_every_epoch_sees_every_example_once_at_the_given_rates():
   """Step 0 holds 12 examples, 8 of task one and 4 of task two; 7 steps hold 8 epochs of one."""
   batch = stream_batches().at(0)
-  assert batch["dropped"] == 0
+  assert not batch["dropped"].any()
   assert np.bincount(batch["task"][batch["weights"] > 0]).tolist() == [8, 4]
   seen = np.concatenate([b["targets"].ravel() for b in stream_batches().iterate(0, 7)])
   ones = seen[seen < 200]
@@ -163,7 +163,6 @@ def test_processes_make_the_same_global_batch():
   for count in (2, 4):
     parts = [stream_batches(process_index=i, process_count=count).at(5) for i in range(count)]
     whole = stream_batches().at(5)
-    assert sum(p.pop("dropped") for p in parts) == whole.pop("dropped")
     assert_same({k: np.concatenate([p[k] for p in parts]) for k in whole}, whole)
   with pytest.raises(errors.UserError, match=r"4 groups .* 3 processes"):
     stream_batches(process_count=3)

@@ -6,10 +6,11 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import random_lm
 
-from ilm_jax import assets, errors
+from ilm_jax import assets, errors, history
 from ilm_jax.data import entities
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -20,12 +21,12 @@ for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
 """
 
 
-def main(workdir, *flags, path="", config="tiny"):
+def main(workdir, *flags, path="", config="tiny", before=()):
   env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}",
          "XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true",
          "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled")}
   return subprocess.run(
-      [sys.executable, "-m", "ilm_jax.main", f"--config={ROOT}/configs/{config}.py",
+      [sys.executable, *before, "-m", "ilm_jax.main", f"--config={ROOT}/configs/{config}.py",
        f"--workdir={workdir}", *flags], capture_output=True, text=True, env=env, check=False)
 
 
@@ -80,6 +81,30 @@ def test_running_again_changes_nothing(run):
   again = main(run, "--stage=prepare,cf,phase1")
   assert again.returncode == 0, again.stderr[-2000:]
   assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.array_record")}
+
+
+def test_two_processes_train_as_one_does(run, tmp_path):
+  """Phase 1 on a pod of two: the same losses, and one history, written by process 0."""
+  for name in ("data", "prepared", "entities"):
+    (tmp_path / name).symlink_to(run / name)
+  done = main(tmp_path, "--stage=phase1", "--config.mesh.data=2",
+              before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))
+  assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+  one, two = history.read(run / "phase1" / "metrics.jsonl"), history.read(
+      tmp_path / "phase1" / "metrics.jsonl")
+  assert [r["step"] for r in two] == [r["step"] for r in one] == [2, 4]
+  for name in ("loss", "itc", "itm", "itg", "ii", "ui"):
+    np.testing.assert_allclose([r[name] for r in two], [r[name] for r in one], rtol=1e-6)
+  assert len(list((tmp_path / "tensorboard" / "phase1").iterdir())) == 1
+
+
+def test_a_pod_refuses_at_once_what_it_cannot_do(run):
+  """Evaluation in several processes, and groups that two processes cannot share."""
+  for flags, says in ((("--stage=eval",), "stage eval runs in one process, this job has 2"),
+                      (("--stage=phase2",), "makes 1 groups, which do not divide over the 2")):
+    done = main(run, *flags, "--config.mesh.data=2",
+                before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))
+    assert done.returncode == 1 and "[0] error: " in done.stdout and says in done.stdout
 
 
 def test_phase1_of_another_entity_table_is_refused(run):

@@ -12,7 +12,7 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "
 # From the ground up. A module imports only from floors below its own.
 FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
-    {"axes", "files", "sources", "progress", "config_checks"},
+    {"axes", "distributed", "sources", "progress", "config_checks", "files"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
      "data.splits"},
@@ -48,6 +48,7 @@ FLOORS = [
     {"stages.prepare", "stages.vectors", "stages.phases"},
     {"stages.speaker"},
     {"stages.eval_phase1", "stages.eval_phase2"},
+    {"stages.watching"},
     {"stages"},
     {"main"},
 ]

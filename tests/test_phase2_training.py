@@ -23,7 +23,7 @@ def mesh_of(*sizes):
 def batch():
   """The two hand-made rows, each four times: eight rows, so that they divide over every mesh."""
   rows = {k: np.tile(np.asarray(v), (4, 1)) for k, v in test_objectives.BATCH_2.items()}
-  return {**rows, "dropped": np.int32(3)}
+  return {**rows, "dropped": np.array([2, 0, 1, 0], np.int32)[:len(rows["tokens"])]}
 
 
 T5 = t5.T5Config(num_layers=1, num_encoder_layers=2, width=6, num_heads=2, head_dim=4, mlp_width=8,

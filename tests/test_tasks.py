@@ -276,7 +276,7 @@ def test_prepared_examples_make_batches(prepared, words):
       rows=2, length=90, slots=3, targets=20, queries=2, slot_id=words.slot_id,
       task_names=tuple(tasks))
   batch = batches.lm_batches(tasks, {"sequential": 1.0, "elm_title": 1.0}, spec, seed=0).at(3)
-  assert batch["dropped"] == 0 and sorted(batch["task"].max(axis=1)) == [0, 1]
+  assert batch["dropped"].sum() == 0 and sorted(batch["task"].max(axis=1)) == [0, 1]
   for row in range(2):
     said = batch["targets"][row][batch["weights"][row] > 0]
     assert spell(words, said).startswith(" ") and said[-1] == words.eos_id

@@ -62,14 +62,16 @@ def mixture(tasks: Mapping[str, Sequence], rates: Mapping[str, float], seed: int
 
 def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: LmBatchSpec, *,
                seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
-  """Packed batches for phase 2. "dropped" counts the examples that did not fit into their group.
+  """Packed batches for phase 2.
+
+  "dropped" [rows] counts in the first row of each group the examples that did not fit into it.
 
   Args:
     tasks: name -> Prepared; spec.task_names must be its names in order.
     rates: name -> share of the examples.
     spec: shapes of the GLOBAL batch; this process makes rows / process_count of its rows.
     seed: decides the order of examples.
-    process_index: this process, 0 ... process_count - 1.
+    process_index: which share of the groups, 0 ... process_count - 1; see `axes.batch_share`.
     process_count: must divide spec.groups.
   """
   if tuple(tasks) != spec.task_names:
@@ -81,15 +83,15 @@ def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: 
   groups = _share(spec.groups, process_index, process_count, "groups")
 
   def make(step: int) -> dict:
-    packed, dropped = [], 0
+    packed = []
     for group in groups:
       first = (step * spec.groups + group) * spec.examples_per_group
       arrays, left = packing.pack_group(
           [stream[first + j] for j in range(spec.examples_per_group)], spec)
-      packed.append(arrays)
-      dropped += left
-    batch = {k: np.concatenate([p[k] for p in packed]) for k in packed[0]}
-    return {**batch, "dropped": np.int32(dropped)}
+      dropped = np.zeros(spec.rows_per_group, np.int32)
+      dropped[0] = left
+      packed.append({**arrays, "dropped": dropped})
+    return {k: np.concatenate([p[k] for p in packed]) for k in packed[0]}
 
   return Batches(make)
 

@@ -7,20 +7,59 @@ import concurrent.futures
 import multiprocessing
 
 from ilm_jax import config as config_lib
+from ilm_jax import distributed, errors
 from ilm_jax.stages import context
 
 
 def run(config, workdir, names: tuple[str, ...]) -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
+  In a job of several processes all of them train, and process 0 does the rest while they wait.
+
   Raises:
     UserError: the config cannot run, or an input is missing or does not fit.
     train.Preempted: SIGTERM came while training; the state is saved.
   """
+  _one_process("eval", names)
   this = context.Run(config, workdir)
+  if "phase2" in names:
+    this.check_groups()
   for name in names:
-    this.record(name)
-    _STAGES[name](this)
+    if distributed.is_main():
+      this.record(name)
+    if distributed.is_main() or name in _TOGETHER:
+      _STAGES[name](this)
+    distributed.wait(name)
+
+
+def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
+  """Evaluates each checkpoint that another job saves in `workdir`, until the last of all phases.
+
+  Args:
+    config: of the job that trains.
+    workdir: the same as its.
+    names: "eval", and "report" to write it after each evaluation.
+    seconds: how long to wait before looking again.
+
+  Raises:
+    UserError: another stage was named, or what is found does not fit the config.
+  """
+  if "eval" not in names or set(names) - {"eval", "report"}:
+    raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
+                           f"or eval,report, found {','.join(names)}")
+  _one_process("eval", names)
+  from ilm_jax.stages import watching
+  this = context.Run(config, workdir)
+  this.record("eval")
+  watching.run(this, seconds, with_report="report" in names)
+
+
+def _one_process(stage: str, names: tuple[str, ...]) -> None:
+  if stage in names and (count := distributed.here().count) > 1:
+    raise errors.UserError(
+        f"stage {stage} runs in one process, this job has {count}: leave eval and report out of "
+        "--stage here, and run them as a job of one process with the same --workdir, e.g. "
+        "--stage=eval,report --watch=60 beside this one")
 
 
 def _prepare(this: context.Run) -> None:
@@ -63,5 +102,6 @@ def _report(this: context.Run) -> None:
   report.write(this.workdir)
 
 
+_TOGETHER = ("phase1", "phase2")
 _STAGES = {"prepare": _prepare, "cf": _cf, "phase1": _phase1, "phase2": _phase2, "eval": _eval,
            "report": _report}

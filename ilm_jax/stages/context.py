@@ -33,6 +33,16 @@ class Run:
     """Writes the resolved config of a stage to config.<stage>.json."""
     files.write_text(self.workdir / f"config.{stage}.json", config_lib.to_json(self.config))
 
+  def check_groups(self) -> None:
+    """Raises a UserError if the processes cannot share phase 2's batches: known before phase 1."""
+    from ilm_jax import axes
+    c, (_, shares) = self.config.phase2, axes.batch_share(self.mesh)
+    if (groups := c.rows // c.rows_per_group) % shares:
+      raise errors.UserError(
+          f"phase2.rows={c.rows} / phase2.rows_per_group={c.rows_per_group} makes {groups} groups, "
+          f"which do not divide over the {shares} processes that share a batch: make "
+          f"them a multiple, e.g. --config.phase2.rows={shares * c.rows_per_group}")
+
   def measured(self, folder) -> bool:
     """Whether a folder of eval/ holds the finished tables of the present `eval` settings."""
     path = epath.Path(folder) / "settings.txt"
@@ -50,6 +60,17 @@ class Run:
   def mesh(self):
     from ilm_jax import axes
     return axes.make_mesh(dict(self.config.mesh))
+
+  @functools.cached_property
+  def own_mesh(self):
+    """The mesh of what one process does while the others wait: over its own devices."""
+    if not self.mesh.is_multi_process:
+      return self.mesh
+    import jax
+
+    from ilm_jax import axes
+    mine = jax.local_devices()
+    return axes.make_mesh({"data": len(mine), "fsdp": 1, "tensor": 1}, mine)
 
   # Data.
 

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 
-import jax
 import jax.numpy as jnp
 
 from ilm_jax import axes, checkpoint, history, objectives, train
@@ -25,10 +24,11 @@ def phase1(this: context.Run) -> None:
       batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if c.losses.ii else 0,
       user_batch_size=c.pair_batch_size if c.losses.ui else 0,
       max_text=this.config.qformer.max_text)
+  share, shares = axes.batch_share(this.mesh)
   batches = batches_lib.phase1_batches(
       this.prepared("item_text", "train"), this.prepared("item_item", "train"),
       this.prepared("user_item", "train"), spec, seed=this.config.seed,
-      process_index=jax.process_index(), process_count=jax.process_count())
+      process_index=share, process_count=shares)
   _fit(this, "phase1", loss, trainable, entity_arrays(this), batches, fingerprints(this))
 
 
@@ -42,9 +42,10 @@ def phase2(this: context.Run, name: str) -> None:
   c = this.config.phase2
   graphdef, trainable, frozen_lm = build_phase2(this)
   tasks = {short: this.prepared(short, "train") for short in task_names(this)}
+  share, shares = axes.batch_share(this.mesh)
   batches = batches_lib.lm_batches(
       tasks, this.config.tasks.mixture.to_dict(), lm_spec(this), seed=this.config.seed,
-      process_index=jax.process_index(), process_count=jax.process_count())
+      process_index=share, process_count=shares)
   loss = objectives.phase2_loss(graphdef, this.lm[0], task_names(this))
   made_from = {**fingerprints(this), "lm": this.lm_fingerprint,
                **{f"task {n}": t.fingerprint for n, t in tasks.items()}}

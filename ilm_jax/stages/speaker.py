@@ -34,7 +34,7 @@ class Speaker:
       folder = this.workdir / name / "checkpoints"
       self.step = checkpoint.steps(folder)[-1] if checkpoint.steps(folder) else None
       self.trainable, self.lm_params = objectives.whole(
-          checkpoint.read_trainable(folder, fresh), {"lm": frozen_lm})
+          checkpoint.read_trainable(folder, fresh, self.step), {"lm": frozen_lm})
 
   def frozen(self) -> dict:
     return {"lm": self.lm_params, **self.entities}

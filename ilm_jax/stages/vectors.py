@@ -24,7 +24,7 @@ def run(this: context.Run) -> None:
   histories = interactions_lib.train_histories(interactions)
   user_UC, item_I1C = ials.ials(histories, interactions.num_items, c.width, reg=c.reg,
                                 alpha=c.alpha, iterations=c.iterations, seed=this.config.seed,
-                                mesh=this.mesh)
+                                mesh=this.own_mesh)
   texts = [interactions_lib.item_text(items, row + 1) for row in range(len(items))]
   semantic_IW = this.sentence_vectors(texts)
   standard_I1C = np.zeros_like(item_I1C)

@@ -192,10 +192,10 @@ def _put(tree: dict, path: tuple, layer: int | None, value, leaf, mesh) -> None:
   sharding = _sharding(path, leaf, mesh)
   if layer is None:
     # Waits, here and below, so that the host's copy is free before the next tensor is read.
-    return trees.put(tree, path, jax.block_until_ready(jax.device_put(value, sharding)))
+    return trees.put(tree, path, jax.block_until_ready(axes.put(value, sharding)))
   if not trees.has(tree, path):
     trees.put(tree, path, _zeros(leaf.shape, leaf.dtype, sharding))
-  value = jax.device_put(value, _of_layer(sharding))
+  value = axes.put(value, _of_layer(sharding))
   stacked = _into(sharding)(trees.get(tree, path), value, layer)
   return trees.put(tree, path, jax.block_until_ready(stacked))
 
@@ -205,7 +205,7 @@ def _on_devices(value: np.ndarray, place: Place, leaf, mesh):
   if mesh is None:
     return value
   sharding = _sharding(place.path, leaf, mesh)
-  return jax.device_put(value, sharding if place.layer is None else _of_layer(sharding))
+  return axes.put(value, sharding if place.layer is None else _of_layer(sharding))
 
 
 def _sharding(path: tuple, leaf, mesh) -> NamedSharding:

@@ -1,0 +1,160 @@
+"""The processes of one job: how they find each other, who writes, and where they wait.
+
+A job of several processes runs the same program on every host of a pod. Where to find the first
+process is said by flags, by the environment (`launch/local_pod.py` sets it), or by the pod itself
+(`--distributed=auto`). Process 0 alone writes files and prints tables; what was said here is known
+without waking a device, so the children of `prepare` may ask too.
+"""
+import dataclasses
+import functools
+import itertools
+import os
+
+from ilm_jax import errors
+
+COORDINATOR, NUM_PROCESSES, PROCESS_ID = "ILM_COORDINATOR", "ILM_NUM_PROCESSES", "ILM_PROCESS_ID"
+
+# How long the first process may take to be there, and how long the others wait for one that is
+# busy alone (stage prepare tokenises everything once).
+START_SECONDS, WAIT_SECONDS = 300, 6 * 3600
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Which process of how many this is."""
+  process: int = 0
+  count: int = 1
+
+
+_here = Place()
+_waits = itertools.count()     # a barrier's name serves once; all processes count alike
+
+
+def start(mode: str = "", coordinator: str = "", num_processes: int | None = None,
+          process_id: int | None = None) -> Place:
+  """Joins the job, before any device is used; a job of one process needs nothing.
+
+  Args:
+    mode: "auto": a TPU pod says who takes part. "": flags and environment do.
+    coordinator: host:port of process 0; by default $ILM_COORDINATOR.
+    num_processes: by default $ILM_NUM_PROCESSES.
+    process_id: 0 ... num_processes - 1; by default $ILM_PROCESS_ID.
+
+  Raises:
+    UserError: only some of the three are set, they contradict, or process 0 cannot be reached.
+  """
+  global _here
+  if mode not in ("", "auto"):
+    raise errors.UserError(f"--distributed={mode}: expected auto, or nothing at all")
+  given = None if mode == "auto" else _given(coordinator, num_processes, process_id)
+  if mode or given:
+    _here = _join(given)
+  return _here
+
+
+def here() -> Place:
+  return _here
+
+
+def is_main() -> bool:
+  """Whether this process writes files and prints tables."""
+  return _here.process == 0
+
+
+def wait(name: str) -> None:
+  """Returns once every process of the job has come here.
+
+  Through the coordinator, not through the devices: a collective would give up after seconds.
+  """
+  if _here.count > 1:
+    from orbax.checkpoint import multihost
+    multihost.sync_global_processes(
+        f"ilm_{next(_waits)}_{name}", timeout=WAIT_SECONDS, processes=set(range(_here.count)))
+
+
+class Agreement:
+  """All processes hear of what one has seen, one call later and at the same call.
+
+  A signal reaches the hosts of a pod at different steps, and a checkpoint needs all of them at the
+  same one. Each call sends this process's word and reads the word of the call before, which the
+  devices have long worked out: nobody waits.
+  """
+
+  def __init__(self, mesh):
+    self._mesh = mesh
+    self._before = None
+
+  def any(self, mine: bool, *, last: bool = False) -> bool:
+    """Whether some process said true at the call before; in a job of one process, `mine`.
+
+    Args:
+      mine: whether this one says it now.
+      last: no call will follow, so this one's words are waited for.
+    """
+    if not self._mesh.is_multi_process:
+      return mine
+    import jax
+    import numpy as np
+    from jax.sharding import NamedSharding, PartitionSpec
+    everyone = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
+    said = jax.make_array_from_callback(
+        (self._mesh.size,), everyone, lambda index: np.full(self._mesh.size, mine)[index])
+    before, self._before = self._before, _any(NamedSharding(self._mesh, PartitionSpec()))(said)
+    return (before is not None and bool(before)) or (last and bool(self._before))
+
+
+@functools.lru_cache
+def _any(everywhere):
+  import jax
+  return jax.jit(lambda said: said.any(), out_shardings=everywhere)
+
+
+def _given(coordinator, num_processes, process_id) -> tuple[str, int, int] | None:
+  """(coordinator, processes, this process) by flags, else by environment; None for one process."""
+  found = {"--coordinator": coordinator or os.environ.get(COORDINATOR) or None,
+           "--num_processes": _number(num_processes, NUM_PROCESSES),
+           "--process_id": _number(process_id, PROCESS_ID)}
+  missing = [name for name, value in found.items() if value is None]
+  if len(missing) == len(found):
+    return None
+  if missing:
+    raise errors.UserError(
+        f"{' and '.join(missing)} is not set, but others of {', '.join(found)} are: a job of "
+        f"several processes needs all three, as flags or as {COORDINATOR}, {NUM_PROCESSES}, "
+        f"{PROCESS_ID}")
+  address, count, process = found.values()
+  host, _, port = address.rpartition(":")
+  if not host or not port.isdigit():
+    raise errors.UserError(f"--coordinator={address}: expected host:port, e.g. localhost:8476")
+  if count < 1:
+    raise errors.UserError(f"--num_processes={count}: expected at least 1")
+  if not 0 <= process < count:
+    raise errors.UserError(f"--process_id={process}: expected 0 to {count - 1}, as "
+                           f"--num_processes={count}")
+  return address, count, process
+
+
+def _number(flag: int | None, variable: str) -> int | None:
+  text = os.environ.get(variable, "") if flag is None else str(flag)
+  if text and not text.removeprefix("-").isdigit():
+    raise errors.UserError(f"{variable}={text}: expected a whole number")
+  return int(text) if text else None
+
+
+def _join(given: tuple[str, int, int] | None) -> Place:
+  import jax
+  try:
+    if given is None:
+      jax.distributed.initialize(initialization_timeout=START_SECONDS)
+    elif given[1] > 1:
+      jax.distributed.initialize(*given, initialization_timeout=START_SECONDS)
+    else:
+      return Place()
+  except (RuntimeError, ValueError) as e:
+    who = "the pod says no coordinator" if given is None else (
+        f"process {given[2]} of {given[1]} did not reach {given[0]}")
+    raise errors.UserError(
+        f"{who} ({' '.join(str(e).split())[:160]}): start every process of the job within "
+        f"{START_SECONDS} s; outside a pod give --coordinator, --num_processes and "
+        "--process_id") from e
+  return Place(jax.process_index(), jax.process_count())

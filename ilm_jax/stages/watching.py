@@ -1,0 +1,80 @@
+"""Evaluation beside training: a job of its own that evaluates each checkpoint as it appears."""
+import copy
+import sys
+import time
+
+from ilm_jax import checkpoint, errors, report
+from ilm_jax.stages import context, eval_phase1, eval_phase2
+
+
+def run(this: context.Run, seconds: float, *, with_report: bool) -> None:
+  """Evaluates the newest checkpoints, again and again, until those of the last steps are done.
+
+  Args:
+    this: the run; its workdir is another job's too.
+    seconds: how long to wait before looking again.
+    with_report: also write the report after each evaluation.
+  """
+  done = None
+  while True:
+    seen = newest(this)
+    if seen != done:
+      if evaluate(this, seen) and with_report:
+        report.write(this.workdir)
+      done = seen
+    if finished(this.config, seen):
+      return
+    time.sleep(seconds)
+
+
+def newest(this: context.Run) -> dict[str, int | None]:
+  """{phase: its newest complete step, or None}."""
+  folders = {name: this.workdir / name / "checkpoints" for name in _last_steps(this.config)}
+  return {name: (checkpoint.steps(folder) or [None])[-1] for name, folder in folders.items()}
+
+
+def finished(config, seen: dict[str, int | None]) -> bool:
+  """Whether training will bring nothing more."""
+  return all((seen[name] or 0) >= last for name, last in _last_steps(config).items())
+
+
+def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
+  """Makes the tables of what is there; False if there was nothing, or it was overtaken.
+
+  ILM-rand is trained after phase 2. Until it is done phase 2 is measured without it, and its last
+  step, whose tables compare the two, waits for it.
+  """
+  measured = False
+  try:
+    if seen.get("phase1") is not None:
+      eval_phase1.run(this)
+      measured = True
+    if seen["phase2"] is not None and finished(this.config, seen):
+      eval_phase2.run(this)
+      measured = True
+    elif seen["phase2"] is not None and seen["phase2"] < this.config.phase2.steps:
+      eval_phase2.run(_without_rand(this))
+      measured = True
+  except errors.UserError as e:
+    # Training keeps only its newest checkpoints, and may delete one that is being read.
+    if newest(this) == seen:
+      raise
+    print(f"eval: overtaken by training ({e}); looking again", file=sys.stderr)
+    return False
+  return measured
+
+
+def _last_steps(config) -> dict[str, int]:
+  """The phases that this workdir will hold, and the last step of each."""
+  own_phase1 = {} if config.phase2.init_from else {"phase1": config.phase1.steps}
+  rand = {"phase2_rand": config.phase2.steps} if config.phase2.compare_rand else {}
+  return {**own_phase1, "phase2": config.phase2.steps, **rand}
+
+
+def _without_rand(this: context.Run) -> context.Run:
+  """The same run with its config saying that there is no ILM-rand."""
+  _ = this.lm      # loaded once, and shared with the copy
+  alone = copy.copy(this)
+  alone.config = this.config.copy_and_resolve_references().unlock()
+  alone.config.phase2.compare_rand = False
+  return alone

@@ -1,0 +1,177 @@
+"""Experiments: a job that trains and one that evaluates what it saves; and sweeps of such pairs.
+
+    python -m launch.jobs --on=gke --name=ml100k --config=configs/ml100k_smollm2.py \\
+        --workdir=gs://bucket/ml100k --tpu=v6e --topology=4x4 --eval_topology=2x2 --image=IMAGE \\
+        --variant=base: --variant=wide:qformer.num_queries=8,phase1.steps=1600 --seeds=0,1,2
+    python -m launch.jobs --on=tpu_vm --name=ml100k --config=configs/ml100k_smollm2.py \\
+        --workdir=gs://bucket/ml100k --zone=us-east5-a --type=v6e-16 --eval_type=v6e-4
+
+One experiment for each variant and seed, in a workdir of its own: WORKDIR/<variant>/seed<n>. Its
+train job runs all stages up to phase 2; its eval job, on one host, waits for checkpoints, evaluates
+each, and ends after the last. `mesh.data` is set to the devices there are, unless --set or a
+variant says otherwise. --dry_run prints everything and runs nothing.
+"""
+import argparse
+import dataclasses
+import re
+import sys
+
+from ilm_jax import errors
+from launch import gke, shell, tpu_vm, tpus
+
+_TRAIN, _EVAL = "prepare,cf,phase1,phase2", "eval,report"
+_WATCH_SECONDS = 60
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """One variant with one seed."""
+  name: str                     # of its jobs
+  config: str
+  workdir: str
+  overrides: tuple[str, ...]    # "phase2.steps=2000"
+
+  def train(self, devices: int) -> list[str]:
+    """The command of the train job, the same on every host."""
+    return [*self._main(_TRAIN, devices), "--distributed=auto"]
+
+  def evaluate(self, devices: int) -> list[str]:
+    """The command of the eval job, which has one host."""
+    return [*self._main(_EVAL, devices, alone=True), f"--watch={_WATCH_SECONDS}"]
+
+  def _main(self, stages: str, devices: int, alone: bool = False) -> list[str]:
+    # The eval job has other devices than the train job, so a mesh that was chosen is train's.
+    overrides = [o for o in self.overrides if not (alone and o.startswith("mesh."))]
+    if not any(o.startswith("mesh.") for o in overrides):
+      overrides.append(f"mesh.data={devices}")
+    return ["python", "-m", "ilm_jax.main", f"--config={self.config}",
+            f"--workdir={self.workdir}", f"--stage={stages}",
+            *(f"--config.{o}" for o in overrides)]
+
+
+def experiments(c) -> list[Experiment]:
+  """One for each variant and seed; a single one keeps the name and the workdir as they are.
+
+  Raises:
+    UserError: a variant, an override or a seed that cannot be understood, or is there twice.
+  """
+  variants = [_variant(text) for text in c.variant] or [("", ())]
+  seeds = _seeds(c.seeds)
+  names = [name for name, _ in variants]
+  if twice := sorted({n for n in names if names.count(n) > 1}):
+    raise errors.UserError(f"--variant={twice[0]}:... is there twice: each needs its own name")
+  found = []
+  for variant, changes in variants:
+    for seed in seeds:
+      parts = [p for p in (variant, f"seed{seed}" if c.seeds else "") if p]
+      overrides = (*_overrides("--set", c.set), *changes, *([f"seed={seed}"] if c.seeds else []))
+      found.append(Experiment(
+          name="-".join([c.name, *parts]), config=c.config,
+          workdir="/".join([c.workdir.rstrip("/"), *parts]), overrides=overrides))
+  return found
+
+
+def on_gke(c, experiment: Experiment) -> tuple[list[str], str]:
+  """The command that starts both jobs of an experiment as one JobSet, and its manifest."""
+  train, evaluate = tpus.slice_of(c.tpu, c.topology), tpus.slice_of(c.tpu, c.eval_topology)
+  if evaluate.hosts > 1:
+    raise errors.UserError(f"--eval_topology={c.eval_topology} has {evaluate.hosts} hosts: the "
+                           "eval job runs on one, e.g. 2x2 or 2x2x1")
+  settings = argparse.Namespace(**{**vars(c), "name": experiment.name})
+  return gke.kubectl_apply(gke.jobset(settings, [
+      gke.Job(name="train", slice=train, slices=c.slices, spot=c.spot,
+              command=tuple(experiment.train(train.devices * c.slices))),
+      gke.Job(name="eval", slice=evaluate, spot=c.spot,
+              command=tuple(experiment.evaluate(evaluate.devices)))]))
+
+
+def on_tpu_vm(c, experiment: Experiment) -> list[tuple[str, argparse.Namespace]]:
+  """The actions of tpu_vm for both jobs of an experiment, by name, with their options."""
+  if c.eval_type and (hosts := tpus.hosts_of_type(c.eval_type)) > 1:
+    raise errors.UserError(f"--eval_type={c.eval_type} has {hosts} hosts: the eval job runs on "
+                           "one, e.g. v6e-4 or v5p-8")
+  machines = [(experiment.name, c.type, experiment.train), *(
+      [(f"{experiment.name}-eval", c.eval_type, experiment.evaluate)] if c.eval_type else [])]
+  todo = []
+  for name, kind, command in machines:
+    this = tpu_vm.options(name=name, type=kind, zone=c.zone, project=c.project, spot=c.spot,
+                          env=c.env, queued=True, dry_run=c.dry_run,
+                          command=command(tpus.devices_of_type(kind)))
+    todo += [(action, this) for action in ("create", "wait", "setup", "run")]
+  return todo
+
+
+def launch(c) -> None:
+  """Starts every experiment; everything that can be wrong is found before the first starts."""
+  found = experiments(c)
+  if c.on == "gke":
+    _need(c, "tpu", "topology", "eval_topology", "image")
+    for argv, manifest in [on_gke(c, experiment) for experiment in found]:
+      shell.run(argv, stdin=manifest, dry_run=c.dry_run)
+    return
+  _need(c, "zone", "type")
+  # All machines are asked for before any is waited for.
+  todo = [step for experiment in found for step in on_tpu_vm(c, experiment)]
+  for action in ("create", "wait", "setup", "run"):
+    for this in (this for name, this in todo if name == action):
+      tpu_vm.act(argparse.Namespace(**{**vars(this), "action": action}))
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+  p = argparse.ArgumentParser(description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+  p.add_argument("--on", choices=("gke", "tpu_vm"), required=True)
+  p.add_argument("--name", required=True, help="first word of the jobs' names")
+  p.add_argument("--config", required=True, help="path of the config, in the repository")
+  p.add_argument("--workdir", required=True, help="gs:// folder that all hosts reach")
+  p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
+                 help="a field of the config, for all experiments")
+  p.add_argument("--variant", action="append", default=[], metavar="NAME:FIELD=VALUE,...")
+  p.add_argument("--seeds", default="", help="e.g. 0,1,2; default: the config's own")
+  p.add_argument("--spot", action="store_true")
+  p.add_argument("--dry_run", action="store_true")
+  p.add_argument("--tpu", default="", help="gke: generation, e.g. v6e")
+  p.add_argument("--topology", default="", help="gke: of the train job's slices")
+  p.add_argument("--slices", type=int, default=1)
+  p.add_argument("--eval_topology", default="", help="gke: of the eval job's slice")
+  p.add_argument("--namespace", default="default")
+  gke.container_flags(p, image_required=False)
+  p.add_argument("--zone", default="", help="tpu_vm: where")
+  p.add_argument("--project", default="", help="tpu_vm: default, gcloud's")
+  p.add_argument("--type", default="", help="tpu_vm: accelerator type of the train job")
+  p.add_argument("--eval_type", default="", help="tpu_vm: of the eval job; default: none")
+  return p.parse_args(argv)
+
+
+def _need(c, *names: str) -> None:
+  if missing := [f"--{n}" for n in names if not getattr(c, n)]:
+    raise errors.UserError(f"--on={c.on} needs {' and '.join(missing)}")
+
+
+def _variant(text: str) -> tuple[str, tuple[str, ...]]:
+  """"wide:qformer.num_queries=8,phase1.steps=9" -> name and overrides."""
+  name, colon, changes = text.partition(":")
+  if not colon or not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
+    raise errors.UserError(f"--variant={text}: expected NAME:FIELD=VALUE,... with a name of a-z, "
+                           "0-9 and -")
+  # A comma inside a value, as in vectors=('behavioral','semantic'), begins no new field.
+  parts = re.split(r",(?=[a-z_]\w*(?:\.\w+)*=)", changes) if changes else []
+  return name, _overrides(f"--variant={name}:", parts)
+
+
+def _overrides(where: str, pairs: list[str]) -> tuple[str, ...]:
+  for pair in pairs:
+    if not re.match(r"[a-z_]\w*(\.\w+)*=", pair):
+      raise errors.UserError(f"{where} {pair}: expected FIELD=VALUE, e.g. phase1.steps=800")
+  return tuple(pairs)
+
+
+def _seeds(text: str) -> list[int]:
+  parts = text.split(",") if text else ["0"]
+  if not all(p.isdigit() for p in parts) or len(set(parts)) < len(parts):
+    raise errors.UserError(f"--seeds={text}: expected different whole numbers, e.g. 0,1,2")
+  return [int(p) for p in parts]
+
+
+if __name__ == "__main__":
+  sys.exit(shell.main(lambda: launch(parse(None))))

@@ -1,0 +1,30 @@
+"""Does a pod work? Every process brings its number + 1, and all must see the same sum.
+
+    python launch/local_pod.py -n 2 -- python -m launch.pod_check
+    python -m launch.tpu_vm run my-tpu --zone=us-east5-a -- python -m launch.pod_check auto
+"""
+import sys
+
+from ilm_jax import distributed
+
+
+def main(argv: list[str]) -> int:
+  """Prints what this process sees; 1 if the sum is wrong."""
+  place = distributed.start(*argv)
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from ilm_jax import axes, train
+  mesh = axes.make_mesh({"data": jax.device_count()})
+  mine = np.full(jax.local_device_count(), place.process + 1.0)
+  got = float(jax.jit(jnp.sum)(train.to_devices(mesh, {"x": mine})["x"]))
+  expected = float(sum(device.process_index + 1 for device in jax.devices()))
+  distributed.wait("summed")
+  print(f"process {place.process} of {place.count}: {jax.device_count()} devices "
+        f"({jax.devices()[0].device_kind}), sum {got:g}, expected {expected:g}", flush=True)
+  return 0 if got == expected else 1
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

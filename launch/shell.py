@@ -1,0 +1,79 @@
+"""Running gcloud and kubectl: shown instead of run with --dry_run, and errors in one message."""
+import shlex
+import subprocess
+import sys
+import time
+
+from ilm_jax import errors
+
+WAIT_SECONDS = 15.0     # between two tries: a machine that has just started refuses ssh at first
+
+_CURES = {
+    "gcloud": "install the Google Cloud CLI (https://cloud.google.com/sdk) and `gcloud auth login`",
+    "kubectl": "`gcloud components install kubectl`, then `gcloud container clusters "
+               "get-credentials CLUSTER`",
+    "git": "install git, and launch from a checkout of the repository"}
+
+
+def run(argv: list[str], *, dry_run: bool = False, stdin: str | None = None, tries: int = 1,
+        read: bool = False) -> str:
+  """Runs a command; its output goes to the terminal, or is returned when `read`.
+
+  Args:
+    argv: the command.
+    dry_run: only print it (and `stdin`).
+    stdin: what it reads.
+    tries: how often it may fail; only for what may be done twice.
+    read: return what it prints.
+
+  Raises:
+    UserError: it cannot be found, or failed `tries` times.
+  """
+  if dry_run:
+    print(shlex.join(argv) + (f" <<'EOF'\n{stdin}EOF" if stdin else ""))
+    return ""
+  for left in reversed(range(tries)):
+    try:
+      done = subprocess.run(argv, input=stdin, stdout=subprocess.PIPE if read else None,
+                            stderr=subprocess.PIPE, text=True, check=False)
+    except FileNotFoundError as e:
+      raise errors.UserError(f"{argv[0]} is not on the PATH: {_CURES[argv[0]]}") from e
+    if not done.returncode:
+      sys.stderr.write(done.stderr)
+      return done.stdout or ""
+    if left:
+      print(f"{argv[0]} failed ({_last(done.stderr)}); trying again in {WAIT_SECONDS:g} s",
+            file=sys.stderr)
+      time.sleep(WAIT_SECONDS)
+  raise errors.UserError(f"`{shlex.join(argv)}` failed with exit code {done.returncode}: "
+                         f"{_last(done.stderr)}")
+
+
+def split(argv: list[str] | None) -> tuple[list[str], list[str]]:
+  """(arguments of the launcher, the command after the first `--`)."""
+  argv = sys.argv[1:] if argv is None else argv
+  at = argv.index("--") if "--" in argv else len(argv)
+  return argv[:at], argv[at + 1:]
+
+
+def required(command: list[str]) -> list[str]:
+  """The command; refuses none."""
+  if not command:
+    raise errors.UserError("no command: write it after --, e.g. -- python -m ilm_jax.main "
+                           "--config=configs/quickstart.py --workdir=gs://bucket/run")
+  return command
+
+
+def main(program) -> int:
+  """Runs `program()`; a mistake of the user's is one message and exit code 1."""
+  try:
+    program()
+  except errors.UserError as e:
+    print(f"error: {e}", file=sys.stderr)
+    return 1
+  return 0
+
+
+def _last(text: str) -> str:
+  """The last three lines that say something: gcloud ends with its reason."""
+  return " ".join([line.strip() for line in text.splitlines() if line.strip()][-3:]) or "no reason"

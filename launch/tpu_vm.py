@@ -1,0 +1,184 @@
+"""TPU VMs from one's own machine: make one, put the code on every host, run, read, delete.
+
+    python -m launch.tpu_vm create my-tpu --zone=us-east5-a --type=v6e-16 --queued --spot
+    python -m launch.tpu_vm wait my-tpu --zone=us-east5-a
+    python -m launch.tpu_vm setup my-tpu --zone=us-east5-a
+    python -m launch.tpu_vm run my-tpu --zone=us-east5-a -- python -m launch.pod_check auto
+    python -m launch.tpu_vm run my-tpu --zone=us-east5-a -- python -m ilm_jax.main \\
+        --distributed=auto --config=configs/ml100k_smollm2.py --workdir=gs://bucket/run
+    python -m launch.tpu_vm logs my-tpu --zone=us-east5-a --follow
+    python -m launch.tpu_vm delete my-tpu --zone=us-east5-a --queued
+
+A job runs detached on every host, so a lost connection does not end it. `stop` sends it SIGTERM: it
+saves and ends. --dry_run prints the commands and runs none.
+"""
+import argparse
+import pathlib
+import re
+import shlex
+import sys
+import tempfile
+import time
+
+from ilm_jax import errors
+from launch import shell, tpus
+
+ROOT = pathlib.Path(__file__).parents[1]
+POLL_SECONDS = 30.0
+_GCLOUD = ["gcloud", "compute", "tpus"]
+_WILL_NOT_COME = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
+
+
+def create(c) -> list[list[str]]:
+  """The commands that make a TPU VM, at once or through the queue."""
+  runtime = c.runtime or tpus.of_type(c.type).runtime
+  spot = ["--spot"] if c.spot else []
+  if c.queued:
+    until = [f"--valid-until-duration={c.valid_for}"] if c.valid_for else []
+    return [[*_GCLOUD, "queued-resources", "create", c.name, f"--node-id={c.name}", *_where(c),
+             f"--accelerator-type={c.type}", f"--runtime-version={runtime}", *spot, *until]]
+  return [[*_GCLOUD, "tpu-vm", "create", c.name, *_where(c), f"--accelerator-type={c.type}",
+           f"--version={runtime}", *spot]]
+
+
+def state(c) -> list[list[str]]:
+  """Asks how far the queue is."""
+  return [[*_GCLOUD, "queued-resources", "describe", c.name, *_where(c),
+           "--format=value(state.state)"]]
+
+
+def setup(c) -> list[list[str]]:
+  """The commands that put this commit and its packages on every host; may be run again."""
+  archive = f"{tempfile.gettempdir()}/ilm_jax.tar.gz"
+  return [["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={archive}", "HEAD"],
+          [*_GCLOUD, "tpu-vm", "scp", archive, f"{c.name}:ilm_jax.tar.gz", *_where(c),
+           "--worker=all"],
+          _ssh(c, "all", " && ".join([
+              "mkdir -p ilm_jax",
+              # What an older commit had and this one has not must go; packages may stay.
+              "find ilm_jax -mindepth 1 -maxdepth 1 ! -name .venv ! -name runs -exec rm -rf {} +",
+              "tar -xzf ilm_jax.tar.gz -C ilm_jax",
+              "python3 -m pip install --quiet --user uv",
+              'PATH="$HOME/.local/bin:$PATH" bash ilm_jax/launch/_env.sh',
+              f"ilm_jax/.venv/bin/python -m pip install --quiet 'jax[tpu]=={_pinned_jax()}'"]))]
+
+
+def run(c) -> list[list[str]]:
+  """The command that starts a job on every host, detached; refuses while it runs already."""
+  words = [*(["env", *c.env] if c.env else []), *shell.required(c.command)]
+  inside = (f"{shlex.join(words)} & echo $! > runs/{c.job}.pid; wait $!; "
+            f"echo $? > runs/{c.job}.exit")
+  return [_ssh(c, "all", "; ".join([
+      "cd ilm_jax && mkdir -p runs || exit 1",
+      f'if [ -f runs/{c.job}.pid ] && kill -0 "$(cat runs/{c.job}.pid)" 2>/dev/null',
+      f'then echo "{c.job} runs already: stop it, or give another --job" >&2', "exit 3", "fi",
+      f"rm -f runs/{c.job}.exit", 'export PATH="$PWD/.venv/bin:$PATH"',
+      f"nohup setsid bash -c {shlex.quote(inside)} > runs/{c.job}.log 2>&1 < /dev/null &"]))]
+
+
+def logs(c) -> list[list[str]]:
+  follow = " -f" if c.follow else ""
+  return [_ssh(c, c.worker, f"tail -n {c.lines}{follow} ilm_jax/runs/{c.job}.log")]
+
+
+def status(c) -> list[list[str]]:
+  """Asks every host: running, or ended with an exit code."""
+  return [_ssh(c, "all", f"cd ilm_jax/runs && if [ -f {c.job}.exit ]; "
+                         f'then echo "$(hostname): ended with $(cat {c.job}.exit)"; '
+                         'else echo "$(hostname): running"; fi')]
+
+
+def stop(c) -> list[list[str]]:
+  """SIGTERM to the job on every host: it saves and ends with 143."""
+  return [_ssh(c, "all", f'kill -TERM "$(cat ilm_jax/runs/{c.job}.pid)"')]
+
+
+def delete(c) -> list[list[str]]:
+  """Deletes the TPU VM; with --queued its place in the queue, which holds it, too."""
+  kind, force = ("queued-resources", ["--force"]) if c.queued else ("tpu-vm", [])
+  return [[*_GCLOUD, kind, "delete", c.name, *_where(c), *force, "--quiet"]]
+
+
+def wait(c) -> None:
+  """Returns once the queue has given the TPU VM.
+
+  Raises:
+    UserError: the queue says it will never come.
+  """
+  while (now := shell.run(*state(c), dry_run=c.dry_run, read=True).strip()) != "ACTIVE":
+    if c.dry_run:
+      return
+    if now in _WILL_NOT_COME:
+      raise errors.UserError(f"queued resource {c.name} is {now} and will not come: delete it "
+                             f"(--queued) and create it again")
+    print(f"{c.name}: {now}", file=sys.stderr)
+    time.sleep(POLL_SECONDS)
+
+
+def act(c) -> None:
+  """Does one action: its commands, in order."""
+  if c.action == "wait":
+    return wait(c)
+  # Copying and installing may be done twice; starting a job may not.
+  tries = 3 if c.action == "setup" else 1
+  for argv in _ACTIONS[c.action](c):
+    shell.run(argv, dry_run=c.dry_run, tries=tries)
+  return None
+
+
+_ACTIONS = {"create": create, "wait": state, "setup": setup, "run": run, "logs": logs,
+            "status": status, "stop": stop, "delete": delete}
+
+
+def options(**fields) -> argparse.Namespace:
+  """What `parse` would return, for those who build commands: defaults, and `fields`."""
+  return argparse.Namespace(**{
+      "project": "", "dry_run": False, "runtime": "", "spot": False, "queued": False,
+      "valid_for": "", "job": "job", "env": [], "worker": "0", "lines": 100, "follow": False,
+      **fields})
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  actions = parser.add_subparsers(dest="action", required=True)
+  for name in _ACTIONS:
+    p = actions.add_parser(name)
+    p.add_argument("name", help="of the TPU VM, and of its place in the queue")
+    p.add_argument("--zone", required=True)
+    p.add_argument("--project", default="", help="default: gcloud's")
+    p.add_argument("--dry_run", action="store_true", help="print the commands, run none")
+    if name == "create":
+      p.add_argument("--type", required=True, help="accelerator type, e.g. v5litepod-16")
+      p.add_argument("--runtime", default="", help="software version; default: by the type")
+      p.add_argument("--spot", action="store_true", help="cheaper, and may be taken away")
+      p.add_argument("--valid_for", default="", help="leave the queue after, e.g. 6h")
+    if name in ("create", "delete"):
+      p.add_argument("--queued", action="store_true", help="through the queue")
+    if name in ("run", "logs", "status", "stop"):
+      p.add_argument("--job", default="job", help="name of the job on the hosts (job)")
+    if name == "run":
+      p.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    if name == "logs":
+      p.add_argument("--worker", default="0", help="which host, or all (0)")
+      p.add_argument("--lines", type=int, default=100)
+      p.add_argument("--follow", action="store_true")
+  own, command = shell.split(argv)
+  return parser.parse_args(own, argparse.Namespace(command=command))
+
+
+def _where(c) -> list[str]:
+  return [f"--zone={c.zone}", *([f"--project={c.project}"] if c.project else [])]
+
+
+def _ssh(c, worker: str, command: str) -> list[str]:
+  return [*_GCLOUD, "tpu-vm", "ssh", c.name, *_where(c), f"--worker={worker}",
+          f"--command={command}"]
+
+
+def _pinned_jax() -> str:
+  return re.search(r"^jax==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)[1]
+
+
+if __name__ == "__main__":
+  sys.exit(shell.main(lambda: act(parse(None))))

@@ -1,0 +1,116 @@
+"""launch/local_pod.py: processes that meet, one that is lost, and a wish to stop; and who joins."""
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ilm_jax import distributed, errors
+
+ROOT = pathlib.Path(__file__).parents[1]
+POD = [sys.executable, str(ROOT / "launch" / "local_pod.py")]
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+LOSES_ONE = """
+import os, signal, sys, time
+if os.environ["ILM_PROCESS_ID"] == "1":
+  sys.exit(7)
+if {deaf}:
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+time.sleep(60)
+"""
+STOPS_ON_SIGTERM = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(143)))
+print("ready")
+time.sleep(60)
+"""
+
+
+def pod(*args):
+  return subprocess.run([*POD, *args], env=ENV, capture_output=True, text=True, check=False,
+                        timeout=120)
+
+
+def test_two_processes_of_two_devices_sum_over_gloo():
+  done = pod("-n", "2", "--devices=2", "--", sys.executable, "-m", "launch.pod_check")
+  assert done.returncode == 0, done.stdout + done.stderr
+  said = {line for line in done.stdout.splitlines() if "sum" in line}
+  assert said == {f"[{i}] process {i} of 2: 4 devices (cpu), sum 6, expected 6" for i in (0, 1)}
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_lost_process_ends_the_pod_within_the_grace(deaf):
+  """Also when the others do not hear SIGTERM."""
+  start = time.monotonic()
+  done = pod("-n", "3", "--grace=1", "--", sys.executable, "-c", LOSES_ONE.format(deaf=deaf))
+  assert time.monotonic() - start < 6
+  assert done.returncode == 7
+  assert done.stderr.splitlines() == [
+      "local_pod: process 1 of 3 was lost (exit code 7); the others were stopped within 1 s"]
+
+
+def test_a_killed_process_is_named_by_its_signal():
+  done = pod("-n", "2", "--", sys.executable, "-c",
+             "import os, signal, time\n"
+             "if os.environ['ILM_PROCESS_ID'] == '0': os.kill(os.getpid(), signal.SIGKILL)\n"
+             "time.sleep(60)")
+  assert done.returncode == 137
+  assert "process 0 of 2 was lost (killed by SIGKILL)" in done.stderr
+
+
+def test_sigterm_reaches_every_process():
+  child = subprocess.Popen([*POD, "-n", "2", "--", sys.executable, "-c", STOPS_ON_SIGTERM],
+                           env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  assert {child.stdout.readline(), child.stdout.readline()} == {"[0] ready\n", "[1] ready\n"}
+  child.send_signal(signal.SIGTERM)
+  out, err = child.communicate(timeout=20)
+  assert child.returncode == 143
+  assert set(out.splitlines()) == {"[0] saved", "[1] saved"}
+  assert err == "local_pod: stopped by SIGTERM\n"
+
+
+@pytest.mark.parametrize("args, says", [
+    ((), "no command"), (("-n", "0", "--", "true"), "at least 1"),
+    (("-n", "2", "--", "no-such-program"), "no-such-program cannot be started")])
+def test_a_pod_that_cannot_start_says_why(args, says):
+  done = pod(*args)
+  assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
+
+
+# Who joins: ilm_jax/distributed.py.
+
+
+@pytest.fixture
+def no_environment(monkeypatch):
+  for name in (distributed.COORDINATOR, distributed.NUM_PROCESSES, distributed.PROCESS_ID):
+    monkeypatch.delenv(name, raising=False)
+  return monkeypatch
+
+
+def test_a_single_process_joins_nothing(no_environment):
+  assert distributed.start() == distributed.Place(0, 1)
+  assert distributed.start("", "localhost:1234", 1, 0) == distributed.Place(0, 1)
+  assert distributed.is_main()
+  distributed.wait("nobody")
+
+
+@pytest.mark.parametrize("given, says", [
+    (("always",), "--distributed=always: expected auto"),
+    (("", "localhost:1", 2), "--process_id is not set"),
+    (("", "", 2, 0), "--coordinator is not set"),
+    (("", "localhost", 2, 0), "--coordinator=localhost: expected host:port"),
+    (("", "localhost:1", 2, 2), "--process_id=2: expected 0 to 1"),
+    (("", "localhost:1", 0, 0), "--num_processes=0: expected at least 1")])
+def test_half_a_place_is_refused(no_environment, given, says):
+  with pytest.raises(errors.UserError, match=says):
+    distributed.start(*given)
+
+
+def test_a_place_in_the_environment_must_be_whole_numbers(no_environment):
+  no_environment.setenv(distributed.NUM_PROCESSES, "two")
+  with pytest.raises(errors.UserError, match="ILM_NUM_PROCESSES=two: expected a whole number"):
+    distributed.start()

@@ -1,0 +1,86 @@
+"""The eval job that watches: what it evaluates when, and when it ends."""
+import pathlib
+
+import pytest
+
+from ilm_jax import config as config_lib
+from ilm_jax import errors, stages
+from ilm_jax.stages import context, watching
+
+TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  """A run whose evaluations note (phase, newest step, with ILM-rand) in `run.noted`."""
+  this = context.Run(config_lib.load(str(TINY)), tmp_path, devices=False)
+  noted = []
+  monkeypatch.setattr(context.Run, "lm", None)
+  for name in ("phase1", "phase2"):
+    monkeypatch.setattr(
+        getattr(watching, f"eval_{name}"), "run", lambda this, name=name: noted.append(
+            (name, watching.newest(this)[name], this.config.phase2.compare_rand)))
+  monkeypatch.setattr(watching.report, "write", lambda workdir: noted.append("report"))
+  this.noted = noted
+  return this
+
+
+def save(run, phase, step):
+  (run.workdir / phase / "checkpoints" / str(step)).mkdir(parents=True)
+
+
+def test_each_checkpoint_once_and_the_last_with_ilm_rand(run, monkeypatch):
+  """Tiny has 4 steps of phase 1, 2 of phase 2. One save between two looks; the fifth look rests."""
+  saves = [("phase1", 2), ("phase1", 4), ("phase2", 1), None, ("phase2", 2), ("phase2_rand", 1),
+           ("phase2_rand", 2)]
+
+  def sleep(seconds):
+    assert seconds == 9
+    if (one := saves.pop(0)) is not None:
+      save(run, *one)
+
+  monkeypatch.setattr(watching.time, "sleep", sleep)
+  watching.run(run, 9, with_report=True)
+  assert not saves
+  again = ("phase1", 4, True)        # finds its tables there and does nothing
+  assert run.noted == [
+      ("phase1", 2, True), "report", again, "report",
+      again, ("phase2", 1, False), "report",
+      again, "report",               # the last step of phase 2 waits for ILM-rand
+      again, "report",
+      again, ("phase2", 2, True), "report"]
+  assert run.config.phase2.compare_rand
+
+
+def test_a_phase1_of_another_workdir_is_not_waited_for(run):
+  run.config.update_from_flattened_dict({"phase2.init_from": "gs://bucket/other",
+                                         "phase2.compare_rand": False})
+  save(run, "phase2", 2)
+  watching.run(run, 1, with_report=False)
+  assert run.noted == [("phase2", 2, False)]
+
+
+def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):
+  def overtaken(this):
+    save(run, "phase1", 4)
+    raise errors.UserError("checkpoint 2 cannot be read")
+
+  save(run, "phase1", 2)
+  monkeypatch.setattr(watching.eval_phase1, "run", overtaken)
+  assert not watching.evaluate(run, watching.newest(run))
+
+
+def test_a_mistake_is_told(run, monkeypatch):
+  def wrong(this):
+    raise errors.UserError("made from other inputs")
+
+  save(run, "phase1", 2)
+  monkeypatch.setattr(watching.eval_phase1, "run", wrong)
+  with pytest.raises(errors.UserError, match="made from other inputs"):
+    watching.evaluate(run, watching.newest(run))
+
+
+@pytest.mark.parametrize("names", [("report",), ("phase2", "eval")])
+def test_watching_is_evaluating(tmp_path, names):
+  with pytest.raises(errors.UserError, match="--stage is eval or eval,report, found"):
+    stages.watch(config_lib.load(str(TINY)), tmp_path, names, 1.0)
