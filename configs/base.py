@@ -56,6 +56,8 @@ def get_config() -> ml_collections.ConfigDict:
       "beam_users": 943,           # users ranked by constrained beam search
       "exact_users": 20,           # of these, the first so many also by scoring every title
       "beam_width": 20,
+      "baselines": ("popularity", "ials", "item_knn", "transition"),  # ranked beside; also "bpr",
+                                   # "sasrec_full", "sasrec_sampled", "sasrec_bce"
       "bootstrap": 1000,           # resamples of the 95 % intervals
       "loss_examples": 500,        # test examples of each task for log perplexity; 0: all
       "consistency_examples": 100,  # generations of each ELM task compared by meaning; 0: all

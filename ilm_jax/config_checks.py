@@ -18,6 +18,8 @@ VECTORS = ("behavioral", "semantic")
 TASKS = ("sequential", "straightforward", "elm_title", "elm_genres", "elm_year")
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
+BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
+             "sasrec_sampled", "sasrec_bce")
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 
 
@@ -210,6 +212,8 @@ def _check_optimizer(c, phase: str) -> list[str]:
 def _check_eval(c) -> list[str]:
   e = c.eval
   wrong = _positive(c, "eval.beam_users", "eval.bootstrap")
+  for name in e.baselines:
+    wrong += _known("eval.baselines", name, BASELINES)
   if not 0 <= e.exact_users:
     wrong.append(f"eval.exact_users={e.exact_users}: expected 0 (none) or more")
   if e.exact_users > e.beam_users:

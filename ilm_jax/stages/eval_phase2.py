@@ -12,9 +12,8 @@ import json
 import numpy as np
 
 from ilm_jax import files, metrics
-from ilm_jax.baselines import popularity
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.stages import context, phases, speaker, vectors
+from ilm_jax.stages import context, phases, rivals, speaker
 
 HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
 ELM_TASKS = ("elm_title", "elm_genres", "elm_year")
@@ -153,8 +152,8 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
                   score_UI, target_U[:n], blocked_UI[:n])),
               Ranking(f"ILM, beam {c.beam_width}, first {n} users", found[0].rank_U[:n],
                       c.beam_width)]
-  found += [Ranking(name, metrics.ranks_from_scores(score_UI, target_U, blocked_UI))
-            for name, score_UI in _baselines(this, user_U).items()]
+  found += [Ranking(name, rank_U)
+            for name, rank_U in rivals.ranks(this, user_U, target_U, blocked_UI).items()]
   rows = [{"name": r.name, "metrics": _estimates(this, r)} for r in found]
   table = {
       "title": f"Next item, full catalogue of {interactions.num_items} ({len(users)} users)",
@@ -168,16 +167,6 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
       "rows": rows}
   lists = {"user": user_U, "target": target_U, "items": beam_UW, "rank": found[0].rank_U}
   return table, _predictions(lists, interactions), _recommended(lists, seen, names, interactions)
-
-
-def _baselines(this: context.Run, user_U) -> dict[str, np.ndarray]:
-  """Scores [U, I + 1] of methods without language, for the same users."""
-  interactions = this.data[0]
-  histories = interactions_lib.train_histories(interactions)
-  count_I = popularity.popularity(histories, interactions.num_items)
-  user_UC, item_I1C = vectors.factors(this)
-  return {"popularity": np.broadcast_to(count_I, (len(user_U), len(count_I))),
-          "iALS (the vectors themselves)": popularity.factors(user_UC[user_U], item_I1C)}
 
 
 def _recommended(lists, seen, names, interactions) -> dict:

@@ -1,0 +1,238 @@
+"""SASRec (Kang and McAuley, arXiv 1808.09781): a causal transformer over a user's items.
+
+The inner product of its last output with the item table scores all items. Trained with the loss of
+the paper (binary, one sampled negative a position), with the full softmax over the catalogue, or
+with a softmax over sampled negatives; the last two are what a comparison should use
+(arXiv 2309.07602, 2508.06450).
+
+Letters: B users, L positions, W width, N target positions of a batch, I items, K negatives.
+"""
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from ilm_jax import errors, metrics
+from ilm_jax.models import attention
+
+LOSSES = ("full", "sampled", "bce")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Shape and training of a SASRec."""
+  width: int = 64
+  num_layers: int = 2
+  num_heads: int = 1
+  length: int = 50            # items of a history, the last ones
+  dropout: float = 0.2
+  loss: str = "full"
+  negatives: int = 256        # of "sampled", shared by a batch, drawn uniformly
+  batch_size: int = 256       # users
+  learning_rate: float = 1e-3
+  epochs: int = 200           # at most
+  patience: int = 5           # evaluations without a better validation NDCG@10 before it stops
+  evaluate_every: int = 1     # epochs
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.loss not in LOSSES:
+      raise errors.UserError(f"SASRec: loss={self.loss!r}, expected one of {LOSSES}")
+    if self.width % self.num_heads:
+      raise errors.UserError(f"SASRec: width={self.width} does not divide over num_heads="
+                             f"{self.num_heads}")
+
+
+class Block(nnx.Module):
+  """Pre-norm self-attention and a position-wise mlp."""
+
+  def __init__(self, c: Config, *, rngs: nnx.Rngs):
+    self.config = c
+    self.attention_norm, self.mlp_norm = (nnx.LayerNorm(c.width, rngs=rngs) for _ in range(2))
+    self.query, self.key, self.value, self.out, self.mlp_in, self.mlp_out = (
+        nnx.Linear(c.width, c.width, rngs=rngs) for _ in range(6))
+
+  def __call__(self, x_BLW, mask_BLL, key) -> jax.Array:
+    keys = (None, None) if key is None else jax.random.split(key)
+
+    def heads(x):
+      return x.reshape(*x.shape[:2], self.config.num_heads, -1)
+
+    h_BLW = self.attention_norm(x_BLW)
+    seen = attention.attend(heads(self.query(h_BLW)), heads(self.key(h_BLW)),
+                            heads(self.value(h_BLW)), mask_BLL).reshape(x_BLW.shape)
+    x_BLW = x_BLW + _dropout(self.out(seen), self.config.dropout, keys[0])
+    h_BLW = self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BLW))))
+    return x_BLW + _dropout(h_BLW, self.config.dropout, keys[1])
+
+
+class SASRec(nnx.Module):
+  """The model; row 0 of `item` is padding."""
+
+  def __init__(self, config: Config, num_items: int, *, rngs: nnx.Rngs):
+    self.config = config
+    self.item = nnx.Param(0.02 * jax.random.normal(rngs.params(), (num_items + 1, config.width)))
+    self.position = nnx.Param(
+        0.02 * jax.random.normal(rngs.params(), (config.length, config.width)))
+    self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.num_layers)])
+    self.norm = nnx.LayerNorm(config.width, rngs=rngs)
+
+  def hidden(self, row_BL, key=None) -> jax.Array:
+    """[B, L, W] outputs of item rows padded with 0 in front; `key` for dropout, None: none."""
+    keys = ([None] * (1 + len(self.blocks)) if key is None
+            else list(jax.random.split(key, 1 + len(self.blocks))))
+    x_BLW = self.item[...][row_BL] * self.config.width ** 0.5 + self.position[...][None]
+    x_BLW = _dropout(x_BLW, self.config.dropout, keys[0])
+    mask_BLL = jnp.tri(row_BL.shape[1], dtype=bool)[None] & (row_BL > 0)[:, None, :]
+    for block, block_key in zip(self.blocks, keys[1:]):
+      x_BLW = block(x_BLW, mask_BLL, block_key)
+    return self.norm(x_BLW)
+
+
+def train(histories: list, num_items: int, config: Config, validation: np.ndarray,
+          report: Callable | None = None) -> dict:
+  """Trains on users' training histories and keeps the epoch of the best validation NDCG@10.
+
+  Args:
+    histories: item rows (1..I) of each user's training interactions, in time order.
+    num_items: I.
+    config: shape and training.
+    validation: int [users] item row of each user's validation target, 0: none.
+    report: called with (epoch, mean loss, validation NDCG@10) after each evaluation, if given.
+
+  Returns:
+    Parameters, a pure dict, for `scores`.
+  """
+  model = SASRec(config, num_items, rngs=nnx.Rngs(config.seed))
+  graphdef, state = nnx.split(model, nnx.Param)
+  params = nnx.to_pure_dict(state)
+  tx = optax.adam(config.learning_rate, b2=0.98)
+  slots, rng = tx.init(params), np.random.default_rng(config.seed)
+  learns = np.flatnonzero([len(h) > 1 for h in histories])
+  asked = np.flatnonzero(np.asarray(validation) > 0)
+  if not len(learns):
+    raise errors.UserError("SASRec: no user has two training interactions: nothing to learn from")
+  step = jax.jit(functools.partial(_step, graphdef, config, tx))
+  room = _room(histories, learns, config)
+  best, kept, waited = -1.0, params, 0
+  for epoch in range(1, config.epochs + 1):
+    loss = []
+    for users in np.array_split(rng.permutation(learns), -(-len(learns) // config.batch_size)):
+      batch = _batch([histories[u] for u in users], config, room)
+      params, slots, value = step(params, slots, batch, int(rng.integers(1 << 31)))
+      loss.append(value)
+    if epoch % config.evaluate_every:
+      continue
+    rank = ranks(params, config, [histories[u] for u in asked], np.asarray(validation)[asked])
+    found = float(metrics.ndcg(rank, 10).mean()) if len(asked) else float(epoch)
+    if report:
+      report(epoch, float(np.mean(jax.device_get(loss))), found)
+    best, kept, waited = (found, params, 0) if found > best else (best, kept, waited + 1)
+    if waited >= config.patience:
+      break
+  return jax.device_get(kept)
+
+
+def scores(params: dict, config: Config, histories: list, batch: int = 512):
+  """Yields float32 [<= batch, I + 1] scores of users by their histories; column 0 is -inf."""
+  score = _scorer(config, params["item"].shape[0] - 1)
+  for first in range(0, len(histories), batch):
+    part = histories[first:first + batch]
+    rows = np.zeros((batch, config.length), np.int32)
+    for b, history in enumerate(part):
+      _put(rows[b], history)
+    found_BI = np.array(score(params, rows))[:len(part)]
+    found_BI[:, 0] = -np.inf
+    yield found_BI
+
+
+def ranks(params: dict, config: Config, histories: list, target_U, blocked=None) -> np.ndarray:
+  """float64 [users] ranks of `target_U` among all items; blocked: item rows left out, per user."""
+  found, first = [], 0
+  for score_BI in scores(params, config, histories):
+    for b in range(len(score_BI) if blocked is not None else 0):
+      score_BI[b, blocked[first + b]] = -np.inf
+    found.append(metrics.ranks_from_scores(score_BI, target_U[first:first + len(score_BI)]))
+    first += len(score_BI)
+  return np.concatenate(found) if found else np.zeros(0)
+
+
+# Inside.
+
+
+@functools.lru_cache(maxsize=8)
+def _scorer(config: Config, num_items: int):
+  graphdef = nnx.split(nnx.eval_shape(lambda: SASRec(config, num_items, rngs=nnx.Rngs(0))))[0]
+
+  @jax.jit
+  def score(params, row_BL):
+    return nnx.merge(graphdef, params).hidden(row_BL)[:, -1] @ params["item"].T
+
+  return score
+
+
+def _step(graphdef, config: Config, tx, params, slots, batch, seed):
+  key_dropout, key_negatives = jax.random.split(jax.random.key(seed))
+
+  def loss_fn(params):
+    hidden_BLW = nnx.merge(graphdef, params).hidden(batch["rows"], key_dropout)
+    hidden_NW = hidden_BLW.reshape(-1, config.width)[batch["at"]]
+    loss_N = _losses(config, params["item"], hidden_NW, batch["targets"], key_negatives)
+    return jnp.sum(loss_N * batch["weights"]) / jnp.sum(batch["weights"])
+
+  loss, grads = jax.value_and_grad(loss_fn)(params)
+  updates, slots = tx.update(grads, slots, params)
+  return optax.apply_updates(params, updates), slots, loss
+
+
+def _losses(config: Config, item_IW, hidden_NW, target_N, key) -> jax.Array:
+  """[N] loss of each target position."""
+  own_N = jnp.sum(hidden_NW * item_IW[target_N], axis=1)
+  if config.loss == "full":
+    logits_NI = hidden_NW @ item_IW[1:].T
+    return jax.nn.logsumexp(logits_NI, axis=1) - own_N
+  if config.loss == "sampled":
+    negative_K = jax.random.randint(key, (config.negatives,), 1, item_IW.shape[0])
+    logits_NK = hidden_NW @ item_IW[negative_K].T
+    logits_NK = jnp.where(negative_K[None] == target_N[:, None], -jnp.inf, logits_NK)
+    return jax.nn.logsumexp(jnp.concatenate([own_N[:, None], logits_NK], 1), axis=1) - own_N
+  negative_N = jax.random.randint(key, target_N.shape, 1, item_IW.shape[0])
+  other_N = jnp.sum(hidden_NW * item_IW[negative_N], axis=1)
+  return jax.nn.softplus(-own_N) + jax.nn.softplus(other_N)
+
+
+def _room(histories, learns, config: Config) -> int:
+  """Target positions that a batch has room for: almost always enough (mean + 6 deviations)."""
+  length = np.array([min(len(histories[u]) - 1, config.length) for u in learns])
+  most = config.batch_size * length.mean() + 6 * length.std() * config.batch_size ** 0.5 + 1
+  return int(min(-(-most // 64) * 64, config.batch_size * config.length))
+
+
+def _batch(histories: list, config: Config, room: int) -> dict:
+  """rows [B, L]; the N places in B * L that have a target, the targets, their weights."""
+  rows, targets = np.zeros((2, config.batch_size, config.length), np.int32)
+  for b, history in enumerate(histories):
+    _put(rows[b], history[:-1])
+    _put(targets[b], history[1:])
+  at = np.flatnonzero(targets)[:room]
+  placed = {"at": at, "targets": targets.ravel()[at], "weights": np.ones(len(at), np.float32)}
+  return {"rows": rows, **{k: np.pad(v, (0, room - len(at))).astype(v.dtype if k == "weights" else
+                                                                   np.int32)
+                           for k, v in placed.items()}}
+
+
+def _put(row, history) -> None:
+  """Writes the end of a history to the end of `row`."""
+  if n := min(len(history), len(row)):
+    row[-n:] = history[-n:]
+
+
+def _dropout(x, rate: float, key) -> jax.Array:
+  if key is None or not rate:
+    return x
+  return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
