@@ -42,6 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
       "index_levels": 3,           # semantic: numbers of a code,
       "index_codes": 256,          # and centres of a level
       "entities": "slots",         # "names": prompts name entities by their indices, as OpenP5
+      "module": "",                # of tasks of your own; --tasks_module sets it
       "prompts": "",               # a prompt.txt of OpenP5's kind in place of our templates
       "history": 20,               # items of a user's history that a prompt shows at most
       "draws": 1,                  # templates drawn for each example

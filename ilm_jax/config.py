@@ -13,7 +13,7 @@ import re
 import ml_collections
 from absl import app, flags
 
-from ilm_jax import config_checks, errors
+from ilm_jax import config_checks, errors, own_tasks
 
 
 def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDict:
@@ -42,6 +42,26 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
     raise errors.UserError(f"config file {_config_path(argv)} cannot be opened: give the path of a "
                            "file with get_config(), e.g. --config=configs/quickstart.py")
   return holder.value
+
+
+def with_tasks(c: ml_collections.ConfigDict, module: str) -> ml_collections.ConfigDict:
+  """The config with the tasks of a user's module in its mixture; rates it already has stay.
+
+  Raises:
+    UserError: see `own_tasks.mixture`; or a task has the name of one of ours.
+  """
+  module = module or c.tasks.module
+  if not module:
+    return c
+  rates = own_tasks.mixture(module)
+  if ours := sorted(set(rates) & set(config_checks.TASKS)):
+    raise errors.UserError(f"--tasks_module={module}: {ours} are tasks of the project already: "
+                           "choose other names")
+  with c.unlocked():
+    c.tasks.module = module
+    for name, rate in rates.items():
+      c.tasks.mixture[name] = c.tasks.mixture.get(name, rate)
+  return c
 
 
 def load(path, overrides: dict | None = None) -> ml_collections.ConfigDict:

@@ -157,7 +157,8 @@ def _check_tasks(c) -> list[str]:
   if c.tasks.max_train_examples < 0:
     wrong.append(f"tasks.max_train_examples={c.tasks.max_train_examples}: expected 0 (all) or more")
   for name, rate in c.tasks.mixture.items():
-    wrong += _known("tasks.mixture", name, TASKS)
+    if not t.module:
+      wrong += _known("tasks.mixture", name, TASKS)
     if rate < 0:
       wrong.append(f"tasks.mixture.{name}={rate}: expected 0 (left out) or more")
   if not any(rate > 0 for rate in c.tasks.mixture.values()):

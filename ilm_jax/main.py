@@ -38,6 +38,8 @@ _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes there are (or $ILM_NUM_PROCESSES).")
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which one this is, from 0 (or $ILM_PROCESS_ID).")
+_TASKS_MODULE = flags.DEFINE_string(
+    "tasks_module", "", "A module of your own tasks (docs/register_a_task.md).")
 _STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES)}.")
 
 
@@ -46,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
   logging.set_verbosity(logging.WARNING)
   try:
     config = config_lib.from_flags(flags.FLAGS, argv or sys.argv, _CONFIG)
-    return _run(config)
+    return _run(config_lib.with_tasks(config, _TASKS_MODULE.value))
   except errors.UserError as e:
     print(f"error: {e}", file=sys.stderr)
     return 1

@@ -3,10 +3,13 @@
 Names are <dataset>_<task>: ml100k_sequential, ml100k_item_text. The mixture of the phase 2 tasks at
 the config's rates is <dataset>_ilm; <dataset>_catalogue lists every item's index.
 """
+import importlib
+
 import numpy as np
 import seqio
 import tensorflow as tf
 
+from ilm_jax import errors, own_tasks
 from tasks import elm, features, item_text, openp5
 from tasks import material as material_lib
 
@@ -35,7 +38,27 @@ def dataset_name(config) -> str:
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
   """All tasks by short name."""
   return {**item_text.definitions(material), **openp5.definitions(material),
-          **elm.definitions(material), "catalogue": _catalogue(material)}
+          **elm.definitions(material), **_own(material), "catalogue": _catalogue(material)}
+
+
+def _own(material: material_lib.Material) -> dict[str, features.Definition]:
+  """The tasks of a user's module."""
+  if not material.module:
+    return {}
+  found = importlib.import_module(material.module).definitions(material)
+  rates = own_tasks.mixture(material.module)
+  if set(found) != set(rates):
+    raise errors.UserError(
+        f"--tasks_module={material.module}: definitions() gives {sorted(found)}, MIXTURE has "
+        f"{sorted(rates)}: name the same tasks in both")
+  wanted = set(features.language(material.lm, material.rows))
+  for name, definition in found.items():
+    if set(definition.output_features) != wanted or "test" not in definition.source.splits:
+      raise errors.UserError(
+          f"task {name} of {material.module} has features {sorted(definition.output_features)} and "
+          f"splits {list(definition.source.splits)}: expected features.language(..) and at least "
+          "train and test")
+  return found
 
 
 def add(material, tasks: dict[str, features.Definition], dataset: str, rates) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Material:
   scheme: indexing.Scheme = dataclasses.field(default_factory=indexing.Scheme)
   as_text: bool = False                      # prompts name entities instead of showing slots
   prompts: str = ""                          # a user's prompt.txt; "": our own templates
+  module: str = ""                           # of a user's tasks
   dataset: str = ""                          # what prompt.txt's {dataset} stands for
   sentence_vectors: Callable | None = None   # texts -> [N, W], for semantic indices
 
@@ -104,5 +105,5 @@ def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
       heldout_fraction=config.data.heldout_fraction, seed=config.seed,
       scheme=indexing.Scheme(kind=c.index, words=c.index_words, clusters=c.index_clusters,
                              size=c.index_size, levels=c.index_levels, codes=c.index_codes),
-      as_text=c.entities == "names", prompts=c.prompts, dataset=config.data.name,
+      as_text=c.entities == "names", prompts=c.prompts, module=c.module, dataset=config.data.name,
       sentence_vectors=sentence_vectors)

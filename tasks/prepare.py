@@ -12,7 +12,7 @@ import seqio
 import tqdm
 from etils import epath
 
-from ilm_jax import files
+from ilm_jax import files, own_tasks
 from ilm_jax.data import store
 from tasks import catalog
 from tasks import material as material_lib
@@ -42,8 +42,11 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
   _save_index(workdir / "prepared", material)
   definitions = catalog.definitions(material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
+  own = own_tasks.mixture(material.module) if material.module else {}
   for short, definition in definitions.items():
     made_from = _made_from(material, definition)
+    if short in own:
+      made_from["module"] = own_tasks.fingerprint(material.module)
     for split in definition.source.splits:
       folder = workdir / "prepared" / names[short] / split
       found = store.read_manifest(folder) or {}

@@ -26,14 +26,25 @@ def run(kind: str, code: str, folder) -> str:
   return done.stdout
 
 
-def test_bring_your_data_as_written(tmp_path):
+def follow(page: str, folder, *needed: str) -> list[str]:
+  """What the blocks of a page print, one after the other."""
   try:
-    for name in ("smollm2-135m-instruct", "minilm-l6"):
+    for name in needed:
       assets.fetch(name)
   except errors.UserError as e:
-    pytest.skip(f"needs the real weights, which cannot be had here: {e}")
-  text = (ROOT / "docs" / "bring_your_data.md").read_text()
-  shown = [run(kind, code, tmp_path) for kind, code in BLOCK.findall(text)]
+    pytest.skip(f"needs real data and weights, which cannot be had here: {e}")
+  blocks = BLOCK.findall((ROOT / "docs" / page).read_text())
+  return [run(kind, code, folder) for kind, code in blocks]
+
+
+def test_register_a_task_as_written(tmp_path):
+  shown = follow("register_a_task.md", tmp_path, "smollm2-135m-instruct", "minilm-l6", "ml-100k")
+  assert len(shown) == 3 and "films to ask about" in shown[-1]
+  assert shown[-1].count("decade") == 3          # ILM, no slots, their difference
+
+
+def test_bring_your_data_as_written(tmp_path):
+  shown = follow("bring_your_data.md", tmp_path, "smollm2-135m-instruct", "minilm-l6")
   assert len(shown) == 4
   assert "40 users, 30 items, 600 events" in shown[-1] and "40 test targets" in shown[-1]
   assert "'behavioral'" in shown[-1] and "kettle no. 0" in shown[-1]

@@ -12,7 +12,7 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "
 # From the ground up. A module imports only from floors below its own.
 FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
-    {"axes", "distributed", "sources", "progress", "config_checks", "files"},
+    {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
      "data.splits"},

@@ -39,6 +39,7 @@ def config(**changes):
       "tasks": {"history": 2, "draws": 1, "max_train_examples": 0,
                 "index": "title", "index_words": False, "index_clusters": 2, "index_size": 3,
                 "index_levels": 2, "index_codes": 2, "entities": "slots", "prompts": "",
+                "module": "",
                 "mixture": {"sequential": 2.0, "elm_title": 1.0, "elm_year": 0.0}}})
   c.tasks.update(changes)
   return c

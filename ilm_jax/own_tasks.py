@@ -1,0 +1,53 @@
+"""A user's module of tasks (`--tasks_module`): what it adds to the mixture, read and not run.
+
+Only stage prepare imports the module, since it imports SeqIO and TensorFlow; all other stages need
+no more than the names and rates in its `MIXTURE`, a literal.
+"""
+import ast
+import hashlib
+import importlib.util
+import pathlib
+
+from ilm_jax import errors
+
+
+def mixture(module: str) -> dict[str, float]:
+  """{task: rate} of `MIXTURE = {"task": rate}` in the module.
+
+  Raises:
+    UserError: there is no such module, or no such literal in it.
+  """
+  path = _path(module)
+  try:
+    body = ast.parse(path.read_text()).body
+  except SyntaxError as e:
+    raise errors.UserError(f"--tasks_module={module}: {path}, line {e.lineno}: {e.msg}") from e
+  for node in body:
+    if isinstance(node, ast.Assign) and any(
+        isinstance(t, ast.Name) and t.id == "MIXTURE" for t in node.targets):
+      try:
+        found = ast.literal_eval(node.value)
+        return {str(name): float(rate) for name, rate in found.items()}
+      except (ValueError, TypeError, AttributeError) as e:
+        raise errors.UserError(
+            f"--tasks_module={module}: MIXTURE in {path}, line {node.lineno}, is no literal such "
+            "as {\"my_task\": 1.0}: write names and rates out") from e
+  raise errors.UserError(f"--tasks_module={module}: {path} has no MIXTURE = {{\"my_task\": 1.0}}: "
+                         "add it, with a rate for each task (0.0: prepared, not trained)")
+
+
+def fingerprint(module: str) -> str:
+  """sha256 of the module's source; "" for no module."""
+  return hashlib.sha256(_path(module).read_bytes()).hexdigest() if module else ""
+
+
+def _path(module: str) -> pathlib.Path:
+  try:
+    spec = importlib.util.find_spec(module)
+  except (ImportError, ValueError) as e:
+    raise errors.UserError(f"--tasks_module={module}: not a module that can be imported ({e})"
+                           ) from e
+  if spec is None or not spec.origin or not pathlib.Path(spec.origin).is_file():
+    raise errors.UserError(f"--tasks_module={module}: no such module: give the name of a file that "
+                           f"Python finds, e.g. my_tasks for ./my_tasks.py, or set PYTHONPATH")
+  return pathlib.Path(spec.origin)

@@ -1,0 +1,42 @@
+import pytest
+
+from ilm_jax import config, errors, own_tasks
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(str(tmp_path))
+
+  def write(text, name="their_tasks"):
+    (tmp_path / f"{name}.py").write_text(text)
+    return name
+
+  return write
+
+
+def test_the_mixture_is_read_without_running_the_module(module):
+  name = module('raise SystemExit\nMIXTURE = {"decade": 2, "other": 0.5}\n')
+  assert own_tasks.mixture(name) == {"decade": 2.0, "other": 0.5}
+  assert own_tasks.fingerprint(name) != own_tasks.fingerprint(module("MIXTURE = {}", "more_tasks"))
+
+
+@pytest.mark.parametrize("text, message", [
+    ("x = 1", "has no MIXTURE"), ("MIXTURE = dict(a=1)", "line 1, is no literal"),
+    ("MIXTURE = [1]", "is no literal"), ("def f(:", "line 1")])
+def test_what_cannot_be_read_is_named(module, text, message):
+  with pytest.raises(errors.UserError, match=message):
+    own_tasks.mixture(module(text, "bad_tasks"))
+
+
+def test_an_absent_module_is_named():
+  with pytest.raises(errors.UserError, match="no_such_tasks: no such module"):
+    own_tasks.mixture("no_such_tasks")
+
+
+def test_a_config_takes_the_rates_and_keeps_its_names(module):
+  from configs import tiny
+  c = config.with_tasks(tiny.get_config().lock(), module('MIXTURE = {"decade": 2}', "ok_tasks"))
+  assert c.tasks.mixture.decade == 2.0 and c.tasks.module == "ok_tasks" and c.is_locked
+  assert config.from_json(config.to_json(c)).tasks.mixture.decade == 2.0
+  with pytest.raises(errors.UserError, match=r"\['elm_title'\] are tasks of the project already"):
+    config.with_tasks(tiny.get_config().lock(), module('MIXTURE = {"elm_title": 1}', "no_tasks"))
