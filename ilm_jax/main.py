@@ -38,6 +38,8 @@ _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes there are (or $ILM_NUM_PROCESSES).")
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which one this is, from 0 (or $ILM_PROCESS_ID).")
+_COMPARE = flags.DEFINE_list(
+    "compare", [], "With --stage=report: workdirs of other runs, compared with this one.")
 _TASKS_MODULE = flags.DEFINE_string(
     "tasks_module", "", "A module of your own tasks (docs/register_a_task.md).")
 _STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES)}.")
@@ -71,12 +73,21 @@ def _run(config) -> int:
   try:
     if _WATCH.value is None:
       stages.run(config, _WORKDIR.value, names)
+      if _COMPARE.value:
+        _compare(names)
     else:
       stages.watch(config, _WORKDIR.value, names, _WATCH.value)
   except train.Preempted as e:
     print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
     return 143
   return 0
+
+
+def _compare(names) -> None:
+  from ilm_jax import compare
+  if "report" not in names:
+    raise errors.UserError("--compare is for --stage=report: add it")
+  compare.write([_WORKDIR.value, *_COMPARE.value])
 
 
 if __name__ == "__main__":

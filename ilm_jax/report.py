@@ -145,10 +145,23 @@ def _html_examples(part: dict) -> str:
           f"</p><div class=wide><table class=examples><tr>{head}</tr>{rows}</table></div>")
 
 
+def bars(part: dict, column: str) -> str:
+  """A plot of one column of a table with its intervals, as HTML."""
+  plt = _pyplot()
+  rows = [(r["name"], r["metrics"][column]) for r in part["rows"]
+          if "lo" in r["metrics"].get(column, {}) and " minus " not in r["name"]]
+  figure, axis = plt.subplots(figsize=(9, 0.45 * len(rows) + 1))
+  for at, (_, m) in enumerate(rows):
+    axis.barh(at, m["value"], color="#8fb1d9")
+    axis.plot([m["lo"], m["hi"]], [at, at], color="#1b1f24", lw=1.3)
+  axis.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+  axis.invert_yaxis()
+  axis.set_xlabel(column)
+  return _image(plt, figure, column)
+
+
 def _html_curves(name: str, rows: list[dict]) -> str:
-  import matplotlib  # 1 s to import: only the report stage pays for it
-  matplotlib.use("Agg")
-  from matplotlib import pyplot as plt
+  plt = _pyplot()
   keys = [k for k in dict.fromkeys(k for r in rows for k in r)
           if k != "step" and not k.startswith("time/")]
   across = 4
@@ -162,10 +175,22 @@ def _html_curves(name: str, rows: list[dict]) -> str:
     axis.grid(alpha=.3)
   for axis in list(axes.flat)[len(keys):]:
     axis.axis("off")
+  return _image(plt, figure, name)
+
+
+def _pyplot():
+  import matplotlib  # 1 s to import: only the report stage pays for it
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+  return pyplot
+
+
+def _image(plt, figure, name: str) -> str:
+  """The figure under its name, inside the page."""
   figure.tight_layout()
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=90)
   plt.close(figure)
   image = base64.b64encode(buffer.getvalue()).decode()
   name = html.escape(name)
-  return f"<h3>{name}</h3><img alt='curves of {name}' src='data:image/png;base64,{image}'>"
+  return f"<h3>{name}</h3><img alt='plot of {name}' src='data:image/png;base64,{image}'>"

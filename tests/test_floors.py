@@ -14,6 +14,7 @@ FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
     {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
+     "significance",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
      "data.splits"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files"},
@@ -45,6 +46,7 @@ FLOORS = [
     {"decode.beam", "decode.exact", "decode.generate"},
     {"train", "checkpoint"},
     {"retrieval", "report"},
+    {"compare"},
     {"stages.context"},
     {"stages.prepare", "stages.vectors", "stages.phases"},
     {"stages.speaker", "stages.rivals"},

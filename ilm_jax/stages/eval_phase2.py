@@ -34,9 +34,10 @@ def run(this: context.Run) -> None:
   text, described = generations(this, ilm)
   write("consistency", text)
   write("generations", described)
-  table, predictions, shown = recommendation(this, ilm)
+  table, predictions, ranks, shown = recommendation(this, ilm)
   write("examples", shown)
   files.write_bytes(folder / "predictions.jsonl.gz", predictions)
+  files.write_bytes(folder / "ranks.json.gz", ranks)
   write("recommendation", table)
   this.mark_measured(folder)
 
@@ -130,8 +131,12 @@ class Ranking:
   depth: float = np.inf
 
 
-def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes, dict]:
-  """HR, NDCG and MRR over the full catalogue, seen items filtered."""
+def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes, bytes, dict]:
+  """HR, NDCG and MRR over the full catalogue, seen items filtered.
+
+  Returns:
+    The table; the lists of ILM; the ranks by all methods, for `compare`; examples to read.
+  """
   c, interactions = this.config.eval, this.data[0]
   stored = this.prepared("sequential", "test")
   trie, names = speaker.catalogue(this)
@@ -166,7 +171,13 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
                    "users": f"{len(users)} drawn with seed {this.config.seed}"},
       "rows": rows}
   lists = {"user": user_U, "target": target_U, "items": beam_UW, "rank": found[0].rank_U}
-  return table, _predictions(lists, interactions), _recommended(lists, seen, names, interactions)
+  ranks = {"protocol": table["protocol"], "users": [interactions.user_ids[u] for u in user_U],
+           "targets": [this.data[1].ids[t - 1] for t in target_U],
+           "ranks": {r.name: [int(x) if np.isfinite(x) else None for x in r.rank_U]
+                     for r in found}}
+  return (table, _predictions(lists, interactions),
+          gzip.compress(json.dumps(ranks).encode(), mtime=0),
+          _recommended(lists, seen, names, interactions))
 
 
 def _recommended(lists, seen, names, interactions) -> dict:
