@@ -23,7 +23,8 @@ from ml_collections import config_flags
 from ilm_jax import assets, distributed, errors
 from ilm_jax import config as config_lib
 
-STAGES = ("prepare", "cf", "phase1", "phase2", "eval", "report")
+STAGES = ("prepare", "cf", "phase1", "phase2", "eval", "report")     # "all", in this order
+ASKED = ("audit",)                                                   # only by name
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
@@ -42,7 +43,7 @@ _COMPARE = flags.DEFINE_list(
     "compare", [], "With --stage=report: workdirs of other runs, compared with this one.")
 _TASKS_MODULE = flags.DEFINE_string(
     "tasks_module", "", "A module of your own tasks (docs/register_a_task.md).")
-_STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES)}.")
+_STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES + ASKED)}.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,9 +62,9 @@ def _run(config) -> int:
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(assets.cache_folder() / "compiled"))
   from ilm_jax import stages, train  # jax starts here, after the flags are known to be good
   names = STAGES if _STAGE.value == "all" else tuple(_STAGE.value.split(","))
-  if unknown := [n for n in names if n not in STAGES]:
+  if unknown := [n for n in names if n not in STAGES + ASKED]:
     raise errors.UserError(f"--stage={_STAGE.value}: unknown stage {unknown}; expected all, or "
-                           f"some of {','.join(STAGES)}")
+                           f"some of {','.join(STAGES + ASKED)}")
   if not _WORKDIR.value:
     raise errors.UserError("--workdir is not set: name the folder of the run, "
                            "e.g. --workdir=runs/quickstart")

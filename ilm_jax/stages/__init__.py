@@ -102,6 +102,11 @@ def _report(this: context.Run) -> None:
   report.write(this.workdir)
 
 
+def _audit(this: context.Run) -> None:
+  from ilm_jax.stages import auditing
+  auditing.run(this)
+
+
 _TOGETHER = ("phase1", "phase2")
 _STAGES = {"prepare": _prepare, "cf": _cf, "phase1": _phase1, "phase2": _phase2, "eval": _eval,
-           "report": _report}
+           "report": _report, "audit": _audit}

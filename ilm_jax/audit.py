@@ -1,0 +1,142 @@
+"""What makes a recommender's numbers too good: checks of arrays, each returning its findings.
+
+A finding is one sentence with what was found and the cure; no findings is a clean check. Examples
+are prepared examples (data/store.py); rows are entity rows.
+"""
+import numpy as np
+import scipy.stats
+
+from ilm_jax.data import interactions as interactions_lib
+
+CLEAR = 0.9          # a rank correlation that no chance gives over a catalogue
+_RUNS = 20           # tied runs from which an order among them is no chance
+
+
+def histories_as_logged(task: str, split: str, examples, log: interactions_lib.Interactions,
+                        history: int) -> list[str]:
+  """The items in a prompt are those before the target in the user's log, and no later ones.
+
+  Args:
+    task, split: for the finding.
+    examples: of a task that shows a history: entities are the user and the items, in any order.
+    log: the interactions.
+    history: items a prompt shows at most.
+  """
+  first_user, wrong = 1 + log.num_items, []
+  for number in range(len(examples)):
+    example = examples[number]
+    user, target = int(example["user"][0]) - first_user, int(example["target_entity"][0])
+    rows = log.item_N[log.of_user(user)]
+    shown = sorted(int(e) for e in example["entities"] if e < first_user)
+    places = np.flatnonzero(rows == target)
+    if not any(sorted(rows[max(at - history, 0):at].tolist()) == shown for at in places):
+      wrong.append(number)
+  return _told(wrong, f"{task} {split}: in {{count}} of {len(examples)} prompts (first: example "
+               "{first}) the items are not those before the target in the user's log, so the "
+               "target or what came after it may stand there: run --stage=prepare again, or mend "
+               "the task")
+
+
+def target_not_told(task: str, split: str, examples) -> list[str]:
+  """The index of the target is not part of the prompt's text (slots aside)."""
+  wrong = []
+  for number in range(len(examples)):
+    example = examples[number]
+    said, index = _text(example["inputs"]), _text(example["targets"][:-1])
+    if index and index in said:
+      wrong.append(number)
+  return _told(wrong, f"{task} {split}: the target's index stands in {{count}} of {len(examples)} "
+               "prompts (first: example {first}): the answer is given away; mend the template")
+
+
+def trained_on_training_alone(task: str, examples, log: interactions_lib.Interactions) -> list[str]:
+  """Pairs and targets that a training split learns from are training interactions.
+
+  Args:
+    task: "user_item" (user row, item row), "item_item" (item row, the next one of a user), or a
+      task with "user" and "target_entity".
+    examples: its train split.
+    log: the interactions.
+  """
+  train_N = log.split.train
+  users, items = log.user_N[train_N] + 1 + log.num_items, log.item_N[train_N]
+  known = set(zip(users.tolist(), items.tolist()))
+  if task == "item_item":
+    same = users[1:] == users[:-1]
+    known = set(zip(items[:-1][same].tolist(), items[1:][same].tolist()))
+  wrong = []
+  for number in range(len(examples)):
+    e = examples[number]
+    pair = (e["user"][0], e["target_entity"][0]) if "user" in e else e["entities"][:2]
+    if tuple(map(int, pair)) not in known:
+      wrong.append(number)
+  return _told(wrong, f"{task} train: {{count}} of {len(examples)} examples (first: {{first}}) are "
+               "no training interaction: validation or test has leaked; run --stage=prepare again")
+
+
+def vectors_of_training(found_UC, found_IC, again_UC, again_IC) -> list[str]:
+  """Stored factors score as factors made again from training interactions alone.
+
+  Args:
+    found_UC, found_IC: what the run uses; rows of users, and of items with row 0 for padding.
+    again_UC, again_IC: made again, from the same seed and settings.
+  """
+  score, again = found_UC @ found_IC[1:].T, again_UC @ again_IC[1:].T
+  alike = float(np.corrcoef(score.ravel(), again.ravel())[0, 1])
+  if alike > 0.999:
+    return []
+  return [f"factors.npz: their scores correlate by {alike:.3f} with those of factors made again "
+          "from training interactions, expected 1.000: they saw other interactions or settings; delete "
+          "entities/ and run --stage=cf"]
+
+
+def rows_carry_no_order(log: interactions_lib.Interactions, number_I, what: str) -> list[str]:
+  """The numbers by which items are known do not follow the time when they are first met.
+
+  Args:
+    log: the interactions; without times there is nothing to check.
+    number_I: a number for each item row 1..I, e.g. the row itself or a numeric index.
+    what: what is numbered so, for the finding.
+  """
+  if not log.time_N.any():
+    return []
+  first_I = np.full(log.num_items + 1, np.iinfo(np.int64).max)
+  np.minimum.at(first_I, log.item_N, log.time_N)
+  rho = float(scipy.stats.spearmanr(number_I, first_I[1:]).statistic)
+  if abs(rho) < CLEAR:
+    return []
+  return [f"{what}: numbers follow the time of the first event (Spearman {rho:.2f}): consecutive "
+          "numbers tell which item comes next; number items by raw id or at random"]
+
+
+def ties_not_sorted(log: interactions_lib.Interactions) -> list[str]:
+  """Events of equal time do not all stand in the order of their item's row."""
+  if not log.time_N.any():
+    return []
+  starts = np.flatnonzero(np.r_[True, (np.diff(log.time_N) != 0) | (np.diff(log.user_N) != 0)])
+  runs = [r for r in np.split(log.item_N, starts[1:]) if len(r) >= 3]
+  if len(runs) < _RUNS:
+    return []
+  for way, step in (("ascending", 1), ("descending", -1)):
+    if all((np.diff(run.astype(np.int64)) * step > 0).all() for run in runs):
+      return [f"data/: all {len(runs)} runs of three or more events of one user and time stand in "
+              f"{way} order of their item: ties were sorted by item, which inflates every metric; "
+              "keep the order of the log"]
+  return []
+
+
+def of_these_data(folder: str, made_from: dict, data: str) -> list[str]:
+  """A manifest names the fingerprint of the data that is there."""
+  if made_from.get("data") == data:
+    return []
+  return [f"{folder} was made from data {str(made_from.get('data'))[:12]}, data/ is {data[:12]}: "
+          "run the stage that makes it again"]
+
+
+def _text(ids) -> str:
+  """Token ids as a text in which one sequence can be looked for in another."""
+  return "".join(f" {int(i)}," for i in ids)
+
+
+def _told(wrong: list[int], sentence: str) -> list[str]:
+  return [sentence.format(count=len(wrong), first=wrong[0])] if wrong else []

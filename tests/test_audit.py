@@ -1,0 +1,83 @@
+"""Each audit passes what is clean and finds what is planted."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ilm_jax import audit
+from ilm_jax.data import interactions
+
+RANDOM = np.random.default_rng(0)
+ROWS = [[3, 1, 4, 5, 2], [2, 5, 1, 3], [4, 4, 1, 2, 5, 3]]      # user 0 is entity row 6
+LOG = interactions.Interactions(
+    user_ids=["a", "b", "c"], num_items=5,
+    user_N=np.repeat(np.arange(3), [len(r) for r in ROWS]).astype(np.int32),
+    item_N=np.concatenate(ROWS).astype(np.int32), time_N=np.arange(1, 16, dtype=np.int64),
+    value_N=np.ones(15, np.float32))
+
+
+def example(user, target, shown, inputs=(9,), targets=(7, 8, 2)):
+  return {"user": [user + 6], "target_entity": [target], "entities": [user + 6, *shown],
+          "inputs": np.array(inputs), "targets": np.array(targets)}
+
+
+def test_a_target_in_its_own_history_is_found():
+  clean = [example(0, 2, [4, 5]), example(2, 4, [4]), example(1, 3, [5, 1])]
+  assert audit.histories_as_logged("sequential", "test", clean, LOG, 2) == []
+  found, = audit.histories_as_logged(
+      "sequential", "test", [*clean, example(0, 5, [4, 5])], LOG, 2)
+  assert "in 1 of 4 prompts (first: example 3)" in found
+
+
+def test_a_target_in_the_text_is_found():
+  clean = [example(0, 2, [], (1, 7, 9, 8)), example(0, 2, [], (17, 8))]
+  assert audit.target_not_told("straightforward", "test", clean) == []
+  found, = audit.target_not_told("straightforward", "test", [example(0, 2, [], (1, 7, 8, 4))])
+  assert "in 1 of 1" in found
+
+
+@pytest.mark.parametrize("task, clean, leak", [
+    ("user_item", {"entities": [6, 4]}, {"entities": [6, 5]}),       # user 0's validation item
+    ("item_item", {"entities": [3, 1]}, {"entities": [5, 2]}),
+    ("sequential", {"user": [7], "target_entity": [5]}, {"user": [7], "target_entity": [3]})])
+def test_test_interactions_in_training_are_found(task, clean, leak):
+  assert audit.trained_on_training_alone(task, [clean], LOG) == []
+  found, = audit.trained_on_training_alone(task, [clean, leak], LOG)
+  assert "1 of 2 examples (first: 1)" in found
+
+
+def test_vectors_that_saw_something_else_are_found():
+  users, items = RANDOM.normal(size=(8, 3)), RANDOM.normal(size=(6, 3))
+  turn = np.linalg.qr(RANDOM.normal(size=(3, 3)))[0]
+  assert audit.vectors_of_training(users, items, users @ turn, items @ turn) == []
+  other = users.copy()
+  other[0] += 1
+  assert "correlate by" in audit.vectors_of_training(other, items, users, items)[0]
+
+
+def test_numbers_in_the_order_of_time_are_found():
+  assert audit.rows_carry_no_order(LOG, [1, 2, 3, 4, 5], "item rows") == []
+  met = [2, 5, 1, 3, 4]            # items 3, 1, 4, 5, 2 are met in this order
+  assert "Spearman 1.00" in audit.rows_carry_no_order(LOG, met, "the index")[0]
+  assert audit.rows_carry_no_order(
+      dataclasses.replace(LOG, time_N=np.zeros(15, np.int64)), met, "the index") == []
+
+
+def test_ties_sorted_by_item_are_found():
+  def tied(order):
+    rows = [order(RANDOM.permutation(9)[:3] + 1) for _ in range(25)]
+    return interactions.Interactions(
+        user_ids=[str(u) for u in range(25)], num_items=9,
+        user_N=np.repeat(np.arange(25), 3).astype(np.int32),
+        item_N=np.concatenate(rows).astype(np.int32), time_N=np.full(75, 5, np.int64),
+        value_N=np.ones(75, np.float32))
+
+  assert audit.ties_not_sorted(tied(lambda r: r)) == []
+  assert "ascending" in audit.ties_not_sorted(tied(np.sort))[0]
+  assert "descending" in audit.ties_not_sorted(tied(lambda r: np.sort(r)[::-1]))[0]
+
+
+def test_stale_folders_are_found():
+  assert audit.of_these_data("entities/", {"data": "abc"}, "abc") == []
+  assert "made from data abc, data/ is abd" in audit.of_these_data(
+      "entities/", {"data": "abc"}, "abd")[0]
