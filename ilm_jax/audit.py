@@ -86,8 +86,8 @@ def vectors_of_training(found_UC, found_IC, again_UC, again_IC) -> list[str]:
   if alike > 0.999:
     return []
   return [f"factors.npz: their scores correlate by {alike:.3f} with those of factors made again "
-          "from training interactions, expected 1.000: they saw other interactions or settings; delete "
-          "entities/ and run --stage=cf"]
+          "from training interactions, expected 1.000: they saw other interactions or settings; "
+          "delete entities/ and run --stage=cf"]
 
 
 def rows_carry_no_order(log: interactions_lib.Interactions, number_I, what: str) -> list[str]:

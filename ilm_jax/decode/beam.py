@@ -50,9 +50,8 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
   decoder = nnx.merge(graphdef, params)
   B, steps = prompt.valid_BL.shape[0], trie.max_depth - 1
   start = prompt.run(decoder, extra=steps * width)
-  if blocked_BI is None:
-    blocked_BI = jnp.zeros((B, trie.num_items + 1), bool)
-  allowed_BZ = trie_lib.allowed(trie, blocked_BI)
+  # Without a filter every node leads to an item, and nothing grows with the catalogue.
+  allowed_BZ = None if blocked_BI is None else trie_lib.allowed(trie, blocked_BI)
 
   root = Beams(jnp.zeros((B, 1), jnp.int32), jnp.zeros((B, 1)),
                jnp.zeros((B, 1, steps * width), bool))
@@ -134,8 +133,10 @@ def _children(trie, allowed_BZ, beams: Beams, logits_BWV, fanout: int):
   edge_BWF = trie.child_start_Z[beams.node_BW][..., None] + edge_F[None, None]
   child_BWF = trie.child_E[jnp.minimum(edge_BWF, trie.child_E.shape[0] - 1)]
   exists_BWF = edge_F[None, None] < trie.child_count_Z[beams.node_BW][..., None]
-  row_B11 = jnp.arange(child_BWF.shape[0])[:, None, None]
+  if allowed_BZ is not None:
+    row_B11 = jnp.arange(child_BWF.shape[0])[:, None, None]
+    exists_BWF = exists_BWF & allowed_BZ[row_B11, child_BWF]
   picked_BWF = jnp.take_along_axis(logits_BWV, trie.token_Z[child_BWF], axis=2)
   logp_BWF = picked_BWF - jax.nn.logsumexp(logits_BWV, axis=2, keepdims=True)
   score_BWF = beams.score_BW[..., None] + logp_BWF
-  return child_BWF, jnp.where(exists_BWF & allowed_BZ[row_B11, child_BWF], score_BWF, -jnp.inf)
+  return child_BWF, jnp.where(exists_BWF, score_BWF, -jnp.inf)
