@@ -22,6 +22,17 @@ if {deaf}:
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
 time.sleep(60)
 """
+AGREES = """
+from ilm_jax import distributed
+me = distributed.start().process
+import jax
+from ilm_jax import axes
+stop = distributed.Agreement(axes.make_mesh({"data": jax.device_count()}))
+heard = [stop.any(me == 1 and call == 1) for call in range(4)]
+last = [stop.any(me == 0, last=True)]
+print("heard", heard + last, flush=True)
+distributed.wait("end")
+"""
 STOPS_ON_SIGTERM = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(143)))
@@ -40,6 +51,14 @@ def test_two_processes_of_two_devices_sum_over_gloo():
   assert done.returncode == 0, done.stdout + done.stderr
   said = {line for line in done.stdout.splitlines() if "sum" in line}
   assert said == {f"[{i}] process {i} of 2: 4 devices (cpu), sum 6, expected 6" for i in (0, 1)}
+
+
+def test_what_one_process_says_all_hear_at_the_same_call():
+  """Process 1 says so at call 1: both hear it at call 2. At the last call it is heard at once."""
+  done = pod("-n", "2", "--", sys.executable, "-c", AGREES)
+  assert done.returncode == 0, done.stdout + done.stderr
+  said = {line for line in done.stdout.splitlines() if "heard" in line}
+  assert said == {f"[{i}] heard [False, False, True, False, True]" for i in (0, 1)}
 
 
 @pytest.mark.parametrize("deaf", [False, True])
