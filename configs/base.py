@@ -129,7 +129,8 @@ def phase1() -> dict:
 def phase2() -> dict:
   return {
       "init_from": "",             # workdir of a phase 1; "": this run's own
-      "compare_rand": True,        # also train ILM-rand: the same steps from an untrained Q-Former
+      "compare": ("rand",),        # also train, with the same steps: ILM-rand (an untrained
+                                   # Q-Former); "mlp": a multilayer perceptron in its place
       "steps": 2000,
       "rows": 8,
       "length": 256,               # tokens in a row, soft tokens included

@@ -18,6 +18,7 @@ VECTORS = ("behavioral", "semantic")
 TASKS = ("sequential", "straightforward", "elm_title", "elm_genres", "elm_year")
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
+COMPARED = ("rand", "mlp")                     # what phase 2 is trained beside
 BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
              "sasrec_sampled", "sasrec_bce")
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
@@ -188,6 +189,8 @@ def _check_phase2(c) -> list[str]:
   wrong = _check_optimizer(c, "phase2") + _positive(c, *(f"phase2.{n}" for n in (
       "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group")))
   wrong += _fraction(c, "phase2.dropout")
+  for name in p.compare:
+    wrong += _known("phase2.compare", name, COMPARED)
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
                  f"{p.rows_per_group}: examples are packed into groups of that many rows")

@@ -38,7 +38,7 @@ def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
 
 
 def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, seed: int,
-                 start: dict | None = None) -> tuple[nnx.GraphDef, dict]:
+                 start: dict | None = None, mlp: bool = False) -> tuple[nnx.GraphDef, dict]:
   """(graphdef of the ILM, trainable = {"qformer": query path only, "projection": ..}).
 
   Args:
@@ -48,12 +48,14 @@ def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, se
     seed: of the fresh parameters.
     start: Q-Former parameters to start from, with or without text branch (pretrained, or phase 1's
       result); the projection is scaled to their outputs. None: fresh.
+    mlp: an `ilm.MlpProjector` in place of Q-Former and projection, always fresh.
   """
   config = dataclasses.replace(config, query_path_only=True)
-  model = ilm.ILM(config, lm_width, soft_token_rms=soft_token_rms, rngs=nnx.Rngs(seed))
+  model = (ilm.MlpProjector if mlp else ilm.ILM)(
+      config, lm_width, soft_token_rms=soft_token_rms, rngs=nnx.Rngs(seed))
   graphdef, state = nnx.split(model)
   trainable = nnx.to_pure_dict(state)
-  if start is not None:
+  if start is not None and not mlp:
     trainable["qformer"] = phase2_subtree(start)
     rms = jax.jit(lambda p: ilm.output_rms(nnx.merge(graphdef, p).qformer))(trainable)
     trainable["projection"]["kernel"] /= rms

@@ -31,10 +31,10 @@ def error_of(*argv) -> str:
 
 def test_overrides_are_taken():
   c = parse(f"--config={TINY}", "--config.phase2.steps=7", "--config.mesh.data", "2",
-            "--config.vectors=('behavioral','semantic')", "--noconfig.phase2.compare_rand")
+            "--config.vectors=('behavioral','semantic')", "--config.phase2.compare=('mlp',)")
   assert (c.phase2.steps, c.mesh.data) == (7, 2)
   assert c.vectors == ("behavioral", "semantic")
-  assert c.phase2.compare_rand is False
+  assert c.phase2.compare == ("mlp",)
 
 
 @pytest.mark.parametrize("override, words", [

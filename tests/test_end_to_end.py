@@ -55,8 +55,9 @@ def test_every_table_is_there(run):
   assert any("Retrieval" in title for title in rows)
   assert any("Next item, full catalogue of 1349" in title for title in rows)
   losses = next(names for title, names in rows.items() if title.startswith("Loss on test"))
-  assert losses == ["ILM", "ILM-rand", "no slots", "ILM minus ILM-rand", "ILM minus no slots"]
-  assert set(report["curves"]) == {"phase1", "phase2", "phase2_rand"}
+  assert losses == ["ILM", "ILM-rand", "MLP projector", "no slots", "ILM minus ILM-rand",
+                    "ILM minus MLP projector", "ILM minus no slots"]
+  assert set(report["curves"]) == {"phase1", "phase2", "phase2_rand", "phase2_mlp"}
   assert "<h2>" in (run / "report.html").read_text()
 
 
@@ -71,7 +72,7 @@ def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
               config=f"tiny_{kind}")
   assert done.returncode == 0, done.stderr[-2000:]
   report = json.loads((workdir / "report.json").read_text())
-  assert {"phase1", "phase2", "phase2_rand"} == set(report["curves"])
+  assert {"phase1", "phase2", "phase2_rand", "phase2_mlp"} == set(report["curves"])
   title, = (part["title"] for part in report["tables"] if part["title"].startswith("Next item"))
   assert "1349" in title
 

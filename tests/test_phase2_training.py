@@ -6,6 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 import test_objectives
+from flax import nnx
 from jax.sharding import AxisType
 
 from ilm_jax import axes, objectives, train
@@ -89,3 +90,36 @@ def test_the_language_model_is_the_same_bytes_after_training():
   before = jax.tree.map(np.asarray, test_objectives.frozen_with_lm())
   _, after = trained(mesh_of(1, 1, 1))
   jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, after))
+
+
+def test_an_mlp_makes_soft_tokens_of_the_asked_size():
+  """RMS as asked at the start, nothing from an absent vector's numbers, every entity its own."""
+  config = test_objectives.QFORMER
+  graphdef, trainable = objectives.build_phase2(config, 6, 0.05, seed=0, mlp=True)
+  assert set(trainable) == {"norm", "mlp_in", "projection"}
+  rng = np.random.default_rng(0)
+  vectors = {n: rng.normal(size=(64, C)).astype(np.float32) for n, C in config.vectors}
+  there = {n: np.ones(64, bool) for n in vectors}
+  model = nnx.merge(graphdef, trainable)
+  soft = np.asarray(model.soft_tokens(vectors, there))
+  assert soft.shape == (64, config.num_queries, 6)
+  assert 0.04 < np.sqrt(np.mean(soft ** 2)) < 0.06
+  assert np.abs(soft[0] - soft[1]).max() > 1e-3
+  gone = {n: np.zeros(64, bool) for n in vectors}
+  np.testing.assert_array_equal(model.soft_tokens(vectors, gone)[0],
+                                model.soft_tokens(vectors, gone)[1])
+
+
+def test_an_mlp_learns_through_the_frozen_model():
+  graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0, mlp=True)
+  loss = objectives.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
+  held = test_objectives.frozen() | {"lm": language_model.init(test_objectives.LM, 5)}
+  tx = train.make_optimizer(C)
+  mesh = mesh_of(1, 1, 1)
+  state = train.init_state(trainable, tx, mesh)
+  step = train.compile_step(loss, tx, 0, state)
+  found = []
+  for _ in range(4):
+    state, metrics = step(state, axes.place(mesh, held), train.to_devices(mesh, batch()))
+    found.append(float(metrics["loss"]))
+  assert found[-1] < found[0] - 0.01

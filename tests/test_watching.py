@@ -14,12 +14,13 @@ TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 def run(tmp_path, monkeypatch):
   """A run whose evaluations note (phase, newest step, with ILM-rand) in `run.noted`."""
   this = context.Run(config_lib.load(str(TINY)), tmp_path, devices=False)
+  this.config.update_from_flattened_dict({"phase2.compare": ("rand",)})
   noted = []
   monkeypatch.setattr(context.Run, "lm", None)
   for name in ("phase1", "phase2"):
     monkeypatch.setattr(
         getattr(watching, f"eval_{name}"), "run", lambda this, name=name: noted.append(
-            (name, watching.newest(this)[name], this.config.phase2.compare_rand)))
+            (name, watching.newest(this)[name], "rand" in this.config.phase2.compare)))
   monkeypatch.setattr(watching.report, "write", lambda workdir: noted.append("report"))
   this.noted = noted
   return this
@@ -49,12 +50,12 @@ def test_each_checkpoint_once_and_the_last_with_ilm_rand(run, monkeypatch):
       again, "report",               # the last step of phase 2 waits for ILM-rand
       again, "report",
       again, ("phase2", 2, True), "report"]
-  assert run.config.phase2.compare_rand
+  assert run.config.phase2.compare == ("rand",)
 
 
 def test_a_phase1_of_another_workdir_is_not_waited_for(run):
   run.config.update_from_flattened_dict({"phase2.init_from": "gs://bucket/other",
-                                         "phase2.compare_rand": False})
+                                         "phase2.compare": ()})
   save(run, "phase2", 2)
   watching.run(run, 1, with_report=False)
   assert run.noted == [("phase2", 2, False)]

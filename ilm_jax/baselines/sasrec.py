@@ -86,7 +86,7 @@ class SASRec(nnx.Module):
     """[B, L, W] outputs of item rows padded with 0 in front; `key` for dropout, None: none."""
     keys = ([None] * (1 + len(self.blocks)) if key is None
             else list(jax.random.split(key, 1 + len(self.blocks))))
-    x_BLW = self.item[...][row_BL] * self.config.width ** 0.5 + self.position[...][None]
+    x_BLW = self.item[...][row_BL] + self.position[...][None]
     x_BLW = _dropout(x_BLW, self.config.dropout, keys[0])
     mask_BLL = jnp.tri(row_BL.shape[1], dtype=bool)[None] & (row_BL > 0)[:, None, :]
     for block, block_key in zip(self.blocks, keys[1:]):

@@ -1,8 +1,9 @@
-"""What phase 2 trains: Q-Former and projection; and how soft tokens enter a prompt."""
+"""What phase 2 trains: Q-Former and projection, or an mlp; and how soft tokens enter a prompt."""
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ilm_jax.models import qformer_layers
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 
 
@@ -28,6 +29,46 @@ class ILM(nnx.Module):
   def soft_tokens(self, vectors, present, key=None) -> jax.Array:
     """[B, Q, D] soft tokens of B entities, given as in `QFormer`."""
     return self.projection(self.qformer.queries(vectors, present, key))
+
+
+class MlpProjector(nnx.Module):
+  """Two linear layers with a GELU between, from an entity's vectors to its soft tokens.
+
+  What CoLLM (arXiv 2310.19488) and ELM (arXiv 2310.04475) put in the Q-Former's place; here for
+  comparison, with as many soft tokens. An absent vector counts as zeros.
+
+  Parameters, a pure dict: norm/<name>/ {scale, bias}, mlp_in {kernel [C, 10 C], bias} and
+  projection {kernel [10 C, Q * D], bias}, C the sum of the vectors' widths; ten times as in CoLLM.
+  """
+
+  def __init__(self, config: QFormerConfig, lm_width: int, *, soft_token_rms: float,
+               rngs: nnx.Rngs):
+    self.config = config
+    self.norm = nnx.Dict({n: qformer_layers.norm(C, config.norm_eps, rngs)
+                          for n, C in config.vectors})
+    width = sum(C for _, C in config.vectors)
+    # GELU turns a unit normal into an RMS of 0.65 (E[gelu(z)^2] = 0.425).
+    std = soft_token_rms / 0.65 * (10 * width) ** -0.5
+    self.mlp_in = nnx.Linear(
+        width, 10 * width, kernel_init=nnx.initializers.normal(width ** -0.5), rngs=rngs)
+    self.projection = nnx.Linear(10 * width, config.num_queries * lm_width,
+                                 kernel_init=nnx.initializers.normal(std), rngs=rngs)
+
+  def soft_tokens(self, vectors, present, key=None) -> jax.Array:
+    """[B, Q, D] soft tokens of B entities; vectors, present, key: as in `QFormer`."""
+    parts = []
+    for i, (name, _) in enumerate(self.config.vectors):
+      x_BC = self.norm[name](vectors[name])
+      if key is not None and self.config.vector_noise:
+        noise = jax.random.normal(jax.random.fold_in(key, i), x_BC.shape)
+        x_BC = x_BC + self.config.vector_noise * noise
+      parts.append(jnp.where(present[name][:, None], x_BC, 0.0))
+    hidden_BH = qformer_layers.gelu(self.mlp_in(jnp.concatenate(parts, axis=1)))
+    keep = qformer_layers.draw_keep(
+        None if key is None else jax.random.fold_in(key, len(parts)), self.config.dropout,
+        hidden_BH.shape)
+    soft = self.projection(qformer_layers.dropout(hidden_BH, keep, self.config.dropout))
+    return soft.reshape(len(soft), self.config.num_queries, -1)
 
 
 def output_rms(qformer: QFormer) -> jax.Array:

@@ -87,8 +87,8 @@ def _phase1(this: context.Run) -> None:
 def _phase2(this: context.Run) -> None:
   from ilm_jax.stages import phases
   phases.phase2(this, "phase2")
-  if this.config.phase2.compare_rand:
-    phases.phase2(this, "phase2_rand")
+  for name in this.config.phase2.compare:
+    phases.phase2(this, phases.COMPARED[name][0])
 
 
 def _eval(this: context.Run) -> None:

@@ -46,10 +46,10 @@ def run(this: context.Run) -> None:
 
 
 def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
-  """Mean negative log likelihood of test targets: ILM, ILM-rand, and the prompt without slots."""
+  """Mean negative log likelihood of test targets: ILM, its rivals, and the prompt without slots."""
   methods = {"ILM": (ilm, None)}
-  if this.config.phase2.compare_rand:
-    methods["ILM-rand"] = (speaker.Speaker(this, "phase2_rand"), None)
+  for folder, name in (phases.COMPARED[n] for n in this.config.phase2.compare):
+    methods[name] = (speaker.Speaker(this, folder), None)
   methods["no slots"] = (speaker.Speaker(this, None), 0)
   examples = {task: _sample(this, task, this.config.eval.loss_examples)
               for task in phases.task_names(this)}
@@ -70,7 +70,8 @@ def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
       task: _bootstrap(this, nll - sums[name][task][0], count)
       for task, (nll, count) in sums["ILM"].items()}} for name in sums if name != "ILM"]
   return {"title": "Loss on test targets (nats per token; lower is better)",
-          "note": "ILM-rand: the same steps without phase 1. No slots: the frozen language model "
+          "note": "ILM-rand: the same steps without phase 1. MLP projector: the same steps with "
+                  "an mlp in the Q-Former's place. No slots: the frozen language model "
                   "alone. Test split: next items never trained on, and held-out items for the elm "
                   "tasks. Intervals: 95 %, bootstrap over examples; of a difference, paired.",
           "protocol": {**_protocol(this), "split": "test",

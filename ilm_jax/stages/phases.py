@@ -13,6 +13,9 @@ from ilm_jax.models import language_model, qformer, qformer_init
 from ilm_jax.stages import context
 from ilm_jax.weights import blip2
 
+# What phase2.compare names: (folder of its checkpoints, name in the tables).
+COMPARED = {"rand": ("phase2_rand", "ILM-rand"), "mlp": ("phase2_mlp", "MLP projector")}
+
 
 def phase1(this: context.Run) -> None:
   """Aligns the Q-Former with text and behaviour; phase1/checkpoints."""
@@ -37,10 +40,11 @@ def phase2(this: context.Run, name: str) -> None:
 
   Args:
     this: the run.
-    name: "phase2" starts from phase 1; "phase2_rand" (ILM-rand) from where phase 1 started.
+    name: "phase2" starts from phase 1; "phase2_rand" (ILM-rand) from where phase 1 started;
+      "phase2_mlp" has an mlp in the Q-Former's place.
   """
   c = this.config.phase2
-  graphdef, trainable, frozen_lm = build_phase2(this)
+  graphdef, trainable, frozen_lm = build_phase2(this, name)
   tasks = {short: this.prepared(short, "train") for short in task_names(this)}
   share, shares = axes.batch_share(this.mesh)
   batches = batches_lib.lm_batches(
@@ -90,7 +94,7 @@ def build_phase1(this: context.Run):
   return graphdef, {"qformer": _pretrained(this, trainable["qformer"])}
 
 
-def build_phase2(this: context.Run):
+def build_phase2(this: context.Run, name: str = "phase2"):
   """(graphdef of the ILM, trainable without phase 1, what is frozen of the language model)."""
   lm_config, lm_params = this.lm
   rms = this.config.phase2.soft_token_rms or language_model.embedding_rms(lm_config, lm_params)
@@ -99,8 +103,9 @@ def build_phase2(this: context.Run):
       qformer_config(this), dropout=c.dropout, vector_noise=c.vector_noise)
   build = functools.partial(objectives.build_phase2, config, lm_config.width, rms,
                             this.config.seed)
-  _, fresh = build()
-  graphdef, trainable = build(start=_pretrained(this, fresh["qformer"]))
+  graphdef, trainable = build(mlp=name == "phase2_mlp")
+  if "qformer" in trainable:
+    graphdef, trainable = build(start=_pretrained(this, trainable["qformer"]))
   frozen_lm, trained_lm = language_model.split_trained(lm_params, this.config.lm.train)
   return graphdef, {**trainable, **({"lm": trained_lm} if trained_lm else {})}, frozen_lm
 
@@ -135,7 +140,7 @@ def _pretrained(this: context.Run, params: dict) -> dict:
 
 def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, init_from=""):
   """Trains one phase from its start ladder to its last step."""
-  c = this.config["phase2" if name == "phase2_rand" else name]
+  c = this.config[name.split("_")[0]]
   tx = train.make_optimizer(c)
   state = train.init_state(trainable, tx, this.mesh)
   folder = this.workdir / name

@@ -20,7 +20,7 @@ class Speaker:
 
   Args:
     this: the run.
-    name: "phase2" or "phase2_rand"; None: the language model alone, slots left out.
+    name: "phase2", "phase2_rand" or "phase2_mlp"; None: the language model alone, slots left out.
   """
 
   def __init__(self, this: context.Run, name: str | None):
@@ -30,7 +30,7 @@ class Speaker:
     self.entities = phases.entity_arrays(this)
     self.graphdef, self.trainable, self.step = None, {}, 0
     if name:
-      self.graphdef, fresh, frozen_lm = phases.build_phase2(this)
+      self.graphdef, fresh, frozen_lm = phases.build_phase2(this, name)
       folder = this.workdir / name / "checkpoints"
       self.step = checkpoint.steps(folder)[-1] if checkpoint.steps(folder) else None
       self.trainable, self.lm_params = objectives.whole(

@@ -4,7 +4,7 @@ import sys
 import time
 
 from ilm_jax import checkpoint, errors, report
-from ilm_jax.stages import context, eval_phase1, eval_phase2
+from ilm_jax.stages import context, eval_phase1, eval_phase2, phases
 
 
 def run(this: context.Run, seconds: float, *, with_report: bool) -> None:
@@ -41,8 +41,8 @@ def finished(config, seen: dict[str, int | None]) -> bool:
 def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
   """Makes the tables of what is there; False if there was nothing, or it was overtaken.
 
-  ILM-rand is trained after phase 2. Until it is done phase 2 is measured without it, and its last
-  step, whose tables compare the two, waits for it.
+  What phase2.compare names is trained after phase 2. Until it is done phase 2 is measured without
+  it, and its last step, whose tables compare all, waits for it.
   """
   measured = False
   try:
@@ -53,7 +53,7 @@ def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
       eval_phase2.run(this)
       measured = True
     elif seen["phase2"] is not None and seen["phase2"] < this.config.phase2.steps:
-      eval_phase2.run(_without_rand(this))
+      eval_phase2.run(_alone(this))
       measured = True
   except errors.UserError as e:
     # Training keeps only its newest checkpoints, and may delete one that is being read.
@@ -67,14 +67,14 @@ def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
 def _last_steps(config) -> dict[str, int]:
   """The phases that this workdir will hold, and the last step of each."""
   own_phase1 = {} if config.phase2.init_from else {"phase1": config.phase1.steps}
-  rand = {"phase2_rand": config.phase2.steps} if config.phase2.compare_rand else {}
-  return {**own_phase1, "phase2": config.phase2.steps, **rand}
+  compared = {phases.COMPARED[name][0]: config.phase2.steps for name in config.phase2.compare}
+  return {**own_phase1, "phase2": config.phase2.steps, **compared}
 
 
-def _without_rand(this: context.Run) -> context.Run:
-  """The same run with its config saying that there is no ILM-rand."""
+def _alone(this: context.Run) -> context.Run:
+  """The same run with its config saying that nothing is trained beside ILM."""
   _ = this.lm      # loaded once, and shared with the copy
   alone = copy.copy(this)
   alone.config = this.config.copy_and_resolve_references().unlock()
-  alone.config.phase2.compare_rand = False
+  alone.config.phase2.compare = ()
   return alone
