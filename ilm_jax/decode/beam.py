@@ -5,9 +5,11 @@ the row, and a boolean mask says which of the appended tokens are a beam's own p
 beams moves that mask, not the cache.
 
 A score is the sum of the log-probabilities of an index's tokens, EOS included, normalised over the
-decoder's whole vocabulary; no length penalty. A finished beam keeps its place among the W as long
-as its score does, which no later step can raise. Only unfinished beams are run: once they have
-become few in every row, a step is a narrower one (`_widths`).
+decoder's whole vocabulary; no length penalty. The search is the one of `transformers` with
+length_penalty=0: finished hypotheses are kept apart and take no place among the W beams; one that
+is not among the W best continuations of its step is dropped. A beam that scores below the W-th
+finished one can change nothing any more, and is not run: once few beams are left in every row, a
+step is a narrower one (`_widths`).
 """
 import functools
 from typing import NamedTuple
@@ -21,10 +23,16 @@ from ilm_jax.decode import trie as trie_lib
 
 
 class Beams(NamedTuple):
-  """The W best hypotheses of each row; empty places score -inf."""
+  """The W best beginnings of indices in each row, best first; empty places score -inf."""
   node_BW: jax.Array
   score_BW: jax.Array
   past_BWA: jax.Array       # bool: which of the A appended tokens lead to the beam
+
+
+class Finished(NamedTuple):
+  """The W best whole indices of each row, best first; empty places score -inf."""
+  node_BW: jax.Array
+  score_BW: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "width"))
@@ -55,37 +63,37 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
 
   root = Beams(jnp.zeros((B, 1), jnp.int32), jnp.zeros((B, 1)),
                jnp.zeros((B, 1, steps * width), bool))
-  beams = _grow(trie, allowed_BZ, root, root, decoder.logits(start.last_BD[:, None]),
-                trie.root_fanout, width)
+  none = Finished(jnp.zeros((B, width), jnp.int32), jnp.full((B, width), -jnp.inf))
+  beams, finished = _grow(trie, allowed_BZ, root, none, decoder.logits(start.last_BD[:, None]),
+                          trie.root_fanout)
   widths = _widths(width)
 
   def unfinished(carry):
-    t, beams, _ = carry
-    return (t < steps) & jnp.any(_alive(trie, beams))
+    t, beams, finished, _ = carry
+    return (t < steps) & jnp.any(_alive(beams, finished))
 
-  def step(n, t, beams, cache):
-    first_BN = jnp.argsort(~_alive(trie, beams), axis=1)[:, :n]
-    some = Beams(*(jnp.take_along_axis(x, first_BN.reshape(B, n, *[1] * (x.ndim - 2)), axis=1)
-                   for x in beams))
+  def step(n, t, beams, finished, cache):
+    some = Beams(*(x[:, :n] for x in beams))
     own_NA = jax.nn.one_hot(t * width + jnp.arange(n), steps * width, dtype=bool)
     some = some._replace(past_BWA=some.past_BWA | own_NA[None])
     logits_BNV, cache = _run(decoder, trie, some, start, cache, t * width)
-    return t + 1, _grow(trie, allowed_BZ, beams, some, logits_BNV, trie.fanout, width), cache
+    return t + 1, *_grow(trie, allowed_BZ, some, finished, logits_BNV, trie.fanout), cache
 
   def narrowest_step(carry):
-    most = jnp.max(jnp.sum(_alive(trie, carry[1]), axis=1))
+    _, beams, finished, _ = carry
+    most = jnp.max(jnp.sum(_alive(beams, finished), axis=1))
     which = jnp.sum(most <= jnp.array(widths)) - 1
     return jax.lax.switch(which, [functools.partial(step, n) for n in widths], *carry)
 
-  _, beams, _ = jax.lax.while_loop(
-      unfinished, narrowest_step, (jnp.int32(0), beams, start.cache))
-  items_BW = jnp.where(jnp.isfinite(beams.score_BW), trie.item_Z[beams.node_BW], 0)
-  return items_BW, beams.score_BW
+  _, _, finished, _ = jax.lax.while_loop(
+      unfinished, narrowest_step, (jnp.int32(0), beams, finished, start.cache))
+  items_BW = jnp.where(jnp.isfinite(finished.score_BW), trie.item_Z[finished.node_BW], 0)
+  return items_BW, finished.score_BW
 
 
-def _alive(trie, beams: Beams):
-  """[B, W] bool: the beam is the beginning of an index, not a whole one."""
-  return jnp.isfinite(beams.score_BW) & (trie.item_Z[beams.node_BW] == 0)
+def _alive(beams: Beams, finished: Finished):
+  """[B, W] bool, true in the first places of a row: the beam may still lead into the list."""
+  return jnp.isfinite(beams.score_BW) & (beams.score_BW >= finished.score_BW[:, -1:])
 
 
 def _widths(width: int) -> list[int]:
@@ -105,26 +113,56 @@ def _run(decoder, trie, beams: Beams, start, cache, at):
   return decoder.logits(hidden_BWD), cache
 
 
-def _grow(trie, allowed_BZ, beams: Beams, some: Beams, logits_BNV, fanout: int,
-          width: int) -> Beams:
-  """The `width` best among the finished of `beams` and the allowed children of `some` of them."""
-  B, W = beams.node_BW.shape
-  N = some.node_BW.shape[1]
-  finished_BW = trie.item_Z[beams.node_BW] > 0
-  stay_BW = jnp.where(finished_BW, beams.score_BW, -jnp.inf)
+def _grow(trie, allowed_BZ, some: Beams, finished: Finished, logits_BNV,
+          fanout: int) -> tuple[Beams, Finished]:
+  """One token further: the best allowed children of beams, and the finished ones with theirs.
+
+  Of 2 W children at most W are finished, one of each beam: W unfinished ones are among them.
+  """
+  B, W = finished.node_BW.shape
   child_BNF, score_BNF = _children(trie, allowed_BZ, some, logits_BNV, fanout)
-  node_BC = jnp.concatenate([beams.node_BW, child_BNF.reshape(B, -1)], axis=1)
-  score_BC = jnp.concatenate([stay_BW, score_BNF.reshape(B, -1)], axis=1)
-  from_C = jnp.concatenate([jnp.arange(W), W + jnp.repeat(jnp.arange(N), fanout)])
-  missing = max(0, width - node_BC.shape[1])
-  node_BC = jnp.pad(node_BC, ((0, 0), (0, missing)))
-  score_BC = jnp.pad(score_BC, ((0, 0), (0, missing)), constant_values=-jnp.inf)
-  from_BC = jnp.broadcast_to(jnp.pad(from_C, (0, missing))[None], node_BC.shape)
-  worse_BC, _, node_BC, from_BC = jax.lax.sort(
-      (-score_BC, trie.lowest_Z[node_BC], node_BC, from_BC), num_keys=2)
-  past_BCA = jnp.concatenate([beams.past_BWA, some.past_BWA], axis=1)
-  past_BWA = jnp.take_along_axis(past_BCA, from_BC[:, :width, None], axis=1)
-  return Beams(node_BC[:, :width], -worse_BC[:, :width], past_BWA)
+  missing = max(0, 2 * W - child_BNF.shape[1] * fanout)
+  child_BC = jnp.pad(child_BNF.reshape(B, -1), ((0, 0), (0, missing)))
+  score_BC = jnp.pad(score_BNF.reshape(B, -1), ((0, 0), (0, missing)), constant_values=-jnp.inf)
+  best_BK = _best(score_BC, trie.lowest_Z, child_BC, 2 * W)
+  node_BK, score_BK = (jnp.take_along_axis(x, best_BK, axis=1) for x in (child_BC, score_BC))
+  node_BK, score_BK, from_BK = _sorted(trie, node_BK, score_BK, best_BK)
+
+  ends_BK = trie.item_Z[node_BK] > 0
+  ended_BW = jnp.where(ends_BK[:, :W], score_BK[:, :W], -jnp.inf)
+  node_BC = jnp.concatenate([finished.node_BW, node_BK[:, :W]], axis=1)
+  ended_BC = jnp.concatenate([finished.score_BW, ended_BW], axis=1)
+  node_BC, ended_BC, _ = _sorted(trie, node_BC, ended_BC, node_BC)
+
+  score_BK = jnp.where(ends_BK, -jnp.inf, score_BK)
+  on_BW = jnp.argsort(~jnp.isfinite(score_BK), axis=1, stable=True)[:, :W]
+  node_BW, score_BW, from_BW = (
+      jnp.take_along_axis(x, on_BW, axis=1) for x in (node_BK, score_BK, from_BK))
+  from_BW = jnp.minimum(from_BW // fanout, some.node_BW.shape[1] - 1)
+  past_BWA = jnp.take_along_axis(some.past_BWA, from_BW[..., None], axis=1)
+  return Beams(node_BW, score_BW, past_BWA), Finished(node_BC[:, :W], ended_BC[:, :W])
+
+
+def _best(score_BC, lowest_Z, node_BC, count: int):
+  """[B, count] places of the best scores; where equal ones compete, of the lowest item rows."""
+  top_BK, place_BK = jax.lax.top_k(score_BC, count)
+  last_B1 = top_BK[:, -1:]
+  tied = jnp.any((jnp.sum(score_BC >= last_B1, axis=1) > count) & jnp.isfinite(last_B1[:, 0]))
+
+  def by_row():
+    row_BC = -lowest_Z[node_BC].astype(jnp.float32)
+    key_BC = jnp.where(score_BC > last_B1, jnp.inf,
+                       jnp.where(score_BC == last_B1, row_BC, -jnp.inf))
+    return jax.lax.top_k(key_BC, count)[1]
+
+  return jax.lax.cond(tied, by_row, lambda: place_BK)
+
+
+def _sorted(trie, node_BK, score_BK, from_BK):
+  """(nodes, scores, from) by falling score, equal ones by item rows."""
+  worse_BK, _, node_BK, from_BK = jax.lax.sort(
+      (-score_BK, trie.lowest_Z[node_BK], node_BK, from_BK), num_keys=2)
+  return node_BK, -worse_BK, from_BK
 
 
 def _children(trie, allowed_BZ, beams: Beams, logits_BWV, fanout: int):
