@@ -67,7 +67,7 @@ def their_ranking(model, ids_BL, catalogue: list[list[int]], width: int) -> list
   with torch.no_grad():
     out = model.generate(
         torch.tensor(ids_BL), attention_mask=torch.ones(ids_BL.shape, dtype=int), num_beams=width,
-        num_return_sequences=width, do_sample=False, length_penalty=0.0,
+        num_return_sequences=width, do_sample=False, length_penalty=0.0, early_stopping="never",
         max_new_tokens=max(map(len, catalogue)),
         prefix_allowed_tokens_fn=lambda _, ids: children.get(tuple(ids[LENGTH:].tolist()), [EOS]))
   said = [tuple(row[:row.index(EOS) + 1] if EOS in row else row)
