@@ -43,7 +43,7 @@ FLOORS = [
     {"weights.hf"},
     {"weights.load", "weights.blip2"},
     {"objectives", "decode.trie", "decode.prompt"},
-    {"decode.beam", "decode.exact", "decode.generate"},
+    {"decode.beam", "decode.exact", "decode.generate", "decode.dot"},
     {"train", "checkpoint"},
     {"retrieval", "report", "audit"},
     {"compare"},

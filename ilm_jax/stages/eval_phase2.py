@@ -10,9 +10,11 @@ import io
 import json
 
 import numpy as np
+from etils import epath
 
-from ilm_jax import files, metrics
+from ilm_jax import checkpoint, files, metrics
 from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.decode import dot
 from ilm_jax.stages import context, phases, rivals, speaker
 
 HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
@@ -158,6 +160,9 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
                   score_UI, target_U[:n], blocked_UI[:n])),
               Ranking(f"ILM, beam {c.beam_width}, first {n} users", found[0].rank_U[:n],
                       c.beam_width)]
+  if this.config.phase1.losses.ui:
+    found.append(Ranking("Q-Former, dot product", metrics.ranks_from_scores(
+        _dot(this, user_U), target_U, blocked_UI)))
   found += [Ranking(name, rank_U)
             for name, rank_U in rivals.ranks(this, user_U, target_U, blocked_UI).items()]
   rows = [{"name": r.name, "metrics": _estimates(this, r)} for r in found]
@@ -179,6 +184,15 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
   return (table, _predictions(lists, interactions),
           gzip.compress(json.dumps(ranks).encode(), mtime=0),
           _recommended(lists, seen, names, interactions))
+
+
+def _dot(this: context.Run, user_U) -> np.ndarray:
+  """[U, I + 1] scores of the space that phase 1's user-item loss made; no language model."""
+  graphdef, fresh = phases.build_phase1(this)
+  folder = epath.Path(this.config.phase2.init_from or this.workdir) / "phase1" / "checkpoints"
+  params = checkpoint.read_trainable(folder, fresh, None)["qformer"]
+  items = this.data[0].num_items
+  return dot.score(graphdef, params, phases.entity_arrays(this), user_U + 1 + items, items)
 
 
 def _recommended(lists, seen, names, interactions) -> dict:
