@@ -35,7 +35,8 @@ def characters():
 
 def config(**changes):
   c = ml_collections.ConfigDict({
-      "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3},
+      "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3, "domain": "movie"},
+      "targets": {"tasks": (), "max_items": 0, "max_heldout": 0},
       "tasks": {"history": 2, "draws": 1, "max_train_examples": 0,
                 "index": "title", "index_words": False, "index_clusters": 2, "index_size": 3,
                 "index_levels": 2, "index_codes": 2, "entities": "slots", "prompts": "",
