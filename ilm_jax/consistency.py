@@ -1,19 +1,19 @@
 """Whether a text means its item and would be liked by the item's users: ELM's two consistencies.
 
-**Semantic consistency** (ELM, section 4): cosine of the sentence vectors of the answer and of the
-reference. Our reading: one answer a prompt, greedy, against the teacher's text. The encoder is named
-beside every number; other encoders give other numbers.
+**Semantic consistency**: cosine of the sentence vectors of the answer and of the reference. Our
+reading: one greedy answer a prompt, against the teacher's text. The encoder is named beside every
+number; other encoders give other numbers.
 
-**Behavioural consistency** (ELM, section 4): what the text says must predict the behaviour of its
-item. The text is mapped to a predicted behavioural vector, and the ranking that follows from it is
-compared with the ranking by the item's own vector, by Spearman's rank correlation. The source leaves
-open, and we read:
+**Behavioural consistency**: what a text says must predict the behaviour of its item. The text is
+mapped to a predicted behavioural vector, and the ranking that follows from it is compared with the
+ranking by the item's own vector, by Spearman's rank correlation. So far the paper; how, we have not
+found written, and take it so:
 
   the map      ridge regression from sentence vectors to the iALS factors of items, its
-               regularisation chosen on folds; fitted on texts of training items alone (what the data
-               set knows of them, and the references of the training splits);
-  the ranking  all users by the inner product of their iALS factors with the item's, so that it says
-               who would like the item; of very many users a seeded share;
+               regularisation chosen on folds; fitted on texts of training items alone (what the
+               data set knows of them, and the references of the training splits);
+  the ranking  all users by the inner product of their iALS factors with the item's: who would like
+               it. Of very many users a seeded share;
   two items    the mean of their factors, for the references tell of both;
   a user       no value: the ranking is over users.
 """

@@ -134,10 +134,10 @@ def spearman(a_NU, b_NU) -> np.ndarray:
 
 
 def distinct(texts: list[str], n: int) -> float:
-  """Distinct runs of n words among all runs of n words of the texts (Li et al., 1510.03055)."""
+  """Distinct runs of n words among all those of the texts (Li et al., 1510.03055); 0: no runs."""
   runs = [tuple(words[i:i + n]) for words in (text.lower().split() for text in texts)
           for i in range(len(words) - n + 1)]
-  return len(set(runs)) / len(runs) if runs else np.nan
+  return len(set(runs)) / len(runs) if runs else 0.0
 
 
 def rank_estimates(rank_U, *, hits: tuple = (), ndcgs: tuple = (), depth: float = np.inf,

@@ -1,8 +1,8 @@
 """Stage eval, second half: does the frozen language model recommend and describe from vectors?
 
 Three tables and two lists of examples: log perplexity of held-back targets, recommendation over the
-full catalogue, meaning of what is said of items never described in training; texts and lists to
-read.
+full catalogue, meaning of what is said of items never described in training (`eval_text`); texts
+and lists to read.
 """
 import dataclasses
 import gzip
@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from ilm_jax import files, metrics
+from ilm_jax import elm, files, metrics
 from ilm_jax.stages import context, eval_text, phases, rivals, speaker
 
 HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
@@ -49,8 +49,8 @@ def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
   if this.config.phase2.compare_rand:
     methods["ILM-rand"] = (speaker.Speaker(this, "phase2_rand"), None)
   methods["no slots"] = (speaker.Speaker(this, None), 0)
-  examples = {task: eval_text.sample(this, task, this.config.eval.loss_examples)
-              for task in phases.task_names(this)}
+  examples = {task: found for task in phases.task_names(this)
+              if (found := eval_text.sample(this, task, this.config.eval.loss_examples))}
   # Two shapes, not one a task: each is compiled for each method.
   short = eval_text.spec(this, [e for task, e in examples.items() if task != "sequential"] or [[]])
   specs = {task: eval_text.spec(this, [e]) if task == "sequential" else short
@@ -61,19 +61,30 @@ def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
                                            dataclasses.replace(specs[task], queries=queries))
                         for task, e in examples.items()}
     own["all"] = tuple(np.concatenate(parts) for parts in zip(*own.values()))
-  rows = [{"name": name, "metrics": {
-      task: eval_text.bootstrap(this, nll, count) for task, (nll, count) in own.items()}}
-          for name, own in sums.items()]
-  rows += [{"name": f"ILM minus {name}", "metrics": {
-      task: eval_text.bootstrap(this, nll - sums[name][task][0], count)
-      for task, (nll, count) in sums["ILM"].items()}} for name in sums if name != "ILM"]
+  differences = {f"ILM minus {name}": {
+      task: (nll - sums[name][task][0], count) for task, (nll, count) in sums["ILM"].items()}
+                 for name in sums if name != "ILM"}
+  rows = [{"name": name, "metrics": _loss_metrics(this, own, examples)}
+          for name, own in (sums | differences).items()]
   return {"title": "Loss on test targets (nats per token; lower is better)",
           "note": "ILM-rand: the same steps without phase 1. No slots: the frozen language model "
                   "alone. Test split: next items never trained on, and held-out items for the elm "
-                  "tasks. Intervals: 95 %, bootstrap over examples; of a difference, paired.",
+                  "tasks. The mean of ELM's tasks is that of their log perplexities. Intervals: "
+                  "95 %, bootstrap over examples, of that mean over items; of a difference, "
+                  "paired.",
           "protocol": {**eval_text.protocol(this), "split": "test",
                        "examples per task": this.config.eval.loss_examples},
           "rows": rows}
+
+
+def _loss_metrics(this: context.Run, own: dict, examples: dict) -> dict:
+  """Task -> estimate, with the mean over those of ELM's 24 tasks that there are."""
+  found = {task: eval_text.bootstrap(this, nll, count) for task, (nll, count) in own.items()}
+  of_elm = {task: ([int(e["target_entity"][0]) for e in examples[task]], *own[task])
+            for task in elm.ELM_24 if task in own}
+  if len(of_elm) > 1:
+    found[f"mean of {len(of_elm)} ELM tasks"] = eval_text.mean_over_tasks(this, of_elm)
+  return found
 
 
 # Recommendation.
@@ -119,7 +130,8 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
   table = {
       "title": f"Next item, full catalogue of {interactions.num_items} ({len(users)} users)",
       "note": f"{this.rule.name}, one target a user; intervals: 95 %, bootstrap over users.",
-      "protocol": {**eval_text.protocol(this), "split": f"test ({this.rule.meaning})", "task": "sequential",
+      "protocol": {**eval_text.protocol(this), "split": f"test ({this.rule.meaning})",
+                   "task": "sequential",
                    "prompt": "seen template 0", "tie rule": "lower item row first",
                    "filter": "items of the user's history are taken out",
                    "index": this.config.tasks.index, "beam": "constrained to the catalogue, no "
