@@ -5,6 +5,8 @@ field can be overridden on the command line, e.g. --config.phase2.steps=10.
 """
 import ml_collections
 
+from ilm_jax import elm
+
 
 def get_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
@@ -13,6 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
       "name": "ml-100k",           # docs/data_sets.md lists them; "table": files of your own
       "path": "",                  # folder with its files; "": fetched, where that is possible
       "columns": columns(),
+      "domain": "",                # what prompts call items: "movie", "product", "book", "song",
+                                   # .. (ilm_jax/elm.py); "": what the name says
       "split": "loo_stable",       # also "loo_openp5", "global_time": ilm_jax/data/splits.py
       "time_fractions": (0.8, 0.9),   # global_time: where validation and test begin in the log
       "k_core": 5,                 # users and items with fewer interactions are left out
@@ -48,8 +52,9 @@ def get_config() -> ml_collections.ConfigDict:
       "draws": 1,                  # templates drawn for each example
       "max_train_examples": 0,     # of each task; 0: all
       "mixture": {"sequential": 4.0, "straightforward": 1.0, "elm_title": 1.0, "elm_genres": 1.0,
-                  "elm_year": 1.0},
+                  "elm_year": 1.0, **dict.fromkeys(elm.WRITTEN, 0.0)},   # 0: left out
   }
+  c.targets = targets()
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.phase1 = phase1()
   c.phase2 = phase2()
@@ -142,6 +147,28 @@ def phase2() -> dict:
       "vector_noise": 0.3,         # likewise
       "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
       **optimizer(learning_rate=1e-3, warmup=50),
+  }
+
+
+def targets() -> dict:
+  """Who writes the answers of ELM's 24 tasks and of the user profiles (stage targets)."""
+  return {
+      "tasks": (),                 # (): those with a rate in tasks.mixture
+      "max_items": 0,              # training items asked about in each task; 0: all
+      "max_heldout": 0,            # held-out items, the test split; 0: all
+      "teacher": "lm",             # "endpoint": an OpenAI-compatible server; "file": yours
+      "model": "",                 # lm: a name or path, "": lm.asset; endpoint: the model's name
+      "chat": "auto",              # lm: around a request; also "chatml", "gemma", "none"
+      "endpoint": "",              # e.g. "http://localhost:8000/v1"
+      "api_key_env": "",           # variable of the environment with the key; "": none is sent
+      "timeout": 60.0,             # seconds without an answer,
+      "retries": 5,                # after which, and after failures, it is asked again,
+      "backoff": 1.0,              # after so many seconds, each time twice as many
+      "file": "",                  # JSON lines: README.md
+      "max_tokens": 96,            # of an answer
+      "temperature": 0.0,          # 0: the likeliest token each time
+      "top_p": 1.0,
+      "batch_size": 16,            # requests written, and kept, together
   }
 
 

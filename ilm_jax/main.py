@@ -23,8 +23,8 @@ from ml_collections import config_flags
 from ilm_jax import assets, distributed, errors
 from ilm_jax import config as config_lib
 
-STAGES = ("prepare", "cf", "phase1", "phase2", "eval", "report")     # "all", in this order
-ASKED = ("audit",)                                                   # only by name
+STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report")   # "all", in order
+ASKED = ("audit",)                                                           # only by name
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")

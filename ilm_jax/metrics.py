@@ -7,6 +7,7 @@ computed on several hosts add up.
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
 MISSED = np.inf
 
@@ -88,6 +89,55 @@ def bootstrap(sum_U, count_U=None, *, resamples: int, seed: int) -> Estimate:
       means[r] = sum_U[draw_U].sum() / count
   lo, hi = np.nanpercentile(means, [2.5, 97.5])
   return Estimate(float(sum_U.sum() / count_U.sum()), float(lo), float(hi), n)
+
+
+def bootstrap_mean(sum_TI, count_TI, *, resamples: int, seed: int) -> Estimate:
+  """The mean over tasks of sum / count over items, its interval over resampled items.
+
+  A resample draws items, and with an item all that was measured of it in any task.
+
+  Args:
+    sum_TI: a value of each task and item, or its sum over tokens.
+    count_TI: how many things each sum is over; 0: the task has nothing of the item.
+    resamples: see `bootstrap`.
+    seed: see `bootstrap`.
+
+  Returns:
+    The estimate, n of it the items. Tasks with nothing in a resample are left out of its mean.
+  """
+  sum_TI, count_TI = np.asarray(sum_TI, np.float64), np.asarray(count_TI, np.float64)
+  items = sum_TI.shape[1]
+  rng = np.random.default_rng(seed)
+
+  def mean(times_I):
+    count_T = count_TI @ times_I
+    return np.mean((sum_TI @ times_I)[count_T > 0] / count_T[count_T > 0])
+
+  draws = (np.bincount(rng.integers(items, size=items), minlength=items)
+           for _ in range(resamples))
+  means = [mean(times_I) for times_I in draws if (count_TI @ times_I).any()]
+  lo, hi = np.percentile(means, [2.5, 97.5])
+  return Estimate(float(mean(np.ones(items))), float(lo), float(hi), items)
+
+
+def spearman(a_NU, b_NU) -> np.ndarray:
+  """float64 [N] rank correlation of each row of `a` with that of `b`; ties share a rank.
+
+  0 where a row is constant: it ranks nothing.
+  """
+  def centred(x_NU):
+    rank_NU = scipy.stats.rankdata(x_NU, axis=1)
+    rank_NU -= rank_NU.mean(axis=1, keepdims=True)
+    return rank_NU / np.maximum(np.linalg.norm(rank_NU, axis=1, keepdims=True), 1e-12)
+
+  return np.sum(centred(a_NU) * centred(b_NU), axis=1)
+
+
+def distinct(texts: list[str], n: int) -> float:
+  """Distinct runs of n words among all those of the texts (Li et al., 1510.03055); 0: no runs."""
+  runs = [tuple(words[i:i + n]) for words in (text.lower().split() for text in texts)
+          for i in range(len(words) - n + 1)]
+  return len(set(runs)) / len(runs) if runs else 0.0
 
 
 def rank_estimates(rank_U, *, hits: tuple = (), ndcgs: tuple = (), depth: float = np.inf,

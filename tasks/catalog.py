@@ -1,7 +1,8 @@
 """The catalog of tasks: the only writer of the SeqIO registry, and only when called.
 
 Names are <dataset>_<task>: ml100k_sequential, ml100k_item_text. The mixture of the phase 2 tasks at
-the config's rates is <dataset>_ilm; <dataset>_catalogue lists every item's index.
+the config's rates is <dataset>_ilm, that of ELM's 24 tasks at equal rates <dataset>_elm_24;
+<dataset>_catalogue lists every item's index.
 """
 import importlib
 
@@ -9,24 +10,28 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from ilm_jax import elm as elm_names
 from ilm_jax import errors, own_tasks
 from tasks import elm, features, item_text, openp5
 from tasks import material as material_lib
 
 
-def register(data_folder, lm_tokenizer, text_tokenizer, config) -> dict[str, str]:
+def register(data_folder, lm_tokenizer, text_tokenizer, config, answer=None) -> dict[str, str]:
   """Registers all tasks of a workdir; those of another workdir with these names are replaced.
 
   Args:
     data_folder: the workdir's data/.
     lm_tokenizer: the language model's.
     text_tokenizer: the Q-Former's.
-    config: seed, data.name, data.heldout_fraction, tasks.
+    config: seed, data, tasks, targets.
+    answer: request -> what a teacher wrote; for the tasks of `elm.written`.
 
   Returns:
-    Short name ("sequential") -> name in the registry ("ml100k_sequential"). "ilm" is the mixture.
+    Short name ("sequential") -> name in the registry ("ml100k_sequential"). "ilm" and "elm_24" are
+    the mixtures.
   """
-  material = material_lib.read(data_folder, lm_tokenizer, text_tokenizer, config)
+  material = material_lib.read(
+      data_folder, lm_tokenizer, text_tokenizer, config, answer=answer)
   return add(material, definitions(material), dataset_name(config), config.tasks.mixture)
 
 
@@ -74,7 +79,17 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
   seqio.MixtureRegistry.remove(names["ilm"])
   if mixed:
     seqio.MixtureRegistry.add(names["ilm"], mixed)
+  _add_elm_24(names, dataset)
   return names
+
+
+def _add_elm_24(names: dict[str, str], dataset: str) -> None:
+  """The mixture of those of the 24 tasks that there are, at equal rates."""
+  found = [names[task] for task in elm_names.ELM_24 if task in names]
+  names["elm_24"] = f"{dataset}_elm_24"
+  seqio.MixtureRegistry.remove(names["elm_24"])
+  if found:
+    seqio.MixtureRegistry.add(names["elm_24"], found, default_rate=1.0)
 
 
 @seqio.map_over_dataset

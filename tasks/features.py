@@ -18,6 +18,7 @@ class Definition:
   preprocessors: list[Callable]
   output_features: dict[str, seqio.Feature]
   prompts: templates.Family | None = None
+  targets: str = ""                        # fingerprint of what a teacher wrote
 
 
 def entities(rows: int) -> seqio.Feature:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ilm_jax import errors
+from ilm_jax import elm, errors
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.data import splits
+from ilm_jax.data import splits, targets
 from ilm_jax.data import tokenizer as tokenizer_lib
-from tasks import indexing, vocabulary
+from tasks import clustering, indexing, vocabulary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,11 @@ class Material:
   module: str = ""                           # of a user's tasks
   dataset: str = ""                          # what prompt.txt's {dataset} stands for
   sentence_vectors: Callable | None = None   # texts -> [N, W], for semantic indices
+  words: elm.Words = elm.DOMAINS["item"]     # what prompts call items and users
+  written: tuple[str, ...] = ()              # tasks whose answers a teacher writes
+  answer: Callable[[targets.Request], targets.Answer | None] | None = None   # what it wrote
+  max_items: int = 0                         # training items asked about in each; 0: all
+  max_heldout: int = 0                       # held-out items; 0: all
 
   @property
   def rows(self) -> int:
@@ -44,8 +49,26 @@ class Material:
   @functools.cached_property
   def names(self) -> list[str]:
     """The index by item row as it is said, with its leading space; row 0 is empty."""
-    return indexing.names(self.scheme, self.items, interactions_lib.train_histories(
-        self.interactions), self._text_vectors, self.seed)
+    return indexing.names(
+        self.scheme, self.items, self.train_histories, self._text_vectors, self.seed)
+
+  @functools.cached_property
+  def train_histories(self) -> list[np.ndarray]:
+    """For each user, the item rows of the training part, in time order."""
+    return interactions_lib.train_histories(self.interactions)
+
+  @functools.cached_property
+  def co_occurrence(self) -> tuple:
+    """([I, I] users of the training part who have both items, sparse; [I] users of each)."""
+    users_I = np.bincount(np.concatenate([np.unique(h) for h in self.train_histories]),
+                          minlength=len(self.items) + 1)[1:]
+    return clustering.co_occurrence(self.train_histories, len(self.items)), users_I
+
+  @functools.cached_property
+  def full_titles(self) -> list[str]:
+    """Title and year by item row; row 0 is empty. Items that share one are twins."""
+    return ["", *(interactions_lib.full_title(self.items, row + 1)
+                  for row in range(len(self.items)))]
 
   @functools.cached_property
   def index_report(self) -> dict:
@@ -90,10 +113,12 @@ class Material:
 
 
 def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
-         text_tokenizer: tokenizer_lib.Tokenizer, config, sentence_vectors=None) -> Material:
+         text_tokenizer: tokenizer_lib.Tokenizer, config, sentence_vectors=None,
+         answer=None) -> Material:
   """The material in a workdir's data folder, for a config.
 
-  `sentence_vectors` (texts -> [N, W]) is needed for semantic indices alone.
+  `sentence_vectors` (texts -> [N, W]) is needed for semantic indices alone, `answer` (request ->
+  what a teacher wrote) for the tasks of `elm.written`.
   """
   c = config.tasks
   interactions, items, fingerprint = interactions_lib.load(data_folder)
@@ -106,4 +131,6 @@ def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
       scheme=indexing.Scheme(kind=c.index, words=c.index_words, clusters=c.index_clusters,
                              size=c.index_size, levels=c.index_levels, codes=c.index_codes),
       as_text=c.entities == "names", prompts=c.prompts, module=c.module, dataset=config.data.name,
-      sentence_vectors=sentence_vectors)
+      sentence_vectors=sentence_vectors, words=elm.words(config.data),
+      written=elm.written(config), answer=answer, max_items=config.targets.max_items,
+      max_heldout=config.targets.max_heldout)

@@ -13,8 +13,8 @@ import tqdm
 from etils import epath
 
 from ilm_jax import files, own_tasks
-from ilm_jax.data import store
-from tasks import catalog
+from ilm_jax.data import store, targets
+from tasks import catalog, elm_requests
 from tasks import material as material_lib
 
 # Raised when the code of the tasks changes what they yield.
@@ -23,22 +23,23 @@ _TOGETHER = 512
 
 
 def prepare(workdir, lm_tokenizer, text_tokenizer, config,
-            sentence_vectors=None) -> dict[str, str]:
+            sentence_vectors=None, answer=None) -> dict[str, str]:
   """Prepares all tasks of a workdir whose data/ is there.
 
   Args:
     workdir: reads data/, writes prepared/.
     lm_tokenizer: the language model's.
     text_tokenizer: the Q-Former's.
-    config: seed, data.name, data.heldout_fraction, tasks.
+    config: seed, data, tasks, targets.
     sentence_vectors: texts -> [N, W]; for semantic indices.
+    answer: request -> what a teacher wrote; for the tasks of `elm.written`.
 
   Returns:
     Short name -> registered name, as `catalog.register`.
   """
   workdir = epath.Path(workdir)
   material = material_lib.read(
-      workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors)
+      workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors, answer)
   _save_index(workdir / "prepared", material)
   definitions = catalog.definitions(material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
@@ -56,6 +57,14 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
                   {"task": names[short], "split": split, "made_from": made_from,
                    "templates": list(definition.prompts.all) if definition.prompts else []})
   return names
+
+
+def write_requests(workdir, lm_tokenizer, text_tokenizer, config) -> None:
+  """Writes targets/requests.jsonl: all that a teacher is to write for the config's tasks."""
+  workdir = epath.Path(workdir)
+  material = material_lib.read(workdir / "data", lm_tokenizer, text_tokenizer, config)
+  targets.write_requests(workdir / "targets", [
+      request for task in material.written for request in elm_requests.requests(material, task)])
 
 
 def examples(name: str, split: str):
@@ -84,7 +93,9 @@ def _made_from(material: material_lib.Material, definition) -> dict[str, str]:
   settings = [VERSION, material.history, material.draws, material.max_train_examples,
               material.heldout_fraction, material.seed, dataclasses.astuple(material.scheme),
               material.as_text]
-  return {"data": material.fingerprint, "lm_vocabulary": material.lm.tokenizer.fingerprint,
+  written = {"targets": definition.targets} if definition.targets else {}
+  return {**written, "data": material.fingerprint,
+          "lm_vocabulary": material.lm.tokenizer.fingerprint,
           "text_vocabulary": material.text.tokenizer.fingerprint,
           "prompts": definition.prompts.fingerprint if definition.prompts else "",
           "config": hashlib.sha256(json.dumps(settings).encode()).hexdigest()}

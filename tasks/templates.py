@@ -2,6 +2,7 @@
 
 A template is a sentence with places for entities, "User{user} watched{history}. Next:". No space
 stands before a place: a soft token is a word that brings its own. Targets begin with the space.
+{thing}, {person} and so on are words of the data set's domain (`elm.Words`), filled on reading.
 """
 import dataclasses
 import hashlib
@@ -12,7 +13,7 @@ import re
 import seqio
 import tensorflow as tf
 
-from ilm_jax import errors
+from ilm_jax import elm, errors
 from ilm_jax.data.tokenizer import SLOT
 
 FOLDER = pathlib.Path(__file__).parent / "prompts"
@@ -26,6 +27,7 @@ class Family:
   seen: tuple[str, ...]        # asked in training; validation and test ask the first
   unseen: tuple[str, ...]      # asked in the test of generalisation to new wordings only
   fingerprint: str
+  teacher: str = ""            # what a teacher is told to write; "": the answer is known
 
   @property
   def all(self) -> tuple[str, ...]:
@@ -36,13 +38,18 @@ class Family:
     return tuple(re.findall(r"\{(\w+)\}", template))
 
 
-def load(name: str, folder=FOLDER) -> Family:
-  """The family in `<name>.json`; UserError if a template does not have the declared places."""
+def load(name: str, folder=FOLDER, words: elm.Words = elm.DOMAINS["movie"]) -> Family:
+  """The family in `<name>.json` in the words of a domain.
+
+  Raises:
+    UserError: a template does not have the declared places.
+  """
   path = pathlib.Path(folder) / f"{name}.json"
-  text = path.read_text()
+  text = words.fill(path.read_text())
   data = json.loads(text)
   family = Family(tuple(data["fields"]), data["separator"], tuple(data["seen"]),
-                  tuple(data["unseen"]), hashlib.sha256(text.encode()).hexdigest())
+                  tuple(data["unseen"]), hashlib.sha256(text.encode()).hexdigest(),
+                  data.get("teacher", ""))
   return _checked(path, family)
 
 

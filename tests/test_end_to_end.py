@@ -77,6 +77,38 @@ def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
   assert "1349" in title
 
 
+def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
+  """A task about one item and one about two, with targets of the user's, to tables and means."""
+  workdir, path = tmp_path / "run", tmp_path / "mine.jsonl"
+  shutil.copytree(run, workdir, ignore=shutil.ignore_patterns(
+      "phase2*", "eval", "tensorboard", "report.*"))
+  path.write_text("")
+  flags = (f"--config.targets.file={path}", "--config.targets.teacher=file",
+           "--config.targets.max_items=8", "--config.targets.max_heldout=3",
+           "--config.tasks.mixture.elm_pitch=1.0", "--config.tasks.mixture.elm_similarities=1.0",
+           "--config.tasks.mixture.elm_title=0.0", "--config.phase2.compare=()")
+  empty = main(workdir, "--stage=targets,prepare", *flags)
+  assert empty.returncode == 1 and "elm_pitch: 11 asked, 11 absent" in empty.stdout
+  assert "of 11 targets of elm_pitch none for training will do" in empty.stderr
+  items = json.loads((workdir / "data" / "items.json").read_text())
+  asked = map(json.loads, (workdir / "targets" / "requests.jsonl").read_text().splitlines())
+  path.write_text("".join(json.dumps({
+      "task": r["task"], "ids": [items["ids"][row - 1] for row in r["rows"]],
+      "target": f"Come and see {items['titles'][r['rows'][0] - 1]}."}) + "\n" for r in asked))
+  done = main(workdir, "--stage=targets,prepare,phase2,eval,report", *flags)
+  assert done.returncode == 0, done.stderr[-2000:]
+  tables = {part["title"].split(" (")[0]: {row["name"]: row["metrics"] for row in part["rows"]}
+            for part in json.loads((workdir / "report.json").read_text())["tables"]}
+  assert tables["Loss on test targets"]["ILM"]["mean of 2 ELM tasks"]["n"] >= 2
+  text = tables["Text from vectors alone: held-out items"]
+  assert {"elm_genres", "elm_year", "elm_pitch", "elm_similarities",
+          "mean of 2 of ELM's 24 tasks"} == set(text)
+  assert "behavioural consistency" in text["elm_similarities"]
+  assert "behavioural consistency" not in text["elm_year"]
+  again = main(workdir, "--stage=targets,prepare", *flags, "--config.targets.max_items=4")
+  assert again.returncode == 0 and "elm_pitch: 7 asked, 7 written" in again.stdout
+
+
 def test_running_again_changes_nothing(run):
   before = {p: p.stat().st_mtime_ns for p in run.rglob("*.array_record")}
   again = main(run, "--stage=prepare,cf,phase1")

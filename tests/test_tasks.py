@@ -10,9 +10,19 @@ import tensorflow as tf
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from ilm_jax import errors
-from ilm_jax.data import batches, interactions, packing, store, tokenizer
-from tasks import catalog, indexing, item_text, material, openp5, prepare, templates, vocabulary
+from ilm_jax import elm, errors
+from ilm_jax.data import batches, interactions, packing, store, targets, tokenizer
+from tasks import (
+    catalog,
+    elm_requests,
+    indexing,
+    item_text,
+    material,
+    openp5,
+    prepare,
+    templates,
+    vocabulary,
+)
 
 ITEMS = interactions.Items(
     ids=list("abcdef"), titles=["Heat", "Alien", "Heat", "<slot>", "Big", "Up"],
@@ -35,7 +45,8 @@ def characters():
 
 def config(**changes):
   c = ml_collections.ConfigDict({
-      "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3},
+      "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3, "domain": "movie"},
+      "targets": {"tasks": (), "max_items": 0, "max_heldout": 0},
       "tasks": {"history": 2, "draws": 1, "max_train_examples": 0,
                 "index": "title", "index_words": False, "index_clusters": 2, "index_size": 3,
                 "index_levels": 2, "index_codes": 2, "entities": "slots", "prompts": "",
@@ -314,3 +325,134 @@ def test_a_prompt_file_of_openp5s_kind(workdir, words, entities):
   else:
     assert {tuple(e["entities"]) for e in said.values()} == {(7, 1, 2), (1, 2, 7)}
   assert all(words.decode(e["targets"][:-1]) == index["c"] for e in said.values())
+
+
+# What a teacher writes.
+
+
+def asked_of(workdir, words, task, **changes):
+  c = config()
+  c.targets.update(tasks=(task,), **changes)
+  c.tasks.mixture.update({task: 1.0})
+  found = material.read(workdir / "data", words, words, c)
+  return elm_requests.requests(found, task), found
+
+
+def test_a_request_tells_what_is_known_of_the_item(workdir, words):
+  requests, found = asked_of(workdir, words, "elm_pitch")
+  by_row = {r.rows[0]: r for r in requests}
+  assert set(by_row) == {*found.item_splits["train"], *found.item_splits["test"]}
+  assert {r.rows[0] for r in requests if r.split == "test"} == set(found.item_splits["test"])
+  assert by_row[1].prompt == ("Write a short, lively sales pitch for the film below.\n\n"
+                              "Film: Heat (1995). Action, Crime")
+
+
+def test_pairs_stay_within_their_split_and_are_no_twins(workdir, words):
+  """Rows 1 and 3 are twins (Heat, 1995), so held out together; any other item is a partner."""
+  requests, found = asked_of(workdir, words, "elm_similarities")
+  assert {r.split for r in requests} == {"train", "test"}
+  for split in ("train", "test"):
+    rows = set(found.item_splits[split].tolist())
+    pairs = [r.rows for r in requests if r.split == split]
+    assert {first for first, _ in pairs} <= rows and {other for _, other in pairs} <= rows
+    assert all(first != other and {first, other} != {1, 3} for first, other in pairs)
+  assert "\nSecond film: " in requests[0].text
+
+
+def test_neighbours_by_hand(workdir, words):
+  """Training parts 1 2 3 | 2 | 6 5 4 3 | 3 4 | 5 5: users of items 1..6 are 1 2 3 2 2 1.
+
+  Of row 4: with 3 twice of sqrt(2*3), with 5 once of sqrt(2*2), with 6 once of sqrt(2*1).
+  """
+  requests, found = asked_of(workdir, words, "elm_common_neighbour")
+  assert found.co_occurrence[1].tolist() == [1, 2, 3, 2, 2, 1]
+  train = set(found.item_splits["train"].tolist())
+  users = {1: {0}, 2: {0, 1}, 3: {0, 2, 3}, 4: {2, 3}, 5: {2, 4}, 6: {2}}
+  for r in requests:
+    first, neighbour = r.rows
+    open_to = (train if r.split == "train" else set(users)) - {first}
+    open_to -= {1, 3} if first in (1, 3) else set()
+    best = max(sorted(open_to), key=lambda row: len(users[first] & users[row]) / np.sqrt(
+        len(users[first]) * len(users[row])))
+    assert neighbour == best and users[first] & users[best]
+  if 4 not in train:
+    assert next(r.rows for r in requests if r.rows[0] == 4) == (4, 3)
+
+
+def test_profiles_hide_held_out_items(workdir, words):
+  requests, found = asked_of(workdir, words, "elm_user_profile")
+  held = [found.full_titles[row] for split in ("validation", "test")
+          for row in found.item_splits[split]]
+  assert {r.split for r in requests} == {"train", "test"}
+  assert not any(f"{title}." in r.text or r.text.endswith(title)
+                 for r in requests for title in held)
+  assert all(r.rows[0] >= 7 for r in requests)
+
+
+def test_a_larger_limit_keeps_what_a_smaller_one_chose(workdir, words):
+  few, _ = asked_of(workdir, words, "elm_pitch", max_items=2, max_heldout=1)
+  more, _ = asked_of(workdir, words, "elm_pitch", max_items=3, max_heldout=2)
+  for split, sizes in (("train", (2, 3)), ("test", (1, 2))):
+    a, b = ([r.rows for r in found if r.split == split] for found in (few, more))
+    assert (len(a), len(b)) == sizes and set(a) < set(b)
+  pairs, _ = asked_of(workdir, words, "elm_similarities", max_items=2, max_heldout=1)
+  assert {r.rows[0] for r in pairs} <= {r.rows[0] for r in few}
+
+
+def test_prepare_takes_what_the_teacher_wrote(workdir, words):
+  """Two tasks from answers to slots and targets; what was rejected is left out."""
+  c = config()
+  c.tasks.mixture.update({"elm_pitch": 1.0, "elm_why_neighbour": 1.0})
+  prepare.write_requests(workdir, words, words, c)
+  requests = targets.read_requests(workdir / "targets")
+  assert {r.task for r in requests} == {"elm_pitch", "elm_why_neighbour"}
+  bad = next(r for r in requests if r.task == "elm_pitch" and r.split == "train")
+
+  def answer(request):
+    return targets.Answer(f"Say {request.rows} <slot>", "echo" if request == bad else "")
+
+  names = prepare.prepare(workdir, words, words, c, answer=answer)
+  assert names["elm_24"] == "toy5_elm_24"
+  mixture = seqio.get_mixture_or_task(names["elm_24"])
+  assert {t.name for t in mixture.tasks} == {"toy5_elm_pitch", "toy5_elm_why_neighbour"}
+
+  def read(task, split):
+    return every(store.Prepared(workdir / "prepared" / names[task] / split))
+
+  pitches = read("elm_pitch", "train")
+  good = [r for r in requests if r.task == "elm_pitch" and r.split == "train" and r != bad]
+  assert len(pitches) == 5 * len(good)
+  row = good[0].rows[0]
+  mine = [e for e in pitches if e["target_entity"] == [row]]
+  assert {spell(words, e["targets"]) for e in mine} == {f" Say ({row},) < slot>~"}
+  assert {spell(words, e["inputs"]) for e in mine} >= {"A sales pitch for<slot>:"}
+  asked = [r for r in requests if r.task == "elm_why_neighbour" and r.split == "test"]
+  stored = read("elm_why_neighbour", "test")
+  assert [tuple(e["entities"]) for e in stored] == [r.rows for r in asked]
+  assert all(e["prompt"] == [0] and e["target_entity"] == e["entities"][:1] for e in stored)
+  written = workdir / "prepared" / names["elm_pitch"] / "train" / "manifest.json"
+  before = written.stat().st_mtime_ns
+  prepare.prepare(workdir, words, words, c, answer=answer)
+  assert written.stat().st_mtime_ns == before
+  prepare.prepare(workdir, words, words, c, answer=lambda r: targets.Answer("New.", ""))
+  assert written.stat().st_mtime_ns != before       # another teacher's words: made again
+
+
+def test_prepare_before_targets_says_so(workdir, words):
+  c = config()
+  c.tasks.mixture.update({"elm_pitch": 1.0})
+  with pytest.raises(errors.UserError, match=r"6 of 6 targets of elm_pitch .* --stage=targets"):
+    prepare.prepare(workdir, words, words, c)
+  with pytest.raises(errors.UserError, match=r"none for training will do"):
+    prepare.prepare(workdir, words, words, c, answer=lambda r: targets.Answer("", "empty"))
+
+
+@pytest.mark.parametrize("domain", sorted(elm.DOMAINS))
+def test_every_prompt_in_every_domain(domain):
+  for name in (*elm.KNOWN, *elm.WRITTEN):
+    family = templates.load(name, words=elm.DOMAINS[domain])
+    text = " ".join((*family.all, family.teacher))
+    assert not {p for t in (text,) for p in family.order(t)} - set(family.fields)
+    assert ("film" in text) <= (domain == "movie") and bool(family.teacher) == (
+        name in elm.WRITTEN)
+    assert len(family.seen) == 5

@@ -84,6 +84,10 @@ class Tokenizer:
         text.append(self._added[i - first])
     return "".join(text)
 
+  def control(self, name: str) -> int | None:
+    """The id of a control token such as "<|im_start|>", which no text can spell; None: unknown."""
+    return self._backend.token_to_id(name)
+
   @functools.cached_property
   def fingerprint(self) -> str:
     """sha256 of everything that decides the ids."""
@@ -149,6 +153,10 @@ class SentencePieceTokenizer(Tokenizer):
   @functools.cached_property
   def _processor(self):
     return sentencepiece.SentencePieceProcessor(model_proto=self._backend)
+
+  def control(self, name: str) -> int | None:
+    found = self._processor.piece_to_id(name)
+    return found if self._processor.id_to_piece(found) == name else None
 
   def _identity(self) -> str:
     return hashlib.sha256(self._backend).hexdigest()

@@ -7,14 +7,15 @@ import concurrent.futures
 import multiprocessing
 
 from ilm_jax import config as config_lib
-from ilm_jax import distributed, errors
+from ilm_jax import distributed, elm, errors
 from ilm_jax.stages import context
 
 
 def run(config, workdir, names: tuple[str, ...]) -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
-  In a job of several processes all of them train, and process 0 does the rest while they wait.
+  In a job of several processes all of them train and write targets, and process 0 does the rest
+  while they wait.
 
   Raises:
     UserError: the config cannot run, or an input is missing or does not fit.
@@ -64,14 +65,31 @@ def _one_process(stage: str, names: tuple[str, ...]) -> None:
 
 def _prepare(this: context.Run) -> None:
   """In a process of its own: TensorFlow's memory goes with it and training never imports it."""
+  _in_child("run", this)
+
+
+def _targets(this: context.Run) -> None:
+  """What to ask is worked out by the tasks, in their process; the asking is done here, by all."""
+  if not elm.written(this.config):
+    return
+  if distributed.is_main():
+    _in_child("requests", this)
+  distributed.wait("requests")
+  from ilm_jax.stages import targets
+  targets.run(this)
+
+
+def _in_child(function: str, this: context.Run) -> None:
   spawn = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as child:
-    child.submit(_prepare_here, config_lib.to_json(this.config), str(this.workdir)).result()
+    child.submit(_prepare_here, function, config_lib.to_json(this.config),
+                 str(this.workdir)).result()
 
 
-def _prepare_here(config_json: str, workdir: str) -> None:
+def _prepare_here(function: str, config_json: str, workdir: str) -> None:
   from ilm_jax.stages import prepare
-  prepare.run(context.Run(config_lib.from_json(config_json), workdir, devices=False))
+  this = context.Run(config_lib.from_json(config_json), workdir, devices=False)
+  getattr(prepare, function)(this)
 
 
 def _cf(this: context.Run) -> None:
@@ -107,6 +125,6 @@ def _audit(this: context.Run) -> None:
   auditing.run(this)
 
 
-_TOGETHER = ("phase1", "phase2")
-_STAGES = {"prepare": _prepare, "cf": _cf, "phase1": _phase1, "phase2": _phase2, "eval": _eval,
-           "report": _report, "audit": _audit}
+_TOGETHER = ("targets", "phase1", "phase2")
+_STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,
+           "phase2": _phase2, "eval": _eval, "report": _report, "audit": _audit}

@@ -145,6 +145,35 @@ class Run:
     text = json.dumps({**settings, "asset": identity}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
+  @property
+  def teacher_files(self) -> tuple:
+    """(weights, tokenizer) of a teacher that is a language model of ours."""
+    lm, model = self.config.lm, self.config.targets.model
+    if model:
+      return (_asset_or_path(model),) * 2
+    return self.lm_path, _asset_or_path(lm.tokenizer) if lm.tokenizer else self.lm_path
+
+  @functools.cached_property
+  def teacher_fingerprint(self) -> str:
+    """sha256 of who writes targets, with all that changes its words; not how fast or patiently."""
+    from ilm_jax.weights import load
+    c = self.config.targets
+    identity: dict = {"teacher": c.teacher}
+    if c.teacher == "file":
+      identity["file"] = hashlib.sha256(epath.Path(c.file).read_bytes()).hexdigest()
+    else:
+      identity |= {"words": [c.max_tokens, c.temperature, c.top_p]}
+    if c.teacher == "endpoint":
+      identity |= {"endpoint": c.endpoint, "model": c.model}
+    if c.teacher == "lm":
+      name = c.model or self.config.lm.asset
+      own = {"gin_file": self.config.lm.gin_file, "tokenizer": self.config.lm.tokenizer}
+      identity |= {"asset": (assets.fingerprint(name) if name in assets.ASSETS
+                             else load.fingerprint(self.teacher_files[0])),
+                   "dtype": self.config.lm.dtype, "chat": c.chat, **({} if c.model else own),
+                   **({"seed": self.config.seed} if c.temperature else {})}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
   @functools.cached_property
   def text_encoder_folder(self) -> pathlib.Path:
     return assets.fetch(self.config.text_encoder.asset)["config.json"].parent

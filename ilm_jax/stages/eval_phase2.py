@@ -1,8 +1,8 @@
 """Stage eval, second half: does the frozen language model recommend and describe from vectors?
 
 Three tables and two lists of examples: log perplexity of held-back targets, recommendation over the
-full catalogue, meaning of what is said of items never described in training; texts and lists to
-read.
+full catalogue, meaning of what is said of items never described in training (`eval_text`); texts
+and lists to read.
 """
 import dataclasses
 import gzip
@@ -12,13 +12,11 @@ import json
 import numpy as np
 from etils import epath
 
-from ilm_jax import checkpoint, files, metrics
-from ilm_jax.data import interactions as interactions_lib
+from ilm_jax import checkpoint, elm, files, metrics
 from ilm_jax.decode import dot
-from ilm_jax.stages import context, phases, rivals, speaker
+from ilm_jax.stages import context, eval_text, phases, rivals, speaker
 
 HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
-ELM_TASKS = ("elm_title", "elm_genres", "elm_year")
 
 
 def run(this: context.Run) -> None:
@@ -33,7 +31,7 @@ def run(this: context.Run) -> None:
     files.write_text(folder / f"{name}.json", json.dumps(part, indent=1))
 
   write("loss", losses(this, ilm))
-  text, described = generations(this, ilm)
+  text, described = eval_text.generations(this, ilm)
   write("consistency", text)
   write("generations", described)
   table, predictions, ranks, shown = recommendation(this, ilm)
@@ -53,11 +51,11 @@ def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
   for folder, name in (phases.COMPARED[n] for n in this.config.phase2.compare):
     methods[name] = (speaker.Speaker(this, folder), None)
   methods["no slots"] = (speaker.Speaker(this, None), 0)
-  examples = {task: _sample(this, task, this.config.eval.loss_examples)
-              for task in phases.task_names(this)}
+  examples = {task: found for task in phases.task_names(this)
+              if (found := eval_text.sample(this, task, this.config.eval.loss_examples))}
   # Two shapes, not one a task: each is compiled for each method.
-  short = _spec(this, [e for task, e in examples.items() if task != "sequential"] or [[]])
-  specs = {task: _spec(this, [e]) if task == "sequential" else short
+  short = eval_text.spec(this, [e for task, e in examples.items() if task != "sequential"] or [[]])
+  specs = {task: eval_text.spec(this, [e]) if task == "sequential" else short
            for task, e in examples.items()}
   sums = {}
   for name, (model, queries) in methods.items():
@@ -65,62 +63,31 @@ def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
                                            dataclasses.replace(specs[task], queries=queries))
                         for task, e in examples.items()}
     own["all"] = tuple(np.concatenate(parts) for parts in zip(*own.values()))
-  rows = [{"name": name, "metrics": {
-      task: _bootstrap(this, nll, count) for task, (nll, count) in own.items()}}
-          for name, own in sums.items()]
-  rows += [{"name": f"ILM minus {name}", "metrics": {
-      task: _bootstrap(this, nll - sums[name][task][0], count)
-      for task, (nll, count) in sums["ILM"].items()}} for name in sums if name != "ILM"]
+  differences = {f"ILM minus {name}": {
+      task: (nll - sums[name][task][0], count) for task, (nll, count) in sums["ILM"].items()}
+                 for name in sums if name != "ILM"}
+  rows = [{"name": name, "metrics": _loss_metrics(this, own, examples)}
+          for name, own in (sums | differences).items()]
   return {"title": "Loss on test targets (nats per token; lower is better)",
           "note": "ILM-rand: the same steps without phase 1. MLP projector: the same steps with "
                   "an mlp in the Q-Former's place. No slots: the frozen language model "
                   "alone. Test split: next items never trained on, and held-out items for the elm "
-                  "tasks. Intervals: 95 %, bootstrap over examples; of a difference, paired.",
-          "protocol": {**_protocol(this), "split": "test",
+                  "tasks. The mean of ELM's tasks is that of their log perplexities. Intervals: "
+                  "95 %, bootstrap over examples, of that mean over items; of a difference, "
+                  "paired.",
+          "protocol": {**eval_text.protocol(this), "split": "test",
                        "examples per task": this.config.eval.loss_examples},
           "rows": rows}
 
 
-# Text.
-
-
-def generations(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, dict]:
-  """Greedy answers about held-out items given only their vector, compared with the reference."""
-  c = this.config.eval
-  rows, shown = [], {}
-  asked = {task: _sample(this, task, c.consistency_examples)
-           for task in ELM_TASKS if task in phases.task_names(this)}
-  spec = _spec(this, list(asked.values()) or [[]])
-  for task, examples in asked.items():
-    wanted = [this.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in examples]
-    said = ilm.say(examples, spec, max_new=24)
-    same_N = np.sum(this.sentence_vectors(said) * this.sentence_vectors(wanted), axis=1)
-    shuffled_N = np.sum(
-        this.sentence_vectors(said) * this.sentence_vectors(wanted[1:] + wanted[:1]), axis=1)
-    exact_N = np.array([a == b for a, b in zip(said, wanted)], float)
-    rows.append({"name": task, "metrics": {
-        "semantic consistency": _bootstrap(this, same_N),
-        "with another item's reference": _bootstrap(this, shuffled_N),
-        "exact match": _bootstrap(this, exact_N)}})
-    for example, text, reference in zip(examples, said, wanted):
-      shown.setdefault(int(example["target_entity"][0]), {})[task] = (text, reference)
-  table = {"title": "Text from vectors alone: held-out items",
-           "note": "Cosine of MiniLM sentence vectors of the answer and the reference; beside it, "
-                   "the same answers against another item's reference (what style alone gives).",
-           "protocol": {**_protocol(this), "decoding": "greedy", "sentence encoder": "minilm-l6"},
-           "rows": rows}
-  return table, _described(this, shown)
-
-
-def _described(this: context.Run, shown: dict) -> dict:
-  items = this.data[1]
-  examples = []
-  for row, answers in list(shown.items())[:this.config.eval.generations]:
-    line = {"item (never shown)": interactions_lib.item_text(items, row)}
-    examples.append({**line, **{task: text for task, (text, _) in answers.items()}})
-  return {"title": "What the model says of an item, given only its vector",
-          "note": "Held-out items: no text of theirs was trained on in either phase as a "
-                  "description. Greedy decoding.", "examples": examples}
+def _loss_metrics(this: context.Run, own: dict, examples: dict) -> dict:
+  """Task -> estimate, with the mean over those of ELM's 24 tasks that there are."""
+  found = {task: eval_text.bootstrap(this, nll, count) for task, (nll, count) in own.items()}
+  of_elm = {task: ([int(e["target_entity"][0]) for e in examples[task]], *own[task])
+            for task in elm.ELM_24 if task in own}
+  if len(of_elm) > 1:
+    found[f"mean of {len(of_elm)} ELM tasks"] = eval_text.mean_over_tasks(this, of_elm)
+  return found
 
 
 # Recommendation.
@@ -143,12 +110,12 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
   c, interactions = this.config.eval, this.data[0]
   stored = this.prepared("sequential", "test")
   trie, names = speaker.catalogue(this)
-  users = _users(this, len(stored), c.beam_users)
+  users = eval_text.drawn(this, len(stored), c.beam_users)
   examples = [stored[u] for u in users]
   user_U = np.array([int(e["user"][0]) - 1 - interactions.num_items for e in examples])
   target_U = np.array([int(e["target_entity"][0]) for e in examples])
   seen = [np.setdiff1d(interactions.before_test(u), [t]) for u, t in zip(user_U, target_U)]
-  spec = _spec(this, [examples])
+  spec = eval_text.spec(this, [examples])
   beam_UW = ilm.rank(examples, spec, trie, width=c.beam_width, blocked=seen)
   found = [Ranking(f"ILM, beam {c.beam_width}", metrics.ranks_from_items(beam_UW, target_U),
                    c.beam_width)]
@@ -169,7 +136,8 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
   table = {
       "title": f"Next item, full catalogue of {interactions.num_items} ({len(users)} users)",
       "note": f"{this.rule.name}, one target a user; intervals: 95 %, bootstrap over users.",
-      "protocol": {**_protocol(this), "split": f"test ({this.rule.meaning})", "task": "sequential",
+      "protocol": {**eval_text.protocol(this), "split": f"test ({this.rule.meaning})",
+                   "task": "sequential",
                    "prompt": "seen template 0", "tie rule": "lower item row first",
                    "filter": "items of the user's history are taken out",
                    "index": this.config.tasks.index, "beam": "constrained to the catalogue, no "
@@ -229,40 +197,8 @@ def _estimates(this: context.Run, ranking: Ranking) -> dict:
   return {name: estimate._asdict() for name, estimate in found.items()}
 
 
-def _bootstrap(this: context.Run, sum_N, count_N=None) -> dict:
-  return metrics.bootstrap(sum_N, count_N, resamples=this.config.eval.bootstrap,
-                           seed=this.config.seed)._asdict()
-
-
-def _sample(this: context.Run, task: str, count: int) -> list[dict]:
-  """`count` examples of a task's test split (0: all), drawn with the run's seed."""
-  stored = this.prepared(task, "test")
-  return [stored[i] for i in _users(this, len(stored), count)]
-
-
-def _users(this: context.Run, have: int, want: int) -> np.ndarray:
-  if not want or want >= have:
-    return np.arange(have)
-  return np.random.default_rng(this.config.seed).permutation(have)[:want]
-
-
 def _blocked(seen, num_items: int) -> np.ndarray:
   blocked_UI = np.zeros((len(seen), num_items + 1), bool)
   for blocked_I, rows in zip(blocked_UI, seen):
     blocked_I[rows] = True
   return blocked_UI
-
-
-def _spec(this: context.Run, groups):
-  """One example a row, as long as the longest of `groups` needs (a multiple of 16)."""
-  spec = phases.lm_spec(this, rows=this.config.eval.batch_size, one_a_row=True)
-  sizes = [spec.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
-           for examples in groups for e in examples]
-  longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}
-  return dataclasses.replace(spec, length=-(-longest["length"] // 16) * 16,
-                             slots=max(longest["slots"], 1), targets=longest["targets"])
-
-
-def _protocol(this: context.Run) -> dict:
-  return {"language model": this.config.lm.asset, "vectors": ", ".join(this.config.vectors),
-          "queries": this.config.qformer.num_queries, "seed": this.config.seed}

@@ -1,10 +1,32 @@
-"""Stage prepare: raw log to data/, tasks to prepared/. The only stage that imports TensorFlow."""
+"""Stage prepare: raw log to data/, tasks to prepared/. The only stage that imports TensorFlow.
+
+Stage targets has its requests from here, too: they are made of the tasks' prompts.
+"""
+from ilm_jax import elm
+from ilm_jax.data import targets
 from ilm_jax.stages import context
 
 
 def run(this: context.Run) -> None:
   """Builds the data set through TFDS and writes every task's examples through SeqIO."""
   import tasks.prepare
+  make_data(this)
+  answer = None
+  if elm.written(this.config):
+    answer = targets.Store(this.workdir / "targets", this.teacher_fingerprint).lookup()
+  tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config,
+                        this.sentence_vectors, answer)
+
+
+def requests(this: context.Run) -> None:
+  """Builds the data set and writes targets/requests.jsonl."""
+  import tasks.prepare
+  make_data(this)
+  tasks.prepare.write_requests(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config)
+
+
+def make_data(this: context.Run) -> None:
+  """Builds data/ through TFDS, unless it is there and of this config."""
   from ilm_jax.data import interactions as interactions_lib
   from ilm_jax.data import store
   from tasks.datasets import builder, registry
@@ -16,5 +38,3 @@ def run(this: context.Run) -> None:
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
     interactions, items = builder.load(found, this.workdir / "tfds", data.k_core, this.rule)
     interactions_lib.save(folder, interactions, items, made_from)
-  tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config,
-                        this.sentence_vectors)

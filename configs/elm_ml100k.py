@@ -1,0 +1,24 @@
+"""ELM's 24 tasks and user profiles on MovieLens-100K. Expect: hours on a GPU; not yet measured.
+
+    python -m ilm_jax.main --config=configs/elm_ml100k.py --workdir=runs/elm --stage=all
+
+The teacher is the language model itself, SmolLM2-135M-Instruct, which writes poor targets; a better
+one is --config.targets.teacher=endpoint --config.targets.endpoint=http://localhost:8000/v1
+--config.targets.model=NAME. What a small version gives stands in configs/elm_ml100k_small.py.
+"""
+import ml_collections
+
+from configs import base
+from ilm_jax import elm
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = base.get_config()
+  c.tasks.mixture.update(sequential=0.0, straightforward=0.0, elm_title=1.0, elm_genres=1.0,
+                         elm_year=1.0, **dict.fromkeys(elm.WRITTEN, 1.0))
+  c.targets.update(batch_size=64, max_heldout=100, temperature=0.7, top_p=0.9)
+  c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0, ui=0.25)
+  c.phase2.update(steps=3000, rows=16, length=256, slots=12, targets=240, examples_per_group=4,
+                  rows_per_group=2)
+  c.eval.update(exact_users=0, loss_examples=0, consistency_examples=100)
+  return c

@@ -1,0 +1,111 @@
+"""Stage targets: a teacher writes what stage prepare asked for in targets/requests.jsonl.
+
+What is written is kept batch by batch, so a stage that is killed goes on where it was. Processes
+share the requests by their addresses; none needs to know what another has done.
+"""
+import collections
+import time
+
+import tqdm
+
+from ilm_jax import distributed, teachers
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.data import targets
+from ilm_jax.stages import context
+
+
+def run(this: context.Run, make_teacher=None) -> None:
+  """Writes targets/<teacher>/ until every request has its answer; prints counts.
+
+  Args:
+    this: the run; its requests are there.
+    make_teacher: () -> a teacher; None: the config's.
+
+  Raises:
+    UserError: the teacher failed for good; what it wrote before is kept.
+  """
+  requests = targets.read_requests(this.workdir / "targets")
+  store = targets.Store(this.workdir / "targets", this.teacher_fingerprint)
+  have, here = store.read(), distributed.here()
+  waiting = {key: request for request in requests
+             if (key := request.key(store.teacher)) not in have}
+  mine = [item for item in waiting.items() if int(item[0][:8], 16) % here.count == here.process]
+  if mine:
+    _write(this, (make_teacher or (lambda: _teacher(this)))(), store, mine)
+  distributed.wait("targets_written")
+  if distributed.is_main():
+    report = counts(requests, store.read(), store.teacher)
+    store.write_report({"teacher": teacher_words(this), **report})
+    _show(report)
+
+
+def counts(requests: list[targets.Request], answers: dict, teacher: str) -> dict:
+  """{"tasks": {task: {"asked": .., "written": .., "empty": .., ..}}, "answers": distinct ones}."""
+  tasks: dict[str, collections.Counter] = {}
+  for request in requests:
+    answer = answers.get(request.key(teacher))
+    verdict = "missing" if answer is None else answer.rejected or "written"
+    tasks.setdefault(request.task, collections.Counter()).update(["asked", verdict])
+  distinct = {request.key(teacher) for request in requests}
+  return {"tasks": {task: dict(found) for task, found in tasks.items()},
+          "answers": len(distinct & answers.keys())}
+
+
+def teacher_words(this: context.Run) -> str:
+  """Who the teacher is, for people."""
+  c = this.config.targets
+  return {"lm": f"{c.model or this.config.lm.asset} ({this.config.lm.dtype})",
+          "endpoint": f"{c.model} at {c.endpoint}", "file": c.file}[c.teacher]
+
+
+def _write(this: context.Run, teacher, store: targets.Store, mine: list) -> None:
+  size, start, done = this.config.targets.batch_size, time.perf_counter(), 0
+  with tqdm.tqdm(total=len(mine), desc="targets", unit="text", mininterval=1.0) as bar:
+    for first in range(0, len(mine), size):
+      part = mine[first:first + size]
+      try:
+        _keep(store, part, teacher.write([request for _, request in part]))
+      except teachers.TeacherFailed as failed:
+        _keep(store, part, failed.done, absent=False)
+        raise
+      bar.update(len(part))
+      done += len(part)
+  print(f"targets: {done} texts in {time.perf_counter() - start:.1f} s", flush=True)
+
+
+def _keep(store: targets.Store, part: list, said: list, absent: bool = True) -> None:
+  """Stores a batch; with `absent`, what the teacher has nothing for is an answer too."""
+  answers = {}
+  for (key, request), found in zip(part, said, strict=True):
+    if found is not None:
+      answers[key] = targets.judged(request, *found)
+    elif absent:
+      answers[key] = targets.Answer("", "absent")
+  store.add(answers)
+
+
+def _teacher(this: context.Run):
+  c = this.config.targets
+  if c.teacher == "endpoint":
+    return teachers.Endpoint(c, lambda rows: " and ".join(_name(this, row) for row in rows))
+  if c.teacher == "file":
+    return teachers.File(c.file, lambda row: _raw_id(this, row))
+  from ilm_jax.stages import lm_teacher  # a model's code, which the others do without
+  return lm_teacher.LmTeacher(this)
+
+
+def _raw_id(this: context.Run, row: int) -> str:
+  log, items, _ = this.data
+  return items.ids[row - 1] if row <= len(items) else log.user_ids[row - 1 - len(items)]
+
+
+def _name(this: context.Run, row: int) -> str:
+  items = this.data[1]
+  if row > len(items):
+    return f"user {_raw_id(this, row)}"
+  return f"item {_raw_id(this, row)} ({interactions_lib.full_title(items, row)})"
+
+
+def _show(report: dict) -> None:
+  for task, found in report["tasks"].items():
+    print(f"targets: {task}: " + ", ".join(f"{n} {what}" for what, n in found.items()), flush=True)
