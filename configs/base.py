@@ -67,6 +67,9 @@ def get_config() -> ml_collections.ConfigDict:
       "bootstrap": 1000,           # resamples of the 95 % intervals
       "loss_examples": 500,        # test examples of each task for log perplexity; 0: all
       "consistency_examples": 100,  # generations of each ELM task compared by meaning; 0: all
+      "compared_examples": 0,      # of these, the first so many also by what ILM is compared with
+      "references": (),            # in the tables of ELM's tasks: "title", the language model given
+                                   # titles as text; "shuffled", ILM given another item's vector
       "generations": 10,           # examples shown in the report
       "batch_size": 16,            # rows of an evaluation batch
   }
@@ -135,7 +138,8 @@ def phase2() -> dict:
   return {
       "init_from": "",             # workdir of a phase 1; "": this run's own
       "compare": ("rand",),        # also train, with the same steps: ILM-rand (an untrained
-                                   # Q-Former); "mlp": a multilayer perceptron in its place
+                                   # Q-Former); "mlp": a multilayer perceptron in its place;
+                                   # "blind": every vector taken away
       "steps": 2000,
       "rows": 8,
       "length": 256,               # tokens in a row, soft tokens included

@@ -20,5 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0, ui=0.25)
   c.phase2.update(steps=3000, rows=16, length=256, slots=12, targets=240, examples_per_group=4,
                   rows_per_group=2)
-  c.eval.update(exact_users=0, loss_examples=0, consistency_examples=100)
+  c.phase2.compare = ("rand", "mlp", "blind")
+  c.eval.update(exact_users=0, loss_examples=0, consistency_examples=100, compared_examples=100,
+                references=("title", "shuffled"))
   return c

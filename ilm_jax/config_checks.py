@@ -20,7 +20,8 @@ VECTORS = ("behavioral", "semantic")
 TASKS = ("sequential", "straightforward", *elm.KNOWN, *elm.WRITTEN)
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
-COMPARED = ("rand", "mlp")                     # what phase 2 is trained beside
+COMPARED = ("rand", "mlp", "blind")            # what phase 2 is trained beside
+REFERENCES = ("title", "shuffled")             # what is measured beside it without training
 BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
              "sasrec_sampled", "sasrec_bce")
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
@@ -253,6 +254,11 @@ def _check_eval(c) -> list[str]:
   wrong = _positive(c, "eval.beam_users", "eval.bootstrap")
   for name in e.baselines:
     wrong += _known("eval.baselines", name, BASELINES)
+  for name in e.references:
+    wrong += _known("eval.references", name, REFERENCES)
+  wrong += [f"eval.{name}={e[name]}: expected 0 or more"
+            for name in ("loss_examples", "consistency_examples", "compared_examples")
+            if e[name] < 0]
   if not 0 <= e.exact_users:
     wrong.append(f"eval.exact_users={e.exact_users}: expected 0 (none) or more")
   if e.exact_users > e.beam_users:

@@ -55,9 +55,14 @@ def test_every_table_is_there(run):
   assert any("Retrieval" in title for title in rows)
   assert any("Next item, full catalogue of 1349" in title for title in rows)
   losses = next(names for title, names in rows.items() if title.startswith("Loss on test"))
-  assert losses == ["ILM", "ILM-rand", "MLP projector", "no slots", "ILM minus ILM-rand",
-                    "ILM minus MLP projector", "ILM minus no slots"]
-  assert set(report["curves"]) == {"phase1", "phase2", "phase2_rand", "phase2_mlp"}
+  others = ["ILM-rand", "MLP projector", "ILM without vectors", "no slots", "title as text",
+            "ILM, vectors shuffled"]
+  every = ["ILM", *others, *(f"ILM minus {name}" for name in others)]
+  assert losses == every
+  compared = next(names for title, names in rows.items() if title.endswith("over 3 tasks"))
+  assert compared == every
+  assert set(report["curves"]) == {"phase1", "phase2", "phase2_rand", "phase2_mlp",
+                                   "phase2_blind"}
   assert "<h2>" in (run / "report.html").read_text()
 
 
@@ -72,7 +77,8 @@ def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
               config=f"tiny_{kind}")
   assert done.returncode == 0, done.stderr[-2000:]
   report = json.loads((workdir / "report.json").read_text())
-  assert {"phase1", "phase2", "phase2_rand", "phase2_mlp"} == set(report["curves"])
+  assert {"phase1", "phase2", "phase2_rand", "phase2_mlp", "phase2_blind"} == set(
+      report["curves"])
   title, = (part["title"] for part in report["tables"] if part["title"].startswith("Next item"))
   assert "1349" in title
 

@@ -52,6 +52,7 @@ FLOORS = [
     {"stages.context"},
     {"stages.prepare", "stages.vectors", "stages.phases"},
     {"stages.speaker", "stages.rivals", "stages.lm_teacher"},
+    {"stages.methods"},
     {"stages.auditing", "stages.eval_phase1", "stages.eval_text", "stages.targets"},
     {"stages.eval_phase2"},
     {"stages.watching"},

@@ -1,8 +1,8 @@
 """Stage eval, second half: does the frozen language model recommend and describe from vectors?
 
-Three tables and two lists of examples: log perplexity of held-back targets, recommendation over the
-full catalogue, meaning of what is said of items never described in training (`eval_text`); texts
-and lists to read.
+Tables of the log perplexity of held-back targets, of recommendation over the full catalogue, and of
+the meaning of what is said of items never described in training (`eval_text`); texts and lists to
+read.
 """
 import dataclasses
 import gzip
@@ -14,7 +14,7 @@ from etils import epath
 
 from ilm_jax import checkpoint, elm, files, metrics
 from ilm_jax.decode import dot
-from ilm_jax.stages import context, eval_text, phases, rivals, speaker
+from ilm_jax.stages import context, eval_text, methods, phases, rivals, speaker
 
 HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
 
@@ -30,10 +30,10 @@ def run(this: context.Run) -> None:
   def write(name, part):
     files.write_text(folder / f"{name}.json", json.dumps(part, indent=1))
 
-  write("loss", losses(this, ilm))
-  text, described = eval_text.generations(this, ilm)
-  write("consistency", text)
-  write("generations", described)
+  asked = methods.methods(this, ilm)
+  write("loss", losses(this, asked))
+  for name, part in eval_text.generations(this, asked).items():
+    write(name, part)
   table, predictions, ranks, shown = recommendation(this, ilm)
   write("examples", shown)
   files.write_bytes(folder / "predictions.jsonl.gz", predictions)
@@ -45,39 +45,45 @@ def run(this: context.Run) -> None:
 # Log perplexity.
 
 
-def losses(this: context.Run, ilm: speaker.Speaker) -> dict:
-  """Mean negative log likelihood of test targets: ILM, its rivals, and the prompt without slots."""
-  methods = {"ILM": (ilm, None)}
-  for folder, name in (phases.COMPARED[n] for n in this.config.phase2.compare):
-    methods[name] = (speaker.Speaker(this, folder), None)
-  methods["no slots"] = (speaker.Speaker(this, None), 0)
+def losses(this: context.Run, asked: list[methods.Method]) -> dict:
+  """Mean negative log likelihood of test targets: ILM, its rivals and its references."""
   examples = {task: found for task in phases.task_names(this)
               if (found := eval_text.sample(this, task, this.config.eval.loss_examples))}
-  # Two shapes, not one a task: each is compiled for each method.
-  short = eval_text.spec(this, [e for task, e in examples.items() if task != "sequential"] or [[]])
-  specs = {task: eval_text.spec(this, [e]) if task == "sequential" else short
-           for task, e in examples.items()}
-  sums = {}
-  for name, (model, queries) in methods.items():
-    own = sums[name] = {task: model.losses(e, specs[task] if queries is None else
-                                           dataclasses.replace(specs[task], queries=queries))
-                        for task, e in examples.items()}
-    own["all"] = tuple(np.concatenate(parts) for parts in zip(*own.values()))
+  sums = {method.name: _sums(this, method, examples) for method in asked}
   differences = {f"ILM minus {name}": {
-      task: (nll - sums[name][task][0], count) for task, (nll, count) in sums["ILM"].items()}
-                 for name in sums if name != "ILM"}
+      task: (sums["ILM"][task][0] - nll, count) for task, (nll, count) in own.items()}
+                 for name, own in sums.items() if name != "ILM"}
   rows = [{"name": name, "metrics": _loss_metrics(this, own, examples)}
           for name, own in (sums | differences).items()]
   return {"title": "Loss on test targets (nats per token; lower is better)",
           "note": "ILM-rand: the same steps without phase 1. MLP projector: the same steps with "
-                  "an mlp in the Q-Former's place. No slots: the frozen language model "
-                  "alone. Test split: next items never trained on, and held-out items for the elm "
-                  "tasks. The mean of ELM's tasks is that of their log perplexities. Intervals: "
-                  "95 %, bootstrap over examples, of that mean over items; of a difference, "
-                  "paired.",
+                  "an mlp in the Q-Former's place. ILM without vectors: the same steps with every "
+                  "vector taken away. No slots: the frozen language model "
+                  "alone. Title as text: the same, with titles where soft tokens stand. Vectors "
+                  "shuffled: ILM is shown another item. Test split: next items never trained on, "
+                  "and held-out items for the elm tasks. The mean of ELM's tasks is that of their "
+                  "log perplexities. Intervals: 95 %, bootstrap over examples, of that mean over "
+                  "items; of a difference, paired.",
           "protocol": {**eval_text.protocol(this), "split": "test",
                        "examples per task": this.config.eval.loss_examples},
           "rows": rows}
+
+
+def _sums(this: context.Run, method: methods.Method, examples: dict) -> dict:
+  """Task -> (nll, tokens) of each example; "all" too, of a method that answers all tasks."""
+  shown = {task: [method.change(e) for e in found] for task, found in examples.items()
+           if method.answers(task)}
+  # Two shapes, not one a task: each is compiled for each method.
+  short = eval_text.spec(this, [e for task, e in shown.items() if task != "sequential"] or [[]])
+  own = {}
+  for task, found in shown.items():
+    spec = eval_text.spec(this, [found]) if task == "sequential" else short
+    if method.queries is not None:
+      spec = dataclasses.replace(spec, queries=method.queries)
+    own[task] = method.model.losses(found, spec)
+  if shown.keys() == examples.keys():
+    own["all"] = tuple(np.concatenate(parts) for parts in zip(*own.values()))
+  return own
 
 
 def _loss_metrics(this: context.Run, own: dict, examples: dict) -> dict:

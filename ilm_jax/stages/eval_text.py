@@ -1,6 +1,7 @@
 """Stage eval, texts: what the model says of held-out entities given only their vectors.
 
-One table with a row for each ELM task, and the means over tasks; a list of answers to read.
+A table with a row for each ELM task, and the means over tasks; another of these means by all
+methods (`methods`), and of ILM minus each of them; a list of answers to read.
 """
 import dataclasses
 
@@ -8,10 +9,15 @@ import numpy as np
 
 from ilm_jax import consistency, elm, metrics
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.stages import context, phases, speaker, vectors
+from ilm_jax.stages import context, methods, phases, vectors
 
 _SHORT = 24          # tokens of an answer that the data set knows
 _SLACK = 8           # a teacher's tokens may be other ones than the model's
+_NOTE = ("Semantic consistency: cosine of MiniLM sentence vectors of the answer and the reference; "
+         "behavioural: Spearman of all users ranked by the answer and by the item's own factors "
+         "(ilm_jax/consistency.py). Beside each, the same of another item's reference or vector: "
+         "what style alone gives. Words: length of an answer. Intervals: 95 %, bootstrap over "
+         "examples, of means over items; of differences, paired.")
 
 
 @dataclasses.dataclass
@@ -27,30 +33,76 @@ class Answers:
     return [tuple(int(e) for e in example["entities"]) for example in self.examples]
 
 
-def generations(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, dict]:
-  """(table, examples): greedy answers about held-out entities, compared with the references."""
-  answers = list(_ask(this, ilm))
+def generations(this: context.Run, asked: list[methods.Method]) -> dict[str, dict]:
+  """{"consistency", "compared", "generations"}: two tables of greedy answers, and some to read.
+
+  Args:
+    this: the run.
+    asked: ILM first, of whom the first table is; then whom the second compares it with.
+  """
+  examples = {task: sample(this, task, this.config.eval.consistency_examples)
+              for task in methods.OF_ELM if task in phases.task_names(this)}
+  answers = list(_ask(this, asked[0], examples))
   behaviour = _behaviour(this) if any(a.task in elm.ELM_24 for a in answers) else None
-  rows, values, shown = [], {}, {}
+  values = {found.task: scores(this, found, behaviour) for found in answers}
+  rows = [{"name": found.task, "metrics": {
+      **{name: bootstrap(this, value_N) for name, value_N in values[found.task].items()},
+      **_variety(found.said)}} for found in answers]
+  shown = {}
   for found in answers:
-    values[found.task] = scores(this, found, behaviour)
-    rows.append({"name": found.task, "metrics": {
-        **{name: bootstrap(this, value_N) for name, value_N in values[found.task].items()},
-        "distinct-1": {"value": metrics.distinct(found.said, 1)},
-        "distinct-2": {"value": metrics.distinct(found.said, 2)}}})
     for example, text in zip(found.examples, found.said):
       shown.setdefault(int(example["target_entity"][0]), {})[found.task] = text
   rows += _means(this, answers, values)
-  table = {"title": "Text from vectors alone: held-out items",
-           "note": "Semantic consistency: cosine of MiniLM sentence vectors of the answer and the "
-                   "reference; behavioural: Spearman of all users ranked by the answer and by the "
-                   "item's own factors (ilm_jax/consistency.py). Beside each, the same of another "
-                   "item's reference or vector: what style alone gives. Words: length of an "
-                   "answer. Intervals: 95 %, bootstrap over examples, of means over items.",
-           "protocol": {**protocol(this), "decoding": "greedy",
-                        "sentence encoder": this.config.text_encoder.asset},
-           "rows": rows}
-  return table, _described(this, shown)
+  table = {"title": "Text from vectors alone: held-out items", "note": _NOTE,
+           "protocol": _protocol(this), "rows": rows}
+  return {"consistency": table, **_compared(this, asked, answers, behaviour),
+          "generations": _described(this, shown)}
+
+
+def _compared(this: context.Run, asked, answers: list[Answers], behaviour) -> dict[str, dict]:
+  """The table of means over tasks by all methods, and of ILM minus each; {} if not asked for."""
+  most = this.config.eval.compared_examples
+  main = [a for a in answers if a.task in elm.ELM_24] or answers
+  if not most or not main:
+    return {}
+  few = {a.task: a.examples[:most] for a in main}
+  said = {asked[0].name: [Answers(a.task, a.examples[:most], a.said[:most], a.wanted[:most])
+                          for a in main]}
+  said |= {method.name: list(_ask(this, method, few)) for method in asked[1:]}
+  values = {name: {a.task: scores(this, a, behaviour) for a in found}
+            for name, found in said.items()}
+  own = values[asked[0].name]
+  minus = {f"ILM minus {name}": {
+      task: {metric: own[task][metric] - value_N for metric, value_N in found.items()}
+      for task, found in theirs.items()} for name, theirs in values.items() if theirs is not own}
+  rows = [{"name": name, "metrics": {
+      **over_tasks(this, few, found),
+      **(_variety([text for a in said[name] for text in a.said]) if name in said else {})}}
+          for name, found in (values | minus).items()]
+  return {"compared": {
+      "title": f"Text from vectors alone, compared: means over {len(main)} tasks", "note": _NOTE,
+      "protocol": {**_protocol(this), "examples per task": most}, "rows": rows}}
+
+
+def over_tasks(this: context.Run, examples: dict, values: dict) -> dict:
+  """Metric -> its mean over tasks; with several tasks also the semantic consistency of each.
+
+  Args:
+    this: for the bootstrap's settings.
+    examples: task -> examples.
+    values: task -> metric -> float [N].
+  """
+  rows = {task: [int(e["target_entity"][0]) for e in examples[task]] for task in values}
+  means = {metric: mean_over_tasks(this, {
+      task: (rows[task], found[metric], np.ones(len(rows[task])))
+      for task, found in values.items()}) for metric in next(iter(values.values()))}
+  each = {f"semantic, {task}": bootstrap(this, found["semantic consistency"])
+          for task, found in values.items()}
+  return means | (each if len(each) > 1 else {})
+
+
+def _variety(said: list[str]) -> dict:
+  return {f"distinct-{n}": {"value": metrics.distinct(said, n)} for n in (1, 2)}
 
 
 def scores(this: context.Run, found: Answers, behaviour) -> dict[str, np.ndarray]:
@@ -85,18 +137,20 @@ def mean_over_tasks(this: context.Run, values: dict[str, tuple]) -> dict:
                                 seed=this.config.seed)._asdict()
 
 
-def _ask(this: context.Run, ilm: speaker.Speaker):
-  tasks = [t for t in (*elm.KNOWN, *elm.WRITTEN) if t in phases.task_names(this)]
-  asked = {task: sample(this, task, this.config.eval.consistency_examples) for task in tasks}
+def _ask(this: context.Run, method: methods.Method, asked: dict):
+  """The answers of a method, task after task, to {task: examples}."""
   # Two shapes, not one a task: the known answers are short.
   for kind, most in ((elm.KNOWN, _SHORT), (elm.WRITTEN, 0)):
-    of_kind = {task: examples for task, examples in asked.items() if task in kind and examples}
+    of_kind = {task: [method.change(e) for e in examples] for task, examples in asked.items()
+               if task in kind and examples}
     longest = max((len(e["targets"]) for es in of_kind.values() for e in es), default=0)
     shape = spec(this, list(of_kind.values()) or [[]])
-    for task, examples in of_kind.items():
-      wanted = [this.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in examples]
-      said = ilm.say(examples, shape, max_new=most or longest + _SLACK)
-      yield Answers(task, examples, said, wanted)
+    if method.queries is not None:
+      shape = dataclasses.replace(shape, queries=method.queries)
+    for task, shown in of_kind.items():
+      wanted = [this.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in asked[task]]
+      said = method.model.say(shown, shape, max_new=most or longest + _SLACK)
+      yield Answers(task, asked[task], said, wanted)
 
 
 def _behaviour(this: context.Run) -> consistency.Behaviour:
@@ -126,14 +180,12 @@ def _factors(this: context.Run, found: Answers) -> np.ndarray:
 
 def _means(this: context.Run, answers: list[Answers], values: dict) -> list[dict]:
   """The row of means over those of the 24 tasks that there are, if more than one."""
-  found = [a for a in answers if a.task in elm.ELM_24]
+  found = {a.task: a.examples for a in answers if a.task in elm.ELM_24}
   if len(found) < 2:
     return []
-  rows = {a.task: [int(e["target_entity"][0]) for e in a.examples] for a in found}
-  means = {name: mean_over_tasks(this, {
-      a.task: (rows[a.task], values[a.task][name], np.ones(len(rows[a.task]))) for a in found})
-           for name in values[found[0].task]}
-  return [{"name": f"mean of {len(found)} of ELM's 24 tasks", "metrics": means}]
+  means = over_tasks(this, found, {task: values[task] for task in found})
+  return [{"name": f"mean of {len(found)} of ELM's 24 tasks",
+           "metrics": {name: means[name] for name in values[next(iter(found))]}}]
 
 
 def _described(this: context.Run, shown: dict) -> dict:
@@ -177,6 +229,11 @@ def spec(this: context.Run, groups):
   longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}
   return dataclasses.replace(shape, length=-(-longest["length"] // 16) * 16,
                              slots=max(longest["slots"], 1), targets=longest["targets"])
+
+
+def _protocol(this: context.Run) -> dict:
+  return {**protocol(this), "decoding": "greedy",
+          "sentence encoder": this.config.text_encoder.asset}
 
 
 def protocol(this: context.Run) -> dict:

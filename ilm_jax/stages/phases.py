@@ -14,7 +14,8 @@ from ilm_jax.stages import context
 from ilm_jax.weights import blip2
 
 # What phase2.compare names: (folder of its checkpoints, name in the tables).
-COMPARED = {"rand": ("phase2_rand", "ILM-rand"), "mlp": ("phase2_mlp", "MLP projector")}
+COMPARED = {"rand": ("phase2_rand", "ILM-rand"), "mlp": ("phase2_mlp", "MLP projector"),
+            "blind": ("phase2_blind", "ILM without vectors")}
 
 
 def phase1(this: context.Run) -> None:
@@ -41,7 +42,8 @@ def phase2(this: context.Run, name: str) -> None:
   Args:
     this: the run.
     name: "phase2" starts from phase 1; "phase2_rand" (ILM-rand) from where phase 1 started;
-      "phase2_mlp" has an mlp in the Q-Former's place.
+      "phase2_mlp" has an mlp in the Q-Former's place; "phase2_blind" is ILM-rand with every vector
+      taken away, so that it learns how answers sound and nothing of an item.
   """
   c = this.config.phase2
   graphdef, trainable, frozen_lm = build_phase2(this, name)
@@ -54,7 +56,7 @@ def phase2(this: context.Run, name: str) -> None:
   made_from = {**fingerprints(this), "lm": this.lm_fingerprint,
                **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
   init_from = (c.init_from or str(this.workdir)) if name == "phase2" else ""
-  frozen = {"lm": frozen_lm, **entity_arrays(this)}
+  frozen = {"lm": frozen_lm, **entity_arrays(this, name)}
   _fit(this, name, loss, trainable, frozen, batches, made_from, init_from)
 
 
@@ -110,12 +112,15 @@ def build_phase2(this: context.Run, name: str = "phase2"):
   return graphdef, {**trainable, **({"lm": trained_lm} if trained_lm else {})}, frozen_lm
 
 
-def entity_arrays(this: context.Run) -> dict:
-  """The entity table on the mesh: {"vectors": .., "present": ..} of the vectors that go in."""
-  table = this.entities
+def entity_arrays(this: context.Run, name: str | None = None) -> dict:
+  """The entity table on the mesh: {"vectors": .., "present": ..} of the vectors that go in.
+
+  For "phase2_blind" all are marked absent.
+  """
+  table, shown = this.entities, name != "phase2_blind"
   return axes.place(this.mesh, {
       "vectors": {n: jnp.asarray(table.vectors[n]) for n in this.config.vectors},
-      "present": {n: jnp.asarray(table.present[n]) for n in this.config.vectors}})
+      "present": {n: jnp.asarray(table.present[n] & shown) for n in this.config.vectors}})
 
 
 def fingerprints(this: context.Run) -> dict[str, str]:

@@ -20,14 +20,15 @@ class Speaker:
 
   Args:
     this: the run.
-    name: "phase2", "phase2_rand" or "phase2_mlp"; None: the language model alone, slots left out.
+    name: "phase2", or a folder of `phases.COMPARED`; None: the language model
+      alone, slots left out.
   """
 
   def __init__(self, this: context.Run, name: str | None):
     self.run = this
     self.lm_config, self.lm_params = this.lm
     self.lm_graphdef = nnx.split(language_model.bind(self.lm_config, self.lm_params))[0]
-    self.entities = phases.entity_arrays(this)
+    self.entities = phases.entity_arrays(this, name)
     self.graphdef, self.trainable, self.step = None, {}, 0
     if name:
       self.graphdef, fresh, frozen_lm = phases.build_phase2(this, name)
