@@ -4,9 +4,12 @@
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=eval
     python -m ilm_jax.main --config=... --workdir=gs://... --stage=eval,report --watch=60
     python -m ilm_jax.main --config=... --workdir=gs://... --stage=phase1,phase2 --distributed=auto
+    python -m ilm_jax.main --config=... --workdir=... --stage=describe --items='Heat (1995)' \\
+        --towards='Toy Story (1995)' --steps=5
 
 The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
-process of a TPU pod (`launch/`); process 0 does alone what is not training.
+process of a TPU pod (`launch/`); process 0 does alone what is not training. The fifth prints what
+the model says of the vectors on the way from one item to another.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`). Every stage is
 idempotent: run again, it finds what it made or resumes.
@@ -24,7 +27,7 @@ from ilm_jax import assets, distributed, errors
 from ilm_jax import config as config_lib
 
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report")   # "all", in order
-ASKED = ("audit",)                                                           # only by name
+ASKED = ("audit", "describe")                                                # only by name
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
@@ -41,6 +44,18 @@ _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which one this is, from 0 (or $ILM_PROCESS_ID).")
 _COMPARE = flags.DEFINE_list(
     "compare", [], "With --stage=report: workdirs of other runs, compared with this one.")
+_ITEMS = flags.DEFINE_multi_string(
+    "items", [], "With --stage=describe: 'Title (year)', item:ID or user:ID to start from; given "
+    "again, at the mean of all.")
+_TOWARDS = flags.DEFINE_multi_string(
+    "towards", [], "With --stage=describe: where to go, named and repeated like --items.")
+_CONCEPT = flags.DEFINE_multi_string(
+    "concept", [], "With --stage=describe: items with something in common, in whose direction to "
+    "go, away from all others.")
+_STEPS = flags.DEFINE_integer("steps", 5, "With --stage=describe: texts on the way, both ends "
+                              "counted.", lower_bound=1)
+_PROMPT = flags.DEFINE_string(
+    "prompt", "", "With --stage=describe: what to ask, a text with one <slot>.")
 _TASKS_MODULE = flags.DEFINE_string(
     "tasks_module", "", "A module of your own tasks (docs/register_a_task.md).")
 _STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES + ASKED)}.")
@@ -73,7 +88,9 @@ def _run(config) -> int:
                     _PROCESS_ID.value)
   try:
     if _WATCH.value is None:
-      stages.run(config, _WORKDIR.value, names)
+      stages.run(config, _WORKDIR.value, tuple(n for n in names if n != "describe"))
+      if "describe" in names:
+        stages.describe(config, _WORKDIR.value, _wish())
       if _COMPARE.value:
         _compare(names)
     else:
@@ -82,6 +99,11 @@ def _run(config) -> int:
     print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
     return 143
   return 0
+
+
+def _wish() -> dict:
+  return {"items": tuple(_ITEMS.value), "towards": tuple(_TOWARDS.value),
+          "concept": tuple(_CONCEPT.value), "steps": _STEPS.value, "prompt": _PROMPT.value}
 
 
 def _compare(names) -> None:

@@ -115,6 +115,23 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
   assert again.returncode == 0 and "elm_pitch: 7 asked, 7 written" in again.stdout
 
 
+def test_describe_on_the_way_from_an_item_to_another(run):
+  """Three texts on the way; the ends are what the items themselves get."""
+  done = main(run, "--stage=describe", "--items=Heat (1995)", "--towards=Toy Story (1995)",
+              "--steps=3", "--config.targets.max_tokens=6")
+  assert done.returncode == 0, done.stderr[-2000:]
+  lines = done.stdout.splitlines()
+  assert lines[0] == "Heat (1995) -> Toy Story (1995)"
+  assert [line[:6] for line in lines[1:]] == ["0.00  ", "0.50  ", "1.00  "]
+  assert all(line[6:].strip() for line in lines[1:])
+
+
+def test_describe_names_what_is_near_an_unknown_title(run):
+  done = main(run, "--stage=describe", "--items=Toy Stori (1995)")
+  assert done.returncode == 1 and "Traceback" not in done.stderr
+  assert "no item is called 'Toy Stori (1995)'; near it: 'Toy Story (1995)'" in done.stderr
+
+
 def test_running_again_changes_nothing(run):
   before = {p: p.stat().st_mtime_ns for p in run.rglob("*.array_record")}
   again = main(run, "--stage=prepare,cf,phase1")

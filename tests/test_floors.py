@@ -54,7 +54,7 @@ FLOORS = [
     {"stages.speaker", "stages.rivals", "stages.lm_teacher"},
     {"stages.methods"},
     {"stages.auditing", "stages.eval_phase1", "stages.eval_text", "stages.targets"},
-    {"stages.eval_phase2"},
+    {"stages.eval_phase2", "stages.describe"},
     {"stages.watching"},
     {"stages"},
     {"main"},

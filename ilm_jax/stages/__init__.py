@@ -55,6 +55,22 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
   watching.run(this, seconds, with_report="report" in names)
 
 
+def describe(config, workdir, wish) -> None:
+  """Prints what the model of `workdir` says on the way that a `describe.Wish` names.
+
+  Args:
+    config: of the run.
+    workdir: after stage phase2.
+    wish: keyword arguments of `stages.describe.Wish`.
+
+  Raises:
+    UserError: the wish cannot be met, or what is found does not fit the config.
+  """
+  _one_process("describe", ("describe",))
+  from ilm_jax.stages import describe as stage
+  stage.run(context.Run(config, workdir), stage.Wish(**wish))
+
+
 def _one_process(stage: str, names: tuple[str, ...]) -> None:
   if stage in names and (count := distributed.here().count) > 1:
     raise errors.UserError(

@@ -1,4 +1,5 @@
 """A trained ILM ready to be asked: prompts in, rankings, losses and text out."""
+import copy
 import functools
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import tqdm
 from flax import nnx
 
-from ilm_jax import checkpoint, objectives
+from ilm_jax import axes, checkpoint, objectives
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.decode import beam, exact, generate, trie
 from ilm_jax.decode import prompt as prompt_lib
@@ -39,6 +40,23 @@ class Speaker:
 
   def frozen(self) -> dict:
     return {"lm": self.lm_params, **self.entities}
+
+  def knowing(self, vectors) -> tuple["Speaker", np.ndarray]:
+    """(a copy that knows more entities, their rows).
+
+    Args:
+      vectors: for each of N, name -> float [C] of the vectors that it has.
+    """
+    grown, first = copy.copy(self), self.run.entities.num_rows
+    arrays = {"vectors": {}, "present": {}}
+    for name, table_RC in self.entities["vectors"].items():
+      empty_C = np.zeros(table_RC.shape[1], np.float32)
+      more = {"vectors": np.stack([v.get(name, empty_C) for v in vectors]).astype(np.float32),
+              "present": np.array([name in v for v in vectors])}
+      for kind, new in more.items():
+        arrays[kind][name] = np.concatenate([np.asarray(self.entities[kind][name]), new])
+    grown.entities = axes.place(self.run.mesh, arrays)
+    return grown, np.arange(first, first + len(vectors), dtype=np.int32)
 
   def losses(self, examples, spec: batches_lib.LmBatchSpec) -> tuple[np.ndarray, np.ndarray]:
     """(nll, tokens), each [len(examples)]: summed over the tokens of each example's target."""

@@ -1,0 +1,200 @@
+"""Stage describe: what the model says of any vector, of an entity or of none.
+
+    python -m ilm_jax.main --config=.. --workdir=W --stage=describe \\
+        --items='Heat (1995)' --towards='Toy Story (1995)' --steps=5
+
+goes from one item to another; several --items or --towards are taken at their mean. With --concept
+it goes from the items in the direction that tells the items of the concept from all others. The
+same in Python, for vectors of any making:
+
+    describer = describe.Describer(context.Run(config, workdir))
+    heat, user = describer.mean(["Heat (1995)"]), describer.mean(["user:405"])
+    texts = describer.say(describe.between(heat, user, 5))
+
+A *vector* is a dict, name -> float32 [C], of those of `config.vectors` that it has.
+"""
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ilm_jax import elm, errors
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.data import tokenizer as tokenizer_lib
+from ilm_jax.stages import context, eval_text, phases, speaker
+
+_ASKED = (*elm.OF_ONE, *elm.KNOWN)       # the first that was trained asks, unless a prompt is given
+
+
+class Wish(NamedTuple):
+  """What the command line asks for; names as in `Describer.row`."""
+  items: tuple[str, ...]
+  towards: tuple[str, ...] = ()
+  concept: tuple[str, ...] = ()
+  steps: int = 5
+  prompt: str = ""
+
+
+def run(this: context.Run, wish: Wish) -> None:
+  """Prints a text for each step on the way.
+
+  Raises:
+    UserError: the wish cannot be met: an unknown name, nothing named, two ways at once.
+  """
+  _check(wish)
+  describer = Describer(this)
+  start = describer.mean(wish.items)
+  if wish.towards:
+    path = between(start, describer.mean(wish.towards), wish.steps)
+  elif wish.concept:
+    way = describer.direction([describer.row(name) for name in wish.concept])
+    path = [moved(start, way, amount) for amount in np.linspace(0, 1, wish.steps)]
+  else:
+    path = [start]
+  goal = f" -> {' + '.join(wish.towards or wish.concept)}" if len(path) > 1 else ""
+  print(f"{' + '.join(wish.items)}{goal}")
+  for amount, text in zip(np.linspace(0, 1, len(path)), describer.say(path, wish.prompt)):
+    print(f"{amount:.2f}  {' '.join(text.split())}")
+
+
+def between(start: dict, end: dict, steps: int) -> list[dict]:
+  """`steps` vectors from `start` to `end`, both included, evenly on the line between them.
+
+  Raises:
+    UserError: they have no kind of vector in common, as of a user and of an item's text.
+  """
+  names = [name for name in start if name in end]
+  if not names:
+    raise errors.UserError(f"no way from a vector of {sorted(start)} to one of {sorted(end)}: they "
+                           "need a kind in common, e.g. config.vectors=('behavioral',)")
+  return [{n: (1 - t) * start[n] + t * end[n] for n in names} for t in np.linspace(0, 1, steps)]
+
+
+def moved(vector: dict, direction: dict, amount: float) -> dict:
+  """The vector, `amount` times the direction further."""
+  return {n: x + amount * direction[n] if n in direction else x for n, x in vector.items()}
+
+
+def activation(with_NC, without_MC, ridge: float = 1.0) -> np.ndarray:
+  """float32 [C]: a concept activation direction between two sets of vectors.
+
+  That of ridge regression on which set a vector is from, both sets weighing the same (Kim et al.,
+  1711.11279, with ridge in place of their linear classifier: one solution, no iterations). Its
+  length takes the mean of `without` to where the mean of `with` is, measured along it.
+
+  Args:
+    with_NC: vectors that have the concept.
+    without_MC: vectors that have it not.
+    ridge: added to the covariance, in units of its mean variance.
+  """
+  with_NC, without_MC = np.asarray(with_NC, np.float64), np.asarray(without_MC, np.float64)
+  apart_C = with_NC.mean(axis=0) - without_MC.mean(axis=0)
+  centre_C = (with_NC.mean(axis=0) + without_MC.mean(axis=0)) / 2
+  spread_CC = sum((x - centre_C).T @ (x - centre_C) / len(x) for x in (with_NC, without_MC)) / 2
+  scale = ridge * max(np.trace(spread_CC) / len(apart_C), 1e-12)
+  way_C = np.linalg.solve(spread_CC + scale * np.eye(len(apart_C)), apart_C)
+  way_C *= (apart_C @ way_C) / max(way_C @ way_C, 1e-12)
+  return way_C.astype(np.float32)
+
+
+class Describer:
+  """A trained ILM that is asked about vectors.
+
+  Args:
+    this: the run.
+    name: folder of the checkpoints, as for `speaker.Speaker`.
+  """
+
+  def __init__(self, this: context.Run, name: str = "phase2"):
+    self.run = this
+    self._speaker = speaker.Speaker(this, name)
+
+  def row(self, name: str) -> int:
+    """The entity row of "Heat (1995)", of a title alone that only one item has, or of "item:ID" or
+    "user:ID" by the raw ids of the data.
+
+    Raises:
+      UserError: there is none, naming what is near; or there are several.
+    """
+    log, items, _ = self.run.data
+    kind, _, raw = name.partition(":")
+    ids = {"item": items.ids, "user": log.user_ids}.get(kind, [])
+    if raw in ids:
+      return ids.index(raw) + 1 + (len(items) if kind == "user" else 0)
+    full = [interactions_lib.full_title(items, row + 1) for row in range(len(items))]
+    for titles in (full, items.titles):
+      found = [row + 1 for row, title in enumerate(titles) if title.casefold() == name.casefold()]
+      if len(found) == 1:
+        return found[0]
+      if found:
+        several = ", ".join(f"item:{items.ids[row - 1]} ({full[row - 1]})" for row in found)
+        raise errors.UserError(f"{name!r} is the title of several items: say which of {several}")
+    lower = {title.casefold(): title for title in full}
+    near = difflib.get_close_matches(name.casefold(), lower, 3, 0.4)
+    hint = f"; near it: {', '.join(repr(lower[title]) for title in near)}" if near else ""
+    raise errors.UserError(f"no item is called {name!r}{hint}. A name is a title with its year, "
+                           "item:ID or user:ID")
+
+  def vectors(self, row: int) -> dict:
+    """The vectors of an entity row, of those that the Q-Former is given."""
+    table = self.run.entities
+    return {n: table.vectors[n][row] for n in self.run.config.vectors if table.present[n][row]}
+
+  def mean(self, names: Sequence[str]) -> dict:
+    """The mean vector of entities; names as in `row`."""
+    each = [self.vectors(self.row(name)) for name in names]
+    common = [n for n in each[0] if all(n in vectors for vectors in each)]
+    return {n: np.mean([vectors[n] for vectors in each], axis=0) for n in common}
+
+  def direction(self, with_rows: Sequence[int], without_rows: Sequence[int] = ()) -> dict:
+    """What leads from items without a concept to items with it: `activation`, by kind of vector.
+
+    Args:
+      with_rows: item rows that have the concept.
+      without_rows: item rows that have it not; (): all other items.
+    """
+    rows = range(1, len(self.run.data[1]) + 1)
+    without = list(without_rows) or [row for row in rows if row not in set(with_rows)]
+    return {n: activation(self.run.entities.vectors[n][list(with_rows)],
+                          self.run.entities.vectors[n][without]) for n in self.run.config.vectors}
+
+  def say(self, vectors: Sequence[dict], prompt: str = "", max_new: int = 0) -> list[str]:
+    """The greedy answer about each vector.
+
+    Args:
+      vectors: of `between`, `mean`, or made elsewhere.
+      prompt: a text with one <slot>; "": the first prompt of the first task that was trained.
+      max_new: tokens of an answer; 0: `targets.max_tokens`.
+
+    Raises:
+      UserError: the prompt has not exactly one <slot>; or no task about one item was trained.
+    """
+    inputs = self._inputs(prompt)
+    grown, rows = self._speaker.knowing(vectors)
+    end = np.array([self.run.lm_tokenizer.eos_id], np.int32)
+    examples = [{"inputs": inputs, "entities": np.array([row], np.int32), "targets": end}
+                for row in rows]
+    return grown.say(examples, eval_text.spec(self.run, [examples]),
+                     max_new=max_new or self.run.config.targets.max_tokens)
+
+  def _inputs(self, prompt: str) -> np.ndarray:
+    if prompt:
+      if prompt.count(tokenizer_lib.SLOT) != 1:
+        raise errors.UserError(f"prompt {prompt!r}: expected one {tokenizer_lib.SLOT}, where the "
+                               "vector is to stand, e.g. 'Summary of the film<slot>:'")
+      return np.array(self.run.lm_tokenizer.encode(prompt), np.int32)
+    trained = phases.task_names(self.run)
+    task = next((task for task in _ASKED if task in trained), None)
+    if task is None:
+      raise errors.UserError("tasks.mixture has no task about one item: give --prompt")
+    return self.run.prepared(task, "test")[0]["inputs"]
+
+
+def _check(wish: Wish) -> None:
+  if not wish.items:
+    raise errors.UserError("--stage=describe needs --items, e.g. --items='Heat (1995)'")
+  if wish.towards and wish.concept:
+    raise errors.UserError("--towards and --concept are two ways to go: give one")
+  if (wish.towards or wish.concept) and wish.steps < 2:
+    raise errors.UserError(f"--steps={wish.steps}: expected 2 or more, both ends are counted")

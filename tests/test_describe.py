@@ -1,0 +1,62 @@
+"""Vectors between, beyond and in the direction of others; names of entities."""
+import types
+
+import numpy as np
+import pytest
+
+from ilm_jax import errors
+from ilm_jax.data import interactions
+from ilm_jax.stages import describe
+
+
+def test_between_has_both_ends_and_what_both_have():
+  start, end = {"a": np.array([0.0, 4]), "b": np.ones(1)}, {"a": np.array([2.0, 0])}
+  found = describe.between(start, end, 3)
+  assert [sorted(v) for v in found] == [["a"]] * 3
+  np.testing.assert_allclose([v["a"] for v in found], [[0, 4], [1, 2], [2, 0]])
+  with pytest.raises(errors.UserError, match=r"from a vector of \['b'\] to one of \['a'\]"):
+    describe.between({"b": np.ones(1)}, end, 3)
+
+
+def test_activation_finds_the_dimension_that_tells_and_not_the_loud_one():
+  """Dimension 0 tells, dimension 1 is noise of ten times the size, dimension 2 follows 0."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(4000, 3)) * [1.0, 10.0, 0.1]
+  way = describe.activation(x[:2000] + [3.0, 0, 0], x[2000:], ridge=1e-3)
+  assert abs(way[0] - 3) < 0.2 and np.abs(way[1:]).max() < 0.2
+  there = describe.moved({"v": np.zeros(3), "w": np.ones(1)}, {"v": way}, 0.5)
+  np.testing.assert_allclose(there["v"], way / 2)
+  assert there["w"] == 1
+
+
+@pytest.fixture
+def describer():
+  items = interactions.Items(["10", "11", "12", "13"], ["Heat", "Heat", "Up", "Léon: Pro"],
+                             [1995, 1986, 2009, 1994], [[]] * 4)
+  log = types.SimpleNamespace(user_ids=["7", "9"])
+  found = object.__new__(describe.Describer)
+  found.run = types.SimpleNamespace(data=(log, items, ""))
+  return found
+
+
+@pytest.mark.parametrize(("name", "row"), [
+    ("Heat (1986)", 2), ("up", 3), ("item:13", 4), ("user:9", 6), ("Léon: Pro", 4)])
+def test_names_of_entities(describer, name, row):
+  assert describer.row(name) == row
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("Heat", r"several items: say which of item:10 \(Heat \(1995\)\), item:11 \("),
+    ("Upp (2009)", r"near it: 'Up \(2009\)'"), ("user:8", "no item is called 'user:8'")])
+def test_names_of_none_or_of_several(describer, name, words):
+  with pytest.raises(errors.UserError, match=words):
+    describer.row(name)
+
+
+@pytest.mark.parametrize(("wish", "words"), [
+    (describe.Wish(()), "needs --items"),
+    (describe.Wish(("a",), ("b",), ("c",)), "give one"),
+    (describe.Wish(("a",), ("b",), steps=1), "--steps=1: expected 2 or more")])
+def test_wishes_that_cannot_be_met(wish, words):
+  with pytest.raises(errors.UserError, match=words):
+    describe.run(None, wish)
