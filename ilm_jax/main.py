@@ -90,7 +90,7 @@ def _run(config) -> int:
     if _WATCH.value is None:
       stages.run(config, _WORKDIR.value, tuple(n for n in names if n != "describe"))
       if "describe" in names:
-        stages.describe(config, _WORKDIR.value, _wish())
+        stages.describe_vectors(config, _WORKDIR.value, _wish())
       if _COMPARE.value:
         _compare(names)
     else:

@@ -55,7 +55,7 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
   watching.run(this, seconds, with_report="report" in names)
 
 
-def describe(config, workdir, wish) -> None:
+def describe_vectors(config, workdir, wish) -> None:
   """Prints what the model of `workdir` says on the way that a `describe.Wish` names.
 
   Args:
