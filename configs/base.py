@@ -68,6 +68,7 @@ def get_config() -> ml_collections.ConfigDict:
       "loss_examples": 500,        # test examples of each task for log perplexity; 0: all
       "consistency_examples": 100,  # generations of each ELM task compared by meaning; 0: all
       "compared_examples": 0,      # of these, the first so many also by what ILM is compared with
+      "interpolations": 0,         # pairs of held-out items whose vectors' mean is described
       "references": (),            # in the tables of ELM's tasks: "title", the language model given
                                    # titles as text; "shuffled", ILM given another item's vector
       "generations": 10,           # examples shown in the report

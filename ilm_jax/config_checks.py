@@ -257,7 +257,8 @@ def _check_eval(c) -> list[str]:
   for name in e.references:
     wrong += _known("eval.references", name, REFERENCES)
   wrong += [f"eval.{name}={e[name]}: expected 0 or more"
-            for name in ("loss_examples", "consistency_examples", "compared_examples")
+            for name in ("loss_examples", "consistency_examples", "compared_examples",
+                         "interpolations")
             if e[name] < 0]
   if not 0 <= e.exact_users:
     wrong.append(f"eval.exact_users={e.exact_users}: expected 0 (none) or more")

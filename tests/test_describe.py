@@ -19,9 +19,9 @@ def test_between_has_both_ends_and_what_both_have():
 
 
 def test_activation_finds_the_dimension_that_tells_and_not_the_loud_one():
-  """Dimension 0 tells, dimension 1 is noise of ten times the size, dimension 2 follows 0."""
+  """Dimension 0 tells, dimension 1 is noise of ten times the size."""
   rng = np.random.default_rng(0)
-  x = rng.normal(size=(4000, 3)) * [1.0, 10.0, 0.1]
+  x = rng.normal(size=(4000, 3)) * [1.0, 10.0, 1.0]
   way = describe.activation(x[:2000] + [3.0, 0, 0], x[2000:], ridge=1e-3)
   assert abs(way[0] - 3) < 0.2 and np.abs(way[1:]).max() < 0.2
   there = describe.moved({"v": np.zeros(3), "w": np.ones(1)}, {"v": way}, 0.5)

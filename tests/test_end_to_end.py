@@ -110,6 +110,10 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
   assert {"elm_genres", "elm_year", "elm_pitch", "elm_similarities",
           "mean of 2 of ELM's 24 tasks"} == set(text)
   assert "behavioural consistency" in text["elm_similarities"]
+  halfway = tables["Text from vectors halfway between two held-out items"]
+  assert halfway.keys() == {"elm_pitch"} and halfway["elm_pitch"]["words"]["n"] == 3
+  assert tables["Text from vectors alone, compared: means over 2 tasks"].keys() >= {
+      "ILM, vectors shuffled", "ILM minus ILM, vectors shuffled", "ILM minus title as text"}
   assert "behavioural consistency" not in text["elm_year"]
   again = main(workdir, "--stage=targets,prepare", *flags, "--config.targets.max_items=4")
   assert again.returncode == 0 and "elm_pitch: 7 asked, 7 written" in again.stdout

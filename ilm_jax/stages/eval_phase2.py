@@ -14,7 +14,7 @@ from etils import epath
 
 from ilm_jax import checkpoint, elm, files, metrics
 from ilm_jax.decode import dot
-from ilm_jax.stages import context, eval_text, methods, phases, rivals, speaker
+from ilm_jax.stages import context, eval_between, eval_text, methods, phases, rivals, speaker
 
 HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
 
@@ -32,8 +32,11 @@ def run(this: context.Run) -> None:
 
   asked = methods.methods(this, ilm)
   write("loss", losses(this, asked))
-  for name, part in eval_text.generations(this, asked).items():
+  behaviour = eval_text.behaviour(this)
+  for name, part in eval_text.generations(this, asked, behaviour).items():
     write(name, part)
+  if this.config.eval.interpolations and (part := eval_between.table(this, ilm, behaviour)):
+    write("between", part)
   table, predictions, ranks, shown = recommendation(this, ilm)
   write("examples", shown)
   files.write_bytes(folder / "predictions.jsonl.gz", predictions)

@@ -33,17 +33,17 @@ class Answers:
     return [tuple(int(e) for e in example["entities"]) for example in self.examples]
 
 
-def generations(this: context.Run, asked: list[methods.Method]) -> dict[str, dict]:
+def generations(this: context.Run, asked: list[methods.Method], behaviour) -> dict[str, dict]:
   """{"consistency", "compared", "generations"}: two tables of greedy answers, and some to read.
 
   Args:
     this: the run.
     asked: ILM first, of whom the first table is; then whom the second compares it with.
+    behaviour: of `behaviour`.
   """
   examples = {task: sample(this, task, this.config.eval.consistency_examples)
               for task in methods.OF_ELM if task in phases.task_names(this)}
   answers = list(_ask(this, asked[0], examples))
-  behaviour = _behaviour(this) if any(a.task in elm.ELM_24 for a in answers) else None
   values = {found.task: scores(this, found, behaviour) for found in answers}
   rows = [{"name": found.task, "metrics": {
       **{name: bootstrap(this, value_N) for name, value_N in values[found.task].items()},
@@ -52,9 +52,8 @@ def generations(this: context.Run, asked: list[methods.Method]) -> dict[str, dic
   for found in answers:
     for example, text in zip(found.examples, found.said):
       shown.setdefault(int(example["target_entity"][0]), {})[found.task] = text
-  rows += _means(this, answers, values)
   table = {"title": "Text from vectors alone: held-out items", "note": _NOTE,
-           "protocol": _protocol(this), "rows": rows}
+           "protocol": _protocol(this), "rows": rows + _means(this, answers, values)}
   return {"consistency": table, **_compared(this, asked, answers, behaviour),
           "generations": _described(this, shown)}
 
@@ -153,8 +152,13 @@ def _ask(this: context.Run, method: methods.Method, asked: dict):
       yield Answers(task, asked[task], said, wanted)
 
 
-def _behaviour(this: context.Run) -> consistency.Behaviour:
-  """The map from texts to factors, of training items: their known text and all references."""
+def behaviour(this: context.Run) -> consistency.Behaviour | None:
+  """The map from texts to factors, of training items: their known text and all references.
+
+  None where none of ELM's 24 tasks is trained: nothing is measured by it.
+  """
+  if not set(elm.ELM_24) & set(phases.task_names(this)):
+    return None
   user_UC, item_I1C = vectors.factors(this)
   items = this.data[1]
   rows = [row for row in range(1, len(items) + 1) if not this.heldout[row]]
@@ -173,8 +177,13 @@ def _behaviour(this: context.Run) -> consistency.Behaviour:
 
 def _factors(this: context.Run, found: Answers) -> np.ndarray:
   """[N, C]: iALS factors of the item of each example, of two items their mean."""
-  _, item_I1C = vectors.factors(this)
   rows = [e or (int(x["target_entity"][0]),) for e, x in zip(found.entities, found.examples)]
+  return mean_factors(this, rows)
+
+
+def mean_factors(this: context.Run, rows) -> np.ndarray:
+  """[N, C]: the mean of the iALS factors of each tuple of item rows."""
+  _, item_I1C = vectors.factors(this)
   return np.array([item_I1C[list(r)].mean(axis=0) for r in rows]).reshape(-1, item_I1C.shape[1])
 
 
