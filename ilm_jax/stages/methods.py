@@ -39,6 +39,8 @@ def methods(this: context.Run, ilm: speaker.Speaker) -> list[Method]:
            *(Method(name, speaker.Speaker(this, folder))
              for folder, name in (phases.COMPARED[n] for n in this.config.phase2.compare)),
            Method("no slots", alone, queries=0)]
+  if not set(OF_ELM) & set(phases.task_names(this)):
+    return found                     # the references would answer nothing
   of = {"title": lambda: Method("title as text", alone, _titles(this), 0, OF_ELM),
         "shuffled": lambda: Method("ILM, vectors shuffled", ilm, _shuffled(this), None, OF_ELM)}
   return found + [of[name]() for name in this.config.eval.references]
