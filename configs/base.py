@@ -129,6 +129,7 @@ def phase1() -> dict:
       "pair_batch_size": 64,       # item-item pairs, and as many user-item pairs
       "losses": {"itc": 1.0, "itm": 0.5, "itg": 0.5, "ii": 0.5, "ui": 0.5},
       "contrastive": "infonce",    # of ii and ui; or "margin"
+      "logq": False,               # ui: correct for how often its in-batch negatives are drawn
       "label_smoothing": 0.1,
       "text_scale": 0.1,           # learning rate of the pretrained text tower, as a fraction
       **optimizer(learning_rate=5e-4, warmup=50),

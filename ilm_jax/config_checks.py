@@ -208,6 +208,9 @@ def _check_phase1(c) -> list[str]:
   wrong = _check_optimizer(c, "phase1")
   wrong += _positive(c, "phase1.batch_size", "phase1.pair_batch_size")
   wrong += _known("phase1.contrastive", p.contrastive, ("infonce", "margin"))
+  if p.logq and p.contrastive == "margin":
+    wrong.append("phase1.logq=True corrects a softmax, and phase1.contrastive='margin' has none: "
+                 "set it to 'infonce', or phase1.logq to False")
   wrong += _fraction(c, "phase1.label_smoothing")
   for name, weight in p.losses.items():
     wrong += _known("phase1.losses", name, LOSSES)

@@ -29,6 +29,7 @@ class Phase1Config:
   label_smoothing: float = 0.1
   contrastive: str = "infonce"  # of II and UI: "infonce" or "margin"
   margin: float = 1.0
+  logq: bool = False            # of UI by InfoNCE: corrected for how often entities are drawn
 
 
 def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
@@ -73,7 +74,13 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
   """Weighted sum of the losses of phase 1.
 
   Batch: text_entities [B], text [B, T] ids, text_mask [B, T]; pair_a, pair_b [B2] (II);
-  upair_user, upair_item [B3] (UI). `frozen`: vectors, present. What has weight 0 needs no fields.
+  upair_user, upair_item [B3] (UI). `frozen`: vectors, present; with `logq` also log_draws [R], the
+  log of how often an entity is in UI's pairs. What has weight 0 needs no fields.
+
+  Negatives come from the batch, so an entity is one as often as it is drawn, and a softmax over
+  them learns log p(item | user) / p(item): what everybody likes ranks low. With `logq` the logits
+  are less by log p(drawn), on either side, and learn log p(item | user) (Yi et al., "Sampling-bias-
+  corrected neural modeling for large corpus item recommendations", RecSys 2019).
 
   Metrics: each loss, unweighted; itg_nll (without smoothing); itc_accuracy and itm_accuracy;
   temperature_itc, _ii, _ui of the InfoNCE losses computed.
@@ -169,8 +176,12 @@ def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng) -> dict:
       loss_B = losses.margin(similarity_BB, positive_BB, itself_BB, width=c.margin)
     else:
       metrics[f"temperature_{name}"] = qformer.temperature(name)
-      loss_B = losses.contrastive(similarity_BB / qformer.temperature(name), positive_BB,
-                                  itself_BB, smoothing=c.label_smoothing)
+      logits_BB = similarity_BB / qformer.temperature(name)
+      if name == "ui" and c.logq:
+        # A row's softmax does not see what its user subtracts, nor a column's its item.
+        draws_R = frozen["log_draws"]
+        logits_BB -= draws_R[left_B][:, None] + draws_R[right_B][None]
+      loss_B = losses.contrastive(logits_BB, positive_BB, itself_BB, smoothing=c.label_smoothing)
     metrics[name] = jnp.mean(loss_B)
   return metrics
 

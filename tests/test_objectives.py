@@ -63,6 +63,23 @@ def phase1_metrics(c):
   return lambda batch, key=None: loss(trainable, frozen(), batch, key)[1]
 
 
+def test_logq_takes_the_log_of_draws_from_either_side():
+  graphdef, trainable = phase1()
+  qformer = nnx.merge(graphdef, trainable["qformer"])
+  own = frozen() | {"log_draws": jnp.array([0.0, 3.0, 0, 0, 0.5, 0, 0, 1.0, 2.5])}
+  bag = {row: qformer.project_queries(qformer.queries(*objectives.entity_inputs(
+      own, jnp.array([row])))) for row in (7, 8, 1, 4)}
+  logits = np.array([[losses.bag_similarity(bag[u], bag[i])[0, 0] for i in (1, 4)]
+                     for u in (7, 8)]) / float(qformer.temperature("ui"))
+  items, users = logits - [[3.0, 0.5]], logits - [[1.0], [2.5]]   # rows, columns
+  expected = 0.5 * np.mean([np.logaddexp(*items[b]) - items[b, b]
+                            + np.logaddexp(*users[:, b]) - users[b, b] for b in (0, 1)])
+  loss = {q: jax.jit(objectives.phase1_loss(graphdef, only("ui", label_smoothing=0.0, logq=q)))(
+      trainable, own, BATCH_1, None)[0] for q in (False, True)}
+  np.testing.assert_allclose(loss[True], expected, rtol=1e-5)
+  assert abs(loss[True] - loss[False]) > 0.1
+
+
 def test_phase1_is_the_weighted_sum_of_its_losses():
   c = Phase1Config(itc=1.0, itm=2.0, itg=0.5, ii=3.0, ui=0.25)
   (loss, metrics), grads = phase1_step(c)(phase1()[1], frozen(), BATCH_1, None)

@@ -5,6 +5,7 @@ import hashlib
 import json
 
 import jax.numpy as jnp
+import numpy as np
 
 from ilm_jax import axes, checkpoint, history, objectives, train
 from ilm_jax import config as config_lib
@@ -23,7 +24,8 @@ def phase1(this: context.Run) -> None:
   c = this.config.phase1
   graphdef, trainable = build_phase1(this)
   loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
-      **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive))
+      **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
+      logq=c.logq))
   spec = batches_lib.Phase1Spec(
       batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if c.losses.ii else 0,
       user_batch_size=c.pair_batch_size if c.losses.ui else 0,
@@ -33,7 +35,10 @@ def phase1(this: context.Run) -> None:
       this.prepared("item_text", "train"), this.prepared("item_item", "train"),
       this.prepared("user_item", "train"), spec, seed=this.config.seed,
       process_index=share, process_count=shares)
-  _fit(this, "phase1", loss, trainable, entity_arrays(this), batches, fingerprints(this))
+  frozen = entity_arrays(this)
+  if c.logq:
+    frozen |= axes.place(this.mesh, {"log_draws": log_draws(this)})
+  _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this))
 
 
 def phase2(this: context.Run, name: str) -> None:
@@ -121,6 +126,15 @@ def entity_arrays(this: context.Run, name: str | None = None) -> dict:
   return axes.place(this.mesh, {
       "vectors": {n: jnp.asarray(table.vectors[n]) for n in this.config.vectors},
       "present": {n: jnp.asarray(table.present[n] & shown) for n in this.config.vectors}})
+
+
+def log_draws(this: context.Run) -> jnp.ndarray:
+  """float32 [R]: log of how many training interactions an item or user has; 0 if none."""
+  log, _, _ = this.data
+  train_N = log.split.train
+  rows_N = np.r_[log.item_N[train_N], log.user_N[train_N] + 1 + log.num_items]
+  count_R = np.bincount(rows_N, minlength=1 + log.num_items + log.num_users)
+  return jnp.asarray(np.log(np.maximum(count_R, 1)), jnp.float32)
 
 
 def fingerprints(this: context.Run) -> dict[str, str]:

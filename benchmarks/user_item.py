@@ -1,0 +1,111 @@
+"""What phase 1's user-item space knows of users, and where the rest of iALS is lost.
+
+    python -m benchmarks.user_item --workdir=runs/user_item --num_layers=2 --steps=400
+
+Ranks the full catalogue of MovieLens-100K for all users (loo_stable, seen items filtered):
+
+  the factors of iALS; the same with items of length 1; the vectors that go into the Q-Former, each
+  dimension standardised; these after a LayerNorm of each, as the Q-Former reads them: all by dot
+  products, nothing trained;
+  a Q-Former trained by the user-item loss alone, with and without phase1.logq, by the dot product
+  of its outputs (`ilm_jax/decode/dot.py`).
+"""
+import jax
+import numpy as np
+import optax
+from absl import app, flags
+from etils import epath
+
+from ilm_jax import config as config_lib
+from ilm_jax import metrics, objectives, stages, train
+from ilm_jax.data import batches as batches_lib
+from ilm_jax.decode import dot
+from ilm_jax.stages import context, phases, vectors
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "where data, tasks and vectors are kept",
+                               required=True)
+_LAYERS = flags.DEFINE_integer("num_layers", 2, "of the Q-Former")
+_STEPS = flags.DEFINE_integer("steps", 400, "of training")
+_PAIRS = flags.DEFINE_integer("pairs", 128, "user-item pairs in a batch")
+
+
+def main(_):
+  c = config_lib.load("configs/ml100k_smollm2.py")
+  c.qformer.num_layers = _LAYERS.value
+  c.phase1.losses.update(itc=0.0, itm=0.0, itg=0.0, ii=0.0, ui=1.0)
+  c.phase1.update(steps=_STEPS.value, pair_batch_size=_PAIRS.value)
+  this = context.Run(c, epath.Path(_WORKDIR.value))
+  stages.run(c, this.workdir, ("prepare", "cf"))
+  log, show = this.data[0], _ranking(this)
+  user_UC, item_IC = vectors.factors(this)
+  table, rows = this.entities.vectors["behavioral"], np.arange(log.num_items + 1)
+  table_UC = table[log.num_items + 1:]
+  show("popularity", np.broadcast_to(np.bincount(
+      log.item_N[log.split.train], minlength=len(rows)), (log.num_users, len(rows))))
+  show("iALS", user_UC @ item_IC.T)
+  show("iALS, items of length 1", user_UC @ _unit(item_IC).T)
+  show("vectors, standardised", table_UC @ table[rows].T)
+  show("vectors, LayerNorm of each", _normed(table_UC) @ _normed(table[rows]).T)
+  for logq in (False, True):
+    graphdef, params = _trained(this, logq)
+    show(f"Q-Former, {_STEPS.value} steps of ui, logq={logq}", dot.score(
+        graphdef, params, phases.entity_arrays(this),
+        log.num_items + 1 + np.arange(log.num_users), log.num_items))
+
+
+def _trained(this: context.Run, logq: bool):
+  """(graphdef, parameters) after `phase1.steps` of the user-item loss."""
+  c = this.config.phase1
+  graphdef, trainable = phases.build_phase1(this)
+  loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
+      **c.losses.to_dict(), label_smoothing=c.label_smoothing, logq=logq))
+  frozen = {**phases.entity_arrays(this), "log_draws": phases.log_draws(this)}
+  tx = train.make_optimizer(c)
+
+  @jax.jit
+  def step(trainable, state, batch, key):
+    grads = jax.grad(loss, has_aux=True)(trainable, frozen, batch, key)[0]
+    updates, state = tx.update(grads, state, trainable)
+    return optax.apply_updates(trainable, updates), state
+
+  spec = batches_lib.Phase1Spec(batch_size=1, pair_batch_size=0,
+                                user_batch_size=c.pair_batch_size,
+                                max_text=this.config.qformer.max_text)
+  batches = batches_lib.phase1_batches(
+      *(this.prepared(n, "train") for n in ("item_text", "item_item", "user_item")), spec,
+      seed=this.config.seed, process_index=0, process_count=1)
+  state, key = tx.init(trainable), jax.random.key(this.config.seed)
+  for at in range(c.steps):
+    trainable, state = step(trainable, state, batches.at(at), jax.random.fold_in(key, at))
+  return graphdef, trainable["qformer"]
+
+
+def _ranking(this: context.Run):
+  """(name, scores [U, I + 1]) -> prints HR@10 and NDCG@10 of all users' test items."""
+  log = this.data[0]
+  at = np.flatnonzero(log.split.test)
+  user_U, target_U = log.user_N[at], log.item_N[at]
+  seen_UI = np.zeros((len(at), log.num_items + 1), bool)
+  for own_I, user, target in zip(seen_UI, user_U, target_U):
+    own_I[np.setdiff1d(log.before_test(user), [target])] = True
+
+  def show(name, score_UI):
+    score_UI = np.array(score_UI, np.float32)[user_U]
+    score_UI[:, 0] = -np.inf
+    rank_U = metrics.ranks_from_scores(score_UI, target_U, seen_UI)
+    print(f"{name:<44} HR@10 {metrics.hit_rate(rank_U, 10).mean():.4f}  "
+          f"NDCG@10 {metrics.ndcg(rank_U, 10).mean():.4f}", flush=True)
+
+  return show
+
+
+def _unit(x_NC) -> np.ndarray:
+  return x_NC / np.maximum(np.linalg.norm(x_NC, axis=-1, keepdims=True), 1e-9)
+
+
+def _normed(x_NC) -> np.ndarray:
+  return _unit(x_NC - x_NC.mean(axis=-1, keepdims=True))
+
+
+if __name__ == "__main__":
+  app.run(main)
