@@ -78,7 +78,7 @@ def load(path, overrides: dict | None = None) -> ml_collections.ConfigDict:
   spec.loader.exec_module(module)
   c = module.get_config().lock()
   for name, value in (overrides or {}).items():
-    if message := _no_such_field(c, name):
+    if message := no_such_field(c, name):
       raise errors.UserError(message)
     c.update_from_flattened_dict({name: value})
   return c
@@ -110,8 +110,8 @@ def validate(c: ml_collections.ConfigDict, device_count: int) -> None:
     raise errors.UserError("config is not runnable: " + "; ".join(wrong))
 
 
-def _no_such_field(c, dotted: str) -> str:
-  """Why `c` has no field of that name, or ""."""
+def no_such_field(c, dotted: str) -> str:
+  """Why config `c` has no field of that dotted name, with the nearest one it has; "": it has."""
   at, names = c, dotted.split(".")
   for i, name in enumerate(names):
     above = ".".join(names[:i])
@@ -130,7 +130,7 @@ def _why_unreadable(argv: list[str], e: Exception) -> str:
   try:
     c = load(_config_path(argv))
     names = [m[1] for a in argv if (m := re.match(r"--?(?:no)?config\.([\w.]+)", a))]
-    return next(message for name in names if (message := _no_such_field(c, name)))
+    return next(message for name in names if (message := no_such_field(c, name)))
   except Exception:
     words = str(e).strip().splitlines() or [type(e).__name__]
     return f"the config cannot be read: {words[-1]}"

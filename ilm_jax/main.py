@@ -11,7 +11,8 @@ The third evaluates each checkpoint of a job that trains in the same workdir. Th
 process of a TPU pod (`launch/`); process 0 does alone what is not training. The fifth prints what
 the model says of the vectors on the way from one item to another.
 
-Every field of the config can be overridden (`--config.phase2.steps=10`). Every stage is
+Every field of the config can be overridden (`--config.phase2.steps=10`), also by gin
+(`--gin_file`, `--gin_search_paths`, `--gin_bindings="config.phase2.steps = 10"`). Every stage is
 idempotent: run again, it finds what it made or resumes.
 
 Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 143 stopped by SIGTERM
@@ -23,7 +24,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from ilm_jax import assets, distributed, errors
+from ilm_jax import assets, distributed, errors, gin_config
 from ilm_jax import config as config_lib
 
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report")   # "all", in order
@@ -31,6 +32,12 @@ ASKED = ("audit", "describe")                                                # o
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
+_GIN_FILE = flags.DEFINE_multi_string(
+    "gin_file", [], "Gin file laid over the config; may be repeated, the last has its way.")
+_GIN_SEARCH_PATHS = flags.DEFINE_list(
+    "gin_search_paths", [], "Folders where gin files are looked for, with commas between them.")
+_GIN_BINDINGS = flags.DEFINE_multi_string(
+    "gin_bindings", [], "A binding laid over those of the gin files; may be repeated.")
 _WATCH = flags.DEFINE_float(
     "watch", None, "With --stage=eval: look for new checkpoints of another job every so many "
     "seconds, and end after the last.", lower_bound=0.0)
@@ -65,11 +72,20 @@ def main(argv: list[str] | None = None) -> int:
   """Parses the flags, runs the stages, and returns the exit code."""
   logging.set_verbosity(logging.WARNING)
   try:
-    config = config_lib.from_flags(flags.FLAGS, argv or sys.argv, _CONFIG)
+    config = _with_gin(config_lib.from_flags(flags.FLAGS, argv or sys.argv, _CONFIG))
     return _run(config_lib.with_tasks(config, _TASKS_MODULE.value))
   except errors.UserError as e:
     print(f"error: {e}", file=sys.stderr)
     return 1
+
+
+def _with_gin(config):
+  """The config under the gin flags; what the command line says of --config has the last word."""
+  if _GIN_FILE.value or _GIN_BINDINGS.value:
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    gin_config.overlay(config, _GIN_FILE.value, _GIN_BINDINGS.value, _GIN_SEARCH_PATHS.value,
+                       last=overrides)
+  return config
 
 
 def _run(config) -> int:
@@ -86,6 +102,8 @@ def _run(config) -> int:
   # Before a device is used: those of the other processes belong to the job too.
   distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value,
                     _PROCESS_ID.value)
+  if (_GIN_FILE.value or _GIN_BINDINGS.value) and distributed.is_main():
+    print(gin_config.to_gin(config))
   try:
     if _WATCH.value is None:
       stages.run(config, _WORKDIR.value, tuple(n for n in names if n != "describe"))

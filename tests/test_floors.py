@@ -19,7 +19,7 @@ FLOORS = [
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
      "data.splits"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files",
-     "data.targets"},
+     "data.targets", "gin_config"},
     # The tasks stand here: they know data and nothing above it.
     {"tasks.templates", "tasks.vocabulary", "tasks.clustering", "tasks.datasets.lines"},
     {"tasks.indexing"},

@@ -7,7 +7,7 @@ import pathlib
 
 from etils import epath
 
-from ilm_jax import assets, errors, files
+from ilm_jax import assets, errors, files, gin_config
 from ilm_jax import config as config_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -30,8 +30,9 @@ class Run:
     config_lib.validate(config, self._device_count())
 
   def record(self, stage: str) -> None:
-    """Writes the resolved config of a stage to config.<stage>.json."""
+    """Writes the resolved config of a stage to config.<stage>.json, and as gin beside it."""
     files.write_text(self.workdir / f"config.{stage}.json", config_lib.to_json(self.config))
+    files.write_text(self.workdir / f"config.{stage}.gin", gin_config.to_gin(self.config))
 
   def check_groups(self) -> None:
     """Raises a UserError if the processes cannot share phase 2's batches: known before phase 1."""
