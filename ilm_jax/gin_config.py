@@ -107,8 +107,9 @@ class _Reader:
       if value in seen:
         raise errors.UserError(f"{where}: macro %{value} refers to itself")
       if value not in self.macros:
-        raise errors.UserError(f"{where}: macro %{value} is bound nowhere: {_near(value, self.macros)}"
-                               f"bind it, e.g. --gin_bindings='{value} = 1'")
+        raise errors.UserError(f"{where}: macro %{value} is bound nowhere: "
+                               f"{_near(value, self.macros)}bind it, e.g. "
+                               f"--gin_bindings='{value} = 1'")
       return self.resolved(*self.macros[value], (*seen, value))
     if isinstance(value, dict):
       return {k: self.resolved(v, where, seen) for k, v in value.items()}
@@ -144,11 +145,14 @@ def _set(c, field: str, value, where: str) -> None:
   """Sets one field, or of a section the fields that a dict names."""
   if message := config_lib.no_such_field(c, field):
     raise errors.UserError(f"{where}: {message}")
-  at, name = c, field
-  for part in field.split(".")[:-1]:
+  *sections, name = field.split(".")
+  at = c
+  for part in sections:
     at = at[part]
-  name = field.split(".")[-1]
-  if isinstance(at[name], ml_collections.ConfigDict) and isinstance(value, dict):
+  if isinstance(at[name], ml_collections.ConfigDict):
+    if not isinstance(value, dict):
+      raise errors.UserError(f"{where}: {ROOT}.{field} = {value!r}: {field} is a section; bind its "
+                             f"fields, e.g. {ROOT}.{field}.{next(iter(at[name]))}")
     for key, inner in value.items():
       _set(c, f"{field}.{key}", inner, where)
     return
