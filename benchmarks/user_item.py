@@ -9,6 +9,17 @@ Ranks the full catalogue of MovieLens-100K for all users (loo_stable, seen items
   products, nothing trained;
   a Q-Former trained by the user-item loss alone, with and without phase1.logq, by the dot product
   of its outputs (`ilm_jax/decode/dot.py`).
+
+Measured by the command above on two busy CPU cores:
+
+                                     HR@10  NDCG@10
+  popularity                         .0870    .0452
+  iALS                               .1400    .0745
+  iALS, items of length 1            .1166    .0634
+  vectors, standardised              .1071    .0615
+  vectors, LayerNorm of each         .0551    .0306
+  Q-Former, logq=False               .0721    .0379
+  Q-Former, logq=True                .0976    .0499
 """
 import jax
 import numpy as np
