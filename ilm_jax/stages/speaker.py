@@ -84,7 +84,7 @@ class Speaker:
       rows = [blocked[first + i] if blocked and i < len(part) else [] for i in range(spec.rows)]
       found, _ = beam.beam_search(
           self.lm_graphdef, self.lm_params, catalogue, self.prompt(part, spec),
-          jnp.asarray(trie.blocked_rows(rows, catalogue.num_items)), width=width)
+          jnp.asarray(trie.blocked_leaves(catalogue, rows)), width=width)
       items.append(np.asarray(found)[:len(part)])
     return np.concatenate(items)
 
