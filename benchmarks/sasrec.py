@@ -75,11 +75,16 @@ def measure(sequences, num_items: int, config: sasrec.Config) -> dict:
 
 
 def _figures(params, config, sequences) -> dict:
-  rank = sasrec.ranks(params, config, [s[:-1] for s in sequences],
-                      np.array([s[-1] for s in sequences]))
-  return {"recall@5": float(metrics.hit_rate(rank, 5).mean()),
-          "recall@10": float(metrics.hit_rate(rank, 10).mean()),
-          "ndcg@10": float(metrics.ndcg(rank, 10).mean())}
+  """Of the test targets, among all items; and "filtered", without those of the user's history."""
+  histories, target_U = [s[:-1] for s in sequences], np.array([s[-1] for s in sequences])
+  seen = [np.setdiff1d(h, [t]) for h, t in zip(histories, target_U)]
+  found = {}
+  for suffix, blocked in (("", None), (" filtered", seen)):
+    rank = sasrec.ranks(params, config, histories, target_U, blocked)
+    found |= {f"recall@5{suffix}": float(metrics.hit_rate(rank, 5).mean()),
+              f"recall@10{suffix}": float(metrics.hit_rate(rank, 10).mean()),
+              f"ndcg@10{suffix}": float(metrics.ndcg(rank, 10).mean())}
+  return found
 
 
 def main():
@@ -100,7 +105,7 @@ def main():
   for seed in range(args.seeds):
     runs.append(measure(sequences, num_items, sasrec.Config(seed=seed, **chosen)))
     print(runs[-1], flush=True)
-  for name in ("recall@10", "ndcg@10"):
+  for name in ("recall@10", "ndcg@10", "recall@10 filtered", "ndcg@10 filtered"):
     for learnt, values in (("training interactions", [run[name] for run in runs]),
                            ("and validation", [run["with validation"][name] for run in runs])):
       print(f"{name}, learnt from {learnt}: {np.mean(values):.4f} +- "
