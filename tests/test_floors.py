@@ -54,7 +54,7 @@ FLOORS = [
     {"stages.speaker", "stages.rivals", "stages.lm_teacher"},
     {"stages.methods"},
     {"stages.auditing", "stages.eval_phase1", "stages.eval_text", "stages.targets"},
-    {"stages.eval_between", "stages.describe"},
+    {"stages.eval_between", "stages.describe", "stages.eval_prompts"},
     {"stages.eval_phase2"},
     {"stages.watching"},
     {"stages"},

@@ -31,6 +31,8 @@ class LmBatchSpec:
   after: tuple[int, ...] = ()
   whole_words: int = 0           # P5's: prompts are told which word each token belongs to, at most
   word_starts: np.ndarray | None = dataclasses.field(default=None, compare=False)  # bool [V + 1]
+  head_tasks: tuple[str, ...] = ()   # those whose prompts predict items at every slot (item head)
+  num_items: int = 0                 # with head_tasks: entity rows up to it are items
 
   @property
   def groups(self) -> int:
@@ -109,8 +111,10 @@ def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
   """A batch of `rows` rows without examples."""
   in_row, predicted = (rows, spec.length), (rows, spec.targets)
   words = {"word": np.zeros(in_row, np.int32)} if spec.whole_words else {}
+  head = {name: np.zeros((rows, spec.slots), np.int32) for name in ("next_at", "next_item")}
   return {
       **words,                                           # number of the token's word in its prompt
+      **(head if spec.head_tasks else {}),               # position, item row that follows
       "tokens": np.full(in_row, spec.pad_id, np.int32),
       "slot": np.full(in_row, -1, np.int32),             # index into the row's S*Q soft tokens
       "segment": np.zeros(in_row, np.int32),             # 1.. for the examples, 0 for padding
@@ -182,6 +186,25 @@ class _Row:
     row["weights"][span] = 1.0
     row["task"][span] = example.get("task", 0)
     if size["slots"]:
-      row["entities"][self.used["slots"]:self.used["slots"] + size["slots"]] = example["entities"]
+      slots = slice(self.used["slots"], self.used["slots"] + size["slots"])
+      row["entities"][slots] = example["entities"]
+      if self.spec.head_tasks:
+        row["next_at"][slots], row["next_item"][slots] = self._next_items(example, at, slot)
     for key in self.used:
       self.used[key] += size[key]
+
+  def _next_items(self, example: dict, at: int, slot) -> tuple:
+    """(position, item row that follows there) for each slot of an example that begins at `at`.
+
+    A slot's last soft token predicts the next slot's item, where both are items; the end of the
+    prompt predicts the target, in the last slot's stead.
+    """
+    spec, rows = self.spec, np.asarray(example["entities"])
+    if spec.task_names[example.get("task", 0)] not in spec.head_tasks:
+      return 0, 0
+    position = at + np.flatnonzero((slot >= 0) & (slot % spec.queries == spec.queries - 1))
+    position[-1] = at + len(slot) - 1
+    is_item = rows <= spec.num_items
+    follows = np.append(np.where(is_item[:-1] & is_item[1:], rows[1:], 0),
+                        example["target_entity"][0])
+    return position, follows
