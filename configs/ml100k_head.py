@@ -11,12 +11,12 @@ def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.tasks.update(history=50, draws=4)
   c.tasks.mixture.update(dict.fromkeys(c.tasks.mixture, 0.0) | {"next_item": 1.0})
-  # One soft token an item: a history of 50 fits a row of 80.
+  # One soft token an item: a history of 50 fits a row of 88.
   c.qformer.update(num_layers=2, num_queries=1)
   c.phase1.losses.update(itc=0.5, itm=0.0, itg=0.0, ii=0.0, ui=1.0)
   c.phase1.update(steps=200, warmup=20, learning_rate=1e-3, logq=True)
-  c.phase2.update(compare=(), steps=600, rows=8, length=80, slots=50, targets=40,
-                  examples_per_group=9, rows_per_group=8, warmup=30, checkpoint_every=100,
+  c.phase2.update(compare=(), steps=500, rows=6, length=88, slots=52, targets=40,
+                  examples_per_group=7, rows_per_group=6, warmup=30, checkpoint_every=100,
                   dropout=0.1, vector_noise=0.2, log_every=10)
   c.phase2.head.weight = 1.0
   c.eval.update(beam_users=943, exact_users=0, baselines=(
