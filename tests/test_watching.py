@@ -61,6 +61,16 @@ def test_a_phase1_of_another_workdir_is_not_waited_for(run):
   assert run.noted == [("phase2", 2, False)]
 
 
+def test_where_prompts_name_entities_there_is_no_phase1(run):
+  run.config.update_from_flattened_dict({"tasks.entities": "names", "phase2.compare": (),
+                                         "phase2.head.weight": 0.0})
+  save(run, "phase2", 2)
+  watching.run(run, 1, with_report=False)
+  assert run.noted == [("phase2", 2, False)]
+  stages.run(run.config, run.workdir, ("phase1",))      # needs nothing and leaves nothing
+  assert not (run.workdir / "phase1").exists()
+
+
 def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):
   def overtaken(this):
     save(run, "phase1", 4)

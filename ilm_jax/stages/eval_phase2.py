@@ -152,7 +152,7 @@ def recommendation(this: context.Run, asked: list[methods.Method]
     found += [Ranking(f"{method.name}, item head", metrics.ranks_from_scores(
                   method.model.head_score(examples, shape), target_U, blocked_UI))
               for method in trained]
-  if this.config.phase1.losses.ui:
+  if this.config.phase1.losses.ui and phases.has_phase1(this.config):
     found.append(Ranking("Q-Former, dot product", metrics.ranks_from_scores(
         _dot(this, user_U), target_U, blocked_UI)))
   found += [Ranking(name, rank_U)

@@ -20,8 +20,15 @@ COMPARED = {"rand": ("phase2_rand", "ILM-rand"), "mlp": ("phase2_mlp", "MLP proj
 HEAD_TASKS = ("sequential", "straightforward", "next_item")    # whose prompts the item head reads
 
 
+def has_phase1(config) -> bool:
+  """Whether there is a phase 1: prompts that name entities (OpenP5) have no soft tokens."""
+  return config.tasks.entities == "slots"
+
+
 def phase1(this: context.Run) -> None:
-  """Aligns the Q-Former with text and behaviour; phase1/checkpoints."""
+  """Aligns the Q-Former with text and behaviour; phase1/checkpoints. Nothing without slots."""
+  if not has_phase1(this.config):
+    return
   c = this.config.phase1
   graphdef, trainable = build_phase1(this)
   loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
@@ -61,7 +68,8 @@ def phase2(this: context.Run, name: str) -> None:
   loss = objectives.phase2_loss(graphdef, this.lm[0], task_names(this), head_config(this))
   made_from = {**fingerprints(this), "lm": this.lm_fingerprint,
                **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
-  init_from = (c.init_from or str(this.workdir)) if name == "phase2" else ""
+  starts_there = name == "phase2" and has_phase1(this.config)
+  init_from = (c.init_from or str(this.workdir)) if starts_there else ""
   frozen = {"lm": frozen_lm, **entity_arrays(this, name)}
   if c.head.weight:
     frozen |= log_draws(this)
