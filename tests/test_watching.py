@@ -5,7 +5,7 @@ import pytest
 
 from ilm_jax import config as config_lib
 from ilm_jax import errors, stages
-from ilm_jax.stages import context, watching
+from ilm_jax.stages import context, phases, watching
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -67,7 +67,7 @@ def test_where_prompts_name_entities_there_is_no_phase1(run):
   save(run, "phase2", 2)
   watching.run(run, 1, with_report=False)
   assert run.noted == [("phase2", 2, False)]
-  stages.run(run.config, run.workdir, ("phase1",))      # needs nothing and leaves nothing
+  phases.phase1(run)                   # needs nothing and leaves nothing
   assert not (run.workdir / "phase1").exists()
 
 
