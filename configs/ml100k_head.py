@@ -15,10 +15,11 @@ def get_config() -> ml_collections.ConfigDict:
   c.qformer.update(num_layers=2, num_queries=1)
   c.phase1.losses.update(itc=0.5, itm=0.0, itg=0.0, ii=0.0, ui=1.0)
   c.phase1.update(steps=200, warmup=20, learning_rate=1e-3, logq=True)
-  c.phase2.update(compare=(), steps=500, rows=6, length=88, slots=52, targets=40,
+  c.phase2.update(compare=(), steps=300, rows=6, length=88, slots=52, targets=40,
                   examples_per_group=7, rows_per_group=6, warmup=30, checkpoint_every=100,
                   dropout=0.1, vector_noise=0.2, log_every=10)
-  c.phase2.head.weight = 1.0
+  c.phase2.spread = True
+  c.phase2.head.weight = 4.0
   c.eval.update(beam_users=943, exact_users=0, baselines=(
       "popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full", "sasrec_sampled",
       "sasrec_bce"))

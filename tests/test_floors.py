@@ -46,7 +46,7 @@ FLOORS = [
     {"weights.load", "weights.blip2"},
     {"objectives", "decode.trie", "decode.prompt"},
     {"decode.beam", "decode.exact", "decode.generate", "decode.dot"},
-    {"train", "checkpoint"},
+    {"train", "checkpoint", "spread"},
     {"retrieval", "report", "audit"},
     {"compare", "consistency"},
     {"stages.context"},

@@ -19,13 +19,16 @@ class ItemHead(nnx.Module):
   the training part. One matmul ranks a catalogue. An item that nobody has met yet is scored by its
   vectors like any other. Not in the paper, whose model says the item.
 
-  Parameters, a pure dict: query {kernel [D, P]}, key {kernel [F, P]}, bias {kernel [F, 1], bias},
-  popularity [1], a.
+  It starts as popularity alone, nearly: keys are a tenth of unit size.
+
+  Parameters, a pure dict: query {kernel [D, P]}, key {kernel [F, P], bias}, bias {kernel [F, 1],
+  bias}, popularity [1], a.
   """
 
   def __init__(self, features: int, lm_width: int, width: int, rngs: nnx.Rngs):
-    self.query, self.key = (
-        nnx.Linear(n, width, use_bias=False, rngs=rngs) for n in (lm_width, features))
+    small = nnx.initializers.normal(0.1 * features ** -0.5)
+    self.query = nnx.Linear(lm_width, width, use_bias=False, rngs=rngs)
+    self.key = nnx.Linear(features, width, kernel_init=small, rngs=rngs)
     self.bias = nnx.Linear(features, 1, kernel_init=nnx.initializers.zeros, rngs=rngs)
     self.popularity = nnx.Param(jnp.ones((1,)))
 

@@ -7,7 +7,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 
-from ilm_jax import axes, checkpoint, errors, history, objectives, train
+from ilm_jax import axes, checkpoint, errors, history, objectives, spread, train
 from ilm_jax import config as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import language_model, qformer, qformer_init
@@ -73,7 +73,10 @@ def phase2(this: context.Run, name: str) -> None:
   frozen = {"lm": frozen_lm, **entity_arrays(this, name)}
   if c.head.weight:
     frozen |= log_draws(this)
-  _fit(this, name, loss, trainable, frozen, batches, made_from, init_from)
+  begin = None
+  if c.spread and has_phase1(this.config) and "qformer" in trainable:
+    begin = functools.partial(spread.spread, graphdef, frozen=frozen, mesh=this.mesh)
+  _fit(this, name, loss, trainable, frozen, batches, made_from, init_from, begin)
 
 
 def task_names(this: context.Run) -> tuple[str, ...]:
@@ -189,8 +192,9 @@ def _pretrained(this: context.Run, params: dict) -> dict:
   return qformer_init.init_from_qformer(params, theirs, config.decoder_start).params
 
 
-def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, init_from=""):
-  """Trains one phase from its start ladder to its last step."""
+def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, init_from="",
+         begin=None):
+  """Trains one phase from its start ladder to its last step; `begin` changes where it begins."""
   c = this.config[name.split("_")[0]]
   tx = train.make_optimizer(c)
   state = train.init_state(trainable, tx, this.mesh)
@@ -202,6 +206,8 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, i
     state = checkpoint.start(saved, state, init_from, shared)
     if int(state.step) >= c.steps:
       return
+    if begin and not int(state.step):
+      state = state._replace(trainable=begin(state.trainable))
     train.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
               mesh=this.mesh, seed=this.config.seed, checkpointer=saved, log_every=c.log_every,
               checkpoint_every=c.checkpoint_every, writer=writer, name=name,
