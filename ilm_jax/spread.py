@@ -21,10 +21,11 @@ _BATCH = 256
 
 
 class Moments(NamedTuple):
-  """Sums over N samples of F numbers."""
+  """Sums over N samples of F numbers less `about`, near their mean: float32 then does."""
   count: jax.Array
   sum_F: jax.Array
   outer_FF: jax.Array
+  about_F: jax.Array
 
 
 def spread(graphdef, trainable: dict, frozen: dict, mesh) -> dict:
@@ -56,14 +57,15 @@ def whitening(m: Moments, floor: float = FLOOR) -> tuple[np.ndarray, np.ndarray]
   Directions with less than `floor` of the largest variance are scaled as if they had it. The
   identity and no mean where all samples are the same.
   """
-  mean_F = np.asarray(m.sum_F, np.float64) / m.count
-  cov_FF = np.asarray(m.outer_FF, np.float64) / m.count - np.outer(mean_F, mean_F)
-  variance_F, axis_FF = np.linalg.eigh(cov_FF)
+  off_F = np.asarray(m.sum_F, np.float64) / m.count
+  mean_F = off_F + m.about_F
+  variance_F, axis_FF = np.linalg.eigh(
+      np.asarray(m.outer_FF, np.float64) / m.count - np.outer(off_F, off_F))
   if variance_F[-1] <= 1e-9 * max(1.0, float(mean_F @ mean_F)):
     return np.zeros_like(mean_F), np.eye(len(mean_F))
-  matrix_FF = axis_FF / np.sqrt(np.maximum(variance_F, floor * variance_F[-1]))[None]
-  return mean_F, matrix_FF * np.sqrt(
-      len(mean_F) / np.einsum("fi,fg,gi->", matrix_FF, cov_FF, matrix_FF))
+  scaled_F = np.maximum(variance_F, floor * variance_F[-1])
+  whole = np.sum(np.maximum(variance_F, 0.0) / scaled_F)
+  return mean_F, axis_FF * np.sqrt(len(mean_F) / whole / scaled_F)[None]
 
 
 def _behind(mesh, white: tuple, linear: dict) -> dict:
@@ -81,17 +83,22 @@ def _moments(graphdef, trainable, frozen) -> tuple[Moments, Moments]:
   rows = len(next(iter(frozen["present"].values())))
   padded_NB = jnp.pad(jnp.arange(1, rows), (0, -(rows - 1) % _BATCH)).reshape(-1, _BATCH)
 
+  near_W = qformer.queries(*objectives.entity_inputs(frozen, padded_NB[0, :1])).mean((0, 1))
+  about = (near_W, jnp.tile(near_W, Q))
+
   def add(sums, rows_B):
     query_BQW = qformer.queries(*objectives.entity_inputs(frozen, rows_B))
     here_B = (rows_B > 0).astype(jnp.float32)
-    return jax.tree.map(jnp.add, sums, tuple(
-        _sums(query_BQW.reshape(-1, F), jnp.repeat(here_B, Q * W // F)) for F in (W, Q * W))), None
+    return jax.tree.map(jnp.add, sums, [
+        _sums(query_BQW.reshape(-1, len(a_F)) - a_F[None], jnp.repeat(here_B, Q * W // len(a_F)))
+        for a_F in about]), None
 
-  zero = tuple(Moments(jnp.zeros(()), jnp.zeros(F), jnp.zeros((F, F))) for F in (W, Q * W))
-  return jax.lax.scan(add, zero, padded_NB)[0]
+  zero = [(jnp.zeros(()), jnp.zeros_like(a_F), jnp.outer(0 * a_F, a_F)) for a_F in about]
+  found, _ = jax.lax.scan(add, zero, padded_NB)
+  return tuple(Moments(*sums, a_F) for sums, a_F in zip(found, about))
 
 
-def _sums(x_NF, weight_N) -> Moments:
+def _sums(x_NF, weight_N) -> tuple:
   weighted_NF = x_NF * weight_N[:, None]
-  return Moments(weight_N.sum(), weighted_NF.sum(axis=0),
-                 jnp.matmul(weighted_NF.T, x_NF, precision="highest"))
+  return (weight_N.sum(), weighted_NF.sum(axis=0),
+          jnp.matmul(weighted_NF.T, x_NF, precision="highest"))

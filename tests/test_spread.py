@@ -1,4 +1,6 @@
 """The start of phase 2: every direction of the Q-Former's outputs is shown, the mean is not."""
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +21,10 @@ def frozen():
   return {"vectors": {"behavioral": table}, "present": {"behavioral": jnp.ones(R, bool)}}
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 1, 2)])
-def test_soft_tokens_and_keys_are_centred_and_of_the_asked_size(sizes):
-  graphdef, fresh = objectives.build_phase2(CONFIG, 6, 0.2, seed=0, head_width=3)
+@pytest.mark.parametrize(("sizes", "queries"), [((1, 1, 1), 2), ((4, 1, 2), 1)])
+def test_soft_tokens_and_keys_are_centred_and_of_the_asked_size(sizes, queries):
+  config = dataclasses.replace(CONFIG, num_queries=queries)
+  graphdef, fresh = objectives.build_phase2(config, 6, 0.2, seed=0, head_width=3)
   got = spread.spread(graphdef, fresh, frozen(), test_phase2_training.mesh_of(*sizes))
   jax.tree.map(np.testing.assert_array_equal, got["qformer"], fresh["qformer"])
   model, inputs = nnx.merge(graphdef, got), objectives.entity_inputs(frozen(), jnp.arange(1, R))
@@ -35,7 +38,8 @@ def test_soft_tokens_and_keys_are_centred_and_of_the_asked_size(sizes):
 def test_whitening_by_hand():
   """Variances 4 and 1 become 1 and 1; one below the floor is scaled as if it were at it."""
   x_N3 = np.array([[2, 1, 3], [2, -1, 3], [-2, 1, 3], [-2, -1, 3]]) + np.array([10.0, 0, 0])
-  mean_3, matrix_33 = spread.whitening(spread.Moments(4, x_N3.sum(0), x_N3.T @ x_N3))
+  mean_3, matrix_33 = spread.whitening(spread.Moments(
+      4, (x_N3 - 1).sum(0), (x_N3 - 1).T @ (x_N3 - 1), np.ones(3)))
   np.testing.assert_allclose(mean_3, [10, 0, 3])
   y_N3 = (x_N3 - mean_3) @ matrix_33
   np.testing.assert_allclose(y_N3.T @ y_N3 / 4, np.diag([0, 1.5, 1.5]), atol=1e-9)
@@ -44,6 +48,7 @@ def test_whitening_by_hand():
 def test_what_is_all_the_same_is_left_alone():
   """As where every vector is taken away."""
   x_N2 = np.tile([[1.0, 2.0]], (5, 1))
-  mean_2, matrix_22 = spread.whitening(spread.Moments(5, x_N2.sum(0), x_N2.T @ x_N2))
+  mean_2, matrix_22 = spread.whitening(
+      spread.Moments(5, x_N2.sum(0), x_N2.T @ x_N2, np.zeros(2)))
   np.testing.assert_array_equal(mean_2, [0, 0])
   np.testing.assert_array_equal(matrix_22, np.eye(2))
