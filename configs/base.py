@@ -61,7 +61,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase1 = phase1()
   c.phase2 = phase2()
   c.eval = {
-      "beam_users": 943,           # users ranked by constrained beam search
+      "users": 0,                  # test users whose next item is ranked; 0: all
+      "beam_users": 943,           # of these, the first so many by constrained beam search
       "exact_users": 20,           # of these, the first so many also by scoring every title
       "prompt_users": 0,           # users also ranked with every template, seen and unseen
       "rank_compared": False,      # beams of what phase2.compare names, not only of ILM

@@ -267,13 +267,16 @@ def _check_eval(c) -> list[str]:
     wrong += _known("eval.references", name, REFERENCES)
   wrong += [f"eval.{name}={e[name]}: expected 0 or more"
             for name in ("loss_examples", "consistency_examples", "compared_examples",
-                         "interpolations", "prompt_users")
+                         "interpolations", "prompt_users", "users")
             if e[name] < 0]
   if not 0 <= e.exact_users:
     wrong.append(f"eval.exact_users={e.exact_users}: expected 0 (none) or more")
   if e.exact_users > e.beam_users:
     wrong.append(f"eval.exact_users={e.exact_users} is more than eval.beam_users={e.beam_users}: "
                  "users ranked exactly are the first of those ranked by beam")
+  if 0 < e.users < e.beam_users:
+    wrong.append(f"eval.beam_users={e.beam_users} is more than eval.users={e.users}: users ranked "
+                 "by beam are the first of all that are ranked")
   if e.beam_width < LARGEST_CUTOFF:
     wrong.append(f"eval.beam_width={e.beam_width} is less than {LARGEST_CUTOFF}, so HR@"
                  f"{LARGEST_CUTOFF} cannot be measured: make it {LARGEST_CUTOFF} or more")

@@ -133,19 +133,19 @@ def recommendation(this: context.Run, asked: list[methods.Method]
   c, interactions, task = this.config.eval, this.data[0], ranked_task(this)
   stored = this.prepared(task, "test")
   _, names = catalogue = speaker.catalogue(this)
-  users = eval_text.drawn(this, len(stored), c.beam_users)
+  users = eval_text.drawn(this, len(stored), c.users)
   examples = [stored[u] for u in users]
   user_U, target_U, seen = eval_prompts.asked(this, examples)
   blocked_UI = _blocked(seen, interactions.num_items)
   trained = asked[:1 + len(this.config.phase2.compare)]
-  found, beam_UW = _by_beam(this, trained, examples, target_U, seen, catalogue[0])
+  found, beam_UW = _by_beam(this, trained, examples[:c.beam_users], target_U, seen, catalogue[0])
   if n := c.exact_users:
     # One user a batch: exact scoring is bound by arithmetic, and padded rows would be scored too.
     spec = dataclasses.replace(eval_text.spec(this, [examples]), rows=1)
     score_UI = asked[0].model.score(examples[:n], spec, catalogue[0])
     found += [Ranking(f"ILM, exact, first {n} users", metrics.ranks_from_scores(
                   score_UI, target_U[:n], blocked_UI[:n])),
-              Ranking(f"ILM, beam {c.beam_width}, first {n} users", found[0].rank_U[:n],
+              Ranking(f"ILM, beam {c.beam_width}, these {n} users", found[0].rank_U[:n],
                       c.beam_width)]
   if this.config.phase2.head.weight:
     shape = eval_text.spec(this, [examples])
@@ -169,7 +169,8 @@ def recommendation(this: context.Run, asked: list[methods.Method]
                    "length penalty",
                    "users": f"{len(users)} drawn with seed {this.config.seed}"},
       "rows": rows}
-  lists = {"user": user_U, "target": target_U, "items": beam_UW, "rank": found[0].rank_U}
+  lists = {"user": user_U[:len(beam_UW)], "target": target_U[:len(beam_UW)], "items": beam_UW,
+           "rank": found[0].rank_U}
   ranks = {"protocol": table["protocol"], "users": [interactions.user_ids[u] for u in user_U],
            "targets": [this.data[1].ids[t - 1] for t in target_U],
            "ranks": {r.name: [int(x) if np.isfinite(x) else None for x in r.rank_U]
@@ -190,8 +191,9 @@ def _by_beam(this: context.Run, trained, examples, target_U, seen, trie):
   width, spec = this.config.eval.beam_width, eval_text.spec(this, [examples])
   lists = {method.name: method.model.rank(examples, spec, trie, width=width, blocked=seen)
            for method in (trained if this.config.eval.rank_compared else trained[:1])}
-  return [Ranking(f"{name}, beam {width}", metrics.ranks_from_items(beam_UW, target_U), width)
-          for name, beam_UW in lists.items()], lists[trained[0].name]
+  n, some = len(examples), f", first {len(examples)} users" * (len(examples) < len(target_U))
+  return [Ranking(f"{name}, beam {width}{some}", metrics.ranks_from_items(beam_UW, target_U[:n]),
+                  width) for name, beam_UW in lists.items()], lists[trained[0].name]
 
 
 def _dot(this: context.Run, user_U) -> np.ndarray:
