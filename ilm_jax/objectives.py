@@ -200,8 +200,8 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
                 task_names: tuple[str, ...], head: HeadConfig | None = None):
   """Mean negative log likelihood of the target tokens under the frozen language model.
 
-  With a `head` also that of the item which follows each slot of a history and the prompt, times
-  the head's weight.
+  With a `head` also that of the item which follows each slot of a history, times the head's
+  weight.
 
   Batch: what data/packing.py makes. `frozen`: lm (its parameters), vectors, present; for a head
   log_draws. `trainable`: of the ILM; and lm, those parameters of the language model that are not

@@ -38,8 +38,8 @@ def test_every_slot_of_a_history_is_asked_for_the_next_item():
       spec())
   assert dropped == 0
   np.testing.assert_array_equal(batch["next_item"], [[0, 4, 5, 0, 0, 0]])
-  np.testing.assert_array_equal(batch["next_at"][0, 1:3], [5, 8])
-  assert batch["target_at"][0, 0] == 8       # the same state that says the item's name
+  np.testing.assert_array_equal(batch["next_at"][0, 1:3], [5, 7])
+  np.testing.assert_array_equal(packing.last_slot(batch["slot"][:, :9]), [7])
 
 
 def test_no_head_no_fields():

@@ -146,6 +146,14 @@ def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarr
   return np.where(soft, 0, np.repeat(inputs, times)), slot
 
 
+def last_slot(slot_BL) -> np.ndarray:
+  """int [B]: the position of each row's last soft token, where the item head reads a prompt."""
+  at_BL = np.where(np.asarray(slot_BL) >= 0, np.arange(np.shape(slot_BL)[1])[None], -1)
+  if (at_BL.max(axis=1) < 0).any():
+    raise ValueError("a prompt without slots: the item head has nothing to read")
+  return at_BL.max(axis=1)
+
+
 class _Row:
   """One row of a batch being filled."""
 
@@ -196,14 +204,13 @@ class _Row:
   def _next_items(self, example: dict, at: int, slot) -> tuple:
     """(position, item row that follows there) for each slot of an example that begins at `at`.
 
-    A slot's last soft token predicts the next slot's item, where both are items; the end of the
-    prompt predicts the target, in the last slot's stead.
+    A slot's last soft token predicts the next slot's item, where both are items; the last slot's
+    predicts the target.
     """
     spec, rows = self.spec, np.asarray(example["entities"])
     if spec.task_names[example.get("task", 0)] not in spec.head_tasks:
       return 0, 0
     position = at + np.flatnonzero((slot >= 0) & (slot % spec.queries == spec.queries - 1))
-    position[-1] = at + len(slot) - 1
     is_item = rows <= spec.num_items
     follows = np.append(np.where(is_item[:-1] & is_item[1:], rows[1:], 0),
                         example["target_entity"][0])

@@ -11,7 +11,7 @@ from ilm_jax.models.qformer import QFormer, QFormerConfig
 
 
 class ItemHead(nnx.Module):
-  """Scores items by a dot product of what a prompt ends in and what an item's vectors are.
+  """Scores items by a dot product of the state at a history's end and what an item's vectors are.
 
     score = q(hidden) . k(features) / sqrt(P) + b(features) + a log_draws
 

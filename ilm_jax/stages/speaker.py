@@ -10,6 +10,7 @@ from flax import nnx
 
 from ilm_jax import axes, checkpoint, objectives
 from ilm_jax.data import batches as batches_lib
+from ilm_jax.data import packing
 from ilm_jax.decode import beam, dot, exact, generate, trie
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.models import ilm, language_model
@@ -104,7 +105,10 @@ class Speaker:
     items = dot.head_items(self.graphdef, self.trainable, frozen, self.run.data[0].num_items)
     scores = []
     for part in _batches(examples, spec.rows, "item head"):
-      hidden_BD = _last_hidden(self.lm_graphdef, self.lm_params, self.prompt(part, spec))
+      batch = batches_lib.lm_eval_batch(
+          [part[min(b, len(part) - 1)] for b in range(spec.rows)], spec)
+      batch["target_at"] = packing.last_slot(batch["slot"])[:, None]
+      hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
       found = dot.head_score(self.graphdef, self.trainable, hidden_BD, items)
       scores.append(np.asarray(found)[:len(part)])
     return np.concatenate(scores)
@@ -147,10 +151,12 @@ def _embed(graphdef, lm_config, trainable, frozen, batch):
   return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _last_hidden(lm_graphdef, lm_params, prompt: prompt_lib.Prompt):
-  """[B, D]: the hidden state that predicts what follows each prompt."""
-  return prompt.run(nnx.merge(lm_graphdef, lm_params), extra=0).last_BD
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _states(graphdef, lm_config, trainable, frozen, batch):
+  """[B, D]: the hidden state at the first of each row's target_at."""
+  model = language_model.bind(lm_config, frozen["lm"])
+  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch)
+  return model.target_hidden(embeds_BLD, batch)[:, 0]
 
 
 _prompt_embeds = jax.jit(_embed, static_argnums=(0, 1))
