@@ -72,7 +72,7 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
   for short, task in tasks.items():
     seqio.TaskRegistry.remove(names[short])
     seqio.TaskRegistry.add(
-        names[short], source=task.source, preprocessors=task.preprocessors,
+        names[short], source=task.source, preprocessors=_cacheable(task.preprocessors),
         output_features=task.output_features, metric_fns=[])
   mixed = [(names[short], rate) for short, rate in rates.items() if rate]
   names["ilm"] = f"{dataset}_ilm"
@@ -81,6 +81,13 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
     seqio.MixtureRegistry.add(names["ilm"], mixed)
   _add_elm_24(names, dataset)
   return names
+
+
+def _cacheable(preprocessors: list) -> list:
+  """The same, with the place that `seqio_cache_tasks` asks for at the end, unless one is there."""
+  if any(isinstance(p, seqio.CacheDatasetPlaceholder) for p in preprocessors):
+    return preprocessors
+  return [*preprocessors, seqio.CacheDatasetPlaceholder()]
 
 
 def _add_elm_24(names: dict[str, str], dataset: str) -> None:
@@ -104,6 +111,7 @@ def _catalogue(material: material_lib.Material) -> features.Definition:
   answers = tf.constant(material.names)
   output = features.language(material.lm, material.rows)
   return features.Definition(
+      by_example=True,
       source=features.in_memory({"test": {"target_entity": features.column(rows)}}),
       preprocessors=[lambda ds: _name(ds, answers=answers), features.tokenize],
       output_features={key: output[key] for key in ("targets", "target_entity")})

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "t5", "clu"}
+TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "t5", "clu",
+              "apache_beam"}
 
 # From the ground up. A module imports only from floors below its own.
 FLOORS = [
@@ -30,7 +31,8 @@ FLOORS = [
     {"tasks.datasets.registry"},
     {"tasks.datasets.builder"},
     {"tasks.item_text", "tasks.openp5", "tasks.elm"},
-    {"tasks.catalog"},
+    {"tasks.catalog", "tasks.pieces"},
+    {"tasks.beam_prepare"},
     {"tasks.prepare"},
     {"data.batches", "cf.ials", "baselines.popularity", "baselines.neighbours", "baselines.bpr",
      "baselines.sasrec", "teachers"},
