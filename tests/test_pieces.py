@@ -108,11 +108,11 @@ def test_workers_that_write_elsewhere_are_an_error(tmp_path, shards):
 
 def test_every_task_of_ours_can_be_cut(tmp_path, monkeypatch):
   """All definitions of the toy data set, by the recipe that travels, against `prepare`."""
-  monkeypatch.setattr(pieces, "_PIECE", 3)
+  monkeypatch.setattr(pieces, "_PIECE", 4)
   words = characters()
   interactions.save(tmp_path / "data", log(), ITEMS, {"toy": 1})
-  names = prepare.prepare(tmp_path, words, words, config(draws=2))
-  made = catalog.definitions(material.read(tmp_path / "data", words, words, config(draws=2)))
+  names = prepare.prepare(tmp_path, words, words, config())
+  made = catalog.definitions(material.read(tmp_path / "data", words, words, config()))
   assert all(found.by_example for found in made.values())
   for short, found in made.items():
     for split in found.source.splits:
