@@ -1,15 +1,13 @@
 """Tasks prepared by an Apache Beam pipeline, in its own processes or by Dataflow, Flink, Spark.
 
-What is stored is what `prepare` stores without Beam, byte for byte. The one module that needs
-requirements-beam.lock, with `datasets.beam_log`.
+What is stored is what `prepare` stores without Beam, byte for byte. This module and
+`datasets.beam_log` need requirements-beam.lock.
 """
 import collections
-import functools
 
 import apache_beam as beam
-from apache_beam.options import pipeline_options
 
-from tasks import pieces
+from tasks import beam_options, pieces
 
 
 def make(works: list[pieces.Work], options: tuple[str, ...]) -> None:
@@ -22,17 +20,17 @@ def make(works: list[pieces.Work], options: tuple[str, ...]) -> None:
   todo = [(number, piece) for number, work in enumerate(works) for piece in range(work.count)]
   if not todo:
     return
-  with beam.Pipeline(options=pipeline_options.PipelineOptions(list(options))) as pipeline:
+  with beam_options.mistakes_told(), beam.Pipeline(
+      options=beam_options.parsed(options)) as pipeline:
     made = (pipeline | "pieces" >> beam.Create(todo) | "spread" >> beam.Reshuffle()
-            | "make" >> beam.Map(functools.partial(_make, works)))
+            | "make" >> beam.Map(_make, works))
     firsts = (made | "count" >> beam.MapTuple(lambda at, records: (at, len(records)))
               | "all counts" >> beam.combiners.ToList() | "firsts" >> beam.Map(_firsts))
-    _ = (made | "to shards" >> beam.FlatMap(functools.partial(_to_shards, works),
-                                            beam.pvalue.AsSingleton(firsts))
-         | "gather" >> beam.GroupByKey() | "write" >> beam.Map(functools.partial(_write, works)))
+    _ = (made | "to shards" >> beam.FlatMap(_to_shards, works, beam.pvalue.AsSingleton(firsts))
+         | "gather" >> beam.GroupByKey() | "write" >> beam.Map(_write, works))
 
 
-def _make(works, at: tuple[int, int]) -> tuple[tuple[int, int], list[bytes]]:
+def _make(at: tuple[int, int], works) -> tuple[tuple[int, int], list[bytes]]:
   """(number of a work, piece) -> itself, the records."""
   return at, pieces.make(works[at[0]], at[1])
 
@@ -46,7 +44,7 @@ def _firsts(counts: list) -> dict[tuple[int, int], int]:
   return firsts
 
 
-def _to_shards(works, made, firsts: dict):
+def _to_shards(made, works, firsts: dict):
   """((work, shard), (piece, records)) of each shard that the piece has records of."""
   (number, piece), records = made
   found_in = pieces.by_shard(works[number], firsts[number, piece], records)
@@ -54,6 +52,6 @@ def _to_shards(works, made, firsts: dict):
     yield (number, shard), (piece, found)
 
 
-def _write(works, gathered) -> None:
+def _write(gathered, works) -> None:
   (number, shard), found = gathered
   pieces.write_shard(works[number], shard, found)

@@ -158,6 +158,11 @@ def join(work: Work, manifest: dict) -> dict:
     if not (store.unfinished(folder) / store.shard_name(shard, work.shards)).exists():
       write_shard(work, shard, [])
   lengths = {key: np.concatenate(parts) for key, parts in lengths.items()}
-  written = store.publish(store.unfinished(folder), folder, lengths, manifest, work.shards)
-  source.rmtree()
-  return written
+  return store.publish(store.unfinished(folder), folder, lengths, manifest, work.shards)
+
+
+def clear(work: Work) -> None:
+  """Takes away what lies beside the folder, published or not."""
+  for path in (epath.Path(work.source), store.unfinished(work.folder)):
+    if path.exists():
+      path.rmtree()

@@ -103,11 +103,16 @@ def _todo(folder, material, definitions, names) -> list[_Todo]:
 def _by_beam(todo: list[_Todo], beam: tuple[str, ...]) -> None:
   """Cuts the splits into pieces, has them made by a pipeline, puts them together."""
   from tasks import beam_prepare
-  works = [pieces.cut(split.folder, split.definition, split.module)
-           for split in tqdm.tqdm(todo, desc="prepare: pieces for Beam", unit="split")]
-  beam_prepare.make(works, beam)
-  for split, work in zip(todo, works):
-    pieces.join(work, split.manifest)
+  works = []
+  try:
+    for split in tqdm.tqdm(todo, desc="prepare: pieces for Beam", unit="split"):
+      works.append(pieces.cut(split.folder, split.definition, split.module))
+    beam_prepare.make(works, beam)
+    for split, work in zip(todo, works):
+      pieces.join(work, split.manifest)
+  finally:
+    for work in works:
+      pieces.clear(work)
 
 
 def _shards(split: _Todo) -> int:

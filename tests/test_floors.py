@@ -22,7 +22,8 @@ FLOORS = [
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files",
      "data.targets", "gin_config"},
     # The tasks stand here: they know data and nothing above it.
-    {"tasks.templates", "tasks.vocabulary", "tasks.clustering", "tasks.datasets.lines"},
+    {"tasks.templates", "tasks.vocabulary", "tasks.clustering", "tasks.datasets.lines",
+     "tasks.beam_options"},
     {"tasks.indexing"},
     {"tasks.features", "tasks.material", "tasks.datasets.movielens_files",
      "tasks.datasets.amazon_files", "tasks.datasets.lastfm_files", "tasks.datasets.yelp_files",

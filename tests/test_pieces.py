@@ -67,6 +67,7 @@ def both_ways(folder, found, split):
   work = pieces.cut(folder / "cut" / split, found)
   by_hand(work)
   pieces.join(work, {"a": 1})
+  pieces.clear(work)
   return folder / "once", folder / "cut", work
 
 
@@ -121,4 +122,5 @@ def test_every_task_of_ours_can_be_cut(tmp_path, monkeypatch):
       by_hand(work)
       kept = ("task", "split", "made_from", "templates")
       pieces.join(work, {k: v for k, v in store.read_manifest(folder).items() if k in kept})
+      pieces.clear(work)
       assert files_of(folder) == files_of(tmp_path / "cut" / short / split), (short, split)

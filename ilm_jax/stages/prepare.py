@@ -15,7 +15,7 @@ def run(this: context.Run) -> None:
   if elm.written(this.config):
     answer = targets.Store(this.workdir / "targets", this.teacher_fingerprint).lookup()
   tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config,
-                        this.sentence_vectors, answer)
+                        this.sentence_vectors, answer, this.beam)
 
 
 def requests(this: context.Run) -> None:
@@ -29,12 +29,15 @@ def make_data(this: context.Run) -> None:
   """Builds data/ through TFDS, unless it is there and of this config."""
   from ilm_jax.data import interactions as interactions_lib
   from ilm_jax.data import store
+  from tasks import beam_options
   from tasks.datasets import builder, registry
+  beam_options.check(this.beam)
   folder, data = this.workdir / "data", this.config.data
   found = registry.find(data)
   made_from = {"dataset": data.name, "files": found.fingerprint, "k_core": data.k_core,
                "split": str(this.rule),
                "time": "seconds" if found.timed else "unknown: the order of the log"}
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
-    interactions, items = builder.load(found, this.workdir / "tfds", data.k_core, this.rule)
+    interactions, items = builder.load(found, this.workdir / "tfds", data.k_core, this.rule,
+                                       this.beam)
     interactions_lib.save(folder, interactions, items, made_from)

@@ -7,17 +7,11 @@ import collections
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.options import pipeline_options
 
 from ilm_jax.data import interactions, splits
 from tasks.datasets import examples, registry
 
 _PART = 64 << 20                 # bytes
-
-
-def options(beam_options: tuple[str, ...]) -> pipeline_options.PipelineOptions:
-  """Options of a pipeline, from "--runner=FlinkRunner", ..."""
-  return pipeline_options.PipelineOptions(list(beam_options))
 
 
 def items(found: registry.Found) -> beam.PTransform:

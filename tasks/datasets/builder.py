@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from ilm_jax import errors
 from ilm_jax.data import interactions, splits
+from tasks import beam_options
 from tasks.datasets import examples, registry
 
 _FEATURES = {
@@ -134,12 +135,10 @@ def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
 def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = ()) -> list[dict]:
   """All examples of one config, prepared if they are not there yet."""
   builder = builder_of(found.name)(found, beam=bool(beam), config=config, data_dir=data_dir)
-  options = None
-  if beam:
-    from tasks.datasets import beam_log
-    options = beam_log.options(beam)
-  builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
-      try_download_gcs=False, beam_options=options))
+  options = beam_options.parsed(beam) if beam else None
+  with beam_options.mistakes_told():
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
+        try_download_gcs=False, beam_options=options))
   return list(tfds.as_numpy(builder.as_dataset(split="train")))
 
 
