@@ -66,8 +66,8 @@ _PROMPT = flags.DEFINE_string(
 _TASKS_MODULE = flags.DEFINE_string(
     "tasks_module", "", "A module of your own tasks (docs/register_a_task.md).")
 _BEAM_RUNNER = flags.DEFINE_string(
-    "beam_runner", "", "With --stage=prepare: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner "
-    "or another of Apache Beam's that does the work (docs/prepare_at_scale.md).")
+    "beam_runner", "", "With --stage=prepare: which of Apache Beam's runners does the work, e.g. "
+    "DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (docs/prepare_at_scale.md).")
 _BEAM_OPTIONS = flags.DEFINE_list(
     "beam_options", [], "Options of its pipeline with commas between them, e.g. "
     "--beam_options=--project=mine,--region=us-east5.")
@@ -134,8 +134,8 @@ def _beam() -> tuple[str, ...]:
   """Options of an Apache Beam pipeline; () if none is asked for."""
   options = tuple(o if o.startswith("-") else f"--{o}" for o in _BEAM_OPTIONS.value)
   if options and not _BEAM_RUNNER.value:
-    raise errors.UserError("--beam_options are for the pipeline of --beam_runner, which is not set: "
-                           "name it, e.g. --beam_runner=DirectRunner")
+    raise errors.UserError("--beam_options are for the pipeline of --beam_runner, which is not "
+                           "set: name it, e.g. --beam_runner=DirectRunner")
   return (f"--runner={_BEAM_RUNNER.value}", *options) if _BEAM_RUNNER.value else ()
 
 

@@ -13,8 +13,8 @@ def check(beam: tuple[str, ...]) -> None:
   """Raises a UserError if a pipeline is asked for that cannot start."""
   if beam and importlib.util.find_spec("apache_beam") is None:
     raise errors.UserError(
-        f"{beam[0].replace('--runner', '--beam_runner')} needs Apache Beam, which is not installed: "
-        "run 'pip install -r requirements-beam.lock', or leave --beam_runner out")
+        f"{beam[0].replace('--runner', '--beam_runner')} needs Apache Beam, which is not "
+        "installed: run 'pip install -r requirements-beam.lock', or leave --beam_runner out")
 
 
 def parsed(beam: tuple[str, ...]):

@@ -16,7 +16,8 @@ from tasks import elm, features, item_text, openp5
 from tasks import material as material_lib
 
 
-def register(data_folder, lm_tokenizer, text_tokenizer, config, answer=None) -> dict[str, str]:
+def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors=None,
+             answer=None) -> dict[str, str]:
   """Registers all tasks of a workdir; those of another workdir with these names are replaced.
 
   Args:
@@ -24,6 +25,7 @@ def register(data_folder, lm_tokenizer, text_tokenizer, config, answer=None) -> 
     lm_tokenizer: the language model's.
     text_tokenizer: the Q-Former's.
     config: seed, data, tasks, targets.
+    sentence_vectors: texts -> [N, W]; for semantic indices.
     answer: request -> what a teacher wrote; for the tasks of `elm.written`.
 
   Returns:
@@ -31,7 +33,7 @@ def register(data_folder, lm_tokenizer, text_tokenizer, config, answer=None) -> 
     the mixtures.
   """
   material = material_lib.read(
-      data_folder, lm_tokenizer, text_tokenizer, config, answer=answer)
+      data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors, answer)
   return add(material, definitions(material), dataset_name(config), config.tasks.mixture)
 
 

@@ -19,7 +19,7 @@ class Definition:
   output_features: dict[str, seqio.Feature]
   prompts: templates.Family | None = None
   targets: str = ""                        # fingerprint of what a teacher wrote
-  # No preprocessor looks at two examples at once: Beam may have each piece of a split made elsewhere.
+  # No preprocessor looks at two examples at once: Beam may have the pieces of a split made apart.
   by_example: bool = False
 
 

@@ -3,7 +3,7 @@
     work = pieces.cut(folder, definition)              one machine: what the source gives, in files
     pieces.make(work, k) for each k < work.count       anywhere: the records of a piece
     pieces.write_shard(work, shard, records)           anywhere: those of a shard, in their order
-    pieces.join(work, manifest)                        one machine: the folder that store.write makes
+    pieces.join(work, manifest)                        one machine: the folder of `store.write`
 
 The files between stand beside the folder, so all machines must reach it. They hold what a piece
 needs, and no data set, config or checkpoint: a worker has no more than our packages. Nothing here
@@ -15,7 +15,6 @@ import functools
 import hashlib
 import importlib
 import io
-import os
 import pickle
 import tempfile
 

@@ -55,6 +55,7 @@ FLOORS = [
     {"compare", "consistency"},
     {"stages.context"},
     {"stages.prepare", "stages.vectors", "stages.phases"},
+    {"tasks.registered"},     # a door for SeqIO's tools, as main is for people
     {"stages.speaker", "stages.rivals", "stages.lm_teacher"},
     {"stages.methods"},
     {"stages.auditing", "stages.eval_phase1", "stages.eval_text", "stages.targets"},

@@ -1,13 +1,30 @@
 """A split made in pieces equals one made at once, file for file. No Beam: `test_beam` has it."""
 
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
 import pytest
 import seqio
 import tensorflow as tf
+from etils import epath
 from test_tasks import ITEMS, characters, config, log
 
+from configs import base
 from ilm_jax import errors
 from ilm_jax.data import interactions, store
-from tasks import catalog, features, material, pieces, prepare, vocabulary
+from tasks import (
+    beam_options,
+    catalog,
+    features,
+    material,
+    pieces,
+    prepare,
+    registered,
+    vocabulary,
+)
+from tasks.datasets import lines, registry
 
 
 def files_of(folder) -> dict:
@@ -78,13 +95,14 @@ def test_pieces_make_the_same_files(tmp_path, shards, split):
   assert work.shards == (shards if split == "train" else 1)
   assert files_of(once) == files_of(cut)          # the manifest with the fingerprint among them
   found = store.Prepared(cut / split)
-  assert [len(found[i]["entities"]) for i in range(len(found))] == [0, 1, 2, 3] * 3 * (len(found) > 0)
+  assert len(found) == (12 if split == "train" else 0)
+  assert [len(found[i]["entities"]) for i in range(len(found))] == [0, 1, 2, 3] * (len(found) // 4)
 
 
 def test_examples_may_be_left_out_on_the_way(tmp_path, shards):
   """Then a record's number is not known until all pieces before it are made."""
   odd = [lambda dataset: dataset.filter(lambda e: e["number"] % 4 == 1)]
-  once, cut, work = both_ways(tmp_path, definition(characters(), preprocessors=odd), "train")
+  once, cut, _ = both_ways(tmp_path, definition(characters(), preprocessors=odd), "train")
   assert files_of(once) == files_of(cut) and len(store.Prepared(cut / "train")) == 3
 
 
@@ -108,19 +126,85 @@ def test_workers_that_write_elsewhere_are_an_error(tmp_path, shards):
 
 
 def test_every_task_of_ours_can_be_cut(tmp_path, monkeypatch):
-  """All definitions of the toy data set, by the recipe that travels, against `prepare`."""
+  """By the recipe that travels, against what `prepare` stores; one split of each kind of task."""
   monkeypatch.setattr(pieces, "_PIECE", 4)
   words = characters()
   interactions.save(tmp_path / "data", log(), ITEMS, {"toy": 1})
-  names = prepare.prepare(tmp_path, words, words, config())
-  made = catalog.definitions(material.read(tmp_path / "data", words, words, config()))
+  c = config(mixture={"sequential": 0.0, "elm_title": 0.0})
+  made = catalog.definitions(material.read(tmp_path / "data", words, words, c))
   assert all(found.by_example for found in made.values())
+  made = {short: made[short] for short in ("item_text", "user_item", "sequential_unseen",
+                                           "elm_genres", "catalogue")}
+  monkeypatch.setattr(catalog, "definitions", lambda m: made)
+  names = prepare.prepare(tmp_path, words, words, c)
   for short, found in made.items():
-    for split in found.source.splits:
-      folder = tmp_path / "prepared" / names[short] / split
-      work = pieces.cut(tmp_path / "cut" / short / split, found)
-      by_hand(work)
-      kept = ("task", "split", "made_from", "templates")
-      pieces.join(work, {k: v for k, v in store.read_manifest(folder).items() if k in kept})
-      pieces.clear(work)
-      assert files_of(folder) == files_of(tmp_path / "cut" / short / split), (short, split)
+    split = found.source.splits[-1]
+    folder = tmp_path / "prepared" / names[short] / split
+    work = pieces.cut(tmp_path / "cut" / short / split, found)
+    by_hand(work)
+    kept = ("task", "split", "made_from", "templates")
+    pieces.join(work, {k: v for k, v in store.read_manifest(folder).items() if k in kept})
+    pieces.clear(work)
+    assert files_of(folder) == files_of(tmp_path / "cut" / short / split), short
+    assert [p.name for p in (tmp_path / "cut" / short).iterdir()] == [split]     # nothing beside it
+  task = seqio.get_mixture_or_task(names["catalogue"])
+  assert task.supports_caching                       # the cache holds what is prepared
+  cached = task.preprocess_precache(task.source.get_dataset("test", shuffle=False))
+  stored = store.Prepared(tmp_path / "prepared" / names["catalogue"] / "test")
+  for number, example in enumerate(cached.as_numpy_iterator()):
+    assert {k: v.tolist() for k, v in stored[number].items()} == {
+        k: v.tolist() for k, v in example.items()}
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_parts_of_a_file_have_every_line_once(tmp_path, end):
+  """Cut at any byte, within lines of several lengths."""
+  (tmp_path / "a.csv").write_text("user,time\nx,1\n\nyy,22\nz,3\nwwww,44444" + end)
+  whole = [values for _, values in lines.table(tmp_path / "a.csv", ["user", "time"])]
+  for size in range(1, 40):
+    parts = lines.parts(epath.Path(tmp_path / "a.csv"), True, size)
+    found = [values for part in parts for _, values in lines.table(part, ["user", "time"])]
+    assert found == whole, size
+    bare = lines.parts(epath.Path(tmp_path / "a.csv"), False, size)
+    assert b"".join(part.open("rb").read() for part in bare) == (tmp_path / "a.csv").read_bytes()
+  (tmp_path / "a.csv").write_text("user,time\nx,1\ny\n")
+  part = lines.parts(epath.Path(tmp_path / "a.csv"), True, 12)[1]
+  with pytest.raises(errors.UserError, match=r"a.csv from byte 12, line 2: found 1 fields"):
+    list(lines.table(part, ["user", "time"]))
+
+
+def test_readers_of_parts_give_the_log(tmp_path):
+  (tmp_path / "UserBehavior.csv").write_text(
+      "".join(f"{n % 3},{n},9,{'buy' if n % 2 else 'pv'},{99 - n}\n" for n in range(20)))
+  c = base.get_config().data
+  c.update(name="taobao", path=str(tmp_path))
+  found = registry.find(c)
+  readers = found.log_readers(9)
+  logs = [read() for read in readers]
+  assert len(readers) > 20 and [] in [users for users, *_ in logs]      # a part without a purchase
+  assert tuple([x for part in parts for x in part] for parts in zip(*logs)) == found.read_log()
+
+
+def test_what_is_said_to_beam(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  beam_options.check(())
+  with pytest.raises(errors.UserError, match="--beam_runner=FlinkRunner needs Apache Beam, which"):
+    beam_options.check(("--runner=FlinkRunner",))
+  with pytest.raises(errors.UserError, match=r"^u.data, line 3: no time$"):
+    with beam_options.mistakes_told():
+      raise RuntimeError("Traceback:\n  File x\nilm_jax.errors.UserError: u.data, line 3: no time "
+                         "[while running 'read']\n\nmore")
+  with pytest.raises(RuntimeError, match="a fault"), beam_options.mistakes_told():
+    raise RuntimeError("a fault")
+
+
+def test_flags_for_beam(capsys):
+  program = [sys.executable, "-m", "ilm_jax.main", "--config=configs/tiny.py", "--workdir=/nowhere"]
+  done = subprocess.run([*program, "--beam_options=--region=r"], capture_output=True, text=True,
+                        check=False, cwd=pathlib.Path(__file__).parents[1])
+  assert done.returncode == 1 and "--beam_options are for the pipeline of" in done.stderr
+
+
+def test_a_workdir_that_was_not_prepared_is_not_registered(tmp_path):
+  with pytest.raises(errors.UserError, match="a workdir where stage prepare has not run"):
+    registered.register(tmp_path)

@@ -11,11 +11,15 @@ def run(this: context.Run) -> None:
   """Builds the data set through TFDS and writes every task's examples through SeqIO."""
   import tasks.prepare
   make_data(this)
-  answer = None
-  if elm.written(this.config):
-    answer = targets.Store(this.workdir / "targets", this.teacher_fingerprint).lookup()
   tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config,
-                        this.sentence_vectors, answer, this.beam)
+                        this.sentence_vectors, answers(this), this.beam)
+
+
+def answers(this: context.Run):
+  """A function from a request to what the config's teacher wrote; None where nobody is asked."""
+  if elm.written(this.config):
+    return targets.Store(this.workdir / "targets", this.teacher_fingerprint).lookup()
+  return None
 
 
 def requests(this: context.Run) -> None:
