@@ -9,6 +9,7 @@ import pytest
 import seqio
 import tensorflow as tf
 from etils import epath
+from etils.epath import backend, gpath
 from test_tasks import ITEMS, characters, config, log
 
 from configs import base
@@ -97,6 +98,39 @@ def test_pieces_make_the_same_files(tmp_path, shards, split):
   found = store.Prepared(cut / split)
   assert len(found) == (12 if split == "train" else 0)
   assert [len(found[i]["entities"]) for i in range(len(found))] == [0, 1, 2, 3] * (len(found) // 4)
+
+
+class Bucket:
+  """Stands for an object store: what epath is asked of gs:// is found in a folder."""
+
+  def __init__(self, folder):
+    self._folder = folder
+
+  def __getattr__(self, name):
+    def call(*args, **kwargs):
+      return getattr(backend.os_backend, name)(*(
+          arg.replace("gs://", f"{self._folder}/") if isinstance(arg, str) else arg
+          for arg in args), **kwargs)
+    return call
+
+
+def test_in_a_bucket(tmp_path, shards, monkeypatch):
+  """All by epath: no path gs:// is taken for a file of this machine."""
+  stand_in = Bucket(tmp_path)
+  monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "gs", stand_in)
+  monkeypatch.setattr(gpath, "_GCS_BACKENDS", {stand_in})
+  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+  bucket = epath.Path("gs://bucket/run")
+  once, cut, _ = both_ways(bucket, definition(characters()), "train")
+  both_ways(tmp_path, definition(characters()), "train")
+  want = {name.removeprefix("train/"): data for name, data in files_of(tmp_path / "once").items()}
+  for folder in (once / "train", cut / "train"):
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == want
+  assert (tmp_path / "bucket" / "run" / "cut" / "train" / "manifest.json").exists()
+  here, there = store.Prepared(tmp_path / "once" / "train"), store.Prepared(cut / "train")
+  assert [str(there[i]) for i in range(12)] == [str(here[i]) for i in range(12)]
+  assert {k: v.tolist() for k, v in there.lengths().items()} == {
+      k: v.tolist() for k, v in here.lengths().items()}
 
 
 def test_examples_may_be_left_out_on_the_way(tmp_path, shards):

@@ -4,12 +4,15 @@
     <folder>/lengths.npz                         the length of every array of every example
     <folder>/manifest.json                       sizes, sha256, what it was made from, fingerprint
 
-A folder appears whole or not at all: it is written under another name and renamed.
+A folder appears whole or not at all: it is written under another name and renamed. ArrayRecord
+knows the files of this machine only: in a bucket, shards are copied there, and back to be read.
 """
+import contextlib
 import hashlib
+import io
 import json
 import os
-import shutil
+import tempfile
 import threading
 from collections.abc import Iterable
 
@@ -41,7 +44,8 @@ def write(folder, examples: Iterable[dict], manifest: dict, shards: int = 1) -> 
   """
   temporary = begin(folder)
   try:
-    lengths = _write_shards(temporary, examples, shards)
+    with _local(temporary) as local:
+      lengths = _write_shards(local, examples, shards)
     return publish(temporary, folder, lengths, manifest, shards)
   except BaseException:
     _remove(temporary)
@@ -71,7 +75,9 @@ def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> di
     lengths: array name -> int32 [examples].
     shards: how many there are.
   """
-  np.savez(os.fspath(temporary / _LENGTHS), **lengths)
+  written = io.BytesIO()
+  np.savez(written, **lengths)
+  (temporary / _LENGTHS).write_bytes(written.getvalue())
   files = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
   count = len(next(iter(lengths.values()), ()))
   manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": files}
@@ -79,7 +85,7 @@ def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> di
       json.dumps(manifest, sort_keys=True).encode()).hexdigest()
   (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
   _remove(folder)
-  os.rename(temporary, folder)
+  temporary.rename(folder)
   return manifest
 
 
@@ -109,7 +115,10 @@ class Prepared:
     if verify:
       for name, identity in self.manifest["files"].items():
         self._verify(name, identity)
-    self._readers, self._lock = {}, threading.Lock()
+    self._open()
+
+  def _open(self):
+    self._readers, self._lock, self._copies = {}, threading.Lock(), None
 
   @property
   def fingerprint(self) -> str:
@@ -131,14 +140,16 @@ class Prepared:
 
   def lengths(self) -> dict[str, np.ndarray]:
     """Array name -> int32 [examples], the length of that array in every example."""
-    with np.load(os.fspath(self.folder / _LENGTHS)) as arrays:
+    with np.load(io.BytesIO((self.folder / _LENGTHS).read_bytes())) as arrays:
       return dict(arrays)
 
   def _reader(self, shard: int):
     if shard not in self._readers:
-      name = shard_name(shard, self.manifest["shards"])
-      self._readers[shard] = array_record_module.ArrayRecordReader(
-          os.fspath(self.folder / name), _READ)
+      path = self.folder / shard_name(shard, self.manifest["shards"])
+      if _is_remote(path):
+        self._copies = self._copies or tempfile.TemporaryDirectory()
+        path = path.copy(epath.Path(self._copies.name) / path.name)
+      self._readers[shard] = array_record_module.ArrayRecordReader(os.fspath(path), _READ)
     return self._readers[shard]
 
   def _verify(self, name: str, expected: dict):
@@ -154,7 +165,7 @@ class Prepared:
 
   def __setstate__(self, state):
     self.__dict__.update(state)
-    self._readers, self._lock = {}, threading.Lock()
+    self._open()
 
 
 def _write_shards(folder, examples, shards: int) -> dict[str, np.ndarray]:
@@ -209,11 +220,31 @@ def shard_name(shard: int, shards: int) -> str:
   return f"shard-{shard:05d}-of-{shards:05d}.array_record"
 
 
+@contextlib.contextmanager
+def _local(folder):
+  """`folder`, or where it is in a bucket a folder here, whose files are copied there at the end."""
+  if not _is_remote(folder):
+    yield folder
+    return
+  with tempfile.TemporaryDirectory() as here:
+    yield epath.Path(here)
+    for path in epath.Path(here).iterdir():
+      path.copy(folder / path.name)
+
+
+def _is_remote(path) -> bool:
+  return "://" in os.fspath(path)
+
+
 def _identity(path) -> dict:
-  with open(path, "rb") as f:
-    digest = hashlib.file_digest(f, "sha256").hexdigest()
-  return {"size": path.stat().length, "sha256": digest}
+  digest = hashlib.sha256()
+  with path.open("rb") as f:
+    while some := f.read(1 << 20):
+      digest.update(some)
+  return {"size": path.stat().length, "sha256": digest.hexdigest()}
 
 
 def _remove(folder):
-  shutil.rmtree(folder, ignore_errors=True)
+  folder = epath.Path(folder)
+  if folder.exists():
+    folder.rmtree()
