@@ -4,6 +4,8 @@ Needs requirements-beam.lock, which neither `launch/test.sh` nor CI installs; sk
 Beam only hands around is tested without it in test_pieces.py.
 """
 import functools
+import pathlib
+import re
 
 import pytest
 from test_pieces import definition, files_of
@@ -11,7 +13,7 @@ from test_tasks import ITEMS, characters, config, log
 
 from ilm_jax import errors
 from ilm_jax.data import interactions, store
-from tasks import catalog, pieces, prepare
+from tasks import beam_options, catalog, pieces, prepare
 from tasks.datasets import builder, registry
 
 pytest.importorskip("apache_beam", reason="Apache Beam: pip install -r requirements-beam.lock")
@@ -47,6 +49,18 @@ def test_a_data_set_read_in_parts(tmp_path, monkeypatch):
             enumerate(((), BEAM))]
   prints = [interactions.save(tmp_path / f"data{n}", *found, {}) for n, found in enumerate(loaded)]
   assert prints[0] == prints[1]
+
+
+def test_options_on_the_page_are_beams():
+  """No runner complains of an option that it does not know: it leaves it out."""
+  page = (pathlib.Path(__file__).parents[1] / "docs" / "prepare_at_scale.md").read_text()
+  found = re.findall(r"--beam_runner=(\w+)\s+(?:\\\n\s*)?--beam_options=(\S+)", page)
+  assert [runner for runner, _ in found] == [
+      "DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"]
+  for runner, joined in found:
+    options = joined.split(",")
+    known = beam_options.parsed((f"--runner={runner}", *options)).get_all_options(drop_default=True)
+    assert known.keys() >= {option[2:].split("=")[0] for option in options}, runner
 
 
 def test_a_wrong_line_is_told_as_without_beam(tmp_path):

@@ -219,6 +219,24 @@ def test_readers_of_parts_give_the_log(tmp_path):
   assert tuple([x for part in parts for x in part] for parts in zip(*logs)) == found.read_log()
 
 
+def test_files_of_tensorflow_are_read_like_others(tmp_path):
+  """epath gives those where a path is of a bucket; they have no readinto, and iterate as text."""
+  (tmp_path / "u.data").write_text("1\t2\n3\té\n")
+
+  class Path:
+    name = "u.data"
+
+    def open(self, mode):
+      return tf.io.gfile.GFile(str(tmp_path / "u.data"), mode)
+
+  assert list(lines.separated(Path(), "\t", "a, b")) == [(1, ["1", "2"]), (2, ["3", "é"])]
+  parts = [lines.Part(Path(), start, start + 3, False) for start in (0, 3, 6)]
+  assert b"".join(part.open("rb").read() for part in parts) == "1\t2\n3\té\n".encode()
+  here = epath.Path(tmp_path / "u.data")
+  assert (registry._fingerprint({"u.data": Path()}, {})
+          == registry._fingerprint({"u.data": here}, {}))
+
+
 def test_what_is_said_to_beam(monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   beam_options.check(())

@@ -21,7 +21,7 @@ import numpy as np
 from array_record.python import array_record_module
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 
 FORMAT = 1
 _LENGTHS = "lengths.npz"
@@ -78,9 +78,9 @@ def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> di
   written = io.BytesIO()
   np.savez(written, **lengths)
   (temporary / _LENGTHS).write_bytes(written.getvalue())
-  files = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
+  found = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
   count = len(next(iter(lengths.values()), ()))
-  manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": files}
+  manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": found}
   manifest["fingerprint"] = hashlib.sha256(
       json.dumps(manifest, sort_keys=True).encode()).hexdigest()
   (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
@@ -237,11 +237,9 @@ def _is_remote(path) -> bool:
 
 
 def _identity(path) -> dict:
-  digest = hashlib.sha256()
-  with path.open("rb") as f:
-    while some := f.read(1 << 20):
-      digest.update(some)
-  return {"size": path.stat().length, "sha256": digest.hexdigest()}
+  with files.reading(path) as f:
+    digest = hashlib.file_digest(f, "sha256").hexdigest()
+  return {"size": path.stat().length, "sha256": digest}
 
 
 def _remove(folder):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.data import interactions
 
 
@@ -67,7 +67,7 @@ def text(path, encoding: str = "utf-8"):
   """
   try:
     with contextlib.ExitStack() as stack:
-      file = stack.enter_context(path.open("rb"))
+      file = stack.enter_context(files.reading(path))
       if path.name.endswith(".gz"):
         file = stack.enter_context(gzip.GzipFile(fileobj=file))
       yield stack.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from ilm_jax import assets, errors
+from ilm_jax import assets, errors, files
 from tasks.datasets import (
     amazon_files,
     lastfm_files,
@@ -127,7 +127,7 @@ def _fingerprint(paths: dict, columns: dict) -> str:
   """sha256 over the bytes of the files and the mapping of the columns."""
   digest = hashlib.sha256(repr(sorted(columns.items())).encode())
   for path in paths.values():
-    with path.open("rb") as file:
+    with files.reading(path) as file:
       digest.update(hashlib.file_digest(file, "sha256").digest())
   return digest.hexdigest()
 
