@@ -153,6 +153,35 @@ def test_one_piece_where_examples_are_not_made_one_by_one(tmp_path, shards):
   assert work.count == 1 and files_of(once) == files_of(cut)
 
 
+def test_functions_of_a_users_module_travel(tmp_path, monkeypatch):
+  """A worker makes examples of a task whose module it cannot import."""
+  (tmp_path / "far_tasks.py").write_text("""
+import seqio
+import tensorflow as tf
+from tasks import features
+
+def _twice(number):
+  return 2 * number
+
+@seqio.map_over_dataset
+def double(example):
+  return {"entities": _twice(example["entities"])}
+
+def found():
+  return features.Definition(
+      source=features.in_memory({"train": {"entities": features.column([1, 2])}}),
+      preprocessors=[double], output_features={"entities": features.entities(9)})
+""")
+  monkeypatch.syspath_prepend(tmp_path)
+  work = pieces.cut(tmp_path / "train", importlib.import_module("far_tasks").found(), "far_tasks")
+  monkeypatch.delitem(sys.modules, "far_tasks")
+  (tmp_path / "far_tasks.py").unlink()
+  by_hand(work)
+  pieces.join(work, {})
+  made = store.Prepared(tmp_path / "train")
+  assert [made[i]["entities"].tolist() for i in range(2)] == [[2], [4]]
+
+
 def test_workers_that_write_elsewhere_are_an_error(tmp_path, shards):
   work = pieces.cut(tmp_path / "train", definition(characters()))
   with pytest.raises(errors.UserError, match="workers of Beam do not write where"):
