@@ -2,6 +2,9 @@
 
     python -m benchmarks.index --items=100000 --users=200000 --length=10 --out=index.json
 
+Measured with --items=10000 --users=20000 (two busy CPU cores): 556,594 pairs in 0.3 s, clusters in
+3.8 s, peak 0.15 GB, of which 0.09 are libraries and log; dense would be 0.8.
+
 The log is made up: every item has one of 1,000 themes and a popularity that falls like 1 / rank,
 every user two themes, from which the items are drawn. Memory is the peak of the process, with the
 libraries and the log; `dense` is what one array [items, items] of float64 would take.

@@ -55,8 +55,7 @@ def test_options_on_the_page_are_beams():
   """No runner complains of an option that it does not know: it leaves it out."""
   page = (pathlib.Path(__file__).parents[1] / "docs" / "prepare_at_scale.md").read_text()
   found = re.findall(r"--beam_runner=(\w+)\s+(?:\\\n\s*)?--beam_options=(\S+)", page)
-  assert [runner for runner, _ in found] == [
-      "DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"]
+  assert [runner for runner, _ in found] == ["DataflowRunner", "FlinkRunner", "SparkRunner"]
   for runner, joined in found:
     options = joined.split(",")
     known = beam_options.parsed((f"--runner={runner}", *options)).get_all_options(drop_default=True)

@@ -80,7 +80,7 @@ def test_alike_items_that_nothing_tells_apart_are_cut_evenly():
 
 
 def test_many_items_that_share_no_user_are_cut_evenly(monkeypatch):
-  """Too many for one group, and for all eigenvectors: there is nothing that iteration could find."""
+  """Too many for one group, and for all eigenvectors: nothing that iteration could find."""
   monkeypatch.setattr(clustering, "_DENSE", 10)
   found = indexing.codes(indexing.Scheme(kind="collaborative", clusters=3, size=20), 62,
                          [np.array([1, 2]), *np.arange(3, 63)[:, None]], None, 0)
