@@ -95,6 +95,7 @@ def _definition(material, family: templates.Family, splits: dict) -> features.De
   ask = functools.partial(templates.ask, family=family, answers=tf.constant(material.names),
                           mentions=mentions)
   return features.Definition(
+      by_example=True,
       source=features.in_memory(splits),
       preprocessors=[ask, features.tokenize],
       output_features=features.language(material.lm, material.rows), prompts=family)
