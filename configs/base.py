@@ -144,6 +144,8 @@ def phase2() -> dict:
                                    # "blind": every vector taken away
       "steps": 2000,
       "rows": 8,
+      "microbatches": 1,           # parts of the rows whose gradients are added up in turn: less
+                                   # memory, the same step
       "length": 256,               # tokens in a row, soft tokens included
       "slots": 48,                 # entities in a row
       "targets": 64,               # loss positions in a row

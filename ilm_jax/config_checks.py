@@ -127,6 +127,11 @@ def _check_mesh(c, device_count: int) -> list[str]:
     if (rows := _get(c, name)) % ways:
       wrong.append(f"{name}={rows} does not divide over mesh.data * mesh.fsdp = {ways}: make it a "
                    f"multiple, e.g. --config.{name}={max(math.ceil(rows / ways), 1) * ways}")
+  rows, parts = c.phase2.rows, max(c.phase2.microbatches, 1) * ways
+  if not rows % ways and rows % parts:
+    wrong.append(f"phase2.rows={rows} does not divide over phase2.microbatches="
+                 f"{c.phase2.microbatches} on mesh.data * mesh.fsdp = {ways}: make it a multiple "
+                 f"of {parts}, e.g. --config.phase2.rows={math.ceil(rows / parts) * parts}")
   return wrong
 
 
@@ -226,7 +231,8 @@ def _check_phase1(c) -> list[str]:
 def _check_phase2(c) -> list[str]:
   p = c.phase2
   wrong = _check_optimizer(c, "phase2") + _positive(c, *(f"phase2.{n}" for n in (
-      "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group")))
+      "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group",
+      "microbatches")))
   wrong += _fraction(c, "phase2.dropout")
   for name in p.compare:
     wrong += _known("phase2.compare", name, COMPARED)

@@ -194,8 +194,9 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
   of the ILM; and lm, those parameters of the language model that are not frozen.
 
   Metrics, as (sum over target tokens, their count) so that they add up over batches: "nll" and
-  "hit" (the target is the arg max), the same per task ("nll/<task>", ..); and "dropped", the
-  examples that packing left out of the batch, where the batch says so.
+  "hit" (the target is the arg max), the same per task ("nll/<task>", ..). Of the whole batch:
+  "tokens", the places of its sequences that are no padding; and "dropped", the examples that
+  packing left out of it, where the batch says so.
 
   Args:
     graphdef: of the ILM; None for the same prompts without slots (`slot` all -1, nothing trained).
@@ -212,6 +213,7 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
     nll_BX, hit_BX = model.token_nll(model.target_hidden(embeds_BLD, batch), batch["targets"])
     loss = losses.weighted_mean(nll_BX, batch["weights"])
     metrics = _sums(nll_BX, hit_BX, batch["weights"], batch["task"], task_names)
+    metrics["tokens"] = _tokens(lm, batch)
     if "dropped" in batch:
       metrics["dropped"] = jnp.sum(batch["dropped"]).astype(jnp.float32)
     return loss, metrics
@@ -229,6 +231,14 @@ def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:
   """[B, S * Q, D]: the soft tokens of each row's entities, in order."""
   soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rng)
   return soft.reshape(entity_BS.shape[0], -1, soft.shape[-1])
+
+
+def _tokens(lm: language_model.Config, batch) -> jax.Array:
+  """How many places of the rows the language model reads for an example, soft tokens included."""
+  count = jnp.sum(batch["segment"] > 0)
+  if language_model.is_encoder_decoder(lm):
+    count += jnp.sum(batch["weights"] > 0)
+  return count.astype(jnp.float32)
 
 
 def _sums(nll_BX, hit_BX, weight_BX, task_BX, task_names) -> dict:

@@ -13,7 +13,8 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "
 FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
     {"elm"},
-    {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files"},
+    {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files",
+     "accumulation"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
      "significance",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",

@@ -4,12 +4,13 @@ import dataclasses
 import jax
 import ml_collections
 import numpy as np
+import optax
 import pytest
 import test_objectives
 from flax import nnx
 from jax.sharding import AxisType
 
-from ilm_jax import axes, objectives, train
+from ilm_jax import accumulation, axes, objectives, train
 from ilm_jax.models import language_model, t5
 
 C = ml_collections.ConfigDict(dict(learning_rate=0.05, warmup=0, steps=4, final_fraction=0.1,
@@ -123,3 +124,40 @@ def test_an_mlp_learns_through_the_frozen_model():
     state, metrics = step(state, axes.place(mesh, held), train.to_devices(mesh, batch()))
     found.append(float(metrics["loss"]))
   assert found[-1] < found[0] - 0.01
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 1)])
+def test_microbatches_equal_the_whole_batch(sizes):
+  """Rows of unequal numbers of targets, one part without any: a mean of means would be off."""
+  quiet = dataclasses.replace(test_objectives.QFORMER, dropout=0.0, vector_noise=0.0)
+  graphdef, trainable = objectives.build_phase2(quiet, 6, 0.05, seed=0)
+  loss = objectives.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
+  rows = batch()
+  rows["weights"][1::4] = 0.0
+  rows["weights"][6, 1:] = 0.0
+  mesh = mesh_of(*sizes)
+  arguments = (axes.place(mesh, trainable), axes.place(mesh, test_objectives.frozen_with_lm()),
+               train.to_devices(mesh, rows), jax.random.key(1))
+  (loss_1, metrics_1), gradient_1 = jax.jit(accumulation.value_and_grad(loss, 1))(*arguments)
+  of_parts = [np.sum(rows["weights"][m::4]) for m in range(4)]
+  assert of_parts[1] == 0 and len(set(of_parts)) == 3
+  for parts in (2, 4):
+    (loss_m, metrics_m), gradient_m = jax.jit(accumulation.value_and_grad(loss, parts))(*arguments)
+    np.testing.assert_allclose(loss_m, loss_1, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), metrics_m, metrics_1)
+    off = optax.tree.norm(optax.tree.sub(gradient_m, gradient_1))
+    assert off < 1e-6 * optax.tree.norm(gradient_1)
+  assert optax.tree.norm(gradient_1) > 1e-3
+  assert float(metrics_1["tokens"]) == (rows["segment"] > 0).sum()
+
+
+def test_microbatches_hold_one_part_at_a_time():
+  """The memory XLA plans for the step: a fourth of the rows, less than half of the space."""
+  graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  loss = objectives.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
+  rows = {k: np.tile(v, (32, *[1] * (v.ndim - 1))) for k, v in batch().items()}
+  whole, parts = (
+      jax.jit(accumulation.value_and_grad(loss, m)).lower(
+          trainable, test_objectives.frozen_with_lm(), rows, jax.random.key(0)).compile()
+      .memory_analysis().temp_size_in_bytes for m in (1, 4))
+  assert parts < whole / 2
