@@ -56,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   c.targets = targets()
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.profile = {"start": 10, "steps": 0}  # of each phase, under jax's profiler: first step, how many
   c.phase1 = phase1()
   c.phase2 = phase2()
   c.eval = {

@@ -30,7 +30,7 @@ LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 def mistakes(c, device_count: int) -> list[str]:
   """What is wrong with config `c` for that many devices: one line each, with its cure."""
   checks = (_check_data, _check_inputs, _check_qformer, _check_tasks, _check_targets, _check_phase1,
-            _check_phase2, _check_eval, lambda c: _check_mesh(c, device_count))
+            _check_phase2, _check_eval, _check_profile, lambda c: _check_mesh(c, device_count))
   wrong = []
   for check in checks:
     try:
@@ -255,6 +255,18 @@ def _check_optimizer(c, phase: str) -> list[str]:
   for name in ("warmup", "weight_decay"):
     if (value := _get(c, f"{phase}.{name}")) < 0:
       wrong.append(f"{phase}.{name}={value}: expected 0 or more")
+  return wrong
+
+
+def _check_profile(c) -> list[str]:
+  start, steps = c.profile.start, c.profile.steps
+  wrong = _positive(c, "profile.start")
+  if steps < 0:
+    wrong.append(f"profile.steps={steps}: expected 0 (no profile) or more, e.g. 5")
+  last = max(c.phase1.steps, c.phase2.steps)
+  if steps > 0 and start > last:
+    wrong.append(f"profile.start={start} is after the last step, {last}: nothing would be traced; "
+                 "begin earlier, e.g. --config.profile.start=10")
   return wrong
 
 

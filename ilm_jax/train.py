@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilm_jax import accumulation, axes, distributed, errors, progress
+from ilm_jax import accumulation, axes, distributed, errors, monitor, progress
 
 Params = Any
 
@@ -113,7 +113,8 @@ def to_devices(mesh, batch):
 
 def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, seed: int,
         checkpointer, log_every: int, checkpoint_every: int, writer, name: str,
-        learning_rate: optax.Schedule | None = None, microbatches: int = 1) -> TrainState:
+        learning_rate: optax.Schedule | None = None, microbatches: int = 1,
+        seen: monitor.Monitor | None = None) -> TrainState:
   """Trains from `state.step` to `steps`, and leaves a checkpoint of the last step.
 
   Args:
@@ -126,6 +127,7 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
     name: what the progress line calls this phase.
     learning_rate: logged beside the metrics when given.
     microbatches: see `accumulation.value_and_grad`.
+    seen: who is told what goes on; by default the progress line alone.
 
   Raises:
     UserError: a loss or gradient is not finite; no such state is ever saved.
@@ -134,30 +136,29 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
   state, frozen = axes.place(mesh, state), axes.place(mesh, frozen)
   first = int(state.step)
   update = compile_step(loss_fn, tx, seed, state, microbatches)
+  seen = seen or monitor.Monitor(name, steps, quiet=True)
   totals = Totals(checkpointer.meta(first)["totals"] if checkpointer.latest() == first else {},
                   lambda step: _not_finite(name, step, checkpointer))
   writer.resume(first)
   stop = distributed.Agreement(mesh)
-  with (contextlib.closing(writer), progress.Sigterm() as sigterm,
-        progress.Progress(name, first, steps) as line):
+  with contextlib.closing(writer), progress.Sigterm() as sigterm, seen.start(first):
     feed = iter(batches.iterate(first, steps))
     for step in range(first + 1, steps + 1):
-      with line.waiting():
+      with seen.waiting():
         batch = to_devices(mesh, next(feed))
-      state, metrics = update(state, frozen, batch)
+      state, metrics = seen.call(step, update, loss_fn, state, frozen, batch)
       totals.add(step, metrics)
       totals.keep_up(behind=1)
-      line.done(totals.finished)
+      seen.done(totals.finished)
       if step % log_every == 0 or step == steps:
         scalars = totals.means()
         if learning_rate is not None:
           scalars["learning_rate"] = float(learning_rate(step - 1))
-        line.done(step)
-        writer.write(step, scalars, line.clock())
-        line.show(scalars)
+        writer.write(step, scalars, seen.log(step, scalars))
       stopping = stop.any(sigterm.came, last=step == steps)
       if step % checkpoint_every == 0 or step == steps or stopping:
-        checkpointer.save(state, totals=totals.sums())
+        with seen.saving(step):
+          checkpointer.save(state, totals=totals.sums())
       if stopping:
         checkpointer.wait()
         raise Preempted(f"{name}: SIGTERM; saved step {step} of {steps} in {checkpointer.folder}")

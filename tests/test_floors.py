@@ -14,11 +14,12 @@ FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
     {"elm"},
     {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files",
-     "accumulation"},
+     "clock", "goodput", "profiling", "utilization", "accumulation"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
-     "significance",
+     "significance", "heartbeat", "parameters",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
      "data.splits"},
+    {"monitor"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files",
      "data.targets", "gin_config"},
     # The tasks stand here: they know data and nothing above it.

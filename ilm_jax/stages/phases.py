@@ -3,11 +3,12 @@ import dataclasses
 import functools
 import hashlib
 import json
+import time
 
 import jax.numpy as jnp
 import numpy as np
 
-from ilm_jax import axes, checkpoint, history, objectives, train
+from ilm_jax import axes, checkpoint, distributed, history, monitor, objectives, parameters, train
 from ilm_jax import config as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import language_model, qformer, qformer_init
@@ -21,7 +22,7 @@ COMPARED = {"rand": ("phase2_rand", "ILM-rand"), "mlp": ("phase2_mlp", "MLP proj
 
 def phase1(this: context.Run) -> None:
   """Aligns the Q-Former with text and behaviour; phase1/checkpoints."""
-  c = this.config.phase1
+  c, began = this.config.phase1, time.time()
   graphdef, trainable = build_phase1(this)
   loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
@@ -38,7 +39,9 @@ def phase1(this: context.Run) -> None:
   frozen = entity_arrays(this)
   if c.logq:
     frozen |= axes.place(this.mesh, {"log_draws": log_draws(this)})
-  _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this))
+  examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
+  seen = _monitor(this, "phase1", began, {"examples": examples})
+  _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this), seen)
 
 
 def phase2(this: context.Run, name: str) -> None:
@@ -50,7 +53,7 @@ def phase2(this: context.Run, name: str) -> None:
       "phase2_mlp" has an mlp in the Q-Former's place; "phase2_blind" is ILM-rand with every vector
       taken away, so that it learns how answers sound and nothing of an item.
   """
-  c = this.config.phase2
+  c, began = this.config.phase2, time.time()
   graphdef, trainable, frozen_lm = build_phase2(this, name)
   tasks = {short: this.prepared(short, "train") for short in task_names(this)}
   share, shares = axes.batch_share(this.mesh)
@@ -62,7 +65,9 @@ def phase2(this: context.Run, name: str) -> None:
                **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
   init_from = (c.init_from or str(this.workdir)) if name == "phase2" else ""
   frozen = {"lm": frozen_lm, **entity_arrays(this, name)}
-  _fit(this, name, loss, trainable, frozen, batches, made_from, init_from)
+  targets = c.targets if language_model.is_encoder_decoder(this.lm[0]) else 0
+  seen = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
+  _fit(this, name, loss, trainable, frozen, batches, made_from, seen, init_from)
 
 
 def task_names(this: context.Run) -> tuple[str, ...]:
@@ -157,7 +162,13 @@ def _pretrained(this: context.Run, params: dict) -> dict:
   return qformer_init.init_from_qformer(params, theirs, config.decoder_start).params
 
 
-def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, init_from=""):
+def _monitor(this: context.Run, name: str, began: float, amounts) -> monitor.Monitor:
+  window, steps = this.config.profile, this.config[name.split("_")[0]].steps
+  return monitor.Monitor(name, steps, workdir=this.workdir, amounts=amounts, began=began,
+                         profile=(window.start, window.steps))
+
+
+def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, seen, init_from=""):
   """Trains one phase from its start ladder to its last step."""
   c = this.config[name.split("_")[0]]
   tx = train.make_optimizer(c)
@@ -170,7 +181,10 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, i
     state = checkpoint.start(saved, state, init_from, shared)
     if int(state.step) >= c.steps:
       return
+    if distributed.is_main():
+      parameters.report(parameters.rows(state.trainable, frozen),
+                        this.workdir / f"parameters.{name}.txt", name)
     train.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
               mesh=this.mesh, seed=this.config.seed, checkpointer=saved, log_every=c.log_every,
               checkpoint_every=c.checkpoint_every, writer=writer, name=name,
-              learning_rate=train.schedule(c), microbatches=c.get("microbatches", 1))
+              learning_rate=train.schedule(c), microbatches=c.get("microbatches", 1), seen=seen)
