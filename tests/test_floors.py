@@ -18,7 +18,7 @@ FLOORS = [
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
      "significance", "heartbeat", "parameters",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
-     "data.splits"},
+     "data.splits", "data.order"},
     {"monitor"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files",
      "data.targets", "gin_config"},
