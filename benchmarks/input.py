@@ -14,9 +14,10 @@ What differs: ours gives each slot its four soft tokens, so our rows are fuller 
 fit (read examples a second where packed); ours carries entities, task and target positions, SeqIO
 packed leaves the entities out (pass-through features cannot be packed) and unpacked pads them.
 Ours shuffles a whole epoch, SeqIO among 1,000 examples (its default). Readers take turns, the
-median round counts. "first" is the time from opening the files (ours: every sha256 checked) to the
-first batch, imports apart; "resume" the same at step 1,000,000, which SeqIO can only reach by
-making all batches before it: its figure is drawn out from skipping 200, and marked so.
+median round counts; the seconds of the second column are the process's CPU time, all threads.
+"first" is the time from opening the files (ours: every sha256 checked) to the first batch, imports
+apart; "resume" the same at step 1,000,000. SeqIO can only get there by making all batches before
+it: its figure is worked out from its rate, and marked with ~.
 """
 import argparse
 import itertools
@@ -35,7 +36,7 @@ from ilm_jax.data import batches, packing, store
 from ilm_jax.stages import context
 
 LENGTH, ROWS, TARGETS, SLOTS, QUERIES = 128, 4, 40, 28, 4
-RESUME, SKIPPED = 1_000_000, 200
+RESUME = 1_000_000
 
 
 def ours(this: context.Run, packed: bool):
@@ -116,8 +117,8 @@ def first_batch(start, step: int) -> float:
   return time.perf_counter() - at
 
 
-def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, float]]:
-  """{reader: median (batches, examples) a second}, the readers taking turns."""
+def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, float, float]]:
+  """{reader: median (batches a second, a CPU second, examples a second)}; they take turns."""
   feeds = {name: start(0) for name, (start, _) in readers.items()}
   found = {name: [] for name in readers}
   for feed in feeds.values():
@@ -125,12 +126,12 @@ def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, 
       pass
   for _ in range(rounds):
     for name, feed in feeds.items():
-      made, examples, at = 0, 0, time.perf_counter()
+      made, examples, at, cpu = 0, 0, time.perf_counter(), time.process_time()
       while time.perf_counter() - at < seconds:
         examples += int(readers[name][1](next(feed)))
         made += 1
       spent = time.perf_counter() - at
-      found[name].append((made / spent, examples / spent))
+      found[name].append((made / spent, made / (time.process_time() - cpu), examples / spent))
   return {name: tuple(statistics.median(x) for x in zip(*all_)) for name, all_ in found.items()}
 
 
@@ -143,23 +144,25 @@ def measure(this: context.Run, seconds: float, rounds: int, cached: str) -> list
     speed = rates(readers, seconds, rounds)
     for name, (start, _) in readers.items():
       first, mine = first_batch(start, 0), name == "prepared"
-      far = first_batch(start, RESUME if mine else SKIPPED)
       rows.append({
           "batches": "packed" if packed else "one example a row", "reader": name,
-          "batches_per_second": speed[name][0], "examples_per_second": speed[name][1],
+          **dict(zip(("batches_per_second", "batches_per_cpu_second", "examples_per_second"),
+                     speed[name])),
           "first_batch_seconds": first,
-          "resume_seconds": far if mine else first + (far - first) * RESUME / SKIPPED,
-          "resume_is_drawn_out": not mine})
+          "resume_seconds": (first_batch(start, RESUME) if mine
+                             else first + RESUME / speed[name][0]),
+          "resume_is_worked_out": not mine})
   return rows
 
 
 def show(rows: list[dict]) -> None:
-  print(f"{'':19}{'reader':15}{'batches/s':>10}{'examples/s':>12}{'first':>8}{'resume':>12}")
+  print(f"{'':19}{'reader':15}{'batches/s':>10}{'/CPU s':>8}{'examples/s':>12}{'first':>8}"
+        f"{'resume':>10}")
   for row in rows:
-    drawn = "~" if row["resume_is_drawn_out"] else ""
+    resume = f"{'~' * row['resume_is_worked_out']}{row['resume_seconds']:.3g}s"
     print(f"{row['batches']:19}{row['reader']:15}{row['batches_per_second']:10.0f}"
-          f"{row['examples_per_second']:12.0f}{row['first_batch_seconds']:7.2f}s"
-          f"{drawn + format(row['resume_seconds'], '.2f'):>11}s")
+          f"{row['batches_per_cpu_second']:8.0f}{row['examples_per_second']:12.0f}"
+          f"{row['first_batch_seconds']:7.2f}s{resume:>10}")
 
 
 def main():

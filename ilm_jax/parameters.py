@@ -45,7 +45,7 @@ def report(found: list[Row], path, name: str) -> None:
   title = f"{name}: {totals(found)}{note}"
   out = rich_console.Console()
   if not out.is_terminal:
-    print(title, to_text(shown), sep="\n", flush=True)
+    print(title, *_lines(shown), sep="\n", flush=True)
     return
   table = rich_table.Table(title=title, title_justify="left")
   for i, column in enumerate(_COLUMNS):
@@ -79,11 +79,14 @@ def folded(found: list[Row]) -> list[Row]:
 
 def to_text(found: list[Row]) -> str:
   """Columns in line, totals below."""
+  return "\n".join([*_lines(found), totals(found), ""])
+
+
+def _lines(found: list[Row]) -> list[str]:
   cells = [_COLUMNS, *map(_cells, found)]
   widths = [max(len(row[i]) for row in cells) for i in range(len(_COLUMNS))]
-  lines = ["  ".join(c.rjust(w) if i >= 5 else c.ljust(w)
-                     for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in cells]
-  return "\n".join([*lines, totals(found), ""])
+  return ["  ".join(c.rjust(w) if i >= 5 else c.ljust(w)
+                    for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in cells]
 
 
 def amount(size: float) -> str:
