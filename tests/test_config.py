@@ -2,6 +2,7 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import ml_collections
 import pytest
@@ -202,3 +203,13 @@ def test_a_missing_field_and_a_wrong_type_are_named():
       c.eval.beam_width = "wide"
   with pytest.raises(errors.UserError, match="field is missing: .*rows.*of another type"):
     config.validate(c, 1)
+
+
+@pytest.mark.parametrize("workdir, folder", [
+    ("gs://bucket/run/", "gs://bucket/run/compiled"), ("runs/here", "compiled"), (None, "compiled")])
+def test_compiled_programs_of_a_remote_run_are_kept_with_it(monkeypatch, workdir, folder):
+  """Every host of a pod reads them there; process 0 writes them."""
+  from ilm_jax import main
+  monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value=workdir))
+  assert main._compiled_programs().endswith(folder)
+  assert ("://" in main._compiled_programs()) == ("://" in (workdir or ""))
