@@ -206,7 +206,8 @@ def test_a_missing_field_and_a_wrong_type_are_named():
 
 
 @pytest.mark.parametrize("workdir, folder", [
-    ("gs://bucket/run/", "gs://bucket/run/compiled"), ("runs/here", "compiled"), (None, "compiled")])
+    ("gs://bucket/run/", "gs://bucket/run/compiled"), ("runs/here", "compiled"),
+    (None, "compiled")])
 def test_compiled_programs_of_a_remote_run_are_kept_with_it(monkeypatch, workdir, folder):
   """Every host of a pod reads them there; process 0 writes them."""
   from ilm_jax import main
