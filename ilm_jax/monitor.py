@@ -154,9 +154,9 @@ class Monitor:
     words = [f"{self._name} {step}/{self._steps}", f"loss {scalars['loss']:.4f}"]
     if "steps_per_second" in found:
       words.append(heartbeat.rate(found["steps_per_second"]))
-      if "tokens_per_second" in found:
-        words.append(f"{found['tokens_per_second']:,.0f} tokens/s "
-                     f"({scalars['tokens'] / self._amounts['places']:.0%} of places)")
+      if {"tokens_per_second", "places_per_second"} <= found.keys():
+        filled = found["tokens_per_second"] / found["places_per_second"]
+        words.append(f"{found['tokens_per_second']:,.0f} tokens/s ({filled:.0%} of places)")
       if "examples_per_second" in found:
         words.append(f"{found['examples_per_second']:,.0f} examples/s")
       words.append("input wait {:.0%}".format(
