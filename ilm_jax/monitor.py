@@ -156,9 +156,9 @@ class Monitor:
       words.append(heartbeat.rate(found["steps_per_second"]))
       if {"tokens_per_second", "places_per_second"} <= found.keys():
         filled = found["tokens_per_second"] / found["places_per_second"]
-        words.append(f"{found['tokens_per_second']:,.0f} tokens/s ({filled:.0%} of places)")
+        words.append(f"{_count(found['tokens_per_second'])} tokens/s ({filled:.0%} of places)")
       if "examples_per_second" in found:
-        words.append(f"{found['examples_per_second']:,.0f} examples/s")
+        words.append(f"{_count(found['examples_per_second'])} examples/s")
       words.append("input wait {:.0%}".format(
           found["input_wait_seconds"] * found["steps_per_second"]))
       if "tflops_per_second" in found:
@@ -182,6 +182,11 @@ class Monitor:
         "loss_step": self._loss_step, "processes": distributed.here().count,
         "host": socket.gethostname(), "pid": os.getpid(), "goodput": self._goodput(),
         **self._ledger.record()}
+
+
+def _count(number: float) -> str:
+  """'12,345', '0.43'."""
+  return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _flops(teraflops: float) -> str:
