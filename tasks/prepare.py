@@ -55,7 +55,8 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
         continue
       store.write(folder, examples(names[short], split),
                   {"task": names[short], "split": split, "made_from": made_from,
-                   "templates": list(definition.prompts.all) if definition.prompts else []})
+                   "templates": list(definition.prompts.all) if definition.prompts else [],
+                   "seen": len(definition.prompts.seen) if definition.prompts else 0})
   return names
 
 
@@ -91,8 +92,8 @@ def _save_index(folder, material: material_lib.Material) -> None:
 
 def _made_from(material: material_lib.Material, definition) -> dict[str, str]:
   settings = [VERSION, material.history, material.draws, material.max_train_examples,
-              material.heldout_fraction, material.seed, dataclasses.astuple(material.scheme),
-              material.as_text]
+              material.prompt_targets, material.heldout_fraction, material.seed,
+              dataclasses.astuple(material.scheme), material.as_text]
   written = {"targets": definition.targets} if definition.targets else {}
   return {**written, "data": material.fingerprint,
           "lm_vocabulary": material.lm.tokenizer.fingerprint,

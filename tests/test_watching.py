@@ -6,7 +6,7 @@ import pytest
 
 from ilm_jax import config as config_lib
 from ilm_jax import errors, heartbeat, stages
-from ilm_jax.stages import context, watching
+from ilm_jax.stages import context, phases, watching
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -85,6 +85,16 @@ def test_a_phase1_of_another_workdir_is_not_waited_for(run):
   save(run, "phase2", 2)
   watching.run(run, 1, with_report=False)
   assert run.noted == [("phase2", 2, False)]
+
+
+def test_where_prompts_name_entities_there_is_no_phase1(run):
+  run.config.update_from_flattened_dict({"tasks.entities": "names", "phase2.compare": (),
+                                         "phase2.head.weight": 0.0})
+  save(run, "phase2", 2)
+  watching.run(run, 1, with_report=False)
+  assert run.noted == [("phase2", 2, False)]
+  phases.phase1(run)                   # needs nothing and leaves nothing
+  assert not (run.workdir / "phase1").exists()
 
 
 def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):

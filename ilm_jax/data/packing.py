@@ -31,6 +31,8 @@ class LmBatchSpec:
   after: tuple[int, ...] = ()
   whole_words: int = 0           # P5's: prompts are told which word each token belongs to, at most
   word_starts: np.ndarray | None = dataclasses.field(default=None, compare=False)  # bool [V + 1]
+  head_tasks: tuple[str, ...] = ()   # those whose prompts predict items at every slot (item head)
+  num_items: int = 0                 # with head_tasks: entity rows up to it are items
 
   @property
   def groups(self) -> int:
@@ -122,8 +124,10 @@ def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
   """A batch of `rows` rows without examples."""
   in_row, predicted = (rows, spec.length), (rows, spec.targets)
   words = {"word": np.zeros(in_row, np.int32)} if spec.whole_words else {}
+  head = {name: np.zeros((rows, spec.slots), np.int32) for name in ("next_at", "next_item")}
   return {
       **words,                                           # number of the token's word in its prompt
+      **(head if spec.head_tasks else {}),               # position, item row that follows
       "tokens": np.full(in_row, spec.pad_id, np.int32),
       "slot": np.full(in_row, -1, np.int32),             # index into the row's S*Q soft tokens
       "segment": np.zeros(in_row, np.int32),             # 1.. for the examples, 0 for padding
@@ -232,9 +236,41 @@ def _write(batch: dict, examples: Sequence[dict], placed: list[tuple], spec: LmB
   flat["segment"][to] = segment_E.repeat(length_E)
   flat["position"][to] = _places(0 * length_E, length_E)
   if spec.queries:
-    entities = [e["entities"] for e in chosen]
-    held_E = np.array([len(x) for x in entities])
-    flat["entities"][_places(row_E * spec.slots + slot_E, held_E)] = np.concatenate(entities)
+    entities = np.concatenate([e["entities"] for e in chosen])
+    held_E = np.array([len(e["entities"]) for e in chosen])
+    to = _places(row_E * spec.slots + slot_E, held_E)
+    flat["entities"][to] = entities
+    if spec.head_tasks:
+      ends = (slot >= 0) & (slot % spec.queries == spec.queries - 1)
+      position = _places(token_E, wide_E)[ends]
+      flat["next_at"][to], flat["next_item"][to] = _next_items(
+          chosen, entities, held_E, position, token_E + wide_E - 1, spec)
+
+
+def _next_items(chosen, entities, held_E, position, end_E, spec) -> tuple[np.ndarray, np.ndarray]:
+  """(position, item row that follows there) for each slot of all examples, one after another.
+
+  A slot's last soft token predicts the next slot's item, where both are items; the end of the
+  prompt predicts the target, in the last slot's stead. 0 twice in tasks without the item head.
+
+  Args:
+    chosen: the examples.
+    entities: of their slots.
+    held_E: how many slots each has.
+    position: of the last soft token of each slot.
+    end_E: of the last token of each prompt.
+    spec: shapes.
+  """
+  asks_E = np.array([spec.task_names[e.get("task", 0)] in spec.head_tasks for e in chosen])
+  is_item = entities <= spec.num_items
+  after = np.append(entities[1:], 0)
+  follows = np.where(is_item & np.append(is_item[1:], False), after, 0)
+  last_E, some_E = held_E.cumsum() - 1, held_E > 0
+  position[last_E[some_E]] = end_E[some_E]
+  for i in np.flatnonzero(some_E):
+    follows[last_E[i]] = chosen[i]["target_entity"][0] if asks_E[i] else 0
+  asks = asks_E.repeat(held_E)
+  return np.where(asks, position, 0), np.where(asks, follows, 0)
 
 
 def _places(start_E, count_E) -> np.ndarray:

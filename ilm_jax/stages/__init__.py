@@ -126,8 +126,9 @@ def _phase2(this: context.Run) -> None:
 
 
 def _eval(this: context.Run) -> None:
-  from ilm_jax.stages import eval_phase1, eval_phase2
-  eval_phase1.run(this)
+  from ilm_jax.stages import eval_phase1, eval_phase2, phases
+  if phases.has_phase1(this.config):
+    eval_phase1.run(this)
   eval_phase2.run(this)
 
 

@@ -76,7 +76,8 @@ def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
 
 def _last_steps(config) -> dict[str, int]:
   """The phases that this workdir will hold, and the last step of each."""
-  own_phase1 = {} if config.phase2.init_from else {"phase1": config.phase1.steps}
+  own = phases.has_phase1(config) and not config.phase2.init_from
+  own_phase1 = {"phase1": config.phase1.steps} if own else {}
   compared = {phases.COMPARED[name][0]: config.phase2.steps for name in config.phase2.compare}
   return {**own_phase1, "phase2": config.phase2.steps, **compared}
 
