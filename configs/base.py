@@ -58,6 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   c.targets = targets()
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.profile = {"start": 10, "steps": 0}  # of each phase, under jax's profiler: first step, how many
   c.phase1 = phase1()
   c.phase2 = phase2()
   c.eval = {
@@ -149,6 +150,8 @@ def phase2() -> dict:
                                    # "blind": every vector taken away
       "steps": 2000,
       "rows": 8,
+      "microbatches": 1,           # parts of the rows whose gradients are added up in turn: less
+                                   # memory, the same step
       "length": 256,               # tokens in a row, soft tokens included
       "slots": 48,                 # entities in a row
       "targets": 64,               # loss positions in a row

@@ -30,7 +30,7 @@ LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 def mistakes(c, device_count: int) -> list[str]:
   """What is wrong with config `c` for that many devices: one line each, with its cure."""
   checks = (_check_data, _check_inputs, _check_qformer, _check_tasks, _check_targets, _check_phase1,
-            _check_phase2, _check_eval, lambda c: _check_mesh(c, device_count))
+            _check_phase2, _check_eval, _check_profile, lambda c: _check_mesh(c, device_count))
   wrong = []
   for check in checks:
     try:
@@ -127,6 +127,11 @@ def _check_mesh(c, device_count: int) -> list[str]:
     if (rows := _get(c, name)) % ways:
       wrong.append(f"{name}={rows} does not divide over mesh.data * mesh.fsdp = {ways}: make it a "
                    f"multiple, e.g. --config.{name}={max(math.ceil(rows / ways), 1) * ways}")
+  rows, parts = c.phase2.rows, max(c.phase2.microbatches, 1) * ways
+  if not rows % ways and rows % parts:
+    wrong.append(f"phase2.rows={rows} does not divide over phase2.microbatches="
+                 f"{c.phase2.microbatches} on mesh.data * mesh.fsdp = {ways}: make it a multiple "
+                 f"of {parts}, e.g. --config.phase2.rows={math.ceil(rows / parts) * parts}")
   return wrong
 
 
@@ -226,7 +231,8 @@ def _check_phase1(c) -> list[str]:
 def _check_phase2(c) -> list[str]:
   p = c.phase2
   wrong = _check_optimizer(c, "phase2") + _positive(c, *(f"phase2.{n}" for n in (
-      "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group")))
+      "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group",
+      "microbatches")))
   wrong += _fraction(c, "phase2.dropout")
   for name in p.compare:
     wrong += _known("phase2.compare", name, COMPARED)
@@ -255,6 +261,18 @@ def _check_optimizer(c, phase: str) -> list[str]:
   for name in ("warmup", "weight_decay"):
     if (value := _get(c, f"{phase}.{name}")) < 0:
       wrong.append(f"{phase}.{name}={value}: expected 0 or more")
+  return wrong
+
+
+def _check_profile(c) -> list[str]:
+  start, steps = c.profile.start, c.profile.steps
+  wrong = _positive(c, "profile.start")
+  if steps < 0:
+    wrong.append(f"profile.steps={steps}: expected 0 (no profile) or more, e.g. 5")
+  last = max(c.phase1.steps, c.phase2.steps)
+  if steps > 0 and start > last:
+    wrong.append(f"profile.start={start} is after the last step, {last}: nothing would be traced; "
+                 "begin earlier, e.g. --config.profile.start=10")
   return wrong
 
 

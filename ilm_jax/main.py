@@ -96,7 +96,7 @@ def _with_gin(config):
 
 def _run(config) -> int:
   # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
-  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(assets.cache_folder() / "compiled"))
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs())
   from ilm_jax import stages, train  # jax starts here, after the flags are known to be good
   names = STAGES if _STAGE.value == "all" else tuple(_STAGE.value.split(","))
   if unknown := [n for n in names if n not in STAGES + ASKED]:
@@ -123,6 +123,13 @@ def _run(config) -> int:
     print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
     return 143
   return 0
+
+
+def _compiled_programs() -> str:
+  """Beside a remote run, as process 0 of a pod alone writes there and all of them read."""
+  if "://" in (_WORKDIR.value or ""):
+    return f"{_WORKDIR.value.rstrip('/')}/compiled"
+  return str(assets.cache_folder() / "compiled")
 
 
 def _wish() -> dict:

@@ -203,14 +203,15 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
   With a `head` also that of the item which follows each slot of a history, times the head's
   weight.
 
-  Batch: what data/packing.py makes. `frozen`: lm (its parameters), vectors, present; for a head
+  Batch: what data/packing.py makes; of a microbatch also "whole", the batch of which it is a part
+  and over which means are taken. `frozen`: lm (its parameters), vectors, present; for a head
   log_draws. `trainable`: of the ILM; and lm, those parameters of the language model that are not
   frozen.
 
   Metrics, as (sum over target tokens, their count) so that they add up over batches: "nll" and
-  "hit" (the target is the arg max), the same per task ("nll/<task>", ..); and "dropped", the
-  examples that packing left out of the batch, where the batch says so; "head_nll", "head_hit" of a
-  head.
+  "hit" (the target is the arg max), the same per task ("nll/<task>", ..); "head_nll", "head_hit" of
+  a head. Of the whole batch: "tokens", the places of its sequences that are no padding; and
+  "dropped", the examples that packing left out of it, where the batch says so.
 
   Args:
     graphdef: of the ILM; None for the same prompts without slots (`slot` all -1, nothing trained).
@@ -231,13 +232,15 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
       at_BX = jnp.concatenate([at_BX, batch["next_at"]], axis=1)
     hidden_BXD = model.target_hidden(embeds_BLD, {**batch, "target_at": at_BX})
     nll_BX, hit_BX = model.token_nll(hidden_BXD[:, :X], batch["targets"])
-    loss = losses.weighted_mean(nll_BX, batch["weights"])
+    of = batch.get("whole", batch)
+    loss = losses.weighted_mean(nll_BX, batch["weights"], of["weights"])
     metrics = _sums(nll_BX, hit_BX, batch["weights"], batch["task"], task_names)
+    metrics["tokens"] = _tokens(lm, batch)
     if head:
       item_N = batch["next_item"].reshape(-1)
       hidden_ND = hidden_BXD[:, X:].reshape(len(item_N), -1)
       nll_N, hit_N = head_nll(ours, head, frozen, hidden_ND, item_N, _sub(rng, 1))
-      loss += head.weight * losses.weighted_mean(nll_N, item_N > 0)
+      loss += head.weight * losses.weighted_mean(nll_N, item_N > 0, of["next_item"] > 0)
       metrics |= {"head_nll": (jnp.sum(nll_N * (item_N > 0)), jnp.sum(item_N > 0)),
                   "head_hit": (jnp.sum(hit_N & (item_N > 0)), jnp.sum(item_N > 0))}
     if "dropped" in batch:
@@ -293,6 +296,14 @@ def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:
   """[B, S * Q, D]: the soft tokens of each row's entities, in order."""
   soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rng)
   return soft.reshape(entity_BS.shape[0], -1, soft.shape[-1])
+
+
+def _tokens(lm: language_model.Config, batch) -> jax.Array:
+  """How many places of the rows the language model reads for an example, soft tokens included."""
+  count = jnp.sum(batch["segment"] > 0)
+  if language_model.is_encoder_decoder(lm):
+    count += jnp.sum(batch["weights"] > 0)
+  return count.astype(jnp.float32)
 
 
 def _sums(nll_BX, hit_BX, weight_BX, task_BX, task_names) -> dict:

@@ -14,11 +14,13 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "
 FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
     {"elm"},
-    {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files"},
+    {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files",
+     "clock", "goodput", "profiling", "utilization", "accumulation"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
-     "significance",
+     "significance", "heartbeat", "parameters",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
-     "data.splits"},
+     "data.splits", "data.order"},
+    {"monitor"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files",
      "data.targets", "gin_config"},
     # The tasks stand here: they know data and nothing above it.

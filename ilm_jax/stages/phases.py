@@ -3,11 +3,23 @@ import dataclasses
 import functools
 import hashlib
 import json
+import time
 
 import jax.numpy as jnp
 import numpy as np
 
-from ilm_jax import axes, checkpoint, errors, history, objectives, spread, train
+from ilm_jax import (
+    axes,
+    checkpoint,
+    distributed,
+    errors,
+    history,
+    monitor,
+    objectives,
+    parameters,
+    spread,
+    train,
+)
 from ilm_jax import config as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import language_model, qformer, qformer_init
@@ -29,7 +41,7 @@ def phase1(this: context.Run) -> None:
   """Aligns the Q-Former with text and behaviour; phase1/checkpoints. Nothing without slots."""
   if not has_phase1(this.config):
     return
-  c = this.config.phase1
+  c, began = this.config.phase1, time.time()
   graphdef, trainable = build_phase1(this)
   loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
@@ -46,7 +58,9 @@ def phase1(this: context.Run) -> None:
   frozen = entity_arrays(this)
   if c.logq:
     frozen |= log_draws(this)
-  _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this))
+  examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
+  seen = _monitor(this, "phase1", began, {"examples": examples})
+  _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this), seen)
 
 
 def phase2(this: context.Run, name: str) -> None:
@@ -58,7 +72,7 @@ def phase2(this: context.Run, name: str) -> None:
       "phase2_mlp" has an mlp in the Q-Former's place; "phase2_blind" is ILM-rand with every vector
       taken away, so that it learns how answers sound and nothing of an item.
   """
-  c = this.config.phase2
+  c, began = this.config.phase2, time.time()
   graphdef, trainable, frozen_lm = build_phase2(this, name)
   tasks = {short: this.prepared(short, "train") for short in task_names(this)}
   share, shares = axes.batch_share(this.mesh)
@@ -76,7 +90,9 @@ def phase2(this: context.Run, name: str) -> None:
   begin = None
   if c.spread and has_phase1(this.config) and "qformer" in trainable:
     begin = functools.partial(spread.spread, graphdef, frozen=frozen, mesh=this.mesh)
-  _fit(this, name, loss, trainable, frozen, batches, made_from, init_from, begin)
+  targets = c.targets if language_model.is_encoder_decoder(this.lm[0]) else 0
+  seen = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
+  _fit(this, name, loss, trainable, frozen, batches, made_from, seen, init_from, begin)
 
 
 def task_names(this: context.Run) -> tuple[str, ...]:
@@ -192,7 +208,13 @@ def _pretrained(this: context.Run, params: dict) -> dict:
   return qformer_init.init_from_qformer(params, theirs, config.decoder_start).params
 
 
-def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, init_from="",
+def _monitor(this: context.Run, name: str, began: float, amounts) -> monitor.Monitor:
+  window, steps = this.config.profile, this.config[name.split("_")[0]].steps
+  return monitor.Monitor(name, steps, workdir=this.workdir, amounts=amounts, began=began,
+                         profile=(window.start, window.steps))
+
+
+def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, seen, init_from="",
          begin=None):
   """Trains one phase from its start ladder to its last step; `begin` changes where it begins."""
   c = this.config[name.split("_")[0]]
@@ -208,7 +230,10 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, i
       return
     if begin and not int(state.step):
       state = state._replace(trainable=begin(state.trainable))
+    if distributed.is_main():
+      parameters.report(parameters.rows(state.trainable, frozen),
+                        this.workdir / f"parameters.{name}.txt", name)
     train.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
               mesh=this.mesh, seed=this.config.seed, checkpointer=saved, log_every=c.log_every,
               checkpoint_every=c.checkpoint_every, writer=writer, name=name,
-              learning_rate=train.schedule(c))
+              learning_rate=train.schedule(c), microbatches=c.get("microbatches", 1), seen=seen)
