@@ -19,7 +19,7 @@ import re
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ilm_jax import errors
 
@@ -69,6 +69,12 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
                        axis_types=(AxisType.Auto,) * len(shape), devices=devices)
 
 
+def abstract_mesh(shape: dict[str, int]) -> AbstractMesh:
+  """A mesh of no devices: shapes can be placed on it, and nothing run."""
+  return AbstractMesh(tuple(shape.values()), tuple(shape),
+                      axis_types=(AxisType.Auto,) * len(shape))
+
+
 def spec(*logical: str | None) -> PartitionSpec:
   """PartitionSpec for an array whose axes are `logical`, in order."""
   unknown = [a for a in logical if a is not None and a not in RULES]
@@ -79,6 +85,31 @@ def spec(*logical: str | None) -> PartitionSpec:
 
 def sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
   return NamedSharding(mesh, spec(*logical))
+
+
+def constrain(x, *logical: str | None) -> jax.Array:
+  """`x` held where RULES puts its `logical` axes, in order; those left out are replicated.
+
+  Parameters are placed; what the step computes is XLA's to place, and it may choose to follow a
+  parameter and spread the width instead of the rows. So the models say at a few places what must
+  stay spread. Outside of `tracing`, and on one device, `x` as it is.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return x
+  where = (_fits(mesh, a and RULES[a], n) for a, n in zip(logical, x.shape))
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*where))
+
+
+def tracing(mesh: Mesh):
+  """A context in which `constrain` knows the mesh: around what a jitted function traces."""
+  return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def batch_ways() -> int:
+  """Over how many devices the rows of a batch are spread where this is traced; 1 outside."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return math.prod(mesh.shape[n] for n in RULES["batch"] if n in mesh.shape)
 
 
 def param_sharding(mesh: Mesh, tree):
