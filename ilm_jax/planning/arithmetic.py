@@ -8,17 +8,18 @@ from ilm_jax.models import decoder
 from ilm_jax.planning import chips, costs, estimate, programs
 
 
-def plan(c, lm: decoder.DecoderConfig, mesh, topology: chips.Topology) -> dict:
+def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
+         topology: chips.Topology) -> dict:
   """Phase 2's plan, as `estimate.plan` has it, of matmuls and bytes that are counted by hand.
 
   Args:
     c: config of the run.
     lm: its language model.
-    mesh: abstract or real.
+    program: its step, whose parameters lie on some mesh.
     topology: of the mesh.
   """
   p, chip = c.phase2, topology.chip
-  program = programs.phase2(c, lm, mesh)
+  mesh = program.state.step.sharding.mesh
   ways = {n: mesh.shape[n] for n in ("data", "fsdp", "tensor")}
   tokens = p.rows * p.length / (ways["data"] * ways["fsdp"])
   weights = programs.bytes_per_chip((program.state.trainable, program.frozen))

@@ -118,6 +118,13 @@ def _placed(tree, where):
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
 
 
+def moved(program: Program, mesh: Mesh | AbstractMesh) -> Program:
+  """The same parameters on another mesh; the batch stays what it was."""
+  return dataclasses.replace(
+      program, state=_placed(program.state, axes.param_sharding(mesh, program.state)),
+      frozen=_placed(program.frozen, axes.param_sharding(mesh, program.frozen)))
+
+
 def bytes_per_chip(tree) -> int:
   """Bytes that a tree of placed shapes takes on each chip."""
   return sum(int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize

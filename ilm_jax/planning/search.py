@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ilm_jax import axes, errors
 from ilm_jax.models import decoder
-from ilm_jax.planning import arithmetic, chips
+from ilm_jax.planning import arithmetic, chips, programs
 
 COMPILED = 3                 # meshes that are compiled, beside the naive one
 REMATS = ("weights", "dots", "full")
@@ -63,27 +63,28 @@ def run(c, topology: chips.Topology, shape_of: Callable, compiled_plan: Callable
   Raises:
     UserError: nothing of the grid fits by arithmetic.
   """
-  by_mesh = {}
-  for candidate in candidates(c, shape_of(c), topology):
+  lm, first, by_mesh = shape_of(c), naive(c, topology), {}
+  program = programs.phase2(c, lm, axes.abstract_mesh(first["mesh"]))
+
+  def by_hand(candidate):
     changed = apply(c, candidate)
-    mesh = axes.abstract_mesh(candidate["mesh"])
-    found = {**candidate, "naive": False,
-             "plan": arithmetic.plan(changed, shape_of(changed), mesh, topology)}
+    on_mesh = programs.moved(program, axes.abstract_mesh(candidate["mesh"]))
+    return arithmetic.plan(changed, shape_of(changed), on_mesh, topology)
+
+  for candidate in candidates(c, lm, topology):
+    found = {**candidate, "naive": False, "plan": by_hand(candidate)}
     if found["plan"]["fits"]:
       by_mesh.setdefault(tuple(candidate["mesh"].items()), []).append(found)
   if not by_mesh:
     raise errors.UserError(f"--search: nothing of the grid around phase2.rows={c.phase2.rows} fits "
                            f"into {topology.name}: fewer rows, a shorter length, or more chips")
   best = sorted((min(found, key=rank) for found in by_mesh.values()), key=rank)
-  first = naive(c, topology)
   compared = [x for x in best if x["mesh"] != first["mesh"]][:COMPILED] + [{**first, "naive": True}]
   for found in compared:
-    changed = apply(c, found)
     if compiled_plan is not None:
-      found["plan"] = compiled_plan(changed)
+      found["plan"] = compiled_plan(apply(c, found))
     elif found["naive"]:
-      mesh = axes.abstract_mesh(first["mesh"])
-      found["plan"] = arithmetic.plan(changed, shape_of(changed), mesh, topology)
+      found["plan"] = by_hand(found)
   return sorted(compared, key=rank)
 
 

@@ -6,7 +6,7 @@ from etils import epath
 
 from ilm_jax import axes, errors, files
 from ilm_jax import config as config_lib
-from ilm_jax.planning import arithmetic, chips, costs, estimate, search, shapes, table
+from ilm_jax.planning import arithmetic, chips, costs, estimate, programs, search, shapes, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +43,9 @@ def run(config, workdir, wish: Wish) -> dict:
   if devices is not None:
     plan = compiled_plan(config)
   else:
-    plan = arithmetic.plan(config, shapes.of(config.lm), axes.abstract_mesh(dict(config.mesh)),
-                           topology)
+    lm = shapes.of(config.lm)
+    program = programs.phase2(config, lm, axes.abstract_mesh(dict(config.mesh)))
+    plan = arithmetic.plan(config, lm, program, topology)
   plan = {**_asked(config), **plan}
   print(table.one(plan))
   if wish.search:
