@@ -1,6 +1,6 @@
 """Plan of phase 1 at a global batch of 8,192 items with their texts.
 
-    python -m ilm_jax.main --config=configs/plan_phase1.py --workdir=runs/plan_phase1 --stage=plan \\
+    python -m ilm_jax.main --config=configs/plan_phase1.py --workdir=runs/plan_1 --stage=plan \\
         --topology=v5e:4x4
 """
 import ml_collections

@@ -278,7 +278,9 @@ def _check_eval(c) -> list[str]:
 
 def _check_plan(c) -> list[str]:
   wrong = _positive(c, "plan.entities", "plan.text_vocabulary")
-  return wrong + _known("plan.phase", c.plan.phase, (1, 2))
+  if c.plan.phase not in (1, 2):
+    wrong.append(f"plan.phase={c.plan.phase}: expected 1 or 2, whose step is planned")
+  return wrong
 
 
 def _known_or_path(name, value, known) -> list[str]:

@@ -35,7 +35,7 @@ def of(c) -> language_model.Config:
   """Shape of the language model of a run's config, as its step is given it; no weight is read.
 
   Args:
-    c: `config.lm`. Without `shape`, `asset` says: a GGUF file, or a folder with config.json.
+    c: `config.lm`. Without `shape`, `asset` says: a GGUF file or a Hugging Face folder.
 
   Raises:
     UserError: nothing there says a shape.
@@ -50,7 +50,7 @@ def of(c) -> language_model.Config:
       found = hf.read_config(path)
     else:
       raise errors.UserError(f"lm.asset={c.asset!r}: --stage=plan reads the shape of a GGUF file "
-                             "or Hugging Face folder (config.json is enough); or name one by "
+                             "or of a Hugging Face folder; or name one by "
                              f"lm.shape: {', '.join(SHAPES)}")
   changes = {"remat": c.remat, "new_tokens": c.new_tokens, "int8": c.dtype == "int8",
              "dtype": "bfloat16" if c.dtype == "int8" else c.dtype}
