@@ -10,7 +10,7 @@ from configs import base
 
 def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
-  c.lm.update(shape="gemma-3-4b", dtype="bfloat16", remat="full")
+  c.lm.update(shape="gemma-3-4b", dtype="bfloat16", remat="weights")
   c.mesh.update(data=4, fsdp=4)
   c.phase2.update(rows=64, length=512, slots=24, targets=64, rows_per_group=4,
                   examples_per_group=16)

@@ -10,8 +10,8 @@ from configs import base
 
 def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
-  c.lm.update(shape="palm-62b", dtype="bfloat16", remat="full")
+  c.lm.update(shape="palm-62b", dtype="bfloat16", remat="weights")
   c.mesh.update(data=64, fsdp=8)
-  c.phase2.update(rows=2048, length=512, slots=24, targets=64, rows_per_group=4,
+  c.phase2.update(rows=4096, length=512, slots=24, targets=64, rows_per_group=4,
                   examples_per_group=16)
   return c

@@ -30,7 +30,7 @@ def test_collectives_count_as_often_as_their_loop_turns():
   gather = found["all-gather", "jit(step)/while/body/gather"]
   assert (gather.count, gather.bytes, gather.group) == (32, 32 * 16 * 64 * 2, 4)
   assert gather.sent == gather.bytes * 3 / 4
-  assert hlo.totals(list(hlo.collectives(HLO, chips=8))) == {
+  assert hlo.totals(hlo.collectives(HLO, chips=8)) == {
       "all-gather": {"count": 32, "bytes": 65536.0, "sent_bytes": 49152.0},
       # one fused with the slice of its result, one plain; both reduce 128 bytes over 4 chips
       "reduce-scatter": {"count": 2, "bytes": 256.0, "sent_bytes": 192.0},

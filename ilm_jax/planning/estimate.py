@@ -36,7 +36,9 @@ def plan(topology: chips.Topology, found: costs.Measured) -> dict:
       "weight_bytes_per_chip": memory.weights, "optimizer_bytes_per_chip": memory.optimizer,
       "activation_bytes_per_chip": memory.activations, "useful_flops": found.useful_flops,
       "compiled_flops": None, "compiled_over_useful_flops": None, "bytes_per_chip": None,
-      "collectives": hlo.totals(list(found.collectives)), "estimated_step_seconds": None,
+      "collectives": hlo.totals(list(found.collectives)),
+      "largest_collectives": [dataclasses.asdict(x) for x in sorted(
+          found.collectives, key=lambda x: -x.sent)[:20]], "estimated_step_seconds": None,
       "estimate_of": None, "useful_utilization": None}
   if memory.said:
     result["xla_says"] = memory.said[:500]
