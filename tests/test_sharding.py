@@ -5,6 +5,7 @@ After a change of axes.py that is meant, write the files again, and read the dif
     python -m tests.test_sharding
 """
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 
 from configs import base
 from ilm_jax import axes
+from ilm_jax.models import decoder, language_model
 from ilm_jax.planning import programs, shapes
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "sharding"
@@ -101,6 +103,60 @@ def test_constrain_is_nothing_outside_of_a_step():
   x = jnp.ones((2, 3))
   assert axes.constrain(x, "batch") is x
   assert axes.batch_ways() == 1
+
+
+def test_the_head_takes_each_device_through_its_own_rows():
+  """Equal to one device's, and no device holds the logits of another's rows."""
+  mesh = on_devices()
+  config = decoder.DecoderConfig(num_layers=1, width=16, num_heads=2, num_kv_heads=2, head_dim=8,
+                                 mlp_width=16, vocab_size=50)
+  params = language_model.init(config, 0)
+  rng = np.random.default_rng(0)
+  hidden = jnp.asarray(rng.normal(size=(16, 5, 16)), jnp.float32)
+  targets = jnp.asarray(rng.integers(0, 50, (16, 5)))
+
+  def nll(params, hidden, targets):
+    return language_model.bind(config, params).token_nll(hidden, targets, chunk=4)
+
+  def spread(*args):
+    with axes.tracing(mesh):
+      return nll(*args)
+
+  over = axes.sharding(mesh, "batch")
+  compiled = jax.jit(spread).lower(
+      axes.place(mesh, params), jax.device_put(hidden, over), jax.device_put(targets, over)
+  ).compile()
+  got = compiled(axes.place(mesh, params), jax.device_put(hidden, over),
+                 jax.device_put(targets, over))
+  for ours, want in zip(got, nll(params, hidden, targets)):
+    np.testing.assert_allclose(ours, want, atol=1e-5)
+  logits = set(re.findall(r"f32\[([\d,]+),50\]", compiled.as_text()))
+  # 10 positions a device in 3 turns of 4; [16, 50] is the table.
+  assert logits <= {"4", "1,4", "16", "1"}, logits
+
+
+def test_the_step_keeps_its_rows_spread(monkeypatch):
+  """No device of eight holds the activations of all 16 rows; left to itself XLA lets them."""
+  assert ROWS_OF_ALL not in step_text()
+  monkeypatch.setattr(axes, "constrain", lambda x, *logical: x)
+  assert ROWS_OF_ALL in step_text()
+
+
+ROWS_OF_ALL = "f32[16,24,"
+
+
+def step_text() -> str:
+  c = base.get_config()
+  with c.unlocked():
+    c.lm.remat = "weights"
+    c.qformer.update(num_layers=1, width=16, num_heads=2, mlp_width=16, proj_width=16,
+                     num_queries=2)
+    c.phase2.update(rows=16, length=24, slots=2, targets=4, dropout=0.0, vector_noise=0.0)
+    c.plan.entities = 5
+  lm = decoder.DecoderConfig(num_layers=2, width=64, num_heads=2, num_kv_heads=2, head_dim=32,
+                             mlp_width=128, vocab_size=50, tied=False)
+  mesh = axes.make_mesh({"data": 1, "fsdp": 8, "tensor": 1}, jax.devices()[:8])
+  return programs.phase2(c, lm, mesh).lower().compile().as_text()
 
 
 if __name__ == "__main__":
