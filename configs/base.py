@@ -26,12 +26,15 @@ def get_config() -> ml_collections.ConfigDict:
   c.vectors = ("behavioral",)      # what the Q-Former is given of an entity; also "semantic"
   c.lm = {
       "asset": "smollm2-135m-instruct",  # or a path: a GGUF file, a Hugging Face or T5X folder
+      "shape": "",                 # for stage plan alone, an architecture without weights:
+                                   # "llama-2-7b", "palm-62b", "gemma-3-4b"
       "gin_file": "",              # of a T5X checkpoint: the architecture
       "tokenizer": "",             # likewise, where the model does not bring its own (T5X)
       "dtype": "float32",          # of the weights; also "bfloat16", "int8"
       "train": "none",             # "index_tokens": the added words alone; "all": everything
       "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
-      "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full"
+      "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
+                                   # "weights" (models/remat.py)
       "prefix_lm": False,          # a decoder whose prompt sees all of itself
       "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none
   }
@@ -61,6 +64,11 @@ def get_config() -> ml_collections.ConfigDict:
   c.profile = {"start": 10, "steps": 0}  # of each phase, under jax's profiler: first step, how many
   c.phase1 = phase1()
   c.phase2 = phase2()
+  c.plan = {                       # stage plan: what no data is there to say
+      "phase": 2,                  # whose step; also 1
+      "entities": 100_000,         # rows of the entity table
+      "text_vocabulary": 30522,    # words of the text encoder; MiniLM's
+  }
   c.eval = {
       "users": 0,                  # test users whose next item is ranked; 0: all
       "beam_users": 943,           # of these, the first so many by constrained beam search

@@ -19,7 +19,8 @@ import re
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ilm_jax import errors
 
@@ -52,12 +53,16 @@ PARAMETER_AXES = (
 def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
   """A mesh whose shardings the compiler propagates (Auto).
 
+  Over several slices of TPUs, `data` goes from slice to slice and all else stays inside of one:
+  what is summed over `data` can wait for the network between slices, what is gathered cannot.
+
   Args:
     shape: mesh axis name -> size; the product must be the number of devices.
     devices: by default all of the job, those of other processes included.
 
   Raises:
-    UserError: the product of the sizes is not the number of devices.
+    UserError: the product of the sizes is not the number of devices, or `data` no multiple of the
+      number of slices.
   """
   devices = jax.devices() if devices is None else devices
   need, have = math.prod(shape.values()), len(devices)
@@ -65,8 +70,23 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
     raise errors.UserError(
         f"mesh={dict(shape)} needs {need} devices, this job has {have}: make the product of the "
         f"mesh sizes {have}, e.g. --config.mesh.data={have}")
-  return jax.make_mesh(tuple(shape.values()), tuple(shape),
-                       axis_types=(AxisType.Auto,) * len(shape), devices=devices)
+  kinds = (AxisType.Auto,) * len(shape)
+  slices = len({getattr(d, "slice_index", 0) for d in devices})
+  if slices == 1:
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=kinds, devices=devices)
+  if shape.get("data", 1) % slices:
+    raise errors.UserError(f"mesh.data={shape.get('data', 1)} does not divide over {slices} slices"
+                           f", across which it goes: make it a multiple of {slices}")
+  between = tuple(slices if name == "data" else 1 for name in shape)
+  within = tuple(n // m for n, m in zip(shape.values(), between))
+  return Mesh(mesh_utils.create_hybrid_device_mesh(within, between, devices), tuple(shape),
+              axis_types=kinds)
+
+
+def abstract_mesh(shape: dict[str, int]) -> AbstractMesh:
+  """A mesh of no devices: shapes can be placed on it, and nothing run."""
+  return AbstractMesh(tuple(shape.values()), tuple(shape),
+                      axis_types=(AxisType.Auto,) * len(shape))
 
 
 def spec(*logical: str | None) -> PartitionSpec:
@@ -79,6 +99,31 @@ def spec(*logical: str | None) -> PartitionSpec:
 
 def sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
   return NamedSharding(mesh, spec(*logical))
+
+
+def constrain(x, *logical: str | None) -> jax.Array:
+  """`x` held where RULES puts its `logical` axes, in order; those left out are replicated.
+
+  Parameters are placed; what the step computes is XLA's to place, and it may choose to follow a
+  parameter and spread the width instead of the rows. So the models say at a few places what must
+  stay spread. Outside of `tracing`, and on one device, `x` as it is.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return x
+  where = (_fits(mesh, a and RULES[a], n) for a, n in zip(logical, x.shape))
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*where))
+
+
+def tracing(mesh: Mesh):
+  """A context in which `constrain` knows the mesh: around what a jitted function traces."""
+  return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def batch_ways() -> int:
+  """Over how many devices the rows of a batch are spread where this is traced; 1 outside."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return math.prod(mesh.shape[n] for n in RULES["batch"] if n in mesh.shape)
 
 
 def param_sharding(mesh: Mesh, tree):

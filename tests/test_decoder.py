@@ -206,8 +206,8 @@ def test_token_nll_holds_one_chunk_of_logits_at_a_time(model):
   hidden = jnp.zeros((30, 24))
   text = str(jax.make_jaxpr(jax.grad(
       lambda h: model.token_nll(h, jnp.zeros(30, int), chunk=10)[0].sum()))(hidden))
-  assert "f32[10,50]" in text
-  assert "f32[30,50]" not in text and "f32[3,10,50]" not in text
+  assert "f32[1,10,50]" in text
+  assert "f32[1,30,50]" not in text and "f32[3,1,10,50]" not in text
 
 
 def test_bfloat16_stays_bfloat16():

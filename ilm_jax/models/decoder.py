@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ilm_jax import axes
 from ilm_jax.models import attention, decoder_layers, head, remat
 
 
@@ -101,10 +102,11 @@ class Decoder(head.Tables):
     def layer(x_BLD, xs):
       p, local, _ = xs
       x_BLD, _ = decoder_layers.apply(c, p, local, see, x_BLD, lambda k, v: (k, v, None))
-      return x_BLD, None
+      return axes.constrain(x_BLD, "batch"), None
 
     body = remat.layer(layer, c.remat)
-    x_BLD, _ = jax.lax.scan(body, embeds_BLD.astype(c.dtype), self._layers(), unroll=c.unroll)
+    x_BLD = axes.constrain(embeds_BLD.astype(c.dtype), "batch")
+    x_BLD, _ = jax.lax.scan(body, x_BLD, self._layers(), unroll=c.unroll)
     return decoder_layers.norm(c, x_BLD, self.final_norm[...])
 
   def target_hidden(self, embeds_BLD, batch: dict) -> jax.Array:

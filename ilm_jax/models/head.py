@@ -3,6 +3,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ilm_jax import axes
+
 
 class Tables(nnx.Module):
   """Embedding table and output head, to be inherited.
@@ -12,7 +14,7 @@ class Tables(nnx.Module):
   new_embedding [N, D], and new_head [D, N] unless tied.
 
   Reads of the config: vocab_size (V, without the new ones), width, tied, new_tokens, embed_scale,
-  logit_scale, logit_softcap, dtype, int8.
+  logit_scale, logit_softcap, dtype, int8, unroll.
   """
 
   def _make_tables(self, config, rngs: nnx.Rngs):
@@ -66,30 +68,38 @@ class Tables(nnx.Module):
     return c.logit_softcap * jnp.tanh(logits / c.logit_softcap) if c.logit_softcap else logits
 
   def token_nll(self, hidden, targets, *, chunk: int = 256) -> tuple[jax.Array, jax.Array]:
-    """Negative log likelihood of `targets`; at most [chunk, V] logits exist at a time.
+    """Negative log likelihood of `targets`; a device holds at most [chunk, V] logits at a time.
 
     Args:
-      hidden: [..., D] normed hidden states.
+      hidden: [..., D] normed hidden states, the first axis over the batch axes of the mesh.
       targets: [...] int token ids.
       chunk: positions whose logits are held at once; recomputed in the backward pass.
 
     Returns:
       (nll, hit): float32 [...] in nats, and bool [...] whether the target is the arg max.
     """
-    D, n = hidden.shape[-1], targets.size
+    ways = axes.batch_ways()    # each takes its own rows through the turns
+    ways = 1 if len(targets) % ways else ways
+    n = targets.size // ways
     turns = -(-n // chunk)
-    chunk = -(-n // turns)  # even turns: little padding
+    chunk = -(-n // turns)      # even turns: little padding
     pad = turns * chunk - n
-    h_NCD = jnp.pad(hidden.reshape(n, D), ((0, pad), (0, 0))).reshape(turns, chunk, D)
-    y_NC = jnp.pad(targets.reshape(n), (0, pad)).reshape(turns, chunk)
+
+    def cut(x):
+      x = jnp.pad(x.reshape(ways, n, -1), ((0, 0), (0, pad), (0, 0)))
+      return jnp.moveaxis(x.reshape(ways, turns, chunk, -1), 1, 0)
 
     @jax.checkpoint
-    def one(h_CD, y_C):
-      logits_CV = self.logits(h_CD)
-      picked_C = jnp.take_along_axis(logits_CV, y_C[:, None], axis=1)[:, 0]
-      nll_C = jax.nn.logsumexp(logits_CV, axis=1) - picked_C
-      return nll_C, picked_C >= jax.lax.stop_gradient(jnp.max(logits_CV, axis=1))
+    def one(h_WCD, y_WC1):
+      logits_WCV = self.logits(axes.constrain(h_WCD, "batch"))
+      picked_WC = jnp.take_along_axis(logits_WCV, y_WC1, axis=2)[..., 0]
+      nll_WC = jax.nn.logsumexp(logits_WCV, axis=2) - picked_WC
+      return nll_WC, picked_WC >= jax.lax.stop_gradient(jnp.max(logits_WCV, axis=2))
 
-    nll_NC, hit_NC = jax.lax.map(lambda xs: one(*xs), (h_NCD, y_NC))
-    return (nll_NC.reshape(-1)[:n].reshape(targets.shape),
-            hit_NC.reshape(-1)[:n].reshape(targets.shape))
+    def whole(x_NWC):
+      return jnp.moveaxis(x_NWC, 0, 1).reshape(ways, -1)[:, :n].reshape(targets.shape)
+
+    _, (nll_NWC, hit_NWC) = jax.lax.scan(
+        lambda _, xs: (None, one(*xs)), None, (cut(hidden), cut(targets)),
+        unroll=turns if self.config.unroll > 1 else 1)
+    return whole(nll_NWC), whole(hit_NWC)

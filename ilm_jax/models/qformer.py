@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax import losses
+from ilm_jax import axes, losses
 from ilm_jax.models import qformer_layers
 from ilm_jax.models.qformer_layers import QFormerConfig, attention_mask
 
@@ -163,7 +163,8 @@ class QFormer(nnx.Module):
       return one((hidden_BTW, targets_BT))
     hidden = jnp.moveaxis(hidden_BTW.reshape(B, turns, T // turns, W), 1, 0)
     targets = jnp.moveaxis(targets_BT.reshape(B, turns, T // turns), 1, 0)
-    parts = jax.lax.map(jax.checkpoint(one), (hidden, targets))
+    _, parts = jax.lax.scan(lambda _, xs: (None, jax.checkpoint(one)(xs)), None,
+                            (hidden, targets), unroll=turns if self.config.unroll else 1)
     return tuple(jnp.moveaxis(x, 0, 1).reshape(B, T) for x in parts)
 
   def project_queries(self, hidden_BQW) -> jax.Array:
@@ -208,6 +209,7 @@ class QFormer(nnx.Module):
     if text_BTW is not None:
       parts.append(text_BTW)
     x_BLW = self.embed_norm(jnp.concatenate(parts, axis=1))
+    x_BLW = axes.constrain(x_BLW, "batch")
     keep = qformer_layers.draw_keep(keys[0], c.dropout, x_BLW.shape)
     kv = None if entities is None else self.reader(*entities, keys[1])
     return self.stack(qformer_layers.dropout(x_BLW, keep, c.dropout), mask_BLL,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax import errors
+from ilm_jax import axes, errors
 from ilm_jax.models import attention
 
 _BERT_STD = 0.02
@@ -39,6 +39,7 @@ class QFormerConfig:
   text_dropout: float = 0.0    # of the pooled text, before its projection
   vector_noise: float = 0.0    # std of noise on the normed vector (its own std is 1)
   norm_eps: float = 1e-12
+  unroll: bool = False           # layers one after the other, in no loop (planning)
   remat: bool = False            # recompute each group of layers in the backward pass
   query_path_only: bool = False  # phase 2: no text branch, no heads
 
@@ -276,6 +277,7 @@ class Stack(nnx.Module):
     keys = None if key is None else jax.random.split(key, c.num_layers)
 
     def group(x_BLW, layers, cross, keys, size):
+      x_BLW = axes.constrain(x_BLW, "batch")
       for i in range(size):
         layer = nnx.merge(layer_def, _row(layers, i))
         x_BLW = layer(x_BLW, mask_BLL, num_queries,
@@ -290,7 +292,7 @@ class Stack(nnx.Module):
     head = jax.tree.map(lambda p: p.reshape(whole, n, *p.shape[1:]), head)
     first, last = _divide(crosses, whole)
     x_BLW, _ = jax.lax.scan(lambda x, xs: (group(x, xs[0][0], xs[1], xs[0][1], n), None),
-                            x_BLW, (head, first))
+                            x_BLW, (head, first), unroll=whole if c.unroll else 1)
     if whole * n < c.num_layers:  # the layers after the last whole group
       x_BLW = group(x_BLW, tail[0], _row(last, 0), tail[1], c.num_layers - whole * n)
     return x_BLW

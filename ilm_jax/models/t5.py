@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ilm_jax import axes
 from ilm_jax.models import attention, decoder, decoder_layers, head, remat
 
 
@@ -112,10 +113,11 @@ class T5(head.Tables):
       h_BLD = _norm(c, x_BLD, p["self_norm"])
       k_BLHK, v_BLHK = _heads(c, p, "self_key", h_BLD), _heads(c, p, "self_value", h_BLD)
       x_BLD = x_BLD + _attend(c, p, "self", h_BLD, k_BLHK, v_BLHK, mask_BLL, bias(p, bucket_BLL))
-      return x_BLD + _mlp(c, p, x_BLD), None
+      return axes.constrain(x_BLD + _mlp(c, p, x_BLD), "batch"), None
 
     body = remat.layer(layer, c.remat)
-    x_BLD, _ = jax.lax.scan(body, embeds_BLD.astype(c.dtype), params, unroll=c.unroll)
+    x_BLD = axes.constrain(embeds_BLD.astype(c.dtype), "batch")
+    x_BLD, _ = jax.lax.scan(body, x_BLD, params, unroll=c.unroll)
     return _norm(c, x_BLD, self.encoder.final_norm[...])
 
   def decode(self, embeds_BXD, position_BX, segment_BX, encoded_BLD, segment_BL) -> jax.Array:
@@ -141,10 +143,11 @@ class T5(head.Tables):
       h_BXD = _norm(c, x_BXD, p["cross_norm"])
       k, v = _heads(c, p, "cross_key", encoded_BLD), _heads(c, p, "cross_value", encoded_BLD)
       x_BXD = x_BXD + _attend(c, p, "cross", h_BXD, k, v, cross_BXL, None)
-      return x_BXD + _mlp(c, p, x_BXD), None
+      return axes.constrain(x_BXD + _mlp(c, p, x_BXD), "batch"), None
 
     body = remat.layer(layer, c.remat)
-    x_BXD, _ = jax.lax.scan(body, embeds_BXD.astype(c.dtype), params, unroll=c.unroll)
+    x_BXD = axes.constrain(embeds_BXD.astype(c.dtype), "batch")
+    x_BXD, _ = jax.lax.scan(body, x_BXD, params, unroll=c.unroll)
     return _norm(c, x_BXD, self.decoder.final_norm[...])
 
   def target_hidden(self, embeds_BLD, batch: dict) -> jax.Array:

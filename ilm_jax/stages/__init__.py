@@ -72,6 +72,22 @@ def describe_vectors(config, workdir, wish) -> None:
   stage.run(context.Run(config, workdir), stage.Wish(**wish))
 
 
+def plan_step(config, workdir, **wish) -> dict:
+  """Says what the step of `config` would cost on chips that are not there; plan.json.
+
+  Args:
+    config: of the run.
+    workdir: where plan.json goes.
+    **wish: keyword arguments of `stages.plan.Wish`.
+
+  Raises:
+    UserError: see `stages.plan.run`.
+  """
+  _one_process("plan", ("plan",))
+  from ilm_jax.stages import plan as stage
+  return stage.run(config, workdir, stage.Wish(**wish))
+
+
 def _one_process(stage: str, names: tuple[str, ...]) -> None:
   if stage in names and (count := distributed.here().count) > 1:
     raise errors.UserError(

@@ -29,6 +29,9 @@ class Run:
     self.workdir = epath.Path(workdir)
     self._devices = devices
     config_lib.validate(config, self._device_count())
+    if config.lm.shape:
+      raise errors.UserError(f"lm.shape={config.lm.shape!r} is a shape without weights, for "
+                             "--stage=plan alone: name weights by lm.asset and set lm.shape to ''")
 
   def record(self, stage: str) -> None:
     """Writes the resolved config of a stage to config.<stage>.json, and as gin beside it."""
@@ -142,6 +145,7 @@ class Run:
     from ilm_jax.weights import load
     name, settings = self.config.lm.asset, self.config.lm.to_dict()
     del settings["remat"]        # the same numbers by another way
+    del settings["shape"]        # of no run with weights
     identity = (assets.fingerprint(name) if name in assets.ASSETS
                 else load.fingerprint(self.lm_path))
     text = json.dumps({**settings, "asset": identity}, sort_keys=True)

@@ -1,0 +1,17 @@
+"""Plan of phase 2 through a frozen decoder of Llama 2 7B's shape, 512-token prompts. No weights.
+
+    python -m ilm_jax.main --config=configs/plan_llama2_7b.py --workdir=runs/plan_7b --stage=plan \\
+        --topology=v5p:4x4x4
+"""
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = base.get_config()
+  c.lm.update(shape="llama-2-7b", dtype="bfloat16", remat="weights")
+  c.mesh.update(data=64)
+  c.phase2.update(rows=256, length=512, slots=24, targets=64, rows_per_group=4,
+                  examples_per_group=16)
+  return c

@@ -1,0 +1,17 @@
+"""Plan of phase 1 at a global batch of 8,192 items with their texts.
+
+    python -m ilm_jax.main --config=configs/plan_phase1.py --workdir=runs/plan_1 --stage=plan \\
+        --topology=v5e:4x4
+"""
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = base.get_config()
+  c.plan.phase = 1
+  c.mesh.update(data=16)
+  c.phase1.update(batch_size=8192, pair_batch_size=8192)
+  c.phase2.rows = 16
+  return c

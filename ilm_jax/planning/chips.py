@@ -1,0 +1,120 @@
+"""Chips that a run can be planned for: what is published of them, and how they are named.
+
+`v5p:4x4x4` is one slice of 64 chips, `v5p:4x4x4*2` two of them; `h100:8` eight GPUs.
+"""
+import dataclasses
+import difflib
+import importlib.util
+import math
+import os
+import re
+
+from ilm_jax import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One chip's published peaks (Google Cloud's TPU system pages; NVIDIA's H100 data sheet)."""
+  flops: float              # bfloat16 FLOP/s
+  memory: float             # bytes
+  bandwidth: float          # bytes of memory a second
+  links: float              # bytes a second over all its links to other chips, both ways together
+  network: float            # bytes a second to other slices: its share of the host's network
+  dims: int = 0             # axes of its torus; 0: by arithmetic only, nothing compiles for it
+  modelled: bool = False    # XLA's estimate of the time of a program (optimal_seconds) can be used
+  config: str = "default"   # libtpu's name for one chip being one device
+
+
+GIB = 2.0 ** 30
+CHIPS = {
+    "v4": Chip(275e12, 32 * GIB, 1228e9, 300e9, 6.25e9, dims=3, config="megacore"),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 3.1e9, dims=2),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 6.25e9, dims=3, modelled=True,
+                config="megacore"),
+    "v6e": Chip(918e12, 32 * GIB, 1640e9, 448e9, 6.25e9, dims=2),
+    "h100": Chip(989e12, 80 * GIB, 3350e9, 900e9, 50e9),
+}
+SHAPES = {2: ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+          3: ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+  """So many slices of one kind of chip."""
+  kind: str
+  shape: tuple[int, ...]    # of one slice
+  slices: int = 1
+
+  @property
+  def chip(self) -> Chip:
+    return CHIPS[self.kind]
+
+  @property
+  def chips(self) -> int:
+    """In all slices."""
+    return math.prod(self.shape) * self.slices
+
+  @property
+  def name(self) -> str:
+    one = f"{self.kind}:{'x'.join(map(str, self.shape))}"
+    return f"{one}*{self.slices}" if self.slices > 1 else one
+
+
+def parse(text: str) -> Topology:
+  """The topology of that name.
+
+  Raises:
+    UserError: there is none; near names are given.
+  """
+  m = re.fullmatch(r"([\w-]+):(\d+(?:x\d+)*)(?:\*(\d+))?", text.strip().lower())
+  kind = m[1] if m else text.split(":")[0].strip().lower()
+  if kind not in CHIPS:
+    near = difflib.get_close_matches(kind, CHIPS, 3, cutoff=0.3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise errors.UserError(f"--topology={text!r}: no chip is called {kind!r}{hint} Expected one of "
+                           f"{', '.join(CHIPS)} with its shape, e.g. v5p:4x4x4")
+  dims = CHIPS[kind].dims
+  shape = tuple(map(int, m[2].split("x"))) if m else ()
+  if len(shape) != (dims or 1) or not all(shape):
+    known = [f"{kind}:{s}" for s in SHAPES.get(dims, ("1", "8"))]
+    near = difflib.get_close_matches(text.lower(), known, 3, cutoff=0.0)
+    raise errors.UserError(f"--topology={text!r}: a slice of {kind} has {dims or 1} axes, found "
+                           f"{len(shape)}; e.g. {', '.join(near)}, and {near[0]}*2 for two slices")
+  slices = int(m[3] or 1)
+  if not slices:
+    raise errors.UserError(f"--topology={text!r}: expected 1 slice or more")
+  return Topology(kind, shape, slices)
+
+
+def devices(topology: Topology) -> list:
+  """Devices that programs can be compiled for, and nothing else.
+
+  Raises:
+    UserError: nothing compiles for this chip, libtpu is not there, or refuses the shape.
+  """
+  chip = topology.chip
+  if not chip.dims:
+    raise errors.UserError(f"{topology.name} is planned by arithmetic only: no program compiles "
+                           f"for {topology.kind} here")
+  if importlib.util.find_spec("libtpu") is None:
+    raise errors.UserError("--stage=plan compiles with libtpu, which is not installed: pip install "
+                           "-r requirements-plan.lock (needs no TPU)")
+  # Without these libtpu asks a metadata server that only TPU VMs have, and waits for it.
+  for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost"),
+                      ("TPU_WORKER_ID", "0"), ("TPU_ACCELERATOR_TYPE", "v4-8"),
+                      ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"), ("TPU_MIN_LOG_LEVEL", "3"),
+                      ("TPU_STDERR_LOG_LEVEL", "3")):
+    os.environ.setdefault(name, value)
+  from jax.experimental import topologies
+  shape = (*topology.shape, 1)[:3]
+  host = tuple(min(n, h) for n, h in zip(shape, (2, 2, 1)))
+  several = {"num_slices": topology.slices} if topology.slices > 1 else {}
+  one = f"{topology.kind}:{'x'.join(map(str, topology.shape))}"
+  try:
+    return topologies.get_topology_desc(
+        topology_name=one, platform="tpu", chip_config_name=chip.config,
+        chips_per_host_bounds=host, **several).devices
+  except Exception as e:       # libtpu's own words say what is wrong with the shape
+    known = ", ".join(f"{topology.kind}:{s}" for s in SHAPES[chip.dims])
+    raise errors.UserError(f"--topology={topology.name}: libtpu refuses it "
+                           f"({' '.join(str(e).split())[:200]}); e.g. {known}") from e

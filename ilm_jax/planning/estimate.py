@@ -1,0 +1,58 @@
+"""From what a step costs to how long it takes."""
+import dataclasses
+
+from ilm_jax.planning import chips, costs, hlo
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+  """Seconds that each kind of work of a step takes at published peaks, the others left out."""
+  compute: float
+  memory: float             # every byte that XLA counts, also of what stays on the chip
+  collectives: float        # bytes sent around rings, over half of the links: one way
+
+  @property
+  def overlapped(self) -> float:
+    """The least time: all at once."""
+    return max(self.compute, self.memory, self.collectives)
+
+  @property
+  def serial(self) -> float:
+    """Matmuls wait for collectives; memory keeps up with matmuls or they with it."""
+    return max(self.compute, self.memory) + self.collectives
+
+
+def roofline(chip: chips.Chip, flops: float, size: float, sent: float) -> Roofline:
+  """Of one chip's FLOPs, bytes of memory and bytes sent to other chips."""
+  return Roofline(flops / chip.flops, size / chip.bandwidth, sent / (chip.links / 2))
+
+
+def plan(topology: chips.Topology, found: costs.Measured) -> dict:
+  """The plan of a measured step: what plan.json holds."""
+  chip, memory = topology.chip, found.memory
+  result = {
+      "topology": topology.name, "chips": topology.chips, "fits": memory.fits,
+      "peak_bytes_per_chip": memory.peak, "capacity_bytes_per_chip": int(chip.memory),
+      "weight_bytes_per_chip": memory.weights, "optimizer_bytes_per_chip": memory.optimizer,
+      "activation_bytes_per_chip": memory.activations, "useful_flops": found.useful_flops,
+      "compiled_flops": None, "compiled_over_useful_flops": None, "bytes_per_chip": None,
+      "collectives": hlo.totals(list(found.collectives)),
+      "largest_collectives": [dataclasses.asdict(x) for x in sorted(
+          found.collectives, key=lambda x: -x.sent)[:20]], "estimated_step_seconds": None,
+      "estimate_of": None, "useful_utilization": None}
+  if memory.said:
+    result["xla_says"] = memory.said[:500]
+  if found.costs is None:
+    return result
+  sent = sum(x.sent for x in found.collectives)
+  line = roofline(chip, found.costs.flops, found.costs.bytes, sent)
+  xla = found.costs.optimal_seconds if chip.modelled else None
+  seconds = xla or line.serial
+  compiled = found.costs.flops * topology.chips
+  return result | {
+      "compiled_flops": compiled, "compiled_over_useful_flops": compiled / found.useful_flops,
+      "bytes_per_chip": found.costs.bytes, "estimated_step_seconds": seconds,
+      "estimate_of": "XLA's model (optimal_seconds)" if xla else "roofline, collectives apart",
+      "useful_utilization": found.useful_flops / (seconds * topology.chips * chip.flops),
+      "xla_optimal_seconds": xla, "roofline_seconds": dataclasses.asdict(line) | {
+          "overlapped": line.overlapped, "serial": line.serial}}

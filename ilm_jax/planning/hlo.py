@@ -1,0 +1,158 @@
+"""The collectives of a compiled program, read from its text: kinds, how often, how many bytes.
+
+XLA writes the body of a loop once. Here everything in it counts as often as the loop turns.
+"""
+import collections
+import dataclasses
+import math
+import re
+
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "collective-permute", "all-to-all")
+
+_HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
+_COLLECTIVE = re.compile(rf" = (.*?) (?:ragged-)?({'|'.join(KINDS)})(-start)?\(")
+_SHAPE = re.compile(r"\b(pred|token|bf16|[a-z]+\d+(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
+_WHILE = re.compile(r" while\(.*?condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_CALLED_SET = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
+_TRIPS = re.compile(r'known_trip_count\D*?(\d+)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One instruction, as often as it runs in a step.
+
+  bytes: of its result on one chip (of its operand, for a reduce-scatter), all turns together.
+  sent: what one chip sends for it around a ring, the least there can be: (n - 1) / n of the bytes,
+    twice that for an all-reduce, all of them for a permutation.
+  """
+  kind: str
+  count: int
+  bytes: float
+  sent: float
+  group: int                # chips that take part with one another
+  name: str                 # what it is for: the op_name of its metadata
+
+
+def collectives(text: str, chips: int) -> list[Collective]:
+  """All collectives of a compiled program.
+
+  Args:
+    text: `compiled.as_text()`.
+    chips: that the program is for; the group of an instruction that names none.
+  """
+  bodies, entry = _computations(text)
+  times = _times(bodies, entry)
+  found = []
+  for name, lines in bodies.items():
+    for line in lines:
+      if times[name] and (m := _COLLECTIVE.search(line)):
+        found.append(_read(line, m, name, times[name], chips))
+  return found
+
+
+def totals(found: list[Collective]) -> dict[str, dict[str, float]]:
+  """{kind: {"count", "bytes", "sent_bytes"}} of all kinds that occur, in the order of KINDS."""
+  sums = {kind: {"count": 0, "bytes": 0.0, "sent_bytes": 0.0} for kind in KINDS}
+  for c in found:
+    sums[c.kind]["count"] += c.count
+    sums[c.kind]["bytes"] += c.bytes
+    sums[c.kind]["sent_bytes"] += c.sent
+  return {kind: s for kind, s in sums.items() if s["count"]}
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+  """({computation: its lines}, the name of the entry)."""
+  bodies, entry, lines = {}, "", None
+  for line in text.splitlines():
+    if lines is None:
+      if m := _HEADER.match(line):
+        lines = bodies.setdefault(m[1], [])
+        entry = m[1] if line.startswith("ENTRY") else entry
+    elif line.startswith("}"):
+      lines = None
+    else:
+      lines.append(line)
+  return bodies, entry
+
+
+def _times(bodies: dict[str, list[str]], entry: str) -> collections.Counter:
+  """How often each computation runs in one run of the entry."""
+  calls = {name: list(_calls(lines, bodies)) for name, lines in bodies.items()}
+  order, seen = [], set()
+
+  def visit(name):
+    if name not in seen:
+      seen.add(name)
+      for callee, _ in calls.get(name, ()):
+        visit(callee)
+      order.append(name)
+
+  visit(entry)
+  times = collections.Counter({entry: 1})
+  for name in reversed(order):             # callers before what they call
+    for callee, turns in calls.get(name, ()):
+      times[callee] += times[name] * turns
+  return times
+
+
+def _calls(lines: list[str], bodies):
+  """(computation called, turns) of every call in `lines`."""
+  for line in lines:
+    if m := _WHILE.search(line):
+      yield m[2], _turns(line, m[1], bodies)
+      continue
+    for callee in _CALLED.findall(line):
+      yield callee, 1
+    for callees in _CALLED_SET.findall(line):
+      for callee in callees.split(","):
+        yield callee.strip().lstrip("%"), 1
+
+
+def _turns(line: str, condition: str, bodies) -> int:
+  """Turns of a while: XLA's word, or the constant that its condition compares the counter with."""
+  if m := _TRIPS.search(line):
+    return int(m[1])
+  lines = list(bodies.get(condition, ()))
+  for callee, _ in _calls(lines, {}):
+    lines += bodies.get(callee, ())
+  limits = [int(n) for n in re.findall(r"= s(?:32|64)\[\]\S* constant\((\d+)\)", "\n".join(lines))]
+  return max(limits, default=1)
+
+
+def _read(line: str, m, computation: str, times: int, chips: int) -> Collective:
+  kind, starts = m[2], bool(m[3])
+  shapes = [x for x in _SHAPE.findall(m[1]) if not starts or x != ("u32", "")]  # u32[]: a flag
+  if starts and kind in ("all-gather", "collective-permute") and len(shapes) > 1:
+    shapes = shapes[len(shapes) // 2:]     # (operands, results)
+  size = float(sum(_size(t) * math.prod(map(int, filter(None, dims.split(","))))
+                   for t, dims in shapes))
+  group = _group(line, chips)
+  if computation.startswith("all-reduce-scatter"):
+    kind = "reduce-scatter"                # how a TPU writes it: fused with the slice of the result
+  elif kind == "reduce-scatter":
+    size *= group
+  part = (group - 1) / group
+  sent = {"all-reduce": 2 * part, "collective-permute": 1.0}.get(kind, part) * size
+  op = re.search(r'op_name="([^"]*)"', line)
+  return Collective(kind, times, times * size, times * sent, group, op[1] if op else "")
+
+
+def _size(dtype: str) -> float:
+  """Bytes of one number of an HLO type."""
+  if dtype in ("pred", "token"):
+    return float(dtype == "pred")
+  return int(re.search(r"\d+", dtype)[0]) / 8
+
+
+def _group(line: str, chips: int) -> int:
+  """How many chips a collective joins, of the four ways to write its groups."""
+  if m := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+    sizes = dict(re.findall(r"'([^']+)'=(\d+)", m[1]))
+    parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", m[2])     # an axis, or a part of one
+    return math.prod(int(part or sizes[axis]) for axis, part in parts)
+  if m := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", line):
+    return int(m[2])
+  if m := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
+    return len(m[1].split(","))
+  return chips

@@ -1,0 +1,131 @@
+"""The step of a phase as a program, from shapes alone: what `train.fit` would compile and run."""
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from ilm_jax import axes, errors, objectives, train
+from ilm_jax.data import batches as batches_lib
+from ilm_jax.data import packing
+from ilm_jax.models import language_model
+from ilm_jax.models.qformer import QFormerConfig
+
+_SEMANTIC = 384              # width of MiniLM-L6's sentence vectors
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A step and the shapes it is given, placed on a mesh."""
+  loss: Any
+  tx: Any
+  state: train.TrainState   # of ShapeDtypeStructs with their shardings, as all that follows
+  frozen: dict
+  batch: dict
+
+  def lower(self):
+    """The jitted step of training, lowered for the mesh."""
+    return train.compile_step(self.loss, self.tx, 0, self.state).lower(
+        self.state, self.frozen, self.batch)
+
+
+def qformer_config(c, *, unroll: bool = False, num_layers: int = 0, **changes) -> QFormerConfig:
+  """The Q-Former of a run's config, with the widths that its data would give it."""
+  width = {"behavioral": c.cf.width, "semantic": _SEMANTIC}
+  fields = {k: v for k, v in c.qformer.items() if k != "init"} | changes
+  fields["num_layers"] = num_layers or c.qformer.num_layers
+  return QFormerConfig(vectors=tuple((n, width[n]) for n in c.vectors), unroll=unroll,
+                       vocab_size=c.plan.text_vocabulary, **fields)
+
+
+def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
+           unroll: bool = False) -> Program:
+  """Phase 2's step.
+
+  Args:
+    c: config of the run.
+    lm: see `shapes.of`.
+    mesh: where it will run; its devices need not exist.
+    unroll: the Q-Former's layers one after the other (the language model's by its own config).
+  """
+  if language_model.is_encoder_decoder(lm):
+    raise errors.UserError("--stage=plan counts decoders, and this language model is a T5: name a "
+                           "decoder by lm.shape or lm.asset")
+  p = c.phase2
+  config = qformer_config(c, unroll=unroll, dropout=p.dropout, vector_noise=p.vector_noise)
+  built = {}
+
+  def build():
+    built["graphdef"], trainable = objectives.build_phase2(config, lm.width, 1.0, seed=0)
+    return trainable
+
+  trainable = jax.eval_shape(build)
+  frozen_lm, trained_lm = language_model.split_trained(
+      language_model.abstract_params(lm), c.lm.train)
+  trainable |= {"lm": trained_lm} if trained_lm else {}
+  tasks = tuple(n for n, rate in c.tasks.mixture.items() if rate)
+  spec = packing.LmBatchSpec(rows=p.rows, length=p.length, slots=p.slots, targets=p.targets,
+                             queries=c.qformer.num_queries, slot_id=-1, task_names=tasks)
+  batch = packing.empty(p.rows, spec) | {"dropped": np.zeros(p.rows, np.int32)}
+  return _program(objectives.phase2_loss(built["graphdef"], lm, tasks), c.phase2, trainable,
+                  {"lm": frozen_lm, **_entities(config, c.plan.entities)}, batch, mesh)
+
+
+def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int = 0) -> Program:
+  """Phase 1's step; `num_layers` of the Q-Former, 0: as the config says."""
+  p = c.phase1
+  config = qformer_config(c, unroll=unroll, num_layers=num_layers)
+  built = {}
+
+  def build():
+    built["graphdef"], trainable = objectives.build_phase1(config, seed=0)
+    return trainable
+
+  trainable = jax.eval_shape(build)
+  loss = objectives.phase1_loss(built["graphdef"], objectives.Phase1Config(
+      **p.losses.to_dict(), label_smoothing=p.label_smoothing, contrastive=p.contrastive,
+      logq=p.logq))
+  pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui,
+           "upair_item": p.losses.ui}
+  batch = batches_lib.text_batch([], p.batch_size, c.qformer.max_text) | {
+      name: np.zeros(p.pair_batch_size if weight else 0, np.int32)
+      for name, weight in pairs.items()}
+  frozen = _entities(config, c.plan.entities)
+  if p.logq:
+    frozen["log_draws"] = jax.ShapeDtypeStruct((c.plan.entities,), jnp.float32)
+  return _program(loss, p, trainable, frozen, batch, mesh)
+
+
+def _entities(config: QFormerConfig, rows: int) -> dict:
+  return {"vectors": {n: jax.ShapeDtypeStruct((rows, C), jnp.float32) for n, C in config.vectors},
+          "present": {n: jax.ShapeDtypeStruct((rows,), bool) for n, _ in config.vectors}}
+
+
+def _program(loss, c, trainable, frozen, batch, mesh) -> Program:
+  tx = train.make_optimizer(c)
+  state = jax.eval_shape(
+      lambda t: train.TrainState(jnp.zeros((), jnp.int32), t, tx.init(t)), trainable)
+  rows = tuple(n for n in axes.RULES["batch"] if n in mesh.shape)
+  over = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(rows)), batch)
+  return Program(loss, tx, _placed(state, axes.param_sharding(mesh, state)),
+                 _placed(frozen, axes.param_sharding(mesh, frozen)), _placed(batch, over))
+
+
+def _placed(tree, where):
+  return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
+
+
+def moved(program: Program, mesh: Mesh | AbstractMesh) -> Program:
+  """The same parameters on another mesh; the batch stays what it was."""
+  return dataclasses.replace(
+      program, state=_placed(program.state, axes.param_sharding(mesh, program.state)),
+      frozen=_placed(program.frozen, axes.param_sharding(mesh, program.frozen)))
+
+
+def bytes_per_chip(tree) -> int:
+  """Bytes that a tree of placed shapes takes on each chip."""
+  return sum(int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
+             for x in jax.tree.leaves(tree))

@@ -1,0 +1,97 @@
+"""A small grid of meshes, batches and remat policies: all by arithmetic, the best compiled."""
+import math
+from collections.abc import Callable
+
+from ilm_jax import axes, errors
+from ilm_jax.models import decoder
+from ilm_jax.planning import arithmetic, chips, programs
+
+COMPILED = 3                 # meshes that are compiled, beside the naive one
+REMATS = ("weights", "dots", "full")
+
+
+def candidates(c, lm: decoder.DecoderConfig, topology: chips.Topology) -> list[dict]:
+  """{mesh, rows, remat} of the grid around config `c`: its rows, half, twice and four times."""
+  found = []
+  for rows in sorted({max(c.phase2.rows // 2, 1), *(c.phase2.rows * n for n in (1, 2, 4))}):
+    for mesh in meshes(topology, lm, rows):
+      found += [{"mesh": mesh, "rows": rows, "remat": remat} for remat in REMATS]
+  return found
+
+
+def meshes(topology: chips.Topology, lm: decoder.DecoderConfig, rows: int) -> list[dict[str, int]]:
+  """Meshes of powers of two that divide rows and heads, and whose `data` spans the slices."""
+  found = []
+  for tensor in (1, 2, 4, 8):
+    ways, rest = divmod(topology.chips, tensor)
+    if rest or lm.num_heads % tensor or rows % ways:
+      continue
+    for fsdp in (2 ** n for n in range(ways.bit_length())):
+      if ways % fsdp == 0 and ways // fsdp % topology.slices == 0:
+        found.append({"data": ways // fsdp, "fsdp": fsdp, "tensor": tensor})
+  return found
+
+
+def naive(c, topology: chips.Topology) -> dict:
+  """What one would write down first: everything over fsdp, of each slice."""
+  mesh = {"data": topology.slices, "fsdp": topology.chips // topology.slices, "tensor": 1}
+  rows = math.ceil(c.phase2.rows / topology.chips) * topology.chips
+  return {"mesh": mesh, "rows": rows, "remat": c.lm.remat}
+
+
+def apply(c, candidate: dict):
+  """The config with a candidate's mesh, rows and remat."""
+  c = c.copy_and_resolve_references()
+  with c.unlocked():
+    c.mesh.update(candidate["mesh"])
+    c.phase2.rows, c.lm.remat = candidate["rows"], candidate["remat"]
+  return c
+
+
+def run(c, topology: chips.Topology, shape_of: Callable, compiled_plan: Callable | None) -> list:
+  """Plans of the grid, best first: [{mesh, rows, remat, naive, plan}].
+
+  Of each mesh the best rows and remat by arithmetic stand for it; of these the best COMPILED, and
+  the naive one, are compiled.
+
+  Args:
+    c: config of the run.
+    topology: where.
+    shape_of: config -> language model.
+    compiled_plan: config -> plan; None: arithmetic alone.
+
+  Raises:
+    UserError: nothing of the grid fits by arithmetic.
+  """
+  lm, first, by_mesh = shape_of(c), naive(c, topology), {}
+  program = programs.phase2(c, lm, axes.abstract_mesh(first["mesh"]))
+
+  def by_hand(candidate):
+    changed = apply(c, candidate)
+    on_mesh = programs.moved(program, axes.abstract_mesh(candidate["mesh"]))
+    return arithmetic.plan(changed, shape_of(changed), on_mesh, topology)
+
+  for candidate in candidates(c, lm, topology):
+    found = {**candidate, "naive": False, "plan": by_hand(candidate)}
+    if found["plan"]["fits"]:
+      by_mesh.setdefault(tuple(candidate["mesh"].items()), []).append(found)
+  if not by_mesh:
+    raise errors.UserError(f"--search: nothing of the grid around phase2.rows={c.phase2.rows} fits "
+                           f"into {topology.name}: fewer rows, a shorter length, or more chips")
+  best = sorted((min(found, key=rank) for found in by_mesh.values()), key=rank)
+  compared = [x for x in best if x["mesh"] != first["mesh"]][:COMPILED] + [{**first, "naive": True}]
+  for found in compared:
+    if compiled_plan is not None:
+      found["plan"] = compiled_plan(apply(c, found))
+    elif found["naive"]:
+      found["plan"] = by_hand(found)
+  return sorted(compared, key=rank)
+
+
+def rank(found: dict) -> tuple:
+  """Least time a row first, to a hundredth; then the smaller batch. What does not fit is last."""
+  plan = found["plan"]
+  seconds = plan["estimated_step_seconds"]
+  if not plan["fits"] or not seconds:
+    return (True, 0.0, found["rows"])
+  return (False, round(math.log(seconds / found["rows"]), 2), found["rows"])

@@ -1,0 +1,67 @@
+"""Language models by shape alone: what a plan needs to know of them.
+
+`lm.shape` names one of these; weights of these shapes are read as any others, by `lm.asset`.
+"""
+import dataclasses
+
+from etils import epath
+
+from ilm_jax import assets, errors
+from ilm_jax.models import decoder, language_model
+from ilm_jax.models.attention import RopeScaling
+from ilm_jax.weights import gguf, hf
+
+_GEMMA3_4B_LAYERS = 34
+SHAPES = {
+    # Touvron et al. 2023, arXiv 2307.09288; 6.74e9 parameters.
+    "llama-2-7b": decoder.DecoderConfig(
+        num_layers=32, width=4096, num_heads=32, num_kv_heads=32, head_dim=128, mlp_width=11008,
+        vocab_size=32000, tied=False),
+    # Chowdhery et al. 2022, arXiv 2204.02311, table 1; 62.5e9 parameters.
+    "palm-62b": decoder.DecoderConfig(
+        num_layers=64, width=8192, num_heads=32, num_kv_heads=1, head_dim=256, mlp_width=32768,
+        vocab_size=256000, norm="layer", parallel=True),
+    # The text model of Gemma 3 4B (arXiv 2503.19786), as Hugging Face has it; 3.88e9 parameters.
+    "gemma-3-4b": decoder.DecoderConfig(
+        num_layers=_GEMMA3_4B_LAYERS, width=2560, num_heads=8, num_kv_heads=4, head_dim=256,
+        mlp_width=10240, vocab_size=262208, norm_eps=1e-6, post_norms=True, qk_norm=True,
+        activation="gelu_tanh", rope_base=1e6, rope_scaling=RopeScaling(factor=8.0),
+        local_layers=tuple((i + 1) % 6 != 0 for i in range(_GEMMA3_4B_LAYERS)), window=1024,
+        local_rope_base=1e4, embed_scale=2560 ** 0.5),
+}
+
+
+def of(c) -> language_model.Config:
+  """Shape of the language model of a run's config, as its step is given it; no weight is read.
+
+  Args:
+    c: `config.lm`. Without `shape`, `asset` says: a GGUF file or a Hugging Face folder.
+
+  Raises:
+    UserError: nothing there says a shape.
+  """
+  if c.shape:
+    found = SHAPES[c.shape]
+  else:
+    path = assets.only(c.asset) if c.asset in assets.ASSETS else epath.Path(c.asset)
+    if path.suffix == ".gguf":
+      found = gguf.read_config(path)
+    elif (path / "config.json").exists():
+      found = hf.read_config(path)
+    else:
+      raise errors.UserError(f"lm.asset={c.asset!r}: --stage=plan reads the shape of a GGUF file "
+                             "or of a Hugging Face folder; or name one by "
+                             f"lm.shape: {', '.join(SHAPES)}")
+  changes = {"remat": c.remat, "new_tokens": c.new_tokens, "int8": c.dtype == "int8",
+             "dtype": "bfloat16" if c.dtype == "int8" else c.dtype}
+  if not language_model.is_encoder_decoder(found):
+    changes["prefix_lm"] = c.prefix_lm
+  return dataclasses.replace(found, **changes)
+
+
+def with_layers(lm: language_model.Config, count: int, *, unroll: bool) -> language_model.Config:
+  """The model with so many layers, in a loop or one after the other."""
+  changes = {"num_layers": count, "unroll": count if unroll else 1}
+  if getattr(lm, "local_layers", ()):
+    changes["local_layers"] = lm.local_layers[:count]
+  return dataclasses.replace(lm, **changes)

@@ -1,0 +1,79 @@
+"""A plan as text."""
+
+
+def one(plan: dict) -> str:
+  """The table of one plan: memory, work, collectives and time of a chip."""
+  lines = [title(plan), ""]
+  add = lambda name, value: lines.append(f"  {name:<34}{value}")  # noqa: E731
+  for name, key in (("weights and entity table", "weight"), ("optimizer", "optimizer"),
+                    ("activations, temporaries", "activation")):
+    add(name, gib(plan[f"{key}_bytes_per_chip"]))
+  fits = "fits" if plan["fits"] else "DOES NOT FIT"
+  add("peak memory", f"{gib(plan['peak_bytes_per_chip'])} of "
+                     f"{gib(plan['capacity_bytes_per_chip']).strip()}: {fits}")
+  if "xla_says" in plan:
+    add("XLA says", plan["xla_says"])
+  add("useful FLOPs, 4 F + 6 T, all chips", f"{plan['useful_flops']:.4g}")
+  if plan["compiled_flops"]:
+    add("FLOPs of the program, all chips", f"{plan['compiled_flops']:.4g} "
+        f"({plan['compiled_over_useful_flops']:.3f} of the useful)")
+    add("bytes of memory moved, a chip", f"{plan['bytes_per_chip']:.4g}")
+  for kind, x in plan["collectives"].items():
+    add(kind, f"{x['count']} times, {x['bytes']:.4g} bytes, of which a chip sends "
+              f"{x['sent_bytes']:.4g}")
+  if plan["estimated_step_seconds"]:
+    lines += ["", *times(plan)]
+  return "\n".join(lines)
+
+
+def title(plan: dict) -> str:
+  mesh = " x ".join(f"{name} {n}" for name, n in plan["mesh"].items())
+  what = (f"{plan['rows']} rows of {plan['length']} tokens through {plan['model']} "
+          f"({plan['dtype']}, remat {plan['remat']})" if plan["phase"] == 2 else
+          f"{plan['rows']} items with texts, {plan['pairs']} pairs of each kind")
+  return (f"phase {plan['phase']} on {plan['topology']}, {plan['chips']} chips ({mesh}): {what}; "
+          "per chip")
+
+
+def times(plan: dict) -> list[str]:
+  """The lines on time and utilisation, each with where it comes from."""
+  line = plan["roofline_seconds"]
+  lines = [f"  roofline at published peaks: matmuls {line['compute']:.4f} s, memory "
+           f"{line['memory']:.4f} s, collectives {line['collectives']:.4f} s; together "
+           f"{line['overlapped']:.4f} s at least, {line['serial']:.4f} s with collectives apart"]
+  if plan["xla_optimal_seconds"]:
+    lines.append(f"  XLA's model of the program (optimal_seconds): "
+                 f"{plan['xla_optimal_seconds']:.4f} s")
+  lines.append(f"  estimated step {plan['estimated_step_seconds']:.4f} s by "
+               f"{plan['estimate_of']}: useful utilisation {plan['useful_utilization']:.3f}")
+  return lines
+
+
+def ranking(found: list[dict]) -> str:
+  """The search's table, best first, and the best beside the naive mesh."""
+  lines = ["", f"  {'data x fsdp x tensor':<22}{'rows':>6} {'remat':<9}{'peak':>10}{'step s':>9}"
+               f"{'ms a row':>10}{'useful':>8}"]
+  for x in found:
+    plan, mesh = x["plan"], " x ".join(str(n) for n in x["mesh"].values())
+    seconds = plan["estimated_step_seconds"] or 0.0
+    numbers = (f"{seconds:>9.4f}{1e3 * seconds / x['rows']:>10.3f}"
+               f"{plan['useful_utilization']:>8.3f}" if seconds and plan["fits"] else
+               "   does not fit")
+    lines.append(f"  {mesh:<22}{x['rows']:>6} {x['remat']:<9}{gib(plan['peak_bytes_per_chip']):>10}"
+                 f"{numbers}{'  naive FSDP' * x['naive']}")
+  best, naive = found[0], next(x for x in found if x["naive"])
+  if not best["naive"] and best["plan"]["fits"]:
+    words = " ".join(f"--config.mesh.{name}={n}" for name, n in best["mesh"].items())
+    gain = "which does not fit" if not naive["plan"]["fits"] else (
+        f"{per_row(naive) / per_row(best):.2f} times as fast a row as it")
+    lines.append(f"  best: {words} --config.phase2.rows={best['rows']} "
+                 f"--config.lm.remat={best['remat']}; against naive FSDP: {gain}")
+  return "\n".join(lines)
+
+
+def per_row(found: dict) -> float:
+  return found["plan"]["estimated_step_seconds"] / found["rows"]
+
+
+def gib(size: float) -> str:
+  return f"{size / 2 ** 30:.2f} GiB"

@@ -1,0 +1,66 @@
+"""Stage plan: the step of a config compiled for chips that are not there; plan.json and a table."""
+import dataclasses
+import json
+
+from etils import epath
+
+from ilm_jax import axes, errors, files
+from ilm_jax import config as config_lib
+from ilm_jax.planning import arithmetic, chips, costs, estimate, programs, search, shapes, table
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+  """What is to be planned."""
+  topology: str             # chips.parse
+  search: bool = False      # also look for a better mesh, batch and remat
+
+
+def run(config, workdir, wish: Wish) -> dict:
+  """Plans `config`, prints the table and leaves plan.json in `workdir`.
+
+  Needs no device, no weights, no data and no output of another stage.
+
+  Returns:
+    what plan.json holds.
+
+  Raises:
+    UserError: no such topology, a mesh that does not fit it, or a config that cannot run.
+  """
+  topology = chips.parse(wish.topology)
+  config_lib.validate(config, topology.chips)
+  phase2 = config.plan.phase == 2
+  if not phase2 and (wish.search or not topology.chip.dims):
+    raise errors.UserError("plan.phase=1 is compiled for a TPU's topology, and not searched: leave "
+                           "--search out and name one, e.g. --topology=v5e:4x4")
+  devices = chips.devices(topology) if topology.chip.dims else None
+
+  def compiled_plan(c):
+    mesh = axes.make_mesh(dict(c.mesh), devices)
+    lm = shapes.of(c.lm) if phase2 else None
+    return estimate.plan(topology, costs.measure(c, lm, mesh, topology))
+
+  if devices is not None:
+    plan = compiled_plan(config)
+  else:
+    lm = shapes.of(config.lm)
+    program = programs.phase2(config, lm, axes.abstract_mesh(dict(config.mesh)))
+    plan = arithmetic.plan(config, lm, program, topology)
+  plan = {**_asked(config), **plan}
+  print(table.one(plan))
+  if wish.search:
+    found = search.run(config, topology, lambda c: shapes.of(c.lm),
+                       compiled_plan if devices is not None else None)
+    plan["search"] = found
+    print(table.ranking(found))
+  files.write_text(epath.Path(workdir) / "plan.json", json.dumps(plan, indent=1) + "\n")
+  return plan
+
+
+def _asked(c) -> dict:
+  """What was planned, as far as it changes the costs."""
+  asked = {"phase": c.plan.phase, "mesh": dict(c.mesh)}
+  if c.plan.phase == 1:
+    return asked | {"rows": c.phase1.batch_size, "pairs": c.phase1.pair_batch_size}
+  return asked | {"model": c.lm.shape or c.lm.asset, "dtype": c.lm.dtype, "rows": c.phase2.rows,
+                  "length": c.phase2.length, "remat": c.lm.remat}

@@ -1,0 +1,109 @@
+"""Stage plan from end to end: by arithmetic, and where libtpu is, compiled for TPUs."""
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from ilm_jax import axes, errors, stages
+from ilm_jax import config as config_lib
+from ilm_jax.planning import chips, shapes
+from ilm_jax.stages import context
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+KEYS = {"chips", "fits", "peak_bytes_per_chip", "useful_flops", "compiled_flops",
+        "compiled_over_useful_flops", "collectives", "estimated_step_seconds",
+        "useful_utilization"}
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed: pip install -r requirements-plan.lock")
+
+
+def load(name="plan_llama2_7b", **changes):
+  return config_lib.load(CONFIGS / f"{name}.py", {k.replace("__", "."): v
+                                                  for k, v in changes.items()})
+
+
+def test_by_arithmetic_with_a_search(tmp_path, capsys):
+  c = load(mesh__data=8, phase2__rows=64)
+  stages.plan_step(c, tmp_path, topology="h100:8", search=True)
+  plan = json.loads((tmp_path / "plan.json").read_text())
+  assert plan.keys() >= KEYS
+  assert (plan["chips"], plan["fits"], plan["mesh"]) == (8, True, c.mesh.to_dict())
+  assert 0.5 < plan["useful_utilization"] < 1
+  assert "nothing was compiled" in plan["estimate_of"]
+  best, naive = plan["search"][0], next(x for x in plan["search"] if x["naive"])
+  assert naive["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1}
+  assert best["plan"]["estimated_step_seconds"] / best["rows"] <= (
+      naive["plan"]["estimated_step_seconds"] / naive["rows"])
+  assert "phase 2 on h100:8, 8 chips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("topology, changes, says", [
+    ("h100:16", {}, "needs 64 devices, this job has 16"),
+    ("h100:8", {"mesh__data": 8, "plan__phase": 1}, "plan.phase=1 is compiled for a TPU"),
+    ("h100:8", {"mesh__data": 8, "lm__shape": "llama-2-70b"}, "did you mean 'llama-2-7b'"),
+    ("h100:8", {"mesh__data": 8, "plan__phase": 3}, "plan.phase=3: expected 1 or 2"),
+    ("v5x:4x4", {}, "no chip is called 'v5x'")])
+def test_what_cannot_be_planned(tmp_path, topology, changes, says):
+  with pytest.raises(errors.UserError, match=says):
+    stages.plan_step(load(**changes), tmp_path, topology=topology)
+  assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_shape_without_weights_runs_no_other_stage(tmp_path):
+  with pytest.raises(errors.UserError, match="a shape without weights, for --stage=plan alone"):
+    context.Run(load(mesh__data=1), tmp_path, devices=False)
+
+
+def test_shape_of_an_asset_needs_something_to_read(tmp_path):
+  with pytest.raises(errors.UserError, match="reads the shape of a GGUF file"):
+    shapes.of(load(lm__shape="", lm__asset=str(tmp_path)).lm)
+
+
+@needs_libtpu
+def test_slices_lie_along_data():
+  found = chips.devices(chips.parse("v5e:2x2*2"))
+  mesh = axes.make_mesh({"data": 4, "fsdp": 2, "tensor": 1}, found)
+  slices = [{d.slice_index for d in row.flat} for row in mesh.devices]
+  assert slices == [{0}, {0}, {1}, {1}]
+  with pytest.raises(errors.UserError, match="mesh.data=1 does not divide over 2 slices"):
+    axes.make_mesh({"data": 1, "fsdp": 8, "tensor": 1}, found)
+
+
+@needs_libtpu
+def test_a_topology_that_libtpu_refuses():
+  with pytest.raises(errors.UserError, match="libtpu refuses it"):
+    chips.devices(chips.parse("v5e:3x3"))
+
+
+def small(monkeypatch, **changes):
+  tiny = dataclasses.replace(shapes.SHAPES["llama-2-7b"], **(dict(
+      num_layers=4, width=256, num_heads=2, num_kv_heads=2, mlp_width=512, vocab_size=1024)
+      | changes))
+  monkeypatch.setitem(shapes.SHAPES, "llama-2-7b", tiny)
+  c = load()
+  with c.unlocked():
+    c.mesh.update(data=2, fsdp=2)
+    c.qformer.update(num_layers=2, width=128, num_heads=2, mlp_width=128, proj_width=128)
+    c.phase2.update(rows=8, length=128, slots=4, targets=16, dropout=0.0, vector_noise=0.0)
+  return c
+
+
+@needs_libtpu
+def test_compiled_for_a_tpu(tmp_path, monkeypatch):
+  """Weights spread over fsdp are gathered in each layer's turn, and no FLOP is wasted."""
+  plan = stages.plan_step(small(monkeypatch), tmp_path, topology="v5e:2x2")
+  assert plan.keys() >= KEYS and plan["fits"]
+  assert 0.9 < plan["compiled_over_useful_flops"] < 1.6
+  assert sum(x["count"] for x in plan["collectives"].values()) >= 2 * 4
+  assert "roofline" in plan["estimate_of"]
+
+
+@needs_libtpu
+def test_too_large_for_a_tpu(tmp_path, monkeypatch):
+  c = small(monkeypatch, num_layers=400, width=2048, mlp_width=8192)
+  plan = stages.plan_step(c, tmp_path, topology="v5e:2x2")
+  assert not plan["fits"] and plan["peak_bytes_per_chip"] > plan["capacity_bytes_per_chip"]
+  assert plan["useful_utilization"] is None

@@ -1,0 +1,281 @@
+"""Planning without libtpu: names of topologies, collectives of an HLO text, costs by depth."""
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base
+from ilm_jax import axes, config_checks, errors
+from ilm_jax.planning import (
+    arithmetic,
+    chips,
+    costs,
+    estimate,
+    hlo,
+    programs,
+    search,
+    shapes,
+    table,
+)
+
+# A scan of 32 layers as a TPU's compiler writes it, shortened: a gather in it, a tuple summed, a
+# loop in the loop, a reducer that is no collective, and one that nothing calls.
+HLO = (pathlib.Path(__file__).parent / "golden" / "loops.hlo").read_text()
+
+
+def test_collectives_count_as_often_as_their_loop_turns():
+  found = {(c.kind, c.name): c for c in hlo.collectives(HLO, chips=8)}
+  gather = found["all-gather", "jit(step)/while/body/gather"]
+  assert (gather.count, gather.bytes, gather.group) == (32, 32 * 16 * 64 * 2, 4)
+  assert gather.sent == gather.bytes * 3 / 4
+  assert hlo.totals(hlo.collectives(HLO, chips=8)) == {
+      "all-gather": {"count": 32, "bytes": 65536.0, "sent_bytes": 49152.0},
+      # one fused with the slice of its result, one plain; both reduce 128 bytes over 4 chips
+      "reduce-scatter": {"count": 2, "bytes": 256.0, "sent_bytes": 192.0},
+      "all-reduce": {"count": 32, "bytes": 32 * (2048 + 32.0), "sent_bytes": 32 * (2048 + 32.0)},
+      # 32 turns of a loop of 3, which its condition says; what starts counts, what ends does not
+      "collective-permute": {"count": 96, "bytes": 96 * 16.0, "sent_bytes": 96 * 16.0},
+      # no groups: all chips
+      "all-to-all": {"count": 1, "bytes": 256.0, "sent_bytes": 224.0}}
+
+
+@pytest.mark.parametrize("line, group", [
+    ("replica_groups=[16,4]<=[4,16]T(1,0), x", 4),
+    ("replica_groups={{0,2},{1,3}}, x", 2),
+    ("replica_groups=mesh['a'=4,'b'=2,'c'=8] {'a','c'}, x", 32),
+    ("replica_groups=mesh['a'=4,'b'=8] {'b':(2)4}, x", 4),
+    ("channel_id=1", 64)])
+def test_groups_in_every_spelling(line, group):
+  assert hlo._group(line, 64) == group
+
+
+def test_a_program_of_this_machine_is_read_too():
+  """A matmul over a spread axis in a scan of 5: 5 sums, of one kind or another."""
+  mesh = axes.make_mesh({"data": 8})
+  over = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "data"))
+
+  def f(x, w):
+    return jax.lax.scan(lambda x, _: (x @ w, None), x, None, length=5)[0]
+
+  x, w = (jax.ShapeDtypeStruct((16, 16), "float32", sharding=over) for _ in range(2))
+  text = jax.jit(f, out_shardings=over).lower(x, w).compile().as_text()
+  assert sum(x["count"] for x in hlo.totals(hlo.collectives(text, 8)).values()) >= 5
+
+
+def test_costs_lie_on_a_line():
+  at = {1: costs.Costs(110.0, 30.0, 1.0), 3: costs.Costs(130.0, 70.0, 1.5)}
+  assert costs.extrapolate(at, 32) == costs.Costs(420.0, 650.0, 1.0 + 31 * 0.25)
+  assert costs.extrapolate(at, 1) == at[1]
+
+
+@pytest.mark.parametrize("said, size", [
+    ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
+     "(191.42G) exceeds available HBM (95.74G).", 191.42 * 2 ** 30),
+    ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. "
+     "Exceeded hbm capacity by 1.75G.", 17.5 * 2 ** 30),
+    ("RESOURCE_EXHAUSTED: something else", 0)])
+def test_what_xla_says_it_needs(said, size):
+  assert costs.needed_bytes(said) == int(size)
+
+
+class Stubborn:
+  """A program that does not compile."""
+
+  def __init__(self, message):
+    self.message = message
+
+  def lower(self):
+    raise jax.errors.JaxRuntimeError(self.message)
+
+
+def test_out_of_memory_is_an_answer_and_other_errors_are_not():
+  assert costs.compile_or_say(Stubborn("RESOURCE_EXHAUSTED: a\n  b")) == (
+      None, "RESOURCE_EXHAUSTED: a b")
+  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+    costs.compile_or_say(Stubborn("INTERNAL: a bug"))
+
+
+@pytest.mark.parametrize("text, chips_, slices", [
+    ("v5p:4x4x4", 64, 1), ("v5p:4x4x4*2", 128, 2), ("V5E:4x4", 16, 1), ("v4:2x2x1", 4, 1),
+    ("v6e:16x16", 256, 1), ("h100:8", 8, 1)])
+def test_names_of_topologies(text, chips_, slices):
+  topology = chips.parse(text)
+  assert (topology.chips, topology.slices) == (chips_, slices)
+  assert topology.name == text.lower()
+
+
+@pytest.mark.parametrize("text, says", [
+    ("v5q:4x4x4", "no chip is called 'v5q'; did you mean v5"),
+    ("v5litepod:4x4", "did you mean"),
+    ("v5p:4x4", "a slice of v5p has 3 axes, found 2; e.g. .*v5p:4x4x4"),
+    ("v5e:4x4x4", "a slice of v5e has 2 axes, found 3; e.g. .*v5e:4x4"),
+    ("v5p", "a slice of v5p has 3 axes, found 0"),
+    ("v5e:0x4", "e.g. v5e:"),
+    ("v5e:4x4*0", "1 slice or more"),
+    ("", "no chip is called ''")])
+def test_wrong_names_are_answered_with_near_ones(text, says):
+  with pytest.raises(errors.UserError, match=says):
+    chips.parse(text)
+
+
+def test_without_libtpu_the_cure_is_named(monkeypatch):
+  monkeypatch.setattr(chips.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(errors.UserError, match="pip install -r requirements-plan.lock"):
+    chips.devices(chips.parse("v5e:4x4"))
+
+
+def test_names_of_shapes_are_those_of_the_config():
+  assert tuple(shapes.SHAPES) == config_checks.SHAPES
+
+
+@pytest.mark.parametrize("name, parameters", [
+    ("llama-2-7b", 6.738e9), ("palm-62b", 62.5e9), ("gemma-3-4b", 3.88e9)])
+def test_shapes_have_as_many_parameters_as_published(name, parameters):
+  from ilm_jax.models import language_model
+  sizes = [x.size for x in jax.tree.leaves(language_model.abstract_params(shapes.SHAPES[name]))]
+  assert sum(sizes) == pytest.approx(parameters, rel=1e-3)
+
+
+def config(**changes):
+  c = base.get_config()
+  with c.unlocked():
+    c.lm.update(shape="llama-2-7b", dtype="bfloat16", remat="weights")
+    c.phase2.update(rows=64, length=512, targets=64)
+    c.update_from_flattened_dict(changes)
+  return c
+
+
+def plan(c, mesh, topology="h100:8"):
+  lm = shapes.of(c.lm)
+  program = programs.phase2(c, lm, axes.abstract_mesh(mesh))
+  return arithmetic.plan(c, lm, program, chips.parse(topology))
+
+
+WHOLE = {"data": 8, "fsdp": 1, "tensor": 1}
+
+
+def test_useful_flops_are_four_a_frozen_weight_and_six_a_trained_one():
+  c = config()
+  layers = 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008)
+  frozen = layers * 64 * 512 + 32000 * 4096 * 64 * 64
+  trained = plan(c, WHOLE)["useful_flops"] - 4.0 * frozen
+  soft = 64 * c.phase2.slots * 4
+  per_token = trained / 6 / soft
+  assert 6 * 12 * 384 ** 2 < per_token - 384 * 4096 < 7 * 14 * 384 ** 2
+
+
+def test_phase_1_counts_what_passes_through_each_part():
+  """Without text losses only the query path counts."""
+  c = config()
+  with c.unlocked():
+    c.phase1.losses.update(itc=0.0, itm=0.0, itg=0.0)
+    c.phase1.update(batch_size=8, pair_batch_size=8)
+  pairs = costs.useful_flops(c, None, programs.phase1(c, axes.abstract_mesh(WHOLE)))
+  entities, q = 32, 4
+  layers = 6 * (4 * 384 ** 2 + 2 * 384 * 1536) * q + 3 * 2 * 384 ** 2 + 64 * 384
+  heads = (384 * 384 + 384 * 2) * q
+  assert pairs == 6.0 * entities * (layers + heads)
+
+
+def test_arithmetic_knows_what_does_not_fit():
+  assert plan(config(), WHOLE)["fits"]
+  assert not plan(config(**{"lm.shape": "palm-62b"}), WHOLE)["fits"]
+  spread = plan(config(**{"lm.shape": "palm-62b"}), {"data": 1, "fsdp": 8, "tensor": 1})
+  assert spread["fits"]
+  assert spread["collectives"]["all-gather"]["bytes"] == pytest.approx(2 * 2 * 60.4e9, rel=0.01)
+
+
+def test_arithmetic_sums_over_tensor():
+  found = plan(config(), {"data": 4, "fsdp": 1, "tensor": 2})["collectives"]
+  assert found == {"all-reduce": {"count": 128, "bytes": 128 * 16 * 512 * 4096 * 2,
+                                  "sent_bytes": 128 * 16 * 512 * 4096 * 2}}
+
+
+def test_full_remat_keeps_less_and_computes_more():
+  some, none = plan(config(), WHOLE), plan(config(**{"lm.remat": "full"}), WHOLE)
+  assert none["activation_bytes_per_chip"] < some["activation_bytes_per_chip"] / 3
+  assert none["compiled_over_useful_flops"] == pytest.approx(
+      1.5 * some["compiled_over_useful_flops"])
+
+
+def test_plan_says_whose_number_the_time_is():
+  memory = costs.Memory(True, 10, 1, 5, 16)
+  one = hlo.Collective("all-gather", 2, 400e9, 300e9, 4, "")
+  measured = costs.Measured(memory, 64 * 400e12, costs.Costs(459e12, 2765e9 / 2, 2.0), (one,))
+  v5p = estimate.plan(chips.parse("v5p:4x4x4"), measured)
+  assert v5p["estimated_step_seconds"] == 2.0 and "XLA" in v5p["estimate_of"]
+  assert v5p["useful_utilization"] == pytest.approx(400 / 459 / 2)
+  assert v5p["compiled_over_useful_flops"] == pytest.approx(459 / 400)
+  line = v5p["roofline_seconds"]
+  assert (line["compute"], line["memory"], line["collectives"]) == (1.0, 0.5, 1.0)
+  assert (line["overlapped"], line["serial"]) == (1.0, 2.0)
+  v5e = estimate.plan(chips.parse("v5e:8x8"), measured)
+  assert "roofline" in v5e["estimate_of"] and v5e["xla_optimal_seconds"] is None
+  assert "XLA's model" in table.one({**v5p, "phase": 1, "mesh": WHOLE, "rows": 8, "pairs": 8})
+
+
+def test_what_does_not_fit_has_a_table_too():
+  memory = costs.Memory(False, 10, 1, 5, 2 ** 40, "RESOURCE_EXHAUSTED: 1.0T")
+  found = estimate.plan(chips.parse("v5p:4x4x4"), costs.Measured(memory, 1e15, None, ()))
+  assert not found["fits"] and found["useful_utilization"] is None
+  text = table.one({**found, "phase": 1, "mesh": WHOLE, "rows": 8, "pairs": 8})
+  assert "1024.00 GiB of 95.00 GiB: DOES NOT FIT" in text and "RESOURCE_EXHAUSTED" in text
+
+
+def test_search_compiles_the_best_by_arithmetic_and_the_naive_mesh():
+  c, asked = config(), []
+
+  def compiled(changed):
+    asked.append(dict(changed.mesh))
+    seconds = 3.0 if changed.mesh.fsdp == 2 else 9.0
+    return {"fits": changed.mesh.fsdp != 1, "estimated_step_seconds": seconds,
+            "peak_bytes_per_chip": 1, "useful_utilization": 0.5}
+
+  found = search.run(c, chips.parse("v5e:2x4*2"), lambda c: small(c), compiled)
+  naive = {"data": 2, "fsdp": 8, "tensor": 1}
+  assert asked[-1] == naive and len(asked) == search.COMPILED + 1
+  assert all(mesh["data"] % 2 == 0 for mesh in asked), "data spans the slices"
+  assert [x["naive"] for x in found].count(True) == 1
+  assert [x["plan"]["fits"] for x in found] == sorted((x["plan"]["fits"] for x in found),
+                                                      reverse=True)
+  text = table.ranking(found)
+  assert "naive FSDP" in text and "best: --config.mesh.data=" in text
+
+
+def small(c):
+  """Four layers: the grid's shapes are worked out quickly."""
+  return dataclasses.replace(shapes.with_layers(shapes.of(c.lm), 4, unroll=False))
+
+
+def test_search_says_when_nothing_fits():
+  with pytest.raises(errors.UserError, match="nothing of the grid"):
+    search.run(config(**{"lm.shape": "palm-62b", "phase2.rows": 8}), chips.parse("v5e:2x2"),
+               lambda c: shapes.of(c.lm), None)
+
+
+def test_unrolled_programs_are_the_same_step():
+  """The loss of one step, layers and Q-Former in loops or one after the other."""
+  c = base.get_config()
+  with c.unlocked():
+    c.phase2.update(rows=2, length=16, slots=2, targets=4, dropout=0.0, vector_noise=0.0)
+    c.qformer.update(num_layers=2, cross_every=1, width=24, num_heads=2, mlp_width=32,
+                     proj_width=24, num_queries=2)
+    c.plan.entities = 5
+  lm = dataclasses.replace(shapes.SHAPES["llama-2-7b"], num_layers=2, width=16, num_heads=2,
+                           num_kv_heads=2, head_dim=8, mlp_width=24, vocab_size=300)
+  mesh = axes.make_mesh({"data": 2}, jax.devices()[:2])
+  rng = np.random.default_rng(0)
+  looped = programs.phase2(c, lm, mesh)
+  values = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape) * 0.1, x.dtype),
+                        (looped.state.trainable, looped.frozen))
+  batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), looped.batch)
+  batch["weights"] += 1
+  batch["slot"][:, :4] = np.arange(4)
+  batch["entities"] += 1
+  batch["tokens"][:] = rng.integers(0, 300, batch["tokens"].shape)
+  unrolled = programs.phase2(c, shapes.with_layers(lm, 2, unroll=True), mesh, unroll=True)
+  got = [float(jax.jit(p.loss)(*values, batch, None)[0]) for p in (looped, unrolled)]
+  assert got[0] == pytest.approx(got[1], rel=1e-5)
+  assert 1 < got[0] < 100
