@@ -32,6 +32,8 @@ FLOORS = [
     {"tasks.item_text", "tasks.openp5", "tasks.elm"},
     {"tasks.catalog"},
     {"tasks.prepare"},
+    {"cf.histories"},
+    {"cf.layout"},
     {"data.batches", "cf.ials", "baselines.popularity", "baselines.neighbours", "baselines.bpr",
      "baselines.sasrec", "teachers"},
     {"models.qformer_layers", "models.decoder_layers", "models.bert", "weights.t5x_gin",
