@@ -33,7 +33,7 @@ FLOORS = [
     {"tasks.catalog"},
     {"tasks.prepare"},
     {"cf.histories"},
-    {"cf.layout"},
+    {"cf.layout", "cf.solve"},
     {"data.batches", "cf.ials", "baselines.popularity", "baselines.neighbours", "baselines.bpr",
      "baselines.sasrec", "teachers"},
     {"models.qformer_layers", "models.decoder_layers", "models.bert", "weights.t5x_gin",

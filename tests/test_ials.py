@@ -8,7 +8,7 @@ import real
 
 from ilm_jax import axes, errors
 from ilm_jax.cf import histories as histories_lib
-from ilm_jax.cf import ials, layout
+from ilm_jax.cf import ials, layout, solve
 from ilm_jax.data import interactions as interactions_lib
 
 # 4 users, 5 items; user 3 met nothing, item 4 was met by nobody.
@@ -32,15 +32,15 @@ def table(side, rows_I1C, mesh):
   """The sharded table with those rows."""
   found = np.zeros((side.layout.shards * side.layout.local, rows_I1C.shape[1]), np.float32)
   found[side.layout.slot_H1[1:]] = rows_I1C[1:]
-  return jax.device_put(found, jax.sharding.NamedSharding(mesh, ials._ROWS))
+  return jax.device_put(found, jax.sharding.NamedSharding(mesh, solve.ROWS))
 
 
 def solved(histories, item_I1C, mesh, **form):
   """[U + 1, C]: one half step from zeros, rows in order."""
   by_user, by_item = ials.sides(histories, len(item_I1C) - 1, item_I1C.shape[1], mesh)
   whole = form.pop("whole", None)
-  user = ials.half_step(ials.zeros(by_user, mesh, item_I1C.shape[1]), table(by_item, item_I1C, mesh),
-                        by_user, ials.Form(**form), mesh, whole)
+  user = ials.half_step(ials.zeros(by_user, mesh, item_I1C.shape[1]),
+                        table(by_item, item_I1C, mesh), by_user, ials.Form(**form), mesh, whole)
   return ials.to_host(user, by_user)
 
 

@@ -22,11 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from ilm_jax import axes, errors
 from ilm_jax.cf import histories as histories_lib
 from ilm_jax.cf import layout as layout_lib
+from ilm_jax.cf import solve
 
 # History entries that a device works on at a time, padding included: what a CPU's cache holds.
 ENTRIES = {"cpu": 1 << 12}
@@ -34,9 +35,6 @@ ELSEWHERE = 1 << 16
 WHOLE = 2 << 30            # bytes of a table that a device may hold besides its own shard
 SOLVERS = ("cholesky", "cg")
 DTYPES = ("float32", "bfloat16")
-_EXACT = jax.lax.Precision.HIGHEST
-_ROWS = PartitionSpec(axes.RULES["batch"])
-_BATCHES = PartitionSpec(None, axes.RULES["batch"])
 
 
 class Form(NamedTuple):
@@ -114,7 +112,7 @@ def batch_entries(mesh) -> int:
 def zeros(side: Side, mesh, width: int, dtype="float32") -> jax.Array:
   """[shards * L, C]: a table of that side."""
   rows = side.layout.shards * side.layout.local
-  return jnp.zeros((rows, width), dtype, device=NamedSharding(mesh, _ROWS))
+  return jnp.zeros((rows, width), dtype, device=NamedSharding(mesh, solve.ROWS))
 
 
 def first_items(side: Side, mesh, width: int, seed: int, dtype="float32") -> jax.Array:
@@ -122,12 +120,12 @@ def first_items(side: Side, mesh, width: int, seed: int, dtype="float32") -> jax
   slots, shards = side.layout.slot_H1, side.layout.shards
   rows = -(-len(slots) // shards) * shards
   normal = jax.jit(lambda key: (jax.random.normal(key, (rows, width)) / width).astype(dtype),
-                   out_shardings=NamedSharding(mesh, _ROWS))(jax.random.key(seed))
+                   out_shardings=NamedSharding(mesh, solve.ROWS))(jax.random.key(seed))
   # Which row each slot takes; -1 reads as zeros.
   row_L = np.full(shards * side.layout.local, -1, np.int32)
   row_L[slots[1:]] = np.arange(1, len(slots))
-  row_L = axes.put(row_L, NamedSharding(mesh, _ROWS))
-  return _permuted(normal, row_L, mesh=mesh)
+  row_L = axes.put(row_L, NamedSharding(mesh, solve.ROWS))
+  return solve.permuted(normal, row_L, mesh=mesh)
 
 
 def half_step(own, other, side: Side, form: Form, mesh, whole: bool | None = None) -> jax.Array:
@@ -152,16 +150,16 @@ def half_step(own, other, side: Side, form: Form, mesh, whole: bool | None = Non
   # A device that waits in a collective blocks a thread that another's Cholesky calls may need: on
   # a CPU of few threads both would wait for ever, so no half step begins before the last is done.
   jax.block_until_ready((own, other))
-  gram_CC = _gram(other, form.reg)
+  gram_CC = solve.gram(other, form.reg)
   if whole:
-    other = _everywhere(other, mesh=mesh)
+    other = solve.everywhere(other, mesh=mesh)
   running = collections.deque()
   # One program a piece, each waiting for the one before: XLA's CPU runtime dead-locks when more
   # Cholesky calls than it has threads run side by side in one program (jax 0.10.2).
   for number, piece in enumerate(side.layout.pieces):
     other_nBT = side.held[number] if side.held is not None else _place(
         side.layout, piece, side.slot_O1, mesh)
-    own = _solve_piece(own, np.int32(piece.offset), other_nBT, other, gram_CC, form.alpha,
+    own = solve.piece(own, np.int32(piece.offset), other_nBT, other, gram_CC, form.alpha,
                        mesh=mesh, whole=whole, solver=form.solver, steps=form.steps,
                        entries=batch_entries(mesh))
     if side.held is None:              # at most two pieces are on the way or on the devices
@@ -183,124 +181,8 @@ def _place(layout, piece, slot_O1, mesh) -> jax.Array:
   """int32 [n, shards * B, T]: a piece on the devices, each process making its own shards' part."""
   shape = (piece.batches, layout.shards * piece.rows, piece.length)
   return jax.make_array_from_callback(
-      shape, NamedSharding(mesh, _BATCHES), lambda index: layout.batches(
+      shape, NamedSharding(mesh, solve.BATCHES), lambda index: layout.batches(
           piece, (index[1].start or 0) // piece.rows, slot_O1))
-
-
-@jax.jit
-def _gram(other, reg) -> jax.Array:
-  """[C, C] float32: what every row of this side shares."""
-  gram_CC = jnp.matmul(other.T, other, precision=_EXACT, preferred_element_type=jnp.float32)
-  return gram_CC + reg * jnp.eye(other.shape[1])
-
-
-@functools.partial(jax.jit, static_argnames="mesh")
-def _everywhere(table, *, mesh) -> jax.Array:
-  return jax.lax.with_sharding_constraint(table, NamedSharding(mesh, PartitionSpec()))
-
-
-@functools.partial(jax.jit, static_argnames="mesh")
-def _permuted(table, row_L, *, mesh) -> jax.Array:
-  def shard(table, row_L):
-    return _gathered(table, row_L)
-
-  return jax.shard_map(shard, mesh=mesh, in_specs=(_ROWS, _ROWS), out_specs=_ROWS,
-                       check_vma=False)(table, row_L)
-
-
-def _gathered(shard_LC, slot_X) -> jax.Array:
-  """Rows of a sharded table, on each device those it asks for; -1 asks for zeros.
-
-  Inside shard_map: the wishes go to everybody, everybody gives what it has.
-
-  Args:
-    shard_LC: this device's rows.
-    slot_X: int32 [B, ...] slots.
-  """
-  names = axes.RULES["batch"]
-  wish_X = jax.lax.all_gather(slot_X, names, tiled=True)
-  mine_X = wish_X - jax.lax.axis_index(names) * len(shard_LC)
-  here = (wish_X >= 0) & (mine_X >= 0) & (mine_X < len(shard_LC))
-  found = shard_LC[jnp.where(here, mine_X, 0)] * here[..., None].astype(shard_LC.dtype)
-  return jax.lax.psum_scatter(found, names, tiled=True)
-
-
-@functools.partial(jax.jit, donate_argnums=0,
-                   static_argnames=("mesh", "whole", "solver", "steps", "entries"))
-def _solve_piece(own, offset, other_nBT, other, gram_CC, alpha, *, mesh, whole, solver, steps,
-                 entries):
-  """`own` with the rows of a piece solved, each device its own."""
-  def shard(own_LC, offset, other_nBT, other, gram_CC, alpha):
-    gather = (lambda slot: other[slot]) if whole else functools.partial(_gathered, other)
-    n, B, _ = other_nBT.shape
-    old_nBC = jax.lax.dynamic_slice_in_dim(own_LC, offset, n * B).reshape(n, B, -1)
-
-    def solve(batch):
-      other_BT, old_BC = batch
-      if solver == "cg":
-        start = old_BC.astype(jnp.float32)
-        return _cg(*_operator(gather, other_BT, gram_CC, alpha, entries), start, steps)
-      left_BCC, right_BC = _system(gather, other_BT, gram_CC, alpha, entries)
-      factor = jax.scipy.linalg.cho_factor(left_BCC, lower=True)
-      return jax.scipy.linalg.cho_solve(factor, right_BC[..., None])[..., 0]
-
-    new_BC = jax.lax.map(solve, (other_nBT, old_nBC)).reshape(n * B, -1)
-    return jax.lax.dynamic_update_slice_in_dim(own_LC, new_BC.astype(own_LC.dtype), offset, 0)
-
-  table, none = PartitionSpec() if whole else _ROWS, PartitionSpec()
-  return jax.shard_map(
-      shard, mesh=mesh, in_specs=(_ROWS, none, _BATCHES, table, none, none), out_specs=_ROWS,
-      check_vma=False)(own, offset, other_nBT, other, gram_CC, alpha)
-
-
-def _system(gather, other_BT, gram_CC, alpha, entries: int):
-  """(left_BCC, right_BC): each row's system. Histories above `entries` are a multiple of it."""
-  def add(sums, other_Bt):
-    met_BtC = gather(other_Bt)
-    outer_BCC = jnp.einsum("btc,btd->bcd", met_BtC, met_BtC, precision=_EXACT,
-                           preferred_element_type=jnp.float32)
-    return (sums[0] + outer_BCC, sums[1] + met_BtC.astype(jnp.float32).sum(axis=1)), None
-
-  (B, T), C = other_BT.shape, len(gram_CC)
-  sums = jnp.zeros((B, C, C)), jnp.zeros((B, C))
-  if T <= entries:
-    (outer_BCC, sum_BC), _ = add(sums, other_BT)
-  else:
-    parts_NBt = other_BT.reshape(B, T // entries, entries).swapaxes(0, 1)
-    (outer_BCC, sum_BC), _ = jax.lax.scan(add, sums, parts_NBt)
-  return gram_CC[None] + alpha * outer_BCC, (1.0 + alpha) * sum_BC
-
-
-def _operator(gather, other_BT, gram_CC, alpha, entries: int):
-  """(times, right_BC): `times` maps [B, C] vectors as each row's system does."""
-  if other_BT.shape[1] > entries:
-    left_BCC, right_BC = _system(gather, other_BT, gram_CC, alpha, entries)
-    return functools.partial(jnp.einsum, "bcd,bd->bc", left_BCC, precision=_EXACT), right_BC
-  met_BTC = gather(other_BT).astype(jnp.float32)
-
-  def times(v_BC):
-    seen_BT = jnp.einsum("btc,bc->bt", met_BTC, v_BC, precision=_EXACT)
-    extra_BC = jnp.einsum("btc,bt->bc", met_BTC, seen_BT, precision=_EXACT)
-    return jnp.matmul(v_BC, gram_CC, precision=_EXACT) + alpha * extra_BC
-
-  return times, (1.0 + alpha) * met_BTC.sum(axis=1)
-
-
-def _cg(times, right_BC, x_BC, steps: int) -> jax.Array:
-  """[B, C] after `steps` of conjugate gradients from x_BC."""
-  tiny = jnp.finfo(jnp.float32).tiny      # rows without history have nothing left to solve
-
-  def step(_, at):
-    x_BC, rest_BC, way_BC, size_B1 = at
-    along_BC = times(way_BC)
-    pace_B1 = size_B1 / jnp.maximum(jnp.sum(way_BC * along_BC, axis=1, keepdims=True), tiny)
-    x_BC, rest_BC = x_BC + pace_B1 * way_BC, rest_BC - pace_B1 * along_BC
-    left_B1 = jnp.sum(rest_BC ** 2, axis=1, keepdims=True)
-    return x_BC, rest_BC, rest_BC + left_B1 / jnp.maximum(size_B1, tiny) * way_BC, left_B1
-
-  rest_BC = right_BC - times(x_BC)
-  start = x_BC, rest_BC, rest_BC, jnp.sum(rest_BC ** 2, axis=1, keepdims=True)
-  return jax.lax.fori_loop(0, steps, step, start)[0]
 
 
 def scores(user_BC, item_I1C, seen=None) -> np.ndarray:

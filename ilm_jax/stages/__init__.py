@@ -14,8 +14,8 @@ from ilm_jax.stages import context
 def run(config, workdir, names: tuple[str, ...]) -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
-  In a job of several processes all of them train and write targets, and process 0 does the rest
-  while they wait.
+  In a job of several processes all of them factorise, train and write targets, and process 0 does
+  the rest while they wait.
 
   Raises:
     UserError: the config cannot run, or an input is missing or does not fit.
@@ -141,6 +141,6 @@ def _audit(this: context.Run) -> None:
   auditing.run(this)
 
 
-_TOGETHER = ("targets", "phase1", "phase2")
+_TOGETHER = ("targets", "cf", "phase1", "phase2")
 _STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,
            "phase2": _phase2, "eval": _eval, "report": _report, "audit": _audit}
