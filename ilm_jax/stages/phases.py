@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 
-import jax.numpy as jnp
 import numpy as np
 
 from ilm_jax import axes, checkpoint, history, objectives, train
@@ -37,7 +36,7 @@ def phase1(this: context.Run) -> None:
       process_index=share, process_count=shares)
   frozen = entity_arrays(this)
   if c.logq:
-    frozen |= axes.place(this.mesh, {"log_draws": log_draws(this)})
+    frozen["log_draws"] = axes.put_rows(this.mesh, log_draws(this))
   _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this))
 
 
@@ -118,23 +117,23 @@ def build_phase2(this: context.Run, name: str = "phase2"):
 
 
 def entity_arrays(this: context.Run, name: str | None = None) -> dict:
-  """The entity table on the mesh: {"vectors": .., "present": ..} of the vectors that go in.
+  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in.
 
   For "phase2_blind" all are marked absent.
   """
   table, shown = this.entities, name != "phase2_blind"
-  return axes.place(this.mesh, {
-      "vectors": {n: jnp.asarray(table.vectors[n]) for n in this.config.vectors},
-      "present": {n: jnp.asarray(table.present[n] & shown) for n in this.config.vectors}})
+  put = functools.partial(axes.put_rows, this.mesh)
+  return {"vectors": {n: put(table.vectors[n]) for n in this.config.vectors},
+          "present": {n: put(table.present[n] & shown) for n in this.config.vectors}}
 
 
-def log_draws(this: context.Run) -> jnp.ndarray:
+def log_draws(this: context.Run) -> np.ndarray:
   """float32 [R]: log of how many training interactions an item or user has; 0 if none."""
   log, _, _ = this.data
   train_N = log.split.train
   rows_N = np.r_[log.item_N[train_N], log.user_N[train_N] + 1 + log.num_items]
   count_R = np.bincount(rows_N, minlength=1 + log.num_items + log.num_users)
-  return jnp.asarray(np.log(np.maximum(count_R, 1)), jnp.float32)
+  return np.log(np.maximum(count_R, 1)).astype(np.float32)
 
 
 def fingerprints(this: context.Run) -> dict[str, str]:
