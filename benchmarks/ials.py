@@ -6,7 +6,8 @@
 
 FOLDER has interactions.tsv.gz of MovieLens-1M: a header, then user and item as the first two
 columns. Both start from the same vectors, take turns sweep by sweep (users, then items) in one
-process, and have the same threads: implicit by num_threads, ours by as many CPU devices. Our alpha
+process, and have the same threads: implicit by num_threads, ours by as many CPU devices. Seconds
+are of the clock and, where other work disturbs it, of the CPU, all threads together. Our alpha
 is the weight a meeting adds to 1, implicit's the whole weight, so its alpha is ours + 1. The loss
 is what both minimise, in float64 by one function. "cholesky" is implicit's use_cg=False, "cg" its
 default: three steps from the sweep before. Each pair is equal but for rounding, so is its loss.
@@ -31,6 +32,7 @@ _REG = flags.DEFINE_float("reg", 20.0, "weight of the squared norms")
 _ALPHA = flags.DEFINE_float("alpha", 2.0, "extra weight of a pair that met")
 _SWEEPS = flags.DEFINE_integer("sweeps", 10, "of each")
 _THREADS = flags.DEFINE_integer("threads", 2, "of each")
+_DTYPES = flags.DEFINE_list("dtypes", ["float32"], "of our tables; also bfloat16")
 _OUT = flags.DEFINE_string("out", None, "JSON file")
 
 
@@ -39,27 +41,27 @@ def main(_):
   met_UI = _log(_DATA.value)
   print(f"{met_UI.nnz:,} pairs of {met_UI.shape[0]:,} users and {met_UI.shape[1]:,} items, width "
         f"{_WIDTH.value}, {_THREADS.value} threads, {_SWEEPS.value} sweeps")
-  print(f"{'':<22}{'first':>8}{'median':>9}{'least':>8}   loss")
+  print(f"{'seconds a sweep':<24}{'first':>8}{'median':>9}{'least':>8}{'CPU':>8}   loss")
   rows = []
-  for solver, dtype in (("cholesky", "float32"), ("cg", "float32"), ("cholesky", "bfloat16"),
-                        ("cg", "bfloat16")):
-    theirs, ours = _Implicit(met_UI, solver), _Ours(met_UI, solver, dtype)
-    sides = {f"ours, {solver}, {dtype}": ours}
-    if dtype == "float32":
-      sides = {f"implicit, {solver}": theirs, **sides}
-    seconds = {name: [] for name in sides}
+  for solver in ials.SOLVERS:
+    sides = {f"implicit, {solver}": _Implicit(met_UI, solver)}
+    sides |= {f"ours, {solver}, {d}": _Ours(met_UI, solver, d) for d in _DTYPES.value}
+    took = {name: [] for name in sides}
     for _ in range(_SWEEPS.value):
       for name, side in sides.items():
-        seconds[name].append(side.sweep())
+        start, cpu = time.perf_counter(), time.process_time()
+        side.sweep()
+        took[name].append((time.perf_counter() - start, time.process_time() - cpu))
     for name, side in sides.items():
-      first, *rest = seconds[name]
-      row = {"name": name, "first": first, "median": float(np.median(rest)), "least": min(rest),
+      first, *rest = np.array(took[name])
+      row = {"name": name, "first": first[0], "median": np.median(rest, axis=0)[0],
+             "least": np.min(rest, axis=0)[0], "cpu": np.median(rest, axis=0)[1],
              "loss": loss(met_UI, *side.factors())}
-      print(f"{name:<22}{first:8.3f}{row['median']:9.3f}{row['least']:8.3f}   {row['loss']:.6e}",
-            flush=True)
+      print(f"{name:<24}{first[0]:8.3f}{row['median']:9.3f}{row['least']:8.3f}{row['cpu']:8.3f}   "
+            f"{row['loss']:.6e}", flush=True)
       rows.append(row)
   if _OUT.value:
-    epath.Path(_OUT.value).write_text(json.dumps(rows, indent=1))
+    epath.Path(_OUT.value).write_text(json.dumps(rows, indent=1, default=float))
 
 
 def loss(met_UI, user_UC, item_IC) -> float:
@@ -85,36 +87,33 @@ class _Ours:
     self._user = ials.zeros(self._users, self._mesh, _WIDTH.value, dtype)
     self._item = ials.first_items(self._items, self._mesh, _WIDTH.value, 0, dtype)
 
-  def sweep(self) -> float:
-    start = time.perf_counter()
+  def sweep(self) -> None:
     self._user = ials.half_step(self._user, self._item, self._users, self._form, self._mesh)
     self._item = ials.half_step(self._item, self._user, self._items, self._form, self._mesh)
     self._item.block_until_ready()
-    return time.perf_counter() - start
 
   def factors(self):
     return (ials.to_host(self._user, self._users)[1:], ials.to_host(self._item, self._items)[1:])
 
 
 class _Implicit:
-  """implicit's, from where ours starts."""
+  """implicit's, from where ours starts: what its `fit` does once all is set up."""
 
   def __init__(self, met_UI, solver: str):
-    self._met_UI = met_UI
     self._model = als.AlternatingLeastSquares(
-        factors=_WIDTH.value, regularization=_REG.value, alpha=1 + _ALPHA.value, iterations=1,
-        use_cg=solver == "cg", num_threads=_THREADS.value)
-    start = _Ours(met_UI, solver, "float32")
-    self._model.user_factors, self._model.item_factors = start.factors()
+        factors=_WIDTH.value, regularization=_REG.value, use_cg=solver == "cg",
+        num_threads=_THREADS.value)
+    self._met_UI = ((1 + _ALPHA.value) * met_UI).astype(np.float32)
+    self._met_IU = self._met_UI.T.tocsr()
+    self._factors = _Ours(met_UI, solver, "float32").factors()
 
-  def sweep(self) -> float:
-    seconds = []       # of the two half steps alone
-    self._model.fit(self._met_UI, show_progress=False,
-                    callback=lambda _, took, __: seconds.append(took))
-    return seconds[0]
+  def sweep(self) -> None:
+    user_UC, item_IC = self._factors
+    for met, own, other in ((self._met_UI, user_UC, item_IC), (self._met_IU, item_IC, user_UC)):
+      self._model.solver(met, own, other, _REG.value, num_threads=_THREADS.value)
 
   def factors(self):
-    return self._model.user_factors, self._model.item_factors
+    return self._factors
 
 
 def _log(folder) -> sparse.csr_matrix:
