@@ -104,13 +104,13 @@ def _read(path) -> dict[str, np.ndarray]:
 
 def _map(file, info: zipfile.ZipInfo) -> np.ndarray:
   """One array of an uncompressed archive."""
+  if info.compress_type != zipfile.ZIP_STORED:
+    raise ValueError(f"{info.filename} is compressed")
   file.seek(info.header_offset + 26)
   file.seek(sum(struct.unpack("<HH", file.read(4))), 1)      # past the name and the extra field
   version = np.lib.format.read_magic(file)
   shape, fortran, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                            else np.lib.format.read_array_header_2_0)(file)
-  if info.compress_type != zipfile.ZIP_STORED:
-    raise ValueError(f"{info.filename} is compressed")
   if 0 in shape:
     return np.zeros(shape, dtype)
   mapped = np.asarray(np.memmap(file, dtype, "r", file.tell(), shape, "FC"[not fortran]))
