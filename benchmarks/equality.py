@@ -15,6 +15,8 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import ml_collections
 import numpy as np
 from absl import app, flags
 
@@ -25,6 +27,7 @@ from ilm_jax.models.qformer import QFormerConfig
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder for data and checkpoints", required=True)
 _CASES = flags.DEFINE_list("cases", [], "which of them; empty: all. 1x1 is always run")
+_PHASES = flags.DEFINE_list("phases", ["phase1", "phase2"], "which of them")
 _OUT = flags.DEFINE_string("out", None, "JSON file")
 _STEPS = flags.DEFINE_integer("steps", 12, "of both phases")
 _RUN = flags.DEFINE_string("run", "", "of a process of the pod: folder under workdir")
@@ -42,7 +45,6 @@ CASES = {
     "2x4 data 2, fsdp 4": [(2, 4, (2, 4, 1))],
     "resume": [(1, 1, (1, 1, 1)), (2, 1, (2, 1, 1)), (4, 1, (2, 2, 1)), (1, 8, (2, 2, 2))],
 }
-PHASES = ("phase1", "phase2")
 R, SLOT, VOCAB = 203, 1, 61
 QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every=1, width=16,
                         num_heads=4, mlp_width=32, vocab_size=VOCAB, max_text=8, num_queries=2,
@@ -57,37 +59,47 @@ SPEC = packing.LmBatchSpec(rows=8, length=24, slots=4, targets=8, queries=2, slo
 def main(_):
   if _RUN.value:
     return worker(pathlib.Path(_WORKDIR.value), _RUN.value)
-  import ml_collections  # noqa: F401  a missing dependency is told before any process starts
   root = pathlib.Path(_WORKDIR.value)
   prepare(root)
   chosen = [n for n in CASES if n == "1x1" or not _CASES.value or n in _CASES.value]
   table, want = {}, None
   print(f"{'largest relative difference':<32}" + "".join(f"{c:>10}" for c in (
-      *PHASES, "eval")))
+      *_PHASES.value, "eval")))
   for number, name in enumerate(chosen):
     stops = np.linspace(0, _STEPS.value, len(CASES[name]) + 1).astype(int)[1:]
     for part, until in zip(CASES[name], stops):
-      pod(root, f"case{number}", int(until), *part)
-    found = {p: np.array([r["loss"] for r in history.read(root / f"case{number}" / p /
-                                                          "metrics.jsonl")]) for p in PHASES}
-    found["eval"] = np.array([evaluated(root, f"case{number}")])
+      pod(root / f"case{number}", _PHASES.value, _STEPS.value, int(until), *part)
+    found = losses(root / f"case{number}", _PHASES.value)
     want = want or found
-    table[name] = {k: float(np.max(np.abs(v / want[k] - 1))) for k, v in found.items()}
+    table[name] = difference(found, want)
     print(f"{name:<32}" + "".join(f"{d:10.1e}" for d in table[name].values()), flush=True)
   if _OUT.value:
     pathlib.Path(_OUT.value).write_text(json.dumps(table, indent=1))
 
 
-def pod(root, run: str, until: int, processes: int, devices: int, mesh) -> None:
-  """Trains `run` up to a step in so many processes."""
+def pod(run, phases, steps: int, until: int, processes: int, devices: int, mesh) -> None:
+  """Trains in folder `run`, beside the data, up to a step in so many processes."""
   command = [sys.executable, ROOT / "launch" / "local_pod.py", "-n", processes,
              f"--devices={devices}", "--", sys.executable, "-m", "benchmarks.equality",
-             f"--workdir={root}", f"--run={run}", f"--until={until}", f"--steps={_STEPS.value}",
-             f"--mesh={','.join(map(str, mesh))}"]
+             f"--workdir={run.parent}", f"--run={run.name}", f"--until={until}",
+             f"--steps={steps}", f"--mesh={','.join(map(str, mesh))}",
+             f"--phases={','.join(phases)}"]
   done = subprocess.run([str(c) for c in command], cwd=ROOT, capture_output=True, text=True,
                         check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
   if done.returncode:
-    raise SystemExit(f"{run} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    raise RuntimeError(f"{run} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
+def losses(run, phases) -> dict[str, np.ndarray]:
+  """Of every step of the phases, and after phase 2 on examples that nobody trained on."""
+  found = {p: np.array([r["loss"] for r in history.read(run / p / "metrics.jsonl")])
+           for p in phases}
+  return {**found, "eval": np.array([evaluated(run)])} if "phase2" in phases else found
+
+
+def difference(found: dict, want: dict) -> dict[str, float]:
+  """Largest relative difference of each loss."""
+  return {k: float(np.max(np.abs(v / want[k] - 1))) for k, v in found.items()}
 
 
 def prepare(root) -> None:
@@ -105,11 +117,10 @@ def prepare(root) -> None:
         "entities": row(2), "targets": words(2, 5)} for _ in range(80)), {})
 
 
-def settings():
-  import ml_collections
+def settings(steps: int) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      learning_rate=1e-2, warmup=2, steps=_STEPS.value, final_fraction=0.1, weight_decay=0.01,
-      b2=0.98, clip=1.0, text_scale=0.5))
+      learning_rate=1e-2, warmup=2, steps=steps, final_fraction=0.1, weight_decay=0.01, b2=0.98,
+      clip=1.0, text_scale=0.5))
 
 
 def built(phase: str):
@@ -132,7 +143,7 @@ def frozen(mesh) -> dict:
 
 
 def worker(root, run: str) -> None:
-  """Both phases in this process of the pod, each from its newest checkpoint to step --until."""
+  """The phases in this process of the pod, each from its newest checkpoint to step --until."""
   distributed.start()
   mesh = axes.make_mesh(dict(zip(axes.MESH_AXES, map(int, _MESH.value))))
   share, shares = axes.batch_share(mesh)
@@ -144,8 +155,8 @@ def worker(root, run: str) -> None:
           seed=3, process_index=share, process_count=shares),
       "phase2": batches.lm_batches(read(*TASKS), dict.fromkeys(TASKS, 1.0), SPEC, seed=3,
                                    process_index=share, process_count=shares)}
-  tx = train.make_optimizer(settings())
-  for phase in PHASES:
+  tx = train.make_optimizer(settings(_STEPS.value))
+  for phase in _PHASES.value:
     loss, trainable = built(phase)
     folder = root / run / phase
     with checkpoint.Checkpointer(folder / "checkpoints", {}) as saved:
@@ -156,14 +167,13 @@ def worker(root, run: str) -> None:
     distributed.wait(phase)
 
 
-def evaluated(root, run: str) -> float:
+def evaluated(run) -> float:
   """Mean loss a token of the newest phase 2 checkpoint on examples nobody trained on."""
-  import jax
   mesh = axes.make_mesh(dict.fromkeys(axes.MESH_AXES, 1), jax.devices()[:1])
   loss, fresh = built("phase2")
-  trainable = checkpoint.read_trainable(root / run / "phase2" / "checkpoints", fresh)
+  trainable = checkpoint.read_trainable(run / "phase2" / "checkpoints", fresh)
   held, measure, total = frozen(mesh), jax.jit(lambda *a: loss(*a, None)[1]["nll"]), np.zeros(2)
-  examples = store.Prepared(root / "valid")
+  examples = store.Prepared(run.parent / "valid")
   for at in range(0, len(examples), SPEC.rows):
     batch = batches.lm_eval_batch(
         [{**examples[i], "task": 0} for i in range(at, at + SPEC.rows)], SPEC)
