@@ -34,7 +34,6 @@ ENTRIES = {"cpu": 1 << 12}
 ELSEWHERE = 1 << 16
 WHOLE = 2 << 30            # bytes of a table that a device may hold besides its own shard
 SOLVERS = ("cholesky", "cg")
-DTYPES = ("float32", "bfloat16")
 
 
 class Form(NamedTuple):
@@ -49,7 +48,7 @@ class Side(NamedTuple):
   """The histories of users, or of items."""
   layout: layout_lib.Layout
   slot_O1: np.ndarray        # of the other side's rows
-  held: list | None          # the pieces on the devices; None: made anew each time
+  held: list | None          # the pieces on the devices; None: made anew each half step
 
 
 def ials(histories, num_items: int, width: int, *, reg: float, alpha: float, iterations: int,
@@ -160,8 +159,8 @@ def half_step(own, other, side: Side, form: Form, mesh, whole: bool | None = Non
     other_nBT = side.held[number] if side.held is not None else _place(
         side.layout, piece, side.slot_O1, mesh)
     own = solve.piece(own, np.int32(piece.offset), other_nBT, other, gram_CC, form.alpha,
-                       mesh=mesh, whole=whole, solver=form.solver, steps=form.steps,
-                       entries=batch_entries(mesh))
+                      mesh=mesh, whole=whole, solver=form.solver, steps=form.steps,
+                      entries=batch_entries(mesh))
     if side.held is None:              # at most two pieces are on the way or on the devices
       running.append(own[:1])
       if len(running) > 1:
