@@ -1,4 +1,8 @@
 """Implicit ALS against its closed form, written out densely."""
+import os
+import pathlib
+import subprocess
+import sys
 import tracemalloc
 
 import jax
@@ -184,6 +188,37 @@ def test_streaming_changes_no_bit_and_bounds_memory(monkeypatch, tmp_path):
   tracemalloc.stop()
   jax.tree.map(np.testing.assert_array_equal, held, streamed)
   assert peak < 400_000 * 4 / 2, "half of one side's histories"
+
+
+FACTORISES = """
+import numpy as np
+from ilm_jax import distributed
+distributed.start()
+import jax
+from ilm_jax import axes
+from ilm_jax.cf import ials
+mesh = axes.make_mesh({"data": jax.device_count(), "fsdp": 1})
+histories = [np.arange(1 + u % 3, 9, 1 + u % 2) for u in range(7)]
+found = ials.ials(histories, 9, 3, reg=1.0, alpha=2.0, iterations=2, seed=0, mesh=mesh)
+print("sums", *(f"{np.abs(x).sum():.5f}" for x in found), flush=True)
+distributed.wait("end")
+"""
+
+
+def test_two_processes_factorise_as_one():
+  """Each makes and solves its own rows, and both get all vectors."""
+  root = pathlib.Path(__file__).parents[1]
+  done = subprocess.run(
+      [sys.executable, root / "launch" / "local_pod.py", "-n", "2", "--devices=2", "--",
+       sys.executable, "-c", FACTORISES], capture_output=True, text=True, check=False, timeout=300,
+      env={**os.environ, "PYTHONPATH": str(root)})
+  assert done.returncode == 0, done.stdout + done.stderr
+  said = [line[4:] for line in done.stdout.splitlines() if "sums" in line]
+  histories = [np.arange(1 + u % 3, 9, 1 + u % 2) for u in range(7)]
+  one = ials.ials(histories, 9, 3, reg=1.0, alpha=2.0, iterations=2, seed=0)
+  assert len(said) == 2 and said[0] == said[1]
+  numbers = [float(n) for n in said[0].split()[1:]]
+  np.testing.assert_allclose(numbers, [np.abs(x).sum() for x in one], rtol=1e-4)
 
 
 def test_scores_leave_out_padding_and_seen():
