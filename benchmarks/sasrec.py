@@ -48,11 +48,12 @@ def read(folder) -> tuple[list[np.ndarray], int]:
   return np.split(item_N[order_N] + 1, np.cumsum(counts_U)[:-1]), int(item_N.max()) + 1
 
 
-def measure(sequences, num_items: int, config: sasrec.Config) -> dict:
+def measure(sequences, num_items: int, config: sasrec.Config, again: bool) -> dict:
   """Trains as far as the validation targets say; then the same epochs with these learnt as well.
 
   Returns:
-    Figures of the test targets: of the first training, and under "with validation" of the second.
+    Figures of the test targets: of the first training, and with `again` those of the second under
+    "with validation".
   """
   start, best = time.perf_counter(), (0.0, 0)
 
@@ -67,25 +68,35 @@ def measure(sequences, num_items: int, config: sasrec.Config) -> dict:
   ndcg, epochs = best
   found = {"seed": config.seed, "validation ndcg@10": ndcg, "epochs": epochs,
            **_figures(params, config, sequences)}
+  if not again:
+    return {**found, "seconds": time.perf_counter() - start}
   print(found, flush=True)
-  again = dataclasses.replace(config, epochs=epochs, evaluate_every=epochs)
-  params = sasrec.train([s[:-1] for s in sequences], num_items, again, np.zeros(len(sequences)))
+  longer = dataclasses.replace(config, epochs=epochs, evaluate_every=epochs)
+  params = sasrec.train([s[:-1] for s in sequences], num_items, longer,
+                        np.zeros(len(sequences)))
   return {**found, "with validation": _figures(params, config, sequences),
           "seconds": time.perf_counter() - start}
 
 
 def _figures(params, config, sequences) -> dict:
-  rank = sasrec.ranks(params, config, [s[:-1] for s in sequences],
-                      np.array([s[-1] for s in sequences]))
-  return {"recall@5": float(metrics.hit_rate(rank, 5).mean()),
-          "recall@10": float(metrics.hit_rate(rank, 10).mean()),
-          "ndcg@10": float(metrics.ndcg(rank, 10).mean())}
+  """Of the test targets, among all items; and "filtered", without those of the user's history."""
+  histories, target_U = [s[:-1] for s in sequences], np.array([s[-1] for s in sequences])
+  seen = [np.setdiff1d(h, [t]) for h, t in zip(histories, target_U)]
+  found = {}
+  for suffix, blocked in (("", None), (" filtered", seen)):
+    rank = sasrec.ranks(params, config, histories, target_U, blocked)
+    found |= {f"recall@5{suffix}": float(metrics.hit_rate(rank, 5).mean()),
+              f"recall@10{suffix}": float(metrics.hit_rate(rank, 10).mean()),
+              f"ndcg@10{suffix}": float(metrics.ndcg(rank, 10).mean())}
+  return found
 
 
 def main():
   args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   args.add_argument("--data", default="../shared/data/amazon-beauty-openp5")
   args.add_argument("--seeds", type=int, default=3)
+  args.add_argument("--again", action=argparse.BooleanOptionalAction, default=True,
+                    help="train again with the validation items learnt too")
   args.add_argument("--out", help="write the figures here as JSON")
   fields = {"loss": str, "width": int, "num_layers": int, "num_heads": int, "length": int,
             "dropout": float, "negatives": int, "batch_size": int, "learning_rate": float,
@@ -98,11 +109,15 @@ def main():
   print(f"{len(sequences)} users, {num_items} items, {sum(map(len, sequences))} interactions")
   runs = []
   for seed in range(args.seeds):
-    runs.append(measure(sequences, num_items, sasrec.Config(seed=seed, **chosen)))
+    runs.append(measure(sequences, num_items, sasrec.Config(seed=seed, **chosen),
+                        args.again))
     print(runs[-1], flush=True)
-  for name in ("recall@10", "ndcg@10"):
-    for learnt, values in (("training interactions", [run[name] for run in runs]),
-                           ("and validation", [run["with validation"][name] for run in runs])):
+  for name in ("recall@10", "ndcg@10", "recall@10 filtered", "ndcg@10 filtered"):
+    parts = {"training interactions": runs}
+    if args.again:
+      parts["and validation"] = [run["with validation"] for run in runs]
+    for learnt, found in parts.items():
+      values = [run[name] for run in found]
       print(f"{name}, learnt from {learnt}: {np.mean(values):.4f} +- "
             f"{np.std(values, ddof=1) if len(runs) > 1 else 0:.4f}")
   if args.out:

@@ -70,7 +70,7 @@ def _trained(this: context.Run, logq: bool):
   graphdef, trainable = phases.build_phase1(this)
   loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, logq=logq))
-  frozen = {**phases.entity_arrays(this), "log_draws": phases.log_draws(this)}
+  frozen = {**phases.entity_arrays(this), **phases.log_draws(this)}
   tx = train.make_optimizer(c)
 
   @jax.jit

@@ -57,16 +57,22 @@ def get_config() -> ml_collections.ConfigDict:
       "history": 20,               # items of a user's history that a prompt shows at most
       "draws": 1,                  # templates drawn for each example
       "max_train_examples": 0,     # of each task; 0: all
-      "mixture": {"sequential": 4.0, "straightforward": 1.0, "elm_title": 1.0, "elm_genres": 1.0,
-                  "elm_year": 1.0, **dict.fromkeys(elm.WRITTEN, 0.0)},   # 0: left out
+      "prompt_targets": 1000,      # test targets also asked with every template; 0: all
+      "mixture": {"sequential": 4.0, "straightforward": 1.0, "next_item": 0.0, "elm_title": 1.0,
+                  "elm_genres": 1.0, "elm_year": 1.0,
+                  **dict.fromkeys(elm.WRITTEN, 0.0)},   # 0: left out
   }
   c.targets = targets()
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.profile = {"start": 10, "steps": 0}  # of each phase, under jax's profiler: first step, how many
   c.phase1 = phase1()
   c.phase2 = phase2()
   c.eval = {
-      "beam_users": 943,           # users ranked by constrained beam search
+      "users": 0,                  # test users whose next item is ranked; 0: all
+      "beam_users": 943,           # of these, the first so many by constrained beam search
       "exact_users": 20,           # of these, the first so many also by scoring every title
+      "prompt_users": 0,           # users also ranked with every template, seen and unseen
+      "rank_compared": False,      # beams of what phase2.compare names, not only of ILM
       "beam_width": 20,
       "baselines": ("popularity", "ials", "item_knn", "transition"),  # ranked beside; also "bpr",
                                    # "sasrec_full", "sasrec_sampled", "sasrec_bce"
@@ -150,6 +156,8 @@ def phase2() -> dict:
                                    # "blind": every vector taken away
       "steps": 2000,
       "rows": 8,
+      "microbatches": 1,           # parts of the rows whose gradients are added up in turn: less
+                                   # memory, the same step
       "length": 256,               # tokens in a row, soft tokens included
       "slots": 48,                 # entities in a row
       "targets": 64,               # loss positions in a row
@@ -158,6 +166,12 @@ def phase2() -> dict:
       "dropout": 0.1,              # of the Q-Former in this phase
       "vector_noise": 0.3,         # likewise
       "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
+      "spread": False,             # start behind a whitening of the Q-Former's outputs
+      "head": {                    # scores items by a dot product with what the model would say,
+          "weight": 0.0,           # of its loss beside the words'; 0: there is none
+          "width": 128,
+          "negatives": 0,          # items drawn for a step's softmax; 0: the whole catalogue
+      },
       **optimizer(learning_rate=1e-3, warmup=50),
   }
 

@@ -22,7 +22,6 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase2.update(steps=100, rows=4, length=128, slots=8, targets=112, examples_per_group=6,
                   rows_per_group=4, warmup=6, checkpoint_every=50, log_every=5, dropout=0.0,
                   vector_noise=0.0)
-  c.eval.update(beam_users=16, loss_examples=64, consistency_examples=32, compared_examples=16,
-                interpolations=16,
-                batch_size=8)
+  c.eval.update(users=16, beam_users=16, loss_examples=64, consistency_examples=32,
+                compared_examples=16, interpolations=16, batch_size=8)
   return c

@@ -17,7 +17,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase2.compare = ("rand", "mlp", "blind")
   c.phase2.update(steps=2, rows=2, length=192, slots=24, targets=48, examples_per_group=2,
                   rows_per_group=2, warmup=1, checkpoint_every=1, log_every=1)
-  c.eval.update(beam_users=2, exact_users=0, bootstrap=20, loss_examples=4, consistency_examples=2,
-                compared_examples=1, interpolations=3, references=("title", "shuffled"),
-                generations=2, batch_size=2)
+  c.phase2.head.weight = 1.0
+  c.tasks.update(prompt_targets=2)
+  c.eval.update(users=2, beam_users=2, exact_users=0, bootstrap=20, loss_examples=4,
+                consistency_examples=2, compared_examples=1, interpolations=3,
+                references=("title", "shuffled"), generations=2, batch_size=2, prompt_users=1,
+                rank_compared=True)
   return c

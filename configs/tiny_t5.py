@@ -14,4 +14,5 @@ from configs import tiny
 def get_config() -> ml_collections.ConfigDict:
   c = tiny.get_config()
   c.lm.update(asset="runs/random_t5", tokenizer="smollm2-135m-instruct")
+  c.phase2.head.weight = 0.0       # it reads a decoder
   return c

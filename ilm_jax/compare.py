@@ -143,4 +143,4 @@ def _check_same(first: _Run, other: _Run) -> None:
   if first.users != other.users or first.targets != other.targets:
     raise errors.UserError(
         f"runs {first.name} and {other.name} ranked other users or other targets: evaluate all "
-        "users of the same data in both (eval.beam_users as many as there are)")
+        "users of the same data in both (eval.users=0)")

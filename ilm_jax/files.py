@@ -1,4 +1,6 @@
-"""Writing so that nothing is ever half written: a temporary name, then a rename."""
+"""Writing so that nothing is ever half written: a temporary name, then a rename. And reading."""
+import contextlib
+import io
 import os
 import uuid
 
@@ -21,3 +23,25 @@ def write_bytes(path, data: bytes) -> None:
 def write_text(path, text: str) -> None:
   """Writes `text` as UTF-8 to `path` atomically."""
   write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def reading(path):
+  """A path opened as Python's own binary file, whatever file system it is of."""
+  with path.open("rb") as file:
+    yield file if isinstance(file, io.IOBase) else io.BufferedReader(_Raw(file), 1 << 20)
+
+
+class _Raw(io.RawIOBase):
+  """A file that can read and no more, e.g. TensorFlow's."""
+
+  def __init__(self, file):
+    self._file = file
+
+  def readable(self):
+    return True
+
+  def readinto(self, buffer):
+    data = self._file.read(len(buffer))
+    buffer[:len(data)] = data
+    return len(data)

@@ -19,10 +19,15 @@ def unit(x) -> jax.Array:
   return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
 
 
-def weighted_mean(values, weights) -> jax.Array:
-  """sum(w * x) / sum(w); 0 if no weight is positive."""
+def weighted_mean(values, weights, of=None) -> jax.Array:
+  """sum(w * x) / sum(w); 0 if no weight is positive.
+
+  With `of`, weights of a whole of which `weights` are a part: the part's share of the mean over
+  the whole. The shares of all parts add up to it.
+  """
   weights = weights.astype(values.dtype)
-  return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-9)
+  total = jnp.sum((weights if of is None else of).astype(values.dtype))
+  return jnp.sum(values * weights) / jnp.maximum(total, 1e-9)
 
 
 def item_text_similarity(item_BQP, text_TP) -> jax.Array:

@@ -65,6 +65,12 @@ _PROMPT = flags.DEFINE_string(
     "prompt", "", "With --stage=describe: what to ask, a text with one <slot>.")
 _TASKS_MODULE = flags.DEFINE_string(
     "tasks_module", "", "A module of your own tasks (docs/register_a_task.md).")
+_BEAM_RUNNER = flags.DEFINE_string(
+    "beam_runner", "", "With --stage=prepare: which of Apache Beam's runners does the work, e.g. "
+    "DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (docs/prepare_at_scale.md).")
+_BEAM_OPTIONS = flags.DEFINE_list(
+    "beam_options", [], "Options of its pipeline with commas between them, e.g. "
+    "--beam_options=--project=mine,--region=us-east5.")
 _STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES + ASKED)}.")
 
 
@@ -90,7 +96,7 @@ def _with_gin(config):
 
 def _run(config) -> int:
   # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
-  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(assets.cache_folder() / "compiled"))
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs())
   from ilm_jax import stages, train  # jax starts here, after the flags are known to be good
   names = STAGES if _STAGE.value == "all" else tuple(_STAGE.value.split(","))
   if unknown := [n for n in names if n not in STAGES + ASKED]:
@@ -106,7 +112,7 @@ def _run(config) -> int:
     print(gin_config.to_gin(config))
   try:
     if _WATCH.value is None:
-      stages.run(config, _WORKDIR.value, tuple(n for n in names if n != "describe"))
+      stages.run(config, _WORKDIR.value, tuple(n for n in names if n != "describe"), _beam())
       if "describe" in names:
         stages.describe_vectors(config, _WORKDIR.value, _wish())
       if _COMPARE.value:
@@ -119,9 +125,25 @@ def _run(config) -> int:
   return 0
 
 
+def _compiled_programs() -> str:
+  """Beside a remote run, as process 0 of a pod alone writes there and all of them read."""
+  if "://" in (_WORKDIR.value or ""):
+    return f"{_WORKDIR.value.rstrip('/')}/compiled"
+  return str(assets.cache_folder() / "compiled")
+
+
 def _wish() -> dict:
   return {"items": tuple(_ITEMS.value), "towards": tuple(_TOWARDS.value),
           "concept": tuple(_CONCEPT.value), "steps": _STEPS.value, "prompt": _PROMPT.value}
+
+
+def _beam() -> tuple[str, ...]:
+  """Options of an Apache Beam pipeline; () if none is asked for."""
+  options = tuple(o if o.startswith("-") else f"--{o}" for o in _BEAM_OPTIONS.value)
+  if options and not _BEAM_RUNNER.value:
+    raise errors.UserError("--beam_options are for the pipeline of --beam_runner, which is not "
+                           "set: name it, e.g. --beam_runner=DirectRunner")
+  return (f"--runner={_BEAM_RUNNER.value}", *options) if _BEAM_RUNNER.value else ()
 
 
 def _compare(names) -> None:

@@ -1,16 +1,14 @@
 """What a long job shows and hears: the progress line, and the wish to stop (SIGTERM)."""
-import contextlib
 import signal
 import sys
 import threading
-import time
 
 import jax
 import tqdm
 
 
 class Progress:
-  """One line with loss, rate and time left, and what the clock says for the log.
+  """One line with loss, rate and time left.
 
   Args:
     name: the first word of the line.
@@ -24,40 +22,20 @@ class Progress:
         mininterval=0.2 if sys.stderr.isatty() else 10.0, disable=jax.process_index() > 0)
     if first < steps:
       self._bar.set_postfix_str("compiling")
-    self._done = self._logged = first
-    self._since, self._waited = None, 0.0
+    self._first = self._done = first
 
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
+  def close(self) -> None:
     self._bar.close()
 
-  @contextlib.contextmanager
-  def waiting(self):
-    """Counts the time spent inside as waiting for input."""
-    start = time.perf_counter()
-    yield
-    self._waited += time.perf_counter() - start
-
   def done(self, step: int) -> None:
-    """Says that `step` is complete. The clock starts after the first one, which was compiled."""
+    """Says that `step` is complete. The rate is of the steps after the first, which is compiled."""
     if step <= self._done:
       return
-    if self._since is None:
-      self._since, self._logged, self._waited = time.perf_counter(), step, 0.0
+    if self._done == self._first:
       self._bar.set_postfix_str("", refresh=False)
       self._bar.unpause()
     self._bar.update(step - self._done)
     self._done = step
-
-  def clock(self) -> dict[str, float]:
-    """Steps per second and seconds of waiting for input per step, since the last call."""
-    now, steps = time.perf_counter(), self._done - self._logged
-    out = {} if not steps else {"steps_per_second": steps / (now - self._since),
-                                "input_wait_seconds": self._waited / steps}
-    self._since, self._logged, self._waited = now, self._done, 0.0
-    return out
 
   def show(self, scalars: dict[str, float]) -> None:
     self._bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilm_jax import axes, distributed, errors, progress
+from ilm_jax import accumulation, axes, distributed, errors, monitor, progress
 
 Params = Any
 
@@ -70,7 +70,7 @@ def init_state(trainable: Params, tx: optax.GradientTransformation, mesh) -> Tra
   return axes.place(mesh, state, copy=True)
 
 
-def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int):
+def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int, microbatches: int = 1):
   """One update. Pure: jit it with `state` donated and `frozen` not.
 
   Args:
@@ -79,12 +79,15 @@ def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int):
     batch: dict of arrays, the first axis is the batch.
     loss_fn: (trainable, frozen, batch, rng) -> (scalar loss, metrics); a metric is a scalar or
       a (sum, count) pair.
+    tx: the optimizer.
+    seed: of the run.
+    microbatches: see `accumulation.value_and_grad`.
 
   Returns:
     The next state, and the metrics with `loss`, `grad_norm` and `finite` (bool scalar) added.
   """
   rng = jax.random.fold_in(jax.random.key(seed), state.step)
-  (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+  (loss, metrics), grads = accumulation.value_and_grad(loss_fn, microbatches)(
       state.trainable, frozen, batch, rng)
   updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
   trainable = optax.apply_updates(state.trainable, updates)
@@ -94,9 +97,10 @@ def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int):
   return TrainState(state.step + 1, trainable, opt_state), metrics
 
 
-def compile_step(loss_fn, tx, seed: int, state: TrainState):
+def compile_step(loss_fn, tx, seed: int, state: TrainState, microbatches: int = 1):
   """`train_step` jitted: the state donated, and returned where it was."""
-  step = functools.partial(train_step, loss_fn=loss_fn, tx=tx, seed=seed)
+  step = functools.partial(
+      train_step, loss_fn=loss_fn, tx=tx, seed=seed, microbatches=microbatches)
   where = jax.tree.map(lambda x: x.sharding, state)
   return jax.jit(step, donate_argnums=0, out_shardings=(where, None))
 
@@ -109,7 +113,8 @@ def to_devices(mesh, batch):
 
 def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, seed: int,
         checkpointer, log_every: int, checkpoint_every: int, writer, name: str,
-        learning_rate: optax.Schedule | None = None) -> TrainState:
+        learning_rate: optax.Schedule | None = None, microbatches: int = 1,
+        seen: monitor.Monitor | None = None) -> TrainState:
   """Trains from `state.step` to `steps`, and leaves a checkpoint of the last step.
 
   Args:
@@ -121,6 +126,8 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
     writer: a history.Writer.
     name: what the progress line calls this phase.
     learning_rate: logged beside the metrics when given.
+    microbatches: see `accumulation.value_and_grad`.
+    seen: who is told what goes on; by default the progress line alone.
 
   Raises:
     UserError: a loss or gradient is not finite; no such state is ever saved.
@@ -128,31 +135,30 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
   """
   state, frozen = axes.place(mesh, state), axes.place(mesh, frozen)
   first = int(state.step)
-  update = compile_step(loss_fn, tx, seed, state)
+  update = compile_step(loss_fn, tx, seed, state, microbatches)
+  seen = seen or monitor.Monitor(name, steps, quiet=True)
   totals = Totals(checkpointer.meta(first)["totals"] if checkpointer.latest() == first else {},
                   lambda step: _not_finite(name, step, checkpointer))
   writer.resume(first)
   stop = distributed.Agreement(mesh)
-  with (contextlib.closing(writer), progress.Sigterm() as sigterm,
-        progress.Progress(name, first, steps) as line):
+  with contextlib.closing(writer), progress.Sigterm() as sigterm, seen.start(first):
     feed = iter(batches.iterate(first, steps))
     for step in range(first + 1, steps + 1):
-      with line.waiting():
+      with seen.waiting():
         batch = to_devices(mesh, next(feed))
-      state, metrics = update(state, frozen, batch)
+      state, metrics = seen.call(step, update, loss_fn, state, frozen, batch)
       totals.add(step, metrics)
       totals.keep_up(behind=1)
-      line.done(totals.finished)
+      seen.done(totals.finished)
       if step % log_every == 0 or step == steps:
         scalars = totals.means()
         if learning_rate is not None:
           scalars["learning_rate"] = float(learning_rate(step - 1))
-        line.done(step)
-        writer.write(step, scalars, line.clock())
-        line.show(scalars)
+        writer.write(step, scalars, seen.log(step, scalars))
       stopping = stop.any(sigterm.came, last=step == steps)
       if step % checkpoint_every == 0 or step == steps or stopping:
-        checkpointer.save(state, totals=totals.sums())
+        with seen.saving(step):
+          checkpointer.save(state, totals=totals.sums())
       if stopping:
         checkpointer.wait()
         raise Preempted(f"{name}: SIGTERM; saved step {step} of {steps} in {checkpointer.folder}")

@@ -16,7 +16,8 @@ from tasks import elm, features, item_text, openp5
 from tasks import material as material_lib
 
 
-def register(data_folder, lm_tokenizer, text_tokenizer, config, answer=None) -> dict[str, str]:
+def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors=None,
+             answer=None) -> dict[str, str]:
   """Registers all tasks of a workdir; those of another workdir with these names are replaced.
 
   Args:
@@ -24,6 +25,7 @@ def register(data_folder, lm_tokenizer, text_tokenizer, config, answer=None) -> 
     lm_tokenizer: the language model's.
     text_tokenizer: the Q-Former's.
     config: seed, data, tasks, targets.
+    sentence_vectors: texts -> [N, W]; for semantic indices.
     answer: request -> what a teacher wrote; for the tasks of `elm.written`.
 
   Returns:
@@ -31,7 +33,7 @@ def register(data_folder, lm_tokenizer, text_tokenizer, config, answer=None) -> 
     the mixtures.
   """
   material = material_lib.read(
-      data_folder, lm_tokenizer, text_tokenizer, config, answer=answer)
+      data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors, answer)
   return add(material, definitions(material), dataset_name(config), config.tasks.mixture)
 
 
@@ -72,7 +74,7 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
   for short, task in tasks.items():
     seqio.TaskRegistry.remove(names[short])
     seqio.TaskRegistry.add(
-        names[short], source=task.source, preprocessors=task.preprocessors,
+        names[short], source=task.source, preprocessors=_cacheable(task.preprocessors),
         output_features=task.output_features, metric_fns=[])
   mixed = [(names[short], rate) for short, rate in rates.items() if rate]
   names["ilm"] = f"{dataset}_ilm"
@@ -81,6 +83,13 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
     seqio.MixtureRegistry.add(names["ilm"], mixed)
   _add_elm_24(names, dataset)
   return names
+
+
+def _cacheable(preprocessors: list) -> list:
+  """The same, with the place that `seqio_cache_tasks` asks for at the end, unless one is there."""
+  if any(isinstance(p, seqio.CacheDatasetPlaceholder) for p in preprocessors):
+    return preprocessors
+  return [*preprocessors, seqio.CacheDatasetPlaceholder()]
 
 
 def _add_elm_24(names: dict[str, str], dataset: str) -> None:
@@ -104,6 +113,7 @@ def _catalogue(material: material_lib.Material) -> features.Definition:
   answers = tf.constant(material.names)
   output = features.language(material.lm, material.rows)
   return features.Definition(
+      by_example=True,
       source=features.in_memory({"test": {"target_entity": features.column(rows)}}),
       preprocessors=[lambda ds: _name(ds, answers=answers), features.tokenize],
       output_features={key: output[key] for key in ("targets", "target_entity")})

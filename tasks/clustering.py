@@ -28,7 +28,7 @@ def co_occurrence(histories: list, num_items: int) -> scipy.sparse.csr_array:
 
 
 def spectral(affinity_II, clusters: int, seed: int) -> np.ndarray:
-  """int [I] cluster of each node, 0..clusters-1, all used where there are enough nodes.
+  """int [I] cluster of each node, 0..clusters-1, all used where there are enough nodes and edges.
 
   The leading eigenvectors of the normalised affinity, assigned by pivoted QR ("cluster_qr", Damle,
   Minden and Ying, arXiv 1609.08251), as OpenP5 has it from scikit-learn.
@@ -37,6 +37,8 @@ def spectral(affinity_II, clusters: int, seed: int) -> np.ndarray:
   if count <= clusters:
     return np.arange(count)
   degree_I = np.asarray(affinity_II.sum(axis=1)).ravel()
+  if not degree_I.any():                  # nothing to tell by, and nothing for ARPACK to iterate
+    return np.zeros(count, np.int64)
   root_I = 1.0 / np.sqrt(np.where(degree_I > 0, degree_I, 1.0))
   scaled_II = affinity_II * root_I[:, None] * root_I[None]
   if count < max(_DENSE, 3 * clusters):

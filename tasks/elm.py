@@ -86,6 +86,7 @@ def _definition(material, name: str, answers: list[str], by_split: dict,
   spoken = tf.constant([" " + answer for answer in answers])
   mentions = tf.constant(material.mentions) if material.as_text and targets else None
   return features.Definition(
+      by_example=True,
       source=features.in_memory(splits),
       preprocessors=[functools.partial(templates.ask, family=family, answers=spoken,
                                        mentions=mentions), features.tokenize],

@@ -19,6 +19,8 @@ class Definition:
   output_features: dict[str, seqio.Feature]
   prompts: templates.Family | None = None
   targets: str = ""                        # fingerprint of what a teacher wrote
+  # No preprocessor looks at two examples at once: Beam may have the pieces of a split made apart.
+  by_example: bool = False
 
 
 def entities(rows: int) -> seqio.Feature:

@@ -44,6 +44,7 @@ def _item_text(material: material_lib.Material) -> features.Definition:
   splits = {split: {"entities": features.column(rows)}
             for split, rows in material.item_splits.items()}
   return features.Definition(
+      by_example=True,
       source=features.in_memory(splits),
       preprocessors=[functools.partial(show_text, texts=tf.constant(texts)), features.tokenize],
       output_features={"entities": features.entities(material.rows),
@@ -53,5 +54,6 @@ def _item_text(material: material_lib.Material) -> features.Definition:
 def _pairs(material: material_lib.Material, name: str, pairs: np.ndarray) -> features.Definition:
   pairs = pairs[material.subsample(name, len(pairs))]
   return features.Definition(
+      by_example=True,
       source=features.in_memory({"train": {"entities": pairs}}), preprocessors=[],
       output_features={"entities": features.entities(material.rows)})

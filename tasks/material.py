@@ -24,6 +24,7 @@ class Material:
   history: int                               # items of history in a prompt, at most
   draws: int                                 # templates asked per training interaction
   max_train_examples: int                    # 0: all
+  prompt_targets: int                        # test targets asked with every template; 0: all
   heldout_fraction: float                    # of the items: their text is not trained on
   seed: int
   scheme: indexing.Scheme = dataclasses.field(default_factory=indexing.Scheme)
@@ -126,7 +127,7 @@ def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
       interactions=interactions, items=items, fingerprint=fingerprint,
       lm=vocabulary.SlotVocabulary(lm_tokenizer), text=vocabulary.SlotVocabulary(text_tokenizer),
       history=c.history, draws=c.draws,
-      max_train_examples=c.max_train_examples,
+      max_train_examples=c.max_train_examples, prompt_targets=c.prompt_targets,
       heldout_fraction=config.data.heldout_fraction, seed=config.seed,
       scheme=indexing.Scheme(kind=c.index, words=c.index_words, clusters=c.index_clusters,
                              size=c.index_size, levels=c.index_levels, codes=c.index_codes),

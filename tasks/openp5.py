@@ -3,6 +3,10 @@
 Every training interaction but a user's first is a target; the split says which are the validation
 and the test target (leave-one-out: the second last and the last interaction). The history of a
 target is all that stands before it, so the test target's holds the validation item.
+
+`next_item` is our own: the history alone, no user, and in training every interaction stands in one
+window only. It is made for phase 2's item head, which predicts the next item at every place of a
+window; a user's vector would give it away, as it was made from all training interactions.
 """
 import functools
 
@@ -14,12 +18,18 @@ from tasks import features, templates
 from tasks import material as material_lib
 from tasks.datasets import openp5_files
 
+TASKS = ("sequential", "straightforward", "next_item")
+
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
-  """sequential, straightforward, and `_unseen` of both: the test split asked in a new wording."""
-  found = {f"{name}{suffix}": _definition(material, name, unseen=bool(suffix))
-           for name in ("sequential", "straightforward") for suffix in ("", "_unseen")}
-  return {name: definition for name, definition in found.items() if definition}
+  """The three tasks, and `_prompts` of each: test targets asked with every one of its templates."""
+  found = {}
+  for name in TASKS:
+    family = _family(material, name)
+    found[name] = _definition(material, family, _splits(material, name, family))
+    found[f"{name}_prompts"] = _definition(
+        material, family, {"test": _in_all_words(material, name, family)})
+  return found
 
 
 def targets(material: material_lib.Material) -> dict[str, np.ndarray]:
@@ -41,32 +51,60 @@ def histories(material: material_lib.Material, at: np.ndarray) -> np.ndarray:
   return np.where(of_user, log.item_N[np.maximum(place, 0)], 0)
 
 
-def _definition(material, name: str, unseen: bool) -> features.Definition:
-  family = _family(material, name)
-  if unseen and not family.unseen:
-    return None
+def windows(material: material_lib.Material) -> np.ndarray:
+  """Places whose `histories` cut every user's training part into windows, from its end backwards.
+
+  With several draws each cuts elsewhere, at places that the seed decides.
+  """
+  log, H = material.interactions, material.history
+  rng, found = material.rng("next_item/windows"), []
+  for user in range(log.num_users):
+    span = log.of_user(user)
+    at = span.start + np.flatnonzero(material.split.train[span])
+    shifts = np.r_[0, 1 + rng.permutation(max(min(H, len(at) - 1) - 1, 0))][:material.draws]
+    found += [np.sort(at[len(at) - 1 - shift:0:-H]) for shift in shifts]
+  return np.concatenate([np.zeros(0, int), *found])
+
+
+def _splits(material, name: str, family: templates.Family) -> dict:
   at = targets(material)
-  if unseen:
-    splits = {"test": _examples(material, family, at["test"], len(family.seen))}
+  if name == "next_item":
+    asked = windows(material)
+    asked = asked[material.subsample(name, len(asked))]
+    drawn = material.rng(f"{name}/prompt").integers(len(family.seen), size=len(asked))
   else:
     kept = at["train"][material.subsample(name, len(at["train"]))]
     asked = np.repeat(kept, material.draws)
-    splits = {"train": _examples(material, family, asked, _draw(material, name, family, len(kept)))}
-    for split in ("validation", "test"):
-      splits[split] = _examples(material, family, at[split], 0)
+    drawn = _draw(material, name, family, len(kept))
+  return {"train": _examples(material, family, asked, drawn),
+          **{split: _examples(material, family, at[split], 0) for split in ("validation", "test")}}
+
+
+def _in_all_words(material, name: str, family: templates.Family) -> dict:
+  """Of each of the drawn targets, an example for every template, in their order."""
+  at = targets(material)["test"]
+  if 0 < material.prompt_targets < len(at):
+    drawn = material.rng(f"{name}/prompts").permutation(len(at))[:material.prompt_targets]
+    at = at[np.sort(drawn)]
+  count = len(family.all)
+  return _examples(material, family, np.repeat(at, count), np.tile(np.arange(count), len(at)))
+
+
+def _definition(material, family: templates.Family, splits: dict) -> features.Definition:
   mentions = tf.constant(material.mentions) if material.as_text else None
   ask = functools.partial(templates.ask, family=family, answers=tf.constant(material.names),
                           mentions=mentions)
   return features.Definition(
+      by_example=True,
       source=features.in_memory(splits),
       preprocessors=[ask, features.tokenize],
       output_features=features.language(material.lm, material.rows), prompts=family)
 
 
 def _family(material, name: str) -> templates.Family:
-  """Our own templates, or those of the user's prompt.txt."""
-  if not material.prompts:
-    return templates.load(name)
+  """Our own templates, or those of the user's prompt.txt, which has none of `next_item`."""
+  if not material.prompts or name == "next_item":
+    return templates.load(name, words=material.words)
   lines = openp5_files.read_prompts(epath.Path(material.prompts))
   return templates.from_lines(material.prompts, lines, name, material.dataset)
 

@@ -7,6 +7,7 @@ A split that is there and was made from the same data, vocabularies, prompts and
 import dataclasses
 import hashlib
 import json
+from typing import NamedTuple
 
 import seqio
 import tqdm
@@ -14,16 +15,23 @@ from etils import epath
 
 from ilm_jax import files, own_tasks
 from ilm_jax.data import store, targets
-from tasks import catalog, elm_requests
+from tasks import catalog, elm_requests, features, pieces
 from tasks import material as material_lib
 
 # Raised when the code of the tasks changes what they yield.
 VERSION = 3
-_TOGETHER = 512
+
+
+class _Todo(NamedTuple):
+  """A split to be prepared."""
+  folder: epath.Path
+  definition: features.Definition
+  manifest: dict
+  module: str                    # of a task of the user's
 
 
 def prepare(workdir, lm_tokenizer, text_tokenizer, config,
-            sentence_vectors=None, answer=None) -> dict[str, str]:
+            sentence_vectors=None, answer=None, beam: tuple[str, ...] = ()) -> dict[str, str]:
   """Prepares all tasks of a workdir whose data/ is there.
 
   Args:
@@ -33,6 +41,8 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
     config: seed, data, tasks, targets.
     sentence_vectors: texts -> [N, W]; for semantic indices.
     answer: request -> what a teacher wrote; for the tasks of `elm.written`.
+    beam: options of an Apache Beam pipeline that does the work; (): it is done here. What is stored
+      is the same.
 
   Returns:
     Short name -> registered name, as `catalog.register`.
@@ -43,19 +53,13 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
   _save_index(workdir / "prepared", material)
   definitions = catalog.definitions(material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
-  own = own_tasks.mixture(material.module) if material.module else {}
-  for short, definition in definitions.items():
-    made_from = _made_from(material, definition)
-    if short in own:
-      made_from["module"] = own_tasks.fingerprint(material.module)
-    for split in definition.source.splits:
-      folder = workdir / "prepared" / names[short] / split
-      found = store.read_manifest(folder) or {}
-      if found.get("made_from") == made_from and found.get("format") == store.FORMAT:
-        continue
-      store.write(folder, examples(names[short], split),
-                  {"task": names[short], "split": split, "made_from": made_from,
-                   "templates": list(definition.prompts.all) if definition.prompts else []})
+  todo = _todo(workdir / "prepared", material, definitions, names)
+  if beam:
+    _by_beam(todo, beam)
+  else:
+    for split in todo:
+      store.write(split.folder, examples(split.manifest["task"], split.folder.name),
+                  split.manifest, _shards(split))
   return names
 
 
@@ -70,14 +74,50 @@ def write_requests(workdir, lm_tokenizer, text_tokenizer, config) -> None:
 def examples(name: str, split: str):
   """The examples of a registered task as dicts of arrays, with a progress bar."""
   task = seqio.get_mixture_or_task(name)
-  dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False)
   with tqdm.tqdm(desc=f"prepare {name} {split}", total=task.num_input_examples(split), unit="ex",
                  mininterval=1.0) as bar:
-    # Batched only on the way out of TensorFlow: one example a time costs ten times as much.
-    for batch in dataset.ragged_batch(_TOGETHER).as_numpy_iterator():
-      columns = [batch[key] for key in task.output_features]
-      yield from (dict(zip(task.output_features, row)) for row in zip(*columns))
-      bar.update(len(columns[0]))
+    for some in pieces.examples(task, split):
+      yield from some
+      bar.update(len(some))
+
+
+def _todo(folder, material, definitions, names) -> list[_Todo]:
+  """The splits that are not there, or were made from something else."""
+  own = own_tasks.mixture(material.module) if material.module else {}
+  todo = []
+  for short, definition in definitions.items():
+    made_from = _made_from(material, definition)
+    if short in own:
+      made_from["module"] = own_tasks.fingerprint(material.module)
+    for split in definition.source.splits:
+      found = store.read_manifest(folder / names[short] / split) or {}
+      if found.get("made_from") != made_from or found.get("format") != store.FORMAT:
+        todo.append(_Todo(
+            folder / names[short] / split, definition,
+            {"task": names[short], "split": split, "made_from": made_from,
+             "templates": list(definition.prompts.all) if definition.prompts else [],
+             "seen": len(definition.prompts.seen) if definition.prompts else 0},
+            material.module if short in own else ""))
+  return todo
+
+
+def _by_beam(todo: list[_Todo], beam: tuple[str, ...]) -> None:
+  """Cuts the splits into pieces, has them made by a pipeline, puts them together."""
+  from tasks import beam_prepare
+  works = []
+  try:
+    for split in tqdm.tqdm(todo, desc="prepare: pieces for Beam", unit="split"):
+      works.append(pieces.cut(split.folder, split.definition, split.module))
+    beam_prepare.make(works, beam)
+    for split, work in zip(todo, works):
+      pieces.join(work, split.manifest)
+  finally:
+    for work in works:
+      pieces.clear(work)
+
+
+def _shards(split: _Todo) -> int:
+  return store.shards_of(split.definition.source.num_input_examples(split.folder.name))
 
 
 def _save_index(folder, material: material_lib.Material) -> None:
@@ -91,8 +131,8 @@ def _save_index(folder, material: material_lib.Material) -> None:
 
 def _made_from(material: material_lib.Material, definition) -> dict[str, str]:
   settings = [VERSION, material.history, material.draws, material.max_train_examples,
-              material.heldout_fraction, material.seed, dataclasses.astuple(material.scheme),
-              material.as_text]
+              material.prompt_targets, material.heldout_fraction, material.seed,
+              dataclasses.astuple(material.scheme), material.as_text]
   written = {"targets": definition.targets} if definition.targets else {}
   return {**written, "data": material.fingerprint,
           "lm_vocabulary": material.lm.tokenizer.fingerprint,

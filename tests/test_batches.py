@@ -97,6 +97,13 @@ def test_widen_by_hand():
   assert tokens.tolist() == [7, 0, 0, 8] and slot.tolist() == [-1, 2, 3, -1]
 
 
+def test_a_prompt_of_nothing_is_refused():
+  """No inputs; and without soft tokens, slots alone."""
+  for nothing, queries in ((example([], [], [2]), 2), (example([SLOT], [5], [2]), 0)):
+    with pytest.raises(ValueError, match="inputs are empty"):
+      packing.pack_group([A, nothing], spec(queries=queries))
+
+
 def test_too_long_is_an_error_that_names_the_cure():
   lengths = {"inputs": np.array([3, 30]), "entities": np.array([1, 2]), "targets": np.array([2, 2])}
   packing.check_fits("t", lengths, spec(length=33))
@@ -170,9 +177,9 @@ def test_processes_make_the_same_global_batch():
 
 def test_mixture_mistakes_are_named():
   with pytest.raises(errors.UserError, match=r"no task of"):
-    batches.mixture({"a": numbered(1, 2)}, {"b": 1.0}, seed=0)
+    batches.Mixture({"a": numbered(1, 2)}, {"b": 1.0}, seed=0)
   with pytest.raises(errors.UserError, match=r"task a has no training examples"):
-    batches.mixture({"a": []}, {"a": 1.0}, seed=0)
+    batches.Mixture({"a": []}, {"a": 1.0}, seed=0)
   with pytest.raises(errors.UserError, match=r"rows=4 is not a multiple of rows_per_group=3"):
     assert spec(rows=4, rows_per_group=3).groups
 

@@ -2,6 +2,7 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import ml_collections
 import pytest
@@ -129,6 +130,10 @@ def test_every_mistake_is_named_at_once():
     ("phase1.warmup", -1, "phase1.warmup=-1: expected 0 or more"),
     ("phase2.log_every", 0, "phase2.log_every=0: expected more than 0"),
     ("phase2.rows", 7, "phase2.rows=7 is no multiple of phase2.rows_per_group=2"),
+    ("phase2.microbatches", 0, "phase2.microbatches=0: expected more than 0"),
+    ("phase2.microbatches", 3, "make it a multiple of 3, e.g. --config.phase2.rows=9"),
+    ("profile.start", 0, "profile.start=0: expected more than 0"),
+    ("profile.steps", -1, "profile.steps=-1: expected 0 (no profile) or more"),
     ("phase2.targets", 300, "is more than phase2.length=256"),
     ("phase2.length", 3, "no room for an entity"),
     ("eval.beam_width", 5, "HR@20 cannot be measured"),
@@ -142,6 +147,15 @@ def test_each_mistake(field, value, words):
     config.validate(c, 1)
   assert words in str(e.value)
   assert field in str(e.value)
+
+
+def test_a_profile_after_the_end_is_told():
+  c = base.get_config()
+  c.update_from_flattened_dict({"profile.start": 2000, "profile.steps": 1})
+  config.validate(c, 1)
+  c.profile.start = 2001
+  with pytest.raises(errors.UserError, match="profile.start=2001 is after the last step, 2000"):
+    config.validate(c, 1)
 
 
 def with_fields(part, **fields):
@@ -191,3 +205,14 @@ def test_a_missing_field_and_a_wrong_type_are_named():
       c.eval.beam_width = "wide"
   with pytest.raises(errors.UserError, match="field is missing: .*rows.*of another type"):
     config.validate(c, 1)
+
+
+@pytest.mark.parametrize("workdir, folder", [
+    ("gs://bucket/run/", "gs://bucket/run/compiled"), ("runs/here", "compiled"),
+    (None, "compiled")])
+def test_compiled_programs_of_a_remote_run_are_kept_with_it(monkeypatch, workdir, folder):
+  """Every host of a pod reads them there; process 0 writes them."""
+  from ilm_jax import main
+  monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value=workdir))
+  assert main._compiled_programs().endswith(folder)
+  assert ("://" in main._compiled_programs()) == ("://" in (workdir or ""))

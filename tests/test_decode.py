@@ -72,6 +72,7 @@ def test_trie_by_hand():
   np.testing.assert_array_equal(made.end_Z, [7, 3, 3, 7, 5, 7, 7])
   np.testing.assert_array_equal(made.item_Z, [0, 0, 3, 0, 2, 0, 1])
   np.testing.assert_array_equal(made.lowest_Z, [1, 3, 3, 1, 2, 1, 1])
+  np.testing.assert_array_equal(made.items_Z, [3, 1, 1, 2, 1, 1, 1])
   np.testing.assert_array_equal(made.child_count_Z, [2, 1, 0, 2, 0, 1, 0])
   np.testing.assert_array_equal(made.child_E, [1, 3, 2, 4, 5, 6])
   np.testing.assert_array_equal(made.path_IT, [[3, 5, 6], [3, 4, 0], [1, 2, 0]])
@@ -94,9 +95,11 @@ def test_trie_refuses_an_empty_catalogue():
     trie.build([], EOS)
 
 
-def test_allowed_counts_what_a_filter_leaves():
+def test_a_filter_leaves_what_leads_to_an_open_item():
   made = trie.build([[3, 4, EOS], [3, EOS], [2, EOS]], EOS)
-  open_BZ = trie.allowed(made, trie.blocked_rows([[3], [1, 2], []], 3))
+  leaf_BK = trie.blocked_leaves(made, [[3], [1, 2], []])
+  np.testing.assert_array_equal(leaf_BK, [[2, 7], [4, 6], [7, 7]])
+  open_BZ = trie.is_open(made, leaf_BK, jnp.tile(jnp.arange(7)[None], (3, 1)))
   np.testing.assert_array_equal(np.asarray(open_BZ).astype(int), [
       [1, 0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]])
 
@@ -144,8 +147,10 @@ def test_beam_as_wide_as_the_catalogue_is_exact(model, prompt):
 def test_beam_never_enters_a_blocked_branch(model, prompt, plain_scores):
   """Of row 0 only items 8 and 9, under the worst branch, may come; of row 1 none; of row 2 all."""
   made = trie.build(INDICES, EOS)
-  blocked_BI = trie.blocked_rows([[1, 2, 3, 4, 5, 6, 7], range(1, 10), []], 9)
-  items_BW, scores_BW = beam.beam_search(*model, made, prompt, blocked_BI, width=2)
+  blocked = [[1, 2, 3, 4, 5, 6, 7], range(1, 10), []]
+  blocked_BI = np.array([[row in listed for row in range(10)] for listed in blocked])
+  items_BW, scores_BW = beam.beam_search(
+      *model, made, prompt, trie.blocked_leaves(made, blocked), width=2)
   scores = np.where(blocked_BI, -np.inf, plain_scores)
   np.testing.assert_array_equal(items_BW[0], np.argsort(-scores[0])[:2])
   assert set(np.asarray(items_BW[0])) == {8, 9}

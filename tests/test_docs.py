@@ -16,7 +16,8 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def run(kind: str, code: str, folder) -> str:
   """Runs a block of a page in `folder`, with this Python."""
-  env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2",
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2",
+         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
          "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
          "XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true",
          "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled")}
@@ -48,6 +49,15 @@ def test_bring_your_data_as_written(tmp_path):
   assert len(shown) == 4
   assert "40 users, 30 items, 600 events" in shown[-1] and "40 test targets" in shown[-1]
   assert "'behavioral'" in shown[-1] and "kettle no. 0" in shown[-1]
+
+
+def test_prepare_at_scale_as_written(tmp_path):
+  """With Beam alone, which neither launch/test.sh nor CI installs."""
+  pytest.importorskip("apache_beam", reason="Apache Beam: pip install -r requirements-beam.lock")
+  shown = follow("prepare_at_scale.md", tmp_path, "smollm2-135m-instruct", "minilm-l6", "ml-100k")
+  assert len(shown) == 3
+  lines = shown[-1].splitlines()
+  assert len(lines) == 6 and all(line.endswith(" equal") for line in lines)
 
 
 def test_every_data_set_is_on_the_page():

@@ -54,6 +54,13 @@ def test_every_table_is_there(run):
           for part in report["tables"]}
   assert any("Retrieval" in title for title in rows)
   assert any("Next item, full catalogue of 1349" in title for title in rows)
+  ranked = next(names for title, names in rows.items() if title.startswith("Next item, full"))
+  assert {"ILM, beam 20", "MLP projector, beam 20", "ILM, item head", "ILM-rand, item head",
+          "Q-Former, dot product", "popularity"} <= set(ranked)
+  worded = rows["Next item by prompt"]
+  assert [sum(name.startswith(task) for name in worded)
+          for task in ("sequential", "straightforward")] == [12, 12]
+  assert worded[10].startswith("sequential, unseen 0: Predict which film")
   losses = next(names for title, names in rows.items() if title.startswith("Loss on test"))
   others = ["ILM-rand", "MLP projector", "ILM without vectors", "no slots", "title as text",
             "ILM, vectors shuffled"]

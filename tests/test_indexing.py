@@ -79,6 +79,15 @@ def test_alike_items_that_nothing_tells_apart_are_cut_evenly():
   assert len(set(found)) == 12
 
 
+def test_many_items_that_share_no_user_are_cut_evenly(monkeypatch):
+  """Too many for one group, and for all eigenvectors: nothing that iteration could find."""
+  monkeypatch.setattr(clustering, "_DENSE", 10)
+  found = indexing.codes(indexing.Scheme(kind="collaborative", clusters=3, size=20), 62,
+                         [np.array([1, 2]), *np.arange(3, 63)[:, None]], None, 0)
+  assert len(set(found)) == 62
+  assert max(collections.Counter(code[:-1] for code in found).values()) <= 20
+
+
 def test_semantic_codes_say_which_blob():
   found = codes("semantic", vectors=blobs, levels=1, codes=4)
   assert len({code[0] for code in found}) == 4

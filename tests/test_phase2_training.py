@@ -2,14 +2,16 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 import pytest
 import test_objectives
 from flax import nnx
 from jax.sharding import AxisType
 
-from ilm_jax import axes, objectives, train
+from ilm_jax import accumulation, axes, objectives, train
 from ilm_jax.models import language_model, t5
 
 C = ml_collections.ConfigDict(dict(learning_rate=0.05, warmup=0, steps=4, final_fraction=0.1,
@@ -123,3 +125,46 @@ def test_an_mlp_learns_through_the_frozen_model():
     state, metrics = step(state, axes.place(mesh, held), train.to_devices(mesh, batch()))
     found.append(float(metrics["loss"]))
   assert found[-1] < found[0] - 0.01
+
+
+@pytest.mark.parametrize(("sizes", "head"), [((1, 1, 1), None), ((2, 1, 1), 0.5)])
+def test_microbatches_equal_the_whole_batch(sizes, head):
+  """Rows of unequal numbers of targets and items that follow, one part without any: a mean of
+  means would be off, and so would one weight for both losses."""
+  quiet = dataclasses.replace(test_objectives.QFORMER, dropout=0.0, vector_noise=0.0)
+  graphdef, trainable = objectives.build_phase2(
+      quiet, 6, 0.05, seed=0, head_width=4 if head else 0)
+  loss = objectives.phase2_loss(
+      graphdef, test_objectives.LM, ("sequential", "elm"),
+      objectives.HeadConfig(weight=head, num_items=6) if head else None)
+  rows = batch()
+  rows["weights"][1::4] = 0.0
+  rows["weights"][6, 1:] = 0.0
+  if head:
+    rows |= {"next_item": np.zeros((8, 2), np.int32), "next_at": np.ones((8, 2), np.int32)}
+    rows["next_item"][[0, 2, 3, 3], [0, 1, 0, 1]] = [4, 1, 6, 2]
+  held = test_objectives.frozen_with_lm() | {"log_draws": jnp.log(jnp.arange(1.0, 10.0))}
+  mesh = mesh_of(*sizes)
+  arguments = (axes.place(mesh, trainable), axes.place(mesh, held),
+               train.to_devices(mesh, rows), jax.random.key(1))
+  (loss_1, metrics_1), gradient_1 = jax.jit(accumulation.value_and_grad(loss, 1))(*arguments)
+  of_parts = [np.sum(rows["weights"][m::4]) for m in range(4)]
+  assert of_parts[1] == 0 and len(set(of_parts)) == 3
+  (loss_4, metrics_4), gradient_4 = jax.jit(accumulation.value_and_grad(loss, 4))(*arguments)
+  np.testing.assert_allclose(loss_4, loss_1, rtol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), metrics_4, metrics_1)
+  off = optax.tree.norm(optax.tree.sub(gradient_4, gradient_1))
+  assert off < 1e-6 * optax.tree.norm(gradient_1) and optax.tree.norm(gradient_1) > 1e-3
+  assert float(metrics_1["tokens"]) == (rows["segment"] > 0).sum()
+
+
+def test_microbatches_hold_one_part_at_a_time():
+  """The memory XLA plans for the step: a fourth of the rows, less than half of the space."""
+  graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  loss = objectives.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
+  rows = {k: np.tile(v, (32, *[1] * (v.ndim - 1))) for k, v in batch().items()}
+  whole, parts = (
+      jax.jit(accumulation.value_and_grad(loss, m)).lower(
+          trainable, test_objectives.frozen_with_lm(), rows, jax.random.key(0)).compile()
+      .memory_analysis().temp_size_in_bytes for m in (1, 4))
+  assert parts < whole / 2

@@ -37,7 +37,7 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch):
   from tasks.datasets import registry
   asked = []
 
-  def load(found, folder, k, rule):
+  def load(found, folder, k, rule, beam):
     asked.append((k, rule.name))
     return built(k=2)
 

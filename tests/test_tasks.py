@@ -1,6 +1,8 @@
 """Tasks from interactions to prepared examples. The one file that imports SeqIO (5 s)."""
 import dataclasses
+import itertools
 import json
+import types
 
 import ml_collections
 import numpy as np
@@ -47,7 +49,7 @@ def config(**changes):
   c = ml_collections.ConfigDict({
       "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3, "domain": "movie"},
       "targets": {"tasks": (), "max_items": 0, "max_heldout": 0},
-      "tasks": {"history": 2, "draws": 1, "max_train_examples": 0,
+      "tasks": {"history": 2, "draws": 1, "max_train_examples": 0, "prompt_targets": 0,
                 "index": "title", "index_words": False, "index_clusters": 2, "index_size": 3,
                 "index_levels": 2, "index_codes": 2, "entities": "slots", "prompts": "",
                 "module": "",
@@ -173,9 +175,12 @@ def test_prepare_end_to_end(prepared, words):
   assert spell(words, test[1]["targets"]) == " Up~"
   assert test[1]["entities"].tolist() == [8, 2, 1]
   assert (test[1]["target_entity"], test[1]["user"], test[1]["prompt"]) == ([6], [8], [0])
-  unseen = read("sequential_unseen", "test")
-  assert unseen[1]["prompt"] == [10] and unseen[1]["entities"].tolist() == [8, 2, 1]
-  assert spell(words, unseen[1]["inputs"]) == templates.load("sequential").unseen[0].format(
+  worded = read("sequential_prompts", "test")                  # each target with 11 templates
+  assert len(worded) == 44 and [e["prompt"][0] for e in map(worded.__getitem__, range(11, 22))
+                                ] == list(range(11))
+  unseen = worded[21]
+  assert unseen["user"] == [8] and unseen["entities"].tolist() == [8, 2, 1]
+  assert spell(words, unseen["inputs"]) == templates.load("sequential").unseen[0].format(
       user="<slot>", history="<slot><slot>")
   straight = read("straightforward", "train")
   assert len(straight) == 7 and straight[3]["entities"].tolist() == [9]
@@ -255,9 +260,30 @@ def test_max_train_examples_cuts_the_training_split_only(workdir, words):
       material.read(workdir / "data", words, words, config(max_train_examples=3)))
   counts = {name: [task.source.num_input_examples(split) for split in task.source.splits]
             for name, task in cut.items()}
-  assert counts["sequential"] == [3, 4, 4] and counts["sequential_unseen"] == [4]
+  assert counts["sequential"] == [3, 4, 4] and counts["sequential_prompts"] == [44]
   assert counts["user_item"] == [3] and counts["elm_title"][0] == 3 and counts["catalogue"] == [6]
   assert counts["item_text"][0] == 3        # the texts are few and dear
+
+
+def test_only_so_many_targets_are_asked_in_all_words(workdir, words):
+  cut = catalog.definitions(material.read(workdir / "data", words, words, config(prompt_targets=3)))
+  assert cut["next_item_prompts"].source.num_input_examples("test") == 33
+
+
+@pytest.mark.parametrize(("history", "ends"), [(2, [5, 3, 1]), (3, [5, 2]), (9, [5])])
+def test_windows_cut_a_history_from_its_end(history, ends):
+  """One user of 8 items, six of them for training: every step between items is in one window."""
+  one = interactions.Interactions(
+      ["u"], 8, np.zeros(8, np.int32), np.arange(1, 9, dtype=np.int32), np.arange(8),
+      np.ones(8, np.float32))
+  held = types.SimpleNamespace(interactions=one, split=one.split, history=history, draws=1,
+                               rng=lambda name: np.random.default_rng(0))
+  np.testing.assert_array_equal(openp5.windows(held), ends[::-1])
+  steps = [(a, b) for at, row in zip(ends[::-1], openp5.histories(held, np.array(ends[::-1])))
+           for a, b in itertools.pairwise([*row[row > 0], one.item_N[at]])]
+  assert steps == [(n, n + 1) for n in range(1, 6)]
+  held.draws = 2
+  assert len(openp5.windows(held)) > len(ends) or history == 9
 
 
 def test_all_templates_can_be_read_and_filled():
@@ -267,7 +293,7 @@ def test_all_templates_can_be_read_and_filled():
     for template in family.all:
       assert template.endswith(":") and len(template.split()) < 16
       assert " {" not in template, f"{path.name}: a space before a slot costs a token"
-  for name in ("sequential", "straightforward"):
+  for name in openp5.TASKS:
     assert (len(templates.load(name).seen), len(templates.load(name).unseen)) == (10, 1)
 
 

@@ -1,11 +1,12 @@
 """The eval job that watches: what it evaluates when, and when it ends."""
+import json
 import pathlib
 
 import pytest
 
 from ilm_jax import config as config_lib
-from ilm_jax import errors, stages
-from ilm_jax.stages import context, watching
+from ilm_jax import errors, heartbeat, stages
+from ilm_jax.stages import context, phases, watching
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -53,12 +54,47 @@ def test_each_checkpoint_once_and_the_last_with_ilm_rand(run, monkeypatch):
   assert run.config.phase2.compare == ("rand",)
 
 
+def test_it_says_how_far_training_is_and_that_it_seems_dead(run, monkeypatch, capsys):
+  """The newest heartbeat is told, once; when it is old, that."""
+  now = [1000.0]
+  beat = dict(phase="phase1", state="running", why="", step=3, steps=4, loss=None, rate=None,
+              eta=None, goodput=0.5, stepped=999.0, pid=7, host="w0", began=0.0, kept={})
+  heartbeat.path(run.workdir, "phase1").write_text(json.dumps({**beat, "time": 999.0}))
+  heartbeat.path(run.workdir, "phase2").write_text(json.dumps(
+      {**beat, "phase": "phase2", "step": 1, "time": 998.0}))
+  assert watching.training(run) is not None
+
+  def sleep(_):
+    now[0] += 30
+    if now[0] > 1080:
+      for phase, last in (("phase1", 4), ("phase2", 2), ("phase2_rand", 2)):
+        save(run, phase, last)
+
+  monkeypatch.setattr(watching.time, "sleep", sleep)
+  monkeypatch.setattr(watching.time, "time", lambda: now[0])
+  watching.run(run, 30, with_report=False)
+  told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training: ")]
+  assert told[0] == "training: phase1 step 3 of 4"
+  assert "phase1 step 3 of 4: seems dead, process 7 on w0 said nothing for 1:01" in told[1]
+  assert len(told) == 3          # at 1000, not at 1030, at 1060 and 1090
+
+
 def test_a_phase1_of_another_workdir_is_not_waited_for(run):
   run.config.update_from_flattened_dict({"phase2.init_from": "gs://bucket/other",
                                          "phase2.compare": ()})
   save(run, "phase2", 2)
   watching.run(run, 1, with_report=False)
   assert run.noted == [("phase2", 2, False)]
+
+
+def test_where_prompts_name_entities_there_is_no_phase1(run):
+  run.config.update_from_flattened_dict({"tasks.entities": "names", "phase2.compare": (),
+                                         "phase2.head.weight": 0.0})
+  save(run, "phase2", 2)
+  watching.run(run, 1, with_report=False)
+  assert run.noted == [("phase2", 2, False)]
+  phases.phase1(run)                   # needs nothing and leaves nothing
+  assert not (run.workdir / "phase1").exists()
 
 
 def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):

@@ -67,7 +67,7 @@ class Batches:
 
 
 def fit(folder, steps, *, mesh=None, batches=None, fingerprints=None, loss=loss_fn, log_every=4,
-        checkpoint_every=5, tensorboard=None):
+        checkpoint_every=5, tensorboard=None, seen=None):
   """Trains the toy in `folder`, from its newest checkpoint on; returns (state, frozen)."""
   mesh = mesh or jax.make_mesh((1,), ("data",), devices=jax.devices()[:1],
                                axis_types=(jax.sharding.AxisType.Auto,))
@@ -80,7 +80,7 @@ def fit(folder, steps, *, mesh=None, batches=None, fingerprints=None, loss=loss_
         tx=TX, mesh=mesh, seed=3, checkpointer=saved, log_every=log_every,
         checkpoint_every=checkpoint_every,
         writer=history.Writer(f"{folder}/metrics.jsonl", tensorboard), name="phase1",
-        learning_rate=train.schedule(CONFIG))
+        learning_rate=train.schedule(CONFIG), seen=seen)
   return state, frozen
 
 

@@ -6,7 +6,6 @@ groups; a process makes its share of the groups. So resuming is starting at a st
 of processes that divides the groups makes the same global batch.
 """
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -14,7 +13,7 @@ import grain
 import numpy as np
 
 from ilm_jax import errors
-from ilm_jax.data import packing, store
+from ilm_jax.data import order, packing, store
 
 LmBatchSpec = packing.LmBatchSpec
 
@@ -37,27 +36,40 @@ class Batches:
     return iter(grain.MapDataset.range(start, stop).map(self.at).to_iter_dataset(self._options))
 
 
-def mixture(tasks: Mapping[str, Sequence], rates: Mapping[str, float], seed: int):
-  """The endless stream of a mixture; `[i]` gives an example with "task", its number in `tasks`.
+class Mixture:
+  """The endless stream of a mixture: examples with "task", its number in `tasks`, added.
 
   Args:
     tasks: name -> examples by index.
     rates: name -> share of the stream, any scale; a task without a rate or with 0 is left out.
     seed: decides the order within each task. A task's own order does not depend on the others.
   """
-  parts, weights = [], []
-  for number, (name, examples) in enumerate(tasks.items()):
-    if not rates.get(name, 0):
-      continue
-    if not len(examples):
-      raise errors.UserError(f"task {name} has no training examples but a rate of {rates[name]}: "
-                             "set its rate to 0")
-    part = grain.MapDataset.source(examples).seed(_task_seed(seed, name)).shuffle().repeat()
-    parts.append(part.map(functools.partial(_with_task, number=number)))
-    weights.append(float(rates[name]))
-  if not parts:
-    raise errors.UserError(f"no task of {sorted(tasks)} has a positive rate in {dict(rates)}")
-  return grain.MapDataset.mix(parts, weights)
+
+  def __init__(self, tasks: Mapping[str, Sequence], rates: Mapping[str, float], seed: int):
+    self._parts = [(number, examples) for number, (name, examples) in enumerate(tasks.items())
+                   if rates.get(name, 0)]
+    names = [list(tasks)[number] for number, _ in self._parts]
+    for name, (_, examples) in zip(names, self._parts):
+      if not len(examples):
+        raise errors.UserError(f"task {name} has no training examples but a rate of "
+                               f"{rates[name]}: set its rate to 0")
+    if not names:
+      raise errors.UserError(f"no task of {sorted(tasks)} has a positive rate in {dict(rates)}")
+    self._order = order.Stream([len(examples) for _, examples in self._parts],
+                               [float(rates[name]) for name in names],
+                               [_task_seed(seed, name) for name in names])
+
+  def at(self, start: int, stop: int) -> list[dict]:
+    """The examples at places start ... stop - 1; each task is read in one go."""
+    part_N, index_N = self._order.at(start, stop)
+    found = [None] * (stop - start)
+    for part in np.unique(part_N):
+      number, examples = self._parts[part]
+      places = np.flatnonzero(part_N == part)
+      read = getattr(examples, "many", lambda indices, own=examples: [own[i] for i in indices])
+      for place, example in zip(places.tolist(), read(index_N[places].tolist())):
+        found[place] = {**example, "task": number}
+    return found
 
 
 def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: LmBatchSpec, *,
@@ -79,19 +91,18 @@ def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: 
   for name, examples in tasks.items():
     if isinstance(examples, store.Prepared):
       packing.check_fits(name, examples.lengths(), spec)
-  stream = mixture(tasks, rates, seed)
+  stream = Mixture(tasks, rates, seed)
   groups = _share(spec.groups, process_index, process_count, "groups")
 
   def make(step: int) -> dict:
-    packed = []
-    for group in groups:
-      first = (step * spec.groups + group) * spec.examples_per_group
-      arrays, left = packing.pack_group(
-          [stream[first + j] for j in range(spec.examples_per_group)], spec)
-      dropped = np.zeros(spec.rows_per_group, np.int32)
-      dropped[0] = left
-      packed.append({**arrays, "dropped": dropped})
-    return {k: np.concatenate([p[k] for p in packed]) for k in packed[0]}
+    size = spec.examples_per_group
+    first, last = (step * spec.groups + g for g in (groups.start, groups.stop))
+    examples = stream.at(first * size, last * size)
+    batch, left = packing.pack_groups(
+        [examples[i:i + size] for i in range(0, len(examples), size)], spec)
+    dropped = np.zeros(len(left) * spec.rows_per_group, np.int32)
+    dropped[::spec.rows_per_group] = left
+    return {**batch, "dropped": dropped}
 
   return Batches(make)
 
@@ -115,14 +126,14 @@ def phase1_batches(text: Sequence, item_pairs: Sequence, user_pairs: Sequence, s
   """
   parts = [("item_text", text, spec.batch_size), ("item_item", item_pairs, spec.pair_batch_size),
            ("user_item", user_pairs, spec.user_batch_size)]
-  streams = [mixture({name: examples}, {name: 1.0}, seed) if size else None
+  streams = [Mixture({name: examples}, {name: 1.0}, seed) if size else None
              for name, examples, size in parts]
   shares = [_share(size, process_index, process_count, f"{name} examples")
             for name, _, size in parts]
 
   def make(step: int) -> dict:
     texts, pairs, upairs = [
-        [stream[step * size + j] for j in share] if size else []
+        stream.at(step * size + share.start, step * size + share.stop) if size else []
         for stream, share, (_, _, size) in zip(streams, shares, parts)]
     pair_N2, upair_N2 = _pairs(pairs), _pairs(upairs)
     return {**text_batch(texts, len(texts), spec.max_text),
@@ -168,10 +179,6 @@ def prompts_batch(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.n
   valid_BL = batch["segment"] > 0
   keep = {k: batch[k] for k in ("tokens", "slot", "position", "entities", "word") if k in batch}
   return {**keep, "valid": valid_BL, "length": valid_BL.sum(axis=1, dtype=np.int32)}
-
-
-def _with_task(example: dict, number: int) -> dict:
-  return {**example, "task": number}
 
 
 def _task_seed(seed: int, name: str) -> int:

@@ -31,6 +31,8 @@ class LmBatchSpec:
   after: tuple[int, ...] = ()
   whole_words: int = 0           # P5's: prompts are told which word each token belongs to, at most
   word_starts: np.ndarray | None = dataclasses.field(default=None, compare=False)  # bool [V + 1]
+  head_tasks: tuple[str, ...] = ()   # those whose prompts predict items at every slot (item head)
+  num_items: int = 0                 # with head_tasks: entity rows up to it are items
 
   @property
   def groups(self) -> int:
@@ -70,24 +72,36 @@ def check_fits(name: str, lengths: dict[str, np.ndarray], spec: LmBatchSpec):
           f"{size.max()} or more, or shorten the task (tasks.history, prompts)")
 
 
-def pack_group(examples: Sequence[dict], spec: LmBatchSpec) -> tuple[dict, int]:
-  """Packs examples into `rows_per_group` rows, first fit, longest first.
+def pack_groups(groups: Sequence[Sequence[dict]], spec: LmBatchSpec) -> tuple[dict, np.ndarray]:
+  """Packs each group into `rows_per_group` rows of its own, first fit, longest first.
 
   Returns:
-    The arrays of `empty(rows_per_group, spec)`, filled, and how many examples did not fit.
+    The arrays of `empty(groups x rows_per_group, spec)`, filled, and int32 [groups]: how many
+    examples of a group did not fit.
   """
-  sizes = [spec.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"])) for e in examples]
-  order = sorted(range(len(examples)), key=lambda i: -sizes[i]["length"])   # stable
-  batch = empty(spec.rows_per_group, spec)
-  rows = [_Row(batch, b, spec) for b in range(spec.rows_per_group)]
-  dropped = 0
-  for i in order:
-    row = next((row for row in rows if row.has_room(sizes[i])), None)
-    if row is None:
-      dropped += 1
-    else:
-      row.add(examples[i], sizes[i])
+  batch = empty(len(groups) * spec.rows_per_group, spec)
+  examples = [e for group in groups for e in group]
+  sizes = _sizes(examples, spec)
+  placed, dropped, first = [], np.zeros(len(groups), np.int32), 0
+  for g, group in enumerate(groups):
+    rows = [_Row(g * spec.rows_per_group + b, spec) for b in range(spec.rows_per_group)]
+    of_group = range(first, first + len(group))
+    for i in sorted(of_group, key=lambda i: -sizes[i][0]):     # stable
+      for row in rows:
+        if (place := row.take(sizes[i])) is not None:
+          placed.append((i, *place))
+          break
+      else:
+        dropped[g] += 1
+    first += len(group)
+  _write(batch, examples, placed, spec)
   return batch, dropped
+
+
+def pack_group(examples: Sequence[dict], spec: LmBatchSpec) -> tuple[dict, int]:
+  """`pack_groups` of one group."""
+  batch, dropped = pack_groups([examples], spec)
+  return batch, int(dropped[0])
 
 
 def one_a_row(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarray]:
@@ -95,13 +109,14 @@ def one_a_row(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarr
   batch = empty(spec.rows, spec)
   if len(examples) > spec.rows:
     raise ValueError(f"{len(examples)} examples for {spec.rows} rows")
-  for b, example in enumerate(examples):
-    size = spec.sizes(len(example["inputs"]), len(example["entities"]), len(example["targets"]))
-    row = _Row(batch, b, spec)
-    if not row.has_room(size):
-      raise errors.UserError(f"an example needs {size}, a row has length={spec.length}, "
-                             f"slots={spec.slots}, targets={spec.targets}: raise them")
-    row.add(example, size)
+  placed = []
+  for b, size in enumerate(_sizes(examples, spec)):
+    if (place := _Row(b, spec).take(size)) is None:
+      raise errors.UserError(
+          f"an example needs {dict(zip(('length', 'slots', 'targets'), size))}, a row has length="
+          f"{spec.length}, slots={spec.slots}, targets={spec.targets}: raise them")
+    placed.append((b, *place))
+  _write(batch, examples, placed, spec)
   return batch
 
 
@@ -109,8 +124,10 @@ def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
   """A batch of `rows` rows without examples."""
   in_row, predicted = (rows, spec.length), (rows, spec.targets)
   words = {"word": np.zeros(in_row, np.int32)} if spec.whole_words else {}
+  head = {name: np.zeros((rows, spec.slots), np.int32) for name in ("next_at", "next_item")}
   return {
       **words,                                           # number of the token's word in its prompt
+      **(head if spec.head_tasks else {}),               # position, item row that follows
       "tokens": np.full(in_row, spec.pad_id, np.int32),
       "slot": np.full(in_row, -1, np.int32),             # index into the row's S*Q soft tokens
       "segment": np.zeros(in_row, np.int32),             # 1.. for the examples, 0 for padding
@@ -142,46 +159,134 @@ def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarr
   return np.where(soft, 0, np.repeat(inputs, times)), slot
 
 
+def last_slot(slot_BL) -> np.ndarray:
+  """int [B]: the position of each row's last soft token, where the item head reads a prompt."""
+  at_BL = np.where(np.asarray(slot_BL) >= 0, np.arange(np.shape(slot_BL)[1])[None], -1)
+  if (at_BL.max(axis=1) < 0).any():
+    raise ValueError("a prompt without slots: the item head has nothing to read")
+  return at_BL.max(axis=1)
+
+
 class _Row:
-  """One row of a batch being filled."""
+  """How far one row of a batch is taken."""
 
-  def __init__(self, batch: dict, b: int, spec: LmBatchSpec):
-    self.arrays = {k: v[b] for k, v in batch.items()}
-    self.spec = spec
-    self.used = {"length": 0, "slots": 0, "targets": 0}
-    self.examples = 0
+  def __init__(self, b: int, spec: LmBatchSpec):
+    self._b, self._room = b, (spec.length, spec.slots, spec.targets)
+    self._used, self._examples = (0, 0, 0), 0
 
-  def has_room(self, size: dict) -> bool:
-    return all(self.used[k] + size[k] <= getattr(self.spec, k) for k in size)
+  def take(self, size: tuple[int, int, int]) -> tuple[int, int, int, int, int] | None:
+    """(row, segment, first token, first slot, first target) for an example; None: no room."""
+    used = self._used
+    after = (used[0] + size[0], used[1] + size[1], used[2] + size[2])
+    if after[0] > self._room[0] or after[1] > self._room[1] or after[2] > self._room[2]:
+      return None
+    self._used, self._examples = after, self._examples + 1
+    return (self._b, self._examples, *used)
 
-  def add(self, example: dict, size: dict):
-    """Writes `example` behind what the row holds."""
-    row, at, target = self.arrays, self.used["length"], self.used["targets"]
-    prompt = np.concatenate([self.spec.before, example["inputs"], self.spec.after]).astype(int)
-    tokens, slot = widen(prompt, self.spec.queries, self.spec.slot_id, self.used["slots"])
-    if not len(tokens):
-      raise ValueError("an example's inputs are empty: nothing can predict its first target")
-    targets = example["targets"]
-    end, n = at + size["length"], len(tokens)
-    self.examples += 1
-    row["tokens"][at:at + n] = tokens
-    row["tokens"][at + n:end] = targets[:end - at - n]
-    row["slot"][at:at + n] = slot
-    if self.spec.whole_words:
-      starts = np.where(slot < 0, self.spec.word_starts[tokens], False)
-      row["word"][at:at + n] = np.minimum(np.cumsum(starts), self.spec.whole_words - 1)
-    row["segment"][at:end] = self.examples
-    row["position"][at:end] = np.arange(size["length"])
-    row["prefix"][at:at + n] = True
-    span = slice(target, target + len(targets))
-    if not self.spec.encoder_decoder:
-      row["target_at"][span] = at + n - 1 + np.arange(len(targets))
-    row["target_segment"][span] = self.examples
-    row["target_position"][span] = np.arange(len(targets))
-    row["targets"][span] = targets
-    row["weights"][span] = 1.0
-    row["task"][span] = example.get("task", 0)
-    if size["slots"]:
-      row["entities"][self.used["slots"]:self.used["slots"] + size["slots"]] = example["entities"]
-    for key in self.used:
-      self.used[key] += size[key]
+
+def _sizes(examples: Sequence[dict], spec: LmBatchSpec) -> list[tuple[int, int, int]]:
+  """(length, slots, targets) that each example takes of a row."""
+  counts = [np.array([len(e[key]) for e in examples], int)
+            for key in ("inputs", "entities", "targets")]
+  sizes = spec.sizes(*counts)
+  return list(zip(*(sizes[key].tolist() for key in ("length", "slots", "targets"))))
+
+
+def _write(batch: dict, examples: Sequence[dict], placed: list[tuple], spec: LmBatchSpec) -> None:
+  """Writes examples where `placed` says, all of the batch together: E is those placed.
+
+  Args:
+    batch: arrays of `empty`.
+    examples: to choose from.
+    placed: (example, row, segment, first token, first slot, first target) each.
+    spec: shapes.
+  """
+  if not placed:
+    return
+  which, row_E, segment_E, token_E, slot_E, target_E = np.array(placed).T
+  chosen = [examples[i] for i in which.tolist()]
+  flat = {k: v.reshape(-1) for k, v in batch.items()}
+  # The prompt: every input token, a slot as often as it has soft tokens.
+  prompts = [x for e in chosen for x in (spec.before, e["inputs"], spec.after)]
+  said = np.concatenate(prompts).astype(np.int32)
+  said_E = np.array([len(e["inputs"]) for e in chosen]) + len(spec.before) + len(spec.after)
+  slots_E = _per(said == spec.slot_id, said_E)
+  tokens, slot = widen(said, spec.queries, spec.slot_id, 0)
+  wide_E = said_E + slots_E * (spec.queries - 1)
+  if not wide_E.all():
+    raise ValueError("an example's inputs are empty: nothing can predict its first target")
+  to = _places(row_E * spec.length + token_E, wide_E)
+  flat["tokens"][to] = tokens
+  shift_E = (slot_E - (slots_E.cumsum() - slots_E)) * spec.queries
+  flat["slot"][to] = np.where(slot < 0, -1, slot + shift_E.repeat(wide_E))
+  flat["prefix"][to] = True
+  if spec.whole_words:
+    starts = np.where(slot < 0, spec.word_starts[tokens], False)
+    before_E = _per(starts, wide_E).cumsum() - _per(starts, wide_E)
+    word = starts.cumsum() - before_E.repeat(wide_E)
+    flat["word"][to] = np.minimum(word, spec.whole_words - 1)
+  # The targets, and in a decoder's sequence all of them but the last.
+  count_E = np.array([len(e["targets"]) for e in chosen])
+  targets, nth = np.concatenate([e["targets"] for e in chosen]), _places(0 * count_E, count_E)
+  to = _places(row_E * spec.targets + target_E, count_E)
+  length_E = wide_E
+  if not spec.encoder_decoder:
+    length_E = wide_E + count_E - 1
+    first = (token_E + wide_E).repeat(count_E)
+    seen = nth < (count_E - 1).repeat(count_E)
+    flat["tokens"][((row_E * spec.length).repeat(count_E) + first + nth)[seen]] = targets[seen]
+    flat["target_at"][to] = first - 1 + nth
+  flat["targets"][to], flat["target_position"][to] = targets, nth
+  flat["target_segment"][to], flat["weights"][to] = segment_E.repeat(count_E), 1.0
+  flat["task"][to] = np.repeat([e.get("task", 0) for e in chosen], count_E)
+  # Both.
+  to = _places(row_E * spec.length + token_E, length_E)
+  flat["segment"][to] = segment_E.repeat(length_E)
+  flat["position"][to] = _places(0 * length_E, length_E)
+  if spec.queries:
+    entities = np.concatenate([e["entities"] for e in chosen])
+    held_E = np.array([len(e["entities"]) for e in chosen])
+    to = _places(row_E * spec.slots + slot_E, held_E)
+    flat["entities"][to] = entities
+    if spec.head_tasks:
+      ends = (slot >= 0) & (slot % spec.queries == spec.queries - 1)
+      position = _places(token_E, wide_E)[ends]
+      flat["next_at"][to], flat["next_item"][to] = _next_items(
+          chosen, entities, held_E, position, spec)
+
+
+def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, np.ndarray]:
+  """(position, item row that follows there) for each slot of all examples, one after another.
+
+  A slot's last soft token predicts the next slot's item, where both are items; the last slot's
+  predicts the target. 0 twice in tasks without the item head.
+
+  Args:
+    chosen: the examples.
+    entities: of their slots.
+    held_E: how many slots each has.
+    position: of the last soft token of each slot.
+    spec: shapes.
+  """
+  asks_E = np.array([spec.task_names[e.get("task", 0)] in spec.head_tasks for e in chosen])
+  is_item = entities <= spec.num_items
+  after = np.append(entities[1:], 0)
+  follows = np.where(is_item & np.append(is_item[1:], False), after, 0)
+  last_E, some_E = held_E.cumsum() - 1, held_E > 0
+  for i in np.flatnonzero(some_E):
+    follows[last_E[i]] = chosen[i]["target_entity"][0] if asks_E[i] else 0
+  asks = asks_E.repeat(held_E)
+  return np.where(asks, position, 0), np.where(asks, follows, 0)
+
+
+def _places(start_E, count_E) -> np.ndarray:
+  """start, start + 1, .. so many from each start, one after another."""
+  end_E = count_E.cumsum()
+  return np.arange(end_E[-1]) + (start_E - end_E + count_E).repeat(count_E)
+
+
+def _per(marks, count_E) -> np.ndarray:
+  """How many of `marks` are true in each example's stretch."""
+  total, end_E = np.zeros(len(marks) + 1, int), count_E.cumsum()
+  marks.cumsum(out=total[1:])
+  return total[end_E] - total[end_E - count_E]

@@ -4,24 +4,28 @@
     <folder>/lengths.npz                         the length of every array of every example
     <folder>/manifest.json                       sizes, sha256, what it was made from, fingerprint
 
-A folder appears whole or not at all: it is written under another name and renamed.
+A folder appears whole or not at all: it is written under another name and renamed. ArrayRecord
+knows the files of this machine only: in a bucket, shards are copied there, and back to be read.
 """
+import contextlib
 import hashlib
+import io
 import json
 import os
-import shutil
+import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgpack
 import numpy as np
 from array_record.python import array_record_module
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 
 FORMAT = 1
 _LENGTHS = "lengths.npz"
+_SHARD = 1 << 18           # examples of a shard; one is sorted in the memory of one machine
 # One record a chunk, and no read-ahead: reading one record costs one small read.
 _WRITE, _READ = "group_size:1", "readahead_buffer_size:0,max_parallelism:0"
 
@@ -38,25 +42,56 @@ def write(folder, examples: Iterable[dict], manifest: dict, shards: int = 1) -> 
   Returns:
     `manifest` with "format", "count", "files" (size and sha256 of each) and "fingerprint" added.
   """
-  folder = epath.Path(folder)
-  temporary = folder.parent / f".{folder.name}.writing"
-  _remove(temporary)                     # left there by a writer that was killed
-  temporary.mkdir(parents=True)
+  temporary = begin(folder)
   try:
-    lengths = _write_shards(temporary, examples, shards)
-    np.savez(os.fspath(temporary / _LENGTHS), **lengths)
-    files = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
-    count = len(next(iter(lengths.values()), ()))
-    manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": files}
-    manifest["fingerprint"] = hashlib.sha256(
-        json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    _remove(folder)
-    os.rename(temporary, folder)
+    with _local(temporary) as local:
+      lengths = _write_shards(local, examples, shards)
+    return publish(temporary, folder, lengths, manifest, shards)
   except BaseException:
     _remove(temporary)
     raise
+
+
+def begin(folder) -> epath.Path:
+  """An empty folder beside `folder`, for the shards that `publish` makes it of."""
+  temporary = unfinished(folder)
+  _remove(temporary)                     # left there by a writer that was killed
+  temporary.mkdir(parents=True)
+  return temporary
+
+
+def unfinished(folder) -> epath.Path:
+  """Where the shards of `folder` lie until it is published."""
+  folder = epath.Path(folder)
+  return folder.parent / f".{folder.name}.writing"
+
+
+def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> dict:
+  """Puts lengths and manifest beside the shards in `temporary`, and makes it `folder`.
+
+  Args:
+    temporary: what `begin` gave, with all shards.
+    folder: as of `write`, as are `manifest` and what is returned.
+    lengths: array name -> int32 [examples].
+    shards: how many there are.
+  """
+  written = io.BytesIO()
+  np.savez(written, **lengths)
+  (temporary / _LENGTHS).write_bytes(written.getvalue())
+  found = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
+  count = len(next(iter(lengths.values()), ()))
+  manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": found}
+  manifest["fingerprint"] = hashlib.sha256(
+      json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+  (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+  _remove(folder)
+  temporary.rename(folder)
   return manifest
+
+
+def shards_of(count: int | None) -> int:
+  """How many shards so many examples (None: not known) are stored in."""
+  return max(1, -(-(count or 0) // _SHARD))
 
 
 def read_manifest(folder) -> dict | None:
@@ -80,7 +115,10 @@ class Prepared:
     if verify:
       for name, identity in self.manifest["files"].items():
         self._verify(name, identity)
-    self._readers, self._lock = {}, threading.Lock()
+    self._open()
+
+  def _open(self):
+    self._readers, self._lock, self._copies = {}, threading.Lock(), None
 
   @property
   def fingerprint(self) -> str:
@@ -90,26 +128,34 @@ class Prepared:
     return self.manifest["count"]
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-    index = int(index)
-    if not 0 <= index < len(self):
-      raise IndexError(f"example {index} of {len(self)} in {self.folder}")
-    record, shard = divmod(index, self.manifest["shards"])
-    with self._lock:                     # seek, then read: 60 times faster than read([record])
-      reader = self._reader(shard)
-      reader.seek(record)
-      data = reader.read()
-    return {k: np.frombuffer(v, np.int32) for k, v in msgpack.unpackb(data).items()}
+    return self.many([int(index)])[0]
+
+  def many(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    """The examples at these indices, in their order."""
+    count, shards, found = len(self), self.manifest["shards"], []
+    with self._lock:
+      for index in indices:
+        if not 0 <= index < count:
+          raise IndexError(f"example {index} of {count} in {self.folder}")
+        record, shard = divmod(index, shards)
+        reader = self._readers.get(shard) or self._reader(shard)
+        reader.seek(record)              # and read: 60 times faster than read([record])
+        found.append(reader.read())
+    return [{k: np.frombuffer(v, np.int32) for k, v in msgpack.unpackb(data).items()}
+            for data in found]
 
   def lengths(self) -> dict[str, np.ndarray]:
     """Array name -> int32 [examples], the length of that array in every example."""
-    with np.load(os.fspath(self.folder / _LENGTHS)) as arrays:
+    with np.load(io.BytesIO((self.folder / _LENGTHS).read_bytes())) as arrays:
       return dict(arrays)
 
   def _reader(self, shard: int):
     if shard not in self._readers:
-      name = _shard_name(shard, self.manifest["shards"])
-      self._readers[shard] = array_record_module.ArrayRecordReader(
-          os.fspath(self.folder / name), _READ)
+      path = self.folder / shard_name(shard, self.manifest["shards"])
+      if _is_remote(path):
+        self._copies = self._copies or tempfile.TemporaryDirectory()
+        path = path.copy(epath.Path(self._copies.name) / path.name)
+      self._readers[shard] = array_record_module.ArrayRecordReader(os.fspath(path), _READ)
     return self._readers[shard]
 
   def _verify(self, name: str, expected: dict):
@@ -125,28 +171,45 @@ class Prepared:
 
   def __setstate__(self, state):
     self.__dict__.update(state)
-    self._readers, self._lock = {}, threading.Lock()
+    self._open()
 
 
 def _write_shards(folder, examples, shards: int) -> dict[str, np.ndarray]:
   writers = [array_record_module.ArrayRecordWriter(
-      os.fspath(folder / _shard_name(i, shards)), _WRITE) for i in range(shards)]
+      os.fspath(folder / shard_name(i, shards)), _WRITE) for i in range(shards)]
   lengths = {}
   try:
     for number, example in enumerate(examples):
-      arrays = {k: np.asarray(v, np.int32) for k, v in example.items()}
-      if lengths and lengths.keys() != arrays.keys():
-        raise ValueError(f"example {number} has {sorted(arrays)}, the first {sorted(lengths)}")
-      for key, array in arrays.items():
-        if array.ndim != 1:
-          raise ValueError(f"example {number}: {key} has shape {array.shape}, expected one axis")
-        lengths.setdefault(key, []).append(len(array))
-      record = msgpack.packb({k: v.tobytes() for k, v in arrays.items()})
+      record, length = encode(example, number)
+      if lengths and lengths.keys() != length.keys():
+        raise ValueError(f"example {number} has {sorted(length)}, the first {sorted(lengths)}")
+      for key, value in length.items():
+        lengths.setdefault(key, []).append(value)
       _disk(writers[number % shards].write, record)
   finally:
     for writer in writers:
       _disk(writer.close)
   return {k: np.asarray(v, np.int32) for k, v in lengths.items()}
+
+
+def encode(example: dict, number: int = 0) -> tuple[bytes, dict[str, int]]:
+  """An example as a record, and the length of each of its arrays; `number` is for the error."""
+  arrays = {k: np.asarray(v, np.int32) for k, v in example.items()}
+  for key, array in arrays.items():
+    if array.ndim != 1:
+      raise ValueError(f"example {number}: {key} has shape {array.shape}, expected one axis")
+  record = msgpack.packb({k: v.tobytes() for k, v in arrays.items()})
+  return record, {k: len(v) for k, v in arrays.items()}
+
+
+def write_shard(path, records: Iterable[bytes]) -> None:
+  """One shard of what `encode` gave."""
+  writer = array_record_module.ArrayRecordWriter(os.fspath(path), _WRITE)
+  try:
+    for record in records:
+      _disk(writer.write, record)
+  finally:
+    _disk(writer.close)
 
 
 def _disk(call, *args):
@@ -158,15 +221,34 @@ def _disk(call, *args):
                            "choose another --workdir, and run --stage=prepare") from error
 
 
-def _shard_name(shard: int, shards: int) -> str:
+def shard_name(shard: int, shards: int) -> str:
+  """File name of a shard."""
   return f"shard-{shard:05d}-of-{shards:05d}.array_record"
 
 
+@contextlib.contextmanager
+def _local(folder):
+  """`folder`, or where it is in a bucket a folder here, whose files are copied there at the end."""
+  if not _is_remote(folder):
+    yield folder
+    return
+  with tempfile.TemporaryDirectory() as here:
+    yield epath.Path(here)
+    for path in epath.Path(here).iterdir():
+      path.copy(folder / path.name)
+
+
+def _is_remote(path) -> bool:
+  return "://" in os.fspath(path)
+
+
 def _identity(path) -> dict:
-  with open(path, "rb") as f:
+  with files.reading(path) as f:
     digest = hashlib.file_digest(f, "sha256").hexdigest()
   return {"size": path.stat().length, "sha256": digest}
 
 
 def _remove(folder):
-  shutil.rmtree(folder, ignore_errors=True)
+  folder = epath.Path(folder)
+  if folder.exists():
+    folder.rmtree()

@@ -36,7 +36,7 @@ class Finished(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "width"))
-def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt, blocked_BI=None,
+def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt, blocked_BK=None,
                 *, width: int) -> tuple[jax.Array, jax.Array]:
   """The best items of the catalogue by beam search.
 
@@ -48,8 +48,8 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
     params: parameters of the decoder.
     trie: the catalogue.
     prompt: the prompts, as embeddings.
-    blocked_BI: boolean [B, I + 1] by item row, or None: items not to propose. They cost no beam:
-      nodes that lead to blocked items only are never entered.
+    blocked_BK: from `trie.blocked_leaves`, or None: items not to propose. They cost no beam: nodes
+      that lead to blocked items only are never entered.
     width: beams, and items returned.
 
   Returns:
@@ -58,13 +58,10 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
   decoder = nnx.merge(graphdef, params)
   B, steps = prompt.valid_BL.shape[0], trie.max_depth - 1
   start = prompt.run(decoder, extra=steps * width)
-  # Without a filter every node leads to an item, and nothing grows with the catalogue.
-  allowed_BZ = None if blocked_BI is None else trie_lib.allowed(trie, blocked_BI)
-
   root = Beams(jnp.zeros((B, 1), jnp.int32), jnp.zeros((B, 1)),
                jnp.zeros((B, 1, steps * width), bool))
   none = Finished(jnp.zeros((B, width), jnp.int32), jnp.full((B, width), -jnp.inf))
-  beams, finished = _grow(trie, allowed_BZ, root, none, decoder.logits(start.last_BD[:, None]),
+  beams, finished = _grow(trie, blocked_BK, root, none, decoder.logits(start.last_BD[:, None]),
                           trie.root_fanout)
   widths = _widths(width)
 
@@ -77,7 +74,7 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
     own_NA = jax.nn.one_hot(t * width + jnp.arange(n), steps * width, dtype=bool)
     some = some._replace(past_BWA=some.past_BWA | own_NA[None])
     logits_BNV, cache = _run(decoder, trie, some, start, cache, t * width)
-    return t + 1, *_grow(trie, allowed_BZ, some, finished, logits_BNV, trie.fanout), cache
+    return t + 1, *_grow(trie, blocked_BK, some, finished, logits_BNV, trie.fanout), cache
 
   def narrowest_step(carry):
     _, beams, finished, _ = carry
@@ -113,14 +110,14 @@ def _run(decoder, trie, beams: Beams, start, cache, at):
   return decoder.logits(hidden_BWD), cache
 
 
-def _grow(trie, allowed_BZ, some: Beams, finished: Finished, logits_BNV,
+def _grow(trie, blocked_BK, some: Beams, finished: Finished, logits_BNV,
           fanout: int) -> tuple[Beams, Finished]:
   """One token further: the best allowed children of beams, and the finished ones with theirs.
 
   Of 2 W children at most W are finished, one of each beam: W unfinished ones are among them.
   """
   B, W = finished.node_BW.shape
-  child_BNF, score_BNF = _children(trie, allowed_BZ, some, logits_BNV, fanout)
+  child_BNF, score_BNF = _children(trie, blocked_BK, some, logits_BNV, fanout)
   missing = max(0, 2 * W - child_BNF.shape[1] * fanout)
   child_BC = jnp.pad(child_BNF.reshape(B, -1), ((0, 0), (0, missing)))
   score_BC = jnp.pad(score_BNF.reshape(B, -1), ((0, 0), (0, missing)), constant_values=-jnp.inf)
@@ -165,15 +162,14 @@ def _sorted(trie, node_BK, score_BK, from_BK):
   return node_BK, -worse_BK, from_BK
 
 
-def _children(trie, allowed_BZ, beams: Beams, logits_BWV, fanout: int):
+def _children(trie, blocked_BK, beams: Beams, logits_BWV, fanout: int):
   """Nodes [B, W, fanout] below each beam and their scores; -inf where there is none to enter."""
   edge_F = jnp.arange(fanout)
   edge_BWF = trie.child_start_Z[beams.node_BW][..., None] + edge_F[None, None]
   child_BWF = trie.child_E[jnp.minimum(edge_BWF, trie.child_E.shape[0] - 1)]
   exists_BWF = edge_F[None, None] < trie.child_count_Z[beams.node_BW][..., None]
-  if allowed_BZ is not None:
-    row_B11 = jnp.arange(child_BWF.shape[0])[:, None, None]
-    exists_BWF = exists_BWF & allowed_BZ[row_B11, child_BWF]
+  if blocked_BK is not None:
+    exists_BWF = exists_BWF & trie_lib.is_open(trie, blocked_BK, child_BWF)
   picked_BWF = jnp.take_along_axis(logits_BWV, trie.token_Z[child_BWF], axis=2)
   logp_BWF = picked_BWF - jax.nn.logsumexp(logits_BWV, axis=2, keepdims=True)
   score_BWF = beams.score_BW[..., None] + logp_BWF

@@ -3,8 +3,11 @@
 Phase 1's user-item loss (UI) puts users and items into one space; a user's items are scored there
 without the language model. The similarity is the one that UI trains: the largest cosine over pairs
 of a user's and an item's queries.
+
+Phase 2's item head (`ilm.ItemHead`) scores items by what the language model makes of a prompt.
 """
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +35,42 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
   found = [np.asarray(_similarity(user_UQP[first:first + users], item_IQP))
            for first in range(0, len(user_UQP), users)]
   return np.pad(np.concatenate(found), ((0, 0), (1, 0)), constant_values=-np.inf)
+
+
+class HeadItems(NamedTuple):
+  """The catalogue as an item head sees it; row i is the entity row i + 1."""
+  key_IP: jax.Array
+  bias_I: jax.Array
+
+
+def head_items(graphdef, params, frozen: dict, num_items: int, batch: int = 256) -> HeadItems:
+  """All items, made once for any number of prompts.
+
+  Args:
+    graphdef: of an ILM with a head (`objectives.build_phase2`).
+    params: its parameters.
+    frozen: vectors, present, log_draws of all entities.
+    num_items: I; items are the entity rows 1..I.
+    batch: entities of a call.
+  """
+  rows = np.pad(np.arange(1, num_items + 1), (0, -num_items % batch)).reshape(-1, batch)
+  parts = [_head_items(graphdef, params, frozen, part) for part in rows]
+  return HeadItems(*(jnp.concatenate(x)[:num_items] for x in zip(*parts)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def head_score(graphdef, params, hidden_BD, items: HeadItems) -> jax.Array:
+  """float32 [B, I + 1] scores of prompts by their last hidden states; column 0 is -inf."""
+  query_BP = nnx.merge(graphdef, params).head.query(hidden_BD.astype(jnp.float32))
+  return jnp.pad(query_BP @ items.key_IP.T + items.bias_I[None], ((0, 0), (1, 0)),
+                 constant_values=-jnp.inf)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _head_items(graphdef, params, frozen, rows_B):
+  model = nnx.merge(graphdef, params)
+  features = model.features(*objectives.entity_inputs(frozen, rows_B))
+  return model.head.items(features, frozen["log_draws"][rows_B])
 
 
 def _project(graphdef, params, frozen, rows_N, batch: int) -> jax.Array:

@@ -29,6 +29,7 @@ class Trie:
   end_Z: jax.Array          # one past the last node below
   item_Z: jax.Array         # item row (1..I) of a leaf, else 0
   lowest_Z: jax.Array       # lowest item row at or below: the order among equal scores
+  items_Z: jax.Array        # items at or below
   child_start_Z: jax.Array
   child_count_Z: jax.Array
   child_E: jax.Array        # node
@@ -121,30 +122,42 @@ def _finish(layout: _Layout, token_IT, row_I) -> Trie:
   np.maximum.at(end, node_IT, np.broadcast_to(leaf_I[:, None] + 1, (I, T)))
   np.minimum.at(lowest, node_IT, np.broadcast_to(row_I[:, None], (I, T)))
   end[0], lowest[0] = Z, 1
+  upto = np.concatenate([[0], np.cumsum(item > 0)])
   child = 1 + np.argsort(parent[1:], kind="stable")
   count = np.bincount(parent[1:], minlength=Z)
   path = np.zeros((I, T), np.int32)
   path[row_I - 1] = node_IT
-  arrays = (token, parent, depth, end, item, lowest, np.cumsum(count) - count, count, child, path)
+  arrays = (token, parent, depth, end, item, lowest, upto[end] - upto[:-1],
+            np.cumsum(count) - count, count, child, path)
   return Trie(*(jnp.asarray(a, jnp.int32) for a in arrays), num_items=I, max_depth=T,
               root_fanout=int(count[0]), fanout=max(1, int(count[1:].max())))
 
 
-def blocked_rows(rows: list, num_items: int) -> np.ndarray:
-  """Boolean [len(rows), I + 1], true at the item rows each element of `rows` lists."""
-  blocked_BI = np.zeros((len(rows), num_items + 1), bool)
+def blocked_leaves(trie: Trie, rows: list) -> np.ndarray:
+  """int32 [len(rows), K], a filter: in each row, ascending, the leaves of the item rows it lists.
+
+  Padded with the number of nodes; K is a power of two, so that few shapes are compiled.
+  """
+  longest = max([1, *(len(listed) for listed in rows)])
+  leaf_BK = np.full((len(rows), 1 << (longest - 1).bit_length()), trie.num_nodes, np.int32)
+  leaf_I = np.asarray(trie.path_IT.max(axis=1))     # pre-order: a leaf comes after all above it
   for b, listed in enumerate(rows):
-    blocked_BI[b, np.asarray(listed, np.int64)] = True
-  return blocked_BI
+    leaf_BK[b, :len(listed)] = np.sort(leaf_I[np.asarray(listed, np.int64) - 1])
+  return leaf_BK
 
 
-def allowed(trie: Trie, blocked_BI) -> jax.Array:
-  """Boolean [B, Z]: an item that is not blocked can be reached through the node.
+def is_open(trie: Trie, leaf_BK, node_BX) -> jax.Array:
+  """Boolean [B, X...]: some item that the filter leaves can be reached through the node.
+
+  The leaves below a node are a range; those of them that are blocked are counted by two binary
+  searches, so the cost follows the nodes asked about and not the catalogue.
 
   Args:
     trie: the catalogue.
-    blocked_BI: boolean [B, I + 1] by item row (column 0 ignored); true: must not be proposed.
+    leaf_BK: from `blocked_leaves`; a leaf stands in a row once.
+    node_BX: int nodes, any number of axes behind the first.
   """
-  open_BZ = (trie.item_Z > 0)[None] & ~blocked_BI[:, trie.item_Z]
-  upto_BZ = jnp.pad(jnp.cumsum(open_BZ, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
-  return upto_BZ[:, trie.end_Z] > upto_BZ[:, :-1]
+  flat_BN = node_BX.reshape(len(node_BX), -1)
+  before = jax.vmap(jnp.searchsorted)
+  blocked_BN = before(leaf_BK, trie.end_Z[flat_BN]) - before(leaf_BK, flat_BN)
+  return (trie.items_Z[flat_BN] > blocked_BN).reshape(node_BX.shape)

@@ -1,10 +1,41 @@
-"""What phase 2 trains: Q-Former and projection, or an mlp; and how soft tokens enter a prompt."""
+"""What phase 2 trains: Q-Former and projection, or an mlp; and how soft tokens enter a prompt.
+
+Also the item head, where one is asked for: it scores items without saying their names.
+"""
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ilm_jax.models import qformer_layers
 from ilm_jax.models.qformer import QFormer, QFormerConfig
+
+
+class ItemHead(nnx.Module):
+  """Scores items by a dot product of the state at a history's end and what an item's vectors are.
+
+    score = q(hidden) . k(features) / sqrt(P) + b(features) + a log_draws
+
+  with q, k, b linear, P the width of the head, and log_draws the log of how often the item is in
+  the training part. One matmul ranks a catalogue. An item that nobody has met yet is scored by its
+  vectors like any other. Not in the paper, whose model says the item.
+
+  It starts as popularity alone, nearly: keys are a tenth of unit size.
+
+  Parameters, a pure dict: query {kernel [D, P]}, key {kernel [F, P], bias}, bias {kernel [F, 1],
+  bias}, popularity [1], a.
+  """
+
+  def __init__(self, features: int, lm_width: int, width: int, rngs: nnx.Rngs):
+    small = nnx.initializers.normal(0.1 * features ** -0.5)
+    self.query = nnx.Linear(lm_width, width, use_bias=False, rngs=rngs)
+    self.key = nnx.Linear(features, width, kernel_init=small, rngs=rngs)
+    self.bias = nnx.Linear(features, 1, kernel_init=nnx.initializers.zeros, rngs=rngs)
+    self.popularity = nnx.Param(jnp.ones((1,)))
+
+  def items(self, features_IF, log_draws_I) -> tuple[jax.Array, jax.Array]:
+    """([I, P] keys, [I] biases) of items by their features."""
+    bias_I = self.bias(features_IF)[:, 0] + self.popularity[...] * log_draws_I
+    return self.key(features_IF) * self.key.out_features ** -0.5, bias_I
 
 
 class ILM(nnx.Module):
@@ -16,19 +47,27 @@ class ILM(nnx.Module):
   model's embeddings (`language_model.embedding_rms`): soft tokens much larger than words drown the
   prompt, much smaller ones are not seen.
 
-  Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}.
+  Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}; with
+  `head_width` also head/ (see `ItemHead`), whose features are all query outputs, F = Q W.
   """
 
   def __init__(self, config: QFormerConfig, lm_width: int, *, soft_token_rms: float,
-               rngs: nnx.Rngs):
+               head_width: int = 0, rngs: nnx.Rngs):
     self.qformer = QFormer(config, rngs=rngs)
     std = soft_token_rms * config.width ** -0.5
     self.projection = nnx.Linear(
         config.width, lm_width, kernel_init=nnx.initializers.normal(std), rngs=rngs)
+    if head_width:
+      self.head = ItemHead(config.num_queries * config.width, lm_width, head_width, rngs)
 
   def soft_tokens(self, vectors, present, key=None) -> jax.Array:
     """[B, Q, D] soft tokens of B entities, given as in `QFormer`."""
     return self.projection(self.qformer.queries(vectors, present, key))
+
+  def features(self, vectors, present, key=None) -> jax.Array:
+    """[B, F] what the head is given of B entities."""
+    query_BQW = self.qformer.queries(vectors, present, key)
+    return query_BQW.reshape(len(query_BQW), -1)
 
 
 class MlpProjector(nnx.Module):
@@ -39,10 +78,11 @@ class MlpProjector(nnx.Module):
 
   Parameters, a pure dict: norm/<name>/ {scale, bias}, mlp_in {kernel [C, 10 C], bias} and
   projection {kernel [10 C, Q * D], bias}, C the sum of the vectors' widths; ten times as in CoLLM.
+  With `head_width` also head/ (see `ItemHead`), F = 10 C.
   """
 
   def __init__(self, config: QFormerConfig, lm_width: int, *, soft_token_rms: float,
-               rngs: nnx.Rngs):
+               head_width: int = 0, rngs: nnx.Rngs):
     self.config = config
     self.norm = nnx.Dict({n: qformer_layers.norm(C, config.norm_eps, rngs)
                           for n, C in config.vectors})
@@ -53,9 +93,16 @@ class MlpProjector(nnx.Module):
         width, 10 * width, kernel_init=nnx.initializers.normal(width ** -0.5), rngs=rngs)
     self.projection = nnx.Linear(10 * width, config.num_queries * lm_width,
                                  kernel_init=nnx.initializers.normal(std), rngs=rngs)
+    if head_width:
+      self.head = ItemHead(10 * width, lm_width, head_width, rngs)
 
   def soft_tokens(self, vectors, present, key=None) -> jax.Array:
     """[B, Q, D] soft tokens of B entities; vectors, present, key: as in `QFormer`."""
+    soft = self.projection(self.features(vectors, present, key))
+    return soft.reshape(len(soft), self.config.num_queries, -1)
+
+  def features(self, vectors, present, key=None) -> jax.Array:
+    """[B, 10 C]: the hidden layer."""
     parts = []
     for i, (name, _) in enumerate(self.config.vectors):
       x_BC = self.norm[name](vectors[name])
@@ -67,8 +114,7 @@ class MlpProjector(nnx.Module):
     keep = qformer_layers.draw_keep(
         None if key is None else jax.random.fold_in(key, len(parts)), self.config.dropout,
         hidden_BH.shape)
-    soft = self.projection(qformer_layers.dropout(hidden_BH, keep, self.config.dropout))
-    return soft.reshape(len(soft), self.config.num_queries, -1)
+    return qformer_layers.dropout(hidden_BH, keep, self.config.dropout)
 
 
 def output_rms(qformer: QFormer) -> jax.Array:

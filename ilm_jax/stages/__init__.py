@@ -11,18 +11,19 @@ from ilm_jax import distributed, elm, errors
 from ilm_jax.stages import context
 
 
-def run(config, workdir, names: tuple[str, ...]) -> None:
+def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = ()) -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
   In a job of several processes all of them factorise, train and write targets, and process 0 does
-  the rest while they wait.
+  the rest while they wait. `beam`: options of the Apache Beam pipeline that prepares, e.g.
+  ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
 
   Raises:
     UserError: the config cannot run, or an input is missing or does not fit.
     train.Preempted: SIGTERM came while training; the state is saved.
   """
   _one_process("eval", names)
-  this = context.Run(config, workdir)
+  this = context.Run(config, workdir, beam=beam)
   if "phase2" in names:
     this.check_groups()
   for name in names:
@@ -99,12 +100,12 @@ def _in_child(function: str, this: context.Run) -> None:
   spawn = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as child:
     child.submit(_prepare_here, function, config_lib.to_json(this.config),
-                 str(this.workdir)).result()
+                 str(this.workdir), this.beam).result()
 
 
-def _prepare_here(function: str, config_json: str, workdir: str) -> None:
+def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
   from ilm_jax.stages import prepare
-  this = context.Run(config_lib.from_json(config_json), workdir, devices=False)
+  this = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
   getattr(prepare, function)(this)
 
 
@@ -126,8 +127,9 @@ def _phase2(this: context.Run) -> None:
 
 
 def _eval(this: context.Run) -> None:
-  from ilm_jax.stages import eval_phase1, eval_phase2
-  eval_phase1.run(this)
+  from ilm_jax.stages import eval_phase1, eval_phase2, phases
+  if phases.has_phase1(this.config):
+    eval_phase1.run(this)
   eval_phase2.run(this)
 
 

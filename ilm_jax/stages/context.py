@@ -21,10 +21,11 @@ class Run:
     config: a ConfigDict, validated here.
     workdir: folder of the run.
     devices: False where no device will be used (stage prepare).
+    beam: options of the Apache Beam pipeline that prepares; (): none.
   """
 
-  def __init__(self, config, workdir, devices: bool = True):
-    self.config = config
+  def __init__(self, config, workdir, devices: bool = True, beam: tuple[str, ...] = ()):
+    self.config, self.beam = config, beam
     self.workdir = epath.Path(workdir)
     self._devices = devices
     config_lib.validate(config, self._device_count())

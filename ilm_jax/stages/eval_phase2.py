@@ -14,9 +14,16 @@ from etils import epath
 
 from ilm_jax import checkpoint, elm, files, metrics
 from ilm_jax.decode import dot
-from ilm_jax.stages import context, eval_between, eval_text, methods, phases, rivals, speaker
-
-HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
+from ilm_jax.stages import (
+    context,
+    eval_between,
+    eval_prompts,
+    eval_text,
+    methods,
+    phases,
+    rivals,
+    speaker,
+)
 
 
 def run(this: context.Run) -> None:
@@ -37,7 +44,9 @@ def run(this: context.Run) -> None:
     write(name, part)
   if this.config.eval.interpolations and (part := eval_between.table(this, ilm, behaviour)):
     write("between", part)
-  table, predictions, ranks, shown = recommendation(this, ilm)
+  if this.config.eval.prompt_users:
+    write("prompts", eval_prompts.table(this, ilm))
+  table, predictions, ranks, shown = recommendation(this, asked)
   write("examples", shown)
   files.write_bytes(folder / "predictions.jsonl.gz", predictions)
   files.write_bytes(folder / "ranks.json.gz", ranks)
@@ -110,50 +119,58 @@ class Ranking:
   depth: float = np.inf
 
 
-def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes, bytes, dict]:
+def recommendation(this: context.Run, asked: list[methods.Method]
+                   ) -> tuple[dict, bytes, bytes, dict]:
   """HR, NDCG and MRR over the full catalogue, seen items filtered.
+
+  Args:
+    this: the run.
+    asked: ILM first, then what `phase2.compare` names.
 
   Returns:
     The table; the lists of ILM; the ranks by all methods, for `compare`; examples to read.
   """
-  c, interactions = this.config.eval, this.data[0]
-  stored = this.prepared("sequential", "test")
-  trie, names = speaker.catalogue(this)
-  users = eval_text.drawn(this, len(stored), c.beam_users)
+  c, interactions, task = this.config.eval, this.data[0], ranked_task(this)
+  stored = this.prepared(task, "test")
+  _, names = catalogue = speaker.catalogue(this)
+  users = eval_text.drawn(this, len(stored), c.users)
   examples = [stored[u] for u in users]
-  user_U = np.array([int(e["user"][0]) - 1 - interactions.num_items for e in examples])
-  target_U = np.array([int(e["target_entity"][0]) for e in examples])
-  seen = [np.setdiff1d(interactions.before_test(u), [t]) for u, t in zip(user_U, target_U)]
-  spec = eval_text.spec(this, [examples])
-  beam_UW = ilm.rank(examples, spec, trie, width=c.beam_width, blocked=seen)
-  found = [Ranking(f"ILM, beam {c.beam_width}", metrics.ranks_from_items(beam_UW, target_U),
-                   c.beam_width)]
+  user_U, target_U, seen = eval_prompts.asked(this, examples)
   blocked_UI = _blocked(seen, interactions.num_items)
+  trained = asked[:1 + len(this.config.phase2.compare)]
+  found, beam_UW = _by_beam(this, trained, examples[:c.beam_users], target_U, seen, catalogue[0])
   if n := c.exact_users:
     # One user a batch: exact scoring is bound by arithmetic, and padded rows would be scored too.
-    score_UI = ilm.score(examples[:n], dataclasses.replace(spec, rows=1), trie)
+    spec = dataclasses.replace(eval_text.spec(this, [examples]), rows=1)
+    score_UI = asked[0].model.score(examples[:n], spec, catalogue[0])
     found += [Ranking(f"ILM, exact, first {n} users", metrics.ranks_from_scores(
                   score_UI, target_U[:n], blocked_UI[:n])),
-              Ranking(f"ILM, beam {c.beam_width}, first {n} users", found[0].rank_U[:n],
+              Ranking(f"ILM, beam {c.beam_width}, these {n} users", found[0].rank_U[:n],
                       c.beam_width)]
-  if this.config.phase1.losses.ui:
+  if this.config.phase2.head.weight:
+    shape = eval_text.spec(this, [examples])
+    found += [Ranking(f"{method.name}, item head", metrics.ranks_from_scores(
+                  method.model.head_score(examples, shape), target_U, blocked_UI))
+              for method in trained]
+  if this.config.phase1.losses.ui and phases.has_phase1(this.config):
     found.append(Ranking("Q-Former, dot product", metrics.ranks_from_scores(
         _dot(this, user_U), target_U, blocked_UI)))
   found += [Ranking(name, rank_U)
             for name, rank_U in rivals.ranks(this, user_U, target_U, blocked_UI).items()]
-  rows = [{"name": r.name, "metrics": _estimates(this, r)} for r in found]
+  rows = [{"name": r.name, "metrics": eval_prompts.estimates(this, r.rank_U, r.depth)}
+          for r in found]
   table = {
       "title": f"Next item, full catalogue of {interactions.num_items} ({len(users)} users)",
       "note": f"{this.rule.name}, one target a user; intervals: 95 %, bootstrap over users.",
       "protocol": {**eval_text.protocol(this), "split": f"test ({this.rule.meaning})",
-                   "task": "sequential",
-                   "prompt": "seen template 0", "tie rule": "lower item row first",
+                   "task": task, "prompt": "seen template 0", "tie rule": "lower item row first",
                    "filter": "items of the user's history are taken out",
                    "index": this.config.tasks.index, "beam": "constrained to the catalogue, no "
                    "length penalty",
                    "users": f"{len(users)} drawn with seed {this.config.seed}"},
       "rows": rows}
-  lists = {"user": user_U, "target": target_U, "items": beam_UW, "rank": found[0].rank_U}
+  lists = {"user": user_U[:len(beam_UW)], "target": target_U[:len(beam_UW)], "items": beam_UW,
+           "rank": found[0].rank_U}
   ranks = {"protocol": table["protocol"], "users": [interactions.user_ids[u] for u in user_U],
            "targets": [this.data[1].ids[t - 1] for t in target_U],
            "ranks": {r.name: [int(x) if np.isfinite(x) else None for x in r.rank_U]
@@ -161,6 +178,22 @@ def recommendation(this: context.Run, ilm: speaker.Speaker) -> tuple[dict, bytes
   return (table, _predictions(lists, interactions),
           gzip.compress(json.dumps(ranks).encode(), mtime=0),
           _recommended(lists, seen, names, interactions))
+
+
+def ranked_task(this: context.Run) -> str:
+  """The task whose prompts rank: OpenP5's sequential one, else `next_item`."""
+  return next((t for t in ("sequential", "next_item") if t in phases.task_names(this)),
+              "sequential")
+
+
+def _by_beam(this: context.Run, trained, examples, target_U, seen, trie):
+  """(rankings by beam search, ILM's lists [U, W]); of all trained with eval.rank_compared."""
+  width, spec = this.config.eval.beam_width, eval_text.spec(this, [examples])
+  lists = {method.name: method.model.rank(examples, spec, trie, width=width, blocked=seen)
+           for method in (trained if this.config.eval.rank_compared else trained[:1])}
+  n, some = len(examples), f", first {len(examples)} users" * (len(examples) < len(target_U))
+  return [Ranking(f"{name}, beam {width}{some}", metrics.ranks_from_items(beam_UW, target_U[:n]),
+                  width) for name, beam_UW in lists.items()], lists[trained[0].name]
 
 
 def _dot(this: context.Run, user_U) -> np.ndarray:
@@ -197,13 +230,6 @@ def _predictions(lists, interactions) -> bytes:
 
 
 # Small parts.
-
-
-def _estimates(this: context.Run, ranking: Ranking) -> dict:
-  found = metrics.rank_estimates(
-      ranking.rank_U, hits=HITS, ndcgs=NDCGS, depth=ranking.depth,
-      resamples=this.config.eval.bootstrap, seed=this.config.seed)
-  return {name: estimate._asdict() for name, estimate in found.items()}
 
 
 def _blocked(seen, num_items: int) -> np.ndarray:

@@ -3,10 +3,22 @@ import dataclasses
 import functools
 import hashlib
 import json
+import time
 
 import numpy as np
 
-from ilm_jax import axes, checkpoint, history, objectives, train
+from ilm_jax import (
+    axes,
+    checkpoint,
+    distributed,
+    errors,
+    history,
+    monitor,
+    objectives,
+    parameters,
+    spread,
+    train,
+)
 from ilm_jax import config as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import language_model, qformer, qformer_init
@@ -16,11 +28,19 @@ from ilm_jax.weights import blip2
 # What phase2.compare names: (folder of its checkpoints, name in the tables).
 COMPARED = {"rand": ("phase2_rand", "ILM-rand"), "mlp": ("phase2_mlp", "MLP projector"),
             "blind": ("phase2_blind", "ILM without vectors")}
+HEAD_TASKS = ("sequential", "straightforward", "next_item")    # whose prompts the item head reads
+
+
+def has_phase1(config) -> bool:
+  """Whether there is a phase 1: prompts that name entities (OpenP5) have no soft tokens."""
+  return config.tasks.entities == "slots"
 
 
 def phase1(this: context.Run) -> None:
-  """Aligns the Q-Former with text and behaviour; phase1/checkpoints."""
-  c = this.config.phase1
+  """Aligns the Q-Former with text and behaviour; phase1/checkpoints. Nothing without slots."""
+  if not has_phase1(this.config):
+    return
+  c, began = this.config.phase1, time.time()
   graphdef, trainable = build_phase1(this)
   loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
@@ -36,8 +56,10 @@ def phase1(this: context.Run) -> None:
       process_index=share, process_count=shares)
   frozen = entity_arrays(this)
   if c.logq:
-    frozen["log_draws"] = axes.put_rows(this.mesh, log_draws(this))
-  _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this))
+    frozen |= log_draws(this)
+  examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
+  seen = _monitor(this, "phase1", began, {"examples": examples})
+  _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this), seen)
 
 
 def phase2(this: context.Run, name: str) -> None:
@@ -49,19 +71,28 @@ def phase2(this: context.Run, name: str) -> None:
       "phase2_mlp" has an mlp in the Q-Former's place; "phase2_blind" is ILM-rand with every vector
       taken away, so that it learns how answers sound and nothing of an item.
   """
-  c = this.config.phase2
+  c, began = this.config.phase2, time.time()
   graphdef, trainable, frozen_lm = build_phase2(this, name)
   tasks = {short: this.prepared(short, "train") for short in task_names(this)}
   share, shares = axes.batch_share(this.mesh)
   batches = batches_lib.lm_batches(
       tasks, this.config.tasks.mixture.to_dict(), lm_spec(this), seed=this.config.seed,
       process_index=share, process_count=shares)
-  loss = objectives.phase2_loss(graphdef, this.lm[0], task_names(this))
+  loss = objectives.phase2_loss(graphdef, this.lm[0], task_names(this), head_config(this))
   made_from = {**fingerprints(this), "lm": this.lm_fingerprint,
                **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
-  init_from = (c.init_from or str(this.workdir)) if name == "phase2" else ""
+  starts_there = name == "phase2" and has_phase1(this.config)
+  init_from = (c.init_from or str(this.workdir)) if starts_there else ""
   frozen = {"lm": frozen_lm, **entity_arrays(this, name)}
-  _fit(this, name, loss, trainable, frozen, batches, made_from, init_from)
+  if c.head.weight:
+    frozen |= log_draws(this)
+  begin = None
+  if c.spread and has_phase1(this.config) and "qformer" in trainable:
+    begin = functools.partial(spread.spread, graphdef, frozen=frozen, mesh=this.mesh,
+                              rows=this.entities.num_rows)
+  targets = c.targets if language_model.is_encoder_decoder(this.lm[0]) else 0
+  seen = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
+  _fit(this, name, loss, trainable, frozen, batches, made_from, seen, init_from, begin)
 
 
 def task_names(this: context.Run) -> tuple[str, ...]:
@@ -82,8 +113,27 @@ def lm_spec(this: context.Run, *, rows: int = 0, length: int = 0, queries: int |
       rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(this),
       encoder_decoder=language_model.is_encoder_decoder(this.lm[0]),
       before=this.lm_tokenizer.before, after=this.lm_tokenizer.after,
+      head_tasks=HEAD_TASKS if c.head.weight and not one_a_row else (),
+      num_items=this.data[0].num_items,
       whole_words=this.config.lm.whole_words,
       word_starts=this.lm_tokenizer.starts_word if this.config.lm.whole_words else None)
+
+
+def head_config(this: context.Run) -> objectives.HeadConfig | None:
+  """The item head's part in phase 2's loss, if it has one.
+
+  Raises:
+    UserError: the language model is an encoder-decoder, which has no states to read there.
+  """
+  c = this.config.phase2.head
+  if not c.weight:
+    return None
+  if language_model.is_encoder_decoder(this.lm[0]):
+    raise errors.UserError(
+        f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
+        f"and {this.config.lm.asset} is an encoder-decoder: set it to 0")
+  return objectives.HeadConfig(weight=c.weight, num_items=this.data[0].num_items,
+                               negatives=c.negatives)
 
 
 def qformer_config(this: context.Run) -> qformer.QFormerConfig:
@@ -108,7 +158,7 @@ def build_phase2(this: context.Run, name: str = "phase2"):
   config = dataclasses.replace(
       qformer_config(this), dropout=c.dropout, vector_noise=c.vector_noise)
   build = functools.partial(objectives.build_phase2, config, lm_config.width, rms,
-                            this.config.seed)
+                            this.config.seed, head_width=c.head.width if c.head.weight else 0)
   graphdef, trainable = build(mlp=name == "phase2_mlp")
   if "qformer" in trainable:
     graphdef, trainable = build(start=_pretrained(this, trainable["qformer"]))
@@ -127,13 +177,15 @@ def entity_arrays(this: context.Run, name: str | None = None) -> dict:
           "present": {n: put(table.present[n] & shown) for n in this.config.vectors}}
 
 
-def log_draws(this: context.Run) -> np.ndarray:
-  """float32 [R]: log of how many training interactions an item or user has; 0 if none."""
+def log_draws(this: context.Run) -> dict:
+  """On the mesh, {"log_draws": float32 [R]}: log of how many training interactions an item or user
+  has; 0 if none."""
   log, _, _ = this.data
   train_N = log.split.train
   rows_N = np.r_[log.item_N[train_N], log.user_N[train_N] + 1 + log.num_items]
   count_R = np.bincount(rows_N, minlength=1 + log.num_items + log.num_users)
-  return np.log(np.maximum(count_R, 1)).astype(np.float32)
+  log_R = np.log(np.maximum(count_R, 1)).astype(np.float32)
+  return {"log_draws": axes.put_rows(this.mesh, log_R)}
 
 
 def fingerprints(this: context.Run) -> dict[str, str]:
@@ -156,8 +208,15 @@ def _pretrained(this: context.Run, params: dict) -> dict:
   return qformer_init.init_from_qformer(params, theirs, config.decoder_start).params
 
 
-def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, init_from=""):
-  """Trains one phase from its start ladder to its last step."""
+def _monitor(this: context.Run, name: str, began: float, amounts) -> monitor.Monitor:
+  window, steps = this.config.profile, this.config[name.split("_")[0]].steps
+  return monitor.Monitor(name, steps, workdir=this.workdir, amounts=amounts, began=began,
+                         profile=(window.start, window.steps))
+
+
+def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, seen, init_from="",
+         begin=None):
+  """Trains one phase from its start ladder to its last step; `begin` changes where it begins."""
   c = this.config[name.split("_")[0]]
   tx = train.make_optimizer(c)
   state = train.init_state(trainable, tx, this.mesh)
@@ -169,7 +228,12 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, i
     state = checkpoint.start(saved, state, init_from, shared)
     if int(state.step) >= c.steps:
       return
+    if begin and not int(state.step):
+      state = state._replace(trainable=begin(state.trainable))
+    if distributed.is_main():
+      parameters.report(parameters.rows(state.trainable, frozen),
+                        this.workdir / f"parameters.{name}.txt", name)
     train.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
               mesh=this.mesh, seed=this.config.seed, checkpointer=saved, log_every=c.log_every,
               checkpoint_every=c.checkpoint_every, writer=writer, name=name,
-              learning_rate=train.schedule(c))
+              learning_rate=train.schedule(c), microbatches=c.get("microbatches", 1), seen=seen)

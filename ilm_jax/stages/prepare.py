@@ -11,11 +11,15 @@ def run(this: context.Run) -> None:
   """Builds the data set through TFDS and writes every task's examples through SeqIO."""
   import tasks.prepare
   make_data(this)
-  answer = None
-  if elm.written(this.config):
-    answer = targets.Store(this.workdir / "targets", this.teacher_fingerprint).lookup()
   tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config,
-                        this.sentence_vectors, answer)
+                        this.sentence_vectors, answers(this), this.beam)
+
+
+def answers(this: context.Run):
+  """A function from a request to what the config's teacher wrote; None where nobody is asked."""
+  if elm.written(this.config):
+    return targets.Store(this.workdir / "targets", this.teacher_fingerprint).lookup()
+  return None
 
 
 def requests(this: context.Run) -> None:
@@ -29,12 +33,15 @@ def make_data(this: context.Run) -> None:
   """Builds data/ through TFDS, unless it is there and of this config."""
   from ilm_jax.data import interactions as interactions_lib
   from ilm_jax.data import store
+  from tasks import beam_options
   from tasks.datasets import builder, registry
+  beam_options.check(this.beam)
   folder, data = this.workdir / "data", this.config.data
   found = registry.find(data)
   made_from = {"dataset": data.name, "files": found.fingerprint, "k_core": data.k_core,
                "split": str(this.rule),
                "time": "seconds" if found.timed else "unknown: the order of the log"}
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
-    interactions, items = builder.load(found, this.workdir / "tfds", data.k_core, this.rule)
+    interactions, items = builder.load(found, this.workdir / "tfds", data.k_core, this.rule,
+                                       this.beam)
     interactions_lib.save(folder, interactions, items, made_from)

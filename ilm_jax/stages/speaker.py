@@ -10,7 +10,8 @@ from flax import nnx
 
 from ilm_jax import axes, checkpoint, objectives
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.decode import beam, exact, generate, trie
+from ilm_jax.data import packing
+from ilm_jax.decode import beam, dot, exact, generate, trie
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.models import ilm, language_model
 from ilm_jax.stages import context, phases
@@ -85,7 +86,7 @@ class Speaker:
       rows = [blocked[first + i] if blocked and i < len(part) else [] for i in range(spec.rows)]
       found, _ = beam.beam_search(
           self.lm_graphdef, self.lm_params, catalogue, self.prompt(part, spec),
-          jnp.asarray(trie.blocked_rows(rows, catalogue.num_items)), width=width)
+          jnp.asarray(trie.blocked_leaves(catalogue, rows)), width=width)
       items.append(np.asarray(found)[:len(part)])
     return np.concatenate(items)
 
@@ -96,6 +97,20 @@ class Speaker:
     for part in _batches(examples, spec.rows, "exact"):
       found = exact.score_catalogue(
           self.lm_graphdef, self.lm_params, catalogue, plan, self.prompt(part, spec))
+      scores.append(np.asarray(found)[:len(part)])
+    return np.concatenate(scores)
+
+  def head_score(self, examples, spec) -> np.ndarray:
+    """[len(examples), I + 1] scores of every item by the item head: no item is said."""
+    frozen = {**self.entities, **phases.log_draws(self.run)}
+    items = dot.head_items(self.graphdef, self.trainable, frozen, self.run.data[0].num_items)
+    scores = []
+    for part in _batches(examples, spec.rows, "item head"):
+      batch = batches_lib.lm_eval_batch(
+          [part[min(b, len(part) - 1)] for b in range(spec.rows)], spec)
+      batch["target_at"] = packing.last_slot(batch["slot"])[:, None]
+      hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
+      found = dot.head_score(self.graphdef, self.trainable, hidden_BD, items)
       scores.append(np.asarray(found)[:len(part)])
     return np.concatenate(scores)
 
@@ -135,6 +150,14 @@ def _embed(graphdef, lm_config, trainable, frozen, batch):
     return embeds_BLD
   soft_BXD = objectives.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])
   return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _states(graphdef, lm_config, trainable, frozen, batch):
+  """[B, D]: the hidden state at the first of each row's target_at."""
+  model = language_model.bind(lm_config, frozen["lm"])
+  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch)
+  return model.target_hidden(embeds_BLD, batch)[:, 0]
 
 
 _prompt_embeds = jax.jit(_embed, static_argnums=(0, 1))

@@ -3,7 +3,7 @@ import copy
 import sys
 import time
 
-from ilm_jax import checkpoint, errors, report
+from ilm_jax import checkpoint, errors, heartbeat, report
 from ilm_jax.stages import context, eval_phase1, eval_phase2, phases
 
 
@@ -15,8 +15,11 @@ def run(this: context.Run, seconds: float, *, with_report: bool) -> None:
     seconds: how long to wait before looking again.
     with_report: also write the report after each evaluation.
   """
-  done = None
+  done = told = None
   while True:
+    if (word := training(this)) not in (None, told):
+      print(f"training: {word}", file=sys.stderr, flush=True)
+      told = word
     seen = newest(this)
     if seen != done:
       if evaluate(this, seen) and with_report:
@@ -25,6 +28,13 @@ def run(this: context.Run, seconds: float, *, with_report: bool) -> None:
     if finished(this.config, seen):
       return
     time.sleep(seconds)
+
+
+def training(this: context.Run) -> str | None:
+  """How far the job that trains is, or that it seems dead; None: it has said nothing yet."""
+  beats = [beat for name in _last_steps(this.config)
+           if (beat := heartbeat.read(this.workdir, name)) is not None]
+  return heartbeat.tell(max(beats, key=lambda b: b["time"]), time.time()) if beats else None
 
 
 def newest(this: context.Run) -> dict[str, int | None]:
@@ -66,7 +76,8 @@ def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
 
 def _last_steps(config) -> dict[str, int]:
   """The phases that this workdir will hold, and the last step of each."""
-  own_phase1 = {} if config.phase2.init_from else {"phase1": config.phase1.steps}
+  own = phases.has_phase1(config) and not config.phase2.init_from
+  own_phase1 = {"phase1": config.phase1.steps} if own else {}
   compared = {phases.COMPARED[name][0]: config.phase2.steps for name in config.phase2.compare}
   return {**own_phase1, "phase2": config.phase2.steps, **compared}
 

@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 
 from ilm_jax import errors
 from ilm_jax.data import interactions, splits
-from tasks.datasets import registry
+from tasks import beam_options
+from tasks.datasets import examples, registry
 
 _FEATURES = {
     "interactions": {
@@ -46,9 +47,9 @@ class _Log(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       tfds.core.BuilderConfig(name="items", description="One example per item."),
   ]
 
-  def __init__(self, found: registry.Found, **kwargs):
-    """Like any builder, of the files that were found."""
-    self._found = found
+  def __init__(self, found: registry.Found, *, beam: bool = False, **kwargs):
+    """Like any builder, of the files that were found; `beam`: by a pipeline of Apache Beam."""
+    self._found, self._beam = found, beam
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -63,9 +64,13 @@ class _Log(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {"train": self._generate_examples()}
 
   def _generate_examples(self):
-    if self.builder_config.name == "items":
-      return enumerate(_item_examples(self._found.read_items()))
-    return enumerate(_user_examples(*self._found.read_log()))
+    items = self.builder_config.name == "items"
+    if self._beam:
+      from tasks.datasets import beam_log
+      return beam_log.items(self._found) if items else beam_log.users(self._found)
+    if items:
+      return enumerate(examples.of_items(self._found.read_items()))
+    return enumerate(examples.of_users(*self._found.read_log()))
 
 
 @functools.cache
@@ -76,24 +81,8 @@ def builder_of(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
       skip_registration=True)
 
 
-def _user_examples(user_ids, item_ids, times, ratings):
-  """One example per user, users in ascending order of their id."""
-  users, user_N = interactions.codes(user_ids)
-  times = np.zeros(len(user_N), np.int64) if times is None else np.asarray(times, np.int64)
-  order_N = splits.order(splits.STABLE, user_N, times)
-  ends = np.cumsum(np.bincount(user_N))[:-1]
-  for user, places in zip(users, np.split(order_N, ends)):
-    yield {"user_id": user, "item_ids": [item_ids[p] for p in places], "timestamps": times[places],
-           "ratings": np.array([ratings[p] for p in places], np.float32), "places": places}
-
-
-def _item_examples(items: interactions.Items):
-  """One example per item, in the order of the file."""
-  for raw_id, title, year, genres in zip(items.ids, items.titles, items.years, items.genres):
-    yield {"item_id": raw_id, "title": title, "year": year or 0, "genres": genres}
-
-
-def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits.STABLE):
+def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits.STABLE,
+         beam: tuple[str, ...] = ()):
   """The k-core of a data set as arrays, read from the TFDS data set.
 
   Args:
@@ -101,6 +90,7 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
     data_dir: where the data set is prepared, once for each content of the files.
     k: users and items with fewer interactions are removed until none is left to remove.
     rule: how it is split.
+    beam: options of an Apache Beam pipeline that prepares it; (): it is prepared here.
 
   Returns:
     (interactions.Interactions, interactions.Items).
@@ -109,10 +99,10 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
     UserError: a line of the files is wrong, or the counts are not the published ones.
   """
   folder = data_dir / found.fingerprint[:12]
-  users, raw_items, times, values = _log(_read(found, "interactions", folder))
+  users, raw_items, times, values = _log(_read(found, "interactions", folder, beam))
   _check(found, "the log", registry.Counts(0, 0, len(users)),
          registry.Counts(0, 0, found.about.events))
-  items = _items(_read(found, "items", folder))
+  items = _items(_read(found, "items", folder, beam))
   if found.about.partial:
     items = _with_unnamed(items, raw_items)
   log, left = interactions.build(users, raw_items, times if found.timed else None, values, items,
@@ -142,11 +132,13 @@ def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
       items.genres + [[] for _ in lacking])
 
 
-def _read(found: registry.Found, config: str, data_dir) -> list[dict]:
+def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = ()) -> list[dict]:
   """All examples of one config, prepared if they are not there yet."""
-  builder = builder_of(found.name)(found, config=config, data_dir=data_dir)
-  builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  builder = builder_of(found.name)(found, beam=bool(beam), config=config, data_dir=data_dir)
+  options = beam_options.parsed(beam) if beam else None
+  with beam_options.mistakes_told():
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
+        try_download_gcs=False, beam_options=options))
   return list(tfds.as_numpy(builder.as_dataset(split="train")))
 
 

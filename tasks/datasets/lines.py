@@ -5,6 +5,7 @@ A line that cannot be understood is a UserError that names the file and the line
 import ast
 import contextlib
 import csv
+import dataclasses
 import difflib
 import gzip
 import io
@@ -13,8 +14,48 @@ import sys
 import zlib
 from collections.abc import Iterator
 
-from ilm_jax import errors
+from etils import epath
+
+from ilm_jax import errors, files
 from ilm_jax.data import interactions
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """The lines of a file that begin in [start, stop), to be read in the place of the file.
+
+  `header` says that the first line of the file names the columns: every part has it.
+  """
+  path: epath.Path
+  start: int
+  stop: int
+  header: bool
+
+  @property
+  def name(self) -> str:
+    return self.path.name
+
+  def __str__(self) -> str:
+    return f"{self.path} from byte {self.start:,}"
+
+  def open(self, mode: str):
+    """Like the file's."""
+    with self.path.open(mode) as file:
+      first = file.readline() if self.header and self.start else b""
+      file.seek(max(0, self.start - 1))
+      if self.start:
+        file.readline()                     # the rest of a line that began before
+      lines = file.read(max(0, self.stop - file.tell()))
+      if lines and not lines.endswith(b"\n"):
+        lines += file.readline()
+    return io.BytesIO(first + lines)
+
+
+def parts(path, header: bool, size: int = 64 << 20) -> list[Part]:
+  """A file that is not packed, as parts of about `size` bytes."""
+  length = path.stat().length
+  return [Part(path, start, min(start + size, length), header)
+          for start in range(0, length, size)] or [Part(path, 0, 0, header)]
 
 
 @contextlib.contextmanager
@@ -26,7 +67,7 @@ def text(path, encoding: str = "utf-8"):
   """
   try:
     with contextlib.ExitStack() as stack:
-      file = stack.enter_context(path.open("rb"))
+      file = stack.enter_context(files.reading(path))
       if path.name.endswith(".gz"):
         file = stack.enter_context(gzip.GzipFile(fileobj=file))
       yield stack.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
@@ -152,11 +193,11 @@ class Log:
     """(user_ids, item_ids, times, values).
 
     Args:
-      path: for the error when there is no event.
+      path: for the error when there is no event; a part may have none.
       per_second: units of the times in a second; parts of a second are dropped, after they have
         decided the order. 0: times are whole seconds, the order stays that of the file.
     """
-    if not self.users:
+    if not self.users and not isinstance(path, Part):
       raise errors.UserError(f"{path} holds no interaction")
     if not per_second or self.times is None:
       return self.users, self.items, self.times, self.values

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from etils import epath
 
-from ilm_jax import assets, errors
+from ilm_jax import assets, errors, files
 from tasks.datasets import (
     amazon_files,
     lastfm_files,
+    lines,
     movielens_files,
     openp5_files,
     table_files,
@@ -40,6 +41,8 @@ class DataSet:
   timed: bool = True
   partial: bool = False         # some items of the log lack a description: their id stands in
   takes_columns: bool = False   # the readers want config.data.columns
+  # Log files whose lines may be read apart, in parts: name -> whether the first names the columns.
+  in_parts: Mapping[str, bool] = dataclasses.field(default_factory=dict)
   events: int = 0               # published length of the log; 0: differs between releases
   cores: Mapping[int, Counts] = dataclasses.field(default_factory=dict)   # published k-cores
 
@@ -53,6 +56,17 @@ class Found:
   fingerprint: str              # of the files, and of what decides how they are read
   read_log: Callable            # () -> (user_ids, item_ids, times or None, values)
   read_items: Callable          # () -> interactions.Items
+
+  def log_readers(self, size: int) -> list[Callable]:
+    """Functions like `read_log` that give the log one after the other.
+
+    One for each `size` bytes where lines may be read apart, else `read_log` alone.
+    """
+    name = next(iter(self.paths), "")
+    if name not in self.about.in_parts:
+      return [self.read_log]
+    parts = lines.parts(epath.Path(self.paths[name]), self.about.in_parts[name], size)
+    return [functools.partial(self.about.read_log, {**self.paths, name: part}) for part in parts]
 
   @property
   def timed(self) -> bool:
@@ -113,7 +127,7 @@ def _fingerprint(paths: dict, columns: dict) -> str:
   """sha256 over the bytes of the files and the mapping of the columns."""
   digest = hashlib.sha256(repr(sorted(columns.items())).encode())
   for path in paths.values():
-    with path.open("rb") as file:
+    with files.reading(path) as file:
       digest.update(hashlib.file_digest(file, "sha256").digest())
   return digest.hexdigest()
 
@@ -128,6 +142,7 @@ def _movielens(layouts, encoding: str = "utf-8", **known) -> DataSet:
   return DataSet(
       read_log=movielens_files.read_log, layouts=layouts, homepage=_GROUPLENS,
       read_items=functools.partial(movielens_files.read_items, encoding=encoding),
+      in_parts={"u.data": False, "ml-100k.inter": True, "ratings.dat": False, "ratings.csv": True},
       citation="Harper and Konstan: The MovieLens Datasets: History and Context. ACM TiiS 5(4), "
                "2015.", **known)
 
@@ -181,11 +196,12 @@ DATASETS = {
     "yelp": DataSet(
         read_log=yelp_files.read_log, read_items=yelp_files.read_items, partial=True,
         layouts=((yelp_files.REVIEWS, yelp_files.BUSINESSES),),
+        in_parts={yelp_files.REVIEWS: False},
         homepage="https://business.yelp.com/data/resources/open-dataset/",
         citation="Yelp Open Dataset."),
     "taobao": DataSet(
         read_log=taobao_files.read_log, read_items=taobao_files.read_items,
-        layouts=(("UserBehavior.csv",),),
+        layouts=(("UserBehavior.csv",),), in_parts={"UserBehavior.csv": False},
         homepage="https://tianchi.aliyun.com/dataset/649",
         citation="Zhu et al.: Learning Tree-based Deep Model for Recommender Systems. KDD 2018."),
     "openp5": DataSet(

@@ -1,0 +1,63 @@
+"""How far beam search finds what exact scoring finds, with a trained model.
+
+    python -m benchmarks.agreement --config=configs/ml100k_head.py --workdir=runs/ml100k_head \\
+        --users=12 --widths=10,20,50
+
+For the first so many test users of a run after stage phase2: its first ten items by exact scoring
+of the whole catalogue beside those by constrained beam search. Agreement: the share of the exact
+ten that the beam's ten have; first: whether the first item is the same; equal: all ten in order.
+"""
+import json
+
+import numpy as np
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+
+from ilm_jax import config as config_lib
+from ilm_jax.stages import context, eval_phase2, eval_prompts, eval_text, speaker
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "of the run", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "of the run, after phase2", required=True)
+_USERS = flags.DEFINE_integer("users", 12, "how many are ranked")
+_WIDTHS = flags.DEFINE_list("widths", ["10", "20", "50"], "beams")
+_OUT = flags.DEFINE_string("out", "", "write the figures here as JSON")
+TOP = 10
+
+
+def main(_):
+  config_lib.validate(_CONFIG.value, 1)
+  this = context.Run(_CONFIG.value, epath.Path(_WORKDIR.value))
+  ilm, (trie, _) = speaker.Speaker(this, "phase2"), speaker.catalogue(this)
+  stored = this.prepared(eval_phase2.ranked_task(this), "test")
+  examples = [stored[i] for i in range(min(_USERS.value, len(stored)))]
+  _, _, seen = eval_prompts.asked(this, examples)
+  spec = eval_text.spec(this, [examples])
+  best_UK = best(ilm.score(examples, spec, trie), seen)
+  print(f"{len(examples)} users, {trie.num_items} items, {trie.num_nodes} nodes; seen items "
+        f"filtered", flush=True)
+  rows = []
+  for width in map(int, _WIDTHS.value):
+    beam_UK = ilm.rank(examples, spec, trie, width=width, blocked=seen)[:, :TOP]
+    rows.append({
+        "width": width,
+        "agreement": float(np.mean([len(np.intersect1d(a, b)) / TOP
+                                    for a, b in zip(best_UK, beam_UK)])),
+        "first": float(np.mean(best_UK[:, 0] == beam_UK[:, 0])),
+        "equal": float(np.mean((best_UK == beam_UK).all(axis=1)))})
+    print("width {width:3d}: agreement {agreement:.3f}, first {first:.3f}, equal {equal:.3f}"
+          .format(**rows[-1]), flush=True)
+  if _OUT.value:
+    epath.Path(_OUT.value).write_text(json.dumps({"users": len(examples), "rows": rows}, indent=1))
+
+
+def best(score_UI, seen) -> np.ndarray:
+  """[U, TOP] item rows by score, those of `seen` left out; of equal scores the lower row first."""
+  score_UI = np.array(score_UI)
+  for own_I, rows in zip(score_UI, seen):
+    own_I[rows] = -np.inf
+  return np.argsort(-score_UI, axis=1, kind="stable")[:, :TOP]
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,157 @@
+"""What being seen costs training: steps of `train.fit` with a Monitor and without.
+
+    python -m benchmarks.monitoring --out=monitoring.json
+
+One run of steps of 10 to 40 ms, in blocks of 40: in every other block the Monitor does what
+it does (clock thread, progress line, log with TensorBoard every 10 steps, heartbeat), in the others
+nothing is told to it. Neighbours are compared; the median of their ratios counts, of wall time and
+of the process's CPU time, which other work on the machine does not touch. Below, what each part
+costs when it is called alone.
+"""
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import tempfile
+import time
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ilm_jax import history, monitor, train
+
+WIDTH, ROWS, DEPTH, BLOCK, LOG_EVERY = 512, 256, 1, 40, 10
+
+
+class Half(monitor.Monitor):
+  """Sees every other block of steps; notes what each block took."""
+  on, blocks = True, None
+
+  def waiting(self):
+    return super().waiting() if self.on else contextlib.nullcontext()
+
+  def call(self, step, update, loss_fn, state, frozen, batch):
+    if step % BLOCK == 1:
+      jax.block_until_ready(state)
+      now = (time.perf_counter(), time.process_time())
+      if self.blocks is None:
+        self.blocks = []
+      else:
+        self.blocks.append((self.on, now[0] - self._at[0], now[1] - self._at[1]))
+      self.on, self._at = step // BLOCK % 2 == 0, now
+    if self.on:
+      return super().call(step, update, loss_fn, state, frozen, batch)
+    return update(state, frozen, batch)
+
+  def done(self, step):
+    if self.on:
+      super().done(step)
+
+  def log(self, step, scalars):
+    return super().log(step, scalars) if self.on else {}
+
+
+class NoCheckpoints:
+  """Stands in for a checkpoint.Checkpointer: saving costs the same with and without."""
+  folder = "nowhere"
+
+  def latest(self):
+    return None
+
+  def meta(self, step=None):
+    return {"totals": {}}
+
+  def save(self, state, totals=None):
+    pass
+
+  def wait(self):
+    pass
+
+
+class Batches:
+  def iterate(self, start, stop):
+    for step in range(start, stop):
+      yield {"x": np.random.default_rng(step).normal(size=(ROWS, WIDTH)).astype(np.float32)}
+
+
+def loss_fn(trainable, frozen, batch, rng):
+  x = batch["x"]
+  for _ in range(DEPTH):
+    x = jnp.tanh(x @ trainable["w"])
+  loss = jnp.mean(x * x)
+  return loss, {"nll": (loss, jnp.float32(1)), "tokens": jnp.float32(ROWS)}
+
+
+def in_a_run(pairs: int, folder: str) -> dict[str, float]:
+  """Median ratios of seen to unseen blocks, and seconds of a step unseen."""
+  mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1],
+                       axis_types=(jax.sharding.AxisType.Auto,))
+  tx, steps = optax.adam(1e-3), BLOCK * (2 * pairs + 2) + 1
+  state = train.init_state({"w": 0.05 * jax.random.normal(jax.random.key(0), (WIDTH, WIDTH))}, tx,
+                           mesh)
+  seen = Half("phase2", steps, workdir=folder, amounts={"places": ROWS})
+  train.fit(loss_fn=loss_fn, state=state, frozen={}, batches=Batches(), steps=steps, tx=tx,
+            mesh=mesh, seed=0, checkpointer=NoCheckpoints(), log_every=LOG_EVERY,
+            checkpoint_every=10 ** 9, writer=history.Writer(f"{folder}/metrics.jsonl", folder),
+            name="phase2", seen=seen)
+  blocks = seen.blocks[2:2 + 2 * pairs]      # the first has the compilation
+  of = {on: [b[1:] for b in blocks if b[0] is on] for on in (True, False)}
+  wall, cpu = (statistics.median(a[i] / b[i] for a, b in zip(of[True], of[False]))
+               for i in (0, 1))
+  return {"step_seconds": statistics.median(b[0] for b in of[False]) / BLOCK,
+          "wall_ratio": wall, "cpu_ratio": cpu}
+
+
+def alone(folder: str) -> dict[str, float]:
+  """CPU seconds of what is done each step, each log and each heartbeat."""
+  seen = monitor.Monitor("phase2", 10 ** 6, workdir=folder, quiet=True).start(0)
+  seen._flops = 1.0
+  metrics = {"finite": jnp.bool_(True)}
+
+  def step(n):
+    with seen.waiting():
+      pass
+    seen.call(n, lambda *_: (None, metrics), None, None, None, None)
+    seen.done(n)
+
+  def spent(function, times):
+    at = time.process_time()
+    for n in range(1, times + 1):
+      function(n)
+    seen._clock.settle()
+    return (time.process_time() - at) / times
+
+  with seen:
+    a_step = spent(step, 2000)
+
+    def step_and_log(n):
+      step(n)
+      seen.log(n, {"loss": 1.0, "tokens": 5.0})
+
+    return {"a_step": a_step, "a_log": spent(step_and_log, 500) - a_step,
+            "a_heartbeat": spent(lambda n: seen._beat._write(), 50)}
+
+
+def main():
+  args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  args.add_argument("--pairs", type=int, default=20)
+  args.add_argument("--out", help="write the figures here as JSON")
+  args = args.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    found = {**in_a_run(args.pairs, folder), **alone(folder)}
+  print(f"a step of {1e3 * found['step_seconds']:.1f} ms takes {found['wall_ratio']:.4f} of its "
+        f"wall time and {found['cpu_ratio']:.4f} of its CPU time when it is seen")
+  print(", ".join(f"{name.replace('_', ' ')} {1e6 * found[name]:.0f} us"
+                  for name in ("a_step", "a_log", "a_heartbeat")), "of CPU time alone")
+  if args.out:
+    with open(args.out, "w") as file:
+      json.dump(found, file, indent=2)
+
+
+if __name__ == "__main__":
+  main()

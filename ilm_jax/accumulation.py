@@ -1,0 +1,48 @@
+"""Microbatches: the gradient of a batch from parts of it in turn, when the whole does not fit."""
+import jax
+import jax.numpy as jnp
+
+
+def value_and_grad(loss_fn, microbatches: int):
+  """`jax.value_and_grad(loss_fn, has_aux=True)`, for a batch taken in so many parts.
+
+  Each part brings "whole", the whole batch, and its loss is its share of the mean over that: parts
+  hold different numbers of target tokens, and a mean of means would favour the tokens of short
+  parts. Loss and gradient are the sums over the parts, equal to those of the whole batch up to
+  rounding where the loss draws nothing (part m has the m-th key of the step's: dropout has other
+  masks than in the whole batch).
+
+  Row i of a batch of B goes to part i modulo `microbatches`. *Why not the first B / M rows to the
+  first part:* rows are spread over the devices in order, and each device must have its share of
+  every part without sending rows around.
+
+  Args:
+    loss_fn: (trainable, frozen, batch, rng) -> (loss, metrics); a metric a (sum, count) pair or a
+      scalar that adds up over rows.
+    microbatches: M; the rows of the batch are a multiple. 1: the whole batch at once.
+
+  Returns:
+    (trainable, frozen, batch, rng) -> ((loss, metrics), gradient by `trainable`).
+  """
+  at_once = jax.value_and_grad(loss_fn, has_aux=True)
+  if microbatches == 1:
+    return at_once
+
+  def accumulated(trainable, frozen, batch, rng):
+    def add(gradient, m):
+      part = jax.tree.map(lambda x: _part(x, m, microbatches), batch)
+      found, own = at_once(
+          trainable, frozen, {**part, "whole": batch}, jax.random.fold_in(rng, m))
+      return jax.tree.map(jnp.add, gradient, own), found
+
+    nothing = jax.tree.map(jnp.zeros_like, trainable)
+    gradient, found = jax.lax.scan(add, nothing, jnp.arange(microbatches))
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), found), gradient
+
+  return accumulated
+
+
+def _part(rows, m, microbatches: int):
+  """[B, ...] -> [B / M, ...]: rows m, m + M, m + 2 M, ..."""
+  split = rows.reshape(rows.shape[0] // microbatches, microbatches, *rows.shape[1:])
+  return jax.lax.dynamic_index_in_dim(split, m, axis=1, keepdims=False)

@@ -1,0 +1,100 @@
+"""How far training is, in a file that is renewed every few seconds: for people and for watchers.
+
+    <workdir>/heartbeat.<phase>.json
+
+  phase, state     "running", "saving", "done", or "stopped" with the reason in `why`
+  step, steps      complete, and in all
+  time             when this was written, unix seconds; `stepped`: when the newest step was complete
+  rate, eta        steps a second lately, and the seconds left at that rate; null until known
+  loss             mean since the log before, at step `loss_step`
+  processes, host, pid     of the job, and of its process 0, which writes this
+  goodput, began, kept     see goodput.py
+"""
+import json
+import threading
+import time
+
+from etils import epath
+
+from ilm_jax import files
+
+EVERY = 5.0          # seconds between two writings
+DEAD_AFTER = 60.0    # without one: no process is there any more
+
+
+class Heartbeat:
+  """Writes what `said()` returns, from a thread, until it is closed.
+
+  Args:
+    path: the file.
+    said: -> JSON-able; called from the thread.
+    every: seconds between two writings.
+  """
+
+  def __init__(self, path, said, every: float = EVERY):
+    self._path, self._said, self._every = epath.Path(path), said, every
+    self._stop, self.failure = threading.Event(), None
+    self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+    self._thread.start()
+
+  def close(self) -> None:
+    """Writes a last time."""
+    self._stop.set()
+    self._thread.join()
+    self._write()
+
+  def _beat(self) -> None:
+    self._write()
+    while not self._stop.wait(self._every):
+      self._write()
+
+  def _write(self) -> None:
+    try:
+      files.write_text(self._path, json.dumps({**self._said(), "time": time.time()}, indent=1))
+    except OSError as e:        # a full disk is told when a checkpoint meets it
+      self.failure = e
+
+
+def path(workdir, phase: str):
+  return epath.Path(workdir) / f"heartbeat.{phase}.json"
+
+
+def read(workdir, phase: str) -> dict | None:
+  """The newest heartbeat of a phase; None if there is none that can be read."""
+  try:
+    return json.loads(path(workdir, phase).read_text())
+  except (OSError, ValueError):
+    return None
+
+
+def tell(beat: dict, now: float) -> str:
+  """One line for a person: how far, how fast, how long; or that nobody is there any more."""
+  at = f"{beat['phase']} step {beat['step']:,} of {beat['steps']:,}"
+  if beat["state"] == "done":
+    return f"{at}: done"
+  if beat["state"] == "stopped":
+    return f"{at}: stopped ({beat['why']}); run it again to go on"
+  who = f"process {beat['pid']} on {beat['host']}"
+  if (silent := now - beat["time"]) > DEAD_AFTER:
+    return (f"{at}: seems dead, {who} said nothing for {duration(silent)} (clocks of two machines "
+            "may differ); run it again to go on from its newest checkpoint")
+  still = now - beat["stepped"]
+  if beat["rate"] and still > max(DEAD_AFTER, 20 / beat["rate"]):
+    return f"{at}: seems stuck, {who} is there but made no step for {duration(still)}"
+  loss = "" if beat["loss"] is None else f", loss {beat['loss']:.4f}"
+  pace = "" if not beat["rate"] else (
+      f", {rate(beat['rate'])}, {duration(beat['eta'])} left, goodput {beat['goodput']:.0%}")
+  return f"{at}{', saving' if beat['state'] == 'saving' else ''}{loss}{pace}"
+
+
+def rate(steps_per_second: float) -> str:
+  """'2.50 steps/s', or '4.0 s/step' where that is more than one."""
+  return (f"{steps_per_second:.2f} steps/s" if steps_per_second >= 1
+          else f"{1 / steps_per_second:.1f} s/step")
+
+
+def duration(seconds: float) -> str:
+  """'1:02:03', '2:03'."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

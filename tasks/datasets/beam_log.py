@@ -1,0 +1,82 @@
+"""A data set prepared by an Apache Beam pipeline: the examples of `builder`, made by its workers.
+
+Files whose lines stand for themselves are read in parts; others, packed ones for example, by one
+worker each. Users are put together, ordered and written by all.
+"""
+import collections
+
+import apache_beam as beam
+import numpy as np
+
+from ilm_jax.data import interactions, splits
+from tasks.datasets import examples, registry
+
+_PART = 64 << 20                 # bytes
+
+
+def items(found: registry.Found) -> beam.PTransform:
+  """(number, example) of every item; one worker reads the file."""
+  return (beam.Create([None]) | "read items" >> beam.FlatMap(
+      lambda _: list(enumerate(examples.of_items(found.read_items())))) | beam.Reshuffle())
+
+
+def users(found: registry.Found) -> beam.PTransform:
+  """(number, example) of every user, numbered in ascending order of their id."""
+  return _Users(found)
+
+
+class _Users(beam.PTransform):
+  """See `users`."""
+
+  def __init__(self, found: registry.Found):
+    super().__init__()
+    self._found = found
+
+  def expand(self, pipeline):
+    parts = list(enumerate(self._found.log_readers(_PART)))
+    log = (pipeline | "parts" >> beam.Create(parts) | "spread" >> beam.Reshuffle()
+           | "read" >> beam.ParDo(_read).with_outputs("counts", main="events"))
+    firsts = log.counts | "all counts" >> beam.combiners.ToList() | "firsts" >> beam.Map(_firsts)
+    by_user = log.events | "by user" >> beam.GroupByKey()
+    numbers = (by_user | beam.Keys() | "all users" >> beam.combiners.ToList()
+               | "numbers" >> beam.Map(_numbers))
+    return by_user | "examples" >> beam.Map(
+        _example, firsts=beam.pvalue.AsSingleton(firsts),
+        numbers=beam.pvalue.AsSingleton(numbers))
+
+
+def _read(part):
+  """Of a part: (user, (part, places in it, items, times, ratings)), and how many events it has."""
+  number, read_log = part
+  user_ids, item_ids, times, ratings = read_log()
+  times = examples.known(times, len(user_ids))
+  at = collections.defaultdict(list)
+  for place, user in enumerate(user_ids):
+    at[user].append(place)
+  for user, places in at.items():
+    yield user, (number, np.array(places), [item_ids[p] for p in places], times[places],
+                 [ratings[p] for p in places])
+  yield beam.pvalue.TaggedOutput("counts", (number, len(user_ids)))
+
+
+def _firsts(counts) -> list[int]:
+  """For each part, how many events stand before it in the log."""
+  return [0, *np.cumsum([count for _, count in sorted(counts)]).tolist()]
+
+
+def _numbers(user_ids) -> dict[str, int]:
+  return {user: number for number, user in enumerate(interactions.codes(user_ids)[0])}
+
+
+def _example(gathered, firsts: list[int], numbers: dict[str, int]):
+  """(number of the user, example) from what the parts have of a user."""
+  user, found = gathered
+  found = sorted(found, key=lambda part: part[0])
+  place_N = np.concatenate([places + firsts[number] for number, places, *_ in found])
+  item_ids = [item for part in found for item in part[2]]
+  time_N = np.concatenate([part[3] for part in found])
+  ratings = [rating for part in found for rating in part[4]]
+  order_N = splits.order(splits.STABLE, np.zeros(len(place_N), np.int64), time_N)
+  return numbers[user], examples.of_user(
+      user, [item_ids[i] for i in order_N], time_N[order_N], [ratings[i] for i in order_N],
+      place_N[order_N])
