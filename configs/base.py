@@ -22,7 +22,13 @@ def get_config() -> ml_collections.ConfigDict:
       "k_core": 5,                 # users and items with fewer interactions are left out
       "heldout_fraction": 0.2,     # items whose text is never trained on, for retrieval
   }
-  c.cf = {"width": 64, "reg": 20.0, "alpha": 2.0, "iterations": 15}
+  c.cf = {
+      "width": 64, "reg": 20.0, "alpha": 2.0, "iterations": 15,
+      "solver": "cholesky",        # exact; "cg": cg_steps of conjugate gradients, for large widths
+      "cg_steps": 3,
+      "dtype": "float32",          # of the tables and what is gathered; also "bfloat16"
+      "stream": False,             # histories from files, piece by piece: logs larger than memory
+  }
   c.vectors = ("behavioral",)      # what the Q-Former is given of an entity; also "semantic"
   c.lm = {
       "asset": "smollm2-135m-instruct",  # or a path: a GGUF file, a Hugging Face or T5X folder

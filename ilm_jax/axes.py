@@ -34,13 +34,15 @@ RULES = {
     "mlp": "tensor",
     "vocab": "tensor",
     "layers": None,
-    "rows": None,          # rows of the entity table
+    "rows": ("data", "fsdp"),   # rows of the entity table
     "none": None,
 }
 
 # (pattern on the "/"-joined path, logical axes counted from the LAST axis of the array).
 # The first match wins; anything unmatched is replicated.
 PARAMETER_AXES = (
+    (r"^vectors/[^/]+$", ("rows", "none")),      # the entity table
+    (r"^(present/[^/]+|log_draws)$", ("rows",)),
     (r"(embed|embedding|embedder|word)(/embedding)?$", ("vocab", "embed")),
     (r"(query|key|value|wq|wk|wv)/?(kernel)?$", ("embed", "heads")),
     (r"(out|wo_attention|wo)/?(kernel)?$", ("heads", "embed")),
@@ -173,6 +175,25 @@ def put(value, where: NamedSharding, *, copy: bool = False) -> jax.Array:
     return jax.device_put(value, where, may_alias=not copy)
   host = np.asarray(value)
   return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
+
+
+def put_rows(mesh: Mesh, table_R) -> jax.Array:
+  """An array of the entity table, rows spread over the mesh and filled up with zeros to divide.
+
+  A gather of rows under jit then runs where they lie, and only what was asked for travels. Each
+  process reads its own rows alone, which matters where the table is mapped from a file.
+  """
+  names = [n for n in RULES["rows"] if n in mesh.shape]
+  ways = math.prod(mesh.shape[n] for n in names)
+  rows = -(-len(table_R) // ways) * ways
+  where = NamedSharding(mesh, PartitionSpec(tuple(names)))
+
+  def piece(index):
+    start, stop, _ = index[0].indices(rows)
+    own_R = np.asarray(table_R[start:stop])
+    return np.pad(own_R, [(0, stop - start - len(own_R))] + [(0, 0)] * (own_R.ndim - 1))
+
+  return jax.make_array_from_callback((rows, *table_R.shape[1:]), where, piece)
 
 
 def batch_sharding(mesh: Mesh, batch):

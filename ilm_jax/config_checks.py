@@ -48,7 +48,10 @@ def _check_inputs(c) -> list[str]:
   wrong = [
       *_check_lm(c.lm),
       *_known("text_encoder.asset", c.text_encoder.asset, TEXT_ENCODERS),
-      *_positive(c, "data.k_core", "cf.width", "cf.iterations", "cf.alpha", "cf.reg"),
+      *_positive(c, "data.k_core", "cf.width", "cf.iterations", "cf.alpha", "cf.reg",
+                  "cf.cg_steps"),
+      *_known("cf.solver", c.cf.solver, ("cholesky", "cg")),
+      *_known("cf.dtype", c.cf.dtype, ("float32", "bfloat16")),
   ]
   if not 0 < c.data.heldout_fraction < 1:
     wrong.append(f"data.heldout_fraction={c.data.heldout_fraction}: expected between 0 and 1, "

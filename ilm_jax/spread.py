@@ -28,7 +28,7 @@ class Moments(NamedTuple):
   about_F: jax.Array
 
 
-def spread(graphdef, trainable: dict, frozen: dict, mesh) -> dict:
+def spread(graphdef, trainable: dict, frozen: dict, mesh, rows: int | None = None) -> dict:
   """`trainable` with a projection, and a head's key, that begin behind a whitening.
 
   A soft token keeps the size that the fresh projection gives it; every direction of the Q-Former's
@@ -39,9 +39,10 @@ def spread(graphdef, trainable: dict, frozen: dict, mesh) -> dict:
     trainable: qformer, projection and perhaps head as they begin, on the mesh.
     frozen: vectors and present of all entities, on the mesh.
     mesh: of the job. Every process computes the same.
+    rows: of the entity table; what fills it up to divide over the mesh is no entity. None: all.
   """
   everywhere = NamedSharding(mesh, PartitionSpec())
-  measure = jax.jit(functools.partial(_moments, graphdef), out_shardings=everywhere)
+  measure = jax.jit(functools.partial(_moments, graphdef, rows), out_shardings=everywhere)
   ours = {name: trainable[name] for name in ("qformer", "projection", "head") if name in trainable}
   of_soft, of_head = jax.device_get(measure(ours, frozen))
   found = {**trainable, "projection": _behind(mesh, whitening(of_soft), trainable["projection"])}
@@ -76,11 +77,11 @@ def _behind(mesh, white: tuple, linear: dict) -> dict:
   return axes.place(mesh, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)})
 
 
-def _moments(graphdef, trainable, frozen) -> tuple[Moments, Moments]:
+def _moments(graphdef, rows, trainable, frozen) -> tuple[Moments, Moments]:
   """Of a query's outputs [W], and of all outputs of an entity together [Q W]; row 0 left out."""
   qformer = nnx.merge(graphdef, trainable).qformer
   Q, W = qformer.config.num_queries, qformer.config.width
-  rows = len(next(iter(frozen["present"].values())))
+  rows = rows or len(next(iter(frozen["present"].values())))
   padded_NB = jnp.pad(jnp.arange(1, rows), (0, -(rows - 1) % _BATCH)).reshape(-1, _BATCH)
 
   near_W = qformer.queries(*objectives.entity_inputs(frozen, padded_NB[0, :1])).mean((0, 1))

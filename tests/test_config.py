@@ -113,6 +113,8 @@ def test_every_mistake_is_named_at_once():
     ("data.path", "no/such/folder", "is no folder"),
     ("data.split", "loo", "expected one of 'loo_stable', 'loo_openp5', 'global_time'"),
     ("data.heldout_fraction", 0.0, "between 0 and 1"),
+    ("cf.solver", "cgs", "did you mean 'cg'?"),
+    ("cf.dtype", "float16", "expected one of 'float32', 'bfloat16'"),
     ("text_encoder.asset", "minilm", "did you mean 'minilm-l6'?"),
     ("lm.dtype", "float16", "'float32', 'bfloat16'"),
     ("vectors", (), "vectors is empty"),

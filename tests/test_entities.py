@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ilm_jax import errors
-from ilm_jax.data import entities
+from ilm_jax.data import arrays, entities
 
 ITEM_I1C = np.array([[9, 9], [1, 2], [3, 4], [5, 6]], np.float32)   # row 0 must not get through
 USER_UC = np.array([[-1, 0], [0, -2]], np.float32)
@@ -66,3 +66,29 @@ def test_wrong_shapes_and_values_are_refused():
     entities.make(3, 2, behavioral=(ITEM_I1C, np.zeros((3, 2))))
   with pytest.raises(ValueError, match="not finite"):
     entities.make(3, 2, behavioral=(ITEM_I1C * np.nan, USER_UC))
+
+
+def test_what_was_saved_is_mapped_and_numpy_reads_it_too(tmp_path):
+  """Arrays of all ranks and odd sizes, so that none would be aligned by chance."""
+  saved = {"a": np.arange(3, dtype=np.int8), "vectors/b": ITEM_I1C, "n": np.int32(7),
+           "none": np.zeros((0, 4)), "c": np.arange(6.0).reshape(2, 3).T}
+  fingerprint = arrays.save(tmp_path, "t", saved, made_from={})
+  found, _, manifest = arrays.load(tmp_path, "t", "run --stage=cf")
+  with np.load(tmp_path / "t.npz") as by_numpy:
+    for name, array in saved.items():
+      for again in (found[name], by_numpy[name]):
+        np.testing.assert_array_equal(again, array)
+        assert again.dtype == array.dtype and again.shape == array.shape
+  mapped = [found[name] for name in ("a", "vectors/b", "n", "c")]
+  assert all(isinstance(a.base, np.memmap) and not a.flags.writeable for a in mapped)
+  assert all(a.ctypes.data % 64 == 0 for a in mapped)
+  assert manifest["fingerprint"] == fingerprint
+
+
+def test_an_archive_of_another_writer_is_read_or_refused(tmp_path):
+  arrays.save(tmp_path, "t", {"a": ITEM_I1C}, made_from={})
+  np.savez(tmp_path / "t.npz", a=ITEM_I1C)                  # not aligned on purpose
+  np.testing.assert_array_equal(arrays.load(tmp_path, "t", "cure")[0]["a"], ITEM_I1C)
+  np.savez_compressed(tmp_path / "t.npz", a=ITEM_I1C)
+  with pytest.raises(errors.UserError, match=r"a.npy is compressed.*cure"):
+    arrays.load(tmp_path, "t", "cure")

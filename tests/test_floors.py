@@ -38,6 +38,8 @@ FLOORS = [
     {"tasks.catalog", "tasks.pieces"},
     {"tasks.beam_prepare"},
     {"tasks.prepare"},
+    {"cf.histories"},
+    {"cf.layout", "cf.solve"},
     {"data.batches", "cf.ials", "baselines.popularity", "baselines.neighbours", "baselines.bpr",
      "baselines.sasrec", "teachers"},
     {"models.qformer_layers", "models.decoder_layers", "models.bert", "weights.t5x_gin",

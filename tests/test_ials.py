@@ -1,16 +1,25 @@
 """Implicit ALS against its closed form, written out densely."""
+import os
+import pathlib
+import subprocess
+import sys
+import tracemalloc
+
 import jax
 import numpy as np
 import pytest
 import real
 
-from ilm_jax import axes
-from ilm_jax.cf import ials
+from ilm_jax import axes, errors
+from ilm_jax.cf import histories as histories_lib
+from ilm_jax.cf import ials, layout, solve
 from ilm_jax.data import interactions as interactions_lib
 
 # 4 users, 5 items; user 3 met nothing, item 4 was met by nobody.
 HISTORIES = [np.array([1, 2, 5]), np.array([2]), np.array([5, 3, 2, 1]), np.array([], int)]
 MET = np.array([[1, 1, 0, 0, 1], [0, 1, 0, 0, 0], [1, 1, 1, 0, 1], [0, 0, 0, 0, 0]], float)
+
+ONE = axes.make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
 
 
 def dense_half_step(other_OC, met_HO, reg, alpha):
@@ -23,10 +32,28 @@ def dense_half_step(other_OC, met_HO, reg, alpha):
   return np.stack(solved)
 
 
-def test_half_step_is_the_closed_form():
+def table(side, rows_I1C, mesh):
+  """The sharded table with those rows."""
+  found = np.zeros((side.layout.shards * side.layout.local, rows_I1C.shape[1]), np.float32)
+  found[side.layout.slot_H1[1:]] = rows_I1C[1:]
+  return jax.device_put(found, jax.sharding.NamedSharding(mesh, solve.ROWS))
+
+
+def solved(histories, item_I1C, mesh, **form):
+  """[U + 1, C]: one half step from zeros, rows in order."""
+  by_user, by_item = ials.sides(histories, len(item_I1C) - 1, item_I1C.shape[1], mesh)
+  whole = form.pop("whole", None)
+  user = ials.half_step(ials.zeros(by_user, mesh, item_I1C.shape[1]),
+                        table(by_item, item_I1C, mesh), by_user, ials.Form(**form), mesh, whole)
+  return ials.to_host(user, by_user)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("solver, steps", [("cholesky", 0), ("cg", 3)])   # 3 = C: exact
+def test_half_step_is_the_closed_form(solver, steps, whole):
   item_I1C = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
-  item_I1C[0] = 0
-  got = ials.half_step(item_I1C, ials.buckets(HISTORIES), 4, reg=0.3, alpha=2.5)
+  got = solved(HISTORIES, item_I1C, ONE, reg=0.3, alpha=2.5, solver=solver, steps=steps,
+               whole=whole)
   want = dense_half_step(item_I1C[1:].astype(float), MET, 0.3, 2.5)
   np.testing.assert_allclose(got[1:], want, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(got[0], 0)
@@ -45,36 +72,153 @@ def test_ials_is_dense_als():
   assert user_UC.dtype == item_I1C.dtype == np.float32
 
 
-def test_buckets_hold_every_history_once(monkeypatch):
-  """Lengths 3, 9, 1, 17, 8 pad to 8, 16, 8, 32, 8; at 16 entries a batch, two rows of 8 at most."""
-  monkeypatch.setattr(ials, "ENTRIES", 16)
-  histories = [np.arange(1, 1 + n) for n in (3, 9, 1, 17, 8)]
-  found = ials.buckets(histories)
-  assert [b.other_nBT.shape for b in found] == [(2, 2, 8), (1, 1, 16), (1, 1, 32)]
-  np.testing.assert_array_equal(found[0].row_nB, [[1, 3], [5, 0]])
-  np.testing.assert_array_equal(found[0].other_nBT[0, 0], [1, 2, 3, 0, 0, 0, 0, 0])
-  rows = np.concatenate([b.row_nB.ravel() for b in found])
-  assert sorted(rows[rows > 0]) == [1, 2, 3, 4, 5]
-
-
-def test_filling_rows_do_not_disturb(monkeypatch):
-  item_I1C = np.random.default_rng(2).normal(size=(18, 4)).astype(np.float32)
-  item_I1C[0] = 0
-  histories = [np.arange(1, 1 + n) for n in (3, 9, 1, 17, 8)]
-  whole = ials.half_step(item_I1C, ials.buckets(histories), 5, reg=0.1, alpha=1.0)
-  monkeypatch.setattr(ials, "ENTRIES", 16)
-  pieces = ials.half_step(item_I1C, ials.buckets(histories), 5, reg=0.1, alpha=1.0)
-  np.testing.assert_allclose(whole, pieces, rtol=1e-4, atol=1e-6)
-
-
-def test_a_mesh_gives_the_same_vectors():
+def some_histories(most=20, users=21, items=30):
   rng = np.random.default_rng(0)
-  histories = [rng.choice(np.arange(1, 31), size=n, replace=False) for n in rng.integers(1, 20, 21)]
-  options = dict(reg=1.0, alpha=2.0, iterations=2, seed=0)
-  one = ials.ials(histories, 30, 8, **options)
-  mesh = axes.make_mesh({"data": 4, "fsdp": 1, "tensor": 2})
-  for alone, spread in zip(one, ials.ials(histories, 30, 8, mesh=mesh, **options)):
-    np.testing.assert_allclose(alone, spread, rtol=1e-3, atol=1e-5)
+  return [rng.choice(np.arange(1, items + 1), size=n, replace=False)
+          for n in rng.integers(0, most, users)]
+
+
+def test_a_layout_holds_every_history_once_in_its_slot():
+  """Lengths 3, 9, 1, 17, 8, 0 on two shards, 16 entries a batch: one bucket of each length."""
+  lists = [np.arange(1, 1 + n) for n in (3, 9, 1, 17, 8, 0)]
+  found = layout.plan(histories_lib.of_lists(lists), 2, 16, most_rows=8)
+  assert [p.length for p in found.pieces] == [8, 16, 32]
+  slot_O1 = 100 + np.arange(18)
+  held = {}
+  for piece in found.pieces:
+    for shard in range(2):
+      other_RT = found.batches(piece, shard, slot_O1).reshape(-1, piece.length)
+      for place, other_T in enumerate(other_RT):
+        held[shard * found.local + piece.offset + place] = other_T[other_T != 100] - 100
+  for h, history in enumerate(lists[:-1]):
+    np.testing.assert_array_equal(held.pop(found.slot_H1[h + 1]), history)
+  assert all(len(filler) == 0 for filler in held.values())
+  unsolved = {int(found.slot_H1[0]), int(found.slot_H1[6])}        # padding; the empty history
+  assert unsolved.isdisjoint({s * found.local + np.arange(found.row_SL.shape[1])[k]
+                              for s in range(2) for k in range(found.row_SL.shape[1])})
+
+
+def test_padding_is_what_the_best_buckets_need(monkeypatch):
+  """Two buckets for lengths 8, 8, 8, 16, 64: {8, 8, 8, 16} and {64} pad 8 entries, others more."""
+  monkeypatch.setattr(layout, "BUCKETS", 2)
+  np.testing.assert_array_equal(layout.lengths(np.array([8, 64, 8, 16, 8]), 64), [16, 64])
+  monkeypatch.setattr(layout, "BUCKETS", 3)
+  np.testing.assert_array_equal(layout.lengths(np.array([8, 64, 8, 16, 8]), 64), [8, 16, 64])
+  np.testing.assert_array_equal(layout.lengths(np.array([8, 9]), 64), [16])     # not worth two
+  np.testing.assert_array_equal(layout.lengths(np.array([65, 200]), 64), [128, 256])
+
+
+def test_users_of_items_are_sorted_and_chunks_do_not_show(monkeypatch, tmp_path):
+  users = histories_lib.of_lists(some_histories())
+  whole = histories_lib.transposed(users, 30)
+  for item in range(30):
+    met = [u + 1 for u, h in enumerate(some_histories()) if item + 1 in h]
+    np.testing.assert_array_equal(whole.other_N[slice(*whole.start_H1[item:item + 2])], met)
+  monkeypatch.setattr(histories_lib, "CHUNK", 7)
+  for folder in (None, tmp_path):
+    for a, b in zip(whole, histories_lib.transposed(users, 30, folder)):
+      np.testing.assert_array_equal(a, b)
+
+
+def test_only_what_is_kept_becomes_a_history(monkeypatch, tmp_path):
+  monkeypatch.setattr(histories_lib, "CHUNK", 2)
+  user_N, item_N = np.array([0, 0, 1, 3, 3]), np.array([4, 2, 2, 1, 3])
+  keep_N = np.array([True, False, True, True, True])
+  found = histories_lib.kept(user_N, item_N, lambda a, b: keep_N[a:b], 4, tmp_path)
+  np.testing.assert_array_equal(found.start_H1, [0, 1, 2, 2, 4])
+  np.testing.assert_array_equal(found.other_N, [4, 2, 1, 3])
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+def test_eight_devices_give_the_same_vectors(solver, shape, monkeypatch):
+  """Within 1e-4 of one device, relative to the largest number of a table."""
+  monkeypatch.setitem(ials.ENTRIES, "cpu", 16)      # several batches, and histories above a batch
+  options = dict(reg=1.0, alpha=2.0, iterations=2, seed=0, solver=solver)
+  one = ials.ials(some_histories(), 30, 8, **options)
+  mesh = axes.make_mesh(dict(zip(("data", "fsdp", "tensor"), shape)))
+  for alone, spread in zip(one, ials.ials(some_histories(), 30, 8, mesh=mesh, **options)):
+    np.testing.assert_allclose(alone, spread, atol=1e-4 * np.abs(alone).max())
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_a_table_too_large_for_a_device_is_gathered_by_batches(dtype, tolerance, monkeypatch):
+  monkeypatch.setitem(ials.ENTRIES, "cpu", 16)
+  options = dict(reg=1.0, alpha=2.0, iterations=2, seed=0, solver="cg", dtype=dtype)
+  mesh = axes.make_mesh({"data": 4, "fsdp": 2})
+  one = ials.ials(some_histories(), 30, 8, **options)
+  monkeypatch.setattr(ials, "WHOLE", 0)
+  for alone, spread in zip(one, ials.ials(some_histories(), 30, 8, mesh=mesh, **options)):
+    np.testing.assert_allclose(alone, spread, atol=tolerance * np.abs(alone).max())
+  with pytest.raises(errors.UserError, match="Use cf.solver='cg'"):
+    ials.ials(some_histories(), 30, 8, mesh=mesh, **(options | {"solver": "cholesky"}))
+
+
+def test_bfloat16_tables_give_nearly_the_same_scores():
+  """Tables have 8 bits; the systems have 24, or the errors would be of another size."""
+  options = dict(reg=1.0, alpha=2.0, iterations=3, seed=0)
+  user_UC, item_IC = ials.ials(some_histories(), 30, 8, **options)
+  user16_UC, item16_IC = ials.ials(some_histories(), 30, 8, dtype="bfloat16", **options)
+  assert user16_UC.dtype == np.float32
+  error = np.abs(user_UC @ item_IC.T - user16_UC @ item16_IC.T).max()
+  assert 1e-5 < error < 0.03
+
+
+def test_streaming_changes_no_bit_and_bounds_memory(monkeypatch, tmp_path):
+  """A log of 400,000 meetings in files: no more of it is ever in memory than some pieces."""
+  monkeypatch.setattr(layout, "PIECE", 1 << 13)
+  monkeypatch.setattr(layout, "WORK", 1 << 11)
+  monkeypatch.setattr(histories_lib, "CHUNK", 1 << 13)
+  rng = np.random.default_rng(0)
+  user_N = np.sort(rng.integers(0, 2000, 400_000)).astype(np.int32)
+  item_N = rng.integers(1, 1001, 400_000).astype(np.int32)
+  for name, array in (("user", user_N), ("item", item_N)):
+    array.tofile(tmp_path / name)
+  options = dict(reg=1.0, alpha=2.0, iterations=1, seed=0)
+
+  def run(stream):
+    mapped = [np.memmap(tmp_path / n, np.int32, "r") for n in ("user", "item")]
+    users = histories_lib.kept(*mapped, lambda a, b: np.ones(b - a, bool), 2000, stream)
+    return ials.ials(users, 1000, 4, stream=stream, **options)
+
+  held = run(None)                      # also compiles, which takes memory of its own
+  tracemalloc.start()
+  streamed = run(tmp_path)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  jax.tree.map(np.testing.assert_array_equal, held, streamed)
+  assert peak < 400_000 * 4 / 2, "half of one side's histories"
+
+
+FACTORISES = """
+import numpy as np
+from ilm_jax import distributed
+distributed.start()
+import jax
+from ilm_jax import axes
+from ilm_jax.cf import ials
+mesh = axes.make_mesh({"data": jax.device_count(), "fsdp": 1})
+histories = [np.arange(1 + u % 3, 9, 1 + u % 2) for u in range(7)]
+found = ials.ials(histories, 9, 3, reg=1.0, alpha=2.0, iterations=2, seed=0, mesh=mesh)
+print("sums", *(f"{np.abs(x).sum():.5f}" for x in found), flush=True)
+distributed.wait("end")
+"""
+
+
+def test_two_processes_factorise_as_one():
+  """Each makes and solves its own rows, and both get all vectors."""
+  root = pathlib.Path(__file__).parents[1]
+  done = subprocess.run(
+      [sys.executable, root / "launch" / "local_pod.py", "-n", "2", "--devices=2", "--",
+       sys.executable, "-c", FACTORISES], capture_output=True, text=True, check=False, timeout=300,
+      env={**os.environ, "PYTHONPATH": str(root)})
+  assert done.returncode == 0, done.stdout + done.stderr
+  said = [line[4:] for line in done.stdout.splitlines() if "sums" in line]
+  histories = [np.arange(1 + u % 3, 9, 1 + u % 2) for u in range(7)]
+  one = ials.ials(histories, 9, 3, reg=1.0, alpha=2.0, iterations=2, seed=0)
+  assert len(said) == 2 and said[0] == said[1]
+  numbers = [float(n) for n in said[0].split()[1:]]
+  np.testing.assert_allclose(numbers, [np.abs(x).sum() for x in one], rtol=1e-4)
 
 
 def test_scores_leave_out_padding_and_seen():

@@ -35,6 +35,18 @@ def test_soft_tokens_and_keys_are_centred_and_of_the_asked_size(sizes, queries):
   np.testing.assert_allclose(np.mean(key_IP, axis=0), 0.0, atol=1e-4)
 
 
+def test_what_fills_the_table_up_is_no_entity():
+  """Zeros behind the last row, as on a mesh that the rows do not divide over."""
+  graphdef, fresh = objectives.build_phase2(CONFIG, 6, 0.2, seed=0)
+  filled = jax.tree.map(lambda x: jnp.pad(x, [(0, 60)] + [(0, 0)] * (x.ndim - 1)), frozen())
+  mesh = test_phase2_training.mesh_of(1, 1, 1)
+  want = spread.spread(graphdef, fresh, frozen(), mesh)["projection"]
+  got = spread.spread(graphdef, fresh, filled, mesh, rows=R)["projection"]
+  other = spread.spread(graphdef, fresh, filled, mesh)["projection"]
+  np.testing.assert_array_equal(got["kernel"], want["kernel"])
+  assert np.abs(np.asarray(other["kernel"]) - np.asarray(want["kernel"])).max() > 1e-4
+
+
 def test_whitening_by_hand():
   """Variances 4 and 1 become 1 and 1; one below the floor is scaled as if it were at it."""
   x_N3 = np.array([[2, 1, 3], [2, -1, 3], [-2, 1, 3], [-2, -1, 3]]) + np.array([10.0, 0, 0])

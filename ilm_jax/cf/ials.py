@@ -5,127 +5,183 @@ Minimises over users u and items i, each pair once (Hu, Koren and Volinsky 2008)
     sum_ui c_ui (p_ui - x_u . y_i)^2 + reg (sum_u |x_u|^2 + sum_i |y_i|^2)
 
 with p = 1, c = 1 + alpha for the pairs that met, p = 0, c = 1 for all others. Given all y, each x_u
-is the solution of a C x C system that needs only u's history and the Gram matrix of all y; so users
+is the solution of a C x C system that needs only u's history and the Gram matrix of all y; so rows
 go in padded batches, bucketed by length, and the U x I matrix never exists.
+
+Both tables lie sharded by rows over the mesh, and every device solves the rows it holds (ALX,
+arXiv 2112.02194). Rows of the other side reach it in one of two ways: a table that fits is gathered
+whole once a half step; of a larger one each batch's rows are gathered, every device giving the
+rows it has. Histories lie on the devices, or are streamed to them in pieces each time.
 """
+import collections
+import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
-from ilm_jax import axes
+from ilm_jax import axes, errors
+from ilm_jax.cf import histories as histories_lib
+from ilm_jax.cf import layout as layout_lib
+from ilm_jax.cf import solve
 
-ENTRIES = 1 << 16          # history entries (padding included) gathered at a time
-SHORTEST = 8               # the smallest padded history
-_EXACT = jax.lax.Precision.HIGHEST
+# History entries that a device works on at a time, padding included: what a CPU's cache holds.
+ENTRIES = {"cpu": 1 << 12}
+ELSEWHERE = 1 << 16
+WHOLE = 2 << 30            # bytes of a table that a device may hold besides its own shard
+SOLVERS = ("cholesky", "cg")
 
 
-class Bucket(NamedTuple):
-  """Histories of about one length, in n batches of B, padded to T.
+class Form(NamedTuple):
+  """What is minimised, and how a row is solved."""
+  reg: float
+  alpha: float
+  solver: str = "cholesky"   # "cg": `steps` of conjugate gradients from the last solution
+  steps: int = 3
 
-  Row 0 of the other side's table is zeros, so padding adds nothing. Rows that fill up the last
-  batch point at row 0 of this side, where an empty history solves to zero.
-  """
-  row_nB: np.ndarray     # int32: where the solution goes
-  other_nBT: np.ndarray  # int32: rows of the other side's table
+
+class Side(NamedTuple):
+  """The histories of users, or of items."""
+  layout: layout_lib.Layout
+  slot_O1: np.ndarray        # of the other side's rows
+  held: list | None          # the pieces on the devices; None: made anew each half step
 
 
 def ials(histories, num_items: int, width: int, *, reg: float, alpha: float, iterations: int,
-         seed: int, mesh=None) -> tuple[np.ndarray, np.ndarray]:
+         seed: int, mesh=None, solver: str = "cholesky", cg_steps: int = 3,
+         dtype: str = "float32", stream=None) -> tuple[np.ndarray, np.ndarray]:
   """Vectors of users and items.
 
   Args:
-    histories: for each user, the entity rows (1..num_items) of the items met.
+    histories: for each user, the entity rows (1..num_items) of the items met; or a `Histories`.
     num_items: I.
     width: C.
     reg: weight of the squared norms, > 0.
     alpha: extra weight of a pair that met.
     iterations: how often users and then items are solved.
     seed: of the first item vectors.
-    mesh: batches are spread over its batch axes; None: one device.
+    mesh: rows are spread over its batch axes; None: one device. All its processes must call.
+    solver: "cholesky": exact; "cg": `cg_steps` steps from the solution of the iteration before.
+    dtype: of the tables and of what is gathered; systems are float32 always.
+    stream: a folder for scratch files, and histories are sent to the devices anew each time: for
+      logs larger than memory. None: they stay in memory and on the devices.
 
   Returns:
-    (user_UC, item_I1C), float32; row 0 of the items is zeros.
+    (user_UC, item_I1C), float32; row 0 of the items is zeros. On every process.
   """
-  users_of_item = _transpose(histories, num_items)
-  shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-  by_user = _place(buckets(histories, shards), mesh)
-  by_item = _place(buckets(users_of_item, shards), mesh)
-  item_I1C = jax.random.normal(jax.random.key(seed), (num_items + 1, width)) / width
-  item_I1C = item_I1C.at[0].set(0.0)
-  for _ in tqdm.trange(iterations, desc="iALS", disable=None, leave=False):
-    user_U1C = half_step(item_I1C, by_user, len(histories), reg=reg, alpha=alpha)
-    item_I1C = half_step(user_U1C, by_item, num_items, reg=reg, alpha=alpha)
-  user_U1C = half_step(item_I1C, by_user, len(histories), reg=reg, alpha=alpha)
-  return np.asarray(user_U1C)[1:], np.asarray(item_I1C)
+  mesh = mesh or axes.make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
+  by_user, by_item = sides(histories, num_items, width, mesh, stream)
+  form = Form(reg, alpha, solver, cg_steps)
+  start = first_items(by_item, mesh, width, seed, dtype)
+  user, item = zeros(by_user, mesh, width, dtype), zeros(by_item, mesh, width, dtype)
+  for n in tqdm.trange(iterations, desc="iALS", disable=None, leave=False):
+    user = half_step(user, item if n else start, by_user, form, mesh)
+    item = half_step(item, user, by_item, form, mesh)
+  user = half_step(user, item, by_user, form, mesh)
+  return to_host(user, by_user)[1:], to_host(item, by_item)
 
 
-def buckets(histories, shards: int = 1) -> list[Bucket]:
-  """Histories grouped by length up to the next power of two. History h solves row h + 1.
+def sides(histories, num_items: int, width: int, mesh, stream=None) -> tuple[Side, Side]:
+  """(users, items), ready for `half_step`. Arguments as in `ials`."""
+  if not isinstance(histories, histories_lib.Histories):
+    histories = histories_lib.of_lists(histories)
+  shards = math.prod(mesh.shape[n] for n in axes.RULES["batch"])
+  entries = batch_entries(mesh)
+  plan = functools.partial(layout_lib.plan, shards=shards, entries=entries,
+                           most_rows=max(entries // width, 1))
+  by_user = plan(histories)
+  by_item = plan(histories_lib.transposed(histories, num_items, stream))
+
+  def side(own, other):
+    pieces = None if stream else [_place(own, p, other.slot_H1, mesh) for p in own.pieces]
+    return Side(own, other.slot_H1, pieces)
+
+  return side(by_user, by_item), side(by_item, by_user)
+
+
+def batch_entries(mesh) -> int:
+  """History entries, padding included, of a device's batch."""
+  return ENTRIES.get(mesh.devices.flat[0].platform, ELSEWHERE)
+
+
+def zeros(side: Side, mesh, width: int, dtype="float32") -> jax.Array:
+  """[shards * L, C]: a table of that side."""
+  rows = side.layout.shards * side.layout.local
+  return jnp.zeros((rows, width), dtype, device=NamedSharding(mesh, solve.ROWS))
+
+
+def first_items(side: Side, mesh, width: int, seed: int, dtype="float32") -> jax.Array:
+  """The table where items start; the vector of an item does not depend on the mesh."""
+  slots, shards = side.layout.slot_H1, side.layout.shards
+  rows = -(-len(slots) // shards) * shards
+  normal = jax.jit(lambda key: (jax.random.normal(key, (rows, width)) / width).astype(dtype),
+                   out_shardings=NamedSharding(mesh, solve.ROWS))(jax.random.key(seed))
+  # Which row each slot takes; -1 reads as zeros.
+  row_L = np.full(shards * side.layout.local, -1, np.int32)
+  row_L[slots[1:]] = np.arange(1, len(slots))
+  row_L = axes.put(row_L, NamedSharding(mesh, solve.ROWS))
+  return solve.permuted(normal, row_L, mesh=mesh)
+
+
+def half_step(own, other, side: Side, form: Form, mesh, whole: bool | None = None) -> jax.Array:
+  """The table of one side with all its rows solved, given the other's.
 
   Args:
-    histories: lists of rows of the other side's table.
-    shards: the batch size is a multiple of it.
+    own: [shards * L, C] the last solutions, donated.
+    other: the other side's table.
+    side: the histories of `own`.
+    form: see there.
+    mesh: of both tables.
+    whole: whether `other` is gathered whole; None: if it fits.
   """
-  length_H = np.array([max(len(history), SHORTEST) for history in histories])
-  padded_H = 1 << np.ceil(np.log2(length_H)).astype(int)
-  found = []
-  for padded in np.unique(padded_H):
-    chosen = np.flatnonzero(padded_H == padded)
-    batch = min(max(ENTRIES // padded, 1), len(chosen))
-    batch = -(-batch // shards) * shards
-    count = -(-len(chosen) // batch)
-    row = np.zeros(count * batch, np.int32)
-    other = np.zeros((count * batch, padded), np.int32)
-    for place, h in enumerate(chosen):
-      row[place] = h + 1
-      other[place, :len(histories[h])] = histories[h]
-    found.append(Bucket(row.reshape(count, batch), other.reshape(count, batch, padded)))
-  return found
-
-
-def half_step(other_O1C, found: list[Bucket], num_rows: int, *, reg, alpha) -> jax.Array:
-  """Solves all rows of one side, given the vectors of the other.
-
-  Args:
-    other_O1C: [O + 1, C], row 0 zeros.
-    found: this side's histories.
-    num_rows: how many rows this side has.
-    reg, alpha: as in `ials`.
-
-  Returns:
-    [num_rows + 1, C]; row 0, and rows without history, are zeros.
-  """
-  gram_CC = _gram(other_O1C, reg)
-  solved_H1C = jnp.zeros((num_rows + 1, other_O1C.shape[1]))
-  # One program a bucket, each waiting for the one before: XLA's CPU runtime dead-locks when more
+  if whole is None:
+    whole = other.nbytes <= WHOLE
+  if not whole and mesh.size > 1 and form.solver == "cholesky" and (
+      mesh.devices.flat[0].platform == "cpu"):
+    raise errors.UserError(
+        f"iALS with a table of {other.nbytes / 2 ** 30:.1f} GiB, above {WHOLE / 2 ** 30:.1f}, on "
+        "several CPU devices: XLA's CPU runtime waits for ever when collectives and Cholesky calls "
+        "share a program (jax 0.10.2). Use cf.solver='cg' or one device")
+  # A device that waits in a collective blocks a thread that another's Cholesky calls may need: on
+  # a CPU of few threads both would wait for ever, so no half step begins before the last is done.
+  jax.block_until_ready((own, other))
+  gram_CC = solve.gram(other, form.reg)
+  if whole:
+    other = solve.everywhere(other, mesh=mesh)
+  running = collections.deque()
+  # One program a piece, each waiting for the one before: XLA's CPU runtime dead-locks when more
   # Cholesky calls than it has threads run side by side in one program (jax 0.10.2).
-  for bucket in found:
-    solved_H1C = _solve_into(solved_H1C, bucket, other_O1C, gram_CC, alpha)
-  return solved_H1C
+  for number, piece in enumerate(side.layout.pieces):
+    other_nBT = side.held[number] if side.held is not None else _place(
+        side.layout, piece, side.slot_O1, mesh)
+    own = solve.piece(own, np.int32(piece.offset), other_nBT, other, gram_CC, form.alpha,
+                      mesh=mesh, whole=whole, solver=form.solver, steps=form.steps,
+                      entries=batch_entries(mesh))
+    if side.held is None:              # at most two pieces are on the way or on the devices
+      running.append(own[:1])
+      if len(running) > 1:
+        running.popleft().block_until_ready()
+  return own
 
 
-@jax.jit
-def _gram(other_O1C, reg) -> jax.Array:
-  """[C, C]: what every row of this side shares."""
-  width = other_O1C.shape[1]
-  return jnp.matmul(other_O1C.T, other_O1C, precision=_EXACT) + reg * jnp.eye(width)
+def to_host(table, side: Side) -> np.ndarray:
+  """float32 [H + 1, C]: the rows of a table in their order, row 0 zeros; on every process."""
+  if not table.is_fully_addressable:
+    from jax.experimental import multihost_utils
+    table = multihost_utils.process_allgather(table, tiled=True)
+  return np.asarray(table)[side.layout.slot_H1].astype(np.float32)
 
 
-@jax.jit(donate_argnums=0)
-def _solve_into(solved_H1C, bucket: Bucket, other_O1C, gram_CC, alpha) -> jax.Array:
-  """`solved_H1C` with the rows of `bucket` solved."""
-  def solve(other_BT):
-    met_BTC = other_O1C[other_BT]
-    extra_BCC = jnp.einsum("btc,btd->bcd", met_BTC, met_BTC, precision=_EXACT)
-    factor = jax.scipy.linalg.cho_factor(gram_CC[None] + alpha * extra_BCC, lower=True)
-    wanted_BC = (1.0 + alpha) * met_BTC.sum(axis=1)
-    return jax.scipy.linalg.cho_solve(factor, wanted_BC[..., None])[..., 0]
-
-  return solved_H1C.at[bucket.row_nB].set(jax.lax.map(solve, bucket.other_nBT))
+def _place(layout, piece, slot_O1, mesh) -> jax.Array:
+  """int32 [n, shards * B, T]: a piece on the devices, each process making its own shards' part."""
+  shape = (piece.batches, layout.shards * piece.rows, piece.length)
+  return jax.make_array_from_callback(
+      shape, NamedSharding(mesh, solve.BATCHES), lambda index: layout.batches(
+          piece, (index[1].start or 0) // piece.rows, slot_O1))
 
 
 def scores(user_BC, item_I1C, seen=None) -> np.ndarray:
@@ -144,19 +200,3 @@ def scores(user_BC, item_I1C, seen=None) -> np.ndarray:
   for score_I1, rows in zip(scores_BI1, seen or []):
     score_I1[rows] = -np.inf
   return scores_BI1
-
-
-def _transpose(histories, num_items: int) -> list[np.ndarray]:
-  """For each item 1..num_items, the rows (user + 1) of the users who met it."""
-  item_N = np.concatenate([np.asarray(h, np.int64) for h in histories])
-  row_N = np.repeat(np.arange(1, len(histories) + 1), [len(h) for h in histories])
-  order_N = np.argsort(item_N, kind="stable")
-  counts = np.bincount(item_N, minlength=num_items + 1)
-  return np.split(row_N[order_N], np.cumsum(counts))[1:-1]
-
-
-def _place(found: list[Bucket], mesh) -> list[Bucket]:
-  """The buckets on the devices, batches spread over the mesh's batch axes."""
-  if mesh is None:
-    return jax.device_put(found)
-  return jax.device_put(found, NamedSharding(mesh, PartitionSpec(None, axes.RULES["batch"])))

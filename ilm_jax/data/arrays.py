@@ -4,11 +4,14 @@
     <folder>/<other>.json      documents that belong to them
     <folder>/manifest.json     fingerprint of the content, fingerprints of what it was made from
 
-The manifest is written last; a folder whose content does not fit its manifest is refused.
+The manifest is written last; a folder whose content does not fit its manifest is refused. Arrays
+of local files are mapped: only what is looked at is read, so they may be larger than memory.
 """
 import hashlib
 import io
 import json
+import struct
+import zipfile
 
 import numpy as np
 from etils import epath
@@ -16,6 +19,7 @@ from etils import epath
 from ilm_jax import errors, files
 
 FORMAT = 1
+_ALIGN = 64
 
 
 def fingerprint(arrays: dict[str, np.ndarray], documents: dict | None = None) -> str:
@@ -24,7 +28,7 @@ def fingerprint(arrays: dict[str, np.ndarray], documents: dict | None = None) ->
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])
     digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-    digest.update(array.tobytes())
+    digest.update(memoryview(array).cast("B") if array.size else b"")
   digest.update(json.dumps(documents or {}, sort_keys=True).encode())
   return digest.hexdigest()
 
@@ -33,9 +37,7 @@ def save(folder, name: str, arrays: dict, *, made_from: dict, documents: dict | 
   """Writes `<name>.npz`, one file per document and the manifest; returns the fingerprint."""
   folder = epath.Path(folder)
   documents = documents or {}
-  written = io.BytesIO()
-  np.savez(written, **arrays)
-  files.write_bytes(folder / f"{name}.npz", written.getvalue())
+  files.write_bytes(folder / f"{name}.npz", _npz(arrays))
   for document, content in documents.items():
     text = json.dumps(content, ensure_ascii=False, indent=1)
     files.write_text(folder / f"{document}.json", text)
@@ -56,13 +58,13 @@ def load(folder, name: str, cure: str) -> tuple[dict, dict, dict]:
     cure: what the user can do when it is absent or damaged, e.g. "run --stage=cf".
 
   Returns:
-    (arrays, documents, manifest), with the fingerprint checked against the content.
+    (arrays, documents, manifest), with the fingerprint checked against the content. Arrays are
+    read-only, and mapped where the folder is local.
   """
   folder = epath.Path(folder)
   try:
     manifest = json.loads((folder / "manifest.json").read_text())
-    with np.load(io.BytesIO((folder / f"{name}.npz").read_bytes())) as stored:
-      arrays = dict(stored)
+    arrays = _read(folder / f"{name}.npz")
     documents = {document: json.loads((folder / f"{document}.json").read_text())
                  for document in manifest["documents"]}
   except FileNotFoundError as error:
@@ -75,3 +77,41 @@ def load(folder, name: str, cure: str) -> tuple[dict, dict, dict]:
         f"{folder} is damaged: its content has fingerprint {found[:12]}, its manifest says "
         f"{str(manifest.get('fingerprint'))[:12]}. Delete it and {cure}.")
   return arrays, documents, manifest
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> memoryview:
+  """What np.savez writes, with the numbers of every array at a multiple of 64, to be mapped."""
+  written = io.BytesIO()
+  with zipfile.ZipFile(written, "w") as archive:
+    for name, array in arrays.items():
+      content = io.BytesIO()
+      np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+      info = zipfile.ZipInfo(f"{name}.npy")
+      # A field of the header that no reader knows, as long as it takes; .npy pads its own header.
+      gap = -(written.tell() + 30 + len(info.filename.encode()) + 4) % _ALIGN
+      info.extra = struct.pack("<HH", 0xFFFF, gap) + bytes(gap)
+      archive.writestr(info, content.getbuffer())
+  return written.getbuffer()
+
+
+def _read(path) -> dict[str, np.ndarray]:
+  if "://" in str(path):
+    with np.load(io.BytesIO(path.read_bytes())) as stored:
+      return dict(stored)
+  with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+    return {info.filename.removesuffix(".npy"): _map(file, info) for info in archive.infolist()}
+
+
+def _map(file, info: zipfile.ZipInfo) -> np.ndarray:
+  """One array of an uncompressed archive."""
+  if info.compress_type != zipfile.ZIP_STORED:
+    raise ValueError(f"{info.filename} is compressed")
+  file.seek(info.header_offset + 26)
+  file.seek(sum(struct.unpack("<HH", file.read(4))), 1)      # past the name and the extra field
+  version = np.lib.format.read_magic(file)
+  shape, fortran, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0)
+                           else np.lib.format.read_array_header_2_0)(file)
+  if 0 in shape:
+    return np.zeros(shape, dtype)
+  mapped = np.asarray(np.memmap(file, dtype, "r", file.tell(), shape, "FC"[not fortran]))
+  return mapped if mapped.flags.aligned else np.array(mapped)

@@ -14,8 +14,8 @@ from ilm_jax.stages import context
 def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = ()) -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
-  In a job of several processes all of them train and write targets, and process 0 does the rest
-  while they wait. `beam`: options of the Apache Beam pipeline that prepares, e.g.
+  In a job of several processes all of them factorise, train and write targets, and process 0 does
+  the rest while they wait. `beam`: options of the Apache Beam pipeline that prepares, e.g.
   ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
 
   Raises:
@@ -159,6 +159,6 @@ def _audit(this: context.Run) -> None:
   auditing.run(this)
 
 
-_TOGETHER = ("targets", "phase1", "phase2")
+_TOGETHER = ("targets", "cf", "phase1", "phase2")
 _STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,
            "phase2": _phase2, "eval": _eval, "report": _report, "audit": _audit}

@@ -5,8 +5,6 @@ import re
 import numpy as np
 
 from ilm_jax import audit, errors
-from ilm_jax.cf import ials
-from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import store
 from ilm_jax.stages import context, vectors
 
@@ -66,9 +64,7 @@ def _vectors(this: context.Run, log):
   if len(log.user_N) > LARGEST:
     print(f"audit: factors are not made again from over {LARGEST:,} interactions", flush=True)
     return
-  c = this.config.cf
-  again = ials.ials(interactions_lib.train_histories(log), log.num_items, c.width, reg=c.reg,
-                    alpha=c.alpha, iterations=c.iterations, seed=this.config.seed, mesh=this.mesh)
+  again = vectors.factorise(this.config, log, this.mesh)
   yield "vectors are of training interactions", audit.vectors_of_training(
       *vectors.factors(this), *map(np.asarray, again))
 

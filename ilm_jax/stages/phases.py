@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 
-import jax.numpy as jnp
 import numpy as np
 
 from ilm_jax import (
@@ -89,7 +88,8 @@ def phase2(this: context.Run, name: str) -> None:
     frozen |= log_draws(this)
   begin = None
   if c.spread and has_phase1(this.config) and "qformer" in trainable:
-    begin = functools.partial(spread.spread, graphdef, frozen=frozen, mesh=this.mesh)
+    begin = functools.partial(spread.spread, graphdef, frozen=frozen, mesh=this.mesh,
+                              rows=this.entities.num_rows)
   targets = c.targets if language_model.is_encoder_decoder(this.lm[0]) else 0
   seen = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
   _fit(this, name, loss, trainable, frozen, batches, made_from, seen, init_from, begin)
@@ -167,14 +167,14 @@ def build_phase2(this: context.Run, name: str = "phase2"):
 
 
 def entity_arrays(this: context.Run, name: str | None = None) -> dict:
-  """The entity table on the mesh: {"vectors": .., "present": ..} of the vectors that go in.
+  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in.
 
   For "phase2_blind" all are marked absent.
   """
   table, shown = this.entities, name != "phase2_blind"
-  return axes.place(this.mesh, {
-      "vectors": {n: jnp.asarray(table.vectors[n]) for n in this.config.vectors},
-      "present": {n: jnp.asarray(table.present[n] & shown) for n in this.config.vectors}})
+  put = functools.partial(axes.put_rows, this.mesh)
+  return {"vectors": {n: put(table.vectors[n]) for n in this.config.vectors},
+          "present": {n: put(table.present[n] & shown) for n in this.config.vectors}}
 
 
 def log_draws(this: context.Run) -> dict:
@@ -184,8 +184,8 @@ def log_draws(this: context.Run) -> dict:
   train_N = log.split.train
   rows_N = np.r_[log.item_N[train_N], log.user_N[train_N] + 1 + log.num_items]
   count_R = np.bincount(rows_N, minlength=1 + log.num_items + log.num_users)
-  return axes.place(this.mesh, {
-      "log_draws": jnp.asarray(np.log(np.maximum(count_R, 1)), jnp.float32)})
+  log_R = np.log(np.maximum(count_R, 1)).astype(np.float32)
+  return {"log_draws": axes.put_rows(this.mesh, log_R)}
 
 
 def fingerprints(this: context.Run) -> dict[str, str]:

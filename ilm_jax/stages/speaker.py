@@ -55,8 +55,9 @@ class Speaker:
       more = {"vectors": np.stack([v.get(name, empty_C) for v in vectors]).astype(np.float32),
               "present": np.array([name in v for v in vectors])}
       for kind, new in more.items():
-        arrays[kind][name] = np.concatenate([np.asarray(self.entities[kind][name]), new])
-    grown.entities = axes.place(self.run.mesh, arrays)
+        known = np.asarray(self.entities[kind][name])[:first]     # without what fills it up
+        arrays[kind][name] = axes.put_rows(self.run.mesh, np.concatenate([known, new]))
+    grown.entities = arrays
     return grown, np.arange(first, first + len(vectors), dtype=np.int32)
 
   def losses(self, examples, spec: batches_lib.LmBatchSpec) -> tuple[np.ndarray, np.ndarray]:

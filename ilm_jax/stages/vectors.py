@@ -1,18 +1,22 @@
 """Stage cf: one row of vectors per item and user, from training interactions and item text."""
 import io
+import tempfile
 
 import numpy as np
 
-from ilm_jax import files
-from ilm_jax.cf import ials
+from ilm_jax import distributed, files
+from ilm_jax.cf import histories, ials
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.data import store
+from ilm_jax.data import splits, store
 from ilm_jax.stages import context
 
 
 def run(this: context.Run) -> None:
-  """Writes entities/ unless it is there and was made from this data and these settings."""
+  """Writes entities/ unless it is there and was made from this data and these settings.
+
+  All processes factorise, the first writes.
+  """
   interactions, items, data = this.data
   folder = this.workdir / "entities"
   made_from = {"data": data, "cf": str(sorted(this.config.cf.to_dict().items())),
@@ -20,11 +24,9 @@ def run(this: context.Run) -> None:
                "text_encoder": this.config.text_encoder.asset}
   if (store.read_manifest(folder) or {}).get("made_from") == made_from:
     return
-  c = this.config.cf
-  histories = interactions_lib.train_histories(interactions)
-  user_UC, item_I1C = ials.ials(histories, interactions.num_items, c.width, reg=c.reg,
-                                alpha=c.alpha, iterations=c.iterations, seed=this.config.seed,
-                                mesh=this.own_mesh)
+  user_UC, item_I1C = factorise(this.config, interactions, this.mesh)
+  if not distributed.is_main():
+    return
   texts = [interactions_lib.item_text(items, row + 1) for row in range(len(items))]
   semantic_IW = this.sentence_vectors(texts)
   standard_I1C = np.zeros_like(item_I1C)
@@ -35,6 +37,18 @@ def run(this: context.Run) -> None:
       semantic=(np.concatenate([np.zeros_like(semantic_IW[:1]), semantic_IW]), None))
   _save_factors(this, user_UC, item_I1C)
   table.save(folder, made_from)
+
+
+def factorise(config, log: interactions_lib.Interactions, mesh) -> tuple[np.ndarray, np.ndarray]:
+  """(user_UC, item_I1C) by the config's iALS on training interactions."""
+  c = config.cf
+  with tempfile.TemporaryDirectory(prefix="ilm_cf_") as scratch:
+    stream = scratch if c.stream else None
+    met = histories.kept(log.user_N, log.item_N, lambda start, stop: (
+        log.part_N[start:stop] == splits.TRAIN), log.num_users, stream)
+    return ials.ials(met, log.num_items, c.width, reg=c.reg, alpha=c.alpha, mesh=mesh,
+                     iterations=c.iterations, seed=config.seed, solver=c.solver,
+                     cg_steps=c.cg_steps, dtype=c.dtype, stream=stream)
 
 
 def standardised(vectors_NC) -> np.ndarray:

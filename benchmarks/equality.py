@@ -1,0 +1,185 @@
+"""The same losses on 1 and 8 devices, in 1, 2 and 4 processes, and resumed across them.
+
+    python -m benchmarks.equality --workdir=runs/equality [--cases=2x1,resume]
+
+Trains phase 1 and phase 2 of a small model with the project's own batches, losses, placement, loop
+and checkpoints, by `launch/local_pod.py`; dropout and noise are on. A case is PROCESSESxDEVICES (of
+a process), with a mesh where it is not data alone; "resume" starts as 1x1, goes on as 2x1, as 4x1
+and as 1x8 with another mesh, each from the checkpoint before. Shown is the largest relative
+difference from 1x1 of the losses of all steps, and of the last checkpoint's loss on examples that
+nobody trained on, without dropout, which is measured as `eval` does: by one process.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import ml_collections
+import numpy as np
+from absl import app, flags
+
+from ilm_jax import axes, checkpoint, distributed, history, objectives, train
+from ilm_jax.data import batches, packing, store
+from ilm_jax.models import decoder, language_model
+from ilm_jax.models.qformer import QFormerConfig
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder for data and checkpoints", required=True)
+_CASES = flags.DEFINE_list("cases", [], "which of them; empty: all. 1x1 is always run")
+_PHASES = flags.DEFINE_list("phases", ["phase1", "phase2"], "which of them")
+_OUT = flags.DEFINE_string("out", None, "JSON file")
+_STEPS = flags.DEFINE_integer("steps", 12, "of both phases")
+_RUN = flags.DEFINE_string("run", "", "of a process of the pod: folder under workdir")
+_UNTIL = flags.DEFINE_integer("until", 0, "of a process of the pod: the step to stop at")
+_MESH = flags.DEFINE_list("mesh", [], "of a process of the pod: data, fsdp, tensor")
+
+ROOT = pathlib.Path(__file__).parents[1]
+# name -> (processes, devices of each, mesh) one after the other, each from the one before.
+CASES = {
+    "1x1": [(1, 1, (1, 1, 1))],
+    "1x8": [(1, 8, (8, 1, 1))],
+    "1x8 data 2, fsdp 2, tensor 2": [(1, 8, (2, 2, 2))],
+    "2x1": [(2, 1, (2, 1, 1))],
+    "4x1": [(4, 1, (4, 1, 1))],
+    "2x4 data 2, fsdp 4": [(2, 4, (2, 4, 1))],
+    "resume": [(1, 1, (1, 1, 1)), (2, 1, (2, 1, 1)), (4, 1, (2, 2, 1)), (1, 8, (2, 2, 2))],
+}
+R, SLOT, VOCAB = 203, 1, 61
+QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every=1, width=16,
+                        num_heads=4, mlp_width=32, vocab_size=VOCAB, max_text=8, num_queries=2,
+                        proj_width=8, dropout=0.1, vector_noise=0.2)
+LM = decoder.DecoderConfig(num_layers=2, width=16, num_heads=4, num_kv_heads=2, head_dim=4,
+                           mlp_width=32, vocab_size=VOCAB)
+TASKS = ("sequential", "elm_title")
+SPEC = packing.LmBatchSpec(rows=8, length=24, slots=4, targets=8, queries=2, slot_id=SLOT,
+                           examples_per_group=2, task_names=TASKS)
+
+
+def main(_):
+  if _RUN.value:
+    return worker(pathlib.Path(_WORKDIR.value), _RUN.value)
+  root = pathlib.Path(_WORKDIR.value)
+  prepare(root)
+  chosen = [n for n in CASES if n == "1x1" or not _CASES.value or n in _CASES.value]
+  table, want = {}, None
+  print(f"{'largest relative difference':<32}" + "".join(f"{c:>10}" for c in (
+      *_PHASES.value, "eval")))
+  for number, name in enumerate(chosen):
+    stops = np.linspace(0, _STEPS.value, len(CASES[name]) + 1).astype(int)[1:]
+    for part, until in zip(CASES[name], stops):
+      pod(root / f"case{number}", _PHASES.value, _STEPS.value, int(until), *part)
+    found = losses(root / f"case{number}", _PHASES.value)
+    want = want or found
+    table[name] = difference(found, want)
+    print(f"{name:<32}" + "".join(f"{d:10.1e}" for d in table[name].values()), flush=True)
+  if _OUT.value:
+    pathlib.Path(_OUT.value).write_text(json.dumps(table, indent=1))
+
+
+def pod(run, phases, steps: int, until: int, processes: int, devices: int, mesh) -> None:
+  """Trains in folder `run`, beside the data, up to a step in so many processes."""
+  command = [sys.executable, ROOT / "launch" / "local_pod.py", "-n", processes,
+             f"--devices={devices}", "--", sys.executable, "-m", "benchmarks.equality",
+             f"--workdir={run.parent}", f"--run={run.name}", f"--until={until}",
+             f"--steps={steps}", f"--mesh={','.join(map(str, mesh))}",
+             f"--phases={','.join(phases)}"]
+  done = subprocess.run([str(c) for c in command], cwd=ROOT, capture_output=True, text=True,
+                        check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
+  if done.returncode:
+    raise RuntimeError(f"{run} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
+def losses(run, phases) -> dict[str, np.ndarray]:
+  """Of every step of the phases, and after phase 2 on examples that nobody trained on."""
+  found = {p: np.array([r["loss"] for r in history.read(run / p / "metrics.jsonl")])
+           for p in phases}
+  return {**found, "eval": np.array([evaluated(run)])} if "phase2" in phases else found
+
+
+def difference(found: dict, want: dict) -> dict[str, float]:
+  """Largest relative difference of each loss."""
+  return {k: float(np.max(np.abs(v / want[k] - 1))) for k, v in found.items()}
+
+
+def prepare(root) -> None:
+  """Examples of all tasks, the same in every run; "valid" is never trained on."""
+  rng = np.random.default_rng(0)
+  row = lambda n: rng.integers(1, R, n)                                   # noqa: E731
+  words = lambda least, most: rng.integers(5, VOCAB, rng.integers(least, most))   # noqa: E731
+  pairs = [{"entities": row(2)} for _ in range(80)]
+  texts = [{"entities": row(1), "text": words(3, 9)} for _ in range(80)]
+  for name, examples in (("item_text", texts), ("item_item", pairs), ("user_item", pairs[::-1])):
+    store.write(root / name, examples, {})
+  for name in (*TASKS, "valid"):
+    store.write(root / name, ({
+        "inputs": np.concatenate([words(2, 6), [SLOT], words(1, 3), [SLOT]]),
+        "entities": row(2), "targets": words(2, 5)} for _ in range(80)), {})
+
+
+def settings(steps: int) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      learning_rate=1e-2, warmup=2, steps=steps, final_fraction=0.1, weight_decay=0.01, b2=0.98,
+      clip=1.0, text_scale=0.5))
+
+
+def built(phase: str):
+  """(loss, trainable) of a phase."""
+  if phase == "phase1":
+    graphdef, trainable = objectives.build_phase1(QFORMER, 0)
+    return objectives.phase1_loss(graphdef, objectives.Phase1Config(logq=True)), trainable
+  graphdef, trainable = objectives.build_phase2(QFORMER, LM.width, 0.1, 0)
+  return objectives.phase2_loss(graphdef, LM, TASKS), trainable
+
+
+def frozen(mesh) -> dict:
+  """The entity table and a language model of random weights, as training places them."""
+  rng = np.random.default_rng(1)
+  put = lambda x: axes.put_rows(mesh, x)                                  # noqa: E731
+  return {"vectors": {"behavioral": put(rng.normal(size=(R, 12)).astype(np.float32))},
+          "present": {"behavioral": put(np.arange(R) > 0)},
+          "log_draws": put(rng.normal(size=R).astype(np.float32)),
+          "lm": axes.place(mesh, language_model.init(LM, 5))}
+
+
+def worker(root, run: str) -> None:
+  """The phases in this process of the pod, each from its newest checkpoint to step --until."""
+  distributed.start()
+  mesh = axes.make_mesh(dict(zip(axes.MESH_AXES, map(int, _MESH.value))))
+  share, shares = axes.batch_share(mesh)
+  read = lambda *names: {n: store.Prepared(root / n) for n in names}      # noqa: E731
+  feeds = {
+      "phase1": batches.phase1_batches(
+          *read("item_text", "item_item", "user_item").values(),
+          batches.Phase1Spec(batch_size=8, pair_batch_size=8, user_batch_size=8, max_text=8),
+          seed=3, process_index=share, process_count=shares),
+      "phase2": batches.lm_batches(read(*TASKS), dict.fromkeys(TASKS, 1.0), SPEC, seed=3,
+                                   process_index=share, process_count=shares)}
+  tx = train.make_optimizer(settings(_STEPS.value))
+  for phase in _PHASES.value:
+    loss, trainable = built(phase)
+    folder = root / run / phase
+    with checkpoint.Checkpointer(folder / "checkpoints", {}) as saved:
+      state = checkpoint.start(saved, train.init_state(trainable, tx, mesh), "", {})
+      train.fit(loss_fn=loss, state=state, frozen=frozen(mesh), batches=feeds[phase],
+                steps=_UNTIL.value, tx=tx, mesh=mesh, seed=3, checkpointer=saved, log_every=1,
+                checkpoint_every=100, writer=history.Writer(folder / "metrics.jsonl"), name=phase)
+    distributed.wait(phase)
+
+
+def evaluated(run) -> float:
+  """Mean loss a token of the newest phase 2 checkpoint on examples nobody trained on."""
+  mesh = axes.make_mesh(dict.fromkeys(axes.MESH_AXES, 1), jax.devices()[:1])
+  loss, fresh = built("phase2")
+  trainable = checkpoint.read_trainable(run / "phase2" / "checkpoints", fresh)
+  held, measure, total = frozen(mesh), jax.jit(lambda *a: loss(*a, None)[1]["nll"]), np.zeros(2)
+  examples = store.Prepared(run.parent / "valid")
+  for at in range(0, len(examples), SPEC.rows):
+    batch = batches.lm_eval_batch(
+        [{**examples[i], "task": 0} for i in range(at, at + SPEC.rows)], SPEC)
+    total += np.array(measure(trainable, held, batch))
+  return float(total[0] / total[1])
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,95 @@
+"""Who met whom, from both sides, as arrays that may lie in files.
+
+A `Histories` is compressed rows: what row h + 1 of one side met stands in one stretch of one array.
+Rows count from 1 on both sides, since row 0 of every table is padding. For logs larger than memory
+the arrays are made in files, a chunk of the log at a time.
+"""
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+CHUNK = 1 << 22     # interactions worked on at a time
+
+
+class Histories(NamedTuple):
+  """H histories; that of row h + 1 is other_N[start_H1[h]:start_H1[h + 1]]."""
+  start_H1: np.ndarray   # int64
+  other_N: np.ndarray    # int32, rows 1... of the other side; may be mapped from a file
+
+  def __len__(self) -> int:
+    return len(self.start_H1) - 1
+
+  @property
+  def length_H(self) -> np.ndarray:
+    return np.diff(self.start_H1)
+
+
+def of_lists(histories) -> Histories:
+  """From a list of arrays of rows, one a history."""
+  start_H1 = np.cumsum([0, *(len(h) for h in histories)])
+  if not start_H1[-1]:
+    return Histories(start_H1, np.zeros(0, np.int32))
+  return Histories(start_H1, np.concatenate([np.asarray(h, np.int32) for h in histories]))
+
+
+def transposed(histories: Histories, num_others: int, folder=None) -> Histories:
+  """For each row of the other side, the rows that met it, ascending.
+
+  Args:
+    histories: of one side.
+    num_others: rows of the other side.
+    folder: where the large array is written and mapped from; None: it is kept in memory.
+  """
+  length_O = np.zeros(num_others, np.int64)
+  for _, other_N in _chunks(histories):
+    length_O += np.bincount(other_N - 1, minlength=num_others)
+  start_O1 = np.concatenate([[0], np.cumsum(length_O)])
+  row_N, free_O = _array(folder, "transposed", start_O1[-1]), start_O1[:-1].copy()
+  for own_N, other_N in _chunks(histories):
+    order_N = np.argsort(other_N, kind="stable")
+    other_N, count_O = other_N[order_N] - 1, np.bincount(other_N - 1, minlength=num_others)
+    # Within a chunk the k-th meeting of an other goes k places behind the first free one.
+    first_O = np.cumsum(count_O) - count_O
+    row_N[free_O[other_N] + np.arange(len(other_N)) - first_O[other_N]] = own_N[order_N]
+    free_O += count_O
+  return Histories(start_O1, row_N)
+
+
+def kept(user_N, item_N, keep, num_users: int, folder=None) -> Histories:
+  """Histories of users, of the interactions that count.
+
+  Args:
+    user_N: int, 0..num_users - 1, ascending.
+    item_N: int, entity rows 1... This and the other arrays may be mapped from files.
+    keep: (start, stop) -> bool [stop - start], which interactions count.
+    num_users: U.
+    folder: as in `transposed`.
+  """
+  spans = [(at, min(at + CHUNK, len(user_N))) for at in range(0, len(user_N), CHUNK)]
+  length_U = np.zeros(num_users, np.int64)
+  for start, stop in spans:
+    length_U += np.bincount(user_N[start:stop][keep(start, stop)], minlength=num_users)
+  start_U1 = np.concatenate([[0], np.cumsum(length_U)])
+  other_N, at = _array(folder, "kept", start_U1[-1]), 0
+  for start, stop in spans:
+    items = item_N[start:stop][keep(start, stop)]
+    other_N[at:at + len(items)] = items
+    at += len(items)
+  return Histories(start_U1, other_N)
+
+
+def _chunks(histories: Histories):
+  """(own rows, rows of the others) of CHUNK meetings at a time."""
+  start_H1, other_N = histories
+  for at in range(0, len(other_N), CHUNK):
+    stop = min(at + CHUNK, len(other_N))
+    first, last = np.searchsorted(start_H1, [at, stop - 1], side="right")
+    bounds = np.clip(start_H1[first - 1:last + 1], at, stop)
+    yield np.repeat(np.arange(first, last + 1, dtype=np.int32), np.diff(bounds)), other_N[at:stop]
+
+
+def _array(folder, name: str, size: int) -> np.ndarray:
+  if folder is None or not size:
+    return np.empty(size, np.int32)
+  return np.memmap(pathlib.Path(folder) / f"{name}.int32", np.int32, "w+", shape=(int(size),))

@@ -1,0 +1,144 @@
+"""The compiled programs of implicit ALS: a piece of one side's rows, each device its own.
+
+Tables lie sharded by rows over the batch axes of the mesh. Whatever is gathered, systems are
+float32.
+"""
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ilm_jax import axes
+
+ROWS = PartitionSpec(axes.RULES["batch"])
+BATCHES = PartitionSpec(None, axes.RULES["batch"])
+_NOWHERE = PartitionSpec()          # the same on every device
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+@functools.partial(jax.jit, donate_argnums=0,
+                   static_argnames=("mesh", "whole", "solver", "steps", "entries"))
+def piece(own, offset, other_nBT, other, gram_CC, alpha, *, mesh, whole, solver, steps,
+                 entries):
+  """`own` with the rows of a piece solved, each device its own.
+
+  Args:
+    own: [shards * L, C], donated.
+    offset: int32 scalar: where the piece begins in every shard.
+    other_nBT: int32 [n, shards * B, T]: slots of the other side.
+    other: its table.
+    gram_CC: float32 [C, C]: what all systems share.
+    alpha: as in `ials`.
+    mesh, whole: whether `other` is on every device whole, or sharded.
+    solver, steps: as in `ials.Form`.
+    entries: of a batch; longer histories go in stretches of so many.
+  """
+  def shard(own_LC, offset, other_nBT, other, gram_CC, alpha):
+    gather = (lambda slot: other[slot]) if whole else functools.partial(_gathered, other)
+    n, B, _ = other_nBT.shape
+    old_nBC = jax.lax.dynamic_slice_in_dim(own_LC, offset, n * B).reshape(n, B, -1)
+
+    def solve(batch):
+      other_BT, old_BC = batch
+      if solver == "cg":
+        start = old_BC.astype(jnp.float32)
+        return _cg(*_operator(gather, other_BT, gram_CC, alpha, entries), start, steps)
+      left_BCC, right_BC = _system(gather, other_BT, gram_CC, alpha, entries)
+      factor = jax.scipy.linalg.cho_factor(left_BCC, lower=True)
+      return jax.scipy.linalg.cho_solve(factor, right_BC[..., None])[..., 0]
+
+    new_BC = jax.lax.map(solve, (other_nBT, old_nBC)).reshape(n * B, -1)
+    return jax.lax.dynamic_update_slice_in_dim(own_LC, new_BC.astype(own_LC.dtype), offset, 0)
+
+  table = _NOWHERE if whole else ROWS
+  return jax.shard_map(
+      shard, mesh=mesh, in_specs=(ROWS, _NOWHERE, BATCHES, table, _NOWHERE, _NOWHERE),
+      out_specs=ROWS, check_vma=False)(own, offset, other_nBT, other, gram_CC, alpha)
+
+
+def _system(gather, other_BT, gram_CC, alpha, entries: int):
+  """(left_BCC, right_BC): each row's system. Histories above `entries` are a multiple of it."""
+  def add(sums, other_Bt):
+    met_BtC = gather(other_Bt)
+    outer_BCC = jnp.einsum("btc,btd->bcd", met_BtC, met_BtC, precision=_EXACT,
+                           preferred_element_type=jnp.float32)
+    return (sums[0] + outer_BCC, sums[1] + met_BtC.astype(jnp.float32).sum(axis=1)), None
+
+  (B, T), C = other_BT.shape, len(gram_CC)
+  sums = jnp.zeros((B, C, C)), jnp.zeros((B, C))
+  if T <= entries:
+    (outer_BCC, sum_BC), _ = add(sums, other_BT)
+  else:
+    parts_NBt = other_BT.reshape(B, T // entries, entries).swapaxes(0, 1)
+    (outer_BCC, sum_BC), _ = jax.lax.scan(add, sums, parts_NBt)
+  return gram_CC[None] + alpha * outer_BCC, (1.0 + alpha) * sum_BC
+
+
+def _operator(gather, other_BT, gram_CC, alpha, entries: int):
+  """(times, right_BC): `times` maps [B, C] vectors as each row's system does."""
+  if other_BT.shape[1] > entries:
+    left_BCC, right_BC = _system(gather, other_BT, gram_CC, alpha, entries)
+    return functools.partial(jnp.einsum, "bcd,bd->bc", left_BCC, precision=_EXACT), right_BC
+  met_BTC = gather(other_BT).astype(jnp.float32)
+
+  def times(v_BC):
+    seen_BT = jnp.einsum("btc,bc->bt", met_BTC, v_BC, precision=_EXACT)
+    extra_BC = jnp.einsum("btc,bt->bc", met_BTC, seen_BT, precision=_EXACT)
+    return jnp.matmul(v_BC, gram_CC, precision=_EXACT) + alpha * extra_BC
+
+  return times, (1.0 + alpha) * met_BTC.sum(axis=1)
+
+
+def _cg(times, right_BC, x_BC, steps: int) -> jax.Array:
+  """[B, C] after `steps` of conjugate gradients from x_BC."""
+  tiny = jnp.finfo(jnp.float32).tiny      # rows without history have nothing left to solve
+
+  def step(_, at):
+    x_BC, rest_BC, way_BC, size_B1 = at
+    along_BC = times(way_BC)
+    pace_B1 = size_B1 / jnp.maximum(jnp.sum(way_BC * along_BC, axis=1, keepdims=True), tiny)
+    x_BC, rest_BC = x_BC + pace_B1 * way_BC, rest_BC - pace_B1 * along_BC
+    left_B1 = jnp.sum(rest_BC ** 2, axis=1, keepdims=True)
+    return x_BC, rest_BC, rest_BC + left_B1 / jnp.maximum(size_B1, tiny) * way_BC, left_B1
+
+  rest_BC = right_BC - times(x_BC)
+  start = x_BC, rest_BC, rest_BC, jnp.sum(rest_BC ** 2, axis=1, keepdims=True)
+  return jax.lax.fori_loop(0, steps, step, start)[0]
+
+
+@jax.jit
+def gram(other, reg) -> jax.Array:
+  """[C, C] float32: what every row of this side shares."""
+  gram_CC = jnp.matmul(other.T, other, precision=_EXACT, preferred_element_type=jnp.float32)
+  return gram_CC + reg * jnp.eye(other.shape[1])
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def everywhere(table, *, mesh) -> jax.Array:
+  """The table whole on every device."""
+  return jax.lax.with_sharding_constraint(table, NamedSharding(mesh, _NOWHERE))
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def permuted(table, row_L, *, mesh) -> jax.Array:
+  """[shards * L, C]: row row_L[l] of `table` at place l; zeros where row_L is -1."""
+  return jax.shard_map(_gathered, mesh=mesh, in_specs=(ROWS, ROWS), out_specs=ROWS,
+                       check_vma=False)(table, row_L)
+
+
+def _gathered(shard_LC, slot_X) -> jax.Array:
+  """Rows of a sharded table, on each device those it asks for; -1 asks for zeros.
+
+  Inside shard_map: the wishes go to everybody, everybody gives what it has.
+
+  Args:
+    shard_LC: this device's rows.
+    slot_X: int32 [B, ...] slots.
+  """
+  names = axes.RULES["batch"]
+  wish_X = jax.lax.all_gather(slot_X, names, tiled=True)
+  mine_X = wish_X - jax.lax.axis_index(names) * len(shard_LC)
+  here = (wish_X >= 0) & (mine_X >= 0) & (mine_X < len(shard_LC))
+  found = shard_LC[jnp.where(here, mine_X, 0)] * here[..., None].astype(shard_LC.dtype)
+  return jax.lax.psum_scatter(found, names, tiled=True)
