@@ -90,8 +90,7 @@ class Monitor:
   def call(self, step: int, update, loss_fn, state, frozen, batch):
     """update(state, frozen, batch), watched; `loss_fn` is what it takes the gradient of."""
     if self._flops is None:
-      self._flops = (utilization.useful_flops(loss_fn, state.trainable, frozen, batch)
-                     if distributed.is_main() else 0.0)
+      self._flops = self._useful(loss_fn, state, frozen, batch) if distributed.is_main() else 0.0
     self._window.before(step, self._previous)
     at = time.perf_counter()
     with self._window.annotate(step):
@@ -130,6 +129,13 @@ class Monitor:
       tqdm.tqdm.write(self._line(step, scalars, out), file=sys.stdout)
       sys.stdout.flush()
     return out
+
+  def _useful(self, loss_fn, state, frozen, batch) -> float:
+    try:
+      return utilization.useful_flops(loss_fn, state.trainable, frozen, batch)
+    except Exception as e:     # what is only looked at must not end the one process that looks
+      tqdm.tqdm.write(f"{self._name}: its FLOPs cannot be counted ({e})", file=sys.stderr)
+      return 0.0
 
   def _pace(self, scalars) -> dict[str, float]:
     spent = self._clock.read()
