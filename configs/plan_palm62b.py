@@ -12,6 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.lm.update(shape="palm-62b", dtype="bfloat16", remat="weights")
   c.mesh.update(data=64, fsdp=8)
+  c.phase1.update(batch_size=512, pair_batch_size=512)     # the mesh divides them too
   c.phase2.update(rows=4096, length=512, slots=24, targets=64, rows_per_group=4,
                   examples_per_group=16)
   return c

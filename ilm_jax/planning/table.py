@@ -4,7 +4,7 @@
 def one(plan: dict) -> str:
   """The table of one plan: memory, work, collectives and time of a chip."""
   lines = [title(plan), ""]
-  add = lambda name, value: lines.append(f"  {name:<34}{value}")  # noqa: E731
+  add = lambda name, value: lines.append(f"  {name:<36}{value}")  # noqa: E731
   for name, key in (("weights and entity table", "weight"), ("optimizer", "optimizer"),
                     ("activations, temporaries", "activation")):
     add(name, gib(plan[f"{key}_bytes_per_chip"]))
