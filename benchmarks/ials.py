@@ -2,12 +2,12 @@
 
     pip install implicit
     env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS=1 \\
-        python -m benchmarks.ials --data=FOLDER
+        taskset -c 1 python -m benchmarks.ials --data=FOLDER
 
 FOLDER has interactions.tsv.gz of MovieLens-1M: a header, then user and item as the first two
 columns. Both start from the same vectors, take turns sweep by sweep (users, then items) in one
-process, and have the same threads: implicit by num_threads, ours by as many CPU devices. Seconds
-are of the clock and, where other work disturbs it, of the CPU, all threads together. Our alpha
+process, and have one thread (`taskset -c 1`; implicit's num_threads=1). Seconds are of the clock
+and, where other work disturbs it, of the CPU, all threads together. Our alpha
 is the weight a meeting adds to 1, implicit's the whole weight, so its alpha is ours + 1. The loss
 is what both minimise, in float64 by one function. "cholesky" is implicit's use_cg=False, "cg" its
 default: three steps from the sweep before. Each pair is equal but for rounding, so is its loss.
@@ -31,16 +31,14 @@ _WIDTH = flags.DEFINE_integer("width", 64, "of the vectors")
 _REG = flags.DEFINE_float("reg", 20.0, "weight of the squared norms")
 _ALPHA = flags.DEFINE_float("alpha", 2.0, "extra weight of a pair that met")
 _SWEEPS = flags.DEFINE_integer("sweeps", 10, "of each")
-_THREADS = flags.DEFINE_integer("threads", 2, "of each")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "of our tables; also bfloat16")
 _OUT = flags.DEFINE_string("out", None, "JSON file")
 
 
 def main(_):
-  jax.config.update("jax_num_cpu_devices", _THREADS.value)
   met_UI = _log(_DATA.value)
   print(f"{met_UI.nnz:,} pairs of {met_UI.shape[0]:,} users and {met_UI.shape[1]:,} items, width "
-        f"{_WIDTH.value}, {_THREADS.value} threads, {_SWEEPS.value} sweeps")
+        f"{_WIDTH.value}, {_SWEEPS.value} sweeps")
   print(f"{'seconds a sweep':<24}{'first':>8}{'median':>9}{'least':>8}{'CPU':>8}   loss")
   rows = []
   for solver in ials.SOLVERS:
@@ -80,7 +78,7 @@ class _Ours:
   """Our iALS, a sweep at a time."""
 
   def __init__(self, met_UI, solver: str, dtype: str):
-    self._mesh = axes.make_mesh({"data": _THREADS.value, "fsdp": 1})
+    self._mesh = axes.make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
     histories = histories_lib.Histories(met_UI.indptr.astype(np.int64), met_UI.indices + 1)
     self._users, self._items = ials.sides(histories, met_UI.shape[1], _WIDTH.value, self._mesh)
     self._form = ials.Form(_REG.value, _ALPHA.value, solver)
@@ -102,7 +100,7 @@ class _Implicit:
   def __init__(self, met_UI, solver: str):
     self._model = als.AlternatingLeastSquares(
         factors=_WIDTH.value, regularization=_REG.value, use_cg=solver == "cg",
-        num_threads=_THREADS.value)
+        num_threads=1)
     self._met_UI = ((1 + _ALPHA.value) * met_UI).astype(np.float32)
     self._met_IU = self._met_UI.T.tocsr()
     self._factors = _Ours(met_UI, solver, "float32").factors()
@@ -110,7 +108,7 @@ class _Implicit:
   def sweep(self) -> None:
     user_UC, item_IC = self._factors
     for met, own, other in ((self._met_UI, user_UC, item_IC), (self._met_IU, item_IC, user_UC)):
-      self._model.solver(met, own, other, _REG.value, num_threads=_THREADS.value)
+      self._model.solver(met, own, other, _REG.value, num_threads=1)
 
   def factors(self):
     return self._factors

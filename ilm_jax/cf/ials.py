@@ -24,7 +24,7 @@ import numpy as np
 import tqdm
 from jax.sharding import NamedSharding
 
-from ilm_jax import axes, errors
+from ilm_jax import axes
 from ilm_jax.cf import histories as histories_lib
 from ilm_jax.cf import layout as layout_lib
 from ilm_jax.cf import solve
@@ -140,15 +140,6 @@ def half_step(own, other, side: Side, form: Form, mesh, whole: bool | None = Non
   """
   if whole is None:
     whole = other.nbytes <= WHOLE
-  if not whole and mesh.size > 1 and form.solver == "cholesky" and (
-      mesh.devices.flat[0].platform == "cpu"):
-    raise errors.UserError(
-        f"iALS with a table of {other.nbytes / 2 ** 30:.1f} GiB, above {WHOLE / 2 ** 30:.1f}, on "
-        "several CPU devices: XLA's CPU runtime waits for ever when collectives and Cholesky calls "
-        "share a program (jax 0.10.2). Use cf.solver='cg' or one device")
-  # A device that waits in a collective blocks a thread that another's Cholesky calls may need: on
-  # a CPU of few threads both would wait for ever, so no half step begins before the last is done.
-  jax.block_until_ready((own, other))
   gram_CC = solve.gram(other, form.reg)
   if whole:
     other = solve.everywhere(other, mesh=mesh)

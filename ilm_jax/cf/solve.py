@@ -45,6 +45,8 @@ def piece(own, offset, other_nBT, other, gram_CC, alpha, *, mesh, whole, solver,
         start = old_BC.astype(jnp.float32)
         return _cg(*_operator(gather, other_BT, gram_CC, alpha, entries), start, steps)
       left_BCC, right_BC = _system(gather, other_BT, gram_CC, alpha, entries)
+      if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu":
+        return _eliminated(left_BCC, right_BC)
       factor = jax.scipy.linalg.cho_factor(left_BCC, lower=True)
       return jax.scipy.linalg.cho_solve(factor, right_BC[..., None])[..., 0]
 
@@ -73,6 +75,21 @@ def _system(gather, other_BT, gram_CC, alpha, entries: int):
     parts_NBt = other_BT.reshape(B, T // entries, entries).swapaxes(0, 1)
     (outer_BCC, sum_BC), _ = jax.lax.scan(add, sums, parts_NBt)
   return gram_CC[None] + alpha * outer_BCC, (1.0 + alpha) * sum_BC
+
+
+def _eliminated(left_BCC, right_BC) -> jax.Array:
+  """[B, C] solutions by Gauss-Jordan, without pivots as the systems are positive definite.
+
+  For several CPU devices: XLA's CPU runtime waits for ever when as many of them call LAPACK at once
+  as it has threads, or one does while another waits in a collective (jax 0.10.2).
+  """
+  def clear(c, all_BCX):
+    row_BX = all_BCX[:, c] / all_BCX[:, c, c][:, None]
+    rest_BCX = all_BCX - all_BCX[:, :, c][..., None] * row_BX[:, None]
+    return rest_BCX.at[:, c].set(row_BX)
+
+  all_BCX = jnp.concatenate([left_BCC, right_BC[..., None]], axis=-1)
+  return jax.lax.fori_loop(0, left_BCC.shape[1], clear, all_BCX)[..., -1]
 
 
 def _operator(gather, other_BT, gram_CC, alpha, entries: int):
