@@ -9,6 +9,7 @@ and as 1x8 with another mesh, each from the checkpoint before. Shown is the larg
 difference from 1x1 of the losses of all steps, and of the last checkpoint's loss on examples that
 nobody trained on, without dropout, which is measured as `eval` does: by one process.
 """
+import argparse
 import json
 import os
 import pathlib
@@ -18,21 +19,11 @@ import sys
 import jax
 import ml_collections
 import numpy as np
-from absl import app, flags
 
 from ilm_jax import axes, checkpoint, distributed, history, objectives, train
 from ilm_jax.data import batches, packing, store
 from ilm_jax.models import decoder, language_model
 from ilm_jax.models.qformer import QFormerConfig
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder for data and checkpoints", required=True)
-_CASES = flags.DEFINE_list("cases", [], "which of them; empty: all. 1x1 is always run")
-_PHASES = flags.DEFINE_list("phases", ["phase1", "phase2"], "which of them")
-_OUT = flags.DEFINE_string("out", None, "JSON file")
-_STEPS = flags.DEFINE_integer("steps", 12, "of both phases")
-_RUN = flags.DEFINE_string("run", "", "of a process of the pod: folder under workdir")
-_UNTIL = flags.DEFINE_integer("until", 0, "of a process of the pod: the step to stop at")
-_MESH = flags.DEFINE_list("mesh", [], "of a process of the pod: data, fsdp, tensor")
 
 ROOT = pathlib.Path(__file__).parents[1]
 # name -> (processes, devices of each, mesh) one after the other, each from the one before.
@@ -56,25 +47,43 @@ SPEC = packing.LmBatchSpec(rows=8, length=24, slots=4, targets=8, queries=2, slo
                            examples_per_group=2, task_names=TASKS)
 
 
-def main(_):
-  if _RUN.value:
-    return worker(pathlib.Path(_WORKDIR.value), _RUN.value)
-  root = pathlib.Path(_WORKDIR.value)
+def arguments() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  names = lambda text: text.split(",")                                    # noqa: E731
+  parser.add_argument("--workdir", type=pathlib.Path, required=True,
+                      help="folder for data and checkpoints")
+  parser.add_argument("--cases", type=names, default=[],
+                      help="which of them; empty: all. 1x1 is always run")
+  parser.add_argument("--phases", type=names, default=["phase1", "phase2"], help="which of them")
+  parser.add_argument("--out", type=pathlib.Path, help="JSON file")
+  parser.add_argument("--steps", type=int, default=12, help="of both phases")
+  pod = parser.add_argument_group("of a process of the pod")
+  pod.add_argument("--run", default="", help="folder under workdir")
+  pod.add_argument("--until", type=int, default=0, help="the step to stop at")
+  pod.add_argument("--mesh", type=names, default=[], help="data, fsdp, tensor")
+  return parser.parse_args()
+
+
+def main() -> None:
+  args = arguments()
+  if args.run:
+    return worker(args)
+  root = args.workdir
   prepare(root)
-  chosen = [n for n in CASES if n == "1x1" or not _CASES.value or n in _CASES.value]
+  chosen = [n for n in CASES if n == "1x1" or not args.cases or n in args.cases]
   table, want = {}, None
   print(f"{'largest relative difference':<32}" + "".join(f"{c:>10}" for c in (
-      *_PHASES.value, "eval")))
+      *args.phases, "eval")))
   for number, name in enumerate(chosen):
-    stops = np.linspace(0, _STEPS.value, len(CASES[name]) + 1).astype(int)[1:]
+    stops = np.linspace(0, args.steps, len(CASES[name]) + 1).astype(int)[1:]
     for part, until in zip(CASES[name], stops):
-      pod(root / f"case{number}", _PHASES.value, _STEPS.value, int(until), *part)
-    found = losses(root / f"case{number}", _PHASES.value)
+      pod(root / f"case{number}", args.phases, args.steps, int(until), *part)
+    found = losses(root / f"case{number}", args.phases)
     want = want or found
     table[name] = difference(found, want)
     print(f"{name:<32}" + "".join(f"{d:10.1e}" for d in table[name].values()), flush=True)
-  if _OUT.value:
-    pathlib.Path(_OUT.value).write_text(json.dumps(table, indent=1))
+  if args.out:
+    args.out.write_text(json.dumps(table, indent=1))
 
 
 def pod(run, phases, steps: int, until: int, processes: int, devices: int, mesh) -> None:
@@ -142,12 +151,12 @@ def frozen(mesh) -> dict:
           "lm": axes.place(mesh, language_model.init(LM, 5))}
 
 
-def worker(root, run: str) -> None:
+def worker(args: argparse.Namespace) -> None:
   """The phases in this process of the pod, each from its newest checkpoint to step --until."""
   distributed.start()
-  mesh = axes.make_mesh(dict(zip(axes.MESH_AXES, map(int, _MESH.value))))
+  mesh = axes.make_mesh(dict(zip(axes.MESH_AXES, map(int, args.mesh))))
   share, shares = axes.batch_share(mesh)
-  read = lambda *names: {n: store.Prepared(root / n) for n in names}      # noqa: E731
+  read = lambda *names: {n: store.Prepared(args.workdir / n) for n in names}      # noqa: E731
   feeds = {
       "phase1": batches.phase1_batches(
           *read("item_text", "item_item", "user_item").values(),
@@ -155,14 +164,14 @@ def worker(root, run: str) -> None:
           seed=3, process_index=share, process_count=shares),
       "phase2": batches.lm_batches(read(*TASKS), dict.fromkeys(TASKS, 1.0), SPEC, seed=3,
                                    process_index=share, process_count=shares)}
-  tx = train.make_optimizer(settings(_STEPS.value))
-  for phase in _PHASES.value:
+  tx = train.make_optimizer(settings(args.steps))
+  for phase in args.phases:
     loss, trainable = built(phase)
-    folder = root / run / phase
+    folder = args.workdir / args.run / phase
     with checkpoint.Checkpointer(folder / "checkpoints", {}) as saved:
       state = checkpoint.start(saved, train.init_state(trainable, tx, mesh), "", {})
       train.fit(loss_fn=loss, state=state, frozen=frozen(mesh), batches=feeds[phase],
-                steps=_UNTIL.value, tx=tx, mesh=mesh, seed=3, checkpointer=saved, log_every=1,
+                steps=args.until, tx=tx, mesh=mesh, seed=3, checkpointer=saved, log_every=1,
                 checkpoint_every=100, writer=history.Writer(folder / "metrics.jsonl"), name=phase)
     distributed.wait(phase)
 
@@ -182,4 +191,4 @@ def evaluated(run) -> float:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()
