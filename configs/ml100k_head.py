@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
                   dropout=0.1, vector_noise=0.2, log_every=10)
   c.phase2.spread = True
   c.phase2.head.weight = 4.0
-  c.eval.update(beam_users=64, exact_users=0, baselines=(
+  c.eval.update(beam_users=64, exact_users=0, loss_examples=200, baselines=(
       "popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full", "sasrec_sampled",
       "sasrec_bce"))
   return c
