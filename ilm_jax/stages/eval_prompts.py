@@ -55,11 +55,11 @@ def _rows(this: context.Run, ilm, task: str, trie) -> list[dict]:
   stored = this.prepared(f"{task}_prompts", "test")
   texts, seen = stored.manifest["templates"], stored.manifest["seen"]
   users = eval_text.drawn(this, len(stored) // len(texts), this.config.eval.prompt_users)
+  by_text = [[stored[int(u) * len(texts) + n] for u in users] for n in range(len(texts))]
+  spec = eval_text.spec(this, by_text)              # one shape for all: each is compiled
+  _, target_U, blocked = asked(this, by_text[0])
   rows, ranks = [], []
-  for number, text in enumerate(texts):
-    examples = [stored[int(u) * len(texts) + number] for u in users]
-    _, target_U, blocked = asked(this, examples)
-    spec = eval_text.spec(this, [examples])
+  for number, (text, examples) in enumerate(zip(texts, by_text)):
     beam_UW = ilm.rank(examples, spec, trie, width=this.config.eval.beam_width, blocked=blocked)
     ranks.append(metrics.ranks_from_items(beam_UW, target_U))
     nll, count = ilm.losses(examples, spec)
