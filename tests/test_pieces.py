@@ -196,7 +196,7 @@ def test_every_task_of_ours_can_be_cut(tmp_path, monkeypatch):
   c = config(mixture={"sequential": 0.0, "elm_title": 0.0})
   made = catalog.definitions(material.read(tmp_path / "data", words, words, c))
   assert all(found.by_example for found in made.values())
-  made = {short: made[short] for short in ("item_text", "user_item", "sequential_unseen",
+  made = {short: made[short] for short in ("item_text", "user_item", "sequential_prompts",
                                            "elm_genres", "catalogue")}
   monkeypatch.setattr(catalog, "definitions", lambda m: made)
   names = prepare.prepare(tmp_path, words, words, c)
@@ -205,7 +205,7 @@ def test_every_task_of_ours_can_be_cut(tmp_path, monkeypatch):
     folder = tmp_path / "prepared" / names[short] / split
     work = pieces.cut(tmp_path / "cut" / short / split, found)
     by_hand(work)
-    kept = ("task", "split", "made_from", "templates")
+    kept = ("task", "split", "made_from", "templates", "seen")
     pieces.join(work, {k: v for k, v in store.read_manifest(folder).items() if k in kept})
     pieces.clear(work)
     assert files_of(folder) == files_of(tmp_path / "cut" / short / split), short
