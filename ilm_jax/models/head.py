@@ -89,12 +89,14 @@ class Tables(nnx.Module):
       x = jnp.pad(x.reshape(ways, n, -1), ((0, 0), (0, pad), (0, 0)))
       return jnp.moveaxis(x.reshape(ways, turns, chunk, -1), 1, 0)
 
-    @jax.checkpoint
     def one(h_WCD, y_WC1):
       logits_WCV = self.logits(axes.constrain(h_WCD, "batch"))
       picked_WC = jnp.take_along_axis(logits_WCV, y_WC1, axis=2)[..., 0]
       nll_WC = jax.nn.logsumexp(logits_WCV, axis=2) - picked_WC
       return nll_WC, picked_WC >= jax.lax.stop_gradient(jnp.max(logits_WCV, axis=2))
+
+    if turns > 1:               # a single turn's logits are needed at once anyway
+      one = jax.checkpoint(one)
 
     def whole(x_NWC):
       return jnp.moveaxis(x_NWC, 0, 1).reshape(ways, -1)[:, :n].reshape(targets.shape)
