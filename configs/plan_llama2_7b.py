@@ -2,6 +2,11 @@
 
     python -m ilm_jax.main --config=configs/plan_llama2_7b.py --workdir=runs/plan_7b --stage=plan \\
         --topology=v5p:4x4x4
+
+Found: fits, 18.95 GiB of 95 a chip (12.62 weights and entity table, .10 optimizer, 6.20
+temporaries); 3.557e15 FLOPs compiled for 3.406e15 useful ones; by XLA's model .213 s a step, useful
+utilisation .545 (at published peaks .121 s at least). Four minutes of CPU time. Since then logits
+that need one turn are computed once, which the figures do not have yet.
 """
 import ml_collections
 
