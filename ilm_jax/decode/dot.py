@@ -4,7 +4,7 @@ Phase 1's user-item loss (UI) puts users and items into one space; a user's item
 without the language model. The similarity is the one that UI trains: the largest cosine over pairs
 of a user's and an item's queries.
 
-Phase 2's item head (`ilm.ItemHead`) scores items by what the language model makes of a prompt.
+Phase 2's item head (`ilm.ItemHead`) scores items by what the language model makes of a history.
 """
 import functools
 from typing import NamedTuple
@@ -60,7 +60,7 @@ def head_items(graphdef, params, frozen: dict, num_items: int, batch: int = 256)
 
 @functools.partial(jax.jit, static_argnums=0)
 def head_score(graphdef, params, hidden_BD, items: HeadItems) -> jax.Array:
-  """float32 [B, I + 1] scores of prompts by their last hidden states; column 0 is -inf."""
+  """float32 [B, I + 1] scores by the hidden states at histories' ends; column 0 is -inf."""
   query_BP = nnx.merge(graphdef, params).head.query(hidden_BD.astype(jnp.float32))
   return jnp.pad(query_BP @ items.key_IP.T + items.bias_I[None], ((0, 0), (1, 0)),
                  constant_values=-jnp.inf)

@@ -81,12 +81,14 @@ class Speaker:
       width: beams.
       blocked: item rows not to propose, per example; None: none.
     """
-    items = []
+    # Of all at once: leaves are looked up once, and one shape of the search is compiled.
+    rows = list(blocked[:len(examples)] if blocked else [[]] * len(examples))
+    rows += [[]] * spec.rows                   # the last batch may be filled up
+    leaf_NK, items = trie.blocked_leaves(catalogue, rows), []
     for first, part in _numbered(examples, spec.rows, f"beam {width}"):
-      rows = [blocked[first + i] if blocked and i < len(part) else [] for i in range(spec.rows)]
       found, _ = beam.beam_search(
           self.lm_graphdef, self.lm_params, catalogue, self.prompt(part, spec),
-          jnp.asarray(trie.blocked_leaves(catalogue, rows)), width=width)
+          jnp.asarray(leaf_NK[first:first + spec.rows]), width=width)
       items.append(np.asarray(found)[:len(part)])
     return np.concatenate(items)
 
