@@ -198,7 +198,7 @@ def targets() -> dict:
       "timeout": 60.0,             # seconds without an answer,
       "retries": 5,                # after which, and after failures, it is asked again,
       "backoff": 1.0,              # after so many seconds, each time twice as many
-      "file": "",                  # JSON lines: README.md
+      "file": "",                  # JSON lines: docs/text_from_vectors.md
       "max_tokens": 96,            # of an answer
       "temperature": 0.0,          # 0: the likeliest token each time
       "top_p": 1.0,
