@@ -7,6 +7,7 @@ The parameters, as a pure dict:
               attention_norm mlp_norm             {scale, bias}
 """
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -121,8 +122,8 @@ def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequ
                      batch_size: int = 64, max_length: int = 128, progress=None) -> np.ndarray:
   """Unit vectors of texts, in their order.
 
-  Texts are sorted by length and padded to a multiple of 16 tokens, so few shapes are compiled and
-  little padding is computed.
+  Texts are sorted by length and padded to a multiple of 16 tokens, the last of them to a power of
+  two of rows: few shapes are compiled and little padding is computed.
 
   Args:
     config: shape of the encoder.
@@ -137,22 +138,27 @@ def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequ
     float32 [len(texts), W].
   """
   max_length = min(max_length, config.max_positions)
-  encode = jax.jit(lambda params, ids, mask: bind(config, params).sentence(ids, mask))
   ids = [_truncate(tokenizer.encode(text), max_length) for text in texts]
   order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
   vectors_NW = np.zeros((len(ids), config.width), np.float32)
   for start in range(0, len(order), batch_size):
     rows = order[start:start + batch_size]
     longest = max(1, max(len(ids[i]) for i in rows))
-    ids_BT = np.zeros((batch_size, min(-(-longest // 16) * 16, config.max_positions)), np.int32)
+    room = min(batch_size, 1 << (len(rows) - 1).bit_length())
+    ids_BT = np.zeros((room, min(-(-longest // 16) * 16, config.max_positions)), np.int32)
     mask_BT = np.zeros(ids_BT.shape, bool)
     for b, i in enumerate(rows):
       ids_BT[b, :len(ids[i])] = ids[i]
       mask_BT[b, :len(ids[i])] = True
-    vectors_NW[rows] = np.asarray(encode(params, ids_BT, mask_BT))[:len(rows)]
+    vectors_NW[rows] = np.asarray(_encode(config, params, ids_BT, mask_BT))[:len(rows)]
     if progress:
       progress(start + len(rows))
   return vectors_NW
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(config: BertConfig, params, ids_BT, mask_BT) -> jax.Array:
+  return bind(config, params).sentence(ids_BT, mask_BT)
 
 
 def _truncate(ids: list[int], length: int) -> list[int]:
