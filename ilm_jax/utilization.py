@@ -4,19 +4,21 @@ import math
 import jax
 import jax.numpy as jnp
 
+from ilm_jax.planning.chips import CHIPS
+
 # Published peaks of dense bfloat16 products, FLOP/s of one device as JAX counts them (a TPU v2, v3
 # or 7x shows each TensorCore as a device), by `device_kind`. Whatever the weights' dtype: the
 # convention of MFU.
 PEAKS = {
     "TPU v2": 23e12,
     "TPU v3": 61.5e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12, "TPU v5e": 197e12,
-    "TPU v5": 459e12, "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12, "TPU v6e": 918e12,
+    "TPU v4": CHIPS["v4"].flops,
+    **dict.fromkeys(("TPU v5 lite", "TPU v5e"), CHIPS["v5e"].flops),
+    **dict.fromkeys(("TPU v5", "TPU v5p"), CHIPS["v5p"].flops),
+    **dict.fromkeys(("TPU v6 lite", "TPU v6e"), CHIPS["v6e"].flops),
     "TPU7x": 1153.5e12,
-    "NVIDIA A100-SXM4-40GB": 312e12, "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12,
+    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), 312e12),
+    **dict.fromkeys(("NVIDIA H100 80GB HBM3", "NVIDIA H200"), CHIPS["h100"].flops),
 }
 
 
