@@ -1,7 +1,7 @@
 """Three of ELM's 24 tasks on 76 items of MovieLens-100K: about 40 minutes on two busy CPU cores.
 
-Expect (docs/text_from_vectors.md): a run of every stage and row, no proof. With 100 steps ILM's loss is that of
-shuffled vectors on the written tasks, and above ILM-rand's and the MLP projector's.
+Expect (docs/text_from_vectors.md): a run of every stage and row, no proof. With 100 steps ILM's
+loss is that of shuffled vectors on the written tasks, and above ILM-rand's and the MLP projector's.
 
     python -m ilm_jax.main --config=configs/elm_ml100k_small.py --workdir=runs/elm_small --stage=all
 """

@@ -15,6 +15,9 @@ CONFIGS = {
                       mlp_width=48, vocab_size=VOCAB),
     "openp5": t5.T5Config(num_layers=3, num_encoder_layers=3, width=128, num_heads=4, head_dim=32,
                           mlp_width=256, vocab_size=VOCAB),
+    "llama": decoder.DecoderConfig(
+        num_layers=2, width=32, num_heads=4, num_kv_heads=2, head_dim=8, mlp_width=48,
+        vocab_size=VOCAB),
     "palm": decoder.DecoderConfig(
         num_layers=2, width=32, num_heads=4, num_kv_heads=1, head_dim=8, mlp_width=48,
         vocab_size=VOCAB, parallel=True, norm="layer"),
