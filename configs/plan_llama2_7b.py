@@ -17,6 +17,6 @@ def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.lm.update(shape="llama-2-7b", dtype="bfloat16", remat="weights")
   c.mesh.update(data=64)
-  c.phase2.update(rows=256, length=512, slots=24, targets=64, rows_per_group=4,
+  c.phase2.update(rows=1024, length=512, slots=24, targets=64, rows_per_group=4,
                   examples_per_group=16)
   return c
