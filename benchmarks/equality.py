@@ -23,7 +23,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ilm_jax import axes, checkpoint, distributed, history, objectives, train
+from ilm_jax import alignment, axes, checkpoint, distributed, history, objectives, train
 from ilm_jax.data import batches, packing, store
 from ilm_jax.models import decoder, language_model
 from ilm_jax.models.qformer import QFormerConfig
@@ -138,8 +138,8 @@ def settings(steps: int) -> ml_collections.ConfigDict:
 def built(phase: str):
   """(loss, trainable) of a phase."""
   if phase == "phase1":
-    graphdef, trainable = objectives.build_phase1(QFORMER, 0)
-    return objectives.phase1_loss(graphdef, objectives.Phase1Config(logq=True)), trainable
+    graphdef, trainable = alignment.build_phase1(QFORMER, 0)
+    return alignment.phase1_loss(graphdef, alignment.Phase1Config(logq=True)), trainable
   graphdef, trainable = objectives.build_phase2(QFORMER, LM.width, 0.1, 0)
   return objectives.phase2_loss(graphdef, LM, TASKS), trainable
 

@@ -27,8 +27,8 @@ import optax
 from absl import app, flags
 from etils import epath
 
+from ilm_jax import alignment, metrics, stages, train
 from ilm_jax import config as config_lib
-from ilm_jax import metrics, objectives, stages, train
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.decode import dot
 from ilm_jax.stages import context, phases, vectors
@@ -68,7 +68,7 @@ def _trained(this: context.Run, logq: bool):
   """(graphdef, parameters) after `phase1.steps` of the user-item loss."""
   c = this.config.phase1
   graphdef, trainable = phases.build_phase1(this)
-  loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
+  loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, logq=logq))
   frozen = {**phases.entity_arrays(this), **phases.log_draws(this)}
   tx = train.make_optimizer(c)

@@ -5,14 +5,14 @@ import pytest
 import test_objectives
 from flax import nnx
 
-from ilm_jax import objectives
+from ilm_jax import alignment, objectives
 from ilm_jax.decode import dot
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_scores_are_the_largest_cosines_of_query_pairs(batch):
   """Whatever the batch: the maximum over both entities' queries, worked one by one."""
-  graphdef, trainable = objectives.build_phase1(test_objectives.QFORMER, seed=0)
+  graphdef, trainable = alignment.build_phase1(test_objectives.QFORMER, seed=0)
   # Fresh weights are small, and all entities nearly alike.
   params = jax.tree.map(lambda x: 8 * x, trainable["qformer"])
   frozen = test_objectives.frozen()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import test_objectives as small
 
-from ilm_jax import axes, objectives, train
+from ilm_jax import alignment, axes, objectives, train
 
 ROWS = 4093                     # prime: filled up to 4,096
 SHAPES = [{"data": 8, "fsdp": 1, "tensor": 1}, {"data": 2, "fsdp": 2, "tensor": 2}]
@@ -36,7 +36,7 @@ def phase1():
            **{n: rng.integers(1, ROWS, 8) for n in ("pair_a", "pair_b", "upair_user",
                                                     "upair_item")}}
   graphdef, trainable = small.phase1()
-  loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(logq=True))
+  loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(logq=True))
   return loss, trainable, frozen(), batch
 
 

@@ -53,6 +53,7 @@ FLOORS = [
     {"weights.hf"},
     {"weights.load", "weights.blip2"},
     {"objectives", "decode.trie", "decode.prompt"},
+    {"alignment"},
     {"decode.beam", "decode.exact", "decode.generate", "decode.dot"},
     {"train", "checkpoint", "spread"},
     {"retrieval", "report", "audit", "planning.hlo", "planning.shapes",

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax import losses, objectives
+from ilm_jax import alignment, losses, objectives
+from ilm_jax.alignment import Phase1Config
 from ilm_jax.models import decoder, ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig
-from ilm_jax.objectives import Phase1Config
 
 QFORMER = QFormerConfig(vectors={"behavioral": 5}, num_layers=2, cross_every=1, width=8,
                         num_heads=2, mlp_width=12, vocab_size=23, max_text=6, num_queries=2,
@@ -46,20 +46,20 @@ def only(*names, **changes):
 
 @functools.cache
 def phase1():
-  return objectives.build_phase1(QFORMER, seed=0)
+  return alignment.build_phase1(QFORMER, seed=0)
 
 
 @functools.cache
 def phase1_step(c):
   graphdef, _ = phase1()
-  return jax.jit(jax.value_and_grad(objectives.phase1_loss(graphdef, c), has_aux=True))
+  return jax.jit(jax.value_and_grad(alignment.phase1_loss(graphdef, c), has_aux=True))
 
 
 @functools.cache
 def phase1_metrics(c):
   """The same, forward only: batch, key -> metrics."""
   graphdef, trainable = phase1()
-  loss = jax.jit(objectives.phase1_loss(graphdef, c))
+  loss = jax.jit(alignment.phase1_loss(graphdef, c))
   return lambda batch, key=None: loss(trainable, frozen(), batch, key)[1]
 
 
@@ -74,7 +74,7 @@ def test_logq_takes_the_log_of_draws_from_either_side():
   items, users = logits - [[3.0, 0.5]], logits - [[1.0], [2.5]]   # rows, columns
   expected = 0.5 * np.mean([np.logaddexp(*items[b]) - items[b, b]
                             + np.logaddexp(*users[:, b]) - users[b, b] for b in (0, 1)])
-  loss = {q: jax.jit(objectives.phase1_loss(graphdef, only("ui", label_smoothing=0.0, logq=q)))(
+  loss = {q: jax.jit(alignment.phase1_loss(graphdef, only("ui", label_smoothing=0.0, logq=q)))(
       trainable, own, BATCH_1, None)[0] for q in (False, True)}
   np.testing.assert_allclose(loss[True], expected, rtol=1e-5)
   assert abs(loss[True] - loss[False]) > 0.1

@@ -21,7 +21,7 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
   """float32 [U, num_items + 1] similarities; column 0 is -inf.
 
   Args:
-    graphdef: of the Q-Former (`objectives.build_phase1`).
+    graphdef: of the Q-Former (`alignment.build_phase1`).
     params: its parameters.
     frozen: vectors and present, by name, of all entities.
     user_U: entity rows of users.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from ilm_jax import axes, errors, objectives, train
+from ilm_jax import alignment, axes, errors, objectives, train
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
 from ilm_jax.models import language_model
@@ -80,11 +80,11 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   built = {}
 
   def build():
-    built["graphdef"], trainable = objectives.build_phase1(config, seed=0)
+    built["graphdef"], trainable = alignment.build_phase1(config, seed=0)
     return trainable
 
   trainable = jax.eval_shape(build)
-  loss = objectives.phase1_loss(built["graphdef"], objectives.Phase1Config(
+  loss = alignment.phase1_loss(built["graphdef"], alignment.Phase1Config(
       **p.losses.to_dict(), label_smoothing=p.label_smoothing, contrastive=p.contrastive,
       logq=p.logq))
   pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui,

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from ilm_jax import (
+    alignment,
     axes,
     checkpoint,
     distributed,
@@ -42,7 +43,7 @@ def phase1(this: context.Run) -> None:
     return
   c, began = this.config.phase1, time.time()
   graphdef, trainable = build_phase1(this)
-  loss = objectives.phase1_loss(graphdef, objectives.Phase1Config(
+  loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
       logq=c.logq))
   spec = batches_lib.Phase1Spec(
@@ -146,7 +147,7 @@ def qformer_config(this: context.Run) -> qformer.QFormerConfig:
 
 def build_phase1(this: context.Run):
   """(graphdef, trainable) where phase 1 starts."""
-  graphdef, trainable = objectives.build_phase1(qformer_config(this), this.config.seed)
+  graphdef, trainable = alignment.build_phase1(qformer_config(this), this.config.seed)
   return graphdef, {"qformer": _pretrained(this, trainable["qformer"])}
 
 
