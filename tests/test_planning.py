@@ -255,6 +255,22 @@ def test_search_says_when_nothing_fits():
                lambda c: shapes.of(c.lm), None)
 
 
+def test_every_depth_adds_one_layer():
+  """Also the first: logits cut into turns are counted in all depths or in none."""
+  c = base.get_config()
+  with c.unlocked():
+    c.phase2.update(rows=8, length=80, slots=2, targets=64)
+    c.qformer.update(num_layers=1, cross_every=1, width=24, num_heads=2, mlp_width=32,
+                     proj_width=24, num_queries=2)
+    c.plan.entities = 5
+  lm = dataclasses.replace(shapes.SHAPES["llama-2-7b"], width=16, num_heads=2, num_kv_heads=2,
+                           head_dim=8, mlp_width=24, vocab_size=300)
+  mesh = axes.make_mesh({"data": 1}, jax.devices()[:1])
+  flops = [programs.phase2(c, shapes.with_layers(lm, n, unroll=True), mesh, unroll=True).lower()
+           .cost_analysis()["flops"] for n in (1, 2, 3)]
+  assert flops[1] - flops[0] == pytest.approx(flops[2] - flops[1], rel=1e-3)
+
+
 def test_unrolled_programs_are_the_same_step():
   """The loss of one step, layers and Q-Former in loops or one after the other."""
   c = base.get_config()

@@ -61,7 +61,8 @@ def of(c) -> language_model.Config:
 
 def with_layers(lm: language_model.Config, count: int, *, unroll: bool) -> language_model.Config:
   """The model with so many layers, in a loop or one after the other."""
-  changes = {"num_layers": count, "unroll": count if unroll else 1}
+  # At least 2 even for one layer: above 1 the head's turns stand one after the other, too.
+  changes = {"num_layers": count, "unroll": max(count, 2) if unroll else 1}
   if getattr(lm, "local_layers", ()):
     changes["local_layers"] = lm.local_layers[:count]
   return dataclasses.replace(lm, **changes)
