@@ -128,6 +128,7 @@ def qformer() -> dict:
       "mlp_width": 1536,
       "num_queries": 4,            # Q: soft tokens an entity
       "cross_every": 2,            # layers from one cross-attention to the next
+      "remat": False,              # compute each group of layers again in the backward pass
       "kv_tokens": 1,              # key/value tokens made from each named vector
       "kv_width": 0,               # of these tokens; 0: width
       "proj_width": 384,           # of the contrastive space

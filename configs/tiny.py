@@ -10,7 +10,7 @@ from configs import base
 def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.cf.update(width=8, iterations=2)
-  c.qformer.update(num_layers=2, num_queries=2, max_text=16)
+  c.qformer.update(num_layers=2, cross_every=1, num_queries=2, max_text=16)
   c.tasks.max_train_examples = 40
   c.phase1.update(steps=4, batch_size=4, pair_batch_size=4, warmup=1, checkpoint_every=2,
                   log_every=2)
@@ -21,6 +21,5 @@ def get_config() -> ml_collections.ConfigDict:
   c.tasks.update(prompt_targets=2)
   c.eval.update(users=2, beam_users=2, exact_users=0, bootstrap=20, loss_examples=4,
                 consistency_examples=2, compared_examples=1, interpolations=3,
-                references=("title", "shuffled"), generations=2, batch_size=2, prompt_users=1,
-                rank_compared=True)
+                references=("title", "shuffled"), generations=2, batch_size=2)
   return c

@@ -14,5 +14,4 @@ from configs import tiny
 def get_config() -> ml_collections.ConfigDict:
   c = tiny.get_config()
   c.lm.update(asset="runs/random_palm", tokenizer="smollm2-135m-instruct")
-  c.eval.update(prompt_users=0, rank_compared=False)
   return c

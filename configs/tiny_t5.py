@@ -15,5 +15,4 @@ def get_config() -> ml_collections.ConfigDict:
   c = tiny.get_config()
   c.lm.update(asset="runs/random_t5", tokenizer="smollm2-135m-instruct")
   c.phase2.head.weight = 0.0       # it reads a decoder
-  c.eval.update(prompt_users=0, rank_compared=False)
   return c

@@ -50,7 +50,8 @@ def run(tmp_path_factory):
   (blocked / "sitecustomize.py").write_text(NO_TENSORFLOW)
   first = main(workdir, "--stage=prepare")
   assert first.returncode == 0, first.stderr[-2000:]
-  rest = main(workdir, "--stage=cf,phase1,phase2,eval,report", path=blocked)
+  rest = main(workdir, "--stage=cf,phase1,phase2,eval,report", "--config.eval.prompt_users=1",
+              "--config.eval.rank_compared=True", path=blocked)
   assert rest.returncode == 0, rest.stderr[-2000:]
   return workdir
 
@@ -105,8 +106,7 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
   flags = (f"--config.targets.file={path}", "--config.targets.teacher=file",
            "--config.targets.max_items=8", "--config.targets.max_heldout=3",
            "--config.tasks.mixture.elm_pitch=1.0", "--config.tasks.mixture.elm_similarities=1.0",
-           "--config.tasks.mixture.elm_title=0.0", "--config.phase2.compare=()",
-           "--config.eval.prompt_users=0")
+           "--config.tasks.mixture.elm_title=0.0", "--config.phase2.compare=()")
   empty = main(workdir, "--stage=targets,prepare", *flags)
   assert empty.returncode == 1 and "elm_pitch: 11 asked, 11 absent" in empty.stdout
   assert "of 11 targets of elm_pitch none for training will do" in empty.stderr

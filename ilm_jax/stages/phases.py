@@ -192,6 +192,7 @@ def log_draws(this: context.Run) -> dict:
 def fingerprints(this: context.Run) -> dict[str, str]:
   """What every checkpoint of this run depends on."""
   shape = {**this.config.qformer.to_dict(), "vectors": list(this.config.vectors)}
+  del shape["remat"]           # the same numbers by another way
   return {"entities": this.entities.fingerprint,
           "text_vocabulary": this.text_tokenizer.fingerprint,
           "qformer": hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()}
