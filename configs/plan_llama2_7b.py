@@ -3,10 +3,12 @@
     python -m ilm_jax.main --config=configs/plan_llama2_7b.py --workdir=runs/plan_7b --stage=plan \\
         --topology=v5p:4x4x4
 
-Found: fits, 18.95 GiB of 95 a chip (12.62 weights and entity table, .10 optimizer, 6.20
-temporaries); 3.557e15 FLOPs compiled for 3.406e15 useful ones; by XLA's model .213 s a step, useful
-utilisation .545 (at published peaks .121 s at least). Four minutes of CPU time. Since then logits
-that need one turn are computed once, which the figures do not have yet.
+Found, with 16 rows a chip: fits, 37.19 GiB of 95 a chip (12.62 weights and entity table, .10
+optimizer, 24.42 temporaries); 1.423e16 FLOPs compiled for 1.362e16 useful ones (1.044); by XLA's
+model .7505 s a step, useful utilisation .618 (at published peaks .484 s at least). With 4 rows a
+chip (--config.phase2.rows=256), planned before a change to the head: .545, 18.95 GiB. XLA's model
+adds the time of a matmul's bytes to that of its FLOPs, and weights are read once whatever the rows.
+Five minutes of CPU time.
 """
 import ml_collections
 
