@@ -27,11 +27,11 @@ filtered, seed 0:
 Paired, HR@10: ILM is .020 [-.005, .046] above iALS, .006 [-.015, .028] above SASRec, .004
 [-.013, .020] above ILM-rand and .013 [-.013, .039] below the transition graph; the MLP projector is
 .067 [.039, .094] above iALS, .053 [.028, .080] above SASRec, .034 [.007, .060] above the transition
-graph and .047 [.024, .069] above ILM. So the frozen language model ranks better than everything
-else here, and what bounds ILM is neither the vectors nor the language model nor the steps (ILM's
-.1453 after 300) but the Q-Former between them; phase 1 does not show. Loss of held-out titles,
-nats a token: 3.644, ILM-rand 3.687, MLP 3.799: there the order is the paper's. The same model
-saying titles by beam search finds none of the first 64 users' targets: a title must be spelt.
+graph and .047 [.024, .069] above ILM. So behind an MLP the frozen language model ranks better than
+all else here (one seed), and what bounds ILM is neither the vectors nor the language model but the
+Q-Former between them; phase 1 does not show. Loss of the next titles, nats a token: 3.644,
+ILM-rand 3.687, MLP 3.799: there the order is the paper's. The same model saying titles by beam
+search finds none of the first 64 users' targets: a title must be spelt.
 """
 import ml_collections
 

@@ -8,7 +8,6 @@ optimizer, 24.42 temporaries); 1.423e16 FLOPs compiled for 1.362e16 useful ones 
 model .7505 s a step, useful utilisation .618 (at published peaks .484 s at least). With 4 rows a
 chip (--config.phase2.rows=256), planned before a change to the head: .545, 18.95 GiB. XLA's model
 adds the time of a matmul's bytes to that of its FLOPs, and weights are read once whatever the rows.
-Five minutes of CPU time.
 """
 import ml_collections
 

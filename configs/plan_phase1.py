@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.plan.phase = 1
   c.mesh.update(data=16)
-  c.qformer.remat = True       # without it: 25.4 GiB of temporaries a chip, and it does not fit
+  c.qformer.remat = True       # without it this does not fit
   c.phase1.update(batch_size=8192, pair_batch_size=8192)
   c.phase2.rows = 16
   return c
