@@ -13,7 +13,7 @@ import re
 import ml_collections
 from absl import app, flags
 
-from ilm_jax import config_checks, errors, own_tasks
+from ilm_jax import config_checks, config_names, errors, own_tasks
 
 
 def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDict:
@@ -54,7 +54,7 @@ def with_tasks(c: ml_collections.ConfigDict, module: str) -> ml_collections.Conf
   if not module:
     return c
   rates = own_tasks.mixture(module)
-  if ours := sorted(set(rates) & set(config_checks.TASKS)):
+  if ours := sorted(set(rates) & set(config_names.TASKS)):
     raise errors.UserError(f"--tasks_module={module}: {ours} are tasks of the project already: "
                            "choose other names")
   with c.unlocked():

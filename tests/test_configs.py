@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs import base
-from ilm_jax import assets, config, config_checks, train
+from ilm_jax import assets, config, config_names, train
 
 FILES = sorted(p for p in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
                if p.stem != "__init__")
@@ -34,7 +34,7 @@ def test_docstring_tells_the_command_or_the_use(path):
 
 
 def test_the_names_a_config_may_use_are_assets():
-  names = (*config_checks.FETCHED, *config_checks.LANGUAGE_MODELS, *config_checks.TEXT_ENCODERS)
+  names = (*config_names.FETCHED, *config_names.LANGUAGE_MODELS, *config_names.TEXT_ENCODERS)
   assert sorted(names) == sorted(assets.ASSETS)
 
 

