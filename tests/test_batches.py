@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ilm_jax import errors
-from ilm_jax.data import batches, packing
+from ilm_jax.data import batches, filling, packing
 
 SLOT = 99
 
@@ -93,7 +93,7 @@ def test_no_queries_leave_the_slots_out():
 
 
 def test_widen_by_hand():
-  tokens, slot = packing.widen([7, SLOT, 8], queries=2, slot_id=SLOT, first_slot=1)
+  tokens, slot = filling.widen([7, SLOT, 8], queries=2, slot_id=SLOT, first_slot=1)
   assert tokens.tolist() == [7, 0, 0, 8] and slot.tolist() == [-1, 2, 3, -1]
 
 

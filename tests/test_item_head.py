@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from ilm_jax import objectives, train
-from ilm_jax.data import packing
+from ilm_jax.data import filling, packing
 from ilm_jax.decode import dot
 from ilm_jax.models import language_model
 from tests import test_objectives, test_phase2_training
@@ -39,7 +39,7 @@ def test_every_slot_of_a_history_is_asked_for_the_next_item():
   assert dropped == 0
   np.testing.assert_array_equal(batch["next_item"], [[0, 4, 5, 0, 0, 0]])
   np.testing.assert_array_equal(batch["next_at"][0, 1:3], [5, 7])
-  np.testing.assert_array_equal(packing.last_slot(batch["slot"][:, :9]), [7])
+  np.testing.assert_array_equal(filling.last_slot(batch["slot"][:, :9]), [7])
 
 
 def test_no_head_no_fields():

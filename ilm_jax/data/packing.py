@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ilm_jax import errors
+from ilm_jax.data import filling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,17 +85,17 @@ def pack_groups(groups: Sequence[Sequence[dict]], spec: LmBatchSpec) -> tuple[di
   sizes = _sizes(examples, spec)
   placed, dropped, first = [], np.zeros(len(groups), np.int32), 0
   for g, group in enumerate(groups):
-    rows = [_Row(g * spec.rows_per_group + b, spec) for b in range(spec.rows_per_group)]
+    room = [_Row(g * spec.rows_per_group + b, spec) for b in range(spec.rows_per_group)]
     of_group = range(first, first + len(group))
     for i in sorted(of_group, key=lambda i: -sizes[i][0]):     # stable
-      for row in rows:
+      for row in room:
         if (place := row.take(sizes[i])) is not None:
           placed.append((i, *place))
           break
       else:
         dropped[g] += 1
     first += len(group)
-  _write(batch, examples, placed, spec)
+  filling.write(batch, examples, placed, spec)
   return batch, dropped
 
 
@@ -116,7 +117,7 @@ def one_a_row(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarr
           f"an example needs {dict(zip(('length', 'slots', 'targets'), size))}, a row has length="
           f"{spec.length}, slots={spec.slots}, targets={spec.targets}: raise them")
     placed.append((b, *place))
-  _write(batch, examples, placed, spec)
+  filling.write(batch, examples, placed, spec)
   return batch
 
 
@@ -143,30 +144,6 @@ def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
   }
 
 
-def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarray, np.ndarray]:
-  """Gives every slot in `inputs` its `queries` places.
-
-  ([7, slot, 8], queries=2, first_slot=1) -> tokens [7, 0, 0, 8], slot [-1, 2, 3, -1]
-
-  Returns:
-    tokens, 0 at soft tokens; and at each place the index of the soft token in the row, or -1.
-  """
-  inputs = np.asarray(inputs)
-  is_slot = inputs == slot_id
-  times = np.where(is_slot, queries, 1)
-  soft = np.repeat(is_slot, times)
-  slot = np.where(soft, first_slot * queries + np.cumsum(soft) - 1, -1)
-  return np.where(soft, 0, np.repeat(inputs, times)), slot
-
-
-def last_slot(slot_BL) -> np.ndarray:
-  """int [B]: the position of each row's last soft token, where the item head reads a prompt."""
-  at_BL = np.where(np.asarray(slot_BL) >= 0, np.arange(np.shape(slot_BL)[1])[None], -1)
-  if (at_BL.max(axis=1) < 0).any():
-    raise ValueError("a prompt without slots: the item head has nothing to read")
-  return at_BL.max(axis=1)
-
-
 class _Row:
   """How far one row of a batch is taken."""
 
@@ -190,103 +167,3 @@ def _sizes(examples: Sequence[dict], spec: LmBatchSpec) -> list[tuple[int, int, 
             for key in ("inputs", "entities", "targets")]
   sizes = spec.sizes(*counts)
   return list(zip(*(sizes[key].tolist() for key in ("length", "slots", "targets"))))
-
-
-def _write(batch: dict, examples: Sequence[dict], placed: list[tuple], spec: LmBatchSpec) -> None:
-  """Writes examples where `placed` says, all of the batch together: E is those placed.
-
-  Args:
-    batch: arrays of `empty`.
-    examples: to choose from.
-    placed: (example, row, segment, first token, first slot, first target) each.
-    spec: shapes.
-  """
-  if not placed:
-    return
-  which, row_E, segment_E, token_E, slot_E, target_E = np.array(placed).T
-  chosen = [examples[i] for i in which.tolist()]
-  flat = {k: v.reshape(-1) for k, v in batch.items()}
-  # The prompt: every input token, a slot as often as it has soft tokens.
-  prompts = [x for e in chosen for x in (spec.before, e["inputs"], spec.after)]
-  said = np.concatenate(prompts).astype(np.int32)
-  said_E = np.array([len(e["inputs"]) for e in chosen]) + len(spec.before) + len(spec.after)
-  slots_E = _per(said == spec.slot_id, said_E)
-  tokens, slot = widen(said, spec.queries, spec.slot_id, 0)
-  wide_E = said_E + slots_E * (spec.queries - 1)
-  if not wide_E.all():
-    raise ValueError("an example's inputs are empty: nothing can predict its first target")
-  to = _places(row_E * spec.length + token_E, wide_E)
-  flat["tokens"][to] = tokens
-  shift_E = (slot_E - (slots_E.cumsum() - slots_E)) * spec.queries
-  flat["slot"][to] = np.where(slot < 0, -1, slot + shift_E.repeat(wide_E))
-  flat["prefix"][to] = True
-  if spec.whole_words:
-    starts = np.where(slot < 0, spec.word_starts[tokens], False)
-    before_E = _per(starts, wide_E).cumsum() - _per(starts, wide_E)
-    word = starts.cumsum() - before_E.repeat(wide_E)
-    flat["word"][to] = np.minimum(word, spec.whole_words - 1)
-  # The targets, and in a decoder's sequence all of them but the last.
-  count_E = np.array([len(e["targets"]) for e in chosen])
-  targets, nth = np.concatenate([e["targets"] for e in chosen]), _places(0 * count_E, count_E)
-  to = _places(row_E * spec.targets + target_E, count_E)
-  length_E = wide_E
-  if not spec.encoder_decoder:
-    length_E = wide_E + count_E - 1
-    first = (token_E + wide_E).repeat(count_E)
-    seen = nth < (count_E - 1).repeat(count_E)
-    flat["tokens"][((row_E * spec.length).repeat(count_E) + first + nth)[seen]] = targets[seen]
-    flat["target_at"][to] = first - 1 + nth
-  flat["targets"][to], flat["target_position"][to] = targets, nth
-  flat["target_segment"][to], flat["weights"][to] = segment_E.repeat(count_E), 1.0
-  flat["task"][to] = np.repeat([e.get("task", 0) for e in chosen], count_E)
-  # Both.
-  to = _places(row_E * spec.length + token_E, length_E)
-  flat["segment"][to] = segment_E.repeat(length_E)
-  flat["position"][to] = _places(0 * length_E, length_E)
-  if spec.queries:
-    entities = np.concatenate([e["entities"] for e in chosen])
-    held_E = np.array([len(e["entities"]) for e in chosen])
-    to = _places(row_E * spec.slots + slot_E, held_E)
-    flat["entities"][to] = entities
-    if spec.head_tasks:
-      ends = (slot >= 0) & (slot % spec.queries == spec.queries - 1)
-      position = _places(token_E, wide_E)[ends]
-      flat["next_at"][to], flat["next_item"][to] = _next_items(
-          chosen, entities, held_E, position, spec)
-
-
-def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, np.ndarray]:
-  """(position, item row that follows there) for each slot of all examples, one after another.
-
-  A slot's last soft token predicts the next slot's item, where both are items; the last slot's
-  predicts the target. 0 twice in tasks without the item head.
-
-  Args:
-    chosen: the examples.
-    entities: of their slots.
-    held_E: how many slots each has.
-    position: of the last soft token of each slot.
-    spec: shapes.
-  """
-  asks_E = np.array([spec.task_names[e.get("task", 0)] in spec.head_tasks for e in chosen])
-  is_item = entities <= spec.num_items
-  after = np.append(entities[1:], 0)
-  follows = np.where(is_item & np.append(is_item[1:], False), after, 0)
-  last_E, some_E = held_E.cumsum() - 1, held_E > 0
-  for i in np.flatnonzero(some_E):
-    follows[last_E[i]] = chosen[i]["target_entity"][0] if asks_E[i] else 0
-  asks = asks_E.repeat(held_E)
-  return np.where(asks, position, 0), np.where(asks, follows, 0)
-
-
-def _places(start_E, count_E) -> np.ndarray:
-  """start, start + 1, .. so many from each start, one after another."""
-  end_E = count_E.cumsum()
-  return np.arange(end_E[-1]) + (start_E - end_E + count_E).repeat(count_E)
-
-
-def _per(marks, count_E) -> np.ndarray:
-  """How many of `marks` are true in each example's stretch."""
-  total, end_E = np.zeros(len(marks) + 1, int), count_E.cumsum()
-  marks.cumsum(out=total[1:])
-  return total[end_E] - total[end_E - count_E]

@@ -10,7 +10,7 @@ from flax import nnx
 
 from ilm_jax import axes, checkpoint, objectives
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.data import packing
+from ilm_jax.data import filling
 from ilm_jax.decode import beam, dot, exact, generate, trie
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.models import ilm, language_model
@@ -110,7 +110,7 @@ class Speaker:
     for part in _batches(examples, spec.rows, "item head"):
       batch = batches_lib.lm_eval_batch(
           [part[min(b, len(part) - 1)] for b in range(spec.rows)], spec)
-      batch["target_at"] = packing.last_slot(batch["slot"])[:, None]
+      batch["target_at"] = filling.last_slot(batch["slot"])[:, None]
       hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
       found = dot.head_score(self.graphdef, self.trainable, hidden_BD, items)
       scores.append(np.asarray(found)[:len(part)])

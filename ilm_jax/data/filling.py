@@ -1,0 +1,163 @@
+"""Writes packed examples into the arrays of a language-model batch, all of them together.
+
+Pure, numpy only. Letters: E examples placed, B rows, L tokens of a row.
+"""
+import dataclasses
+
+import numpy as np
+
+
+def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarray, np.ndarray]:
+  """Gives every slot in `inputs` its `queries` places.
+
+  ([7, slot, 8], queries=2, first_slot=1) -> tokens [7, 0, 0, 8], slot [-1, 2, 3, -1]
+
+  Returns:
+    tokens, 0 at soft tokens; and at each place the index of the soft token in the row, or -1.
+  """
+  inputs = np.asarray(inputs)
+  is_slot = inputs == slot_id
+  times = np.where(is_slot, queries, 1)
+  soft = np.repeat(is_slot, times)
+  slot = np.where(soft, first_slot * queries + np.cumsum(soft) - 1, -1)
+  return np.where(soft, 0, np.repeat(inputs, times)), slot
+
+
+def last_slot(slot_BL) -> np.ndarray:
+  """int [B]: the position of each row's last soft token, where the item head reads a prompt."""
+  at_BL = np.where(np.asarray(slot_BL) >= 0, np.arange(np.shape(slot_BL)[1])[None], -1)
+  if (at_BL.max(axis=1) < 0).any():
+    raise ValueError("a prompt without slots: the item head has nothing to read")
+  return at_BL.max(axis=1)
+
+
+def write(batch: dict, examples, placed: list[tuple], spec) -> None:
+  """Writes examples where `placed` says.
+
+  Args:
+    batch: arrays of `packing.empty`.
+    examples: to choose from.
+    placed: (example, row, segment, first token, first slot, first target) each.
+    spec: `packing.LmBatchSpec`.
+  """
+  if not placed:
+    return
+  which, *at = np.array(placed).T
+  chosen, at = [examples[i] for i in which.tolist()], _Places(*at)
+  flat = {k: v.reshape(-1) for k, v in batch.items()}
+  wide_E, slot = _write_prompts(flat, chosen, at, spec)
+  length_E = wide_E + _write_targets(flat, chosen, at, wide_E, spec)
+  to = _places(at.row_E * spec.length + at.token_E, length_E)
+  flat["segment"][to] = at.segment_E.repeat(length_E)
+  flat["position"][to] = _places(0 * length_E, length_E)
+  if spec.queries:
+    _write_entities(flat, chosen, at, wide_E, slot, spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Places:
+  """int [E] each: row and segment of every example, and where it begins in the row."""
+  row_E: np.ndarray
+  segment_E: np.ndarray
+  token_E: np.ndarray
+  slot_E: np.ndarray
+  target_E: np.ndarray
+
+
+def _write_prompts(flat: dict, chosen, at: _Places, spec) -> tuple[np.ndarray, np.ndarray]:
+  """Writes every input token, a slot as often as it has soft tokens.
+
+  Returns:
+    int [E] tokens of each prompt; and for each token of all of them, one after another, the number
+    of its soft token among all, or -1.
+  """
+  prompts = [x for e in chosen for x in (spec.before, e["inputs"], spec.after)]
+  said = np.concatenate(prompts).astype(np.int32)
+  said_E = np.array([len(e["inputs"]) for e in chosen]) + len(spec.before) + len(spec.after)
+  slots_E = _per(said == spec.slot_id, said_E)
+  tokens, slot = widen(said, spec.queries, spec.slot_id, 0)
+  wide_E = said_E + slots_E * (spec.queries - 1)
+  if not wide_E.all():
+    raise ValueError("an example's inputs are empty: nothing can predict its first target")
+  to = _places(at.row_E * spec.length + at.token_E, wide_E)
+  flat["tokens"][to] = tokens
+  shift_E = (at.slot_E - (slots_E.cumsum() - slots_E)) * spec.queries
+  flat["slot"][to] = np.where(slot < 0, -1, slot + shift_E.repeat(wide_E))
+  flat["prefix"][to] = True
+  if spec.whole_words:
+    starts = np.where(slot < 0, spec.word_starts[tokens], False)
+    before_E = _per(starts, wide_E).cumsum() - _per(starts, wide_E)
+    word = starts.cumsum() - before_E.repeat(wide_E)
+    flat["word"][to] = np.minimum(word, spec.whole_words - 1)
+  return wide_E, slot
+
+
+def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
+  """Writes the targets, and in a decoder's sequence all of them but the last.
+
+  Returns:
+    int [E] tokens that they add to each example's sequence.
+  """
+  count_E = np.array([len(e["targets"]) for e in chosen])
+  targets, nth = np.concatenate([e["targets"] for e in chosen]), _places(0 * count_E, count_E)
+  to = _places(at.row_E * spec.targets + at.target_E, count_E)
+  flat["targets"][to], flat["target_position"][to] = targets, nth
+  flat["target_segment"][to], flat["weights"][to] = at.segment_E.repeat(count_E), 1.0
+  flat["task"][to] = np.repeat([e.get("task", 0) for e in chosen], count_E)
+  if spec.encoder_decoder:
+    return 0 * count_E
+  first = (at.token_E + wide_E).repeat(count_E)
+  seen = nth < (count_E - 1).repeat(count_E)
+  flat["tokens"][((at.row_E * spec.length).repeat(count_E) + first + nth)[seen]] = targets[seen]
+  flat["target_at"][to] = first - 1 + nth
+  return count_E - 1
+
+
+def _write_entities(flat: dict, chosen, at: _Places, wide_E, slot, spec) -> None:
+  """Writes the entity of every slot; with the item head, what follows it, and where it is asked."""
+  entities = np.concatenate([e["entities"] for e in chosen])
+  held_E = np.array([len(e["entities"]) for e in chosen])
+  to = _places(at.row_E * spec.slots + at.slot_E, held_E)
+  flat["entities"][to] = entities
+  if spec.head_tasks:
+    ends = (slot >= 0) & (slot % spec.queries == spec.queries - 1)
+    position = _places(at.token_E, wide_E)[ends]
+    flat["next_at"][to], flat["next_item"][to] = _next_items(
+        chosen, entities, held_E, position, spec)
+
+
+def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, np.ndarray]:
+  """(position, item row that follows there) for each slot of all examples, one after another.
+
+  A slot's last soft token predicts the next slot's item, where both are items; the last slot's
+  predicts the target. 0 twice in tasks without the item head.
+
+  Args:
+    chosen: the examples.
+    entities: of their slots.
+    held_E: how many slots each has.
+    position: of the last soft token of each slot.
+    spec: shapes.
+  """
+  asks_E = np.array([spec.task_names[e.get("task", 0)] in spec.head_tasks for e in chosen])
+  is_item = entities <= spec.num_items
+  after = np.append(entities[1:], 0)
+  follows = np.where(is_item & np.append(is_item[1:], False), after, 0)
+  last_E, some_E = held_E.cumsum() - 1, held_E > 0
+  for i in np.flatnonzero(some_E):
+    follows[last_E[i]] = chosen[i]["target_entity"][0] if asks_E[i] else 0
+  asks = asks_E.repeat(held_E)
+  return np.where(asks, position, 0), np.where(asks, follows, 0)
+
+
+def _places(start_E, count_E) -> np.ndarray:
+  """start, start + 1, .. so many from each start, one after another."""
+  end_E = count_E.cumsum()
+  return np.arange(end_E[-1]) + (start_E - end_E + count_E).repeat(count_E)
+
+
+def _per(marks, count_E) -> np.ndarray:
+  """How many of `marks` are true in each example's stretch."""
+  total, end_E = np.zeros(len(marks) + 1, int), count_E.cumsum()
+  marks.cumsum(out=total[1:])
+  return total[end_E] - total[end_E - count_E]
