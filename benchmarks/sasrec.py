@@ -112,8 +112,8 @@ def main():
                     help="train again with the validation items learnt too")
   args.add_argument("--out", help="write the figures here as JSON")
   fields = {"loss": str, "width": int, "num_layers": int, "num_heads": int, "length": int,
-            "dropout": float, "negatives": int, "batch_size": int, "learning_rate": float,
-            "epochs": int, "patience": int, "evaluate_every": int}
+            "dropout": float, "negatives": int, "temperature": float, "batch_size": int,
+            "learning_rate": float, "epochs": int, "patience": int, "evaluate_every": int}
   for name, kind in fields.items():
     args.add_argument(f"--{name}", type=kind)
   args = args.parse_args()

@@ -46,10 +46,12 @@ def test_bpr_finds_planted_blocks():
   assert (own > other + 1).mean() > 0.95
 
 
-@pytest.mark.parametrize("loss", sasrec.LOSSES)
-def test_sasrec_learns_a_wheel(loss):
+@pytest.mark.parametrize("loss, temperature", [*((loss, 0.0) for loss in sasrec.LOSSES),
+                                               ("sampled", 0.1)])
+def test_sasrec_learns_a_wheel(loss, temperature):
   config = sasrec.Config(width=16, num_layers=1, length=6, dropout=0.0, loss=loss, negatives=8,
-                         batch_size=40, learning_rate=1e-2, epochs=40, evaluate_every=10)
+                         batch_size=40, learning_rate=1e-2, epochs=40, evaluate_every=10,
+                         temperature=temperature)
   target = np.array([h[-1] % 12 + 1 for h in WHEEL])
   params = sasrec.train(WHEEL, 12, config, target)
   rank = sasrec.ranks(params, config, WHEEL, target)
@@ -80,8 +82,21 @@ def test_the_full_loss_is_the_softmax_over_items_without_padding():
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+def test_with_a_temperature_scores_are_cosines_over_it():
+  config = sasrec.Config(width=4, temperature=0.2)
+  item, hidden = RANDOM.normal(size=(6, 4)), RANDOM.normal(size=(3, 4))
+  target = np.array([1, 5, 2])
+  got = sasrec._losses(config, item, hidden, target, jax.random.key(0))
+  unit = item / np.linalg.norm(item, axis=1, keepdims=True)
+  logits = hidden @ unit.T / np.linalg.norm(hidden, axis=1, keepdims=True) / 0.2
+  want = [np.log(np.exp(row[1:]).sum()) - row[t] for row, t in zip(logits, target)]
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 def test_mistakes_are_named():
   with pytest.raises(errors.UserError, match="loss='hinge'"):
     sasrec.Config(loss="hinge")
+  with pytest.raises(errors.UserError, match="temperature=-1"):
+    sasrec.Config(temperature=-1)
   with pytest.raises(errors.UserError, match="nothing to learn from"):
     sasrec.train([[1], []], 3, sasrec.Config(), np.array([0, 0]))

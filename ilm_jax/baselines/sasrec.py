@@ -1,9 +1,9 @@
 """SASRec (Kang and McAuley, arXiv 1808.09781): a causal transformer over a user's items.
 
-The inner product of its last output with the item table scores all items. Trained with the loss of
-the paper (binary, one sampled negative a position), with the full softmax over the catalogue, or
-with a softmax over sampled negatives; the last two are what a comparison should use
-(arXiv 2309.07602, 2508.06450).
+The inner product of its last output with the item table, or their cosine over a temperature, scores
+all items. Trained with the loss of the paper (binary, one sampled negative a position), with the
+full softmax over the catalogue, or with a softmax over sampled negatives; the last two are what a
+comparison should use (arXiv 2309.07602, 2508.06450).
 
 Letters: B users, L positions, W width, N target positions of a batch, I items, K negatives.
 """
@@ -33,6 +33,7 @@ class Config:
   dropout: float = 0.2
   loss: str = "full"
   negatives: int = 256        # of "sampled", shared by a batch, drawn uniformly
+  temperature: float = 0.0    # scores are cosines over this; 0: inner products
   batch_size: int = 256       # users
   learning_rate: float = 1e-3
   epochs: int = 200           # at most
@@ -46,6 +47,8 @@ class Config:
     if self.width % self.num_heads:
       raise errors.UserError(f"SASRec: width={self.width} does not divide over num_heads="
                              f"{self.num_heads}")
+    if self.temperature < 0:
+      raise errors.UserError(f"SASRec: temperature={self.temperature}, expected 0 or more")
 
 
 class Block(nnx.Module):
@@ -171,7 +174,9 @@ def _scorer(config: Config, num_items: int):
 
   @jax.jit
   def score(params, row_BL):
-    return nnx.merge(graphdef, params).hidden(row_BL)[:, -1] @ params["item"].T
+    hidden_BW, item_IW = _compared(
+        config, nnx.merge(graphdef, params).hidden(row_BL)[:, -1], params["item"])
+    return hidden_BW @ item_IW.T
 
   return score
 
@@ -192,6 +197,7 @@ def _step(graphdef, config: Config, tx, params, slots, batch, seed):
 
 def _losses(config: Config, item_IW, hidden_NW, target_N, key) -> jax.Array:
   """[N] loss of each target position."""
+  hidden_NW, item_IW = _compared(config, hidden_NW, item_IW)
   own_N = jnp.sum(hidden_NW * item_IW[target_N], axis=1)
   if config.loss == "full":
     logits_NI = hidden_NW @ item_IW[1:].T
@@ -204,6 +210,17 @@ def _losses(config: Config, item_IW, hidden_NW, target_N, key) -> jax.Array:
   negative_N = jax.random.randint(key, target_N.shape, 1, item_IW.shape[0])
   other_N = jnp.sum(hidden_NW * item_IW[negative_N], axis=1)
   return jax.nn.softplus(-own_N) + jax.nn.softplus(other_N)
+
+
+def _compared(config: Config, hidden_NW, item_IW):
+  """Both, so that their inner product is the score."""
+  if not config.temperature:
+    return hidden_NW, item_IW
+
+  def unit(x):
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
+
+  return unit(hidden_NW) / config.temperature, unit(item_IW)
 
 
 def _room(histories, learns, config: Config) -> int:
