@@ -20,6 +20,5 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase2.head.weight = 1.0
   c.tasks.update(prompt_targets=2)
   c.eval.update(users=2, beam_users=2, exact_users=0, bootstrap=20, loss_examples=4,
-                consistency_examples=2, compared_examples=1, interpolations=3,
-                references=("title", "shuffled"), generations=2, batch_size=2)
+                consistency_examples=2, generations=2, batch_size=2)
   return c
