@@ -122,10 +122,14 @@ def tracing(mesh: Mesh):
   return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
+def ways(mesh: Mesh, logical: str) -> int:
+  """Into how many parts the mesh cuts an axis of several mesh axes ("batch", "rows")."""
+  return math.prod(mesh.shape[n] for n in RULES[logical] if n in mesh.shape)
+
+
 def batch_ways() -> int:
   """Over how many devices the rows of a batch are spread where this is traced; 1 outside."""
-  mesh = jax.sharding.get_abstract_mesh()
-  return math.prod(mesh.shape[n] for n in RULES["batch"] if n in mesh.shape)
+  return ways(jax.sharding.get_abstract_mesh(), "batch")
 
 
 def param_sharding(mesh: Mesh, tree):
@@ -154,8 +158,8 @@ def _param_spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> PartitionSpec:
 def _fits(mesh: Mesh, axes, size: int):
   names = (axes,) if isinstance(axes, str) else tuple(axes or ())
   names = tuple(n for n in names if n in mesh.shape)
-  ways = int(np.prod([mesh.shape[n] for n in names])) if names else 1
-  return (names if len(names) > 1 else names[0]) if names and size % ways == 0 else None
+  parts = math.prod(mesh.shape[n] for n in names)
+  return (names if len(names) > 1 else names[0]) if names and size % parts == 0 else None
 
 
 def place(mesh: Mesh, tree, *, copy: bool = False):
@@ -183,9 +187,8 @@ def put_rows(mesh: Mesh, table_R) -> jax.Array:
   A gather of rows under jit then runs where they lie, and only what was asked for travels. Each
   process reads its own rows alone, which matters where the table is mapped from a file.
   """
-  names = [n for n in RULES["rows"] if n in mesh.shape]
-  ways = math.prod(mesh.shape[n] for n in names)
-  rows = -(-len(table_R) // ways) * ways
+  names, parts = [n for n in RULES["rows"] if n in mesh.shape], ways(mesh, "rows")
+  rows = -(-len(table_R) // parts) * parts
   where = NamedSharding(mesh, PartitionSpec(tuple(names)))
 
   def piece(index):
@@ -207,15 +210,15 @@ def batch_sharding(mesh: Mesh, batch):
     UserError: an array whose first axis the batch axes do not divide.
   """
   names = tuple(n for n in RULES["batch"] if n in mesh.shape)
-  ways, (_, shares) = math.prod(mesh.shape[n] for n in names), batch_share(mesh)
+  parts, (_, shares) = ways(mesh, "batch"), batch_share(mesh)
 
   def one(path, x):
     if np.ndim(x) == 0:
       return NamedSharding(mesh, PartitionSpec())
-    if (rows := len(x) * shares) % ways:
+    if (rows := len(x) * shares) % parts:
       raise errors.UserError(
           f"batch field {path_name(path)} has {rows} rows, which do not divide over "
-          f"mesh {' x '.join(names)} = {ways}: make the batch a multiple of {ways}")
+          f"mesh {' x '.join(names)} = {parts}: make the batch a multiple of {parts}")
     return NamedSharding(mesh, PartitionSpec(names))
 
   return jax.tree_util.tree_map_with_path(one, batch)
@@ -228,10 +231,10 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
   the same share.
   """
   names = [n for n in RULES["batch"] if n in mesh.shape]
-  ways, at_axis = [mesh.shape[n] for n in names], [mesh.axis_names.index(n) for n in names]
+  sizes, at_axis = [mesh.shape[n] for n in names], [mesh.axis_names.index(n) for n in names]
   rows_of = {}
   for at, device in np.ndenumerate(mesh.devices):
-    row = np.ravel_multi_index([at[i] for i in at_axis], ways) if names else 0
+    row = np.ravel_multi_index([at[i] for i in at_axis], sizes) if names else 0
     rows_of.setdefault(device.process_index, set()).add(int(row))
   shares = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
   return shares.index(tuple(sorted(rows_of[jax.process_index()]))), len(shares)

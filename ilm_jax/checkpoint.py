@@ -9,7 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ilm_jax import axes, errors, history
+from ilm_jax import axes, distributed, errors, history
 
 _NO_ROOM = ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED", "File too large", "quota exceeded")
 
@@ -182,6 +182,12 @@ def steps(folder) -> list[int]:
   if not folder.exists():
     return []
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def newest(folder) -> int | None:
+  """The newest of `steps`, or None; of several processes what the first of them sees."""
+  step = distributed.first((steps(folder) or [-1])[-1])
+  return None if step < 0 else step
 
 
 def _existing(folder, step: int | None) -> tuple[epath.Path, int]:

@@ -72,6 +72,15 @@ def wait(name: str) -> None:
         f"ilm_{next(_waits)}_{name}", timeout=WAIT_SECONDS, processes=set(range(_here.count)))
 
 
+def first(value: int) -> int:
+  """What process 0 gave, in every process: of what may change between their looks."""
+  if _here.count == 1:
+    return value
+  import numpy as np
+  from jax.experimental import multihost_utils
+  return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
 class Agreement:
   """All processes hear of what one has seen, one call later and at the same call.
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ilm_jax import losses, metrics, objectives
+from ilm_jax import losses, metrics, objectives, placement
 
 TIE_RULE = "lower item row first"
 
@@ -23,7 +23,7 @@ class Space(NamedTuple):
   text_IP: np.ndarray
 
 
-def qformer_space(graphdef, params, frozen: dict, batches) -> Space:
+def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
   """Items and texts as a trained Q-Former projects them for ITC.
 
   Args:
@@ -32,10 +32,12 @@ def qformer_space(graphdef, params, frozen: dict, batches) -> Space:
     frozen: vectors and present, by name, of all entities.
     batches: text_entities [B], text [B, T], text_mask [B, T] of every item once, all of one shape;
       entity 0 fills a batch up.
+    mesh: where the others lie.
   """
   found = {}
   for batch in batches:
-    query_BQP, text_BP = map(np.asarray, _project(graphdef, params, frozen, batch))
+    query_BQP, text_BP = map(placement.fetch, _project(
+        graphdef, params, frozen, placement.over_rows(mesh, batch)))
     found |= {int(row): (query_BQP[b], text_BP[b])
               for b, row in enumerate(batch["text_entities"]) if row}
   if sorted(found) != list(range(1, len(found) + 1)):

@@ -160,11 +160,11 @@ def test_running_again_changes_nothing(run):
   assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.array_record")}
 
 
-def test_two_processes_train_as_one_does(run, tmp_path):
-  """Phase 1 on a pod of two: the same losses, and one history, written by process 0."""
-  for name in ("data", "prepared", "entities", "lm"):
+def test_two_processes_train_and_evaluate_as_one_does(run, tmp_path):
+  """A pod of two: phase 1's losses, tables of one process's phase 2, and one writer of each."""
+  for name in ("data", "prepared", "entities", "lm", "factors.npz", "phase2", "phase2_rand"):
     (tmp_path / name).symlink_to(run / name)
-  done = main(tmp_path, "--stage=phase1", "--config.mesh.data=2",
+  done = main(tmp_path, "--stage=phase1,eval", "--config.mesh.data=2",
               before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))
   assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
   one, two = history.read(run / "phase1" / "metrics.jsonl"), history.read(
@@ -173,11 +173,18 @@ def test_two_processes_train_as_one_does(run, tmp_path):
   for name in ("loss", "itc", "itm", "itg", "ii", "ui"):
     np.testing.assert_allclose([r[name] for r in two], [r[name] for r in one], rtol=1e-6)
   assert len(list((tmp_path / "tensorboard" / "phase1").iterdir())) == 1
+  for table in ("phase1/*/retrieval.json", "phase2/*/loss.json", "phase2/*/recommendation.json"):
+    mine, theirs = ({row["name"]: row["metrics"] for row in json.loads(path.read_text())["rows"]}
+                    for path in (next((w / "eval").glob(table)) for w in (tmp_path, run)))
+    for name in mine:
+      assert mine[name].keys() == theirs[name].keys()
+      for metric, found in mine[name].items():
+        assert found == pytest.approx(theirs[name][metric], rel=1e-5, abs=1e-6), (name, metric)
 
 
 def test_a_pod_refuses_at_once_what_it_cannot_do(run):
-  """Evaluation in several processes, and groups that two processes cannot share."""
-  for flags, says in ((("--stage=eval",), "stage eval runs in one process, this job has 2"),
+  """A plan in several processes, and groups that two processes cannot share."""
+  for flags, says in ((("--stage=plan",), "stage plan runs in one process, this job has 2"),
                       (("--stage=phase2",), "makes 1 groups, which do not divide over the 2")):
     done = main(run, *flags, "--config.mesh.data=2",
                 before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))

@@ -19,7 +19,7 @@ FLOORS = [
     {"axes", "own_tasks", "distributed", "sources", "progress", "config_checks", "files",
      "clock", "goodput", "profiling", "accumulation", "planning.chips"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
-     "significance", "heartbeat", "parameters", "utilization",
+     "significance", "heartbeat", "parameters", "utilization", "placement",
      "models.attention", "models.head", "models.remat", "weights.trees", "weights.torch_zip",
      "data.splits", "data.order", "data.filling"},
     {"monitor"},

@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 
-from ilm_jax import alignment, retrieval
+from ilm_jax import alignment, axes, retrieval
 from ilm_jax.models import qformer
 
+MESH = axes.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
 TWO_QUERIES = retrieval.Space(
     item_IQP=np.array([[[1, 0], [0, 1]], [[0.6, 0.8], [0, -1]], [[0, 1], [0, 1]]], np.float32),
     text_IP=np.array([[0.8, 0.6], [0, 1], [0.6, 0.8]], np.float32))
@@ -101,12 +102,12 @@ def test_qformer_space_is_in_order_of_item_rows():
             "text_mask": np.ones((2, 4), bool)}
 
   ordered = retrieval.qformer_space(
-      graphdef, trainable["qformer"], frozen, [batch([1, 2]), batch([3, 0])])
+      graphdef, trainable["qformer"], frozen, [batch([1, 2]), batch([3, 0])], MESH)
   mixed = retrieval.qformer_space(
-      graphdef, trainable["qformer"], frozen, [batch([3, 1]), batch([2, 0])])
+      graphdef, trainable["qformer"], frozen, [batch([3, 1]), batch([2, 0])], MESH)
   np.testing.assert_allclose(mixed.item_IQP, ordered.item_IQP, atol=1e-5)
   np.testing.assert_allclose(mixed.text_IP, ordered.text_IP, atol=1e-5)
   np.testing.assert_allclose(np.linalg.norm(mixed.item_IQP, axis=-1), 1, atol=1e-5)
   assert np.abs(mixed.text_IP[0] - mixed.text_IP[1]).max() > 1e-2
   with pytest.raises(ValueError, match=r"every item row 1\.\.3"):
-    retrieval.qformer_space(graphdef, trainable["qformer"], frozen, [batch([3, 1])])
+    retrieval.qformer_space(graphdef, trainable["qformer"], frozen, [batch([3, 1])], MESH)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ilm_jax import losses, objectives
+from ilm_jax import losses, objectives, placement
 
 
 def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 256) -> np.ndarray:
@@ -32,7 +32,7 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
   user_UQP = _project(graphdef, params, frozen, np.asarray(user_U), batch)
   # A similarity is the largest of Q * Q products: about 2^24 of these are in memory at once.
   users = max(1, 2 ** 24 // (num_items * item_IQP.shape[1] ** 2))
-  found = [np.asarray(_similarity(user_UQP[first:first + users], item_IQP))
+  found = [placement.fetch(_similarity(user_UQP[first:first + users], item_IQP))
            for first in range(0, len(user_UQP), users)]
   return np.pad(np.concatenate(found), ((0, 0), (1, 0)), constant_values=-np.inf)
 

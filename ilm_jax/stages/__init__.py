@@ -14,15 +14,14 @@ from ilm_jax.stages import context
 def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = ()) -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
-  In a job of several processes all of them factorise, train and write targets, and process 0 does
-  the rest while they wait. `beam`: options of the Apache Beam pipeline that prepares, e.g.
-  ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
+  In a job of several processes all of them factorise, train, evaluate and write targets, and
+  process 0 does the rest while they wait. `beam`: options of the Apache Beam pipeline that
+  prepares, e.g. ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
 
   Raises:
     UserError: the config cannot run, or an input is missing or does not fit.
     train.Preempted: SIGTERM came while training; the state is saved.
   """
-  _one_process("eval", names)
   this = context.Run(config, workdir, beam=beam)
   if "phase2" in names:
     this.check_groups()
@@ -49,10 +48,10 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
   if "eval" not in names or set(names) - {"eval", "report"}:
     raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
                            f"or eval,report, found {','.join(names)}")
-  _one_process("eval", names)
   from ilm_jax.stages import watching
   this = context.Run(config, workdir)
-  this.record("eval")
+  if distributed.is_main():
+    this.record("eval")
   watching.run(this, seconds, with_report="report" in names)
 
 
@@ -67,7 +66,6 @@ def describe_vectors(config, workdir, wish) -> None:
   Raises:
     UserError: the wish cannot be met, or what is found does not fit the config.
   """
-  _one_process("describe", ("describe",))
   from ilm_jax.stages import describe as stage
   stage.run(context.Run(config, workdir), stage.Wish(**wish))
 
@@ -83,17 +81,11 @@ def plan_step(config, workdir, **wish) -> dict:
   Raises:
     UserError: see `stages.plan.run`.
   """
-  _one_process("plan", ("plan",))
+  if (count := distributed.here().count) > 1:
+    raise errors.UserError(f"stage plan runs in one process, this job has {count}: start one, it "
+                           "needs none of the chips it plans for")
   from ilm_jax.stages import plan as stage
   return stage.run(config, workdir, stage.Wish(**wish))
-
-
-def _one_process(stage: str, names: tuple[str, ...]) -> None:
-  if stage in names and (count := distributed.here().count) > 1:
-    raise errors.UserError(
-        f"stage {stage} runs in one process, this job has {count}: leave eval and report out of "
-        "--stage here, and run them as a job of one process with the same --workdir, e.g. "
-        "--stage=eval,report --watch=60 beside this one")
 
 
 def _prepare(this: context.Run) -> None:
@@ -159,6 +151,6 @@ def _audit(this: context.Run) -> None:
   auditing.run(this)
 
 
-_TOGETHER = ("targets", "cf", "phase1", "phase2")
+_TOGETHER = ("targets", "cf", "phase1", "phase2", "eval")
 _STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,
            "phase2": _phase2, "eval": _eval, "report": _report, "audit": _audit}

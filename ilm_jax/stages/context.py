@@ -7,7 +7,7 @@ import pathlib
 
 from etils import epath
 
-from ilm_jax import assets, errors, files, gin_config
+from ilm_jax import assets, distributed, errors, files, gin_config
 from ilm_jax import config as config_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -55,11 +55,13 @@ class Run:
 
   def begin_measuring(self, folder) -> None:
     """Takes the mark away: a run killed now leaves tables of two settings, which nobody trusts."""
-    (epath.Path(folder) / "settings.txt").unlink(missing_ok=True)
+    if distributed.is_main():
+      (epath.Path(folder) / "settings.txt").unlink(missing_ok=True)
 
   def mark_measured(self, folder) -> None:
     """Says that all tables of the folder are there. Written last."""
-    files.write_text(epath.Path(folder) / "settings.txt", config_lib.to_json(self.config.eval))
+    if distributed.is_main():
+      files.write_text(epath.Path(folder) / "settings.txt", config_lib.to_json(self.config.eval))
 
   @functools.cached_property
   def mesh(self):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilm_jax import elm, errors
+from ilm_jax import distributed, elm, errors
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
 from ilm_jax.stages import context, eval_text, phases, speaker
@@ -52,9 +52,12 @@ def run(this: context.Run, wish: Wish) -> None:
     path = [moved(start, way, amount) for amount in np.linspace(0, 1, wish.steps)]
   else:
     path = [start]
+  said = describer.say(path, wish.prompt)
+  if not distributed.is_main():
+    return
   goal = f" -> {' + '.join(wish.towards or wish.concept)}" if len(path) > 1 else ""
   print(f"{' + '.join(wish.items)}{goal}")
-  for amount, text in zip(np.linspace(0, 1, len(path)), describer.say(path, wish.prompt)):
+  for amount, text in zip(np.linspace(0, 1, len(path)), said):
     print(f"{amount:.2f}  {' '.join(text.split())}")
 
 

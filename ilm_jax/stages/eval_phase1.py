@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 
-from ilm_jax import checkpoint, files, retrieval
+from ilm_jax import axes, checkpoint, distributed, files, retrieval
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context, phases
@@ -13,24 +13,25 @@ def run(this: context.Run) -> None:
   """Writes eval/phase1/<step>/ for the newest checkpoint; tables of the same settings stay."""
   folder = this.workdir / "phase1" / "checkpoints"
   graphdef, fresh = phases.build_phase1(this)
-  step = (checkpoint.steps(folder) or [None])[-1]
+  step = checkpoint.newest(folder)
   results = this.workdir / "eval" / "phase1" / str(step)
   if step is not None and this.measured(results):
     return
-  params = checkpoint.read_trainable(folder, fresh, step)["qformer"]
+  params = checkpoint.read_trainable(folder, axes.place(this.mesh, fresh), step)["qformer"]
   held_I = this.heldout[1:]
   text_IP, vector_IC = _text_vectors(this), _input_vectors(this)
   ridge, regularisation = retrieval.ridge_space(vector_IC, text_IP, held_I, seed=this.config.seed)
   spaces = {
       "Q-Former": retrieval.qformer_space(
-          graphdef, params, phases.entity_arrays(this), _text_batches(this)),
+          graphdef, params, phases.entity_arrays(this), _text_batches(this), this.mesh),
       "ridge regression (floor)": ridge}
   table = retrieval.table(
       spaces, held_I, vectors=tuple(this.config.vectors), resamples=this.config.eval.bootstrap,
       seed=this.config.seed, protocol={"ridge regularisation": regularisation,
                                        "text encoder": this.config.text_encoder.asset})
   this.begin_measuring(results)
-  files.write_text(results / "retrieval.json", json.dumps(table, indent=1))
+  if distributed.is_main():
+    files.write_text(results / "retrieval.json", json.dumps(table, indent=1))
   this.mark_measured(results)
 
 

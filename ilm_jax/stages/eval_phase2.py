@@ -12,7 +12,7 @@ import json
 import numpy as np
 from etils import epath
 
-from ilm_jax import checkpoint, elm, files, metrics
+from ilm_jax import axes, checkpoint, distributed, elm, files, metrics
 from ilm_jax.decode import dot
 from ilm_jax.stages import (
     context,
@@ -27,15 +27,22 @@ from ilm_jax.stages import (
 
 
 def run(this: context.Run) -> None:
-  """Writes eval/phase2/<step>/ for the newest checkpoint; tables of the same settings stay."""
+  """Writes eval/phase2/<step>/ for the newest checkpoint; tables of the same settings stay.
+
+  All processes of a job measure, and process 0 writes.
+  """
   ilm = speaker.Speaker(this, "phase2")
   folder = this.workdir / "eval" / "phase2" / str(ilm.step)
   if this.measured(folder):
     return
   this.begin_measuring(folder)
 
+  def write_bytes(name, data):
+    if distributed.is_main():
+      files.write_bytes(folder / name, data)
+
   def write(name, part):
-    files.write_text(folder / f"{name}.json", json.dumps(part, indent=1))
+    write_bytes(f"{name}.json", json.dumps(part, indent=1).encode())
 
   asked = methods.methods(this, ilm)
   write("loss", losses(this, asked))
@@ -48,8 +55,8 @@ def run(this: context.Run) -> None:
     write("prompts", eval_prompts.table(this, ilm))
   table, predictions, ranks, shown = recommendation(this, asked)
   write("examples", shown)
-  files.write_bytes(folder / "predictions.jsonl.gz", predictions)
-  files.write_bytes(folder / "ranks.json.gz", ranks)
+  write_bytes("predictions.jsonl.gz", predictions)
+  write_bytes("ranks.json.gz", ranks)
   write("recommendation", table)
   this.mark_measured(folder)
 
@@ -200,7 +207,7 @@ def _dot(this: context.Run, user_U) -> np.ndarray:
   """[U, I + 1] scores of the space that phase 1's user-item loss made; no language model."""
   graphdef, fresh = phases.build_phase1(this)
   folder = epath.Path(this.config.phase2.init_from or this.workdir) / "phase1" / "checkpoints"
-  params = checkpoint.read_trainable(folder, fresh, None)["qformer"]
+  params = checkpoint.read_trainable(folder, axes.place(this.mesh, fresh))["qformer"]
   items = this.data[0].num_items
   return dot.score(graphdef, params, phases.entity_arrays(this), user_U + 1 + items, items)
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from ilm_jax import consistency, elm, metrics
+from ilm_jax import axes, consistency, elm, metrics
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context, methods, phases, vectors
 
@@ -231,8 +231,12 @@ def drawn(this: context.Run, have: int, want: int) -> np.ndarray:
 
 
 def spec(this: context.Run, groups):
-  """One example a row, as long as the longest of `groups` needs (a multiple of 16)."""
-  shape = phases.lm_spec(this, rows=this.config.eval.batch_size, one_a_row=True)
+  """One example a row, as long as the longest of `groups` needs (a multiple of 16).
+
+  There are `eval.batch_size` rows, or the next number that the devices can share.
+  """
+  ways = axes.ways(this.mesh, "batch")
+  shape = phases.lm_spec(this, rows=-(-this.config.eval.batch_size // ways) * ways, one_a_row=True)
   sizes = [shape.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
            for examples in groups for e in examples]
   longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}

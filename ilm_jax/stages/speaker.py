@@ -8,7 +8,7 @@ import numpy as np
 import tqdm
 from flax import nnx
 
-from ilm_jax import axes, checkpoint, objectives
+from ilm_jax import axes, checkpoint, distributed, objectives, placement
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import filling
 from ilm_jax.decode import beam, dot, exact, generate, trie
@@ -35,9 +35,10 @@ class Speaker:
     if name:
       self.graphdef, fresh, frozen_lm = phases.build_phase2(this, name)
       folder = this.workdir / name / "checkpoints"
-      self.step = checkpoint.steps(folder)[-1] if checkpoint.steps(folder) else None
+      self.step = checkpoint.newest(folder)
       self.trainable, self.lm_params = objectives.whole(
-          checkpoint.read_trainable(folder, fresh, self.step), {"lm": frozen_lm})
+          checkpoint.read_trainable(folder, axes.place(this.mesh, fresh), self.step),
+          {"lm": frozen_lm})
 
   def frozen(self) -> dict:
     return {"lm": self.lm_params, **self.entities}
@@ -55,7 +56,7 @@ class Speaker:
       more = {"vectors": np.stack([v.get(name, empty_C) for v in vectors]).astype(np.float32),
               "present": np.array([name in v for v in vectors])}
       for kind, new in more.items():
-        known = np.asarray(self.entities[kind][name])[:first]     # without what fills it up
+        known = placement.fetch(self.entities[kind][name])[:first]   # without what fills it up
         arrays[kind][name] = axes.put_rows(self.run.mesh, np.concatenate([known, new]))
     grown.entities = arrays
     return grown, np.arange(first, first + len(vectors), dtype=np.int32)
@@ -64,11 +65,11 @@ class Speaker:
     """(nll, tokens), each [len(examples)]: summed over the tokens of each example's target."""
     nll, count = [], []
     for part in _batches(examples, spec.rows, "log perplexity"):
-      batch = batches_lib.lm_eval_batch(part, spec)
+      batch = placement.over_rows(self.run.mesh, batches_lib.lm_eval_batch(part, spec))
       sums = _example_losses(
           self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
-      nll.append(np.asarray(sums[0])[:len(part)])
-      count.append(np.asarray(sums[1])[:len(part)])
+      nll.append(placement.fetch(sums[0])[:len(part)])
+      count.append(placement.fetch(sums[1])[:len(part)])
     return np.concatenate(nll), np.concatenate(count)
 
   def rank(self, examples, spec, catalogue: trie.Trie, *, width: int, blocked=None):
@@ -88,18 +89,18 @@ class Speaker:
     for first, part in _numbered(examples, spec.rows, f"beam {width}"):
       found, _ = beam.beam_search(
           self.lm_graphdef, self.lm_params, catalogue, self.prompt(part, spec),
-          jnp.asarray(leaf_NK[first:first + spec.rows]), width=width)
-      items.append(np.asarray(found)[:len(part)])
+          placement.over_rows(self.run.mesh, leaf_NK[first:first + spec.rows]), width=width)
+      items.append(placement.fetch(found)[:len(part)])
     return np.concatenate(items)
 
   def score(self, examples, spec, catalogue: trie.Trie, chunk: int = 256) -> np.ndarray:
     """[len(examples), I + 1] exact log-probabilities of every item's index."""
-    plan = exact.plan(catalogue, chunk)
+    plan = placement.everywhere(self.run.mesh, exact.plan(catalogue, chunk))
     scores = []
     for part in _batches(examples, spec.rows, "exact"):
       found = exact.score_catalogue(
           self.lm_graphdef, self.lm_params, catalogue, plan, self.prompt(part, spec))
-      scores.append(np.asarray(found)[:len(part)])
+      scores.append(placement.fetch(found)[:len(part)])
     return np.concatenate(scores)
 
   def head_score(self, examples, spec) -> np.ndarray:
@@ -111,9 +112,10 @@ class Speaker:
       batch = batches_lib.lm_eval_batch(
           [part[min(b, len(part) - 1)] for b in range(spec.rows)], spec)
       batch["target_at"] = filling.last_slot(batch["slot"])[:, None]
-      hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
+      hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(),
+                          placement.over_rows(self.run.mesh, batch))
       found = dot.head_score(self.graphdef, self.trainable, hidden_BD, items)
-      scores.append(np.asarray(found)[:len(part)])
+      scores.append(placement.fetch(found)[:len(part)])
     return np.concatenate(scores)
 
   def say(self, examples, spec, max_new: int) -> list[str]:
@@ -124,12 +126,12 @@ class Speaker:
           self.lm_graphdef, self.lm_params, self.prompt(part, spec), max_new=max_new,
           eos_id=tokenizer.eos_id)
       texts += [tokenizer.decode(t[:n]).strip()
-                for t, n in zip(np.asarray(tokens)[:len(part)], np.asarray(lengths))]
+                for t, n in zip(placement.fetch(tokens)[:len(part)], placement.fetch(lengths))]
     return texts
 
   def prompt(self, examples, spec) -> prompt_lib.Prompt:
     """The examples' prompts as embeddings, soft tokens in their slots."""
-    batch = batches_lib.prompts_batch(examples, spec)
+    batch = placement.over_rows(self.run.mesh, batches_lib.prompts_batch(examples, spec))
     embeds_BLD = _prompt_embeds(
         self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
     return prompt_lib.Prompt(embeds_BLD, batch["position"], batch["valid"])
@@ -142,7 +144,8 @@ def catalogue(this: context.Run) -> tuple[trie.Trie, list[str]]:
             for e in map(stored.__getitem__, range(len(stored)))}
   indices = [by_row[row] for row in range(1, len(by_row) + 1)]
   names = ["", *(this.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
-  return trie.build(indices, this.lm_tokenizer.eos_id, names[1:]), names
+  built = trie.build(indices, this.lm_tokenizer.eos_id, names[1:])
+  return placement.everywhere(this.mesh, built), names
 
 
 def _embed(graphdef, lm_config, trainable, frozen, batch):
@@ -181,7 +184,8 @@ def _batches(examples, rows: int, what: str):
 
 def _numbered(examples, rows: int, what: str):
   """(index of the first, up to `rows` examples), with a progress bar."""
-  with tqdm.tqdm(total=len(examples), desc=what, unit="ex", mininterval=1.0) as bar:
+  with tqdm.tqdm(total=len(examples), desc=what, unit="ex", mininterval=1.0,
+                 disable=not distributed.is_main()) as bar:
     for first in range(0, len(examples), rows):
       part = [examples[i] for i in range(first, min(first + rows, len(examples)))]
       yield first, part

@@ -3,7 +3,7 @@ import copy
 import sys
 import time
 
-from ilm_jax import checkpoint, errors, heartbeat, report
+from ilm_jax import checkpoint, distributed, errors, heartbeat, report
 from ilm_jax.stages import context, eval_phase1, eval_phase2, phases
 
 
@@ -17,12 +17,12 @@ def run(this: context.Run, seconds: float, *, with_report: bool) -> None:
   """
   done = told = None
   while True:
-    if (word := training(this)) not in (None, told):
+    if distributed.is_main() and (word := training(this)) not in (None, told):
       print(f"training: {word}", file=sys.stderr, flush=True)
       told = word
     seen = newest(this)
     if seen != done:
-      if evaluate(this, seen) and with_report:
+      if evaluate(this, seen) and with_report and distributed.is_main():
         report.write(this.workdir)
       done = seen
     if finished(this.config, seen):
@@ -40,7 +40,7 @@ def training(this: context.Run) -> str | None:
 def newest(this: context.Run) -> dict[str, int | None]:
   """{phase: its newest complete step, or None}."""
   folders = {name: this.workdir / name / "checkpoints" for name in _last_steps(this.config)}
-  return {name: (checkpoint.steps(folder) or [None])[-1] for name, folder in folders.items()}
+  return {name: checkpoint.newest(folder) for name, folder in folders.items()}
 
 
 def finished(config, seen: dict[str, int | None]) -> bool:
@@ -66,8 +66,9 @@ def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
       eval_phase2.run(_alone(this))
       measured = True
   except errors.UserError as e:
-    # Training keeps only its newest checkpoints, and may delete one that is being read.
-    if newest(this) == seen:
+    # Training keeps only its newest checkpoints, and may delete one that is being read. Of several
+    # processes some may have read it: the job ends, and goes on where it is started again.
+    if distributed.here().count > 1 or newest(this) == seen:
       raise
     print(f"eval: overtaken by training ({e}); looking again", file=sys.stderr)
     return False
