@@ -7,9 +7,10 @@
         --workdir=gs://bucket/ml100k --zone=us-east5-a --type=v6e-16 --eval_type=v6e-4
 
 One experiment for each variant and seed, in a workdir of its own: WORKDIR/<variant>/seed<n>. Its
-train job runs all stages up to phase 2; its eval job, on one host, waits for checkpoints, evaluates
-each, and ends after the last. `mesh.data` is set to the devices there are, unless --set or a
-variant says otherwise. --dry_run prints everything and runs nothing.
+train job runs all stages up to phase 2; its eval job waits for checkpoints, evaluates each, and
+ends after the last. `mesh.data` is set to the devices there are, unless --set or a variant (of the
+train job) or --eval_set (of the eval job, e.g. where one chip cannot hold the language model:
+--eval_set=mesh.fsdp=4) says otherwise. --dry_run prints everything and runs nothing.
 """
 import argparse
 import dataclasses
@@ -30,18 +31,21 @@ class Experiment:
   config: str
   workdir: str
   overrides: tuple[str, ...]    # "phase2.steps=2000"
+  of_eval: tuple[str, ...] = ()    # more of them for the eval job
 
   def train(self, devices: int) -> list[str]:
     """The command of the train job, the same on every host."""
-    return [*self._main(_TRAIN, devices), "--distributed=auto"]
+    return [*self._main(_TRAIN, devices, self.overrides), "--distributed=auto"]
 
-  def evaluate(self, devices: int) -> list[str]:
-    """The command of the eval job, which has one host."""
-    return [*self._main(_EVAL, devices, alone=True), f"--watch={_WATCH_SECONDS}"]
+  def evaluate(self, devices: int, hosts: int = 1) -> list[str]:
+    """The command of the eval job, the same on every host."""
+    # It has other devices than the train job, so a mesh that was chosen for both is train's.
+    common = [o for o in self.overrides if not o.startswith("mesh.")]
+    return [*self._main(_EVAL, devices, [*common, *self.of_eval]), f"--watch={_WATCH_SECONDS}",
+            *(["--distributed=auto"] if hosts > 1 else [])]
 
-  def _main(self, stages: str, devices: int, alone: bool = False) -> list[str]:
-    # The eval job has other devices than the train job, so a mesh that was chosen is train's.
-    overrides = [o for o in self.overrides if not (alone and o.startswith("mesh."))]
+  def _main(self, stages: str, devices: int, overrides) -> list[str]:
+    overrides = list(overrides)
     if not any(o.startswith("mesh.") for o in overrides):
       overrides.append(f"mesh.data={devices}")
     return ["python", "-m", "ilm_jax.main", f"--config={self.config}",
@@ -67,36 +71,33 @@ def experiments(c) -> list[Experiment]:
       overrides = (*_overrides("--set", c.set), *changes, *([f"seed={seed}"] if c.seeds else []))
       found.append(Experiment(
           name="-".join([c.name, *parts]), config=c.config,
-          workdir="/".join([c.workdir.rstrip("/"), *parts]), overrides=overrides))
+          workdir="/".join([c.workdir.rstrip("/"), *parts]), overrides=overrides,
+          of_eval=_overrides("--eval_set", c.eval_set)))
   return found
 
 
 def on_gke(c, experiment: Experiment) -> tuple[list[str], str]:
   """The command that starts both jobs of an experiment as one JobSet, and its manifest."""
   train, evaluate = tpus.slice_of(c.tpu, c.topology), tpus.slice_of(c.tpu, c.eval_topology)
-  if evaluate.hosts > 1:
-    raise errors.UserError(f"--eval_topology={c.eval_topology} has {evaluate.hosts} hosts: the "
-                           "eval job runs on one, e.g. 2x2 or 2x2x1")
   settings = argparse.Namespace(**{**vars(c), "name": experiment.name})
   return gke.kubectl_apply(gke.jobset(settings, [
       gke.Job(name="train", slice=train, slices=c.slices, spot=c.spot,
               command=tuple(experiment.train(train.devices * c.slices))),
       gke.Job(name="eval", slice=evaluate, spot=c.spot,
-              command=tuple(experiment.evaluate(evaluate.devices)))]))
+              command=tuple(experiment.evaluate(evaluate.devices, evaluate.hosts)))]))
 
 
 def on_tpu_vm(c, experiment: Experiment) -> list[tuple[str, argparse.Namespace]]:
   """The actions of tpu_vm for both jobs of an experiment, by name, with their options."""
-  if c.eval_type and (hosts := tpus.hosts_of_type(c.eval_type)) > 1:
-    raise errors.UserError(f"--eval_type={c.eval_type} has {hosts} hosts: the eval job runs on "
-                           "one, e.g. v6e-4 or v5p-8")
-  machines = [(experiment.name, c.type, experiment.train), *(
-      [(f"{experiment.name}-eval", c.eval_type, experiment.evaluate)] if c.eval_type else [])]
+  machines = [(experiment.name, c.type, experiment.train(tpus.devices_of_type(c.type)))]
+  if c.eval_type:
+    machines.append((f"{experiment.name}-eval", c.eval_type, experiment.evaluate(
+        tpus.devices_of_type(c.eval_type), tpus.hosts_of_type(c.eval_type))))
   todo = []
   for name, kind, command in machines:
     this = tpu_vm.options(name=name, type=kind, zone=c.zone, project=c.project, spot=c.spot,
                           env=c.env, queued=True, dry_run=c.dry_run,
-                          command=command(tpus.devices_of_type(kind)))
+                          command=command)
     todo += [(action, this) for action in ("create", "wait", "setup", "run")]
   return todo
 
@@ -126,6 +127,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   p.add_argument("--workdir", required=True, help="gs:// folder that all hosts reach")
   p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                  help="a field of the config, for all experiments")
+  p.add_argument("--eval_set", action="append", default=[], metavar="FIELD=VALUE",
+                 help="a field of the config, for the eval jobs alone")
   p.add_argument("--variant", action="append", default=[], metavar="NAME:FIELD=VALUE,...")
   p.add_argument("--seeds", default="", help="e.g. 0,1,2; default: the config's own")
   p.add_argument("--spot", action="store_true")

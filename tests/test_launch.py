@@ -378,6 +378,16 @@ def test_a_chosen_mesh_is_the_train_jobs(fakes):
   assert "fsdp" not in found["eval"] and "--config.mesh.data=4 --watch" in found["eval"]
 
 
+def test_an_eval_job_on_several_hosts_with_a_mesh_of_its_own(fakes):
+  launch(ON_GKE.replace("eval_topology=2x2", "eval_topology=4x4") + "--eval_set=mesh.fsdp=16")
+  manifest, = applied(fakes)
+  assert commands(manifest)["eval"].endswith(
+      "--config.phase1.steps=9 --config.mesh.fsdp=16 --watch=60 --distributed=auto")
+  assert "fsdp" not in commands(manifest)["train"]
+  evaluate = manifest["spec"]["replicatedJobs"][1]["template"]["spec"]
+  assert (evaluate["completions"], evaluate["backoffLimit"]) == (4, 0)
+
+
 def test_experiments_on_tpu_vms_are_all_asked_for_before_one_is_waited_for(fakes):
   fakes.say("gcloud", "", "", "", "", *["ACTIVE"] * 4)
   launch(PAIR + "--on=tpu_vm --zone=z --type=v5p-16 --eval_type=v5p-8 --spot --seeds=3,4")
@@ -400,7 +410,7 @@ def test_experiments_on_tpu_vms_are_all_asked_for_before_one_is_waited_for(fakes
     ("--variant=a:steps", "--variant=a: steps: expected FIELD=VALUE"),
     ("--set=steps", "--set steps: expected FIELD=VALUE"),
     ("--seeds=0,0", "--seeds=0,0: expected different whole numbers"),
-    ("--eval_topology=4x4", "--eval_topology=4x4 has 4 hosts: the eval job runs on one"),
+    ("--eval_set=steps", "--eval_set steps: expected FIELD=VALUE"),
     ("--image=", "--on=gke needs --image")])
 def test_a_mistake_starts_no_experiment(fakes, words, says):
   with pytest.raises(errors.UserError, match=says):
@@ -408,9 +418,7 @@ def test_a_mistake_starts_no_experiment(fakes, words, says):
   assert fakes.calls == []
 
 
-def test_tpu_vm_experiments_need_a_zone_and_eval_one_host(fakes):
+def test_tpu_vm_experiments_need_a_zone(fakes):
   with pytest.raises(errors.UserError, match="--on=tpu_vm needs --zone and --type"):
     launch(PAIR + "--on=tpu_vm")
-  with pytest.raises(errors.UserError, match="--eval_type=v6e-16 has 4 hosts"):
-    launch(PAIR + "--on=tpu_vm --zone=z --type=v6e-16 --eval_type=v6e-16")
   assert fakes.calls == []
