@@ -19,6 +19,7 @@ filtered, seed 0:
   BPR-MF                     .0604   .0354  .1092  [.090, .129]    .0510
   popularity                 .0583   .0363  .0870  [.069, .105]    .0452
   Q-Former, dot product      .0276   .0163  .0583  [.043, .073]    .0262
+  OpenP5-C (openp5_ml100k.py) .0551  .0345  .0901  [.072, .109]    .0460
   OpenP5-R, -S, -C, as published (seen prompt, other ties)
                              .0551   .0352  .0922                  .0470
                              .0678   .0427  .1208                  .0595

@@ -3,6 +3,18 @@
     python tests/random_lm.py openp5 runs/openp5_lm
     python -m ilm_jax.main --config=configs/openp5_ml100k.py --workdir=runs/openp5 --stage=all
 
+Next item of all 943 users among 1,349, leave-one-out, seen items filtered, seed 0, 1,000 steps (28
+minutes on one busy CPU core), beam of 20 over the collaborative index:
+
+                                  HR@5  NDCG@5  HR@10  95 %          NDCG@10
+  OpenP5-C, small T5 from nothing .0551  .0345  .0901  [.072, .109]    .0460
+  OpenP5-C, as published          .0530  .0331  .1006                  .0481
+  popularity                      .0583  .0363  .0870  [.069, .105]    .0452
+
+The first ten by beam search beside those by exact scoring, 100 users (`python -m
+benchmarks.agreement --config=configs/openp5_ml100k.py --workdir=runs/openp5 --users=100`): a beam of
+10 has .590 of them and always the first, beams of 20 and 50 have all, in order.
+
 The small T5 starts from nothing: OpenP5 starts from t5-small, which is a path as any other
 (--config.lm.asset=, --config.lm.tokenizer=). --config.tasks.index= "random" and "sequential" are
 OpenP5-R and -S; "collaborative" is -C.
