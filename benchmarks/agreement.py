@@ -6,6 +6,16 @@
 For the first so many test users of a run after stage phase2: its first ten items by exact scoring
 of the whole catalogue beside those by constrained beam search. Agreement: the share of the exact
 ten that the beam's ten have; first: whether the first item is the same; equal: all ten in order.
+
+With the run of configs/ml100k_head.py (titles of 1,349 items, 6,276 nodes; 12 users):
+
+  width           10     20     50
+  agreement     .117   .208   .400
+  first         .250   .500   .583
+
+With configs/openp5_ml100k.py (collaborative index, 2,739 nodes; 100 users): .590, 1.000 and 1.000,
+the first always the same, and all in order from width 20. So titles, which part into many at their
+first words, want wide beams or exact scoring, and short indices do not.
 """
 import json
 
