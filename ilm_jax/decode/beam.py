@@ -143,7 +143,8 @@ def _grow(trie, blocked_BK, some: Beams, finished: Finished, logits_BNV,
 def _best(score_BC, lowest_Z, node_BC, count: int):
   """[B, count] places of the best scores; where equal ones compete, of the lowest item rows."""
   top_BK, place_BK = jax.lax.top_k(score_BC, count)
-  last_B1 = top_BK[:, -1:]
+  # Not top_BK[:, -1:]: a slice of a slice, and XLA would sort everything instead of TopK.
+  last_B1 = jnp.min(top_BK, axis=1, keepdims=True)
   tied = jnp.any((jnp.sum(score_BC >= last_B1, axis=1) > count) & jnp.isfinite(last_B1[:, 0]))
 
   def by_row():
