@@ -12,8 +12,8 @@ minutes on one busy CPU core), beam of 20 over the collaborative index:
   popularity                      .0583  .0363  .0870  [.069, .105]    .0452
 
 The first ten by beam search beside those by exact scoring, 100 users (`python -m
-benchmarks.agreement --config=configs/openp5_ml100k.py --workdir=runs/openp5 --users=100`): a beam of
-10 has .590 of them and always the first, beams of 20 and 50 have all, in order.
+benchmarks.agreement --config=configs/openp5_ml100k.py --workdir=runs/openp5 --users=100`): a beam
+of 10 has .590 of them and always the first, beams of 20 and 50 have all, in order.
 
 The small T5 starts from nothing: OpenP5 starts from t5-small, which is a path as any other
 (--config.lm.asset=, --config.lm.tokenizer=). --config.tasks.index= "random" and "sequential" are

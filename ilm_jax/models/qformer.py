@@ -24,7 +24,7 @@ from flax import nnx
 
 from ilm_jax import axes, losses
 from ilm_jax.models import qformer_layers
-from ilm_jax.models.qformer_layers import QFormerConfig, attention_mask
+from ilm_jax.models.qformer_config import QFormerConfig, attention_mask
 
 __all__ = ["QFormer", "QFormerConfig", "attention_mask", "phase2_subtree"]
 

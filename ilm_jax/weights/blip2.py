@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import errors
-from ilm_jax.models import qformer_layers
+from ilm_jax.models import qformer_config
 from ilm_jax.weights import hf, torch_zip, trees
 
 _OTHERS = ("visual_encoder.", "vision_model.", "ln_vision.", "language_model.",
@@ -88,7 +88,7 @@ def load(path) -> tuple[Sizes, dict]:
   return sizes, params
 
 
-def check_room(path, sizes: Sizes, config: qformer_layers.QFormerConfig) -> None:
+def check_room(path, sizes: Sizes, config: qformer_config.QFormerConfig) -> None:
   """Raises UserError if a Q-Former of `config` cannot start from one of `sizes`.
 
   Widths and the rhythm of cross-attention must be equal; a `kv_width` or `proj_width` of our own

@@ -1,0 +1,89 @@
+"""The shape of a Q-Former, and who sees whom in it."""
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from ilm_jax import errors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QFormerConfig:
+  """Shape of a Q-Former. The defaults are MiniLM-L6's, so that its weights fit."""
+  vectors: tuple[tuple[str, int], ...]  # (name, width) of the named vectors; a dict is accepted
+  num_layers: int = 6
+  width: int = 384
+  num_heads: int = 12
+  mlp_width: int = 1536
+  vocab_size: int = 30522
+  max_text: int = 64           # text positions
+  num_queries: int = 8
+  cross_every: int = 2         # cross-attention in layers 0, cross_every, 2 * cross_every ..
+  kv_tokens: int = 1           # key/value tokens made from each named vector
+  kv_width: int = 0            # of these tokens; 0: width. BLIP-2's read 1,408 wide patches
+  proj_width: int = 256        # width of the contrastive space
+  proj_init: str = "normal"    # "identity": texts start as their pooled outputs (needs width)
+  text_pool: str = "cls"       # "mean" suits encoders trained with mean pooling (MiniLM)
+  decoder_start: int = 1       # token that opens generated text; MiniLM's [unused0]
+  temperature: float = 0.07    # start of every learned temperature, and
+  min_temperature: float = 0.01  # its floor (CLIP's: similarities grow at most 100 times)
+  dropout: float = 0.1
+  text_dropout: float = 0.0    # of the pooled text, before its projection
+  vector_noise: float = 0.0    # std of noise on the normed vector (its own std is 1)
+  norm_eps: float = 1e-12
+  unroll: bool = False           # layers one after the other, in no loop (planning)
+  remat: bool = False            # recompute each group of layers in the backward pass
+  query_path_only: bool = False  # phase 2: no text branch, no heads
+
+  def __post_init__(self):
+    if isinstance(self.vectors, Mapping):
+      object.__setattr__(self, "vectors", tuple(self.vectors.items()))
+    wrong = []
+    if not self.vectors:
+      wrong.append("vectors is empty: name at least one, e.g. behavioral")
+    if not self.kv_width:
+      object.__setattr__(self, "kv_width", self.width)
+    if self.width % self.num_heads:
+      wrong.append(f"width={self.width} does not divide over num_heads={self.num_heads}")
+    if self.text_pool not in ("cls", "mean"):
+      wrong.append(f"text_pool={self.text_pool!r}: expected 'cls' or 'mean'")
+    if self.proj_init not in ("normal", "identity"):
+      wrong.append(f"proj_init={self.proj_init!r}: expected 'normal' or 'identity'")
+    if self.proj_init == "identity" and self.proj_width != self.width:
+      wrong.append(f"proj_init='identity' needs proj_width={self.width} (the width), found "
+                   f"{self.proj_width}")
+    if wrong:
+      raise errors.UserError("qformer config: " + "; ".join(wrong))
+
+
+def attention_mask(mode: str, num_queries: int, text_mask_BT) -> jax.Array:
+  """BLIP-2's self-attention masks over [queries; text], true where a row sees a column.
+
+    mode   query->query  query->text  text->query  text->text
+    itc    full          none         none         full
+    itm    full          full         full         full
+    itg    full          none         full         causal
+
+  Padding is never seen. Rows of padding follow the same rule as other text: their outputs are
+  for the caller to ignore.
+
+  Args:
+    mode: "itc", "itm" or "itg".
+    num_queries: Q.
+    text_mask_BT: boolean, true where the text is not padding.
+
+  Returns:
+    boolean [B, Q + T, Q + T].
+  """
+  query_to_text, text_to_query, causal = {
+      "itc": (False, False, False), "itm": (True, True, False), "itg": (False, True, True)}[mode]
+  B, T = text_mask_BT.shape
+  Q = num_queries
+  text_BTT = jnp.broadcast_to(text_mask_BT[:, None, :], (B, T, T))
+  if causal:
+    text_BTT = text_BTT & jnp.tri(T, dtype=bool)[None]
+  seen_by_query_BQT = jnp.broadcast_to(text_mask_BT[:, None, :] & query_to_text, (B, Q, T))
+  queries = jnp.concatenate([jnp.ones((B, Q, Q), bool), seen_by_query_BQT], axis=2)
+  texts = jnp.concatenate([jnp.full((B, T, Q), text_to_query), text_BTT], axis=2)
+  return jnp.concatenate([queries, texts], axis=1)
