@@ -2,6 +2,9 @@
 # Costs nothing when the lock has not changed since the last time.
 set -euo pipefail
 
+# Large pages for the arrays of JAX on CPU, where glibc can: fewer page faults, the same numbers.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
 python="$venv/bin/python"
