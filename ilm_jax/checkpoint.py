@@ -94,13 +94,7 @@ class Checkpointer:
       UserError: made from other inputs, of another shape, or unreadable.
     """
     step = self.latest() if step is None else step
-    theirs = self.meta(step)["fingerprints"]
-    for name in sorted(theirs.keys() | self.fingerprints.keys()):
-      if theirs.get(name) != self.fingerprints.get(name):
-        raise errors.UserError(
-            f"the checkpoints in {self.folder} were trained with {name} "
-            f"{_short(theirs.get(name))}, this run has {_short(self.fingerprints.get(name))}: give "
-            f"another --workdir, or delete {self.folder} to train this phase again")
+    _same_inputs(self.folder, self.meta(step)["fingerprints"], self.fingerprints)
     want = _abstract(_plain(like))
     _same_shapes(self._manager, self.folder, step, want, exact=True)
     got = _restore(self._manager, self.folder, step, state=_restore_args(want))
@@ -152,6 +146,19 @@ def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[
   return fresh._replace(trainable={**fresh.trainable, **got})
 
 
+def finished(folder, fingerprints: dict[str, str], steps: int) -> bool:
+  """Whether a phase was trained to step `steps`: then nothing need be built or loaded for it.
+
+  Raises:
+    UserError: it was, from inputs with other fingerprints.
+  """
+  step = newest(folder)
+  if step is None or step < steps:
+    return False
+  _same_inputs(folder, read_meta(folder, step)["fingerprints"], fingerprints)
+  return True
+
+
 def read_meta(folder, step: int | None = None) -> dict:
   """{step, fingerprints, config, totals} of a phase's checkpoint, by default its newest."""
   folder, step = _existing(folder, step)
@@ -188,6 +195,15 @@ def newest(folder) -> int | None:
   """The newest of `steps`, or None; of several processes what the first of them sees."""
   step = distributed.first((steps(folder) or [-1])[-1])
   return None if step < 0 else step
+
+
+def _same_inputs(folder, theirs: dict[str, str], mine: dict[str, str]) -> None:
+  for name in sorted(theirs.keys() | mine.keys()):
+    if theirs.get(name) != mine.get(name):
+      raise errors.UserError(
+          f"the checkpoints in {folder} were trained with {name} {_short(theirs.get(name))}, this "
+          f"run has {_short(mine.get(name))}: give another --workdir, or delete {folder} to train "
+          "this phase again")
 
 
 def _existing(folder, step: int | None) -> tuple[epath.Path, int]:

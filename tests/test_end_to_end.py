@@ -9,11 +9,10 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import random_lm
 
-from ilm_jax import assets, errors, history
+from ilm_jax import assets, errors
 from ilm_jax.data import entities
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -91,11 +90,12 @@ def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
   shutil.copytree(run, workdir, ignore=shutil.ignore_patterns(
       "phase2*", "eval", "tensorboard", "tfds", "report.*", "lm"))
   random_lm.write(kind, workdir / "lm")
-  done = main(workdir, "--stage=phase2,eval,report", '--config.phase2.compare=("mlp",)',
+  compared = ("mlp",) if kind == "t5" else ()
+  done = main(workdir, "--stage=phase2,eval,report", f"--config.phase2.compare={compared}",
               config=f"tiny_{kind}")
   assert done.returncode == 0, done.stderr[-2000:]
   report = json.loads((workdir / "report.json").read_text())
-  assert {"phase1", "phase2", "phase2_mlp"} == set(report["curves"])
+  assert {"phase1", "phase2", *(f"phase2_{name}" for name in compared)} == set(report["curves"])
   title, = (part["title"] for part in report["tables"] if part["title"].startswith("Next item"))
   assert "1349" in title
 
@@ -160,19 +160,15 @@ def test_running_again_changes_nothing(run):
   assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.array_record")}
 
 
-def test_two_processes_train_and_evaluate_as_one_does(run, tmp_path):
-  """A pod of two: phase 1's losses, tables of one process's phase 2, and one writer of each."""
-  for name in ("data", "prepared", "entities", "lm", "factors.npz", "phase2"):
+def test_two_processes_evaluate_as_one_does(run, tmp_path):
+  """A pod of two, which finds its training done. Training in several: test_equality."""
+  for name in ("data", "prepared", "entities", "lm", "factors.npz", "phase1", "phase2"):
     (tmp_path / name).symlink_to(run / name)
-  done = main(tmp_path, "--stage=phase1,eval", "--config.mesh.data=2", "--config.phase2.compare=()",
+  done = main(tmp_path, "--stage=phase1,phase2,eval", "--config.mesh.data=2",
+              "--config.phase2.rows_per_group=1", "--config.phase2.compare=()",
+              "--config.eval.baselines=('popularity',)",
               before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))
   assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-  one, two = history.read(run / "phase1" / "metrics.jsonl"), history.read(
-      tmp_path / "phase1" / "metrics.jsonl")
-  assert [r["step"] for r in two] == [r["step"] for r in one] == [2, 4]
-  for name in ("loss", "itc", "itm", "itg", "ii", "ui"):
-    np.testing.assert_allclose([r[name] for r in two], [r[name] for r in one], rtol=1e-6)
-  assert len(list((tmp_path / "tensorboard" / "phase1").iterdir())) == 1
   for table in ("phase1/*/retrieval.json", "phase2/*/loss.json", "phase2/*/recommendation.json"):
     mine, theirs = ({row["name"]: row["metrics"] for row in json.loads(path.read_text())["rows"]}
                     for path in (next((w / "eval").glob(table)) for w in (tmp_path, run)))

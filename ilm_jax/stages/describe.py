@@ -14,6 +14,7 @@ same in Python, for vectors of any making:
 A *vector* is a dict, name -> float32 [C], of those of `config.vectors` that it has.
 """
 import difflib
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -110,8 +111,12 @@ class Describer:
   """
 
   def __init__(self, this: context.Run, name: str = "phase2"):
-    self.run = this
-    self._speaker = speaker.Speaker(this, name)
+    self.run, self._name = this, name
+
+  @functools.cached_property
+  def _speaker(self) -> speaker.Speaker:
+    """Loaded when first asked: a name that nothing has is said before."""
+    return speaker.Speaker(self.run, self._name)
 
   def row(self, name: str) -> int:
     """The entity row of "Heat (1995)", of a title alone that only one item has, or of "item:ID" or

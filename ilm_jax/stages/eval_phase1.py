@@ -12,11 +12,11 @@ from ilm_jax.stages import context, phases
 def run(this: context.Run) -> None:
   """Writes eval/phase1/<step>/ for the newest checkpoint; tables of the same settings stay."""
   folder = this.workdir / "phase1" / "checkpoints"
-  graphdef, fresh = phases.build_phase1(this)
   step = checkpoint.newest(folder)
   results = this.workdir / "eval" / "phase1" / str(step)
-  if step is not None and this.measured(results):
+  if this.measured(results):
     return
+  graphdef, fresh = phases.build_phase1(this)
   params = checkpoint.read_trainable(folder, axes.place(this.mesh, fresh), step)["qformer"]
   held_I = this.heldout[1:]
   text_IP, vector_IC = _text_vectors(this), _input_vectors(this)

@@ -31,10 +31,11 @@ def run(this: context.Run) -> None:
 
   All processes of a job measure, and process 0 writes.
   """
-  ilm = speaker.Speaker(this, "phase2")
-  folder = this.workdir / "eval" / "phase2" / str(ilm.step)
-  if this.measured(folder):
+  results = this.workdir / "eval" / "phase2"
+  if this.measured(results / str(checkpoint.newest(this.workdir / "phase2" / "checkpoints"))):
     return
+  ilm = speaker.Speaker(this, "phase2")
+  folder = results / str(ilm.step)
   this.begin_measuring(folder)
 
   def write_bytes(name, data):

@@ -41,7 +41,9 @@ def phase1(this: context.Run) -> None:
   """Aligns the Q-Former with text and behaviour; phase1/checkpoints. Nothing without slots."""
   if not has_phase1(this.config):
     return
-  c, began = this.config.phase1, time.time()
+  c, began, made_from = this.config.phase1, time.time(), fingerprints(this)
+  if checkpoint.finished(this.workdir / "phase1" / "checkpoints", made_from, c.steps):
+    return
   graphdef, trainable = build_phase1(this)
   loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
@@ -60,7 +62,7 @@ def phase1(this: context.Run) -> None:
     frozen |= log_draws(this)
   examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
   seen = _monitor(this, "phase1", began, {"examples": examples})
-  _fit(this, "phase1", loss, trainable, frozen, batches, fingerprints(this), seen)
+  _fit(this, "phase1", loss, trainable, frozen, batches, made_from, seen)
 
 
 def phase2(this: context.Run, name: str) -> None:
@@ -73,15 +75,17 @@ def phase2(this: context.Run, name: str) -> None:
       taken away, so that it learns how answers sound and nothing of an item.
   """
   c, began = this.config.phase2, time.time()
-  graphdef, trainable, frozen_lm = build_phase2(this, name)
   tasks = {short: this.prepared(short, "train") for short in task_names(this)}
+  made_from = {**fingerprints(this), "lm": this.lm_fingerprint,
+               **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
+  if checkpoint.finished(this.workdir / name / "checkpoints", made_from, c.steps):
+    return
+  graphdef, trainable, frozen_lm = build_phase2(this, name)
   share, shares = axes.batch_share(this.mesh)
   batches = batches_lib.lm_batches(
       tasks, this.config.tasks.mixture.to_dict(), lm_spec(this), seed=this.config.seed,
       process_index=share, process_count=shares)
   loss = objectives.phase2_loss(graphdef, this.lm[0], task_names(this), head_config(this))
-  made_from = {**fingerprints(this), "lm": this.lm_fingerprint,
-               **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
   starts_there = name == "phase2" and has_phase1(this.config)
   init_from = (c.init_from or str(this.workdir)) if starts_there else ""
   frozen = {"lm": frozen_lm, **entity_arrays(this, name)}
@@ -228,8 +232,6 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, s
                                config=config_lib.fingerprint(this.config)) as saved:
     shared = {n: made_from[n] for n in ("entities", "qformer")}
     state = checkpoint.start(saved, state, init_from, shared)
-    if int(state.step) >= c.steps:
-      return
     if begin and not int(state.step):
       state = state._replace(trainable=begin(state.trainable))
     if distributed.is_main():
