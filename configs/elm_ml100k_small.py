@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
                   rows_per_group=4, warmup=20, checkpoint_every=50, log_every=10, dropout=0.0,
                   vector_noise=0.0)
   c.phase2.spread = True
+  c.phase2.compare = ("rand", "mlp")
   c.eval.update(users=16, beam_users=16, loss_examples=40, consistency_examples=40,
                 compared_examples=40, interpolations=16, batch_size=16)
   return c
