@@ -90,7 +90,8 @@ def get_config() -> ml_collections.ConfigDict:
       "compared_examples": 0,      # of these, the first so many also by what ILM is compared with
       "interpolations": 0,         # pairs of held-out items whose vectors' mean is described
       "references": (),            # in the tables of ELM's tasks: "title", the language model given
-                                   # titles as text; "shuffled", ILM given another item's vector
+                                   # titles as text; "shuffled", ILM given another item's vector;
+                                   # "shuffled_mlp", so with the MLP projector
       "generations": 10,           # examples shown in the report
       "batch_size": 16,            # rows of an evaluation batch
   }

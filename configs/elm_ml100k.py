@@ -23,5 +23,5 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase2.compare = ("rand", "mlp", "blind")
   c.eval.update(exact_users=0, loss_examples=0, consistency_examples=100, compared_examples=100,
                 interpolations=100,
-                references=("title", "shuffled"))
+                references=("title", "shuffled", "shuffled_mlp"))
   return c

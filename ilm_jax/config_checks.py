@@ -173,6 +173,9 @@ def _check_eval(c) -> list[str]:
     wrong += config_rules.known("eval.baselines", name, config_names.BASELINES)
   for name in e.references:
     wrong += config_rules.known("eval.references", name, config_names.REFERENCES)
+  if "shuffled_mlp" in e.references and "mlp" not in c.phase2.compare:
+    wrong.append("eval.references has 'shuffled_mlp' and phase2.compare no 'mlp': nothing trains "
+                 "it, add it there")
   wrong += [f"eval.{name}={e[name]}: expected 0 or more"
             for name in ("loss_examples", "consistency_examples", "compared_examples",
                          "interpolations", "prompt_users", "users")

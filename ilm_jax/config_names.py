@@ -17,7 +17,7 @@ TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
 COMPARED = ("rand", "mlp", "blind")            # what phase 2 is trained beside
-REFERENCES = ("title", "shuffled")             # what is measured beside it without training
+REFERENCES = ("title", "shuffled", "shuffled_mlp")  # what is measured beside it without training
 BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
              "sasrec_sampled", "sasrec_bce")
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide

@@ -53,7 +53,8 @@ def run(tmp_path_factory):
   first = main(workdir, "--stage=prepare")
   assert first.returncode == 0, first.stderr[-2000:]
   rest = main(workdir, "--stage=cf,phase1,phase2,eval,report", "--config.eval.prompt_users=1",
-              "--config.eval.rank_compared=True", *COMPARED, path=blocked)
+              "--config.eval.rank_compared=True", *COMPARED,
+              "--config.eval.references=('title','shuffled','shuffled_mlp')", path=blocked)
   assert rest.returncode == 0, rest.stderr[-2000:]
   return workdir
 
@@ -74,7 +75,9 @@ def test_every_table_is_there(run):
   losses = next(names for title, names in rows.items() if title.startswith("Loss on test"))
   others = ["ILM-rand", "MLP projector", "ILM without vectors", "no slots", "title as text",
             "ILM, vectors shuffled"]
-  every = ["ILM", *others, *(f"ILM minus {name}" for name in others)]
+  moved = "MLP projector, vectors shuffled"
+  every = ["ILM", *others, moved, *(f"ILM minus {name}" for name in others),
+           f"MLP projector minus {moved}"]
   assert losses == every
   compared = next(names for title, names in rows.items() if title.endswith("over 3 tasks"))
   assert compared == every

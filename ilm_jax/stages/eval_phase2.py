@@ -70,9 +70,9 @@ def losses(this: context.Run, asked: list[methods.Method]) -> dict:
   examples = {task: found for task in phases.task_names(this)
               if (found := eval_text.sample(this, task, this.config.eval.loss_examples))}
   sums = {method.name: _sums(this, method, examples) for method in asked}
-  differences = {f"ILM minus {name}": {
-      task: (sums["ILM"][task][0] - nll, count) for task, (nll, count) in own.items()}
-                 for name, own in sums.items() if name != "ILM"}
+  differences = {f"{method.beside} minus {method.name}": {
+      task: (sums[method.beside][task][0] - nll, count)
+      for task, (nll, count) in sums[method.name].items()} for method in asked[1:]}
   rows = [{"name": name, "metrics": _loss_metrics(this, own, examples)}
           for name, own in (sums | differences).items()]
   return {"title": "Loss on test targets (nats per token; lower is better)",
@@ -80,7 +80,7 @@ def losses(this: context.Run, asked: list[methods.Method]) -> dict:
                   "an mlp in the Q-Former's place. ILM without vectors: the same steps with every "
                   "vector taken away. No slots: the frozen language model "
                   "alone. Title as text: the same, with titles where soft tokens stand. Vectors "
-                  "shuffled: ILM is shown another item. Test split: next items never trained on, "
+                  "shuffled: it is shown another item. Test split: next items never trained on, "
                   "and held-out items for the elm tasks. The mean of ELM's tasks is that of their "
                   "log perplexities. Intervals: 95 %, bootstrap over examples, of that mean over "
                   "items; of a difference, paired.",

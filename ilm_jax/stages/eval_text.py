@@ -70,10 +70,10 @@ def _compared(this: context.Run, asked, answers: list[Answers], behaviour) -> di
   said |= {method.name: list(_ask(this, method, few)) for method in asked[1:]}
   values = {name: {a.task: scores(this, a, behaviour) for a in found}
             for name, found in said.items()}
-  own = values[asked[0].name]
-  minus = {f"ILM minus {name}": {
-      task: {metric: own[task][metric] - value_N for metric, value_N in found.items()}
-      for task, found in theirs.items()} for name, theirs in values.items() if theirs is not own}
+  minus = {f"{method.beside} minus {method.name}": {
+      task: {metric: values[method.beside][task][metric] - value_N
+             for metric, value_N in found.items()}
+      for task, found in values[method.name].items()} for method in asked[1:]}
   rows = [{"name": name, "metrics": {
       **over_tasks(this, few, found),
       **(_variety([text for a in said[name] for text in a.said]) if name in said else {})}}

@@ -3,6 +3,7 @@
   title as text  upper: the frozen language model alone reads titles where ILM has soft tokens
   no slots       lower: the frozen language model alone, told nothing
   shuffled       ILM is shown the vector of another entity: what is left is style
+  shuffled_mlp   so is the MLP projector, beside which it stands
 
 Nothing here trains: a reference changes the examples, or the model that reads them.
 """
@@ -27,6 +28,7 @@ class Method:
   change: Callable[[dict], dict] = lambda example: example     # what it is shown of an example
   queries: int | None = None                                   # 0: slots are left out
   tasks: tuple[str, ...] | None = None                         # None: it answers all
+  beside: str = "ILM"                                          # from which it is subtracted
 
   def answers(self, task: str) -> bool:
     return self.tasks is None or task in self.tasks
@@ -42,8 +44,17 @@ def methods(this: context.Run, ilm: speaker.Speaker) -> list[Method]:
   if not set(OF_ELM) & set(phases.task_names(this)):
     return found                     # the references would answer nothing
   of = {"title": lambda: Method("title as text", alone, _titles(this), 0, OF_ELM),
-        "shuffled": lambda: Method("ILM, vectors shuffled", ilm, _shuffled(this), None, OF_ELM)}
-  return found + [of[name]() for name in this.config.eval.references]
+        "shuffled": lambda: _other_vectors(this, found[0]),
+        "shuffled_mlp": lambda: _other_vectors(this, *mlp)}
+  # Before its last step --watch measures ILM without what is trained beside it.
+  mlp = [method for method in found if method.name == phases.COMPARED["mlp"][1]]
+  return found + [of[name]() for name in this.config.eval.references
+                  if mlp or name != "shuffled_mlp"]
+
+
+def _other_vectors(this: context.Run, method: Method) -> Method:
+  return Method(f"{method.name}, vectors shuffled", method.model, _shuffled(this), tasks=OF_ELM,
+                beside=method.name)
 
 
 def with_titles(example: dict, slot_id: int, said: Callable[[int], list[int]]) -> dict:
