@@ -1,8 +1,8 @@
 """Three of ELM's 24 tasks on 280 items of MovieLens-100K: an hour for targets and three models.
 
-Then as long to generate and compare the texts of seven methods. Expect (docs/text_from_vectors.md): with the MLP projector the text comes from the vector: shuffled
+Expect (docs/text_from_vectors.md): with the MLP projector the text comes from the vector: shuffled
 vectors cost it .113 nats a token on held-out items (1.943 beside 1.829). ILM (1.942, ILM-rand
-1.905) hardly uses the vector in 240 steps.
+1.905) hardly uses the vector in 240 steps. An hour is that of one core, without evaluation.
 
     python -m ilm_jax.main --config=configs/elm_ml100k_small.py --workdir=runs/elm_small --stage=all
 """
