@@ -10,7 +10,7 @@
         --towards='Toy Story (1995)' --steps=5
 
 The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
-process of a TPU pod (`launch/`); process 0 does alone what is not training. The fifth compiles the
+process of a TPU pod (`launch/`); process 0 prepares and reports alone. The fifth compiles the
 step for chips that are not there and says what it would cost. The last prints what the model says
 of the vectors on the way from one item to another.
 
