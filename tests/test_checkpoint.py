@@ -51,6 +51,16 @@ def test_a_state_comes_back_on_another_mesh(tmp_path):
   assert type(after.opt_state) is type(before.opt_state)
 
 
+def test_a_phase_is_finished_at_its_last_step_and_of_these_inputs_alone(tmp_path):
+  assert not checkpoint.finished(tmp_path / "none", toy.FINGERPRINTS, 7)
+  save(tmp_path, toy_state(step=7))
+  assert checkpoint.finished(tmp_path, toy.FINGERPRINTS, 7)
+  assert not checkpoint.finished(tmp_path, toy.FINGERPRINTS, 8)
+  name = next(iter(toy.FINGERPRINTS))
+  with pytest.raises(errors.UserError, match=f"were trained with {name} "):
+    checkpoint.finished(tmp_path, {**toy.FINGERPRINTS, name: "another"}, 7)
+
+
 def test_a_save_holds_the_step_it_names_although_the_state_is_donated(tmp_path):
   bump = jax.jit(lambda s: s._replace(step=s.step + 1, trainable=jax.tree.map(
       lambda x: x + 1, s.trainable)), donate_argnums=0)

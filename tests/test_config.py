@@ -139,6 +139,7 @@ def test_every_mistake_is_named_at_once():
     ("eval.beam_width", 5, "HR@20 cannot be measured"),
     ("eval.exact_users", -2, "expected 0 (none) or more"),
     ("eval.bootstrap", 0, "eval.bootstrap=0: expected more than 0"),
+    ("eval.references", ("shuffled_mlp",), "phase2.compare no 'mlp': nothing trains it"),
 ])
 def test_each_mistake(field, value, words):
   c = base.get_config()

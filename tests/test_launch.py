@@ -404,6 +404,14 @@ def test_experiments_on_tpu_vms_are_all_asked_for_before_one_is_waited_for(fakes
           "--config.seed=3 --config.mesh.data=4 --watch=60") in started[1][-1]
 
 
+def test_an_eval_vm_of_several_hosts_joins_them(fakes):
+  fakes.say("gcloud", "", "", *["ACTIVE"] * 2)
+  launch(PAIR + "--on=tpu_vm --zone=z --type=v5p-16 --eval_type=v6e-16")
+  started = [argv[-1] for argv, _ in fakes.calls if "nohup" in argv[-1]]
+  assert len(started) == 2
+  assert "--config.mesh.data=16 --watch=60 --distributed=auto" in started[1]
+
+
 @pytest.mark.parametrize(("words", "says"), [
     ("--variant=wide", "--variant=wide: expected NAME:FIELD=VALUE"),
     ("--variant=a: --variant=a:seed=1", "--variant=a:... is there twice"),
