@@ -12,7 +12,7 @@ import sys
 import pytest
 import random_lm
 
-from ilm_jax import assets, errors
+from ilm_jax import assets, errors, history
 from ilm_jax.data import entities
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -163,15 +163,21 @@ def test_running_again_changes_nothing(run):
   assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.array_record")}
 
 
-def test_two_processes_evaluate_as_one_does(run, tmp_path):
-  """A pod of two, which finds its training done. Training in several: test_equality."""
-  for name in ("data", "prepared", "entities", "lm", "factors.npz", "phase1", "phase2"):
+def test_two_processes_train_and_evaluate_as_one_does(run, tmp_path):
+  """A pod of two: phase 1's losses, tables of a phase 2 that it finds done, one writer of each."""
+  for name in ("data", "prepared", "entities", "lm", "factors.npz", "phase2"):
     (tmp_path / name).symlink_to(run / name)
   done = main(tmp_path, "--stage=phase1,phase2,eval", "--config.mesh.data=2",
               "--config.phase2.rows_per_group=1", "--config.phase2.compare=()",
               "--config.eval.baselines=('popularity',)",
               before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))
   assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+  one, two = history.read(run / "phase1" / "metrics.jsonl"), history.read(
+      tmp_path / "phase1" / "metrics.jsonl")
+  assert [r["step"] for r in two] == [r["step"] for r in one] == [2, 4]
+  for name in ("loss", "itc", "itm", "itg", "ii", "ui"):
+    assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=1e-6)
+  assert len(list((tmp_path / "tensorboard" / "phase1").iterdir())) == 1
   for table in ("phase1/*/retrieval.json", "phase2/*/loss.json", "phase2/*/recommendation.json"):
     mine, theirs = ({row["name"]: row["metrics"] for row in json.loads(path.read_text())["rows"]}
                     for path in (next((w / "eval").glob(table)) for w in (tmp_path, run)))
