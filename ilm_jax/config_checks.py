@@ -148,7 +148,8 @@ def _check_optimizer(c, phase: str) -> list[str]:
       "steps", "learning_rate", "clip", "log_every", "checkpoint_every", "keep_checkpoints")))
   for name in ("final_fraction", "b2"):
     wrong += config_rules.fraction(c, f"{phase}.{name}")
-  for name in ("warmup", "weight_decay"):
+  scales = {"phase1": ("text_scale",), "phase2": ("qformer_scale", "mlp_scale")}[phase]
+  for name in ("warmup", "weight_decay", *scales):
     if (value := config_rules.get(c, f"{phase}.{name}")) < 0:
       wrong.append(f"{phase}.{name}={value}: expected 0 or more")
   return wrong

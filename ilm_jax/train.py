@@ -18,9 +18,12 @@ Params = Any
 # Parameters whose path has one of these words as a part are not pulled towards zero.
 _UNDECAYED = re.compile(r"(^|[/_])(bias|scale|norm|temperature)([/_]|$)")
 
-# Pretrained parameters that the text passes through on its way to its projection.
-_TEXT_TOWER = re.compile(
-    r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm)/")
+# What a config may let learn at a fraction of its learning rate: pretrained parameters that the
+# text passes through on its way to its projection; all of the Q-Former.
+_SCALED = {
+    "text_scale": re.compile(
+        r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm)/"),
+    "qformer_scale": re.compile(r"^qformer/")}
 
 
 class Preempted(Exception):
@@ -51,15 +54,21 @@ def decayed(params: Params):
 def make_optimizer(c) -> optax.GradientTransformation:
   """AdamW with global-norm clipping, for a config like `phase1` or `phase2`.
 
-  With `c.text_scale` the updates of the text tower are scaled by it: pretrained weights that a
-  thousand texts must not bend out of shape learn more slowly than fresh ones.
+  With `c.text_scale` (phase 1) the updates of the text tower are scaled by it, with
+  `c.qformer_scale` (phase 2) those of the Q-Former: pretrained weights that a thousand texts must
+  not bend out of shape learn more slowly than fresh ones.
   """
   parts = [optax.clip_by_global_norm(c.clip),
            optax.adamw(schedule(c), b2=c.b2, weight_decay=c.weight_decay, mask=decayed)]
-  if (scale := c.get("text_scale", 1.0)) != 1.0:
-    parts.append(optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(
-        lambda path, u: u * scale if _TEXT_TOWER.search(axes.path_name(path)) else u, updates)))
+  parts += [_scaled(where, c.get(name)) for name, where in _SCALED.items()
+            if c.get(name, 1.0) != 1.0]
   return optax.chain(*parts)
+
+
+def _scaled(where: re.Pattern, scale: float) -> optax.GradientTransformation:
+  """The updates of the parameters whose path `where` finds, times `scale`."""
+  return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(
+      lambda path, u: u * scale if where.search(axes.path_name(path)) else u, updates))
 
 
 def init_state(trainable: Params, tx: optax.GradientTransformation, mesh) -> TrainState:

@@ -84,6 +84,10 @@ def test_every_table_is_there(run):
   assert set(report["curves"]) == {"phase1", "phase2", "phase2_rand", "phase2_mlp",
                                    "phase2_blind"}
   assert "<h2>" in (run / "report.html").read_text()
+  ilm, mlp = ([row["learning_rate"] for row in map(
+      json.loads, (run / name / "metrics.jsonl").read_text().splitlines())]
+              for name in ("phase2", "phase2_mlp"))
+  assert ilm[-1] > 0 and mlp == [rate * 0.5 for rate in ilm]        # phase2.mlp_scale
 
 
 @pytest.mark.parametrize("kind", ["t5", "palm"])

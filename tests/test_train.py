@@ -69,6 +69,30 @@ def test_clipping_and_decay_by_hand():
   np.testing.assert_array_equal(updates["bias"], [0.0])
 
 
+@pytest.mark.parametrize(("name", "slower"), [
+    ("text_scale", {"qformer/stack/layer/attention/key/kernel", "qformer/text_embed/word"}),
+    ("qformer_scale", {"qformer/stack/layer/attention/key/kernel", "qformer/text_embed/word",
+                       "qformer/stack/layer/query_mlp/mlp_in/kernel"})])
+def test_a_part_learns_at_a_fraction_of_the_rate(name, slower):
+  c = toy.CONFIG.copy_and_resolve_references().unlock()
+  c[name] = 0.1
+  paths = ["qformer/stack/layer/attention/key/kernel", "qformer/text_embed/word",
+           "qformer/stack/layer/query_mlp/mlp_in/kernel", "projection/kernel", "lm/qformer/kernel"]
+  params = {path: jnp.ones((2, 2)) for path in paths}
+
+  def second_update(tx):
+    state = tx.init(params)
+    for _ in range(2):
+      updates, state = tx.update(params, state, params)
+    return updates
+
+  whole, scaled = second_update(toy.TX), second_update(train.make_optimizer(c))
+  for path in paths:
+    assert float(whole[path][0, 0]) < 0
+    np.testing.assert_allclose(scaled[path], whole[path] * (0.1 if path in slower else 1.0),
+                               rtol=1e-6)
+
+
 # --- one step ---
 
 def run_steps(mesh, count=5):

@@ -223,7 +223,9 @@ def _monitor(this: context.Run, name: str, began: float, amounts) -> monitor.Mon
 def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, seen, init_from="",
          begin=None):
   """Trains one phase from its start ladder to its last step; `begin` changes where it begins."""
-  c = this.config[name.split("_")[0]]
+  c = this.config[name.split("_")[0]].copy_and_resolve_references()
+  if name == "phase2_mlp":
+    c.learning_rate *= c.mlp_scale
   tx = train.make_optimizer(c)
   state = train.init_state(trainable, tx, this.mesh)
   folder = this.workdir / name
