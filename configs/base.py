@@ -11,6 +11,9 @@ from ilm_jax import elm
 def get_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
+  c.prng = "threefry2x32"          # what draws dropout and noise in training; "unsafe_rbg": the
+                                   # chip's own generator, which TPUs compile and run faster, but
+                                   # another mesh then draws other numbers
   c.data = {
       "name": "ml-100k",           # docs/data_sets.md lists them; "table": files of your own
       "path": "",                  # folder with its files; "": fetched, where that is possible

@@ -26,6 +26,7 @@ def mistakes(c, device_count: int) -> list[str]:
 def _check_inputs(c) -> list[str]:
   wrong = [
       *_check_lm(c.lm),
+      *config_rules.known("prng", c.prng, ("threefry2x32", "rbg", "unsafe_rbg")),
       *config_rules.known("text_encoder.asset", c.text_encoder.asset, config_names.TEXT_ENCODERS),
       *config_rules.positive(c, "data.k_core", "cf.width", "cf.iterations", "cf.alpha", "cf.reg",
                               "cf.cg_steps"),

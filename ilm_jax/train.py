@@ -78,7 +78,8 @@ def init_state(trainable: Params, tx: optax.GradientTransformation, mesh) -> Tra
   return axes.place(mesh, state, copy=True)
 
 
-def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int, microbatches: int = 1):
+def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int, microbatches: int = 1,
+               prng: str | None = None):
   """One update. Pure: jit it with `state` donated and `frozen` not.
 
   Args:
@@ -90,11 +91,12 @@ def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int, micr
     tx: the optimizer.
     seed: of the run.
     microbatches: see `accumulation.value_and_grad`.
+    prng: implementation of `jax.random.key` for dropout and noise; None: jax's default.
 
   Returns:
     The next state, and the metrics with `loss`, `grad_norm` and `finite` (bool scalar) added.
   """
-  rng = jax.random.fold_in(jax.random.key(seed), state.step)
+  rng = jax.random.fold_in(jax.random.key(seed, impl=prng), state.step)
   (loss, metrics), grads = accumulation.value_and_grad(loss_fn, microbatches)(
       state.trainable, frozen, batch, rng)
   updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
@@ -105,7 +107,8 @@ def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int, micr
   return TrainState(state.step + 1, trainable, opt_state), metrics
 
 
-def compile_step(loss_fn, tx, seed: int, state: TrainState, microbatches: int = 1):
+def compile_step(loss_fn, tx, seed: int, state: TrainState, microbatches: int = 1,
+                 prng: str | None = None):
   """`train_step` jitted for the mesh of `state`, which is donated, and returned where it was.
 
   Of `state` only shapes and shardings are read.
@@ -115,7 +118,7 @@ def compile_step(loss_fn, tx, seed: int, state: TrainState, microbatches: int = 
   def step(state, frozen, batch):
     with axes.tracing(where.step.mesh):
       return train_step(state, frozen, batch, loss_fn=loss_fn, tx=tx, seed=seed,
-                        microbatches=microbatches)
+                        microbatches=microbatches, prng=prng)
 
   return jax.jit(step, donate_argnums=0, out_shardings=(where, None))
 
@@ -129,7 +132,7 @@ def to_devices(mesh, batch):
 def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, seed: int,
         checkpointer, log_every: int, checkpoint_every: int, writer, name: str,
         learning_rate: optax.Schedule | None = None, microbatches: int = 1,
-        seen: monitor.Monitor | None = None) -> TrainState:
+        prng: str | None = None, seen: monitor.Monitor | None = None) -> TrainState:
   """Trains from `state.step` to `steps`, and leaves a checkpoint of the last step.
 
   Args:
@@ -141,7 +144,7 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
     writer: a history.Writer.
     name: what the progress line calls this phase.
     learning_rate: logged beside the metrics when given.
-    microbatches: see `accumulation.value_and_grad`.
+    microbatches, prng: see `train_step`.
     seen: who is told what goes on; by default the progress line alone.
 
   Raises:
@@ -150,7 +153,7 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
   """
   state, frozen = axes.place(mesh, state), axes.place(mesh, frozen)
   first = int(state.step)
-  update = compile_step(loss_fn, tx, seed, state, microbatches)
+  update = compile_step(loss_fn, tx, seed, state, microbatches, prng)
   seen = seen or monitor.Monitor(name, steps, quiet=True)
   totals = Totals(checkpointer.meta(first)["totals"] if checkpointer.latest() == first else {},
                   lambda step: _not_finite(name, step, checkpointer))

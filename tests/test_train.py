@@ -95,6 +95,18 @@ def test_a_part_learns_at_a_fraction_of_the_rate(name, slower):
 
 # --- one step ---
 
+@pytest.mark.parametrize("prng", [None, "unsafe_rbg"])
+def test_noise_comes_from_the_generator_asked_for(prng):
+  def loss_fn(trainable, frozen, batch, rng):
+    return jnp.sum(trainable["w"]), {"drawn": jax.random.uniform(rng)}
+
+  mesh = mesh_of(data=1)
+  state = train.init_state({"w": jnp.ones(2)}, toy.TX, mesh)
+  _, metrics = train.compile_step(loss_fn, toy.TX, 3, state, prng=prng)(state, {}, {})
+  key = jax.random.fold_in(jax.random.key(3, impl=prng or "threefry2x32"), 0)
+  np.testing.assert_allclose(metrics["drawn"], jax.random.uniform(key), rtol=1e-6)
+
+
 def run_steps(mesh, count=5):
   trainable, frozen = toy.parameters()
   state = train.init_state(trainable, toy.TX, mesh)

@@ -24,10 +24,11 @@ class Program:
   state: train.TrainState   # of ShapeDtypeStructs with their shardings, as all that follows
   frozen: dict
   batch: dict
+  prng: str
 
   def lower(self):
     """The jitted step of training, lowered for the mesh."""
-    return train.compile_step(self.loss, self.tx, 0, self.state).lower(
+    return train.compile_step(self.loss, self.tx, 0, self.state, prng=self.prng).lower(
         self.state, self.frozen, self.batch)
 
 
@@ -69,7 +70,7 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
   spec = packing.LmBatchSpec(rows=p.rows, length=p.length, slots=p.slots, targets=p.targets,
                              queries=c.qformer.num_queries, slot_id=-1, task_names=tasks)
   batch = packing.empty(p.rows, spec) | {"dropped": np.zeros(p.rows, np.int32)}
-  return _program(objectives.phase2_loss(built["graphdef"], lm, tasks), c.phase2, trainable,
+  return _program(objectives.phase2_loss(built["graphdef"], lm, tasks), c, c.phase2, trainable,
                   {"lm": frozen_lm, **_entities(config, c.plan.entities)}, batch, mesh)
 
 
@@ -95,7 +96,7 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   frozen = _entities(config, c.plan.entities)
   if p.logq:
     frozen["log_draws"] = jax.ShapeDtypeStruct((c.plan.entities,), jnp.float32)
-  return _program(loss, p, trainable, frozen, batch, mesh)
+  return _program(loss, c, p, trainable, frozen, batch, mesh)
 
 
 def _entities(config: QFormerConfig, rows: int) -> dict:
@@ -103,14 +104,14 @@ def _entities(config: QFormerConfig, rows: int) -> dict:
           "present": {n: jax.ShapeDtypeStruct((rows,), bool) for n, _ in config.vectors}}
 
 
-def _program(loss, c, trainable, frozen, batch, mesh) -> Program:
-  tx = train.make_optimizer(c)
+def _program(loss, c, phase, trainable, frozen, batch, mesh) -> Program:
+  tx = train.make_optimizer(phase)
   state = jax.eval_shape(
       lambda t: train.TrainState(jnp.zeros((), jnp.int32), t, tx.init(t)), trainable)
   rows = tuple(n for n in axes.RULES["batch"] if n in mesh.shape)
   over = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(rows)), batch)
   return Program(loss, tx, _placed(state, axes.param_sharding(mesh, state)),
-                 _placed(frozen, axes.param_sharding(mesh, frozen)), _placed(batch, over))
+                 _placed(frozen, axes.param_sharding(mesh, frozen)), _placed(batch, over), c.prng)
 
 
 def _placed(tree, where):

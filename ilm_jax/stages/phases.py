@@ -242,4 +242,5 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, s
     train.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
               mesh=this.mesh, seed=this.config.seed, checkpointer=saved, log_every=c.log_every,
               checkpoint_every=c.checkpoint_every, writer=writer, name=name,
-              learning_rate=train.schedule(c), microbatches=c.get("microbatches", 1), seen=seen)
+              learning_rate=train.schedule(c), microbatches=c.get("microbatches", 1),
+              prng=this.config.prng, seen=seen)
