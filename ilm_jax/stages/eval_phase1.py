@@ -5,7 +5,6 @@ import numpy as np
 
 from ilm_jax import axes, checkpoint, distributed, files, retrieval
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context, phases
 
 
@@ -19,7 +18,8 @@ def run(this: context.Run) -> None:
   graphdef, fresh = phases.build_phase1(this)
   params = checkpoint.read_trainable(folder, axes.place(this.mesh, fresh), step)["qformer"]
   held_I = this.heldout[1:]
-  text_IP, vector_IC = _text_vectors(this), _input_vectors(this)
+  vector_IC = _vectors(this, this.config.vectors)
+  text_IP = _vectors(this, ("semantic",))    # by the text encoder: the target of the floor
   ridge, regularisation = retrieval.ridge_space(vector_IC, text_IP, held_I, seed=this.config.seed)
   spaces = {
       "Q-Former": retrieval.qformer_space(
@@ -35,17 +35,10 @@ def run(this: context.Run) -> None:
   this.mark_measured(results)
 
 
-def _text_vectors(this: context.Run) -> np.ndarray:
-  """[I, W] sentence vectors of the items' text: the target of the floor."""
-  items = this.data[1]
-  return this.sentence_vectors(
-      [interactions_lib.item_text(items, row + 1) for row in range(len(items))])
-
-
-def _input_vectors(this: context.Run) -> np.ndarray:
-  """[I, C] of the items: the vectors that went into the Q-Former, side by side."""
+def _vectors(this: context.Run, names: tuple[str, ...]) -> np.ndarray:
+  """[I, C] of the items: their vectors of these names, side by side."""
   rows = slice(1, 1 + this.entities.num_items)
-  return np.concatenate([this.entities.vectors[n][rows] for n in this.config.vectors], axis=1)
+  return np.concatenate([this.entities.vectors[n][rows] for n in names], axis=1)
 
 
 def _text_batches(this: context.Run, rows: int = 128):
