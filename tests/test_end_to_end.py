@@ -98,13 +98,14 @@ def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
       "phase2*", "eval", "tensorboard", "tfds", "report.*", "lm"))
   random_lm.write(kind, workdir / "lm")
   compared = ("mlp",) if kind == "t5" else ()
-  done = main(workdir, "--stage=phase2,eval,report", f"--config.phase2.compare={compared}",
-              config=f"tiny_{kind}")
+  done = main(workdir, "--stage=phase2,eval", f"--config.phase2.compare={compared}",
+              "--config.eval.baselines=('popularity',)", config=f"tiny_{kind}")
   assert done.returncode == 0, done.stderr[-2000:]
-  report = json.loads((workdir / "report.json").read_text())
-  assert {"phase1", "phase2", *(f"phase2_{name}" for name in compared)} == set(report["curves"])
-  title, = (part["title"] for part in report["tables"] if part["title"].startswith("Next item"))
-  assert "1349" in title
+  loss, ranked = (json.loads(next((workdir / "eval" / "phase2").glob(f"*/{name}.json")).read_text())
+                  for name in ("loss", "recommendation"))
+  assert "catalogue of 1349" in ranked["title"]
+  assert {"ILM, beam 20", "popularity"} <= {row["name"] for row in ranked["rows"]}
+  assert ("ILM minus MLP projector" in [row["name"] for row in loss["rows"]]) == (kind == "t5")
 
 
 def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
