@@ -1,0 +1,73 @@
+"""What a run's Q-Former keeps of an item's vectors, where it starts and at the end of each phase.
+
+    python -m benchmarks.kept --config=configs/elm_ml100k_small.py --workdir=runs/elm_small
+
+Of the outputs for all items, queries side by side: their RMS; the RMS of what differs between
+items; how many directions that takes (the exponential of the entropy of their shares of the
+variance); and of each named vector the share of its variance over held-out items that a ridge
+regression from the outputs explains, fit on the other items: 1 if a linear layer could read it off.
+"""
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from flax import nnx
+from ml_collections import config_flags
+
+from ilm_jax import checkpoint, objectives, retrieval
+from ilm_jax.stages import context, phases
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/elm_ml100k_small.py", "the run's")
+_WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
+
+
+def main(_):
+  logging.set_verbosity(logging.ERROR)
+  this = context.Run(_CONFIG.value, _WORKDIR.value)
+  graphdef, start, _ = phases.build_phase2(this)
+  print(f"{'':16}{'RMS':>7}{'items':>7}{'directions':>12}", *(
+      f"{name:>12}" for name in this.config.vectors))
+  report(this, graphdef, "start", start)
+  for name in ("phase1", "phase2", "phase2_rand"):
+    folder = this.workdir / name / "checkpoints"
+    if checkpoint.newest(folder) is not None:
+      found = checkpoint.read_trainable(folder, {"qformer": start["qformer"]})
+      report(this, graphdef, name, start | found)
+
+
+def report(this: context.Run, graphdef, name: str, trainable: dict) -> None:
+  """Prints one line of the table."""
+  held_I = this.heldout[1:]
+  rows = jnp.arange(1, 1 + len(held_I))
+  x_IF = np.asarray(_outputs(graphdef, trainable, phases.entity_arrays(this), rows))
+  about_IF = x_IF - x_IF.mean(axis=0)
+  share_F = np.linalg.svd(about_IF, compute_uv=False) ** 2
+  share_F = share_F[share_F > 0] / share_F.sum()
+  parts = [this.entities.vectors[n][1:1 + len(held_I)] for n in this.config.vectors]
+  y_IC = np.concatenate([p / p.std() / p.shape[1] ** 0.5 for p in parts], axis=1)
+  penalty = retrieval.choose_ridge(x_IF[~held_I], y_IC[~held_I], seed=this.config.seed)
+  ridge = retrieval.fit_ridge(x_IF[~held_I], y_IC[~held_I], penalty)
+  truth_IC = y_IC[held_I] - ridge.mean_P
+  square_C = np.sum((ridge.predict(x_IF[held_I]) - truth_IC) ** 2, axis=0)
+  cuts = np.cumsum([p.shape[1] for p in parts])[:-1]
+  kept = [1.0 - np.sum(error) / np.sum(whole) for error, whole in zip(
+      np.split(square_C, cuts), np.split(np.sum(truth_IC ** 2, axis=0), cuts))]
+  print(f"{name:16}{_rms(x_IF):7.3f}{_rms(about_IF):7.3f}"
+        f"{np.exp(-np.sum(share_F * np.log(share_F))):12.1f}", *(f"{k:12.3f}" for k in kept))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _outputs(graphdef, params, frozen, rows) -> jax.Array:
+  """[rows, Q W]."""
+  read = nnx.merge(graphdef, params).qformer.queries
+  return read(*objectives.entity_inputs(frozen, rows)).reshape(len(rows), -1)
+
+
+def _rms(x) -> float:
+  return float(np.sqrt(np.mean(np.square(x))))
+
+
+if __name__ == "__main__":
+  app.run(main)
