@@ -1,8 +1,8 @@
 """Three of ELM's 24 tasks on 280 items of MovieLens-100K: an hour for targets and three models.
 
-Expect (docs/text_from_vectors.md): the text comes from the vector. Shuffled vectors cost ILM .096 nats
-a token on held-out items (1.949 beside 1.853), the MLP projector .113 (1.943 beside 1.829); ILM-rand
-1.858, the title as text 1.936. An hour is that of one core; the tables take another.
+Expect (docs/text_from_vectors.md): the text comes from the vector. Shuffled vectors cost ILM .096
+nats a token on held-out items (1.949 beside 1.853), the MLP projector .113 (1.943 beside 1.829);
+ILM-rand 1.858, the title as text 1.936. An hour is that of one core; the tables take 25 minutes.
 
     python -m ilm_jax.main --config=configs/elm_ml100k_small.py --workdir=runs/elm_small --stage=all
 """
