@@ -93,10 +93,13 @@ def margin(similarity_BB, positive_BB=None, excluded_BB=None, width: float = 1.0
 
 
 def in_batch_hits(logits_BB, positive_BB) -> jax.Array:
-  """[B] share of the two directions (row, column) whose best candidate is a positive."""
-  row_B = jnp.take_along_axis(positive_BB, jnp.argmax(logits_BB, axis=1)[:, None], axis=1)[:, 0]
-  column_B = jnp.take_along_axis(positive_BB, jnp.argmax(logits_BB, axis=0)[None], axis=0)[0]
-  return 0.5 * (row_B.astype(jnp.float32) + column_B)
+  """[B] share of the two directions (row, column) whose best candidate is a positive.
+
+  By maxima: an argmax along what is spread over devices would send the whole matrix.
+  """
+  own_BB = jnp.where(positive_BB, logits_BB, -jnp.inf)
+  return 0.5 * sum((jnp.max(own_BB, axis=axis) >= jnp.max(logits_BB, axis=axis)).astype(jnp.float32)
+                   for axis in (1, 0))
 
 
 def draw_negatives(key, logits_BB, positive_BB) -> tuple[jax.Array, jax.Array]:

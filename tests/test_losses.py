@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilm_jax import losses
+from ilm_jax.planning import hlo
 
 
 def lse(*xs):
@@ -85,6 +86,16 @@ def test_in_batch_hits_counts_both_directions():
   logits_BB = jnp.array([[2.0, 1.2, 0.0], [3.0, 1.6, 0.0], [0.0, 1.0, 0.5]])
   np.testing.assert_allclose(  # rows hit: 0; columns hit: 1, 2
       losses.in_batch_hits(logits_BB, jnp.eye(3, dtype=bool)), [0.5, 0.5, 0.5])
+
+
+def test_in_batch_hits_send_no_matrix_between_devices():
+  """Rows over 8 devices: what is sent is as long as the batch, not its square."""
+  B, mesh = 64, jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  matrices = [jax.ShapeDtypeStruct((B, B), d, sharding=rows) for d in (jnp.float32, bool)]
+  sent = hlo.collectives(
+      jax.jit(losses.in_batch_hits).lower(*matrices).compile().as_text(), 8)
+  assert sent and max(one.bytes for one in sent) <= 2 * 4 * B
 
 
 def test_draw_negatives_prefers_hard_ones_and_never_a_positive():

@@ -1,0 +1,62 @@
+"""What phase 1's contrastive losses send between chips, beside the least that they need.
+
+    python -m benchmarks.itc_bytes --devices=16
+
+The step of configs/plan_phase1.py (8,192 items with their texts) with one loss at a time, compiled
+for so many forced CPU devices, not run; XLA partitions it as it does for TPUs, whose compiler goes
+on to make a reduce-scatter of an all-reduce of which each chip keeps its part. Weights are on every
+chip, so their gradients are reduced too: "gradients" are those all-reduces, of any loss. The least
+is that each chip sends its part of what all others need, forward, and of its gradient, backward: an
+all-gather and a reduce-scatter of the projected texts (ITC), of all its queries (II and UI).
+
+Megabytes that a chip sends in a step, by the command above:
+
+         least  gathered   reduced   other  gradients
+  itc     23.6      12.6      23.6     0.0      261.2
+  ii      94.4      47.5      94.4    28.3       96.1
+  ui      94.4      47.5      94.4    28.3       96.1
+
+"reduced" is half with a reduce-scatter: ITC then sends 24.4 beside the least of 23.6. II and UI
+send 28.3 because the sides of a pair lie one after the other in one pass of the Q-Former.
+"""
+import argparse
+
+import jax
+
+from ilm_jax import axes
+from ilm_jax import config as config_lib
+from ilm_jax.planning import hlo, programs
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--devices", type=int, default=16, help="forced on this CPU")
+  parser.add_argument("--batch", type=int, default=8192, help="items with texts, and pairs")
+  args = parser.parse_args()
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_num_cpu_devices", args.devices)
+  print(f"{'':6}{'least':>8}{'gathered':>10}{'reduced':>10}{'other':>8}{'gradients':>11}")
+  for loss in ("itc", "ii", "ui"):
+    sent, least = measure(loss, args.devices, args.batch)
+    print(f"{loss:6}{least:8.1f}", *(f"{sent[k]:9.1f}" for k in (
+        "all-gather", "reduced", "other", "gradients")))
+
+
+def measure(loss: str, devices: int, batch: int) -> tuple[dict[str, float], float]:
+  """({kind: megabytes sent}, the least) of one loss."""
+  c = config_lib.load("configs/plan_phase1.py", {
+      **{f"phase1.losses.{n}": float(n == loss) for n in ("itc", "itm", "itg", "ii", "ui")},
+      "mesh.data": devices, "phase1.batch_size": batch, "phase1.pair_batch_size": batch})
+  program = programs.phase1(c, axes.make_mesh(dict(c.mesh), jax.devices()))
+  one_side = 4 * batch * c.qformer.proj_width * (1 if loss == "itc" else c.qformer.num_queries)
+  sent = dict.fromkeys(("all-gather", "reduced", "other", "gradients"), 0.0)
+  for one in hlo.collectives(program.lower().compile().as_text(), devices):
+    kind = "all-gather" if one.kind == "all-gather" else "other"
+    if one.kind == "all-reduce":
+      kind = "reduced" if one.bytes == one_side else "gradients"
+    sent[kind] += one.sent / 1e6
+  return sent, 2 * one_side * (devices - 1) / devices / 1e6
+
+
+if __name__ == "__main__":
+  main()
