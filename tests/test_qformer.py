@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax import errors, losses
+from ilm_jax import axes, errors, losses
 from ilm_jax.models import bert, qformer, qformer_init
 from ilm_jax.models.qformer import QFormer, QFormerConfig, attention_mask, phase2_subtree
 
@@ -129,6 +129,19 @@ def test_token_loss_in_chunks_equals_whole():
   for chunk in (100, 4, 1):
     for a, b in zip(model.token_loss(hidden, targets, 0.1, chunk), whole):
       np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_token_loss_takes_a_chunk_of_every_device_at_a_time():
+  model, hidden, targets = make(), jnp.ones((16, 4, 8)), jnp.ones((16, 4), jnp.int32)
+
+  def turns():
+    return str(jax.make_jaxpr(lambda x: model.token_loss(x, targets, 0.1, chunk=8))(hidden))
+
+  assert "scan[" in turns()
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  with axes.tracing(mesh):
+    assert "scan[" not in turns()
+
 
 
 def test_one_token_cross_attention_is_the_direct_formula():

@@ -149,11 +149,13 @@ class QFormer(nnx.Module):
   def token_loss(self, hidden_BTW, targets_BT, smoothing: float, chunk: int = 2048):
     """(smoothed cross-entropy, negative log likelihood), each [B, T] in nats.
 
-    About `chunk` positions have their [V] logits in memory at once. The cut runs along T, so a
-    batch sharded over devices stays sharded.
+    A device holds the [V] logits of about `chunk` positions at once. The cut runs along T, so a
+    batch sharded over devices stays sharded. Every turn's gradient of the word table is summed over
+    all devices: the fewer turns the better.
     """
     B, T, W = hidden_BTW.shape
-    turns = next(n for n in range(1, T + 1) if T % n == 0 and (B * T // n <= chunk or n == T))
+    most = chunk * axes.batch_ways()
+    turns = next(n for n in range(1, T + 1) if T % n == 0 and (B * T // n <= most or n == T))
 
     def one(xs):
       hidden_BtW, targets_Bt = xs
