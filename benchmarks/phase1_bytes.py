@@ -1,23 +1,27 @@
-"""What phase 1's contrastive losses send between chips, beside the least that they need.
+"""What each loss of phase 1 sends between chips, beside the least that a contrastive one needs.
 
-    python -m benchmarks.itc_bytes --devices=16
+    python -m benchmarks.phase1_bytes --devices=16
 
-The step of configs/plan_phase1.py (8,192 items with their texts) with one loss at a time, compiled
-for so many forced CPU devices, not run; XLA partitions it as it does for TPUs, whose compiler goes
-on to make a reduce-scatter of an all-reduce of which each chip keeps its part. Weights are on every
-chip, so their gradients are reduced too: "gradients" are those all-reduces, of any loss. The least
+The step of configs/plan_phase1.py (8,192 items with their texts, as many pairs) with one loss at a
+time, compiled for so many forced CPU devices, not run; XLA partitions it as it does for TPUs, whose
+compiler goes on to make a reduce-scatter of an all-reduce of which each chip keeps its part.
+Weights are on every chip and their gradients reduced: "gradients" are those all-reduces. The least
 is that each chip sends its part of what all others need, forward, and of its gradient, backward: an
-all-gather and a reduce-scatter of the projected texts (ITC), of all its queries (II and UI).
+all-gather and a reduce-scatter of the projected texts (ITC), of all queries of a side (II and UI).
 
 Megabytes that a chip sends in a step, by the command above:
 
-         least  gathered   reduced   other  gradients
-  itc     23.6      12.6      23.6     0.0      261.2
-  ii      94.4      47.5      94.4    28.3       96.1
-  ui      94.4      47.5      94.4    28.3       96.1
+       least  gathered   reduced   other  gradients
+  itc   23.6      12.6      23.6     0.0      261.2
+  ii    94.4      47.5      94.4    28.3       96.1
+  ui    94.4      47.5      94.4    28.3       96.1
+  itm   23.6      14.7       0.0     0.0      231.9
+  itg    0.0       0.1       0.0     0.0      767.3
 
 "reduced" is half with a reduce-scatter: ITC then sends 24.4 beside the least of 23.6. II and UI
-send 28.3 because the sides of a pair lie one after the other in one pass of the Q-Former.
+send 28.3 because the sides of a pair lie one after the other in one pass of the Q-Former. ITG sums
+the word table's gradient over all chips once for each of its six turns. ITM draws its negatives by
+ITC's similarities, without a gradient of them.
 """
 import argparse
 
@@ -36,7 +40,7 @@ def main():
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", args.devices)
   print(f"{'':6}{'least':>8}{'gathered':>10}{'reduced':>10}{'other':>8}{'gradients':>11}")
-  for loss in ("itc", "ii", "ui"):
+  for loss in ("itc", "ii", "ui", "itm", "itg"):
     sent, least = measure(loss, args.devices, args.batch)
     print(f"{loss:6}{least:8.1f}", *(f"{sent[k]:9.1f}" for k in (
         "all-gather", "reduced", "other", "gradients")))
@@ -48,7 +52,8 @@ def measure(loss: str, devices: int, batch: int) -> tuple[dict[str, float], floa
       **{f"phase1.losses.{n}": float(n == loss) for n in ("itc", "itm", "itg", "ii", "ui")},
       "mesh.data": devices, "phase1.batch_size": batch, "phase1.pair_batch_size": batch})
   program = programs.phase1(c, axes.make_mesh(dict(c.mesh), jax.devices()))
-  one_side = 4 * batch * c.qformer.proj_width * (1 if loss == "itc" else c.qformer.num_queries)
+  vectors = {"itc": 1, "itm": 1, "itg": 0}.get(loss, c.qformer.num_queries)
+  one_side = 4 * batch * c.qformer.proj_width * vectors
   sent = dict.fromkeys(("all-gather", "reduced", "other", "gradients"), 0.0)
   for one in hlo.collectives(program.lower().compile().as_text(), devices):
     kind = "all-gather" if one.kind == "all-gather" else "other"
