@@ -1,6 +1,6 @@
 """What each loss of phase 1 sends between chips, beside the least that a contrastive one needs.
 
-    python -m benchmarks.phase1_bytes --devices=16
+    JAX_DISABLE_MOST_OPTIMIZATIONS=1 python -m benchmarks.phase1_bytes --devices=16
 
 The step of configs/plan_phase1.py (8,192 items with their texts, as many pairs) with one loss at a
 time, compiled for so many forced CPU devices, not run; XLA partitions it as it does for TPUs, whose
@@ -21,7 +21,8 @@ Megabytes that a chip sends in a step, by the command above:
 "reduced" is half with a reduce-scatter: ITC then sends 24.4 beside the least of 23.6. II and UI
 send 28.3 because the sides of a pair lie one after the other in one pass of the Q-Former. ITG sums
 the word table's gradient over all chips once for each of its six turns. ITM draws its negatives by
-ITC's similarities, without a gradient of them.
+ITC's similarities, without a gradient of them. Temporaries of the whole step on such a device: 31.69
+GiB, with qformer.remat 11.31.
 """
 import argparse
 
@@ -44,18 +45,28 @@ def main():
     sent, least = measure(loss, args.devices, args.batch)
     print(f"{loss:6}{least:8.1f}", *(f"{sent[k]:9.1f}" for k in (
         "all-gather", "reduced", "other", "gradients")))
+  for remat in (False, True):
+    _, compiled = step({"qformer.remat": remat}, args.devices, args.batch)
+    print(f"all losses, qformer.remat={remat}: temporaries of a device "
+          f"{compiled.memory_analysis().temp_size_in_bytes / 2 ** 30:.2f} GiB")
+
+
+def step(changes: dict, devices: int, batch: int):
+  """(config, compiled step) of configs/plan_phase1.py with those changes."""
+  c = config_lib.load("configs/plan_phase1.py", {
+      **changes, "mesh.data": devices, "phase1.batch_size": batch,
+      "phase1.pair_batch_size": batch})
+  return c, programs.phase1(c, axes.make_mesh(dict(c.mesh), jax.devices())).lower().compile()
 
 
 def measure(loss: str, devices: int, batch: int) -> tuple[dict[str, float], float]:
   """({kind: megabytes sent}, the least) of one loss."""
-  c = config_lib.load("configs/plan_phase1.py", {
-      **{f"phase1.losses.{n}": float(n == loss) for n in ("itc", "itm", "itg", "ii", "ui")},
-      "mesh.data": devices, "phase1.batch_size": batch, "phase1.pair_batch_size": batch})
-  program = programs.phase1(c, axes.make_mesh(dict(c.mesh), jax.devices()))
+  names = ("itc", "itm", "itg", "ii", "ui")
+  c, compiled = step({f"phase1.losses.{n}": float(n == loss) for n in names}, devices, batch)
   vectors = {"itc": 1, "itm": 1, "itg": 0}.get(loss, c.qformer.num_queries)
   one_side = 4 * batch * c.qformer.proj_width * vectors
   sent = dict.fromkeys(("all-gather", "reduced", "other", "gradients"), 0.0)
-  for one in hlo.collectives(program.lower().compile().as_text(), devices):
+  for one in hlo.collectives(compiled.as_text(), devices):
     kind = "all-gather" if one.kind == "all-gather" else "other"
     if one.kind == "all-reduce":
       kind = "reduced" if one.bytes == one_side else "gradients"
