@@ -21,8 +21,8 @@ Megabytes that a chip sends in a step, by the command above:
 "reduced" is half with a reduce-scatter: ITC then sends 24.4 beside the least of 23.6. II and UI
 send 28.3 because the sides of a pair lie one after the other in one pass of the Q-Former. ITG sums
 the word table's gradient over all chips once for each of its six turns. ITM draws its negatives by
-ITC's similarities, without a gradient of them. Temporaries of the whole step on such a device: 31.69
-GiB, with qformer.remat 11.31.
+ITC's similarities, without a gradient of them. Temporaries of the whole step on such a
+device: 31.69 GiB, with qformer.remat 11.31.
 """
 import argparse
 

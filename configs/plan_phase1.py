@@ -6,7 +6,8 @@
 Found for v5e without qformer.remat: 25.72 GiB a chip where 15.75 are, so it does not fit. With it
 XLA's TPU compiler had not ended after 28 minutes of CPU time; the same step compiled for 16 CPU
 devices has temporaries of 11.31 GiB a device with it and 31.69 without (benchmarks/phase1_bytes.py,
-which also says what the losses send: ITC 24.4 MB a chip beside the least of 23.6).
+which also says what the losses send: ITC 36.2 MB a chip, 24.4 with a
+reduce-scatter, beside the least of 23.6).
 """
 import ml_collections
 
