@@ -56,7 +56,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--workdir", type=pathlib.Path, required=True,
                       help="folder for data and checkpoints")
   parser.add_argument("--cases", type=names, default=[],
-                      help="which of them; empty: all. 1x1 is always run")
+                      help="which of them, up to their first comma; empty: all. 1x1 always runs")
   parser.add_argument("--phases", type=names, default=["phase1", "phase2"], help="which of them")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
   parser.add_argument("--steps", type=int, default=12, help="of both phases")
@@ -73,7 +73,8 @@ def main() -> None:
     return worker(args)
   root = args.workdir
   prepare(root)
-  chosen = [n for n in CASES if n == "1x1" or not args.cases or n in args.cases]
+  chosen = [n for n in CASES
+            if n == "1x1" or not args.cases or n.partition(",")[0] in args.cases]
   table, want = {}, None
   print(f"{'largest relative difference':<32}" + "".join(f"{c:>10}" for c in (
       *args.phases, "eval")))

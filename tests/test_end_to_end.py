@@ -117,7 +117,10 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
   flags = (f"--config.targets.file={path}", "--config.targets.teacher=file",
            "--config.targets.max_items=8", "--config.targets.max_heldout=3",
            "--config.tasks.mixture.elm_pitch=1.0", "--config.tasks.mixture.elm_similarities=1.0",
-           "--config.tasks.mixture.elm_title=0.0", "--config.phase2.compare=()", *COMPARED)
+           "--config.tasks.mixture.elm_title=0.0", "--config.phase2.compare=()", *COMPARED,
+           # Nothing is ranked: other tests do.
+           "--config.tasks.mixture.sequential=0.0", "--config.tasks.mixture.straightforward=0.0",
+           "--config.phase2.head.weight=0.0")
   empty = main(workdir, "--stage=targets,prepare", *flags)
   assert empty.returncode == 1 and "elm_pitch: 11 asked, 11 absent" in empty.stdout
   assert "of 11 targets of elm_pitch none for training will do" in empty.stderr
