@@ -2,7 +2,7 @@
 
     python -m benchmarks.monitoring --out=monitoring.json
 
-One run of steps of 10 to 40 ms, in blocks of 40: in every other block the Monitor does what
+One run of steps of 5 to 40 ms, in blocks of 40: in every other block the Monitor does what
 it does (clock thread, progress line, log with TensorBoard every 10 steps, heartbeat), in the others
 nothing is told to it. Neighbours are compared; the median of their ratios counts, of wall time and
 of the process's CPU time, which other work on the machine does not touch. Below, what each part
