@@ -143,7 +143,6 @@ def test_token_loss_takes_a_chunk_of_every_device_at_a_time():
     assert "scan[" not in turns()
 
 
-
 def test_one_token_cross_attention_is_the_direct_formula():
   """out(value(token)) for every query; no query or key projection exists."""
   model = make()
