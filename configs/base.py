@@ -180,7 +180,7 @@ def phase2() -> dict:
       "vector_noise": 0.3,         # likewise
       "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
       "qformer_scale": 1.0,        # learning rate of the Q-Former, as a fraction; 0: none
-      "mlp_scale": 1.0,            # of the MLP projector, which has many more inputs
+      "mlp_scale": 1.0,            # of all of the MLP projector: it has many more inputs
       "spread": False,             # start behind a whitening of the Q-Former's outputs
       "head": {                    # scores items by a dot product with what the model would say,
           "weight": 0.0,           # of its loss beside the words'; 0: there is none

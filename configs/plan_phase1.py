@@ -3,8 +3,8 @@
     python -m ilm_jax.main --config=configs/plan_phase1.py --workdir=runs/plan_1 --stage=plan \\
         --topology=v5e:4x4
 
-Found for v5e: without qformer.remat 25.72 GiB a chip of 15.75, so it does not fit; with it it
-fits: 6.30 GiB of temporaries and .35 of arguments. That program took 40 minutes of CPU time to
+Found for v5e: without qformer.remat 25.72 GiB a chip of 15.75 (with threefry): too many; with it
+it fits: 6.30 GiB of temporaries and .35 of arguments. That program took 40 minutes of CPU time to
 compile (before the generation loss took fewer turns); a plan compiles two more for the time of a
 step, which were not awaited. What the losses send: benchmarks/phase1_bytes.py (ITC 36.2 MB a chip,
 24.4 with a reduce-scatter, beside the least of 23.6).
