@@ -72,8 +72,12 @@ def _scaled(where: re.Pattern, scale: float) -> optax.GradientTransformation:
 
 
 def init_state(trainable: Params, tx: optax.GradientTransformation, mesh) -> TrainState:
-  """A state at step 0 on the mesh, which may be donated: the caller's arrays are copied."""
-  trainable = axes.place(mesh, trainable, copy=True)
+  """A state at step 0 on the mesh, which may be donated: the caller's arrays are copied.
+
+  No weak types, which an update would not give back: its step would be compiled a second time.
+  """
+  trainable = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype),
+                           axes.place(mesh, trainable, copy=True))
   state = TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable))
   return axes.place(mesh, state, copy=True)
 

@@ -161,6 +161,17 @@ def test_the_callers_parameters_survive_the_donation():
   jax.tree.map(np.testing.assert_array_equal, mine, toy.parameters()[0])
 
 
+def test_a_weakly_typed_parameter_does_not_compile_the_step_twice():
+  mesh = mesh_of(data=1)
+  state = train.init_state({"w": jnp.full(3, 0.5), "log_t": jnp.array(0.1)}, toy.TX, mesh)
+  update = train.compile_step(
+      lambda trained, *_: (jnp.sum(trained["w"]) * jnp.exp(trained["log_t"]), {}),
+      toy.TX, 3, state)
+  for _ in range(3):
+    state, _ = update(state, {}, {})
+  assert update._cache_size() == 1
+
+
 # --- the log ---
 
 def test_totals_weigh_pairs_by_count_and_scalars_by_step():
