@@ -146,9 +146,9 @@ _PRE_TOKENIZERS = {
 
 def _gguf_fields(path):
   """A function from a metadata key to its value."""
-  import gguf  # Only this function needs it; the import is slow.
+  from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
   try:
-    reader = gguf.GGUFReader(os.fspath(path))
+    reader = gguf_file.Reader(path)
   except (ValueError, IndexError, OSError, KeyError, UnicodeDecodeError) as error:
     raise errors.UserError(
         f"{path} is not a readable GGUF file ({error}): fetch it again") from error

@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 
 from ilm_jax import errors
+from ilm_jax.data import gguf_file
 from ilm_jax.models import attention, decoder, language_model
 from ilm_jax.weights import stream
 
@@ -77,15 +78,15 @@ class _Tensor:
     return wide
 
 
-def _open(path) -> gguf.GGUFReader:
+def _open(path) -> gguf_file.Reader:
   try:
-    return gguf.GGUFReader(str(path))
+    return gguf_file.Reader(path)
   except Exception as e:  # The parser of a damaged file may fail in any way; each means the same.
     raise errors.UserError(f"{path}: not a readable GGUF file ({type(e).__name__}: "
                            f"{_one_line(e)}): {_GET_AGAIN}") from e
 
 
-def _field(reader: gguf.GGUFReader, path, name: str, default=None):
+def _field(reader: gguf_file.Reader, path, name: str, default=None):
   if name in reader.fields:
     return reader.fields[name].contents()
   if default is None:
@@ -94,7 +95,7 @@ def _field(reader: gguf.GGUFReader, path, name: str, default=None):
   return default
 
 
-def _config(reader: gguf.GGUFReader, path, dtype) -> decoder.DecoderConfig:
+def _config(reader: gguf_file.Reader, path, dtype) -> decoder.DecoderConfig:
   kind = _field(reader, path, "general.architecture")
   if kind not in ARCHITECTURES:
     raise errors.UserError(f"{path}: architecture is {kind!r}, expected one of "
