@@ -8,6 +8,7 @@ Its builder, as that of phase 1 (alignment.py), closes over what is static and r
 entity row, so a batch carries rows only.
 """
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ class HeadConfig:
 
 
 def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, seed: int,
-                 start: dict | None = None, mlp: bool = False,
+                 start: Callable[[dict], dict] | None = None, mlp: bool = False,
                  head_width: int = 0) -> tuple[nnx.GraphDef, dict]:
   """(graphdef of the ILM, trainable = {"qformer": query path only, "projection": .., "head": ..}).
 
@@ -36,8 +37,8 @@ def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, se
     lm_width: width of the language model's embeddings.
     soft_token_rms: RMS of the soft tokens at the start, see `ilm.ILM`.
     seed: of the fresh parameters.
-    start: Q-Former parameters to start from, with or without text branch (pretrained, or phase 1's
-      result); the projection is scaled to their outputs. None: fresh.
+    start: from the fresh Q-Former's parameters to those to start from, with or without text branch
+      (pretrained, or phase 1's result); the projection is scaled to their outputs. None: fresh.
     mlp: an `ilm.MlpProjector` in place of Q-Former and projection, always fresh.
     head_width: of the item head; 0: none.
   """
@@ -47,7 +48,7 @@ def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, se
   graphdef, state = nnx.split(model)
   trainable = nnx.to_pure_dict(state)
   if start is not None and not mlp:
-    trainable["qformer"] = phase2_subtree(start)
+    trainable["qformer"] = phase2_subtree(start(trainable["qformer"]))
     rms = jax.jit(lambda p: ilm.output_rms(nnx.merge(graphdef, p).qformer))(trainable)
     trainable["projection"]["kernel"] /= rms
   return graphdef, trainable

@@ -240,7 +240,7 @@ def test_phase2_without_slots_needs_no_entities():
 
 def test_phase2_starts_from_phase1():
   _, first = phase1()
-  trainable = objectives.build_phase2(QFORMER, 6, 0.05, seed=1, start=first["qformer"])[1]
+  trainable = objectives.build_phase2(QFORMER, 6, 0.05, seed=1, start=lambda _: first["qformer"])[1]
   fresh = objectives.build_phase2(QFORMER, 6, 0.05, seed=1)[1]
   assert jax.tree.structure(trainable) == jax.tree.structure(fresh)
   np.testing.assert_array_equal(trainable["qformer"]["query_tokens"],
@@ -267,7 +267,7 @@ def test_soft_tokens_start_at_the_asked_rms():
   params = nnx.to_pure_dict(nnx.state(model.qformer))
   scale = params["stack"]["layer"]["query_norm"]["scale"] * 0.4
   params["stack"]["layer"]["query_norm"] |= {"scale": scale}
-  graphdef, trainable = objectives.build_phase2(config, 96, 0.13, seed=0, start=params)
+  graphdef, trainable = objectives.build_phase2(config, 96, 0.13, seed=0, start=lambda _: params)
   soft = nnx.merge(graphdef, trainable).soft_tokens(
       *objectives.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)

@@ -3,20 +3,18 @@ import json
 
 import numpy as np
 
-from ilm_jax import axes, checkpoint, distributed, files, retrieval
+from ilm_jax import checkpoint, distributed, files, retrieval
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.stages import context, phases
+from ilm_jax.stages import context, phases, trained
 
 
 def run(this: context.Run) -> None:
   """Writes eval/phase1/<step>/ for the newest checkpoint; tables of the same settings stay."""
-  folder = this.workdir / "phase1" / "checkpoints"
-  step = checkpoint.newest(folder)
+  step = checkpoint.newest(this.workdir / "phase1" / "checkpoints")
   results = this.workdir / "eval" / "phase1" / str(step)
   if this.measured(results):
     return
-  graphdef, fresh = phases.build_phase1(this)
-  params = checkpoint.read_trainable(folder, axes.place(this.mesh, fresh), step)["qformer"]
+  graphdef, params = trained.phase1(this, this.workdir, step)
   held_I = this.heldout[1:]
   vector_IC = _vectors(this, this.config.vectors)
   text_IP = _vectors(this, ("semantic",))    # by the text encoder: the target of the floor

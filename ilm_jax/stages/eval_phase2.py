@@ -10,9 +10,8 @@ import io
 import json
 
 import numpy as np
-from etils import epath
 
-from ilm_jax import axes, checkpoint, distributed, elm, files, metrics
+from ilm_jax import checkpoint, distributed, elm, files, metrics
 from ilm_jax.decode import dot
 from ilm_jax.stages import (
     context,
@@ -23,6 +22,7 @@ from ilm_jax.stages import (
     phases,
     rivals,
     speaker,
+    trained,
 )
 
 
@@ -206,9 +206,7 @@ def _by_beam(this: context.Run, trained, examples, target_U, seen, trie):
 
 def _dot(this: context.Run, user_U) -> np.ndarray:
   """[U, I + 1] scores of the space that phase 1's user-item loss made; no language model."""
-  graphdef, fresh = phases.build_phase1(this)
-  folder = epath.Path(this.config.phase2.init_from or this.workdir) / "phase1" / "checkpoints"
-  params = checkpoint.read_trainable(folder, axes.place(this.mesh, fresh))["qformer"]
+  graphdef, params = trained.phase1(this, this.config.phase2.init_from or this.workdir)
   items = this.data[0].num_items
   return dot.score(graphdef, params, phases.entity_arrays(this), user_U + 1 + items, items)
 

@@ -157,18 +157,26 @@ def build_phase1(this: context.Run):
 
 def build_phase2(this: context.Run, name: str = "phase2"):
   """(graphdef of the ILM, trainable without phase 1, what is frozen of the language model)."""
-  lm_config, lm_params = this.lm
-  rms = this.config.phase2.soft_token_rms or language_model.embedding_rms(lm_config, lm_params)
+  rms = this.config.phase2.soft_token_rms or language_model.embedding_rms(*this.lm)
+  graphdef, trainable = phase2_builder(this, name)(
+      rms, start=functools.partial(_pretrained, this))
+  return graphdef, *with_language_model(this, trainable)
+
+
+def phase2_builder(this: context.Run, name: str):
+  """`objectives.build_phase2` of this run; what it still wants are RMS and start."""
   c = this.config.phase2
   config = dataclasses.replace(
       qformer_config(this), dropout=c.dropout, vector_noise=c.vector_noise)
-  build = functools.partial(objectives.build_phase2, config, lm_config.width, rms,
-                            this.config.seed, head_width=c.head.width if c.head.weight else 0)
-  graphdef, trainable = build(mlp=name == "phase2_mlp")
-  if "qformer" in trainable:
-    graphdef, trainable = build(start=_pretrained(this, trainable["qformer"]))
-  frozen_lm, trained_lm = language_model.split_trained(lm_params, this.config.lm.train)
-  return graphdef, {**trainable, **({"lm": trained_lm} if trained_lm else {})}, frozen_lm
+  return lambda rms, **start: objectives.build_phase2(
+      config, this.lm[0].width, rms, this.config.seed, mlp=name == "phase2_mlp",
+      head_width=c.head.width if c.head.weight else 0, **start)
+
+
+def with_language_model(this: context.Run, trainable: dict) -> tuple[dict, dict]:
+  """(`trainable` with what trains of the language model, what of it is frozen)."""
+  frozen_lm, trained_lm = language_model.split_trained(this.lm[1], this.config.lm.train)
+  return {**trainable, **({"lm": trained_lm} if trained_lm else {})}, frozen_lm
 
 
 def entity_arrays(this: context.Run, name: str | None = None) -> dict:

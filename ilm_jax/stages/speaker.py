@@ -14,7 +14,7 @@ from ilm_jax.data import filling
 from ilm_jax.decode import beam, dot, exact, generate, trie
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.models import ilm, language_model
-from ilm_jax.stages import context, phases
+from ilm_jax.stages import context, phases, trained
 
 
 class Speaker:
@@ -33,12 +33,9 @@ class Speaker:
     self.entities = phases.entity_arrays(this, name)
     self.graphdef, self.trainable, self.step = None, {}, 0
     if name:
-      self.graphdef, fresh, frozen_lm = phases.build_phase2(this, name)
-      folder = this.workdir / name / "checkpoints"
-      self.step = checkpoint.newest(folder)
-      self.trainable, self.lm_params = objectives.whole(
-          checkpoint.read_trainable(folder, axes.place(this.mesh, fresh), self.step),
-          {"lm": frozen_lm})
+      self.step = checkpoint.newest(this.workdir / name / "checkpoints")
+      self.graphdef, found, frozen_lm = trained.phase2(this, name, self.step)
+      self.trainable, self.lm_params = objectives.whole(found, {"lm": frozen_lm})
 
   def frozen(self) -> dict:
     return {"lm": self.lm_params, **self.entities}
