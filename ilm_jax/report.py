@@ -91,7 +91,7 @@ def to_html(content: dict) -> str:
   body += [_html_examples(part) for part in content["examples"]]
   if content["curves"]:
     body.append("<h2>Training curves</h2>")
-    body += [_html_curves(name, rows) for name, rows in content["curves"].items() if rows]
+    body += [_html_curves(phase, of) for phase, of in _by_phase(content["curves"]).items()]
   return (f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(content['run'])}"
           f"</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>")
 
@@ -160,22 +160,35 @@ def bars(part: dict, column: str) -> str:
   return _image(plt, figure, column)
 
 
-def _html_curves(name: str, rows: list[dict]) -> str:
+def _by_phase(curves: dict) -> dict[str, dict[str, list[dict]]]:
+  """Phase -> its curves by name: what phase2.compare trains stands beside ILM's."""
+  phases: dict = {}
+  for name, rows in curves.items():
+    if rows:
+      phases.setdefault(name.split("_")[0], {})[name] = rows
+  return phases
+
+
+def _html_curves(phase: str, curves: dict[str, list[dict]]) -> str:
+  """A panel for each metric, with a line for each of `curves`."""
   plt = _pyplot()
-  keys = [k for k in dict.fromkeys(k for r in rows for k in r)
+  keys = [k for k in dict.fromkeys(k for rows in curves.values() for r in rows for k in r)
           if k != "step" and not k.startswith("time/")]
   across = 4
   down = -(-len(keys) // across)
   figure, axes = plt.subplots(down, across, figsize=(14, 2.6 * down), squeeze=False)
   for axis, key in zip(axes.flat, keys):
-    points = [(r["step"], r[key]) for r in rows if isinstance(r.get(key), (int, float))]
-    axis.plot(*zip(*points) if points else ([], []), lw=1.3)
+    for name, rows in curves.items():
+      points = [(r["step"], r[key]) for r in rows if isinstance(r.get(key), (int, float))]
+      axis.plot(*zip(*points) if points else ([], []), lw=1.3, label=name)
     axis.set_title(key, fontsize=9)
     axis.tick_params(labelsize=7)
     axis.grid(alpha=.3)
   for axis in list(axes.flat)[len(keys):]:
     axis.axis("off")
-  return _image(plt, figure, name)
+  if len(curves) > 1:
+    axes.flat[0].legend(fontsize=7)
+  return _image(plt, figure, phase)
 
 
 def _pyplot():

@@ -83,7 +83,9 @@ def test_every_table_is_there(run):
   assert compared == every
   assert set(report["curves"]) == {"phase1", "phase2", "phase2_rand", "phase2_mlp",
                                    "phase2_blind"}
-  assert "<h2>" in (run / "report.html").read_text()
+  page = (run / "report.html").read_text()
+  assert page.count("alt='plot of phase1'") == page.count("alt='plot of phase2'") == 1
+  assert "alt='plot of phase2_rand'" not in page          # it is a line beside ILM's
   ilm, mlp = ([row["learning_rate"] for row in map(
       json.loads, (run / name / "metrics.jsonl").read_text().splitlines())]
               for name in ("phase2", "phase2_mlp"))
