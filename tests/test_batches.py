@@ -144,12 +144,14 @@ def assert_same(a, b):
 
 
 def test_a_batch_depends_on_its_step_alone():
+  """Of many that are packed together, too, wherever they begin."""
   first = stream_batches()
-  all_of_them = list(first.iterate(0, 9))
-  assert len(all_of_them) == 9
+  all_of_them = list(first.iterate(0, 37))
+  assert len(all_of_them) == 37
   assert_same(first.at(7), stream_batches().at(7))
-  assert_same(all_of_them[7], stream_batches().at(7))
-  for a, b in zip(all_of_them[5:], stream_batches().iterate(5, 9), strict=True):
+  for step, batch in enumerate(all_of_them):
+    assert_same(batch, stream_batches().at(step))
+  for a, b in zip(all_of_them[5:], stream_batches().iterate(5, 37), strict=True):
     assert_same(a, b)
   assert not np.array_equal(all_of_them[0]["targets"], all_of_them[1]["targets"])
   assert not np.array_equal(stream_batches(seed=4).at(0)["targets"], all_of_them[0]["targets"])
@@ -171,6 +173,10 @@ def test_processes_make_the_same_global_batch():
     parts = [stream_batches(process_index=i, process_count=count).at(5) for i in range(count)]
     whole = stream_batches().at(5)
     assert_same({k: np.concatenate([p[k] for p in parts]) for k in whole}, whole)
+    many = zip(*(stream_batches(process_index=i, process_count=count).iterate(4, 7)
+                 for i in range(count)), strict=True)
+    together = [{k: np.concatenate([p[k] for p in parts]) for k in whole} for parts in many]
+    assert_same(together[1], whole)
   with pytest.raises(errors.UserError, match=r"4 groups .* 3 processes"):
     stream_batches(process_count=3)
 

@@ -7,6 +7,7 @@ of processes that divides the groups makes the same global batch.
 """
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
@@ -16,24 +17,37 @@ from ilm_jax import errors
 from ilm_jax.data import order, packing, store
 
 LmBatchSpec = packing.LmBatchSpec
+_TOGETHER = 64               # rows of phase 2 that are packed together, of several steps if need be
 
 
 class Batches:
   """Numbered batches: `at` makes one, `iterate` makes many ahead of time in threads."""
 
-  def __init__(self, batch_fn: Callable[[int], dict], *, threads: int = 2, ahead: int = 8):
-    """Wraps `batch_fn`, a pure function from step to a dict of arrays."""
-    self._batch_fn = batch_fn
-    self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+  def __init__(self, make: Callable[[range], list[dict]], *, together: int = 1, threads: int = 2,
+               ahead: int = 8):
+    """Wraps `make`, a pure function from steps to their batches, dicts of arrays.
+
+    Args:
+      make: what it makes of a step must not depend on the others it is asked for.
+      together: how many steps `iterate` asks for at once; small batches cost as much to begin as
+        to make.
+      threads: that make them.
+      ahead: batches, at least, that wait to be taken.
+    """
+    self._make, self._together = make, together
+    self._options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(2, ahead // together))
 
   def at(self, step: int) -> dict[str, np.ndarray]:
-    return self._batch_fn(int(step))
+    return self._make(range(int(step), int(step) + 1))[0]
 
   def iterate(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
     """The batches of steps start, ..., stop - 1."""
     if stop <= start:
       return iter(())
-    return iter(grain.MapDataset.range(start, stop).map(self.at).to_iter_dataset(self._options))
+    made = grain.MapDataset.range(start, stop, self._together).map(
+        lambda first: self._make(range(first, min(first + self._together, stop))))
+    return itertools.chain.from_iterable(made.to_iter_dataset(self._options))
 
 
 class Mixture:
@@ -59,10 +73,11 @@ class Mixture:
                                [float(rates[name]) for name in names],
                                [_task_seed(seed, name) for name in names])
 
-  def at(self, start: int, stop: int) -> list[dict]:
-    """The examples at places start ... stop - 1; each task is read in one go."""
-    part_N, index_N = self._order.at(start, stop)
-    found = [None] * (stop - start)
+  def at(self, *stretches: range) -> list[dict]:
+    """The examples at these places, in their order; each task is read in one go."""
+    part_N, index_N = np.concatenate(
+        [self._order.at(places.start, places.stop) for places in stretches], axis=1)
+    found = [None] * len(part_N)
     for part in np.unique(part_N):
       number, examples = self._parts[part]
       places = np.flatnonzero(part_N == part)
@@ -94,17 +109,18 @@ def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: 
   stream = Mixture(tasks, rates, seed)
   groups = _share(spec.groups, process_index, process_count, "groups")
 
-  def make(step: int) -> dict:
-    size = spec.examples_per_group
-    first, last = (step * spec.groups + g for g in (groups.start, groups.stop))
-    examples = stream.at(first * size, last * size)
+  def make(steps: range) -> list[dict]:
+    size, rows = spec.examples_per_group, len(groups) * spec.rows_per_group
+    firsts = [step * spec.groups + groups.start for step in steps]
+    examples = stream.at(*(range(g * size, (g + len(groups)) * size) for g in firsts))
     batch, left = packing.pack_groups(
         [examples[i:i + size] for i in range(0, len(examples), size)], spec)
-    dropped = np.zeros(len(left) * spec.rows_per_group, np.int32)
-    dropped[::spec.rows_per_group] = left
-    return {**batch, "dropped": dropped}
+    batch["dropped"] = np.zeros(len(left) * spec.rows_per_group, np.int32)
+    batch["dropped"][::spec.rows_per_group] = left
+    return [{k: v[at:at + rows] for k, v in batch.items()}
+            for at in range(0, len(steps) * rows, rows)]
 
-  return Batches(make)
+  return Batches(make, together=max(1, _TOGETHER // (len(groups) * spec.rows_per_group)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,14 +149,14 @@ def phase1_batches(text: Sequence, item_pairs: Sequence, user_pairs: Sequence, s
 
   def make(step: int) -> dict:
     texts, pairs, upairs = [
-        stream.at(step * size + share.start, step * size + share.stop) if size else []
+        stream.at(range(step * size + share.start, step * size + share.stop)) if size else []
         for stream, share, (_, _, size) in zip(streams, shares, parts)]
     pair_N2, upair_N2 = _pairs(pairs), _pairs(upairs)
     return {**text_batch(texts, len(texts), spec.max_text),
             "pair_a": pair_N2[:, 0], "pair_b": pair_N2[:, 1],
             "upair_user": upair_N2[:, 0], "upair_item": upair_N2[:, 1]}
 
-  return Batches(make)
+  return Batches(lambda steps: [make(step) for step in steps])
 
 
 def text_batch(examples: Sequence[dict], rows: int, max_text: int) -> dict[str, np.ndarray]:
