@@ -22,7 +22,7 @@ FLOORS = [
      "significance", "heartbeat", "parameters", "utilization", "placement",
      "models.attention", "models.head", "models.remat", "models.qformer_config",
      "weights.trees", "weights.torch_zip",
-     "data.splits", "data.order", "data.filling"},
+     "data.splits", "data.order", "data.filling", "data.gguf_file"},
     {"monitor"},
     {"data.interactions", "data.entities", "data.store", "data.packing", "data.tokenizer_files",
      "data.targets", "gin_config"},
@@ -69,7 +69,8 @@ FLOORS = [
     {"stages.context"},
     {"stages.prepare", "stages.vectors", "stages.phases", "stages.plan"},
     {"tasks.registered"},     # a door for SeqIO's tools, as main is for people
-    {"stages.speaker", "stages.rivals", "stages.lm_teacher"},
+    {"stages.trained", "stages.rivals", "stages.lm_teacher"},
+    {"stages.speaker"},
     {"stages.methods"},
     {"stages.auditing", "stages.eval_phase1", "stages.eval_text", "stages.targets"},
     {"stages.eval_between", "stages.describe", "stages.eval_prompts"},

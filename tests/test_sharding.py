@@ -137,12 +137,14 @@ def test_the_head_takes_each_device_through_its_own_rows():
 
 def test_the_step_keeps_its_rows_spread(monkeypatch):
   """No device of eight holds the activations of all 16 rows; left to itself XLA lets them."""
-  assert ROWS_OF_ALL not in step_text()
+  assert not ROWS_OF_ALL.search(step_text())
   monkeypatch.setattr(axes, "constrain", lambda x, *logical: x)
-  assert ROWS_OF_ALL in step_text()
+  assert ROWS_OF_ALL.search(step_text())
 
 
-ROWS_OF_ALL = "f32[16,24,"
+# But for the look-up of embeddings: a device reads its 8 of 64 columns for all rows, which are then
+# exchanged for all columns of its own rows.
+ROWS_OF_ALL = re.compile(r"f32\[16,24,(?!8\])")
 
 
 def step_text() -> str:
