@@ -5,11 +5,10 @@ fingerprints of everything the numbers depend on. The frozen language model is n
 writes to a temporary folder and renames it, so a folder with a step's name is complete; what a
 killed run left unfinished is removed when the next one opens the folder.
 """
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ilm_jax import axes, distributed, errors, history
+from ilm_jax import distributed, errors, history, orbax_io
 
 _NO_ROOM = ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED", "File too large", "quota exceeded")
 
@@ -28,7 +27,7 @@ class Checkpointer:
     self.folder = epath.Path(folder)
     self.fingerprints = dict(fingerprints)
     self._config = config
-    self._manager = _manager(self.folder.absolute(), ocp.CheckpointManagerOptions(
+    self._manager = orbax_io.open_manager(self.folder.absolute(), ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True))
     self._failed = False
 
@@ -82,7 +81,7 @@ class Checkpointer:
     step = self.latest() if step is None else step
     if step is None or step not in self._manager.all_steps():
       return {"step": step, "fingerprints": {}, "config": "", "totals": {}}
-    return _restore(self._manager, self.folder, step, meta=ocp.args.JsonRestore())["meta"]
+    return orbax_io.restore(self._manager, self.folder, step, meta=ocp.args.JsonRestore())["meta"]
 
   def restore(self, like, step: int | None = None):
     """The state of `step` (the newest by default).
@@ -95,9 +94,9 @@ class Checkpointer:
     """
     step = self.latest() if step is None else step
     _same_inputs(self.folder, self.meta(step)["fingerprints"], self.fingerprints)
-    want = _abstract(_plain(like))
-    _same_shapes(self._manager, self.folder, step, want, exact=True)
-    got = _restore(self._manager, self.folder, step, state=_restore_args(want))
+    want = orbax_io.abstract(_plain(like))
+    orbax_io.same_shapes(self._manager, self.folder, step, want, exact=True)
+    got = orbax_io.restore(self._manager, self.folder, step, state=orbax_io.restore_args(want))
     return type(like)(**got["state"])
 
   def _write_error(self, e: Exception) -> Exception:
@@ -163,7 +162,7 @@ def read_meta(folder, step: int | None = None) -> dict:
   """{step, fingerprints, config, totals} of a phase's checkpoint, by default its newest."""
   folder, step = _existing(folder, step)
   with _reader(folder) as manager:
-    return _restore(manager, folder, step, meta=ocp.args.JsonRestore())["meta"]
+    return orbax_io.restore(manager, folder, step, meta=ocp.args.JsonRestore())["meta"]
 
 
 def read_trainable(folder, want, step: int | None = None):
@@ -176,10 +175,11 @@ def read_trainable(folder, want, step: int | None = None):
     step: which checkpoint; None: the newest.
   """
   folder, step = _existing(folder, step)
-  want = {"trainable": _abstract(want)}
+  want = {"trainable": orbax_io.abstract(want)}
   with _reader(folder) as manager:
-    _same_shapes(manager, folder, step, want, exact=False)
-    got = _restore(manager, folder, step, state=_restore_args(want, partial_restore=True))
+    orbax_io.same_shapes(manager, folder, step, want, exact=False)
+    got = orbax_io.restore(manager, folder, step,
+                           state=orbax_io.restore_args(want, partial_restore=True))
   return got["state"]["trainable"]
 
 
@@ -219,67 +219,12 @@ def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
 
 
 def _reader(folder) -> ocp.CheckpointManager:
-  return _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
-
-
-def _manager(folder, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-  return ocp.CheckpointManager(folder, options=options, item_handlers={
-      "state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()})
-
-
-def _restore_args(want, **kwargs) -> ocp.args.PyTreeRestore:
-  """Asks for `want`, each leaf as its struct says: shape, dtype and place."""
-  return ocp.args.PyTreeRestore(
-      item=want, restore_args=ocp.checkpoint_utils.construct_restore_args(want), **kwargs)
+  return orbax_io.open_manager(folder, ocp.CheckpointManagerOptions(read_only=True))
 
 
 def _plain(state) -> dict:
   """A NamedTuple as a dict, so that what is on disk names no class of ours."""
   return state._asdict()
-
-
-def _abstract(tree):
-  return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), tree)
-
-
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
-  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-  return {axes.path_name(path): tuple(x.shape) for path, x in leaves if hasattr(x, "shape")}
-
-
-def _same_shapes(manager, folder, step: int, want, *, exact: bool) -> None:
-  """Refuses a checkpoint that lacks a wanted leaf: Orbax would hand the struct itself back."""
-  try:
-    have = _shapes(manager.item_metadata(step)["state"])
-  except Exception as e:
-    raise _unreadable(folder, step, e) from e
-  if not have:
-    raise _unreadable(folder, step, "its state is missing")
-  need = _shapes(want)
-  wrong = [f"{n}: wanted {need[n]}, found {have.get(n, 'nothing')}" for n in sorted(need)
-           if have.get(n) != need[n]]
-  if exact:
-    wrong += [f"{n}: wanted nothing, found {have[n]}" for n in sorted(have.keys() - need.keys())]
-  if wrong:
-    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    raise errors.UserError(
-        f"checkpoint {folder}/{step} is of another model: {'; '.join(wrong[:3])}{more}. Use the "
-        "config it was trained with, or another --workdir")
-
-
-def _restore(manager, folder, step: int, **args):
-  try:
-    return manager.restore(step, args=ocp.args.Composite(**args))
-  except Exception as e:
-    raise _unreadable(folder, step, e) from e
-
-
-def _unreadable(folder, step: int, why) -> errors.UserError:
-  why = " ".join(str(why).split())[:160]
-  return errors.UserError(
-      f"checkpoint {folder}/{step} cannot be read ({why}): delete that folder and run again; "
-      "the run resumes from the checkpoint before it, or starts anew")
 
 
 def _chain(e: BaseException | None):

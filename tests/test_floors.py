@@ -20,7 +20,7 @@ FLOORS = [
      "clock", "goodput", "profiling", "accumulation", "planning.chips"},
     {"assets", "config", "history", "data.arrays", "data.tokenizer", "losses", "metrics",
      "significance", "heartbeat", "parameters", "utilization", "placement",
-     "models.attention", "models.head", "models.remat", "models.qformer_config",
+     "orbax_io", "models.attention", "models.head", "models.remat", "models.qformer_config",
      "weights.trees", "weights.torch_zip",
      "data.splits", "data.order", "data.filling", "data.gguf_file"},
     {"monitor"},
