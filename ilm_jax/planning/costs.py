@@ -4,11 +4,13 @@ XLA counts the body of a loop once, so FLOPs, bytes and time come from programs 
 one after the other, compiled at two depths and drawn out on a line to the real one. Memory and
 collectives come from the real program, its loops multiplied out.
 """
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from ilm_jax.models import language_model
 from ilm_jax.planning import chips, hlo, programs, shapes
@@ -67,11 +69,25 @@ def measure(c, lm: language_model.Config | None, mesh, topology: chips.Topology)
 def compile_or_say(program: programs.Program):
   """(compiled, "") or, of a program that needs more memory than there is, (None, XLA's words)."""
   try:
-    return program.lower().compile(), ""
+    with _unkept():
+      return program.lower().compile(), ""
   except jax.errors.JaxRuntimeError as e:
     if "RESOURCE_EXHAUSTED" not in str(e):
       raise
     return None, " ".join(str(e).split())
+
+
+@contextlib.contextmanager
+def _unkept():
+  """Past the persistent cache: jax cannot read a program back for chips that are not there."""
+  before = jax.config.jax_enable_compilation_cache
+  try:
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()      # it decides once whether it is used
+    yield
+  finally:
+    jax.config.update("jax_enable_compilation_cache", before)
+    compilation_cache.reset_cache()
 
 
 def needed_bytes(said: str) -> int:
