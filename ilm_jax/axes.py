@@ -74,14 +74,15 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
         f"mesh sizes {have}, e.g. --config.mesh.data={have}")
   kinds = (AxisType.Auto,) * len(shape)
   slices = len({getattr(d, "slice_index", 0) for d in devices})
-  if slices == 1:
-    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=kinds, devices=devices)
   if shape.get("data", 1) % slices:
     raise errors.UserError(f"mesh.data={shape.get('data', 1)} does not divide over {slices} slices"
                            f", across which it goes: make it a multiple of {slices}")
   between = tuple(slices if name == "data" else 1 for name in shape)
   within = tuple(n // m for n, m in zip(shape.values(), between))
-  return Mesh(mesh_utils.create_hybrid_device_mesh(within, between, devices), tuple(shape),
+  # Split: 8 x 8 chips are to be had of a torus of 4 x 4 x 4, too. Sides stay whole where they can.
+  split = {"devices": devices, "allow_split_physical_axes": True}
+  return Mesh(mesh_utils.create_device_mesh(within, **split) if slices == 1 else
+              mesh_utils.create_hybrid_device_mesh(within, between, **split), tuple(shape),
               axis_types=kinds)
 
 
