@@ -3,11 +3,14 @@
     python -m ilm_jax.main --config=configs/plan_phase1.py --workdir=runs/plan_1 --stage=plan \\
         --topology=v5e:4x4
 
-Found for v5e: without qformer.remat 25.72 GiB a chip of 15.75 (with threefry): too many; with it
-it fits: 6.30 GiB of temporaries and .35 of arguments. That program took 40 minutes of CPU time to
-compile (before the generation loss took fewer turns); a plan compiles two more for the time of a
-step, which were not awaited. What the losses send: benchmarks/phase1_bytes.py (ITC 36.2 MB a chip,
-24.4 with a reduce-scatter, beside the least of 23.6).
+Found, three compilations in 27 minutes of one core: fits, 6.69 GiB of 16 a chip (.12 weights and
+entity table, .23 optimizer, 6.15 temporaries); 1.320e14 FLOPs compiled for 9.392e13 useful ones
+(1.406: remat). By roofline .442 s a step: matmuls .042 s, collectives .023 s, memory .419 s, for
+which XLA counts every byte, also of what stays on the chip; so .442 s is much, and the useful
+utilisation of .067 little. A chip sends 2.26 GB: XLA gathers the queries of pairs piece by piece,
+again for every use (at least .99 GB, where .095 would do), the rest is mostly gradients. Without
+qformer.remat (and with threefry) it wanted 25.72 GiB. What each loss sends before that compiler, ITC
+36.2 MB (24.4 with a reduce-scatter) beside the least of 23.6: benchmarks/phase1_bytes.py.
 """
 import ml_collections
 
