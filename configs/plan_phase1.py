@@ -9,8 +9,8 @@ entity table, .23 optimizer, 6.15 temporaries); 1.320e14 FLOPs compiled for 9.39
 which XLA counts every byte, also of what stays on the chip; so .442 s is much, and the useful
 utilisation of .067 little. A chip sends 2.26 GB: XLA gathers the queries of pairs piece by piece,
 again for every use (at least .99 GB, where .095 would do), the rest is mostly gradients. Without
-qformer.remat (and with threefry) it wanted 25.72 GiB. What each loss sends before that compiler, ITC
-36.2 MB (24.4 with a reduce-scatter) beside the least of 23.6: benchmarks/phase1_bytes.py.
+qformer.remat (and with threefry) it wanted 25.72 GiB. What each loss sends before that compiler:
+benchmarks/phase1_bytes.py (ITC 36.2 MB, 24.4 with a reduce-scatter, beside the least of 23.6).
 """
 import ml_collections
 
