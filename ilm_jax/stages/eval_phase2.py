@@ -145,8 +145,8 @@ def recommendation(this: context.Run, asked: list[methods.Method]
   examples = [stored[u] for u in users]
   user_U, target_U, seen = eval_prompts.asked(this, examples)
   blocked_UI = _blocked(seen, interactions.num_items)
-  trained = asked[:1 + len(this.config.phase2.compare)]
-  found, beam_UW = _by_beam(this, trained, examples[:c.beam_users], target_U, seen, catalogue[0])
+  ours = asked[:1 + len(this.config.phase2.compare)]
+  found, beam_UW = _by_beam(this, ours, examples[:c.beam_users], target_U, seen, catalogue[0])
   if n := c.exact_users:
     # One user a batch: exact scoring is bound by arithmetic, and padded rows would be scored too.
     spec = dataclasses.replace(eval_text.spec(this, [examples]), rows=1)
@@ -159,7 +159,7 @@ def recommendation(this: context.Run, asked: list[methods.Method]
     shape = eval_text.spec(this, [examples])
     found += [Ranking(f"{method.name}, item head", metrics.ranks_from_scores(
                   method.model.head_score(examples, shape), target_U, blocked_UI))
-              for method in trained]
+              for method in ours]
   if this.config.phase1.losses.ui and phases.has_phase1(this.config):
     found.append(Ranking("Q-Former, dot product", metrics.ranks_from_scores(
         _dot(this, user_U), target_U, blocked_UI)))
@@ -194,14 +194,14 @@ def ranked_task(this: context.Run) -> str:
               "sequential")
 
 
-def _by_beam(this: context.Run, trained, examples, target_U, seen, trie):
+def _by_beam(this: context.Run, ours, examples, target_U, seen, trie):
   """(rankings by beam search, ILM's lists [U, W]); of all trained with eval.rank_compared."""
   width, spec = this.config.eval.beam_width, eval_text.spec(this, [examples])
   lists = {method.name: method.model.rank(examples, spec, trie, width=width, blocked=seen)
-           for method in (trained if this.config.eval.rank_compared else trained[:1])}
+           for method in (ours if this.config.eval.rank_compared else ours[:1])}
   n, some = len(examples), f", first {len(examples)} users" * (len(examples) < len(target_U))
   return [Ranking(f"{name}, beam {width}{some}", metrics.ranks_from_items(beam_UW, target_U[:n]),
-                  width) for name, beam_UW in lists.items()], lists[trained[0].name]
+                  width) for name, beam_UW in lists.items()], lists[ours[0].name]
 
 
 def _dot(this: context.Run, user_U) -> np.ndarray:
