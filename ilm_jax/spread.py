@@ -56,7 +56,9 @@ def whitening(m: Moments, floor: float = FLOOR) -> tuple[np.ndarray, np.ndarray]
   """(mean [F], matrix [F, F]): (x - mean) @ matrix has variance 1 on average over the F.
 
   Directions with less than `floor` of the largest variance are scaled as if they had it. The
-  identity and no mean where all samples are the same.
+  identity and no mean where all samples are the same. The matrix is symmetric: of all whitenings
+  the one that hangs neither on the sign nor, among equal variances, on the choice of the axes,
+  which rounding decides.
   """
   off_F = np.asarray(m.sum_F, np.float64) / m.count
   mean_F = off_F + m.about_F
@@ -66,7 +68,7 @@ def whitening(m: Moments, floor: float = FLOOR) -> tuple[np.ndarray, np.ndarray]
     return np.zeros_like(mean_F), np.eye(len(mean_F))
   scaled_F = np.maximum(variance_F, floor * variance_F[-1])
   whole = np.sum(np.maximum(variance_F, 0.0) / scaled_F)
-  return mean_F, axis_FF * np.sqrt(len(mean_F) / whole / scaled_F)[None]
+  return mean_F, axis_FF * np.sqrt(len(mean_F) / whole / scaled_F) @ axis_FF.T
 
 
 def _behind(mesh, white: tuple, linear: dict) -> dict:

@@ -54,7 +54,17 @@ def test_whitening_by_hand():
       4, (x_N3 - 1).sum(0), (x_N3 - 1).T @ (x_N3 - 1), np.ones(3)))
   np.testing.assert_allclose(mean_3, [10, 0, 3])
   y_N3 = (x_N3 - mean_3) @ matrix_33
-  np.testing.assert_allclose(y_N3.T @ y_N3 / 4, np.diag([0, 1.5, 1.5]), atol=1e-9)
+  np.testing.assert_allclose(y_N3.T @ y_N3 / 4, np.diag([1.5, 1.5, 0]), atol=1e-9)
+
+
+def test_whitening_does_not_hang_on_rounding():
+  """Two directions of one variance: their axes may be any in their plane, the matrix is one."""
+  covariance_33 = np.diag([4.0, 1.0, 1.0])
+  noise_33 = 1e-9 * np.random.default_rng(0).normal(size=(3, 3))
+  one, other = (spread.whitening(spread.Moments(1, np.zeros(3), x_33, np.zeros(3)))[1]
+                for x_33 in (covariance_33, covariance_33 + noise_33 + noise_33.T))
+  np.testing.assert_allclose(other, one, atol=1e-7)
+  np.testing.assert_allclose(np.sign(np.diag(one)), 1)
 
 
 def test_what_is_all_the_same_is_left_alone():
