@@ -8,8 +8,25 @@ from ilm_jax.models import decoder
 from ilm_jax.planning import chips, costs, estimate, programs
 
 
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+  """How much more a compiler's program takes than is counted here."""
+  activations: float = 1.0
+  bytes: float = 1.0
+
+
+AS_COUNTED = Ratio()
+
+
+def ratio(compiled: dict, counted: dict) -> Ratio:
+  """Of two plans of one step, as `estimate.plan` and `plan` have them."""
+  moved = compiled["bytes_per_chip"] or counted["bytes_per_chip"]    # None: it does not fit
+  return Ratio(compiled["activation_bytes_per_chip"] / counted["activation_bytes_per_chip"],
+               moved / counted["bytes_per_chip"])
+
+
 def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
-         topology: chips.Topology) -> dict:
+         topology: chips.Topology, of: Ratio = AS_COUNTED) -> dict:
   """Phase 2's plan, as `estimate.plan` has it, of matmuls and bytes that are counted by hand.
 
   Args:
@@ -17,6 +34,7 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
     lm: its language model.
     program: its step, whose parameters lie on some mesh.
     topology: of the mesh.
+    of: what to multiply by: as a compiler found it for a like step.
   """
   p, chip = c.phase2, topology.chip
   mesh = program.state.step.sharding.mesh
@@ -30,24 +48,27 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
   activations = lm.num_layers * tokens * kept_bytes(lm, p.length, ways["tensor"])
   gathered = 2 * layer if ways["fsdp"] > 1 else 0.0
   logits = 3 * 4 * min(256, p.targets * p.rows) * lm.vocab_size / ways["tensor"]
-  peak = int(weights + optimizer + activations + gathered + logits)
+  temporaries = of.activations * (activations + gathered + logits)
+  peak = int(weights + optimizer + temporaries)
   useful = costs.useful_flops(c, lm, program)
   scores = 4 * 2 * lm.num_layers * p.rows * p.length ** 2 * lm.num_heads * lm.head_dim
   again = {"full": 1.5, "dots": 1.0, "weights": 1.0, "none": 1.0}[lm.remat]
   compiled = again * (useful + scores)
   sent = collectives_by_rules(lm, layer, tokens, ways)
-  size = 3 * lm.num_layers * (layer + tokens * kept_bytes(lm, p.length, ways["tensor"]))
+  size = of.bytes * 3 * lm.num_layers * (
+      layer + tokens * kept_bytes(lm, p.length, ways["tensor"]))
   line = estimate.roofline(chip, compiled / topology.chips, size,
                            sum(x["sent_bytes"] for x in sent.values()))
+  seconds = line.added if chip.modelled else line.serial
   return {
       "topology": topology.name, "chips": topology.chips, "fits": peak <= chip.memory,
       "peak_bytes_per_chip": peak, "capacity_bytes_per_chip": int(chip.memory),
       "weight_bytes_per_chip": weights, "optimizer_bytes_per_chip": optimizer,
-      "activation_bytes_per_chip": int(activations + gathered + logits), "useful_flops": useful,
+      "activation_bytes_per_chip": int(temporaries), "useful_flops": useful,
       "compiled_flops": compiled, "compiled_over_useful_flops": compiled / useful,
-      "bytes_per_chip": size, "collectives": sent, "estimated_step_seconds": line.serial,
+      "bytes_per_chip": size, "collectives": sent, "estimated_step_seconds": seconds,
       "estimate_of": "arithmetic: roofline, collectives apart; nothing was compiled",
-      "useful_utilization": useful / (line.serial * topology.chips * chip.flops),
+      "useful_utilization": useful / (seconds * topology.chips * chip.flops),
       "xla_optimal_seconds": None, "roofline_seconds": dataclasses.asdict(line) | {
           "overlapped": line.overlapped, "serial": line.serial}}
 

@@ -21,6 +21,11 @@ class Roofline:
     """Matmuls wait for collectives; memory keeps up with matmuls or they with it."""
     return max(self.compute, self.memory) + self.collectives
 
+  @property
+  def added(self) -> float:
+    """One after the other: near what XLA's model makes of a program."""
+    return self.compute + self.memory + self.collectives
+
 
 def roofline(chip: chips.Chip, flops: float, size: float, sent: float) -> Roofline:
   """Of one chip's FLOPs, bytes of memory and bytes sent to other chips."""

@@ -6,7 +6,7 @@ from ilm_jax import axes, errors
 from ilm_jax.models import decoder
 from ilm_jax.planning import arithmetic, chips, programs
 
-COMPILED = 3                 # meshes that are compiled, beside the naive one
+COMPILED = 3                 # meshes, compiled beside the config's own and the naive one
 REMATS = ("weights", "dots", "full")
 
 
@@ -48,44 +48,51 @@ def apply(c, candidate: dict):
   return c
 
 
-def run(c, topology: chips.Topology, shape_of: Callable, compiled_plan: Callable | None) -> list:
+def run(c, topology: chips.Topology, shape_of: Callable, own: dict,
+        compiled_plan: Callable | None) -> list:
   """Plans of the grid, best first: [{mesh, rows, remat, naive, plan}].
 
   Of each mesh the best rows and remat by arithmetic stand for it; of these the best COMPILED, and
-  the naive one, are compiled.
+  the naive one, are compiled and put beside the config's own. The arithmetic is held against the
+  own plan first: what a compiler takes beyond it there is taken elsewhere too.
 
   Args:
     c: config of the run.
     topology: where.
     shape_of: config -> language model.
+    own: the plan of `c` as it is.
     compiled_plan: config -> plan; None: arithmetic alone.
 
   Raises:
     UserError: nothing of the grid fits by arithmetic.
   """
-  lm, first, by_mesh = shape_of(c), naive(c, topology), {}
+  lm, first = shape_of(c), naive(c, topology)
+  mine = {"mesh": dict(c.mesh), "rows": c.phase2.rows, "remat": c.lm.remat}
   program = programs.phase2(c, lm, axes.abstract_mesh(first["mesh"]))
 
-  def by_hand(candidate):
+  def counted(candidate, of):
     changed = apply(c, candidate)
     on_mesh = programs.moved(program, axes.abstract_mesh(candidate["mesh"]))
-    return arithmetic.plan(changed, shape_of(changed), on_mesh, topology)
+    return arithmetic.plan(changed, shape_of(changed), on_mesh, topology, of)
 
+  of = arithmetic.ratio(own, counted(mine, arithmetic.AS_COUNTED))
+  by_mesh = {}
   for candidate in candidates(c, lm, topology):
-    found = {**candidate, "naive": False, "plan": by_hand(candidate)}
+    found = {**candidate, "plan": counted(candidate, of)}
     if found["plan"]["fits"]:
-      by_mesh.setdefault(tuple(candidate["mesh"].items()), []).append(found)
+      by_mesh.setdefault(tuple(candidate["mesh"].values()), []).append(found)
   if not by_mesh:
     raise errors.UserError(f"--search: nothing of the grid around phase2.rows={c.phase2.rows} fits "
                            f"into {topology.name}: fewer rows, a shorter length, or more chips")
-  best = sorted((min(found, key=rank) for found in by_mesh.values()), key=rank)
-  compared = [x for x in best if x["mesh"] != first["mesh"]][:COMPILED] + [{**first, "naive": True}]
-  for found in compared:
-    if compiled_plan is not None:
-      found["plan"] = compiled_plan(apply(c, found))
-    elif found["naive"]:
-      found["plan"] = by_hand(found)
-  return sorted(compared, key=rank)
+  best = [_without_plan(x) for x in sorted((min(x, key=rank) for x in by_mesh.values()), key=rank)]
+  asked = [x for x in best if x not in (mine, first)][:COMPILED] + [first] * (first != mine)
+  found = [{**mine, "plan": own}] + [
+      {**x, "plan": compiled_plan(apply(c, x)) if compiled_plan else counted(x, of)} for x in asked]
+  return sorted(({**x, "naive": _without_plan(x) == first} for x in found), key=rank)
+
+
+def _without_plan(found: dict) -> dict:
+  return {name: found[name] for name in ("mesh", "rows", "remat")}
 
 
 def rank(found: dict) -> tuple:

@@ -49,9 +49,9 @@ def run(config, workdir, wish: Wish) -> dict:
   plan = {**_asked(config), **plan}
   print(table.one(plan))
   if wish.search:
-    found = search.run(config, topology, lambda c: shapes.of(c.lm),
+    found = search.run(config, topology, lambda c: shapes.of(c.lm), plan,
                        compiled_plan if devices is not None else None)
-    plan["search"] = found
+    plan = {**plan, "search": found}
     print(table.ranking(found))
   files.write_text(epath.Path(workdir) / "plan.json", json.dumps(plan, indent=1) + "\n")
   return plan
