@@ -171,6 +171,12 @@ def place(mesh: Mesh, tree, *, copy: bool = False):
   return jax.device_put(tree, where, may_alias=not copy)
 
 
+def shapes_at(tree, where):
+  """Arrays or shapes as ShapeDtypeStructs that lie at `where`, a tree of shardings like `tree`."""
+  return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
+
+
 def put(value, where: NamedSharding, *, copy: bool = False) -> jax.Array:
   """An array that every process has in full (or that lies on the mesh already), placed.
 

@@ -54,6 +54,18 @@ def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, se
   return graphdef, trainable
 
 
+def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
+  """What `build` returns, (graphdef, parameters), the parameters as shapes: nothing is drawn."""
+  built = {}
+
+  def parameters():
+    built["graphdef"], found = build()
+    return found
+
+  shapes = jax.eval_shape(parameters)
+  return built["graphdef"], shapes
+
+
 def entity_inputs(frozen: dict, entity_B) -> tuple[dict, dict]:
   """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing."""
   vectors = {name: table_RC[entity_B] for name, table_RC in frozen["vectors"].items()}

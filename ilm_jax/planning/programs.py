@@ -56,13 +56,8 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
                            "decoder by lm.shape or lm.asset")
   p = c.phase2
   config = qformer_config(c, unroll=unroll, dropout=p.dropout, vector_noise=p.vector_noise)
-  built = {}
-
-  def build():
-    built["graphdef"], trainable = objectives.build_phase2(config, lm.width, 1.0, seed=0)
-    return trainable
-
-  trainable = jax.eval_shape(build)
+  graphdef, trainable = objectives.abstract(
+      lambda: objectives.build_phase2(config, lm.width, 1.0, seed=0))
   frozen_lm, trained_lm = language_model.split_trained(
       language_model.abstract_params(lm), c.lm.train)
   trainable |= {"lm": trained_lm} if trained_lm else {}
@@ -70,7 +65,7 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
   spec = packing.LmBatchSpec(rows=p.rows, length=p.length, slots=p.slots, targets=p.targets,
                              queries=c.qformer.num_queries, slot_id=-1, task_names=tasks)
   batch = packing.empty(p.rows, spec) | {"dropped": np.zeros(p.rows, np.int32)}
-  return _program(objectives.phase2_loss(built["graphdef"], lm, tasks), c, c.phase2, trainable,
+  return _program(objectives.phase2_loss(graphdef, lm, tasks), c, c.phase2, trainable,
                   {"lm": frozen_lm, **_entities(config, c.plan.entities)}, batch, mesh)
 
 
@@ -78,14 +73,8 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   """Phase 1's step; `num_layers` of the Q-Former, 0: as the config says."""
   p = c.phase1
   config = qformer_config(c, unroll=unroll, num_layers=num_layers)
-  built = {}
-
-  def build():
-    built["graphdef"], trainable = alignment.build_phase1(config, seed=0)
-    return trainable
-
-  trainable = jax.eval_shape(build)
-  loss = alignment.phase1_loss(built["graphdef"], alignment.Phase1Config(
+  graphdef, trainable = objectives.abstract(lambda: alignment.build_phase1(config, seed=0))
+  loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(
       **p.losses.to_dict(), label_smoothing=p.label_smoothing, contrastive=p.contrastive,
       logq=p.logq))
   pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui,
@@ -110,20 +99,17 @@ def _program(loss, c, phase, trainable, frozen, batch, mesh) -> Program:
       lambda t: train.TrainState(jnp.zeros((), jnp.int32), t, tx.init(t)), trainable)
   rows = tuple(n for n in axes.RULES["batch"] if n in mesh.shape)
   over = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(rows)), batch)
-  return Program(loss, tx, _placed(state, axes.param_sharding(mesh, state)),
-                 _placed(frozen, axes.param_sharding(mesh, frozen)), _placed(batch, over), c.prng)
+  return Program(loss, tx, _on(mesh, state), _on(mesh, frozen), axes.shapes_at(batch, over), c.prng)
 
 
-def _placed(tree, where):
-  return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
+def _on(mesh, tree):
+  return axes.shapes_at(tree, axes.param_sharding(mesh, tree))
 
 
 def moved(program: Program, mesh: Mesh | AbstractMesh) -> Program:
   """The same parameters on another mesh; the batch stays what it was."""
-  return dataclasses.replace(
-      program, state=_placed(program.state, axes.param_sharding(mesh, program.state)),
-      frozen=_placed(program.frozen, axes.param_sharding(mesh, program.frozen)))
+  return dataclasses.replace(program, state=_on(mesh, program.state),
+                             frozen=_on(mesh, program.frozen))
 
 
 def bytes_per_chip(tree) -> int:

@@ -1,8 +1,7 @@
 """What the phases trained, read back onto the mesh. Nothing fresh is drawn or computed for it."""
-import jax
 from etils import epath
 
-from ilm_jax import alignment, axes, checkpoint
+from ilm_jax import alignment, axes, checkpoint, objectives
 from ilm_jax.stages import context, phases
 
 
@@ -14,7 +13,7 @@ def phase1(this: context.Run, workdir, step: int | None = None):
     workdir: whose phase 1: of this run, or what `phase2.init_from` names.
     step: which checkpoint; None: the newest.
   """
-  graphdef, shapes = _shapes(
+  graphdef, shapes = objectives.abstract(
       lambda: alignment.build_phase1(phases.qformer_config(this), this.config.seed))
   return graphdef, _read(this, epath.Path(workdir) / "phase1", shapes, step)["qformer"]
 
@@ -28,25 +27,11 @@ def phase2(this: context.Run, name: str, step: int):
     step: which checkpoint.
   """
   build = phases.phase2_builder(this, name)
-  graphdef, shapes = _shapes(lambda: build(1.0))
+  graphdef, shapes = objectives.abstract(lambda: build(1.0))
   shapes, frozen_lm = phases.with_language_model(this, shapes)
   return graphdef, _read(this, this.workdir / name, shapes, step), frozen_lm
 
 
-def _shapes(build):
-  """What `build` returns, (graphdef, parameters), with shapes for parameters."""
-  built = {}
-
-  def parameters():
-    built["graphdef"], found = build()
-    return found
-
-  shapes = jax.eval_shape(parameters)
-  return built["graphdef"], shapes
-
-
 def _read(this: context.Run, folder, shapes: dict, step: int | None) -> dict:
-  where = axes.param_sharding(this.mesh, shapes)
-  want = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where)
+  want = axes.shapes_at(shapes, axes.param_sharding(this.mesh, shapes))
   return checkpoint.read_trainable(folder / "checkpoints", want, step)

@@ -58,10 +58,9 @@ def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Conf
   want = language_model.abstract_params(config)
   where = (jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), want)
            if mesh is None else axes.param_sharding(mesh, want))
-  want = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), want, where)
   try:
     with ocp.StandardCheckpointer() as reader:
-      return config, reader.restore(path / "params", want)
+      return config, reader.restore(path / "params", axes.shapes_at(want, where))
   except (OSError, ValueError, KeyError) as e:
     raise errors.UserError(f"{path}/params is not the model of model.json "
                            f"({' '.join(str(e).split())[:200]}): write the model again") from e
