@@ -3,11 +3,12 @@
     python -m benchmarks.equality --workdir=runs/equality [--cases=2x1,resume]
 
 Trains phase 1 and phase 2 of a small model with the project's own batches, losses, placement, loop
-and checkpoints, by `launch/local_pod.py`; dropout and noise are on. A case is PROCESSESxDEVICES (of
-a process), with a mesh where it is not data alone; "resume" starts as 1x1, goes on as 2x1, as 4x1
-and as 1x8 with another mesh, each from the checkpoint before. Shown is the largest relative
-difference from 1x1 of the losses of all steps, and of the last checkpoint's loss on examples that
-nobody trained on, without dropout, which is measured as `eval` does: by one process.
+and checkpoints, by `launch/local_pod.py`; dropout and noise are on, and phase 2 starts behind a
+whitening. A case is PROCESSESxDEVICES (of a process), with a mesh where it is not data alone;
+"resume" starts as 1x1, goes on as 2x1, as 4x1 and as 1x8 with another mesh, each from the
+checkpoint before. Shown is the largest relative difference from 1x1 of the losses of all steps, and
+of the last checkpoint's loss on examples that nobody trained on, without dropout, which is measured
+as `eval` does: by one process.
 
 Measured (in two sittings, by --cases, with JAX_DISABLE_MOST_OPTIMIZATIONS=1 to compile less):
 
@@ -30,7 +31,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ilm_jax import alignment, axes, checkpoint, distributed, history, objectives, train
+from ilm_jax import alignment, axes, checkpoint, distributed, history, objectives, spread, train
 from ilm_jax.data import batches, packing, store
 from ilm_jax.models import decoder, language_model
 from ilm_jax.models.qformer import QFormerConfig
@@ -143,12 +144,12 @@ def settings(steps: int) -> ml_collections.ConfigDict:
 
 
 def built(phase: str):
-  """(loss, trainable) of a phase."""
+  """(graphdef, loss, trainable) of a phase."""
   if phase == "phase1":
     graphdef, trainable = alignment.build_phase1(QFORMER, 0)
-    return alignment.phase1_loss(graphdef, alignment.Phase1Config(logq=True)), trainable
+    return graphdef, alignment.phase1_loss(graphdef, alignment.Phase1Config(logq=True)), trainable
   graphdef, trainable = objectives.build_phase2(QFORMER, LM.width, 0.1, 0)
-  return objectives.phase2_loss(graphdef, LM, TASKS), trainable
+  return graphdef, objectives.phase2_loss(graphdef, LM, TASKS), trainable
 
 
 def frozen(mesh) -> dict:
@@ -176,11 +177,14 @@ def worker(args: argparse.Namespace) -> None:
                                    process_index=share, process_count=shares)}
   tx = train.make_optimizer(settings(args.steps))
   for phase in args.phases:
-    loss, trainable = built(phase)
+    graphdef, loss, trainable = built(phase)
+    held = frozen(mesh)
+    if phase == "phase2":
+      trainable = spread.spread(graphdef, axes.place(mesh, trainable), held, mesh, rows=R)
     folder = args.workdir / args.run / phase
     with checkpoint.Checkpointer(folder / "checkpoints", {}) as saved:
       state = checkpoint.start(saved, train.init_state(trainable, tx, mesh), "", {})
-      train.fit(loss_fn=loss, state=state, frozen=frozen(mesh), batches=feeds[phase],
+      train.fit(loss_fn=loss, state=state, frozen=held, batches=feeds[phase],
                 steps=args.until, tx=tx, mesh=mesh, seed=3, checkpointer=saved, log_every=1,
                 checkpoint_every=100, writer=history.Writer(folder / "metrics.jsonl"), name=phase)
     distributed.wait(phase)
@@ -189,7 +193,7 @@ def worker(args: argparse.Namespace) -> None:
 def evaluated(run) -> float:
   """Mean loss a token of the newest phase 2 checkpoint on examples nobody trained on."""
   mesh = axes.make_mesh(dict.fromkeys(axes.MESH_AXES, 1), jax.devices()[:1])
-  loss, fresh = built("phase2")
+  _, loss, fresh = built("phase2")
   trainable = checkpoint.read_trainable(run / "phase2" / "checkpoints", fresh)
   held, measure, total = frozen(mesh), jax.jit(lambda *a: loss(*a, None)[1]["nll"]), np.zeros(2)
   examples = store.Prepared(run.parent / "valid")
