@@ -10,15 +10,15 @@ checkpoint before. Shown is the largest relative difference from 1x1 of the loss
 of the last checkpoint's loss on examples that nobody trained on, without dropout, which is measured
 as `eval` does: by one process.
 
-Measured (in two sittings, by --cases, with JAX_DISABLE_MOST_OPTIMIZATIONS=1 to compile less):
+Measured (with JAX_DISABLE_MOST_OPTIMIZATIONS=1 to compile less):
 
                                     phase1    phase2      eval
-  1x8                              8.4e-08   2.3e-07   1.6e-08
-  1x8 data 2 fsdp 2 tensor 2       8.4e-08   2.3e-07   2.3e-08
-  2x1                              8.5e-08   2.3e-07   4.7e-08
-  4x1                              1.4e-07   2.3e-07   1.6e-08
-  2x4 data 2 fsdp 4                1.4e-07   2.3e-07   1.6e-08
-  resume                           8.5e-08   1.2e-07   7.8e-09
+  1x8                              8.4e-08   2.3e-07   3.1e-08
+  1x8 data 2 fsdp 2 tensor 2       8.4e-08   9.3e-07   7.8e-09
+  2x1                              8.5e-08   2.3e-07   3.1e-08
+  4x1                              1.4e-07   2.3e-07   7.8e-09
+  2x4 data 2 fsdp 4                1.4e-07   4.6e-07   3.1e-08
+  resume                           8.5e-08   2.3e-07   7.8e-09
 """
 import argparse
 import json

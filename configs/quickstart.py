@@ -21,7 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase2.update(steps=80, rows=4, length=128, slots=28, targets=40, examples_per_group=12,
                   rows_per_group=4, warmup=8, checkpoint_every=40, log_every=4, dropout=0.0,
                   vector_noise=0.0)
-  c.phase2.spread = True           # 80 steps are too few to learn to tell entities apart
+  # 80 steps are too few to learn to tell entities apart, and enough for a Q-Former to forget them.
+  c.phase2.update(spread=True, learning_rate=1e-2, qformer_scale=0.01)
   c.eval.update(users=64, beam_users=64, exact_users=1, loss_examples=48, consistency_examples=32,
                 batch_size=8)
   return c
