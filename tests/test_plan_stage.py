@@ -73,17 +73,6 @@ def test_slices_lie_along_data():
 
 
 @needs_libtpu
-def test_a_mesh_may_split_the_sides_of_a_torus():
-  """8 x 8 of 4 x 4 x 4 chips, each once; where sides need not be split they stay whole."""
-  found = chips.devices(chips.parse("v5p:4x4x4"))
-  mesh = axes.make_mesh({"data": 8, "fsdp": 8, "tensor": 1}, found)
-  assert mesh.devices.shape == (8, 8, 1) and len({d.id for d in mesh.devices.flat}) == 64
-  mesh = axes.make_mesh({"data": 4, "fsdp": 16, "tensor": 1}, found)
-  planes = [{tuple(d.coords) for d in part.flat} for part in mesh.devices]
-  assert any(all(len({c[axis] for c in plane}) == 1 for plane in planes) for axis in range(3))
-
-
-@needs_libtpu
 def test_a_topology_that_libtpu_refuses():
   with pytest.raises(errors.UserError, match="libtpu refuses it"):
     chips.devices(chips.parse("v5e:3x3"))

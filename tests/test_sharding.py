@@ -4,6 +4,8 @@ After a change of axes.py that is meant, write the files again, and read the dif
 
     python -m tests.test_sharding
 """
+import dataclasses
+import itertools
 import pathlib
 import re
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from ilm_jax import axes
+from ilm_jax import axes, errors
 from ilm_jax.models import decoder, language_model
 from ilm_jax.planning import programs, shapes
 
@@ -67,10 +69,42 @@ def test_the_language_model_is_spread_over_all_that_is_not_data():
   assert programs.bytes_per_chip(program.frozen["lm"]) == pytest.approx(whole / 32, rel=0.01)
 
 
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What a mesh is made of, as far as jax asks."""
+  id: int
+  coords: tuple[int, ...]
+  slice_index: int
+  process_index: int = 0
+  core_on_chip: int = 0
+  platform: str = "tpu"
+  device_kind: str = "TPU v5"
+
+
+def torus(*sides, slices=1):
+  return [Chip(number, tuple(place), which) for number, (which, *place) in enumerate(
+      itertools.product(range(slices), *map(range, sides)))]
+
+
+def test_a_mesh_may_split_the_sides_of_a_torus():
+  """8 x 8 of 4 x 4 x 4 chips, each once; where sides need not be split they stay whole."""
+  mesh = axes.make_mesh({"data": 8, "fsdp": 8, "tensor": 1}, torus(4, 4, 4))
+  assert mesh.devices.shape == (8, 8, 1) and len({d.id for d in mesh.devices.flat}) == 64
+  mesh = axes.make_mesh({"data": 4, "fsdp": 16, "tensor": 1}, torus(4, 4, 4))
+  planes = [{tuple(d.coords) for d in part.flat} for part in mesh.devices]
+  assert any(all(len({c[axis] for c in plane}) == 1 for plane in planes) for axis in range(3))
+
+
+def test_slices_lie_along_data():
+  chips = torus(2, 2, 1, slices=2)
+  mesh = axes.make_mesh({"data": 4, "fsdp": 2, "tensor": 1}, chips)
+  assert [{d.slice_index for d in row.flat} for row in mesh.devices] == [{0}, {0}, {1}, {1}]
+  with pytest.raises(errors.UserError, match="mesh.data=1 does not divide over 2 slices"):
+    axes.make_mesh({"data": 1, "fsdp": 8, "tensor": 1}, chips)
+
+
 def on_devices():
   return axes.make_mesh({"data": 2, "fsdp": 4, "tensor": 1}, jax.devices()[:8])
-
-
 
 
 def test_constrain_spreads_rows_where_the_step_is_traced():
