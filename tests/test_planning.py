@@ -15,7 +15,6 @@ from ilm_jax.planning import (
     estimate,
     hlo,
     programs,
-    search,
     shapes,
     table,
 )
@@ -224,66 +223,12 @@ def test_what_does_not_fit_has_a_table_too():
   assert "1024.00 GiB of 95.00 GiB: DOES NOT FIT" in text and "RESOURCE_EXHAUSTED" in text
 
 
-def test_search_compiles_the_best_by_arithmetic_and_the_naive_mesh():
-  c, asked = config(), []
-
-  def compiled(changed):
-    asked.append(dict(changed.mesh))
-    seconds = 3.0 if changed.mesh.fsdp == 2 else 9.0
-    return {"fits": changed.mesh.fsdp != 1, "estimated_step_seconds": seconds,
-            "peak_bytes_per_chip": 1, "useful_utilization": 0.5}
-
-  with c.unlocked():
-    c.mesh.update(data=4, fsdp=4)
-  own = plan(c, c.mesh.to_dict(), "v5e:2x4*2", small(c))
-  found = search.run(c, chips.parse("v5e:2x4*2"), lambda c: small(c), own, compiled)
-  naive = {"data": 2, "fsdp": 8, "tensor": 1}
-  assert asked[-1] == naive and len(asked) == search.COMPILED + 1
-  assert [x["plan"] for x in found if x["mesh"] == c.mesh.to_dict()].count(own) == 1
-  assert all(mesh["data"] % 2 == 0 for mesh in asked), "data spans the slices"
-  assert [x["naive"] for x in found].count(True) == 1
-  assert [x["plan"]["fits"] for x in found] == sorted((x["plan"]["fits"] for x in found),
-                                                      reverse=True)
-  text = table.ranking(found)
-  assert "naive FSDP" in text and "best: --config.mesh.data=" in text
-
-
-def small(c):
-  """Four layers: the grid's shapes are worked out quickly."""
-  return dataclasses.replace(shapes.with_layers(shapes.of(c.lm), 4, unroll=False))
-
-
-def test_search_takes_what_the_compiler_took():
-  """Arithmetic held against the own plan: the activations there, eightfold, are so elsewhere."""
-  c = config(**{"mesh.data": 64, "phase2.rows": 256})
-  topology = chips.parse("v5p:4x4x4")
-  counted = plan(c, c.mesh.to_dict(), "v5p:4x4x4")
-  grown = {"activation_bytes_per_chip": 8 * counted["activation_bytes_per_chip"]}
-  assert arithmetic.ratio(counted | grown, counted) == arithmetic.Ratio(8.0, 1.0)
-  assert arithmetic.ratio(counted | {"bytes_per_chip": None}, counted) == arithmetic.AS_COUNTED
-
-  def rows(own):
-    found = search.run(c, topology, lambda c: shapes.of(c.lm), own, None)
-    assert 256 in [x["rows"] for x in found if x["mesh"] == c.mesh.to_dict()]
-    return max(x["rows"] for x in found if x["plan"]["fits"])
-
-  assert rows(counted) == 1024
-  assert rows(counted | grown) < 1024
-
-
 def test_time_of_arithmetic_is_added_where_xla_adds_it():
   c = config(**{"mesh.data": 64, "phase2.rows": 256})
   v5p, v6e = (plan(c, c.mesh.to_dict(), t) for t in ("v5p:4x4x4", "v6e:8x8"))
   line = v5p["roofline_seconds"]
   assert v5p["estimated_step_seconds"] == line["compute"] + line["memory"] + line["collectives"]
   assert v6e["estimated_step_seconds"] == v6e["roofline_seconds"]["serial"]
-
-
-def test_search_says_when_nothing_fits():
-  c = config(**{"lm.shape": "palm-62b", "phase2.rows": 8, "mesh.data": 4})
-  own = plan(c, c.mesh.to_dict(), "v5e:2x2")
-  with pytest.raises(errors.UserError, match="nothing of the grid"):
-    search.run(c, chips.parse("v5e:2x2"), lambda c: shapes.of(c.lm), own, None)
 
 
 def test_every_depth_adds_one_layer():

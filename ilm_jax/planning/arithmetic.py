@@ -59,7 +59,8 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
       layer + tokens * kept_bytes(lm, p.length, ways["tensor"]))
   line = estimate.roofline(chip, compiled / topology.chips, size,
                            sum(x["sent_bytes"] for x in sent.values()))
-  seconds = line.added if chip.modelled else line.serial
+  seconds, how = ((line.added, "all added up, as XLA's model does") if chip.modelled else
+                  (line.serial, "collectives apart"))
   return {
       "topology": topology.name, "chips": topology.chips, "fits": peak <= chip.memory,
       "peak_bytes_per_chip": peak, "capacity_bytes_per_chip": int(chip.memory),
@@ -67,7 +68,7 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
       "activation_bytes_per_chip": int(temporaries), "useful_flops": useful,
       "compiled_flops": compiled, "compiled_over_useful_flops": compiled / useful,
       "bytes_per_chip": size, "collectives": sent, "estimated_step_seconds": seconds,
-      "estimate_of": "arithmetic: roofline, collectives apart; nothing was compiled",
+      "estimate_of": f"arithmetic: roofline, {how}; nothing was compiled",
       "useful_utilization": useful / (seconds * topology.chips * chip.flops),
       "xla_optimal_seconds": None, "roofline_seconds": dataclasses.asdict(line) | {
           "overlapped": line.overlapped, "serial": line.serial}}

@@ -1,0 +1,62 @@
+"""A small grid of meshes, rows and remat policies: counted by hand, the best compiled."""
+import dataclasses
+
+import pytest
+
+from ilm_jax import errors
+from ilm_jax.planning import arithmetic, chips, search, shapes, table
+from tests.test_planning import config, plan
+
+
+def test_search_compiles_the_best_by_arithmetic_and_the_naive_mesh():
+  c, asked = config(), []
+
+  def compiled(changed):
+    asked.append(dict(changed.mesh))
+    seconds = 3.0 if changed.mesh.fsdp == 2 else 9.0
+    return {"fits": changed.mesh.fsdp != 1, "estimated_step_seconds": seconds,
+            "peak_bytes_per_chip": 1, "useful_utilization": 0.5}
+
+  with c.unlocked():
+    c.mesh.update(data=4, fsdp=4)
+  own = plan(c, c.mesh.to_dict(), "v5e:2x4*2", small(c))
+  found = search.run(c, chips.parse("v5e:2x4*2"), lambda c: small(c), own, compiled)
+  naive = {"data": 2, "fsdp": 8, "tensor": 1}
+  assert asked[-1] == naive and len(asked) == search.COMPILED + 1
+  assert [x["plan"] for x in found if x["mesh"] == c.mesh.to_dict()].count(own) == 1
+  assert all(mesh["data"] % 2 == 0 for mesh in asked), "data spans the slices"
+  assert [x["naive"] for x in found].count(True) == 1
+  assert [x["plan"]["fits"] for x in found] == sorted((x["plan"]["fits"] for x in found),
+                                                      reverse=True)
+  text = table.ranking(found)
+  assert "naive FSDP" in text and "best: --config.mesh.data=" in text
+
+
+def small(c):
+  """Four layers: the grid's shapes are worked out quickly."""
+  return dataclasses.replace(shapes.with_layers(shapes.of(c.lm), 4, unroll=False))
+
+
+def test_search_takes_what_the_compiler_took():
+  """Arithmetic held against the own plan: the activations there, eightfold, are so elsewhere."""
+  c = config(**{"mesh.data": 64, "phase2.rows": 256})
+  topology = chips.parse("v5p:4x4x4")
+  counted = plan(c, c.mesh.to_dict(), "v5p:4x4x4")
+  grown = {"activation_bytes_per_chip": 8 * counted["activation_bytes_per_chip"]}
+  assert arithmetic.ratio(counted | grown, counted) == arithmetic.Ratio(8.0, 1.0)
+  assert arithmetic.ratio(counted | {"bytes_per_chip": None}, counted) == arithmetic.AS_COUNTED
+
+  def rows(own):
+    found = search.run(c, topology, lambda c: shapes.of(c.lm), own, None)
+    assert 256 in [x["rows"] for x in found if x["mesh"] == c.mesh.to_dict()]
+    return max(x["rows"] for x in found if x["plan"]["fits"])
+
+  assert rows(counted) == 1024
+  assert rows(counted | grown) < 1024
+
+
+def test_search_says_when_nothing_fits():
+  c = config(**{"lm.shape": "palm-62b", "phase2.rows": 8, "mesh.data": 4})
+  own = plan(c, c.mesh.to_dict(), "v5e:2x2")
+  with pytest.raises(errors.UserError, match="nothing of the grid"):
+    search.run(c, chips.parse("v5e:2x2"), lambda c: shapes.of(c.lm), own, None)
