@@ -24,8 +24,9 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from ilm_jax import config as config_lib
-from ilm_jax.stages import context, eval_phase2, eval_prompts, eval_text, speaker
+from ilm_jax.config import reading as config_lib
+from ilm_jax.stages import context
+from ilm_jax.stages.evals import prompts, speaker, tables, text
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "of the run", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "of the run, after phase2", required=True)
@@ -39,10 +40,10 @@ def main(_):
   config_lib.validate(_CONFIG.value, 1)
   this = context.Run(_CONFIG.value, epath.Path(_WORKDIR.value))
   ilm, (trie, _) = speaker.Speaker(this, "phase2"), speaker.catalogue(this)
-  stored = this.prepared(eval_phase2.ranked_task(this), "test")
+  stored = this.prepared(tables.ranked_task(this), "test")
   examples = [stored[i] for i in range(min(_USERS.value, len(stored)))]
-  _, _, seen = eval_prompts.asked(this, examples)
-  spec = eval_text.spec(this, [examples])
+  _, _, seen = prompts.asked(this, examples)
+  spec = text.spec(this, [examples])
   best_UK = best(ilm.score(examples, spec, trie), seen)
   print(f"{len(examples)} users, {trie.num_items} items, {trie.num_nodes} nodes; seen items "
         f"filtered", flush=True)

@@ -31,10 +31,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from ilm_jax import alignment, axes, checkpoint, distributed, history, objectives, spread, train
 from ilm_jax.data import batches, packing, store
 from ilm_jax.models import decoder, language_model
 from ilm_jax.models.qformer import QFormerConfig
+from ilm_jax.monitoring import scalars
+from ilm_jax.objectives import phase1, phase2, whitening
+from ilm_jax.runtime import axes, distributed
+from ilm_jax.training import checkpoint, loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 # name -> (processes, devices of each, mesh) one after the other, each from the one before.
@@ -112,7 +115,7 @@ def pod(run, phases, steps: int, until: int, processes: int, devices: int, mesh)
 
 def losses(run, phases) -> dict[str, np.ndarray]:
   """Of every step of the phases, and after phase 2 on examples that nobody trained on."""
-  found = {p: np.array([r["loss"] for r in history.read(run / p / "metrics.jsonl")])
+  found = {p: np.array([r["loss"] for r in scalars.read(run / p / "metrics.jsonl")])
            for p in phases}
   return {**found, "eval": np.array([evaluated(run)])} if "phase2" in phases else found
 
@@ -146,10 +149,10 @@ def settings(steps: int) -> ml_collections.ConfigDict:
 def built(phase: str):
   """(graphdef, loss, trainable) of a phase."""
   if phase == "phase1":
-    graphdef, trainable = alignment.build_phase1(QFORMER, 0)
-    return graphdef, alignment.phase1_loss(graphdef, alignment.Phase1Config(logq=True)), trainable
-  graphdef, trainable = objectives.build_phase2(QFORMER, LM.width, 0.1, 0)
-  return graphdef, objectives.phase2_loss(graphdef, LM, TASKS), trainable
+    graphdef, trainable = phase1.build_phase1(QFORMER, 0)
+    return graphdef, phase1.phase1_loss(graphdef, phase1.Phase1Config(logq=True)), trainable
+  graphdef, trainable = phase2.build_phase2(QFORMER, LM.width, 0.1, 0)
+  return graphdef, phase2.phase2_loss(graphdef, LM, TASKS), trainable
 
 
 def frozen(mesh) -> dict:
@@ -175,18 +178,18 @@ def worker(args: argparse.Namespace) -> None:
           seed=3, process_index=share, process_count=shares),
       "phase2": batches.lm_batches(read(*TASKS), dict.fromkeys(TASKS, 1.0), SPEC, seed=3,
                                    process_index=share, process_count=shares)}
-  tx = train.make_optimizer(settings(args.steps))
+  tx = loop.make_optimizer(settings(args.steps))
   for phase in args.phases:
     graphdef, loss, trainable = built(phase)
     held = frozen(mesh)
     if phase == "phase2":
-      trainable = spread.spread(graphdef, axes.place(mesh, trainable), held, mesh, rows=R)
+      trainable = whitening.spread(graphdef, axes.place(mesh, trainable), held, mesh, rows=R)
     folder = args.workdir / args.run / phase
     with checkpoint.Checkpointer(folder / "checkpoints", {}) as saved:
-      state = checkpoint.start(saved, train.init_state(trainable, tx, mesh), "", {})
-      train.fit(loss_fn=loss, state=state, frozen=held, batches=feeds[phase],
+      state = checkpoint.start(saved, loop.init_state(trainable, tx, mesh), "", {})
+      loop.fit(loss_fn=loss, state=state, frozen=held, batches=feeds[phase],
                 steps=args.until, tx=tx, mesh=mesh, seed=3, checkpointer=saved, log_every=1,
-                checkpoint_every=100, writer=history.Writer(folder / "metrics.jsonl"), name=phase)
+                checkpoint_every=100, writer=scalars.Writer(folder / "metrics.jsonl"), name=phase)
     distributed.wait(phase)
 
 

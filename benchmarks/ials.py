@@ -31,9 +31,9 @@ from etils import epath
 from implicit.cpu import als
 from scipy import sparse
 
-from ilm_jax import axes
 from ilm_jax.cf import histories as histories_lib
 from ilm_jax.cf import ials
+from ilm_jax.runtime import axes
 
 _DATA = flags.DEFINE_string("data", None, "folder with interactions.tsv.gz", required=True)
 _WIDTH = flags.DEFINE_integer("width", 64, "of the vectors")

@@ -31,7 +31,7 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from ilm_jax import config as config_lib
+from ilm_jax.config import reading as config_lib
 from ilm_jax.data import batches, packing, store
 from ilm_jax.stages import context
 

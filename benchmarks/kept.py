@@ -16,8 +16,10 @@ from absl import app, flags, logging
 from flax import nnx
 from ml_collections import config_flags
 
-from ilm_jax import checkpoint, objectives, retrieval
+from ilm_jax.evaluation import retrieval
+from ilm_jax.objectives import phase2
 from ilm_jax.stages import context, phases
+from ilm_jax.training import checkpoint
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/elm_ml100k_small.py", "the run's")
 _WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
@@ -62,7 +64,7 @@ def report(this: context.Run, graphdef, name: str, trainable: dict) -> None:
 def _outputs(graphdef, params, frozen, rows) -> jax.Array:
   """[rows, Q W]."""
   read = nnx.merge(graphdef, params).qformer.queries
-  return read(*objectives.entity_inputs(frozen, rows)).reshape(len(rows), -1)
+  return read(*phase2.entity_inputs(frozen, rows)).reshape(len(rows), -1)
 
 
 def _rms(x) -> float:

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ilm_jax import history, monitor, train
+from ilm_jax.monitoring import monitor, scalars
+from ilm_jax.training import loop
 
 WIDTH, ROWS, DEPTH, BLOCK, LOG_EVERY = 512, 256, 1, 40, 10
 
@@ -92,12 +93,12 @@ def in_a_run(pairs: int, folder: str) -> dict[str, float]:
   mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1],
                        axis_types=(jax.sharding.AxisType.Auto,))
   tx, steps = optax.adam(1e-3), BLOCK * (2 * pairs + 2) + 1
-  state = train.init_state({"w": 0.05 * jax.random.normal(jax.random.key(0), (WIDTH, WIDTH))}, tx,
+  state = loop.init_state({"w": 0.05 * jax.random.normal(jax.random.key(0), (WIDTH, WIDTH))}, tx,
                            mesh)
   seen = Half("phase2", steps, workdir=folder, amounts={"places": ROWS})
-  train.fit(loss_fn=loss_fn, state=state, frozen={}, batches=Batches(), steps=steps, tx=tx,
+  loop.fit(loss_fn=loss_fn, state=state, frozen={}, batches=Batches(), steps=steps, tx=tx,
             mesh=mesh, seed=0, checkpointer=NoCheckpoints(), log_every=LOG_EVERY,
-            checkpoint_every=10 ** 9, writer=history.Writer(f"{folder}/metrics.jsonl", folder),
+            checkpoint_every=10 ** 9, writer=scalars.Writer(f"{folder}/metrics.jsonl", folder),
             name="phase2", seen=seen)
   blocks = seen.blocks[2:2 + 2 * pairs]      # the first has the compilation
   of = {on: [b[1:] for b in blocks if b[0] is on] for on in (True, False)}

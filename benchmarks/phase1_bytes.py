@@ -28,9 +28,9 @@ import argparse
 
 import jax
 
-from ilm_jax import axes
-from ilm_jax import config as config_lib
+from ilm_jax.config import reading as config_lib
 from ilm_jax.planning import hlo, programs
+from ilm_jax.runtime import axes
 
 
 def main():

@@ -13,7 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ilm_jax import assets
+from ilm_jax.assets import pinned
 from ilm_jax.data import tokenizer_files
 from ilm_jax.models import language_model
 from ilm_jax.weights import load
@@ -44,7 +44,7 @@ def main():
   args.add_argument("--asset", default="smollm2-135m-instruct", help="an asset, or a path")
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
-  path = assets.only(args.asset) if args.asset in assets.ASSETS else args.asset
+  path = pinned.only(args.asset) if args.asset in pinned.ASSETS else args.asset
   tokenizer = tokenizer_files.load(path)
   ids = [*tokenizer.before, *tokenizer.encode(PARAGRAPH.replace("\n", " "))]
   rows = []

@@ -64,7 +64,7 @@ def read(folder: str, devices: int, dtype: str) -> dict:
   """In the child: reads the checkpoint."""
   import jax
   jax.config.update("jax_num_cpu_devices", devices)
-  from ilm_jax import axes
+  from ilm_jax.runtime import axes
   from ilm_jax.weights import hf
   mesh = axes.make_mesh({"data": 1, "fsdp": 1, "tensor": devices})
   jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))  # wakes XLA

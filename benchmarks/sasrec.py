@@ -55,9 +55,9 @@ import time
 
 import numpy as np
 
-from ilm_jax import metrics
 from ilm_jax.baselines import sasrec
 from ilm_jax.data import interactions
+from ilm_jax.evaluation import metrics
 
 
 def read(folder) -> tuple[list[np.ndarray], int]:

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ilm_jax import objectives
 from ilm_jax.data import packing
 from ilm_jax.models import decoder, language_model, qformer
+from ilm_jax.objectives import phase2
 
 LM = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3, head_dim=64,
                            mlp_width=1536, vocab_size=49152, rope_base=1e5)
@@ -32,8 +32,8 @@ SPEC = packing.LmBatchSpec(rows=4, length=128, slots=28, targets=40, queries=4, 
 def step_flops(lm: decoder.DecoderConfig, config, spec: packing.LmBatchSpec) -> float:
   """FLOPs of loss and gradient, counted by XLA; nothing is run."""
   lm = dataclasses.replace(lm, unroll=lm.num_layers)
-  graphdef, trainable = objectives.build_phase2(config, lm.width, 0.1, seed=0)
-  loss = objectives.phase2_loss(graphdef, lm, ("task",))
+  graphdef, trainable = phase2.build_phase2(config, lm.width, 0.1, seed=0)
+  loss = phase2.phase2_loss(graphdef, lm, ("task",))
   frozen = {"lm": language_model.abstract_params(lm),
             "vectors": {n: jax.ShapeDtypeStruct((2000, C), jnp.float32) for n, C in config.vectors},
             "present": {n: jax.ShapeDtypeStruct((2000,), bool) for n, _ in config.vectors}}
@@ -49,7 +49,7 @@ def least_flops(lm: decoder.DecoderConfig, config, spec: packing.LmBatchSpec) ->
 
   layers = language_model.abstract_params(lm)["layers"]
   layer_weights = sum(int(np.prod(x.shape)) for x in layers.values() if len(x.shape) == 3)
-  _, trainable = objectives.build_phase2(config, lm.width, 0.1, seed=0)
+  _, trainable = phase2.build_phase2(config, lm.width, 0.1, seed=0)
   trained = matmul_weights({k: v for k, v in trainable["qformer"].items() if k != "query_tokens"})
   trained += matmul_weights(trainable["projection"])
   soft = spec.rows * spec.slots * spec.queries

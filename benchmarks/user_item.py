@@ -8,7 +8,7 @@ Ranks the full catalogue of MovieLens-100K for all users (loo_stable, seen items
   dimension standardised; these after a LayerNorm of each, as the Q-Former reads them: all by dot
   products, nothing trained;
   a Q-Former trained by the user-item loss alone, with and without phase1.logq, by the dot product
-  of its outputs (`ilm_jax/decode/dot.py`).
+  of its outputs (`ilm_jax/evaluation/dot_scores.py`).
 
 Measured by the command above on two busy CPU cores:
 
@@ -27,11 +27,13 @@ import optax
 from absl import app, flags
 from etils import epath
 
-from ilm_jax import alignment, metrics, stages, train
-from ilm_jax import config as config_lib
+from ilm_jax.config import reading as config_lib
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.decode import dot
+from ilm_jax.evaluation import dot_scores, metrics
+from ilm_jax.objectives import phase1
 from ilm_jax.stages import context, phases, vectors
+from ilm_jax.stages import run as stages
+from ilm_jax.training import loop
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "where data, tasks and vectors are kept",
                                required=True)
@@ -59,7 +61,7 @@ def main(_):
   show("vectors, LayerNorm of each", _normed(table_UC) @ _normed(table[rows]).T)
   for logq in (False, True):
     graphdef, params = _trained(this, logq)
-    show(f"Q-Former, {_STEPS.value} steps of ui, logq={logq}", dot.score(
+    show(f"Q-Former, {_STEPS.value} steps of ui, logq={logq}", dot_scores.score(
         graphdef, params, phases.entity_arrays(this),
         log.num_items + 1 + np.arange(log.num_users), log.num_items))
 
@@ -68,10 +70,10 @@ def _trained(this: context.Run, logq: bool):
   """(graphdef, parameters) after `phase1.steps` of the user-item loss."""
   c = this.config.phase1
   graphdef, trainable = phases.build_phase1(this)
-  loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(
+  loss = phase1.phase1_loss(graphdef, phase1.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, logq=logq))
   frozen = {**phases.entity_arrays(this), **phases.log_draws(this)}
-  tx = train.make_optimizer(c)
+  tx = loop.make_optimizer(c)
 
   @jax.jit
   def step(trainable, state, batch, key):

@@ -27,8 +27,11 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from ilm_jax import assets, distributed, errors, gin_config
-from ilm_jax import config as config_lib
+from ilm_jax import errors
+from ilm_jax.assets import pinned
+from ilm_jax.config import gin_overlay
+from ilm_jax.config import reading as config_lib
+from ilm_jax.runtime import distributed
 
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report")   # "all", in order
 ASKED = ("audit", "describe", "plan")                                        # only by name
@@ -97,7 +100,7 @@ def _with_gin(config):
   """The config under the gin flags; what the command line says of --config has the last word."""
   if _GIN_FILE.value or _GIN_BINDINGS.value:
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    gin_config.overlay(config, _GIN_FILE.value, _GIN_BINDINGS.value, _GIN_SEARCH_PATHS.value,
+    gin_overlay.overlay(config, _GIN_FILE.value, _GIN_BINDINGS.value, _GIN_SEARCH_PATHS.value,
                        last=overrides)
   return config
 
@@ -105,7 +108,8 @@ def _with_gin(config):
 def _run(config) -> int:
   # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs())
-  from ilm_jax import stages, train  # jax starts here, after the flags are known to be good
+  from ilm_jax.stages import run as stages
+  from ilm_jax.training import loop  # jax starts here, after the flags are known to be good
   names = STAGES if _STAGE.value == "all" else tuple(_STAGE.value.split(","))
   if unknown := [n for n in names if n not in STAGES + ASKED]:
     raise errors.UserError(f"--stage={_STAGE.value}: unknown stage {unknown}; expected all, or "
@@ -117,7 +121,7 @@ def _run(config) -> int:
   distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value,
                     _PROCESS_ID.value)
   if (_GIN_FILE.value or _GIN_BINDINGS.value) and distributed.is_main():
-    print(gin_config.to_gin(config))
+    print(gin_overlay.to_gin(config))
   try:
     if _WATCH.value is None:
       if "plan" in names:      # first: what follows needs the devices of the mesh
@@ -130,7 +134,7 @@ def _run(config) -> int:
         _compare(names)
     else:
       stages.watch(config, _WORKDIR.value, names, _WATCH.value)
-  except train.Preempted as e:
+  except loop.Preempted as e:
     print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
     return 143
   return 0
@@ -140,7 +144,7 @@ def _compiled_programs() -> str:
   """Beside a remote run, as process 0 of a pod alone writes there and all of them read."""
   if "://" in (_WORKDIR.value or ""):
     return f"{_WORKDIR.value.rstrip('/')}/compiled"
-  return str(assets.cache_folder() / "compiled")
+  return str(pinned.cache_folder() / "compiled")
 
 
 def _wish() -> dict:
@@ -158,7 +162,7 @@ def _beam() -> tuple[str, ...]:
 
 
 def _compare(names) -> None:
-  from ilm_jax import compare
+  from ilm_jax.evaluation import compare
   if "report" not in names:
     raise errors.UserError("--compare is for --stage=report: add it")
   compare.write([_WORKDIR.value, *_COMPARE.value])

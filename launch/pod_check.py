@@ -5,7 +5,7 @@
 """
 import sys
 
-from ilm_jax import distributed
+from ilm_jax.runtime import distributed
 
 
 def main(argv: list[str]) -> int:
@@ -15,10 +15,11 @@ def main(argv: list[str]) -> int:
   import jax.numpy as jnp
   import numpy as np
 
-  from ilm_jax import axes, train
+  from ilm_jax.runtime import axes
+  from ilm_jax.training import loop
   mesh = axes.make_mesh({"data": jax.device_count()})
   mine = np.full(jax.local_device_count(), place.process + 1.0)
-  got = float(jax.jit(jnp.sum)(train.to_devices(mesh, {"x": mine})["x"]))
+  got = float(jax.jit(jnp.sum)(loop.to_devices(mesh, {"x": mine})["x"]))
   expected = float(sum(device.process_index + 1 for device in jax.devices()))
   distributed.wait("summed")
   print(f"process {place.process} of {place.count}: {jax.device_count()} devices "

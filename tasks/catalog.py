@@ -11,7 +11,8 @@ import seqio
 import tensorflow as tf
 
 from ilm_jax import elm as elm_names
-from ilm_jax import errors, own_tasks
+from ilm_jax import errors
+from ilm_jax.config import own_tasks
 from tasks import elm, features, item_text, openp5
 from tasks import material as material_lib
 

@@ -13,7 +13,8 @@ import seqio
 import tqdm
 from etils import epath
 
-from ilm_jax import files, own_tasks
+from ilm_jax import files
+from ilm_jax.config import own_tasks
 from ilm_jax.data import store, targets
 from tasks import catalog, elm_requests, features, pieces
 from tasks import material as material_lib

@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from ilm_jax import assets, errors
+from ilm_jax import errors
+from ilm_jax.assets import pinned
 from tasks.datasets import movielens_files
 
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
@@ -14,7 +15,7 @@ SHARED = DATA / "ml-100k"
 @functools.cache
 def movielens_files_or_none() -> dict[str, pathlib.Path] | None:
   try:
-    return assets.fetch("ml-100k")
+    return pinned.fetch("ml-100k")
   except errors.UserError:
     grouplens = {name: SHARED / name for name in ("u.data", "u.item")}
     return grouplens if all(path.is_file() for path in grouplens.values()) else None

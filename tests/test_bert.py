@@ -8,7 +8,8 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from ilm_jax import assets, errors
+from ilm_jax import errors
+from ilm_jax.assets import pinned
 from ilm_jax.data import tokenizer_files
 from ilm_jax.models import bert
 from ilm_jax.weights import safetensors as reader
@@ -117,7 +118,7 @@ def test_sentence_vectors_keep_the_order_and_cut_the_tail(params):
 
 def test_the_real_encoder_knows_what_is_alike():
   try:
-    files = assets.fetch("minilm-l6")
+    files = pinned.fetch("minilm-l6")
   except errors.UserError as e:
     pytest.skip(f"needs the weights of MiniLM-L6: {e}")
   config, params = reader.load_bert(files)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import toy
 
-from ilm_jax import axes, checkpoint, errors, train
+from ilm_jax import errors
+from ilm_jax.runtime import axes
+from ilm_jax.training import checkpoint, loop
 
 
 def mesh_of(data, tensor=1):
@@ -19,14 +21,14 @@ def mesh_of(data, tensor=1):
 
 
 def toy_state(mesh=None, step=0, seed=0):
-  state = train.init_state(toy.parameters(seed)[0], toy.TX, mesh or mesh_of(1))
+  state = loop.init_state(toy.parameters(seed)[0], toy.TX, mesh or mesh_of(1))
   return state._replace(step=state.step + step)
 
 
 def big_state(step, kib):
   """A state that does not compress."""
   noise = np.random.default_rng(step).integers(0, 2**31, 256 * kib, dtype=np.int32)
-  return train.TrainState(jax.numpy.int32(step), {"qformer": {"noise": jax.device_put(noise)}}, ())
+  return loop.TrainState(jax.numpy.int32(step), {"qformer": {"noise": jax.device_put(noise)}}, ())
 
 
 def save(folder, *states, fingerprints=toy.FINGERPRINTS, keep=2):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ilm_jax import compare, errors, metrics, significance
+from ilm_jax import errors
+from ilm_jax.evaluation import compare, metrics, significance
 
 RANDOM = np.random.default_rng(0)
 

@@ -10,7 +10,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base
-from ilm_jax import config, errors
+from ilm_jax import errors
+from ilm_jax.config import reading
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = str(ROOT / "configs" / "tiny.py")
@@ -20,7 +21,7 @@ def parse(*argv):
   """The config of a command line, with flags of its own."""
   values = flags.FlagValues()
   holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["main", *argv])
-  return config.from_flags(values, ["main", *argv], holder)
+  return reading.from_flags(values, ["main", *argv], holder)
 
 
 def error_of(*argv) -> str:
@@ -70,24 +71,24 @@ def test_main_prints_one_line_and_exits_with_1(tmp_path):
 
 
 def test_load_takes_overrides_by_name():
-  c = config.load(TINY, {"phase2.steps": 9, "vectors": ("semantic",)})
+  c = reading.load(TINY, {"phase2.steps": 9, "vectors": ("semantic",)})
   assert (c.phase2.steps, c.vectors) == (9, ("semantic",))
   assert c.is_locked
   with pytest.raises(errors.UserError, match=r"did you mean phase2.steps\?"):
-    config.load(TINY, {"phase2.stepps": 9})
+    reading.load(TINY, {"phase2.stepps": 9})
   with pytest.raises(errors.UserError, match="none.py does not exist"):
-    config.load("none.py")
+    reading.load("none.py")
 
 
 def test_json_and_back():
   c = base.get_config()
-  again = config.from_json(config.to_json(c))
+  again = reading.from_json(reading.to_json(c))
   assert again == c and again.vectors == ("behavioral",) and again.is_locked
-  assert config.fingerprint(again) == config.fingerprint(c)
+  assert reading.fingerprint(again) == reading.fingerprint(c)
   with again.unlocked():
     again.phase2.steps += 1
-  assert config.fingerprint(again) != config.fingerprint(c)
-  assert config.fingerprint(again.cf) == config.fingerprint(c.cf)
+  assert reading.fingerprint(again) != reading.fingerprint(c)
+  assert reading.fingerprint(again.cf) == reading.fingerprint(c.cf)
 
 
 def test_every_mistake_is_named_at_once():
@@ -98,7 +99,7 @@ def test_every_mistake_is_named_at_once():
   c.vectors = ("semantics",)
   c.eval.exact_users = 5000
   with pytest.raises(errors.UserError) as e:
-    config.validate(c, device_count=2)
+    reading.validate(c, device_count=2)
   for words in ("lm.asset='smollm2-135m' is unknown", "needs 3 devices, this job has 2",
                 "phase1.steps=0: expected more than 0", "did you mean 'semantic'?",
                 "phase1.batch_size=64 does not divide over mesh.data * mesh.fsdp = 3",
@@ -149,7 +150,7 @@ def test_each_mistake(field, value, words):
   c = base.get_config()
   c.update_from_flattened_dict({field: value})
   with pytest.raises(errors.UserError) as e:
-    config.validate(c, 1)
+    reading.validate(c, 1)
   assert words in str(e.value)
   assert field in str(e.value)
 
@@ -157,10 +158,10 @@ def test_each_mistake(field, value, words):
 def test_a_profile_after_the_end_is_told():
   c = base.get_config()
   c.update_from_flattened_dict({"profile.start": 2000, "profile.steps": 1})
-  config.validate(c, 1)
+  reading.validate(c, 1)
   c.profile.start = 2001
   with pytest.raises(errors.UserError, match="profile.start=2001 is after the last step, 2000"):
-    config.validate(c, 1)
+    reading.validate(c, 1)
 
 
 def with_fields(part, **fields):
@@ -184,10 +185,10 @@ def with_fields(part, **fields):
 def test_mistakes_in_naming_the_data(tmp_path, fields, words):
   c = base.get_config()
   c.data.update({"name": "table", "path": str(tmp_path)})
-  config.validate(c, 1)
+  reading.validate(c, 1)
   c.data.update_from_flattened_dict(fields)
   with pytest.raises(errors.UserError) as e:
-    config.validate(c, 1)
+    reading.validate(c, 1)
   assert words in str(e.value)
 
 
@@ -199,7 +200,7 @@ def test_mistakes_in_naming_the_data(tmp_path, fields, words):
 ])
 def test_names_and_rates_of_tasks_and_losses(c, words):
   with pytest.raises(errors.UserError, match=words):
-    config.validate(c, 1)
+    reading.validate(c, 1)
 
 
 def test_a_missing_field_and_a_wrong_type_are_named():
@@ -209,7 +210,7 @@ def test_a_missing_field_and_a_wrong_type_are_named():
     with c.eval.ignore_type():
       c.eval.beam_width = "wide"
   with pytest.raises(errors.UserError, match="field is missing: .*rows.*of another type"):
-    config.validate(c, 1)
+    reading.validate(c, 1)
 
 
 @pytest.mark.parametrize("workdir, folder", [

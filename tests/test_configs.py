@@ -6,7 +6,9 @@ import jax
 import pytest
 
 from configs import base
-from ilm_jax import assets, config, config_names, train
+from ilm_jax.assets import pinned
+from ilm_jax.config import names, reading
+from ilm_jax.training import loop
 
 FILES = sorted(p for p in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
                if p.stem != "__init__")
@@ -14,18 +16,18 @@ FILES = sorted(p for p in (pathlib.Path(__file__).parents[1] / "configs").glob("
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_config_is_runnable_and_has_every_field(path, tmp_path, monkeypatch):
-  c = config.load(path)
+  c = reading.load(path)
   monkeypatch.chdir(tmp_path)
-  if c.lm.asset not in assets.ASSETS:        # a folder that the docstring's first command makes
+  if c.lm.asset not in pinned.ASSETS:        # a folder that the docstring's first command makes
     (tmp_path / c.lm.asset).mkdir(parents=True)
-  config.validate(c, device_count=math.prod(c.mesh.values()))
+  reading.validate(c, device_count=math.prod(c.mesh.values()))
   assert fields(c) == fields(base.get_config())
   assert c.is_locked
   for phase in (c.phase1, c.phase2):
-    tx = train.make_optimizer(phase)
+    tx = loop.make_optimizer(phase)
     jax.eval_shape(tx.init, {"w": jax.ShapeDtypeStruct((2, 3), "float32")})
     assert phase.warmup < phase.steps
-    assert float(train.schedule(phase)(phase.steps)) < phase.learning_rate
+    assert float(loop.schedule(phase)(phase.steps)) < phase.learning_rate
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -34,8 +36,8 @@ def test_docstring_tells_the_command_or_the_use(path):
 
 
 def test_the_names_a_config_may_use_are_assets():
-  names = (*config_names.FETCHED, *config_names.LANGUAGE_MODELS, *config_names.TEXT_ENCODERS)
-  assert sorted(names) == sorted(assets.ASSETS)
+  usable = (*names.FETCHED, *names.LANGUAGE_MODELS, *names.TEXT_ENCODERS)
+  assert sorted(usable) == sorted(pinned.ASSETS)
 
 
 def fields(c, prefix=""):

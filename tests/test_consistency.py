@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ilm_jax import consistency, metrics
+from ilm_jax.evaluation import consistency, metrics
 
 
 def test_spearman_against_scipy_with_ties_and_constants():

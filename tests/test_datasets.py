@@ -8,7 +8,8 @@ import pytest
 import real
 
 from configs import base
-from ilm_jax import config_names, errors
+from ilm_jax import errors
+from ilm_jax.config import names
 from ilm_jax.data import interactions
 from tasks.datasets import lines, movielens_files, openp5_files, registry, table_files
 
@@ -31,10 +32,10 @@ def json_lines(*objects):
 
 
 def test_names_are_those_a_config_may_use():
-  assert sorted(registry.DATASETS) == sorted(config_names.DATASETS)
+  assert sorted(registry.DATASETS) == sorted(names.DATASETS)
   known = registry.DATASETS.items()
-  assert {n for n, d in known if not d.timed} == set(config_names.UNTIMED)
-  assert {n for n, d in known if d.asset} == set(config_names.FETCHED)
+  assert {n for n, d in known if not d.timed} == set(names.UNTIMED)
+  assert {n for n, d in known if d.asset} == set(names.FETCHED)
 
 
 REVIEWS = [{"reviewerID": "A1", "asin": "B01", "overall": 5.0, "unixReviewTime": 1400000000},

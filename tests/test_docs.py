@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from ilm_jax import assets, errors
+from ilm_jax import errors
+from ilm_jax.assets import pinned
 from tasks.datasets import registry
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,7 +32,7 @@ def follow(page: str, folder, *needed: str) -> list[str]:
   """What the blocks of a page print, one after the other."""
   try:
     for name in needed:
-      assets.fetch(name)
+      pinned.fetch(name)
   except errors.UserError as e:
     pytest.skip(f"needs real data and weights, which cannot be had here: {e}")
   blocks = BLOCK.findall((ROOT / "docs" / page).read_text())

@@ -5,26 +5,26 @@ import pytest
 import test_objectives
 from flax import nnx
 
-from ilm_jax import alignment, objectives
-from ilm_jax.decode import dot
+from ilm_jax.evaluation import dot_scores
+from ilm_jax.objectives import phase1, phase2
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_scores_are_the_largest_cosines_of_query_pairs(batch):
   """Whatever the batch: the maximum over both entities' queries, worked one by one."""
-  graphdef, trainable = alignment.build_phase1(test_objectives.QFORMER, seed=0)
+  graphdef, trainable = phase1.build_phase1(test_objectives.QFORMER, seed=0)
   # Fresh weights are small, and all entities nearly alike.
   params = jax.tree.map(lambda x: 8 * x, trainable["qformer"])
   frozen = test_objectives.frozen()
   rows = len(next(iter(frozen["present"].values())))
   num_items = rows - 3
   users = np.array([rows - 1, rows - 2])
-  found = dot.score(graphdef, params, frozen, users, num_items, batch)
+  found = dot_scores.score(graphdef, params, frozen, users, num_items, batch)
   assert found.shape == (2, num_items + 1) and np.all(found[:, 0] == -np.inf)
   qformer = nnx.merge(graphdef, params)
 
   def queries(row):
-    inputs = objectives.entity_inputs(frozen, np.array([row]))
+    inputs = phase2.entity_inputs(frozen, np.array([row]))
     return np.asarray(qformer.project_queries(qformer.queries(*inputs)))[0]
 
   for u, user in enumerate(users):

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from benchmarks import elm_sweep
-from ilm_jax import config
+from ilm_jax.config import reading
 
 CONFIG = "configs/elm_ml100k_small.py"
 
@@ -22,9 +22,9 @@ def asked(monkeypatch):
     changes = {name.removeprefix("config."): value for name, value in flags.items()
                if name.startswith("config.")}
     workdir = pathlib.Path(flags["workdir"])
-    c = configs[workdir.name] = config.load(elm_sweep.ROOT / flags["config"], {
+    c = configs[workdir.name] = reading.load(elm_sweep.ROOT / flags["config"], {
         name: ast.literal_eval(value) for name, value in changes.items()})
-    config.validate(c, device_count=1)
+    reading.validate(c, device_count=1)
     cell = lambda x: {"value": x, "lo": x - 0.5, "hi": x + 0.5}  # noqa: E731
     losses = {"mean of 3 written tasks": cell(2.0), "elm_genres": cell(1.0)}
     write(workdir / "eval/phase1/300/retrieval.json", {
@@ -52,8 +52,8 @@ def sweep(monkeypatch, tmp_path, *flags):
 def test_every_variant_runs_and_has_a_row(asked, monkeypatch, tmp_path, capsys):
   sweep(monkeypatch, tmp_path)
   assert list(asked) == list(elm_sweep.VARIANTS)
-  assert len({config.to_json(c) for c in asked.values()}) == len(asked), "no two are alike"
-  assert asked["base"].phase1 == config.load(elm_sweep.ROOT / CONFIG).phase1
+  assert len({reading.to_json(c) for c in asked.values()}) == len(asked), "no two are alike"
+  assert asked["base"].phase1 == reading.load(elm_sweep.ROOT / CONFIG).phase1
   assert (tmp_path / "out/q1/data").resolve() == tmp_path / "from/data"
   rows = capsys.readouterr().out.splitlines()
   assert rows[2] == ("| base | 0.250 | 0.500 | 2.000 [1.500, 2.500] | -0.125 [-0.625, 0.375] "

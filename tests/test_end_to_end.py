@@ -12,8 +12,10 @@ import sys
 import pytest
 import random_lm
 
-from ilm_jax import assets, errors, history
+from ilm_jax import errors
+from ilm_jax.assets import pinned
 from ilm_jax.data import entities
+from ilm_jax.monitoring import scalars
 
 ROOT = pathlib.Path(__file__).parents[1]
 # What evaluation can do for texts and tiny leaves out.
@@ -43,7 +45,7 @@ def run(tmp_path_factory):
   """A workdir after all stages; those after prepare ran with TensorFlow not importable."""
   try:
     for name in ("ml-100k", "smollm2-135m-instruct", "minilm-l6"):
-      assets.fetch(name)
+      pinned.fetch(name)
   except errors.UserError as e:
     pytest.skip(f"needs the real data and weights, which cannot be had here: {e}")
   workdir = tmp_path_factory.mktemp("tiny")
@@ -182,7 +184,7 @@ def test_two_processes_train_and_evaluate_as_one_does(run, tmp_path):
               "--config.eval.baselines=('popularity',)",
               before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))
   assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-  one, two = history.read(run / "phase1" / "metrics.jsonl"), history.read(
+  one, two = scalars.read(run / "phase1" / "metrics.jsonl"), scalars.read(
       tmp_path / "phase1" / "metrics.jsonl")
   assert [r["step"] for r in two] == [r["step"] for r in one] == [2, 4]
   for name in ("loss", "itc", "itm", "itg", "ii", "ui"):

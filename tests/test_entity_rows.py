@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import test_objectives as small
 
-from ilm_jax import alignment, axes, objectives, train
+from ilm_jax.objectives import phase1 as phase1_lib
+from ilm_jax.objectives import phase2 as phase2_lib
+from ilm_jax.runtime import axes
+from ilm_jax.training import loop
 
 ROWS = 4093                     # prime: filled up to 4,096
 SHAPES = [{"data": 8, "fsdp": 1, "tensor": 1}, {"data": 2, "fsdp": 2, "tensor": 2}]
@@ -36,21 +39,21 @@ def phase1():
            **{n: rng.integers(1, ROWS, 8) for n in ("pair_a", "pair_b", "upair_user",
                                                     "upair_item")}}
   graphdef, trainable = small.phase1()
-  loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(logq=True))
+  loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config(logq=True))
   return loss, trainable, frozen(), batch
 
 
 def phase2():
-  graphdef, trainable = objectives.build_phase2(small.QFORMER, 6, 0.05, seed=0)
+  graphdef, trainable = phase2_lib.build_phase2(small.QFORMER, 6, 0.05, seed=0)
   batch = jax.tree.map(lambda x: np.concatenate([np.asarray(x)] * 4), small.BATCH_2)
   batch["entities"] = np.where(batch["entities"] > 0, batch["entities"] * 411, 0)
   held = frozen() | {"lm": small.frozen_with_lm()["lm"]}
-  return objectives.phase2_loss(graphdef, small.LM, ("sequential", "elm")), trainable, held, batch
+  return phase2_lib.phase2_loss(graphdef, small.LM, ("sequential", "elm")), trainable, held, batch
 
 
 def compiled(mesh, loss, trainable, held, batch):
   """(loss as training computes it on `mesh`, its arguments). The table has no gradient."""
-  args = (axes.place(mesh, trainable), on_mesh(mesh, held), train.to_devices(mesh, batch))
+  args = (axes.place(mesh, trainable), on_mesh(mesh, held), loop.to_devices(mesh, batch))
   return jax.jit(lambda t, f, b: loss(t, f, b, None)[0]).lower(*args).compile(), args
 
 

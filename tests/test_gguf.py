@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.precision import PARAGRAPH
-from ilm_jax import assets, errors
+from ilm_jax import errors
+from ilm_jax.assets import pinned
 from ilm_jax.data import tokenizer_files
 from ilm_jax.models import decoder, language_model
 from ilm_jax.weights import gguf as reader
@@ -163,7 +164,7 @@ def perplexity(config, params, ids) -> float:
 def test_rotary_layout_on_the_real_weights():
   """Measured 9.5 with rows put back, 89 with rows as stored."""
   try:
-    path = assets.only("smollm2-135m-instruct")
+    path = pinned.only("smollm2-135m-instruct")
   except errors.UserError as e:
     pytest.skip(f"needs the weights of SmolLM2-135M: {e}")
   ids = tokenizer_files.from_gguf(path).encode(PARAGRAPH)

@@ -7,7 +7,8 @@ import sys
 import gin
 import pytest
 
-from ilm_jax import config, errors, gin_config
+from ilm_jax import errors
+from ilm_jax.config import gin_overlay, reading
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ROOT / "configs" / "tiny.py"
@@ -15,7 +16,7 @@ FILES = sorted((ROOT / "configs" / "gin").glob("*.gin"))
 
 
 def laid_over(text="", folder=None, **options):
-  return gin_config.overlay(config.load(TINY), bindings=[text], **options)
+  return gin_overlay.overlay(reading.load(TINY), bindings=[text], **options)
 
 
 def error_of(text, **options) -> str:
@@ -49,8 +50,8 @@ def test_files_include_each_other_and_the_last_word_is_the_command_lines(tmp_pat
   (tmp_path / "lib" / "base.gin").write_text("include 'beside.gin'\nconfig.seed = 1\nN = 4\n")
   (tmp_path / "lib" / "beside.gin").write_text("config.cf.width = %N\nconfig.phase2.steps = 8\n")
   (tmp_path / "top.gin").write_text("include 'base.gin'\nconfig.seed = 2\n")
-  c = gin_config.overlay(
-      config.load(TINY), [str(tmp_path / "top.gin")], ["N = 5", "config.cf.reg = 2.0"],
+  c = gin_overlay.overlay(
+      reading.load(TINY), [str(tmp_path / "top.gin")], ["N = 5", "config.cf.reg = 2.0"],
       [str(tmp_path / "lib")], last={"phase2.steps": 11})
   assert (c.seed, c.cf.width, c.cf.reg, c.phase2.steps) == (2, 5, 2.0, 11)
 
@@ -80,23 +81,23 @@ def test_a_file_that_includes_itself(tmp_path):
   (tmp_path / "a.gin").write_text("include 'b.gin'\n")
   (tmp_path / "b.gin").write_text("include 'a.gin'\n")
   with pytest.raises(errors.UserError, match="a.gin includes itself"):
-    gin_config.overlay(config.load(TINY), [str(tmp_path / "a.gin")])
+    gin_overlay.overlay(reading.load(TINY), [str(tmp_path / "a.gin")])
 
 
 def test_written_and_read_back():
   c = laid_over("config.phase2.steps = 77\nconfig.vectors = ('semantic',)")
-  text = gin_config.to_gin(c)
+  text = gin_overlay.to_gin(c)
   assert "config.phase2.steps = 77\n" in text and "config.vectors = ('semantic',)\n" in text
-  assert gin_config.overlay(config.load(TINY), bindings=[text]) == c
+  assert gin_overlay.overlay(reading.load(TINY), bindings=[text]) == c
   with pytest.raises(ValueError, match="config"):
     gin.parse_config(text)       # gin's own syntax: it fails at the name, not at the grammar
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_gin_config_builds_and_tells_its_command(path, tmp_path):
-  c = gin_config.overlay(config.load(ROOT / "configs" / "base.py"), [str(path)],
+  c = gin_overlay.overlay(reading.load(ROOT / "configs" / "base.py"), [str(path)],
                          [f"DATA = '{tmp_path}'"])
-  config.validate(c, c.mesh.data * c.mesh.fsdp * c.mesh.tensor)
+  reading.validate(c, c.mesh.data * c.mesh.fsdp * c.mesh.tensor)
   assert c.data.name == "ml-1m" and c.data.path == str(tmp_path)
   assert f"--gin_file=configs/gin/{path.name}" in path.read_text()
 
@@ -117,7 +118,7 @@ def test_main_prints_and_saves_both_forms(tmp_path):
   done = main(tmp_path, "--stage=cf", "--gin_file=my.gin", f"--gin_search_paths=x,{tmp_path}",
               "--gin_bindings=N = 5", "--gin_bindings=config.seed = 4", "--config.cf.width=16")
   assert done.returncode == 1 and "--stage=prepare" in done.stderr
-  saved = config.from_json((tmp_path / "run" / "config.cf.json").read_text())
+  saved = reading.from_json((tmp_path / "run" / "config.cf.json").read_text())
   assert (saved.cf.iterations, saved.seed, saved.cf.width) == (5, 4, 16)
   written = (tmp_path / "run" / "config.cf.gin").read_text()
   assert written.strip() in done.stdout and re.search(r"^config.seed = 4$", written, re.M)

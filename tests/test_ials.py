@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import real
 
-from ilm_jax import axes
 from ilm_jax.cf import histories as histories_lib
 from ilm_jax.cf import ials, layout, solve
 from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.runtime import axes
 
 # 4 users, 5 items; user 3 met nothing, item 4 was met by nobody.
 HISTORIES = [np.array([1, 2, 5]), np.array([2]), np.array([5, 3, 2, 1]), np.array([], int)]

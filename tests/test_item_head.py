@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax import objectives, train
 from ilm_jax.data import filling, packing
-from ilm_jax.decode import dot
+from ilm_jax.evaluation import dot_scores
 from ilm_jax.models import language_model
+from ilm_jax.objectives import phase2
+from ilm_jax.training import loop
 from tests import test_objectives, test_phase2_training
 
 ITEMS, SLOT = 6, 99                # entity rows 1..6 are items, 7 and 8 users
-HEAD = objectives.HeadConfig(weight=1.0, num_items=ITEMS)
+HEAD = phase2.HeadConfig(weight=1.0, num_items=ITEMS)
 
 
 def example(inputs, entities, target, task=0):
@@ -48,7 +49,7 @@ def test_no_head_no_fields():
 
 
 def model(mlp=False):
-  graphdef, trainable = objectives.build_phase2(
+  graphdef, trainable = phase2.build_phase2(
       test_objectives.QFORMER, 6, 0.05, seed=0, mlp=mlp, head_width=4)
   held = test_objectives.frozen() | {"log_draws": jnp.log(jnp.arange(1.0, 10.0))}
   return graphdef, trainable, held
@@ -58,10 +59,10 @@ def model(mlp=False):
 def test_the_loss_is_that_of_the_scores_that_rank(mlp):
   graphdef, trainable, held = model(mlp)
   hidden_ND, item_N = jax.random.normal(jax.random.key(1), (5, 6)), jnp.array([1, 6, 3, 3, 2])
-  nll_N, hit_N = objectives.head_nll(
+  nll_N, hit_N = phase2.head_nll(
       nnx.merge(graphdef, trainable), HEAD, held, hidden_ND, item_N, None)
-  items = dot.head_items(graphdef, trainable, held, ITEMS, batch=4)
-  score_NI = np.asarray(dot.head_score(graphdef, trainable, hidden_ND, items))
+  items = dot_scores.head_items(graphdef, trainable, held, ITEMS, batch=4)
+  score_NI = np.asarray(dot_scores.head_score(graphdef, trainable, hidden_ND, items))
   assert score_NI.shape == (5, ITEMS + 1) and np.isneginf(score_NI[:, 0]).all()
   logp_NI = jax.nn.log_softmax(score_NI[:, 1:], axis=1)
   np.testing.assert_allclose(nll_N, -logp_NI[np.arange(5), item_N - 1], rtol=1e-5)
@@ -74,12 +75,12 @@ def test_drawn_negatives_stand_for_the_catalogue():
   graphdef, trainable, held = model()
   ours = nnx.merge(graphdef, trainable)
   hidden_ND, item_N = jax.random.normal(jax.random.key(1), (4, 6)), jnp.array([1, 6, 3, 2])
-  full_N, _ = objectives.head_nll(ours, HEAD, held, hidden_ND, item_N, None)
-  drawn = objectives.HeadConfig(weight=1.0, num_items=ITEMS, negatives=4000)
-  some_N, _ = objectives.head_nll(ours, drawn, held, hidden_ND, item_N, None)
+  full_N, _ = phase2.head_nll(ours, HEAD, held, hidden_ND, item_N, None)
+  drawn = phase2.HeadConfig(weight=1.0, num_items=ITEMS, negatives=4000)
+  some_N, _ = phase2.head_nll(ours, drawn, held, hidden_ND, item_N, None)
   np.testing.assert_allclose(some_N, full_N, atol=0.05)
-  alone = objectives.HeadConfig(weight=1.0, num_items=1, negatives=3)
-  none_N, hit_N = objectives.head_nll(ours, alone, held, hidden_ND, jnp.ones(4, int), None)
+  alone = phase2.HeadConfig(weight=1.0, num_items=1, negatives=3)
+  none_N, hit_N = phase2.head_nll(ours, alone, held, hidden_ND, jnp.ones(4, int), None)
   np.testing.assert_allclose(none_N, 0.0, atol=1e-6)
   assert hit_N.all()
 
@@ -91,11 +92,11 @@ def test_the_head_learns_through_the_frozen_model():
   before = jax.tree.map(np.asarray, held["lm"])
   shape = spec(rows=2, slot_id=18)
   batch = packing.one_a_row([example([7, 18, 18], [1, 2], 4), example([3, 18], [5], 4)], shape)
-  loss = objectives.phase2_loss(graphdef, test_objectives.LM, shape.task_names, HEAD)
-  tx = train.make_optimizer(test_phase2_training.C)
+  loss = phase2.phase2_loss(graphdef, test_objectives.LM, shape.task_names, HEAD)
+  tx = loop.make_optimizer(test_phase2_training.C)
   mesh = test_phase2_training.mesh_of(1, 1, 1)
-  state = train.init_state(trainable, tx, mesh)
-  step = train.compile_step(loss, tx, 0, state)
+  state = loop.init_state(trainable, tx, mesh)
+  step = loop.compile_step(loss, tx, 0, state)
   found = []
   for _ in range(30):
     state, metrics = step(state, held, batch)

@@ -10,8 +10,9 @@ import pytest
 import safetensors.numpy
 from jax.sharding import AxisType
 
-from ilm_jax import axes, errors
+from ilm_jax import errors
 from ilm_jax.models import decoder, language_model, t5
+from ilm_jax.runtime import axes
 from ilm_jax.weights import hf, int8, load, own
 
 CONFIG = decoder.DecoderConfig(num_layers=2, width=16, num_heads=4, num_kv_heads=2, head_dim=4,

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from ilm_jax import distributed, errors
+from ilm_jax import errors
+from ilm_jax.runtime import distributed
 
 ROOT = pathlib.Path(__file__).parents[1]
 POD = [sys.executable, str(ROOT / "launch" / "local_pod.py")]
@@ -100,7 +101,7 @@ def test_a_pod_that_cannot_start_says_why(args, says):
   assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
 
 
-# Who joins: ilm_jax/distributed.py.
+# Who joins: ilm_jax/runtime/distributed.py.
 
 
 @pytest.fixture

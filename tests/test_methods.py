@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from ilm_jax.stages import methods
+from ilm_jax.stages.evals import methods
 
 
 def test_titles_stand_where_the_slots_were_in_the_order_of_the_prompt():

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from ilm_jax import metrics
+from ilm_jax.evaluation import metrics
 
 INF = np.inf
 

@@ -8,7 +8,8 @@ import pytest
 import test_train
 import toy
 
-from ilm_jax import clock, errors, files, goodput, heartbeat, history, monitor
+from ilm_jax import errors, files
+from ilm_jax.monitoring import clock, goodput, heartbeat, monitor, scalars
 
 # --- the clock ---
 
@@ -154,7 +155,7 @@ def test_a_run_seen_is_the_run_unseen(tmp_path, capsys):
   clocks = {"step_seconds", "steps_per_second", "input_wait_seconds", "examples_per_second",
             "tflops_per_second", "goodput", "host_peak_gib"}
   assert clocks <= tags and "utilization" not in tags        # no peak of a CPU is published
-  assert not clocks & set(history.read(tmp_path / "seen" / "phase1" / "metrics.jsonl")[0])
+  assert not clocks & set(scalars.read(tmp_path / "seen" / "phase1" / "metrics.jsonl")[0])
   assert "phase1 4/12  loss " in seen_out and "examples/s" in seen_out.splitlines()[-1]
 
   beat = heartbeat.read(tmp_path / "seen", "phase1")

@@ -152,10 +152,10 @@ def test_builder_examples(layouts, tmp_path):
 
 def test_load_equals_the_files(tmp_path, monkeypatch):
   """What went through TFDS is what the files say, on the real data; a second load reads it back."""
-  from ilm_jax import assets
+  from ilm_jax.assets import pinned
   from tasks.datasets import builder
   paths = real.movielens_paths()
-  monkeypatch.setattr(assets, "fetch", lambda name: paths)
+  monkeypatch.setattr(pinned, "fetch", lambda name: paths)
   ml100k = registry.find(base.get_config().data)
   direct, direct_items = interactions.build(*real.movielens_log(), k=5)
   for _ in range(2):

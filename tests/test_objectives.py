@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax import alignment, losses, objectives
-from ilm_jax.alignment import Phase1Config
+from ilm_jax import losses
 from ilm_jax.models import decoder, ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig
+from ilm_jax.objectives import phase1 as phase1_lib
+from ilm_jax.objectives import phase2 as phase2_lib
+from ilm_jax.objectives.phase1 import Phase1Config
 
 QFORMER = QFormerConfig(vectors={"behavioral": 5}, num_layers=2, cross_every=1, width=8,
                         num_heads=2, mlp_width=12, vocab_size=23, max_text=6, num_queries=2,
@@ -46,20 +48,20 @@ def only(*names, **changes):
 
 @functools.cache
 def phase1():
-  return alignment.build_phase1(QFORMER, seed=0)
+  return phase1_lib.build_phase1(QFORMER, seed=0)
 
 
 @functools.cache
 def phase1_step(c):
   graphdef, _ = phase1()
-  return jax.jit(jax.value_and_grad(alignment.phase1_loss(graphdef, c), has_aux=True))
+  return jax.jit(jax.value_and_grad(phase1_lib.phase1_loss(graphdef, c), has_aux=True))
 
 
 @functools.cache
 def phase1_metrics(c):
   """The same, forward only: batch, key -> metrics."""
   graphdef, trainable = phase1()
-  loss = jax.jit(alignment.phase1_loss(graphdef, c))
+  loss = jax.jit(phase1_lib.phase1_loss(graphdef, c))
   return lambda batch, key=None: loss(trainable, frozen(), batch, key)[1]
 
 
@@ -67,14 +69,14 @@ def test_logq_takes_the_log_of_draws_from_either_side():
   graphdef, trainable = phase1()
   qformer = nnx.merge(graphdef, trainable["qformer"])
   own = frozen() | {"log_draws": jnp.array([0.0, 3.0, 0, 0, 0.5, 0, 0, 1.0, 2.5])}
-  bag = {row: qformer.project_queries(qformer.queries(*objectives.entity_inputs(
+  bag = {row: qformer.project_queries(qformer.queries(*phase2_lib.entity_inputs(
       own, jnp.array([row])))) for row in (7, 8, 1, 4)}
   logits = np.array([[losses.bag_similarity(bag[u], bag[i])[0, 0] for i in (1, 4)]
                      for u in (7, 8)]) / float(qformer.temperature("ui"))
   items, users = logits - [[3.0, 0.5]], logits - [[1.0], [2.5]]   # rows, columns
   expected = 0.5 * np.mean([np.logaddexp(*items[b]) - items[b, b]
                             + np.logaddexp(*users[:, b]) - users[b, b] for b in (0, 1)])
-  loss = {q: jax.jit(alignment.phase1_loss(graphdef, only("ui", label_smoothing=0.0, logq=q)))(
+  loss = {q: jax.jit(phase1_lib.phase1_loss(graphdef, only("ui", label_smoothing=0.0, logq=q)))(
       trainable, own, BATCH_1, None)[0] for q in (False, True)}
   np.testing.assert_allclose(loss[True], expected, rtol=1e-5)
   assert abs(loss[True] - loss[False]) > 0.1
@@ -131,7 +133,7 @@ def test_itg_alone_by_its_definition():
   """Mean over the tokens after the first, padding left out."""
   graphdef, trainable = phase1()
   model = nnx.merge(graphdef, trainable["qformer"])
-  inputs = objectives.entity_inputs(frozen(), BATCH_1["text_entities"])
+  inputs = phase2_lib.entity_inputs(frozen(), BATCH_1["text_entities"])
   logits = model.generate(*inputs, BATCH_1["text"], BATCH_1["text_mask"])
   nll = [-jax.nn.log_softmax(logits[b, t])[BATCH_1["text"][b, t + 1]]
          for b, n in ((0, 4), (1, 5), (2, 3)) for t in range(n - 1)]
@@ -151,7 +153,7 @@ def test_equal_items_and_equal_texts_are_positives_of_itc():
   assert phase1_metrics(c)(equal_texts)["itc_accuracy"] == 1.0
   graphdef, trainable = phase1()
   model = nnx.merge(graphdef, trainable["qformer"])
-  inputs = objectives.entity_inputs(frozen(), same["text_entities"])
+  inputs = phase2_lib.entity_inputs(frozen(), same["text_entities"])
   logits = model.itm_logits(model.joint(*inputs, same["text"], same["text_mask"]))
   expected = losses.classification(logits, jnp.array([1, 1, 1])).mean()  # the B matches alone
   np.testing.assert_allclose(metrics["itm"], expected, rtol=1e-5)
@@ -161,7 +163,7 @@ def test_ii_by_its_parts():
   """Pairs (1,2) (2,3) (4,5) (1,6): rows 0 and 3 share item 1, and 2 is no negative of itself."""
   graphdef, trainable = phase1()
   model = nnx.merge(graphdef, trainable["qformer"])
-  a, b = (model.project_queries(model.queries(*objectives.entity_inputs(frozen(), BATCH_1[k])))
+  a, b = (model.project_queries(model.queries(*phase2_lib.entity_inputs(frozen(), BATCH_1[k])))
           for k in ("pair_a", "pair_b"))
   similarity = losses.bag_similarity(a, b)
   positive = np.eye(4, dtype=bool)
@@ -195,8 +197,8 @@ BATCH_2 = {
 
 @functools.cache
 def phase2():
-  graphdef, trainable = objectives.build_phase2(QFORMER, 6, 0.05, seed=0)
-  loss = objectives.phase2_loss(graphdef, LM, ("sequential", "elm"))
+  graphdef, trainable = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=0)
+  loss = phase2_lib.phase2_loss(graphdef, LM, ("sequential", "elm"))
   return trainable, jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
@@ -215,10 +217,10 @@ def test_phase2_is_the_mean_over_targets_and_its_sums_add_up():
 def test_phase2_by_hand_built_prompt():
   """Row 0's target from embeddings written out one by one."""
   trainable, step = phase2()
-  graphdef, _ = objectives.build_phase2(QFORMER, 6, 0.05, seed=0)
+  graphdef, _ = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=0)
   held = frozen_with_lm()
   model = nnx.merge(graphdef, trainable)
-  soft = model.soft_tokens(*objectives.entity_inputs(held, jnp.array([1, 7])))
+  soft = model.soft_tokens(*phase2_lib.entity_inputs(held, jnp.array([1, 7])))
   word = held["lm"]["embedding"]
   row = jnp.stack([word[3], soft[0, 0], soft[0, 1], word[4], soft[1, 0], soft[1, 1]])
   lm = language_model.bind(LM, held["lm"])
@@ -232,7 +234,7 @@ def test_phase2_by_hand_built_prompt():
 def test_phase2_without_slots_needs_no_entities():
   words = BATCH_2 | {"slot": jnp.full((2, 6), -1)}
   held = {"lm": frozen_with_lm()["lm"]}
-  plain = objectives.phase2_loss(None, LM, ("sequential", "elm"))
+  plain = phase2_lib.phase2_loss(None, LM, ("sequential", "elm"))
   loss, _ = plain({}, held, {k: v for k, v in words.items() if k != "entities"}, None)
   trainable, step = phase2()
   np.testing.assert_allclose(loss, step(trainable, frozen_with_lm(), words, None)[0][0], rtol=1e-6)
@@ -240,8 +242,8 @@ def test_phase2_without_slots_needs_no_entities():
 
 def test_phase2_starts_from_phase1():
   _, first = phase1()
-  trainable = objectives.build_phase2(QFORMER, 6, 0.05, seed=1, start=lambda _: first["qformer"])[1]
-  fresh = objectives.build_phase2(QFORMER, 6, 0.05, seed=1)[1]
+  trainable = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=1, start=lambda _: first["qformer"])[1]
+  fresh = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=1)[1]
   assert jax.tree.structure(trainable) == jax.tree.structure(fresh)
   np.testing.assert_array_equal(trainable["qformer"]["query_tokens"],
                                 first["qformer"]["query_tokens"])
@@ -261,13 +263,13 @@ def test_soft_tokens_start_at_the_asked_rms():
   config = QFormerConfig(vectors={"behavioral": 5}, num_layers=1, width=64, num_heads=2,
                          mlp_width=8, vocab_size=9, num_queries=4, query_path_only=True)
   model = ilm.ILM(config, 96, soft_token_rms=0.13, rngs=nnx.Rngs(0))
-  soft = model.soft_tokens(*objectives.entity_inputs(frozen(), jnp.array([1, 2, 3])))
+  soft = model.soft_tokens(*phase2_lib.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
   # Another start, whose outputs are of another size, is scaled for.
   params = nnx.to_pure_dict(nnx.state(model.qformer))
   scale = params["stack"]["layer"]["query_norm"]["scale"] * 0.4
   params["stack"]["layer"]["query_norm"] |= {"scale": scale}
-  graphdef, trainable = objectives.build_phase2(config, 96, 0.13, seed=0, start=lambda _: params)
+  graphdef, trainable = phase2_lib.build_phase2(config, 96, 0.13, seed=0, start=lambda _: params)
   soft = nnx.merge(graphdef, trainable).soft_tokens(
-      *objectives.entity_inputs(frozen(), jnp.array([1, 2, 3])))
+      *phase2_lib.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)

@@ -1,6 +1,7 @@
 import pytest
 
-from ilm_jax import config, errors, own_tasks
+from ilm_jax import errors
+from ilm_jax.config import own_tasks, reading
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_an_absent_module_is_named():
 
 def test_a_config_takes_the_rates_and_keeps_its_names(module):
   from configs import tiny
-  c = config.with_tasks(tiny.get_config().lock(), module('MIXTURE = {"decade": 2}', "ok_tasks"))
+  c = reading.with_tasks(tiny.get_config().lock(), module('MIXTURE = {"decade": 2}', "ok_tasks"))
   assert c.tasks.mixture.decade == 2.0 and c.tasks.module == "ok_tasks" and c.is_locked
-  assert config.from_json(config.to_json(c)).tasks.mixture.decade == 2.0
+  assert reading.from_json(reading.to_json(c)).tasks.mixture.decade == 2.0
   with pytest.raises(errors.UserError, match=r"\['elm_title'\] are tasks of the project already"):
-    config.with_tasks(tiny.get_config().lock(), module('MIXTURE = {"elm_title": 1}', "no_tasks"))
+    reading.with_tasks(tiny.get_config().lock(), module('MIXTURE = {"elm_title": 1}', "no_tasks"))

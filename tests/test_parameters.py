@@ -3,7 +3,8 @@ import jax
 import jax.numpy as jnp
 import test_train
 
-from ilm_jax import axes, parameters
+from ilm_jax.monitoring import parameters
+from ilm_jax.runtime import axes
 
 
 def found():

@@ -11,8 +11,10 @@ import test_objectives
 from flax import nnx
 from jax.sharding import AxisType
 
-from ilm_jax import accumulation, axes, objectives, train
 from ilm_jax.models import language_model, t5
+from ilm_jax.objectives import phase2
+from ilm_jax.runtime import axes
+from ilm_jax.training import accumulation, loop
 
 C = ml_collections.ConfigDict(dict(learning_rate=0.05, warmup=0, steps=4, final_fraction=0.1,
                                    b2=0.98, clip=1.0, weight_decay=0.01))
@@ -35,16 +37,16 @@ T5 = t5.T5Config(num_layers=1, num_encoder_layers=2, width=6, num_heads=2, head_
 
 def trained(mesh, lm=test_objectives.LM):
   """(losses of four steps, frozen arrays after them) on a mesh."""
-  graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
-  loss = objectives.phase2_loss(graphdef, lm, ("sequential", "elm"))
-  tx = train.make_optimizer(C)
-  state = train.init_state(trainable, tx, mesh)
+  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  loss = phase2.phase2_loss(graphdef, lm, ("sequential", "elm"))
+  tx = loop.make_optimizer(C)
+  state = loop.init_state(trainable, tx, mesh)
   held = test_objectives.frozen() | {"lm": language_model.init(lm, 5)}
   frozen = axes.place(mesh, held)
-  step = train.compile_step(loss, tx, 0, state)
+  step = loop.compile_step(loss, tx, 0, state)
   found = []
   for _ in range(4):
-    state, metrics = step(state, frozen, train.to_devices(mesh, batch()))
+    state, metrics = step(state, frozen, loop.to_devices(mesh, batch()))
     found.append(float(metrics["loss"]))
   assert float(metrics["dropped"]) == 3.0
   return np.array(found), frozen
@@ -63,21 +65,21 @@ def test_one_device_equals_a_mesh(sizes, lm):
 def test_what_is_asked_for_trains_and_nothing_else(train_lm):
   """Two words of the targets are new; only what is trained has a place in the state."""
   lm = dataclasses.replace(test_objectives.LM, vocab_size=17, new_tokens=2, tied=False)
-  graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
   params = language_model.init(lm, 5)
   frozen_lm, trained = language_model.split_trained(params, train_lm)
   trainable |= {"lm": trained} if trained else {}
-  loss = objectives.phase2_loss(graphdef, lm, ("sequential", "elm"))
-  tx, mesh = train.make_optimizer(C), mesh_of(2, 2, 2)
-  state = train.init_state(trainable, tx, mesh)
+  loss = phase2.phase2_loss(graphdef, lm, ("sequential", "elm"))
+  tx, mesh = loop.make_optimizer(C), mesh_of(2, 2, 2)
+  state = loop.init_state(trainable, tx, mesh)
   frozen = axes.place(mesh, test_objectives.frozen() | {"lm": frozen_lm})
-  step = train.compile_step(loss, tx, 0, state)
+  step = loop.compile_step(loss, tx, 0, state)
   rows = batch()
   rows["targets"] = np.where(rows["weights"] > 0, 17, 0)
   before = jax.tree.map(np.asarray, params)
   found = []
   for _ in range(4):
-    state, metrics = step(state, frozen, train.to_devices(mesh, rows))
+    state, metrics = step(state, frozen, loop.to_devices(mesh, rows))
     found.append(float(metrics["loss"]))
   assert found[-1] < found[0]
   after = {**frozen["lm"], **state.trainable.get("lm", {})}
@@ -97,7 +99,7 @@ def test_the_language_model_is_the_same_bytes_after_training():
 def test_an_mlp_makes_soft_tokens_of_the_asked_size():
   """RMS as asked at the start, nothing from an absent vector's numbers, every entity its own."""
   config = test_objectives.QFORMER
-  graphdef, trainable = objectives.build_phase2(config, 6, 0.05, seed=0, mlp=True)
+  graphdef, trainable = phase2.build_phase2(config, 6, 0.05, seed=0, mlp=True)
   assert set(trainable) == {"norm", "mlp_in", "projection"}
   rng = np.random.default_rng(0)
   vectors = {n: rng.normal(size=(64, C)).astype(np.float32) for n, C in config.vectors}
@@ -113,16 +115,16 @@ def test_an_mlp_makes_soft_tokens_of_the_asked_size():
 
 
 def test_an_mlp_learns_through_the_frozen_model():
-  graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0, mlp=True)
-  loss = objectives.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
+  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0, mlp=True)
+  loss = phase2.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
   held = test_objectives.frozen() | {"lm": language_model.init(test_objectives.LM, 5)}
-  tx = train.make_optimizer(C)
+  tx = loop.make_optimizer(C)
   mesh = mesh_of(1, 1, 1)
-  state = train.init_state(trainable, tx, mesh)
-  step = train.compile_step(loss, tx, 0, state)
+  state = loop.init_state(trainable, tx, mesh)
+  step = loop.compile_step(loss, tx, 0, state)
   found = []
   for _ in range(4):
-    state, metrics = step(state, axes.place(mesh, held), train.to_devices(mesh, batch()))
+    state, metrics = step(state, axes.place(mesh, held), loop.to_devices(mesh, batch()))
     found.append(float(metrics["loss"]))
   assert found[-1] < found[0] - 0.01
 
@@ -132,11 +134,11 @@ def test_microbatches_equal_the_whole_batch(sizes, head):
   """Rows of unequal numbers of targets and items that follow, one part without any: a mean of
   means would be off, and so would one weight for both losses."""
   quiet = dataclasses.replace(test_objectives.QFORMER, dropout=0.0, vector_noise=0.0)
-  graphdef, trainable = objectives.build_phase2(
+  graphdef, trainable = phase2.build_phase2(
       quiet, 6, 0.05, seed=0, head_width=4 if head else 0)
-  loss = objectives.phase2_loss(
+  loss = phase2.phase2_loss(
       graphdef, test_objectives.LM, ("sequential", "elm"),
-      objectives.HeadConfig(weight=head, num_items=6) if head else None)
+      phase2.HeadConfig(weight=head, num_items=6) if head else None)
   rows = batch()
   rows["weights"][1::4] = 0.0
   rows["weights"][6, 1:] = 0.0
@@ -146,7 +148,7 @@ def test_microbatches_equal_the_whole_batch(sizes, head):
   held = test_objectives.frozen_with_lm() | {"log_draws": jnp.log(jnp.arange(1.0, 10.0))}
   mesh = mesh_of(*sizes)
   arguments = (axes.place(mesh, trainable), axes.place(mesh, held),
-               train.to_devices(mesh, rows), jax.random.key(1))
+               loop.to_devices(mesh, rows), jax.random.key(1))
   (loss_1, metrics_1), gradient_1 = jax.jit(accumulation.value_and_grad(loss, 1))(*arguments)
   of_parts = [np.sum(rows["weights"][m::4]) for m in range(4)]
   assert of_parts[1] == 0 and len(set(of_parts)) == 3
@@ -160,8 +162,8 @@ def test_microbatches_equal_the_whole_batch(sizes, head):
 
 def test_microbatches_hold_one_part_at_a_time():
   """The memory XLA plans for the step: a fourth of the rows, less than half of the space."""
-  graphdef, trainable = objectives.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
-  loss = objectives.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
+  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  loss = phase2.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
   rows = {k: np.tile(v, (32, *[1] * (v.ndim - 1))) for k, v in batch().items()}
   whole, parts = (
       jax.jit(accumulation.value_and_grad(loss, m)).lower(

@@ -6,10 +6,12 @@ import pathlib
 
 import pytest
 
-from ilm_jax import axes, errors, stages
-from ilm_jax import config as config_lib
-from ilm_jax.planning import chips, shapes
+from ilm_jax import errors
+from ilm_jax.config import reading as config_lib
+from ilm_jax.planning import shapes
+from ilm_jax.runtime import axes, chips
 from ilm_jax.stages import context
+from ilm_jax.stages import run as stages
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 KEYS = {"chips", "fits", "peak_bytes_per_chip", "useful_flops", "compiled_flops",

@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 
 from configs import base
-from ilm_jax import axes, config_names, errors
-from ilm_jax.planning import (
-    arithmetic,
-    chips,
-    costs,
-    estimate,
-    hlo,
-    programs,
-    shapes,
-    table,
-)
+from ilm_jax import errors
+from ilm_jax.config import names
+from ilm_jax.planning import arithmetic, costs, estimate, hlo, programs, shapes, table
+from ilm_jax.runtime import axes, chips
 
 # A scan of 32 layers as a TPU's compiler writes it, shortened: a gather in it, a tuple summed, a
 # loop in the loop, a reducer that is no collective, and one that nothing calls.
@@ -126,7 +119,7 @@ def test_without_libtpu_the_cure_is_named(monkeypatch):
 
 
 def test_names_of_shapes_are_those_of_the_config():
-  assert tuple(shapes.SHAPES) == config_names.SHAPES
+  assert tuple(shapes.SHAPES) == names.SHAPES
 
 
 @pytest.mark.parametrize("name, parameters", [

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax import axes, errors, losses
+from ilm_jax import errors, losses
 from ilm_jax.models import bert, qformer, qformer_init
 from ilm_jax.models.qformer import QFormer, QFormerConfig, attention_mask, phase2_subtree
+from ilm_jax.runtime import axes
 
 TINY = dict(vectors={"behavioral": 5}, num_layers=3, width=8, num_heads=2, mlp_width=12,
             vocab_size=23, max_text=6, num_queries=3, proj_width=4, decoder_start=1)

@@ -2,8 +2,10 @@
 import numpy as np
 import pytest
 
-from ilm_jax import alignment, axes, retrieval
+from ilm_jax.evaluation import retrieval
 from ilm_jax.models import qformer
+from ilm_jax.objectives import phase1
+from ilm_jax.runtime import axes
 
 MESH = axes.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
 TWO_QUERIES = retrieval.Space(
@@ -91,7 +93,7 @@ def test_qformer_space_is_in_order_of_item_rows():
   config = qformer.QFormerConfig(
       vectors={"behavioral": 3}, num_layers=1, cross_every=1, width=8, num_heads=2, mlp_width=12,
       vocab_size=20, max_text=4, num_queries=2, proj_width=4)
-  graphdef, trainable = alignment.build_phase1(config, seed=0)
+  graphdef, trainable = phase1.build_phase1(config, seed=0)
   rng = np.random.default_rng(0)
   frozen = {"vectors": {"behavioral": rng.normal(size=(5, 3)).astype(np.float32)},
             "present": {"behavioral": np.array([False, True, True, True, True])}}

@@ -4,7 +4,8 @@ import dataclasses
 import pytest
 
 from ilm_jax import errors
-from ilm_jax.planning import arithmetic, chips, search, shapes, table
+from ilm_jax.planning import arithmetic, search, shapes, table
+from ilm_jax.runtime import chips
 from tests.test_planning import config, plan
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from configs import base
-from ilm_jax import axes, errors
+from ilm_jax import errors
 from ilm_jax.models import decoder, language_model
 from ilm_jax.planning import programs, shapes
+from ilm_jax.runtime import axes
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "sharding"
 MODELS = sorted(shapes.SHAPES)

@@ -3,8 +3,8 @@ import pathlib
 
 import pytest
 
-from ilm_jax import config as config_lib
 from ilm_jax import errors
+from ilm_jax.config import reading as config_lib
 from ilm_jax.data import store
 from ilm_jax.stages import context, prepare
 

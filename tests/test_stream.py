@@ -8,7 +8,8 @@ import pytest
 from jax.sharding import AxisType
 
 from benchmarks import read_weights
-from ilm_jax import axes, errors
+from ilm_jax import errors
+from ilm_jax.runtime import axes
 from ilm_jax.weights import stream
 
 LAYERS, WIDTH, HEADS, K, VOCAB = 3, 6, 5, 4, 14

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from ilm_jax import config as config_lib
-from ilm_jax import elm, errors, teachers
-from ilm_jax.data import interactions, targets
+from ilm_jax import elm, errors
+from ilm_jax.config import reading as config_lib
+from ilm_jax.data import interactions, targets, teachers
 from ilm_jax.stages import context
 from ilm_jax.stages import targets as stage
 

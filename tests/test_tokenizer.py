@@ -8,7 +8,8 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from ilm_jax import assets, errors
+from ilm_jax import errors
+from ilm_jax.assets import pinned
 from ilm_jax.data import tokenizer, tokenizer_files
 
 # A byte-level vocabulary: "Ġ" is how it writes a space. Ids are positions.
@@ -111,9 +112,9 @@ def test_bad_tokenizer_files(tmp_path):
 
 def already_here(name, file):
   """The path of a fetched file; skips the test if it would have to be downloaded."""
-  offline = dataclasses.replace(assets.ASSETS[name], sources=())
+  offline = dataclasses.replace(pinned.ASSETS[name], sources=())
   try:
-    return assets.fetch(name, assets={name: offline})[file]
+    return pinned.fetch(name, assets={name: offline})[file]
   except errors.UserError:
     pytest.skip(f"{name} is neither cached nor in ILM_ASSETS_DIR")
 

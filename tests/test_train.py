@@ -16,7 +16,10 @@ import toy
 from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 
-from ilm_jax import axes, checkpoint, errors, history, train
+from ilm_jax import errors
+from ilm_jax.monitoring import scalars
+from ilm_jax.runtime import axes
+from ilm_jax.training import checkpoint, loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -31,7 +34,7 @@ def mesh_of(**shape):
 
 def test_schedule_by_hand():
   """Peak .05 after 2 of 24 steps, then half a cosine over 22 down to a tenth of it."""
-  rate = train.schedule(toy.CONFIG)
+  rate = loop.schedule(toy.CONFIG)
   middle = 0.05 * (0.1 + 0.9 * 0.5)
   np.testing.assert_allclose([rate(0), rate(1), rate(2), rate(13), rate(24), rate(99)],
                              [0, 0.025, 0.05, middle, 0.005, 0.005], rtol=1e-5, atol=1e-9)
@@ -40,7 +43,7 @@ def test_schedule_by_hand():
 def test_schedule_without_warmup_starts_at_the_peak():
   c = toy.CONFIG.copy_and_resolve_references()
   c.warmup = 0
-  np.testing.assert_allclose(train.schedule(c)(0), 0.05, rtol=1e-6)
+  np.testing.assert_allclose(loop.schedule(c)(0), 0.05, rtol=1e-6)
 
 
 def test_decay_spares_norms_biases_and_temperatures():
@@ -49,7 +52,7 @@ def test_decay_spares_norms_biases_and_temperatures():
   tree = {"layers": {"attention_norm": ones, "query": {"kernel": ones, "bias": ones},
                      "ln": {"scale": ones}, "mlp_in_bias": ones},
           "queries": ones, "log_temperature_itc": np.ones((1, 1)), "vector": np.ones(3)}
-  assert train.decayed(tree) == {
+  assert loop.decayed(tree) == {
       "layers": {"attention_norm": False, "query": {"kernel": True, "bias": False},
                  "ln": {"scale": False}, "mlp_in_bias": False},
       "queries": True, "log_temperature_itc": False, "vector": False}
@@ -86,7 +89,7 @@ def test_a_part_learns_at_a_fraction_of_the_rate(name, slower):
       updates, state = tx.update(params, state, params)
     return updates
 
-  whole, scaled = second_update(toy.TX), second_update(train.make_optimizer(c))
+  whole, scaled = second_update(toy.TX), second_update(loop.make_optimizer(c))
   for path in paths:
     assert float(whole[path][0, 0]) < 0
     np.testing.assert_allclose(scaled[path], whole[path] * (0.1 if path in slower else 1.0),
@@ -101,20 +104,20 @@ def test_noise_comes_from_the_generator_asked_for(prng):
     return jnp.sum(trainable["w"]), {"drawn": jax.random.uniform(rng)}
 
   mesh = mesh_of(data=1)
-  state = train.init_state({"w": jnp.ones(2)}, toy.TX, mesh)
-  _, metrics = train.compile_step(loss_fn, toy.TX, 3, state, prng=prng)(state, {}, {})
+  state = loop.init_state({"w": jnp.ones(2)}, toy.TX, mesh)
+  _, metrics = loop.compile_step(loss_fn, toy.TX, 3, state, prng=prng)(state, {}, {})
   key = jax.random.fold_in(jax.random.key(3, impl=prng or "threefry2x32"), 0)
   np.testing.assert_allclose(metrics["drawn"], jax.random.uniform(key), rtol=1e-6)
 
 
 def run_steps(mesh, count=5):
   trainable, frozen = toy.parameters()
-  state = train.init_state(trainable, toy.TX, mesh)
+  state = loop.init_state(trainable, toy.TX, mesh)
   frozen = axes.place(mesh, frozen)
-  update = train.compile_step(toy.loss_fn, toy.TX, 3, state)
+  update = loop.compile_step(toy.loss_fn, toy.TX, 3, state)
   losses = []
   for step in range(count):
-    state, metrics = update(state, frozen, train.to_devices(mesh, toy.Batches().at(step)))
+    state, metrics = update(state, frozen, loop.to_devices(mesh, toy.Batches().at(step)))
     losses.append(float(metrics["loss"]))
   return losses, state, frozen
 
@@ -133,11 +136,11 @@ def test_one_device_and_a_4x2_mesh_agree():
 
 
 def test_the_batch_is_split_over_data_and_fsdp():
-  batch = train.to_devices(mesh_of(data=2, fsdp=2, tensor=2), toy.Batches().at(0))
+  batch = loop.to_devices(mesh_of(data=2, fsdp=2, tensor=2), toy.Batches().at(0))
   assert batch["entity"].addressable_shards[0].data.shape == (2,)
   assert batch["dropped"].shape == ()
   with pytest.raises(errors.UserError, match="entity has 6 rows, .* data x fsdp = 4: make"):
-    train.to_devices(mesh_of(data=2, fsdp=2), toy.Batches(rows=6).at(0))
+    loop.to_devices(mesh_of(data=2, fsdp=2), toy.Batches(rows=6).at(0))
 
 
 def test_frozen_has_no_slots_and_keeps_its_bytes(tmp_path):
@@ -154,8 +157,8 @@ def test_frozen_has_no_slots_and_keeps_its_bytes(tmp_path):
 def test_the_callers_parameters_survive_the_donation():
   mesh = mesh_of(data=1)
   mine = axes.place(mesh, toy.parameters()[0])
-  state = train.init_state(mine, toy.TX, mesh)
-  update = train.compile_step(toy.loss_fn, toy.TX, 3, state)
+  state = loop.init_state(mine, toy.TX, mesh)
+  update = loop.compile_step(toy.loss_fn, toy.TX, 3, state)
   update(state, axes.place(mesh, toy.parameters()[1]), toy.Batches().at(0))
   assert state.trainable["projection"]["kernel"].is_deleted()
   jax.tree.map(np.testing.assert_array_equal, mine, toy.parameters()[0])
@@ -163,8 +166,8 @@ def test_the_callers_parameters_survive_the_donation():
 
 def test_a_weakly_typed_parameter_does_not_compile_the_step_twice():
   mesh = mesh_of(data=1)
-  state = train.init_state({"w": jnp.full(3, 0.5), "log_t": jnp.array(0.1)}, toy.TX, mesh)
-  update = train.compile_step(
+  state = loop.init_state({"w": jnp.full(3, 0.5), "log_t": jnp.array(0.1)}, toy.TX, mesh)
+  update = loop.compile_step(
       lambda trained, *_: (jnp.sum(trained["w"]) * jnp.exp(trained["log_t"]), {}),
       toy.TX, 3, state)
   for _ in range(3):
@@ -175,7 +178,7 @@ def test_a_weakly_typed_parameter_does_not_compile_the_step_twice():
 # --- the log ---
 
 def test_totals_weigh_pairs_by_count_and_scalars_by_step():
-  totals = train.Totals({"nll": [2.0, 4.0]}, AssertionError)
+  totals = loop.Totals({"nll": [2.0, 4.0]}, AssertionError)
   totals.add(1, {"loss": jnp.array(1.0), "nll": (jnp.array(3.0), jnp.array(1)), "finite": True,
                  "rare": (jnp.array(0.0), jnp.array(0))})
   totals.add(2, {"loss": jnp.array(2.0), "nll": (jnp.array(5.0), jnp.array(3)), "finite": True,
@@ -190,11 +193,11 @@ def test_the_log_is_exact_and_in_both_places(tmp_path):
   """Loss of step n at the state before it: recomputed one by one outside the loop."""
   losses, _, _ = run_steps(mesh_of(data=1), count=8)
   toy.fit(tmp_path, 8, tensorboard=tmp_path / "tensorboard")
-  records = history.read(tmp_path / "metrics.jsonl")
+  records = scalars.read(tmp_path / "metrics.jsonl")
   assert [r["step"] for r in records] == [4, 8]
   np.testing.assert_allclose([r["loss"] for r in records],
                              [np.mean(losses[:4]), np.mean(losses[4:])], rtol=1e-6)
-  np.testing.assert_allclose(records[0]["learning_rate"], train.schedule(toy.CONFIG)(3))
+  np.testing.assert_allclose(records[0]["learning_rate"], loop.schedule(toy.CONFIG)(3))
 
   seen = {}
   for event in read_events(tmp_path / "tensorboard"):
@@ -238,7 +241,7 @@ def test_resume_on_another_mesh_goes_on(tmp_path):
   moved, _ = toy.fit(tmp_path / "moved", 12, mesh=mesh_of(data=2, fsdp=2, tensor=2))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
                straight.trainable, moved.trainable)
-  a, b = (history.read(tmp_path / run / "metrics.jsonl") for run in ("straight", "moved"))
+  a, b = (scalars.read(tmp_path / run / "metrics.jsonl") for run in ("straight", "moved"))
   np.testing.assert_allclose(a[-1]["loss"], b[-1]["loss"], rtol=1e-4)
 
 
@@ -267,7 +270,7 @@ def toy_process(folder, sleep):
 
 def wait_for_a_log(folder, after, process, seconds=60):
   """Waits until a step later than `after` has been logged."""
-  wait_until(lambda: any(r["step"] > after for r in history.read(folder / "metrics.jsonl")),
+  wait_until(lambda: any(r["step"] > after for r in scalars.read(folder / "metrics.jsonl")),
              process, f"nothing logged after {after}", seconds)
 
 

@@ -4,9 +4,11 @@ import pathlib
 
 import pytest
 
-from ilm_jax import config as config_lib
-from ilm_jax import errors, heartbeat, stages
+from ilm_jax import errors
+from ilm_jax.config import reading as config_lib
+from ilm_jax.monitoring import heartbeat
 from ilm_jax.stages import context, phases, watching
+from ilm_jax.stages import run as stages
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -103,7 +105,7 @@ def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):
     raise errors.UserError("checkpoint 2 cannot be read")
 
   save(run, "phase1", 2)
-  monkeypatch.setattr(watching.eval_phase1, "run", overtaken)
+  monkeypatch.setattr(watching.retrieval, "run", overtaken)
   assert not watching.evaluate(run, watching.newest(run))
 
 
@@ -112,7 +114,7 @@ def test_a_mistake_is_told(run, monkeypatch):
     raise errors.UserError("made from other inputs")
 
   save(run, "phase1", 2)
-  monkeypatch.setattr(watching.eval_phase1, "run", wrong)
+  monkeypatch.setattr(watching.retrieval, "run", wrong)
   with pytest.raises(errors.UserError, match="made from other inputs"):
     watching.evaluate(run, watching.newest(run))
 

@@ -14,14 +14,17 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ilm_jax import axes, checkpoint, errors, history, train
+from ilm_jax import errors
+from ilm_jax.monitoring import scalars
+from ilm_jax.runtime import axes
+from ilm_jax.training import checkpoint, loop
 
 ROWS, C, W, D, V = 11, 6, 8, 16, 12
 FINGERPRINTS = {"entities": "a1b2", "lm": "c3d4"}
 CONFIG = ml_collections.ConfigDict({
     "learning_rate": 0.05, "warmup": 2, "steps": 24, "final_fraction": 0.1, "weight_decay": 0.01,
     "clip": 1.0, "b2": 0.99})
-TX = train.make_optimizer(CONFIG)
+TX = loop.make_optimizer(CONFIG)
 
 
 def parameters(seed=0):
@@ -74,13 +77,13 @@ def fit(folder, steps, *, mesh=None, batches=None, fingerprints=None, loss=loss_
   trainable, frozen = parameters()
   frozen = axes.place(mesh, frozen)
   with checkpoint.Checkpointer(f"{folder}/checkpoints", fingerprints or FINGERPRINTS) as saved:
-    state = checkpoint.start(saved, train.init_state(trainable, TX, mesh), "", {})
-    state = train.fit(
+    state = checkpoint.start(saved, loop.init_state(trainable, TX, mesh), "", {})
+    state = loop.fit(
         loss_fn=loss, state=state, frozen=frozen, batches=batches or Batches(), steps=steps,
         tx=TX, mesh=mesh, seed=3, checkpointer=saved, log_every=log_every,
         checkpoint_every=checkpoint_every,
-        writer=history.Writer(f"{folder}/metrics.jsonl", tensorboard), name="phase1",
-        learning_rate=train.schedule(CONFIG), seen=seen)
+        writer=scalars.Writer(f"{folder}/metrics.jsonl", tensorboard), name="phase1",
+        learning_rate=loop.schedule(CONFIG), seen=seen)
   return state, frozen
 
 
@@ -97,7 +100,7 @@ def main():
   print("ready", flush=True)
   try:
     state, _ = fit(folder, steps, batches=Batches(sleep=sleep))
-  except train.Preempted as e:
+  except loop.Preempted as e:
     sys.exit(143 if print(e) is None else None)
   except errors.UserError as e:
     sys.exit(1 if print(e) is None else None)

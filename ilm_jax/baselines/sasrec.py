@@ -17,7 +17,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ilm_jax import errors, metrics
+from ilm_jax import errors
+from ilm_jax.evaluation import metrics
 from ilm_jax.models import attention
 
 LOSSES = ("full", "sampled", "bce")

@@ -24,10 +24,10 @@ import numpy as np
 import tqdm
 from jax.sharding import NamedSharding
 
-from ilm_jax import axes
 from ilm_jax.cf import histories as histories_lib
 from ilm_jax.cf import layout as layout_lib
 from ilm_jax.cf import solve
+from ilm_jax.runtime import axes
 
 # History entries that a device works on at a time, padding included: what a CPU's cache holds.
 ENTRIES = {"cpu": 1 << 12}

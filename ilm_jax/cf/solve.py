@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ilm_jax import axes
+from ilm_jax.runtime import axes
 
 ROWS = PartitionSpec(axes.RULES["batch"])
 BATCHES = PartitionSpec(None, axes.RULES["batch"])

@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax import axes
+from ilm_jax.runtime import axes
 
 
 class Tables(nnx.Module):

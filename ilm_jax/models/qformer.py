@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax import axes, losses
+from ilm_jax import losses
 from ilm_jax.models import qformer_layers
 from ilm_jax.models.qformer_config import QFormerConfig, attention_mask
+from ilm_jax.runtime import axes
 
 __all__ = ["QFormer", "QFormerConfig", "attention_mask", "phase2_subtree"]
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ilm_jax import axes
+from ilm_jax.runtime import axes
 
 
 class Start(NamedTuple):

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax import axes
 from ilm_jax.models import attention
 from ilm_jax.models.qformer_config import QFormerConfig
+from ilm_jax.runtime import axes
 
 _BERT_STD = 0.02
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax import axes
 from ilm_jax.models import attention, decoder, decoder_layers, head, remat
+from ilm_jax.runtime import axes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

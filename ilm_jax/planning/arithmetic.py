@@ -5,7 +5,8 @@ For chips that nothing here compiles for, and to choose what is worth compiling 
 import dataclasses
 
 from ilm_jax.models import decoder
-from ilm_jax.planning import chips, costs, estimate, programs
+from ilm_jax.planning import costs, estimate, programs
+from ilm_jax.runtime import chips
 
 
 @dataclasses.dataclass(frozen=True)

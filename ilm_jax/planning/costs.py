@@ -13,7 +13,8 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from ilm_jax.models import language_model
-from ilm_jax.planning import chips, hlo, programs, shapes
+from ilm_jax.planning import hlo, programs, shapes
+from ilm_jax.runtime import chips
 
 DEPTHS = (1, 2)              # groups of layers in the two programs of which costs are drawn out
 _UNIT = {"": 1.0, "K": 2.0 ** 10, "M": 2.0 ** 20, "G": 2.0 ** 30, "T": 2.0 ** 40}

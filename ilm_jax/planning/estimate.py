@@ -1,7 +1,8 @@
 """From what a step costs to how long it takes."""
 import dataclasses
 
-from ilm_jax.planning import chips, costs, hlo
+from ilm_jax.planning import costs, hlo
+from ilm_jax.runtime import chips
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from ilm_jax import alignment, axes, errors, objectives, train
+from ilm_jax import errors
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
 from ilm_jax.models import language_model
 from ilm_jax.models.qformer import QFormerConfig
+from ilm_jax.objectives import phase1 as phase1_lib
+from ilm_jax.objectives import phase2 as phase2_lib
+from ilm_jax.runtime import axes
+from ilm_jax.training import loop
 
 _SEMANTIC = 384              # width of MiniLM-L6's sentence vectors
 
@@ -21,14 +25,14 @@ class Program:
   """A step and the shapes it is given, placed on a mesh."""
   loss: Any
   tx: Any
-  state: train.TrainState   # of ShapeDtypeStructs with their shardings, as all that follows
+  state: loop.TrainState   # of ShapeDtypeStructs with their shardings, as all that follows
   frozen: dict
   batch: dict
   prng: str
 
   def lower(self):
     """The jitted step of training, lowered for the mesh."""
-    return train.compile_step(self.loss, self.tx, 0, self.state, prng=self.prng).lower(
+    return loop.compile_step(self.loss, self.tx, 0, self.state, prng=self.prng).lower(
         self.state, self.frozen, self.batch)
 
 
@@ -56,8 +60,8 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
                            "decoder by lm.shape or lm.asset")
   p = c.phase2
   config = qformer_config(c, unroll=unroll, dropout=p.dropout, vector_noise=p.vector_noise)
-  graphdef, trainable = objectives.abstract(
-      lambda: objectives.build_phase2(config, lm.width, 1.0, seed=0))
+  graphdef, trainable = phase2_lib.abstract(
+      lambda: phase2_lib.build_phase2(config, lm.width, 1.0, seed=0))
   frozen_lm, trained_lm = language_model.split_trained(
       language_model.abstract_params(lm), c.lm.train)
   trainable |= {"lm": trained_lm} if trained_lm else {}
@@ -65,7 +69,7 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
   spec = packing.LmBatchSpec(rows=p.rows, length=p.length, slots=p.slots, targets=p.targets,
                              queries=c.qformer.num_queries, slot_id=-1, task_names=tasks)
   batch = packing.empty(p.rows, spec) | {"dropped": np.zeros(p.rows, np.int32)}
-  return _program(objectives.phase2_loss(graphdef, lm, tasks), c, c.phase2, trainable,
+  return _program(phase2_lib.phase2_loss(graphdef, lm, tasks), c, c.phase2, trainable,
                   {"lm": frozen_lm, **_entities(config, c.plan.entities)}, batch, mesh)
 
 
@@ -73,8 +77,8 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   """Phase 1's step; `num_layers` of the Q-Former, 0: as the config says."""
   p = c.phase1
   config = qformer_config(c, unroll=unroll, num_layers=num_layers)
-  graphdef, trainable = objectives.abstract(lambda: alignment.build_phase1(config, seed=0))
-  loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(
+  graphdef, trainable = phase2_lib.abstract(lambda: phase1_lib.build_phase1(config, seed=0))
+  loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config(
       **p.losses.to_dict(), label_smoothing=p.label_smoothing, contrastive=p.contrastive,
       logq=p.logq))
   pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui,
@@ -94,9 +98,9 @@ def _entities(config: QFormerConfig, rows: int) -> dict:
 
 
 def _program(loss, c, phase, trainable, frozen, batch, mesh) -> Program:
-  tx = train.make_optimizer(phase)
+  tx = loop.make_optimizer(phase)
   state = jax.eval_shape(
-      lambda t: train.TrainState(jnp.zeros((), jnp.int32), t, tx.init(t)), trainable)
+      lambda t: loop.TrainState(jnp.zeros((), jnp.int32), t, tx.init(t)), trainable)
   rows = tuple(n for n in axes.RULES["batch"] if n in mesh.shape)
   over = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(rows)), batch)
   return Program(loss, tx, _on(mesh, state), _on(mesh, frozen), axes.shapes_at(batch, over), c.prng)

@@ -2,9 +2,10 @@
 import math
 from collections.abc import Callable
 
-from ilm_jax import axes, errors
+from ilm_jax import errors
 from ilm_jax.models import decoder
-from ilm_jax.planning import arithmetic, chips, programs
+from ilm_jax.planning import arithmetic, programs
+from ilm_jax.runtime import axes, chips
 
 COMPILED = 3                 # meshes, compiled beside the config's own and the naive one
 REMATS = ("weights", "dots", "full")

@@ -6,7 +6,8 @@ import dataclasses
 
 from etils import epath
 
-from ilm_jax import assets, errors
+from ilm_jax import errors
+from ilm_jax.assets import pinned
 from ilm_jax.models import decoder, language_model
 from ilm_jax.models.attention import RopeScaling
 from ilm_jax.weights import gguf, hf
@@ -43,7 +44,7 @@ def of(c) -> language_model.Config:
   if c.shape:
     found = SHAPES[c.shape]
   else:
-    path = assets.only(c.asset) if c.asset in assets.ASSETS else epath.Path(c.asset)
+    path = pinned.only(c.asset) if c.asset in pinned.ASSETS else epath.Path(c.asset)
     if path.suffix == ".gguf":
       found = gguf.read_config(path)
     elif (path / "config.json").exists():

@@ -4,8 +4,9 @@ import re
 
 import numpy as np
 
-from ilm_jax import audit, errors
+from ilm_jax import errors
 from ilm_jax.data import store
+from ilm_jax.evaluation import audit
 from ilm_jax.stages import context, vectors
 
 LARGEST = 5_000_000      # interactions up to which factors are made again to compare

@@ -7,11 +7,14 @@ import pathlib
 
 from etils import epath
 
-from ilm_jax import assets, distributed, errors, files, gin_config
-from ilm_jax import config as config_lib
+from ilm_jax import errors, files
+from ilm_jax.assets import pinned
+from ilm_jax.config import gin_overlay
+from ilm_jax.config import reading as config_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import splits, store, tokenizer, tokenizer_files
+from ilm_jax.runtime import distributed
 
 
 class Run:
@@ -36,11 +39,11 @@ class Run:
   def record(self, stage: str) -> None:
     """Writes the resolved config of a stage to config.<stage>.json, and as gin beside it."""
     files.write_text(self.workdir / f"config.{stage}.json", config_lib.to_json(self.config))
-    files.write_text(self.workdir / f"config.{stage}.gin", gin_config.to_gin(self.config))
+    files.write_text(self.workdir / f"config.{stage}.gin", gin_overlay.to_gin(self.config))
 
   def check_groups(self) -> None:
     """Raises a UserError if the processes cannot share phase 2's batches: known before phase 1."""
-    from ilm_jax import axes
+    from ilm_jax.runtime import axes
     c, (_, shares) = self.config.phase2, axes.batch_share(self.mesh)
     if (groups := c.rows // c.rows_per_group) % shares:
       raise errors.UserError(
@@ -65,7 +68,7 @@ class Run:
 
   @functools.cached_property
   def mesh(self):
-    from ilm_jax import axes
+    from ilm_jax.runtime import axes
     return axes.make_mesh(dict(self.config.mesh))
 
   @functools.cached_property
@@ -75,7 +78,7 @@ class Run:
       return self.mesh
     import jax
 
-    from ilm_jax import axes
+    from ilm_jax.runtime import axes
     mine = jax.local_devices()
     return axes.make_mesh({"data": len(mine), "fsdp": 1, "tensor": 1}, mine)
 
@@ -148,7 +151,7 @@ class Run:
     name, settings = self.config.lm.asset, self.config.lm.to_dict()
     del settings["remat"]        # the same numbers by another way
     del settings["shape"]        # of no run with weights
-    identity = (assets.fingerprint(name) if name in assets.ASSETS
+    identity = (pinned.fingerprint(name) if name in pinned.ASSETS
                 else load.fingerprint(self.lm_path))
     text = json.dumps({**settings, "asset": identity}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -176,7 +179,7 @@ class Run:
     if c.teacher == "lm":
       name = c.model or self.config.lm.asset
       own = {"gin_file": self.config.lm.gin_file, "tokenizer": self.config.lm.tokenizer}
-      identity |= {"asset": (assets.fingerprint(name) if name in assets.ASSETS
+      identity |= {"asset": (pinned.fingerprint(name) if name in pinned.ASSETS
                              else load.fingerprint(self.teacher_files[0])),
                    "dtype": self.config.lm.dtype, "chat": c.chat, **({} if c.model else own),
                    **({"seed": self.config.seed} if c.temperature else {})}
@@ -184,7 +187,7 @@ class Run:
 
   @functools.cached_property
   def text_encoder_folder(self) -> pathlib.Path:
-    return assets.fetch(self.config.text_encoder.asset)["config.json"].parent
+    return pinned.fetch(self.config.text_encoder.asset)["config.json"].parent
 
   @functools.cached_property
   def lm_tokenizer(self) -> tokenizer.Tokenizer:
@@ -231,4 +234,4 @@ class Run:
 
 def _asset_or_path(name: str):
   """The file of an asset with that name, else the path."""
-  return assets.only(name) if name in assets.ASSETS else epath.Path(name)
+  return pinned.only(name) if name in pinned.ASSETS else epath.Path(name)

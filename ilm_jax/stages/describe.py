@@ -20,10 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilm_jax import distributed, elm, errors
+from ilm_jax import elm, errors
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
-from ilm_jax.stages import context, eval_text, phases, speaker
+from ilm_jax.runtime import distributed
+from ilm_jax.stages import context, phases
+from ilm_jax.stages.evals import speaker, text
 
 _ASKED = (*elm.OF_ONE, *elm.KNOWN)       # the first that was trained asks, unless a prompt is given
 
@@ -58,8 +60,8 @@ def run(this: context.Run, wish: Wish) -> None:
     return
   goal = f" -> {' + '.join(wish.towards or wish.concept)}" if len(path) > 1 else ""
   print(f"{' + '.join(wish.items)}{goal}")
-  for amount, text in zip(np.linspace(0, 1, len(path)), said):
-    print(f"{amount:.2f}  {' '.join(text.split())}")
+  for amount, answer in zip(np.linspace(0, 1, len(path)), said):
+    print(f"{amount:.2f}  {' '.join(answer.split())}")
 
 
 def between(start: dict, end: dict, steps: int) -> list[dict]:
@@ -183,7 +185,7 @@ class Describer:
     end = np.array([self.run.lm_tokenizer.eos_id], np.int32)
     examples = [{"inputs": inputs, "entities": np.array([row], np.int32), "targets": end}
                 for row in rows]
-    return grown.say(examples, eval_text.spec(self.run, [examples]),
+    return grown.say(examples, text.spec(self.run, [examples]),
                      max_new=max_new or self.run.config.targets.max_tokens)
 
   def _inputs(self, prompt: str) -> np.ndarray:

@@ -7,11 +7,11 @@ import numpy as np
 from flax import nnx
 
 from ilm_jax.data import targets, tokenizer_files
+from ilm_jax.data.teachers import Said
 from ilm_jax.decode import generate
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.models import language_model
 from ilm_jax.stages import context
-from ilm_jax.teachers import Said
 from ilm_jax.weights import load
 
 # How instruction-tuned models are addressed. Control tokens are those between < and >.

@@ -7,23 +7,17 @@ import time
 
 import numpy as np
 
-from ilm_jax import (
-    alignment,
-    axes,
-    checkpoint,
-    distributed,
-    errors,
-    history,
-    monitor,
-    objectives,
-    parameters,
-    spread,
-    train,
-)
-from ilm_jax import config as config_lib
+from ilm_jax import errors
+from ilm_jax.config import reading as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import language_model, qformer, qformer_init
+from ilm_jax.monitoring import monitor, parameters, scalars
+from ilm_jax.objectives import phase1 as phase1_lib
+from ilm_jax.objectives import phase2 as phase2_lib
+from ilm_jax.objectives import whitening
+from ilm_jax.runtime import axes, distributed
 from ilm_jax.stages import context
+from ilm_jax.training import checkpoint, loop
 from ilm_jax.weights import blip2
 
 # What phase2.compare names: (folder of its checkpoints, name in the tables).
@@ -45,7 +39,7 @@ def phase1(this: context.Run) -> None:
   if checkpoint.finished(this.workdir / "phase1" / "checkpoints", made_from, c.steps):
     return
   graphdef, trainable = build_phase1(this)
-  loss = alignment.phase1_loss(graphdef, alignment.Phase1Config(
+  loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
       logq=c.logq))
   spec = batches_lib.Phase1Spec(
@@ -85,7 +79,7 @@ def phase2(this: context.Run, name: str) -> None:
   batches = batches_lib.lm_batches(
       tasks, this.config.tasks.mixture.to_dict(), lm_spec(this), seed=this.config.seed,
       process_index=share, process_count=shares)
-  loss = objectives.phase2_loss(graphdef, this.lm[0], task_names(this), head_config(this))
+  loss = phase2_lib.phase2_loss(graphdef, this.lm[0], task_names(this), head_config(this))
   starts_there = name == "phase2" and has_phase1(this.config)
   init_from = (c.init_from or str(this.workdir)) if starts_there else ""
   frozen = {"lm": frozen_lm, **entity_arrays(this, name)}
@@ -93,7 +87,7 @@ def phase2(this: context.Run, name: str) -> None:
     frozen |= log_draws(this)
   begin = None
   if c.spread and has_phase1(this.config) and "qformer" in trainable:
-    begin = functools.partial(spread.spread, graphdef, frozen=frozen, mesh=this.mesh,
+    begin = functools.partial(whitening.spread, graphdef, frozen=frozen, mesh=this.mesh,
                               rows=this.entities.num_rows)
   targets = c.targets if language_model.is_encoder_decoder(this.lm[0]) else 0
   seen = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
@@ -124,7 +118,7 @@ def lm_spec(this: context.Run, *, rows: int = 0, length: int = 0, queries: int |
       word_starts=this.lm_tokenizer.starts_word if this.config.lm.whole_words else None)
 
 
-def head_config(this: context.Run) -> objectives.HeadConfig | None:
+def head_config(this: context.Run) -> phase2_lib.HeadConfig | None:
   """The item head's part in phase 2's loss, if it has one.
 
   Raises:
@@ -137,7 +131,7 @@ def head_config(this: context.Run) -> objectives.HeadConfig | None:
     raise errors.UserError(
         f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
         f"and {this.config.lm.asset} is an encoder-decoder: set it to 0")
-  return objectives.HeadConfig(weight=c.weight, num_items=this.data[0].num_items,
+  return phase2_lib.HeadConfig(weight=c.weight, num_items=this.data[0].num_items,
                                negatives=c.negatives)
 
 
@@ -151,7 +145,7 @@ def qformer_config(this: context.Run) -> qformer.QFormerConfig:
 
 def build_phase1(this: context.Run):
   """(graphdef, trainable) where phase 1 starts."""
-  graphdef, trainable = alignment.build_phase1(qformer_config(this), this.config.seed)
+  graphdef, trainable = phase1_lib.build_phase1(qformer_config(this), this.config.seed)
   return graphdef, {"qformer": _pretrained(this, trainable["qformer"])}
 
 
@@ -168,7 +162,7 @@ def phase2_builder(this: context.Run, name: str):
   c = this.config.phase2
   config = dataclasses.replace(
       qformer_config(this), dropout=c.dropout, vector_noise=c.vector_noise)
-  return lambda rms, **start: objectives.build_phase2(
+  return lambda rms, **start: phase2_lib.build_phase2(
       config, this.lm[0].width, rms, this.config.seed, mlp=name == "phase2_mlp",
       head_width=c.head.width if c.head.weight else 0, **start)
 
@@ -234,10 +228,10 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, s
   c = this.config[name.split("_")[0]].copy_and_resolve_references()
   if name == "phase2_mlp":
     c.learning_rate *= c.mlp_scale
-  tx = train.make_optimizer(c)
-  state = train.init_state(trainable, tx, this.mesh)
+  tx = loop.make_optimizer(c)
+  state = loop.init_state(trainable, tx, this.mesh)
   folder = this.workdir / name
-  writer = history.Writer(folder / "metrics.jsonl", this.workdir / "tensorboard" / name)
+  writer = scalars.Writer(folder / "metrics.jsonl", this.workdir / "tensorboard" / name)
   with checkpoint.Checkpointer(folder / "checkpoints", made_from, keep=c.keep_checkpoints,
                                config=config_lib.fingerprint(this.config)) as saved:
     shared = {n: made_from[n] for n in ("entities", "qformer")}
@@ -247,8 +241,8 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, s
     if distributed.is_main():
       parameters.report(parameters.rows(state.trainable, frozen),
                         this.workdir / f"parameters.{name}.txt", name)
-    train.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
+    loop.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
               mesh=this.mesh, seed=this.config.seed, checkpointer=saved, log_every=c.log_every,
               checkpoint_every=c.checkpoint_every, writer=writer, name=name,
-              learning_rate=train.schedule(c), microbatches=c.get("microbatches", 1),
+              learning_rate=loop.schedule(c), microbatches=c.get("microbatches", 1),
               prng=this.config.prng, seen=seen)

@@ -4,9 +4,10 @@ import json
 
 from etils import epath
 
-from ilm_jax import axes, errors, files
-from ilm_jax import config as config_lib
-from ilm_jax.planning import arithmetic, chips, costs, estimate, programs, search, shapes, table
+from ilm_jax import errors, files
+from ilm_jax.config import reading as config_lib
+from ilm_jax.planning import arithmetic, costs, estimate, programs, search, shapes, table
+from ilm_jax.runtime import axes, chips
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ import time
 
 import tqdm
 
-from ilm_jax import distributed, teachers
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.data import targets
+from ilm_jax.data import targets, teachers
+from ilm_jax.runtime import distributed
 from ilm_jax.stages import context
 
 

@@ -4,11 +4,12 @@ import tempfile
 
 import numpy as np
 
-from ilm_jax import distributed, files
+from ilm_jax import files
 from ilm_jax.cf import histories, ials
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import splits, store
+from ilm_jax.runtime import distributed
 from ilm_jax.stages import context
 
 

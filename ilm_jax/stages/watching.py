@@ -3,8 +3,13 @@ import copy
 import sys
 import time
 
-from ilm_jax import checkpoint, distributed, errors, heartbeat, report
-from ilm_jax.stages import context, eval_phase1, eval_phase2, phases
+from ilm_jax import errors
+from ilm_jax.evaluation import report
+from ilm_jax.monitoring import heartbeat
+from ilm_jax.runtime import distributed
+from ilm_jax.stages import context, phases
+from ilm_jax.stages.evals import retrieval, tables
+from ilm_jax.training import checkpoint
 
 
 def run(this: context.Run, seconds: float, *, with_report: bool) -> None:
@@ -57,13 +62,13 @@ def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
   measured = False
   try:
     if seen.get("phase1") is not None:
-      eval_phase1.run(this)
+      retrieval.run(this)
       measured = True
     if seen["phase2"] is not None and finished(this.config, seen):
-      eval_phase2.run(this)
+      tables.run(this)
       measured = True
     elif seen["phase2"] is not None and seen["phase2"] < this.config.phase2.steps:
-      eval_phase2.run(_alone(this))
+      tables.run(_alone(this))
       measured = True
   except errors.UserError as e:
     # Training keeps only its newest checkpoints, and may delete one that is being read. Of several

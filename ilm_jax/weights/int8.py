@@ -5,8 +5,8 @@ norms stay as they are.
 """
 import dataclasses
 
-from ilm_jax import axes
 from ilm_jax.models import language_model
+from ilm_jax.runtime import axes
 from ilm_jax.weights import stream
 
 

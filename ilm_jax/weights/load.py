@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ilm_jax import axes, errors
+from ilm_jax import errors
 from ilm_jax.models import language_model as models_lib
+from ilm_jax.runtime import axes
 from ilm_jax.weights import gguf, hf, int8, own, t5x
 
 

@@ -9,8 +9,9 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ilm_jax import axes, errors, files
+from ilm_jax import errors, files
 from ilm_jax.models import attention, decoder, language_model, t5
+from ilm_jax.runtime import axes
 
 _KINDS = {"decoder": decoder.DecoderConfig, "t5": t5.T5Config}
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ilm_jax import axes, errors
+from ilm_jax import errors
+from ilm_jax.runtime import axes
 from ilm_jax.weights import trees
 
 BLOCK_BYTES = 16 << 20

@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 from etils import epath
 
-from ilm_jax import assets, errors, files
+from ilm_jax import errors, files
+from ilm_jax.assets import pinned
 from tasks.datasets import (
-    amazon_files,
-    lastfm_files,
-    lines,
-    movielens_files,
-    openp5_files,
-    table_files,
-    taobao_files,
-    yelp_files,
+  amazon_files,
+  lastfm_files,
+  lines,
+  movielens_files,
+  openp5_files,
+  table_files,
+  taobao_files,
+  yelp_files,
 )
 
 
@@ -89,7 +90,7 @@ def find(data) -> Found:
     paths = _in_folder(data, about)
     fingerprint = _fingerprint(paths, data.columns.to_dict() if about.takes_columns else {})
   elif about.asset:
-    paths, fingerprint = assets.fetch(about.asset), assets.fingerprint(about.asset)
+    paths, fingerprint = pinned.fetch(about.asset), pinned.fingerprint(about.asset)
   else:
     raise errors.UserError(f"data.path is empty: fetch {data.name} from {about.homepage} and give "
                            f"the folder with {_wanted(about)}")

@@ -1,0 +1,1 @@
+"""Configs: reading, every mistake at once with its cure, gin over the fields."""

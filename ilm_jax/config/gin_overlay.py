@@ -1,0 +1,176 @@
+"""Gin for those who come from T5X: bindings laid over a config, and a config written as gin.
+
+There is one configurable, `config`, and its parameters are the fields of the config file under the
+names that the command line has: `config.phase2.steps = 10` says what `--config.phase2.steps=10`
+says. Macros, includes and blocks are gin's own; files are read by gin's parser. Nothing is
+registered and nothing is global: below this module the config is an `ml_collections.ConfigDict`.
+"""
+import difflib
+
+import ml_collections
+from etils import epath
+from gin import config_parser
+
+from ilm_jax import errors
+from ilm_jax.config import reading as config_lib
+
+ROOT = "config"
+_WIDTH = 100
+
+
+def overlay(c: ml_collections.ConfigDict, files=(), bindings=(), search_paths=(),
+            last: dict | None = None) -> ml_collections.ConfigDict:
+  """Lays gin files, then bindings, then `last` over a locked config.
+
+  Args:
+    c: changed in place; its fields keep their types.
+    files: gin files in order; a later binding replaces an earlier one.
+    bindings: texts in gin's syntax, e.g. "config.phase2.steps = 10".
+    search_paths: folders where files are looked for, after the folder of who includes them.
+    last: {dotted field: value} of the command line, which has the last word.
+
+  Returns:
+    `c`.
+
+  Raises:
+    UserError: a file is absent or no gin, a binding names no field, a macro is not bound, or a
+      value is not of the field's type.
+  """
+  reader = _Reader([epath.Path(p) for p in (*search_paths, ".")])
+  for name in files:
+    reader.read(name, within=None)
+  for text in bindings:
+    reader.parse(text, f"--gin_bindings={text!r}", within=None)
+  for field, (value, where) in reader.fields.items():
+    _set(c, field, reader.resolved(value, where), where)
+  c.update_from_flattened_dict(last or {})
+  return c
+
+
+def to_gin(c: ml_collections.ConfigDict) -> str:
+  """The resolved config as gin, a line a field, in order; `overlay` reads it back."""
+  lines = ["# The whole config, resolved. Use: --gin_file=<this file>"]
+  for field, value in sorted(_leaves(c)):
+    line = f"{ROOT}.{field} = {value!r}"
+    lines.append(line if len(line) <= _WIDTH else f"{ROOT}.{field} = \\\n    {value!r}")
+  return "\n".join(lines) + "\n"
+
+
+class _Macro(str):
+  """A reference to another binding."""
+
+
+class _Delegate(config_parser.ParserDelegate):
+  """Macros are kept as their names; `@name` has nothing to refer to."""
+
+  def configurable_reference(self, scoped_configurable_name, evaluate):
+    raise ValueError(f"@{scoped_configurable_name}: values are literals or %MACROS")
+
+  def macro(self, macro_name):
+    return _Macro(macro_name)
+
+
+class _Reader:
+  """What has been bound so far: `fields` and `macros`, each {name: (value, where it stands)}."""
+
+  def __init__(self, folders: list):
+    self._folders, self._open = folders, []
+    self.fields, self.macros = {}, {}
+
+  def read(self, name: str, within) -> None:
+    """Reads the file `name`, included from a file in the folder `within` (None: a flag)."""
+    path = self._find(name, within)
+    if path in self._open:
+      raise errors.UserError(f"{path} includes itself: {' -> '.join(map(str, self._open))}")
+    self._open.append(path)
+    self.parse(path.read_text(), str(path), path.parent)
+    self._open.pop()
+
+  def parse(self, text: str, where: str, within) -> None:
+    try:
+      statements = list(config_parser.ConfigParser(text, _Delegate()))
+    except (SyntaxError, ValueError) as e:
+      raise errors.UserError(f"{where}: not readable as gin: {' '.join(str(e).split())}") from e
+    for s in statements:
+      at = f"{where}, line {s.location.line_num}"
+      if isinstance(s, config_parser.IncludeStatement):
+        self.read(s.filename, within)
+      elif isinstance(s, config_parser.ImportStatement):
+        raise errors.UserError(f"{at}: import {s.module}: only {ROOT} can be configured, and it "
+                               "needs no import: delete the line")
+      elif isinstance(s, config_parser.BindingStatement):
+        self._bind(s, at)
+
+  def resolved(self, value, where: str, seen=()):
+    """`value` with its macros replaced, and lists as the tuples that configs hold."""
+    if isinstance(value, _Macro):
+      if value in seen:
+        raise errors.UserError(f"{where}: macro %{value} refers to itself")
+      if value not in self.macros:
+        raise errors.UserError(f"{where}: macro %{value} is bound nowhere: "
+                               f"{_near(value, self.macros)}bind it, e.g. "
+                               f"--gin_bindings='{value} = 1'")
+      return self.resolved(*self.macros[value], (*seen, value))
+    if isinstance(value, dict):
+      return {k: self.resolved(v, where, seen) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+      return tuple(self.resolved(v, where, seen) for v in value)
+    return value
+
+  def _bind(self, s, at: str) -> None:
+    owner, _, section = s.selector.partition(".")
+    if not s.arg_name:                                        # STEPS = 10
+      self.macros["/".join(filter(None, (s.scope, s.selector)))] = s.value, at
+    elif s.selector in ("macro", "gin.macro") and s.scope:    # STEPS/macro.value = 10
+      self.macros[s.scope] = s.value, at
+    elif owner != ROOT or s.scope:
+      raise errors.UserError(
+          f"{at}: {'/'.join(filter(None, (s.scope, s.selector)))}.{s.arg_name} is not known: "
+          f"the one configurable is {ROOT}, without scopes, e.g. {ROOT}.phase2.steps = 10")
+    else:
+      field = ".".join(filter(None, (section, s.arg_name)))
+      self.fields.pop(field, None)                            # what was bound last is set last
+      self.fields[field] = s.value, at
+
+  def _find(self, name: str, within):
+    folders = ([within] if within is not None else []) + self._folders
+    for folder in folders:
+      if (folder / name).is_file():
+        return (folder / name).resolve()
+    raise errors.UserError(f"gin file {name} is in none of {', '.join(map(str, folders))}: give "
+                           "its folder with --gin_search_paths")
+
+
+def _set(c, field: str, value, where: str) -> None:
+  """Sets one field, or of a section the fields that a dict names."""
+  if message := config_lib.no_such_field(c, field):
+    raise errors.UserError(f"{where}: {message}")
+  *sections, name = field.split(".")
+  at = c
+  for part in sections:
+    at = at[part]
+  if isinstance(at[name], ml_collections.ConfigDict):
+    if not isinstance(value, dict):
+      raise errors.UserError(f"{where}: {ROOT}.{field} = {value!r}: {field} is a section; bind its "
+                             f"fields, e.g. {ROOT}.{field}.{next(iter(at[name]))}")
+    for key, inner in value.items():
+      _set(c, f"{field}.{key}", inner, where)
+    return
+  try:
+    at[name] = value
+  except TypeError as e:
+    raise errors.UserError(f"{where}: {ROOT}.{field} = {value!r}: expected "
+                           f"{type(at[name]).__name__}, e.g. {at[name]!r}") from e
+
+
+def _leaves(c, prefix: str = ""):
+  for name, value in c.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _leaves(value, f"{prefix}{name}.")
+    else:
+      yield prefix + name, value
+
+
+def _near(name: str, names) -> str:
+  close = difflib.get_close_matches(name, list(names), 1)
+  return f"did you mean %{close[0]}? or " if close else ""

@@ -1,0 +1,1 @@
+"""Metrics, intervals, tables compared, report and audit: pure functions of arrays and files."""

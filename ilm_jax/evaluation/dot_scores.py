@@ -1,0 +1,91 @@
+"""Ranking by inner products of Q-Former outputs: one matmul for the whole catalogue.
+
+Phase 1's user-item loss (UI) puts users and items into one space; a user's items are scored there
+without the language model. The similarity is the one that UI trains: the largest cosine over pairs
+of a user's and an item's queries.
+
+Phase 2's item head (`ilm.ItemHead`) scores items by what the language model makes of a history.
+"""
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ilm_jax import losses
+from ilm_jax.objectives import phase2
+from ilm_jax.runtime import placement
+
+
+def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 256) -> np.ndarray:
+  """float32 [U, num_items + 1] similarities; column 0 is -inf.
+
+  Args:
+    graphdef: of the Q-Former (`alignment.build_phase1`).
+    params: its parameters.
+    frozen: vectors and present, by name, of all entities.
+    user_U: entity rows of users.
+    num_items: I; items are the entity rows 1..I.
+    batch: entities of a call.
+  """
+  item_IQP = _project(graphdef, params, frozen, np.arange(1, num_items + 1), batch)
+  user_UQP = _project(graphdef, params, frozen, np.asarray(user_U), batch)
+  # A similarity is the largest of Q * Q products: about 2^24 of these are in memory at once.
+  users = max(1, 2 ** 24 // (num_items * item_IQP.shape[1] ** 2))
+  found = [placement.fetch(_similarity(user_UQP[first:first + users], item_IQP))
+           for first in range(0, len(user_UQP), users)]
+  return np.pad(np.concatenate(found), ((0, 0), (1, 0)), constant_values=-np.inf)
+
+
+class HeadItems(NamedTuple):
+  """The catalogue as an item head sees it; row i is the entity row i + 1."""
+  key_IP: jax.Array
+  bias_I: jax.Array
+
+
+def head_items(graphdef, params, frozen: dict, num_items: int, batch: int = 256) -> HeadItems:
+  """All items, made once for any number of prompts.
+
+  Args:
+    graphdef: of an ILM with a head (`objectives.build_phase2`).
+    params: its parameters.
+    frozen: vectors, present, log_draws of all entities.
+    num_items: I; items are the entity rows 1..I.
+    batch: entities of a call.
+  """
+  rows = np.pad(np.arange(1, num_items + 1), (0, -num_items % batch)).reshape(-1, batch)
+  parts = [_head_items(graphdef, params, frozen, part) for part in rows]
+  return HeadItems(*(jnp.concatenate(x)[:num_items] for x in zip(*parts)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def head_score(graphdef, params, hidden_BD, items: HeadItems) -> jax.Array:
+  """float32 [B, I + 1] scores by the hidden states at histories' ends; column 0 is -inf."""
+  query_BP = nnx.merge(graphdef, params).head.query(hidden_BD.astype(jnp.float32))
+  return jnp.pad(query_BP @ items.key_IP.T + items.bias_I[None], ((0, 0), (1, 0)),
+                 constant_values=-jnp.inf)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _head_items(graphdef, params, frozen, rows_B):
+  model = nnx.merge(graphdef, params)
+  features = model.features(*phase2.entity_inputs(frozen, rows_B))
+  return model.head.items(features, frozen["log_draws"][rows_B])
+
+
+def _project(graphdef, params, frozen, rows_N, batch: int) -> jax.Array:
+  """[N, Q, P] unit vectors of entity rows; padded to whole batches: one shape is compiled."""
+  padded = np.pad(rows_N, (0, -len(rows_N) % batch)).reshape(-1, batch)
+  return jnp.concatenate([_queries(graphdef, params, frozen, rows) for rows in padded]
+                         )[:len(rows_N)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _queries(graphdef, params, frozen, rows_B):
+  qformer = nnx.merge(graphdef, params)
+  return qformer.project_queries(qformer.queries(*phase2.entity_inputs(frozen, rows_B)))
+
+
+_similarity = jax.jit(losses.bag_similarity)

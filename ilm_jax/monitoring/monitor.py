@@ -1,0 +1,211 @@
+"""All that is seen of a phase while it trains: line, log, heartbeat, goodput, profile.
+
+`train.fit` tells a Monitor what it does; the Monitor changes nothing of it. What the clock says
+goes to the log line on stdout, to TensorBoard and to the heartbeat, never to metrics.jsonl.
+
+  step_seconds             seconds the devices worked on a step
+  steps_per_second         over all time between two logs: waiting and saving too
+  input_wait_seconds       seconds a step for which the devices stood idle for want of a batch
+  tokens_per_second        places of the sequences that are no padding (phase 2)
+  places_per_second        padding too (phase 2)
+  examples_per_second      (phase 1)
+  tflops_per_second        useful FLOPs (`utilization.useful_flops`), all devices together
+  utilization              the same over their published peak, where that is known
+  goodput                  since the phase began, over restarts: goodput.py
+  device_peak_gib          most memory in use so far on the fullest device of this host; where the
+                           devices do not say, host_peak_gib: of this process
+"""
+import contextlib
+import os
+import resource
+import socket
+import sys
+import time
+
+import jax
+import tqdm
+
+from ilm_jax.monitoring import clock, goodput, heartbeat, profiling, progress, utilization
+from ilm_jax.runtime import distributed
+
+_LINE_EVERY = 10.0    # seconds between two log lines on stdout, at least
+_GIB = 2 ** 30
+
+
+class Monitor:
+  """Of one phase in one process; to be used with `with`, once. Process 0 writes.
+
+  Args:
+    name: of the phase.
+    steps: there are in all.
+    workdir: where heartbeat and profile go; None: nowhere.
+    amounts: {unit: how many in each step}, e.g. {"examples": 192}.
+    profile: (first step, steps) under the profiler; 0 steps: none.
+    began: unix time at which this process began with the phase.
+    quiet: no line on stdout.
+  """
+
+  def __init__(self, name: str, steps: int, *, workdir=None,
+               amounts: dict[str, float] | None = None, profile: tuple[int, int] = (1, 0),
+               began: float | None = None, quiet: bool = False):
+    self._name, self._steps, self._workdir = name, steps, workdir
+    self._amounts, self._profile, self._quiet = amounts or {}, profile, quiet
+    self._began = time.time() if began is None else began
+    self._state, self._why, self._flops, self._previous = "running", "", None, None
+    self._loss = self._loss_step = self._rate = None
+    self._line_at, self._beat = -_LINE_EVERY, None
+
+  def start(self, first: int) -> "Monitor":
+    """Training goes on from step `first`."""
+    self._done = first
+    self._stepped = time.time()
+    writes = self._workdir is not None and distributed.is_main()
+    before = heartbeat.read(self._workdir, self._name) if writes else None
+    self._ledger = goodput.Ledger(before, first, self._began)
+    self._window = profiling.Window(
+        f"{self._workdir}/profile/{self._name}", *self._profile if writes else (1, 0))
+    self._clock = clock.Clock()
+    self._bar = progress.Progress(self._name, first, self._steps)
+    if writes:
+      self._beat = heartbeat.Heartbeat(heartbeat.path(self._workdir, self._name), self._said)
+    return self
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, _):
+    self._state = "stopped" if kind else "done"
+    self._why = " ".join(f"{kind.__name__}: {error}".split())[:300] if kind else ""
+    self._clock.close()
+    self._bar.close()
+    try:
+      self._window.close()
+    finally:
+      if self._beat is not None:
+        self._beat.close()
+
+  def waiting(self):
+    """Within it a batch is asked for and brought to the devices."""
+    return self._clock.waiting()
+
+  def call(self, step: int, update, loss_fn, state, frozen, batch):
+    """update(state, frozen, batch), watched; `loss_fn` is what it takes the gradient of."""
+    if self._flops is None:
+      self._flops = self._useful(loss_fn, state, frozen, batch) if distributed.is_main() else 0.0
+    self._window.before(step, self._previous)
+    at = time.perf_counter()
+    with self._window.annotate(step):
+      state, metrics = update(state, frozen, batch)
+    self._previous = metrics["finite"]
+    self._clock.called(at, self._previous)
+    self._window.after(step, self._previous)
+    return state, metrics
+
+  def done(self, step: int) -> None:
+    """`step` is complete."""
+    if step > self._done:
+      self._done, self._stepped = step, time.time()
+    self._bar.done(step)
+
+  @contextlib.contextmanager
+  def saving(self, step: int):
+    """Within it a checkpoint of `step` is written, as far as training waits for it."""
+    self._state = "saving"
+    yield
+    self._clock.settle()
+    self._ledger.saved(step, self._clock.productive)
+    self._state = "running"
+
+  def log(self, step: int, scalars: dict[str, float]) -> dict[str, float]:
+    """What the clock says of the steps since the last call, for TensorBoard; `step` is complete."""
+    self._clock.settle()
+    self.done(step)
+    self._loss, self._loss_step = scalars["loss"], step
+    self._bar.show(scalars)
+    out = {**self._pace(scalars), "goodput": self._goodput(), **memory()}
+    now = time.perf_counter()
+    if not self._quiet and distributed.is_main() and (
+        now - self._line_at >= _LINE_EVERY or step == self._steps):
+      self._line_at = now
+      tqdm.tqdm.write(self._line(step, scalars, out), file=sys.stdout)
+      sys.stdout.flush()
+    return out
+
+  def _useful(self, loss_fn, state, frozen, batch) -> float:
+    try:
+      return utilization.useful_flops(loss_fn, state.trainable, frozen, batch)
+    except Exception as e:     # what is only looked at must not end the one process that looks
+      tqdm.tqdm.write(f"{self._name}: its FLOPs cannot be counted ({e})", file=sys.stderr)
+      return 0.0
+
+  def _pace(self, scalars) -> dict[str, float]:
+    spent = self._clock.read()
+    if not spent.steps:
+      return {}
+    self._rate = rate = spent.steps / spent.wall
+    amounts = {**self._amounts, **({"tokens": scalars["tokens"]} if "tokens" in scalars else {})}
+    out = {"step_seconds": spent.busy / spent.steps, "steps_per_second": rate,
+           "input_wait_seconds": spent.starved / spent.steps,
+           **{f"{unit}_per_second": amount * rate for unit, amount in amounts.items()}}
+    if self._flops:
+      out["tflops_per_second"] = self._flops * rate / 1e12
+      if peak := utilization.peak(jax.devices()):
+        out["utilization"] = self._flops * rate / peak
+    return out
+
+  def _goodput(self) -> float:
+    return self._ledger.goodput(self._clock.productive, time.time())
+
+  def _line(self, step: int, scalars, found: dict[str, float]) -> str:
+    """One log line: what a person wants to know of a long job."""
+    words = [f"{self._name} {step}/{self._steps}", f"loss {scalars['loss']:.4f}"]
+    if "steps_per_second" in found:
+      words.append(heartbeat.rate(found["steps_per_second"]))
+      if {"tokens_per_second", "places_per_second"} <= found.keys():
+        filled = found["tokens_per_second"] / found["places_per_second"]
+        words.append(f"{_count(found['tokens_per_second'])} tokens/s ({filled:.0%} of places)")
+      if "examples_per_second" in found:
+        words.append(f"{_count(found['examples_per_second'])} examples/s")
+      words.append("input wait {:.0%}".format(
+          found["input_wait_seconds"] * found["steps_per_second"]))
+      if "tflops_per_second" in found:
+        words.append(_flops(found["tflops_per_second"]))
+      if "utilization" in found:
+        words.append(f"utilization {found['utilization']:.1%}")
+      left = (self._steps - step) / found["steps_per_second"]
+      words.append(f"{heartbeat.duration(left)} left")
+    words.append(f"goodput {found['goodput']:.0%}")
+    words += [f"{name.split('_')[0]} {found[name]:.1f} GiB"
+              for name in ("device_peak_gib", "host_peak_gib") if name in found]
+    return "  ".join(words)
+
+  def _said(self) -> dict:
+    """The heartbeat; asked for from its thread."""
+    left = self._steps - self._done
+    return {
+        "phase": self._name, "state": self._state, "why": self._why, "step": self._done,
+        "steps": self._steps, "stepped": self._stepped, "rate": self._rate,
+        "eta": left / self._rate if self._rate else None, "loss": self._loss,
+        "loss_step": self._loss_step, "processes": distributed.here().count,
+        "host": socket.gethostname(), "pid": os.getpid(), "goodput": self._goodput(),
+        **self._ledger.record()}
+
+
+def _count(number: float) -> str:
+  """'12,345', '0.43'."""
+  return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def _flops(teraflops: float) -> str:
+  """'1.25 TFLOP/s', '310 GFLOP/s'."""
+  power = next((n for n in range(3) if teraflops * 1000 ** n >= 1), 3)
+  return f"{teraflops * 1000 ** power:.3g} {'TGMk'[power]}FLOP/s"
+
+
+def memory() -> dict[str, float]:
+  """{"device_peak_gib": ..} of the fullest device here, or {"host_peak_gib": ..}."""
+  found = [(d.memory_stats() or {}).get("peak_bytes_in_use") for d in jax.local_devices()]
+  if None not in found:
+    return {"device_peak_gib": max(found) / _GIB}
+  unit = 1 if sys.platform == "darwin" else 1024
+  return {"host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB}

@@ -1,0 +1,114 @@
+"""The arrays a phase trains and those it only reads: where they lie and what they take."""
+import dataclasses
+import math
+
+import jax
+import tqdm
+from rich import console as rich_console
+from rich import table as rich_table
+
+from ilm_jax import files
+from ilm_jax.runtime import axes
+
+_SHOWN = 40      # rows on a terminal or in a log; the file has all
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One array, or several that begin alike."""
+  group: str              # "trained" or "frozen"
+  path: str
+  shape: str
+  dtype: str
+  placement: str          # mesh axes of each axis, e.g. "-, fsdp, tensor"; "" on one device
+  size: int               # elements
+  bytes: int              # in all
+  on_device: int          # bytes on one device
+
+
+def rows(trained, frozen) -> list[Row]:
+  """One row an array, trained first.
+
+  Args:
+    trained: tree of arrays.
+    frozen: likewise.
+  """
+  return [_row(group, axes.path_name(path), x)
+          for group, tree in (("trained", trained), ("frozen", frozen))
+          for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def report(found: list[Row], path, name: str) -> None:
+  """Writes all rows to `path`, and prints the table, shortened where it is long."""
+  files.write_text(path, to_text(found))
+  shown = found if len(found) <= _SHOWN else folded(found)
+  note = "" if shown is found else f"; every array is in {path}"
+  title = f"{name}: {totals(found)}{note}"
+  out = rich_console.Console()
+  if not out.is_terminal:
+    print(title, *_lines(shown), sep="\n", flush=True)
+    return
+  table = rich_table.Table(title=title, title_justify="left")
+  for i, column in enumerate(_COLUMNS):
+    table.add_column(column, justify="right" if i >= 5 else "left")
+  for row in shown:
+    table.add_row(*_cells(row))
+  with tqdm.tqdm.external_write_mode():
+    out.print(table)
+
+
+def totals(found: list[Row]) -> str:
+  """'trained 1,234 in 4.9 KiB, frozen ...; 5.1 MiB a device'."""
+  parts = []
+  for group in ("trained", "frozen"):
+    own = [r for r in found if r.group == group]
+    parts.append(f"{group} {sum(r.size for r in own):,} numbers in "
+                 f"{amount(sum(r.bytes for r in own))}")
+  return f"{', '.join(parts)}; {amount(sum(r.on_device for r in found))} on a device"
+
+
+def folded(found: list[Row]) -> list[Row]:
+  """Arrays whose paths begin with the same two words in one row."""
+  groups = {}
+  for row in found:
+    groups.setdefault((row.group, "/".join(row.path.split("/")[:2])), []).append(row)
+  return [own[0] if len(own) == 1 else Row(
+      group, f"{start}/..", f"{len(own)} arrays", ", ".join(sorted({r.dtype for r in own})), "",
+      sum(r.size for r in own), sum(r.bytes for r in own), sum(r.on_device for r in own))
+          for (group, start), own in groups.items()]
+
+
+def to_text(found: list[Row]) -> str:
+  """Columns in line, totals below."""
+  return "\n".join([*_lines(found), totals(found), ""])
+
+
+def _lines(found: list[Row]) -> list[str]:
+  cells = [_COLUMNS, *map(_cells, found)]
+  widths = [max(len(row[i]) for row in cells) for i in range(len(_COLUMNS))]
+  return ["  ".join(c.rjust(w) if i >= 5 else c.ljust(w)
+                    for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in cells]
+
+
+def amount(size: float) -> str:
+  """'1.5 MiB'."""
+  power = next((n for n in range(4) if size < 1024 ** (n + 1)), 4)
+  return f"{size / 1024 ** power:.{1 if power else 0}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+_COLUMNS = ("", "array", "shape", "dtype", "placement", "bytes", "on a device")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+  return (row.group, row.path, row.shape, row.dtype, row.placement, amount(row.bytes),
+          amount(row.on_device))
+
+
+def _row(group: str, path: str, x) -> Row:
+  width = x.dtype.itemsize
+  spec = getattr(x.sharding, "spec", ())
+  placement = ", ".join("-" if a is None else a if isinstance(a, str) else "*".join(a)
+                        for a in spec) if any(spec) else ""
+  return Row(group, path, " x ".join(map(str, x.shape)) or "scalar", x.dtype.name, placement,
+             math.prod(x.shape), math.prod(x.shape) * width,
+             math.prod(x.sharding.shard_shape(x.shape)) * width)

@@ -1,0 +1,107 @@
+"""How much of a device's peak a training step uses: useful FLOPs, counted, over published peaks."""
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ilm_jax.runtime.chips import CHIPS
+
+# Published peaks of dense bfloat16 products, FLOP/s of one device as JAX counts them (a TPU v2, v3
+# or 7x shows each TensorCore as a device), by `device_kind`. Whatever the weights' dtype: the
+# convention of MFU.
+PEAKS = {
+    "TPU v2": 23e12,
+    "TPU v3": 61.5e12,
+    "TPU v4": CHIPS["v4"].flops,
+    **dict.fromkeys(("TPU v5 lite", "TPU v5e"), CHIPS["v5e"].flops),
+    **dict.fromkeys(("TPU v5", "TPU v5p"), CHIPS["v5p"].flops),
+    **dict.fromkeys(("TPU v6 lite", "TPU v6e"), CHIPS["v6e"].flops),
+    "TPU7x": 1153.5e12,
+    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), 312e12),
+    **dict.fromkeys(("NVIDIA H100 80GB HBM3", "NVIDIA H200"), CHIPS["h100"].flops),
+}
+
+
+def peak(devices) -> float | None:
+  """FLOP/s of all `devices` together; None if one is of a kind without a published peak."""
+  peaks = [PEAKS.get(d.device_kind) for d in devices]
+  return None if None in peaks else sum(peaks)
+
+
+def useful_flops(loss_fn, trainable, frozen, batch) -> float:
+  """FLOPs of matmuls that loss and gradient need, whatever is computed besides.
+
+  Every product of the forward pass counts once, and once more for each of its operands that
+  depends on something trained, as that is what the backward pass multiplies: 2 FLOPs a weight and
+  token, 4 where a gradient passes through a frozen weight, 6 where the weight trains. What remat
+  computes again does not count, padding does. Nothing is run or compiled.
+
+  Args:
+    loss_fn: as in `train.train_step`.
+    trainable: arrays or ShapeDtypeStructs, as are the others.
+    frozen: what gets no gradient.
+    batch: of the whole job.
+  """
+  shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (trainable, frozen, batch))
+  closed = jax.make_jaxpr(lambda *args: loss_fn(*args, jax.random.key(0)))(*shapes)
+  trains = [depends for depends, tree in zip((True, False, False), shapes)
+            for _ in jax.tree.leaves(tree)]
+  flops, _ = _walk(closed.jaxpr, trains)
+  return flops
+
+
+def _walk(jaxpr, trains: list[bool]) -> tuple[float, list[bool]]:
+  """(FLOPs, which outputs depend on something trained) of a jaxpr, given which inputs do."""
+  depends = {v: t and _differentiable(v) for v, t in zip(jaxpr.invars, trains, strict=True)}
+  flops = 0.0
+  for eqn in jaxpr.eqns:
+    given = [depends.get(v, False) if _is_variable(v) else False for v in eqn.invars]
+    own, out = _count(eqn, given)
+    flops += own
+    depends |= {v: t and _differentiable(v) for v, t in zip(eqn.outvars, out, strict=True)}
+  return flops, [_is_variable(v) and depends.get(v, False) for v in jaxpr.outvars]
+
+
+def _count(eqn, given: list[bool]) -> tuple[float, list[bool]]:
+  """Of one equation, as `_walk`."""
+  name, params = eqn.primitive.name, eqn.params
+  every = [any(given)] * len(eqn.outvars)
+  if name == "dot_general":
+    left, (contracted, _) = eqn.invars[0].aval.shape, params["dimension_numbers"][0]
+    once = 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+    return once * (1 + sum(given)), every
+  if name == "stop_gradient":
+    return 0.0, [False] * len(every)
+  if name == "scan":
+    return _loop(params["jaxpr"].jaxpr, given, params["num_consts"], params["num_carry"],
+                 params["length"])
+  if name == "while":      # how often is not known: once
+    consts = given[params["cond_nconsts"]:]
+    return _loop(params["body_jaxpr"].jaxpr, consts, params["body_nconsts"], len(every), 1)
+  if name == "cond":
+    found = [_walk(b.jaxpr, given[1:]) for b in params["branches"]]
+    return max(f for f, _ in found), [any(ways) for ways in zip(*(out for _, out in found))]
+  inner = params.get("jaxpr", params.get("call_jaxpr"))
+  if inner is None:
+    return 0.0, every
+  inner = getattr(inner, "jaxpr", inner)
+  return _walk(inner, given) if len(inner.invars) == len(given) else (0.0, every)
+
+
+def _loop(body, given, consts: int, carries: int, length: int) -> tuple[float, list[bool]]:
+  """A body run `length` times: what a carry depends on spreads until it stands still."""
+  while True:
+    flops, out = _walk(body, given)
+    carry = [a or b for a, b in zip(given[consts:consts + carries], out)]
+    if carry == given[consts:consts + carries]:
+      return flops * length, out
+    given = given[:consts] + carry + given[consts + carries:]
+
+
+def _is_variable(v) -> bool:
+  return not hasattr(v, "val")     # a literal has its value
+
+
+def _differentiable(v) -> bool:
+  return jnp.issubdtype(v.aval.dtype, jnp.inexact)

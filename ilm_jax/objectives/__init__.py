@@ -1,0 +1,1 @@
+"""Losses of both phases: (trainable, frozen, batch, rng) -> loss, metrics."""

@@ -1,0 +1,141 @@
+"""Phase 1: the Q-Former aligned with text and behaviour. Its loss has the form of objectives.py."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ilm_jax import losses
+from ilm_jax.models.qformer import QFormer, QFormerConfig
+from ilm_jax.objectives.phase2 import entity_inputs, step_key
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase1Config:
+  """Weights of the losses (0: not computed at all) and their form."""
+  itc: float = 1.0
+  itm: float = 1.0
+  itg: float = 1.0
+  ii: float = 1.0
+  ui: float = 1.0
+  label_smoothing: float = 0.1
+  contrastive: str = "infonce"  # of II and UI: "infonce" or "margin"
+  margin: float = 1.0
+  logq: bool = False            # of UI by InfoNCE: corrected for how often entities are drawn
+
+
+def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
+  """(graphdef of the Q-Former, trainable = {"qformer": params})."""
+  graphdef, state = nnx.split(QFormer(config, rngs=nnx.Rngs(seed)))
+  return graphdef, {"qformer": nnx.to_pure_dict(state)}
+
+
+def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
+  """Weighted sum of the losses of phase 1.
+
+  Batch: text_entities [B], text [B, T] ids, text_mask [B, T]; pair_a, pair_b [B2] (II);
+  upair_user, upair_item [B3] (UI). `frozen`: vectors, present; with `logq` also log_draws [R], the
+  log of how often an entity is in UI's pairs. What has weight 0 needs no fields.
+
+  Negatives come from the batch, so an entity is one as often as it is drawn, and a softmax over
+  them learns log p(item | user) / p(item): what everybody likes ranks low. With `logq` the logits
+  are less by log p(drawn), on either side, and learn log p(item | user) (Yi et al., "Sampling-bias-
+  corrected neural modeling for large corpus item recommendations", RecSys 2019).
+
+  Metrics: each loss, unweighted; itg_nll (without smoothing); itc_accuracy and itm_accuracy;
+  temperature_itc, _ii, _ui of the InfoNCE losses computed.
+  """
+  def loss_fn(trainable, frozen, batch, rng):
+    qformer = nnx.merge(graphdef, trainable["qformer"])
+    metrics = {}
+    if c.itc or c.itm or c.itg:
+      metrics |= _text_losses(qformer, c, frozen, batch, rng)
+    pairs = [(n, batch[a], batch[b]) for n, a, b in
+             (("ii", "pair_a", "pair_b"), ("ui", "upair_user", "upair_item")) if getattr(c, n)]
+    if pairs:
+      metrics |= _pair_losses(qformer, c, frozen, pairs, step_key(rng, 3))
+    weights = {n: getattr(c, n) for n in ("itc", "itm", "itg", "ii", "ui")}
+    return sum(w * metrics[n] for n, w in weights.items() if w) + jnp.float32(0), metrics
+
+  return loss_fn
+
+
+def _text_losses(qformer, c: Phase1Config, frozen, batch, rng) -> dict:
+  """ITC, ITM and ITG on one batch of items and their texts."""
+  entity_B, ids_BT, mask_BT = batch["text_entities"], batch["text"], batch["text_mask"]
+  inputs = entity_inputs(frozen, entity_B)
+  metrics = {}
+  if c.itg and (c.itc or c.itm):
+    query_BQW, text_BTW, said_BTW = qformer.align(*inputs, ids_BT, mask_BT, step_key(rng, 0))
+  elif c.itg:
+    _, said_BTW = qformer.speak(*inputs, ids_BT, mask_BT, step_key(rng, 0))
+  else:
+    query_BQW = qformer.queries(*inputs, step_key(rng, 0))
+    text_BTW = qformer.text(ids_BT, mask_BT, step_key(rng, 1))
+  if c.itg:
+    target_BT, weight_BT = jnp.roll(ids_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1)
+    weight_BT = weight_BT.at[:, -1].set(False)  # position t predicts t + 1; the last, nothing
+    loss_BT, nll_BT = qformer.token_loss(said_BTW, target_BT, c.label_smoothing)
+    metrics["itg"] = losses.weighted_mean(loss_BT, weight_BT)
+    metrics["itg_nll"] = losses.weighted_mean(nll_BT, weight_BT)
+  if c.itc or c.itm:
+    text_BP = qformer.project_text(text_BTW, mask_BT, step_key(rng, 4))
+    logits_BB = losses.item_text_similarity(qformer.project_queries(query_BQW), text_BP)
+    logits_BB = logits_BB / qformer.temperature("itc")
+    same_BB = (entity_B[:, None] == entity_B[None]) | jnp.all(
+        ids_BT[:, None] == ids_BT[None], axis=-1)
+  if c.itc:
+    metrics["itc"] = jnp.mean(
+        losses.contrastive(logits_BB, same_BB, smoothing=c.label_smoothing))
+    metrics["itc_accuracy"] = jnp.mean(losses.in_batch_hits(logits_BB, same_BB))
+    metrics["temperature_itc"] = qformer.temperature("itc")
+  if c.itm:
+    metrics |= _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, step_key(rng, 2))
+  return metrics
+
+
+def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rng) -> dict:
+  """ITM on 3B rows: (item, text), (item, hard text), (hard item, text)."""
+  B = ids_BT.shape[0]
+  key_text, key_item = jax.random.split(jax.random.key(0) if rng is None else rng)
+  text_B, has_text_B = losses.draw_negatives(key_text, logits_BB, same_BB)
+  item_B, has_item_B = losses.draw_negatives(key_item, logits_BB.T, same_BB.T)
+  own_B = jnp.arange(B)
+  item_rows, text_rows = (jnp.concatenate([own_B, own_B, item_B]),
+                          jnp.concatenate([own_B, text_B, own_B]))
+  vectors, present = jax.tree.map(lambda x: x[item_rows], inputs)
+  hidden = qformer.joint(vectors, present, ids_BT[text_rows], mask_BT[text_rows],
+                         step_key(rng, 2))  # 0 and 1 are the keys of the draws
+  logits = qformer.itm_logits(hidden)
+  label = jnp.repeat(jnp.array([1, 0, 0]), B)
+  weight = jnp.concatenate([jnp.ones(B, bool), has_text_B, has_item_B])
+  hit = jnp.argmax(logits, axis=1) == label
+  return {"itm": losses.weighted_mean(losses.classification(logits, label), weight),
+          "itm_accuracy": losses.weighted_mean(hit.astype(jnp.float32), weight)}
+
+
+def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng) -> dict:
+  """II and UI; all their entities go through the Q-Former in one pass."""
+  rows = jnp.concatenate([x for _, left_B, right_B in pairs for x in (left_B, right_B)])
+  bag = qformer.project_queries(qformer.queries(*entity_inputs(frozen, rows), rng))
+  metrics, at = {}, 0
+  for name, left_B, right_B in pairs:
+    B = left_B.shape[0]
+    similarity_BB = losses.bag_similarity(bag[at:at + B], bag[at + B:at + 2 * B])
+    at += 2 * B
+    # Row i pairs with j's right side too if they share either side; an entity is no negative
+    # of itself.
+    positive_BB = (left_B[:, None] == left_B[None]) | (right_B[:, None] == right_B[None])
+    itself_BB = left_B[:, None] == right_B[None]
+    if c.contrastive == "margin":
+      loss_B = losses.margin(similarity_BB, positive_BB, itself_BB, width=c.margin)
+    else:
+      metrics[f"temperature_{name}"] = qformer.temperature(name)
+      logits_BB = similarity_BB / qformer.temperature(name)
+      if name == "ui" and c.logq:
+        # A row's softmax does not see what its user subtracts, nor a column's its item.
+        draws_R = frozen["log_draws"]
+        logits_BB -= draws_R[left_B][:, None] + draws_R[right_B][None]
+      loss_B = losses.contrastive(logits_BB, positive_BB, itself_BB, smoothing=c.label_smoothing)
+    metrics[name] = jnp.mean(loss_B)
+  return metrics

@@ -1,0 +1,198 @@
+"""The objective of phase 2: a pure function of pure dicts, ready for `train.fit`.
+
+Its builder, as that of phase 1 (phase1.py), closes over what is static and returns
+
+  loss(trainable, frozen, batch, rng) -> (scalar loss, metrics: dict of scalars)
+
+`rng` is a key; None switches dropout off (evaluation). Entity vectors are `frozen` and gathered by
+entity row, so a batch carries rows only.
+"""
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ilm_jax import losses
+from ilm_jax.models import ilm, language_model
+from ilm_jax.models.qformer import QFormerConfig, phase2_subtree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+  """The item head's part of phase 2's loss."""
+  weight: float                 # 0: there is no head
+  num_items: int                # items are the entity rows 1..num_items
+  negatives: int = 0            # items drawn for a softmax; 0: all of them
+
+
+def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, seed: int,
+                 start: Callable[[dict], dict] | None = None, mlp: bool = False,
+                 head_width: int = 0) -> tuple[nnx.GraphDef, dict]:
+  """(graphdef of the ILM, trainable = {"qformer": query path only, "projection": .., "head": ..}).
+
+  Args:
+    config: as in phase 1; the text branch is left out here.
+    lm_width: width of the language model's embeddings.
+    soft_token_rms: RMS of the soft tokens at the start, see `ilm.ILM`.
+    seed: of the fresh parameters.
+    start: from the fresh Q-Former's parameters to those to start from, with or without text branch
+      (pretrained, or phase 1's result); the projection is scaled to their outputs. None: fresh.
+    mlp: an `ilm.MlpProjector` in place of Q-Former and projection, always fresh.
+    head_width: of the item head; 0: none.
+  """
+  config = dataclasses.replace(config, query_path_only=True)
+  model = (ilm.MlpProjector if mlp else ilm.ILM)(
+      config, lm_width, soft_token_rms=soft_token_rms, head_width=head_width, rngs=nnx.Rngs(seed))
+  graphdef, state = nnx.split(model)
+  trainable = nnx.to_pure_dict(state)
+  if start is not None and not mlp:
+    trainable["qformer"] = phase2_subtree(start(trainable["qformer"]))
+    rms = jax.jit(lambda p: ilm.output_rms(nnx.merge(graphdef, p).qformer))(trainable)
+    trainable["projection"]["kernel"] /= rms
+  return graphdef, trainable
+
+
+def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
+  """What `build` returns, (graphdef, parameters), the parameters as shapes: nothing is drawn."""
+  built = {}
+
+  def parameters():
+    built["graphdef"], found = build()
+    return found
+
+  shapes = jax.eval_shape(parameters)
+  return built["graphdef"], shapes
+
+
+def entity_inputs(frozen: dict, entity_B) -> tuple[dict, dict]:
+  """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing."""
+  vectors = {name: table_RC[entity_B] for name, table_RC in frozen["vectors"].items()}
+  present = {name: has_R[entity_B] & (entity_B > 0) for name, has_R in frozen["present"].items()}
+  return vectors, present
+
+
+def step_key(rng, n: int):
+  """The n-th key of this step; None (deterministic) without one."""
+  return None if rng is None else jax.random.fold_in(rng, n)
+
+
+def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
+                task_names: tuple[str, ...], head: HeadConfig | None = None):
+  """Mean negative log likelihood of the target tokens under the frozen language model.
+
+  With a `head` also that of the item which follows each slot of a history, times the head's
+  weight.
+
+  Batch: what data/packing.py makes; of a microbatch also "whole", the batch of which it is a part
+  and over which means are taken. `frozen`: lm (its parameters), vectors, present; for a head
+  log_draws. `trainable`: of the ILM; and lm, those parameters of the language model that are not
+  frozen.
+
+  Metrics, as (sum over target tokens, their count) so that they add up over batches: "nll" and
+  "hit" (the target is the arg max), the same per task ("nll/<task>", ..); "head_nll", "head_hit" of
+  a head. Of the whole batch: "tokens", the places of its sequences that are no padding; and
+  "dropped", the examples that packing left out of it, where the batch says so.
+
+  Args:
+    graphdef: of the ILM; None for the same prompts without slots (`slot` all -1, nothing trained).
+    lm: shape of the language model.
+    task_names: `task` indexes this.
+    head: of a graphdef with an item head, its part in the loss.
+  """
+  def loss_fn(trainable, frozen, batch, rng):
+    trainable, lm_params = whole(trainable, frozen)
+    model = language_model.bind(lm, lm_params)
+    embeds_BLD = language_model.embed_prompt(model, batch)
+    if graphdef is not None:
+      ours = nnx.merge(graphdef, trainable)
+      soft_BXD = soft_tokens(ours, frozen, batch["entities"], rng)
+      embeds_BLD = ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
+    at_BX, X = batch["target_at"], batch["target_at"].shape[1]
+    if head:
+      at_BX = jnp.concatenate([at_BX, batch["next_at"]], axis=1)
+    hidden_BXD = model.target_hidden(embeds_BLD, {**batch, "target_at": at_BX})
+    nll_BX, hit_BX = model.token_nll(hidden_BXD[:, :X], batch["targets"])
+    of = batch.get("whole", batch)
+    loss = losses.weighted_mean(nll_BX, batch["weights"], of["weights"])
+    metrics = _sums(nll_BX, hit_BX, batch["weights"], batch["task"], task_names)
+    metrics["tokens"] = _tokens(lm, batch)
+    if head:
+      item_N = batch["next_item"].reshape(-1)
+      hidden_ND = hidden_BXD[:, X:].reshape(len(item_N), -1)
+      nll_N, hit_N = head_nll(ours, head, frozen, hidden_ND, item_N, step_key(rng, 1))
+      loss += head.weight * losses.weighted_mean(nll_N, item_N > 0, of["next_item"] > 0)
+      metrics |= {"head_nll": (jnp.sum(nll_N * (item_N > 0)), jnp.sum(item_N > 0)),
+                  "head_hit": (jnp.sum(hit_N & (item_N > 0)), jnp.sum(item_N > 0))}
+    if "dropped" in batch:
+      metrics["dropped"] = jnp.sum(batch["dropped"]).astype(jnp.float32)
+    return loss, metrics
+
+  return loss_fn
+
+
+def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng):
+  """(negative log likelihood, hit), each [N], of the item rows that follow; row 0 means nothing.
+
+  With `c.negatives` a softmax over the item itself and so many others, drawn evenly, whose sum
+  stands for that over all others: each weighs I / negatives, as often as it is left undrawn.
+
+  Args:
+    model: with a head.
+    c: the catalogue.
+    frozen: vectors, present, log_draws.
+    hidden_ND: hidden states of the language model.
+    item_N: item rows.
+    rng: for noise, dropout and negatives; None: the first alone are off, negatives are fixed.
+  """
+  query_NP = model.head.query(hidden_ND.astype(jnp.float32))
+
+  def keys(rows):
+    features = model.features(*entity_inputs(frozen, rows), step_key(rng, 0))
+    return model.head.items(features, frozen["log_draws"][rows])
+
+  if not c.negatives:
+    key_IP, bias_I = keys(jnp.arange(1, c.num_items + 1))
+    logits_NI = query_NP @ key_IP.T + bias_I[None]
+    own_N = jnp.take_along_axis(logits_NI, jnp.maximum(item_N - 1, 0)[:, None], axis=1)[:, 0]
+    return jax.nn.logsumexp(logits_NI, axis=1) - own_N, own_N >= jnp.max(logits_NI, axis=1)
+  draw = jax.random.key(0) if rng is None else step_key(rng, 1)
+  drawn_K = jax.random.randint(draw, (c.negatives,), 1, c.num_items + 1)
+  key_MP, bias_M = keys(jnp.concatenate([item_N, drawn_K]))
+  n = len(item_N)
+  own_N = jnp.sum(query_NP * key_MP[:n], axis=1) + bias_M[:n]
+  other_NK = query_NP @ key_MP[n:].T + bias_M[None, n:] + jnp.log(c.num_items / c.negatives)
+  other_NK = jnp.where(drawn_K[None] == item_N[:, None], -jnp.inf, other_NK)
+  logits_NK = jnp.concatenate([own_N[:, None], other_NK], axis=1)
+  return jax.nn.logsumexp(logits_NK, axis=1) - own_N, own_N >= jnp.max(logits_NK, axis=1)
+
+
+def whole(trainable: dict, frozen: dict) -> tuple[dict, dict]:
+  """(parameters of the ILM, all parameters of the language model, frozen and trained)."""
+  return ({k: v for k, v in trainable.items() if k != "lm"},
+          {**frozen["lm"], **trainable.get("lm", {})})
+
+
+def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:
+  """[B, S * Q, D]: the soft tokens of each row's entities, in order."""
+  soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rng)
+  return soft.reshape(entity_BS.shape[0], -1, soft.shape[-1])
+
+
+def _tokens(lm: language_model.Config, batch) -> jax.Array:
+  """How many places of the rows the language model reads for an example, soft tokens included."""
+  count = jnp.sum(batch["segment"] > 0)
+  if language_model.is_encoder_decoder(lm):
+    count += jnp.sum(batch["weights"] > 0)
+  return count.astype(jnp.float32)
+
+
+def _sums(nll_BX, hit_BX, weight_BX, task_BX, task_names) -> dict:
+  metrics = {}
+  for name, index in (("", None), *((f"/{n}", i) for i, n in enumerate(task_names))):
+    w_BX = weight_BX if index is None else weight_BX * (task_BX == index)
+    count = jnp.sum(w_BX)
+    metrics |= {f"nll{name}": (jnp.sum(w_BX * nll_BX), count),
+                f"hit{name}": (jnp.sum(w_BX * hit_BX), count)}
+  return metrics

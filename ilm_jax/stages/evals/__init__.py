@@ -1,0 +1,1 @@
+"""Stage eval: one module a table."""

@@ -1,0 +1,111 @@
+"""Who answers ELM's tasks: ILM, what is trained beside it, and references that need no training.
+
+  title as text  upper: the frozen language model alone reads titles where ILM has soft tokens
+  no slots       lower: the frozen language model alone, told nothing
+  shuffled       ILM is shown the vector of another entity: what is left is style
+  shuffled_mlp   so is the MLP projector, beside which it stands
+
+Nothing here trains: a reference changes the examples, or the model that reads them.
+"""
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from ilm_jax import elm
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.stages import context, phases
+from ilm_jax.stages.evals import speaker
+
+OF_ELM = (*elm.KNOWN, *elm.WRITTEN)
+_LIKED = 10              # titles that stand for a user, as a teacher reads them
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """One row of the tables."""
+  name: str
+  model: speaker.Speaker
+  change: Callable[[dict], dict] = lambda example: example     # what it is shown of an example
+  queries: int | None = None                                   # 0: slots are left out
+  tasks: tuple[str, ...] | None = None                         # None: it answers all
+  beside: str = "ILM"                                          # from which it is subtracted
+
+  def answers(self, task: str) -> bool:
+    return self.tasks is None or task in self.tasks
+
+
+def methods(this: context.Run, ilm: speaker.Speaker) -> list[Method]:
+  """ILM first, then `phase2.compare`, "no slots", and `eval.references`, in their order."""
+  alone = speaker.Speaker(this, None)
+  found = [Method("ILM", ilm),
+           *(Method(name, speaker.Speaker(this, folder))
+             for folder, name in (phases.COMPARED[n] for n in this.config.phase2.compare)),
+           Method("no slots", alone, queries=0)]
+  if not set(OF_ELM) & set(phases.task_names(this)):
+    return found                     # the references would answer nothing
+  of = {"title": lambda: Method("title as text", alone, _titles(this), 0, OF_ELM),
+        "shuffled": lambda: _other_vectors(this, found[0]),
+        "shuffled_mlp": lambda: _other_vectors(this, *mlp)}
+  # Before its last step --watch measures ILM without what is trained beside it.
+  mlp = [method for method in found if method.name == phases.COMPARED["mlp"][1]]
+  return found + [of[name]() for name in this.config.eval.references
+                  if mlp or name != "shuffled_mlp"]
+
+
+def _other_vectors(this: context.Run, method: Method) -> Method:
+  return Method(f"{method.name}, vectors shuffled", method.model, _shuffled(this), tasks=OF_ELM,
+                beside=method.name)
+
+
+def with_titles(example: dict, slot_id: int, said: Callable[[int], list[int]]) -> dict:
+  """The example with words where its prompt has slots.
+
+  Args:
+    example: inputs, with as many slots as entities has rows; the rest stays.
+    slot_id: of the tokenizer.
+    said: entity row -> token ids.
+  """
+  rows, inputs = iter(example["entities"]), []
+  for token in example["inputs"]:
+    inputs += said(int(next(rows))) if token == slot_id else [int(token)]
+  return {**example, "inputs": np.array(inputs, np.int32), "entities": np.zeros(0, np.int32)}
+
+
+def exchanged(groups, rows: int, seed: int) -> np.ndarray:
+  """int32 [rows]: for each entity row another one of its group; no row keeps its own.
+
+  Args:
+    groups: int arrays of entity rows, disjoint; a group of one, and what is in none, stays.
+    rows: of the entity table.
+    seed: of the draw.
+  """
+  to_R, rng = np.arange(rows, dtype=np.int32), np.random.default_rng(seed)
+  for group in groups:
+    order = rng.permutation(group)
+    to_R[order] = np.roll(order, 1)
+  return to_R
+
+
+def _titles(this: context.Run):
+  tokenizer, (log, items, _), word = this.lm_tokenizer, this.data, elm.words(this.config.data)
+  histories = interactions_lib.train_histories(log)
+
+  def said(row: int) -> list[int]:
+    if row <= len(items):
+      return tokenizer.encode(" " + interactions_lib.full_title(items, row))
+    liked = [row for row in histories[row - 1 - len(items)] if not this.heldout[row]][-_LIKED:]
+    titles = "; ".join(interactions_lib.full_title(items, row) for row in liked)
+    return tokenizer.encode(f" a {word.person} of {titles}")
+
+  return lambda example: with_titles(example, tokenizer.slot_id, said)
+
+
+def _shuffled(this: context.Run):
+  table = this.entities
+  kind_R = np.full(table.num_rows, 3)            # held-out items among themselves, and so on
+  kind_R[:table.num_items + 1] = this.heldout
+  kind_R[0] = -1
+  to_R = exchanged([np.flatnonzero(kind_R == kind) for kind in (0, 1, 3)], table.num_rows,
+                   this.config.seed)
+  return lambda example: {**example, "entities": to_R[example["entities"]]}

@@ -1,0 +1,193 @@
+"""A trained ILM ready to be asked: prompts in, rankings, losses and text out."""
+import copy
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from flax import nnx
+
+from ilm_jax.data import batches as batches_lib
+from ilm_jax.data import filling
+from ilm_jax.decode import beam, exact, generate, trie
+from ilm_jax.decode import prompt as prompt_lib
+from ilm_jax.evaluation import dot_scores
+from ilm_jax.models import ilm, language_model
+from ilm_jax.objectives import phase2
+from ilm_jax.runtime import axes, distributed, placement
+from ilm_jax.stages import context, phases
+from ilm_jax.stages.evals import trained
+from ilm_jax.training import checkpoint
+
+
+class Speaker:
+  """One checkpoint of phase 2 with the frozen language model.
+
+  Args:
+    this: the run.
+    name: "phase2", or a folder of `phases.COMPARED`; None: the language model
+      alone, slots left out.
+  """
+
+  def __init__(self, this: context.Run, name: str | None):
+    self.run = this
+    self.lm_config, self.lm_params = this.lm
+    self.lm_graphdef = nnx.split(language_model.bind(self.lm_config, self.lm_params))[0]
+    self.entities = phases.entity_arrays(this, name)
+    self.graphdef, self.trainable, self.step = None, {}, 0
+    if name:
+      self.step = checkpoint.newest(this.workdir / name / "checkpoints")
+      self.graphdef, found, frozen_lm = trained.phase2(this, name, self.step)
+      self.trainable, self.lm_params = phase2.whole(found, {"lm": frozen_lm})
+
+  def frozen(self) -> dict:
+    return {"lm": self.lm_params, **self.entities}
+
+  def knowing(self, vectors) -> tuple["Speaker", np.ndarray]:
+    """(a copy that knows more entities, their rows).
+
+    Args:
+      vectors: for each of N, name -> float [C] of the vectors that it has.
+    """
+    grown, first = copy.copy(self), self.run.entities.num_rows
+    arrays = {"vectors": {}, "present": {}}
+    for name, table_RC in self.entities["vectors"].items():
+      empty_C = np.zeros(table_RC.shape[1], np.float32)
+      more = {"vectors": np.stack([v.get(name, empty_C) for v in vectors]).astype(np.float32),
+              "present": np.array([name in v for v in vectors])}
+      for kind, new in more.items():
+        known = placement.fetch(self.entities[kind][name])[:first]   # without what fills it up
+        arrays[kind][name] = axes.put_rows(self.run.mesh, np.concatenate([known, new]))
+    grown.entities = arrays
+    return grown, np.arange(first, first + len(vectors), dtype=np.int32)
+
+  def losses(self, examples, spec: batches_lib.LmBatchSpec) -> tuple[np.ndarray, np.ndarray]:
+    """(nll, tokens), each [len(examples)]: summed over the tokens of each example's target."""
+    nll, count = [], []
+    for part in _batches(examples, spec.rows, "log perplexity"):
+      batch = placement.over_rows(self.run.mesh, batches_lib.lm_eval_batch(part, spec))
+      sums = _example_losses(
+          self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
+      nll.append(placement.fetch(sums[0])[:len(part)])
+      count.append(placement.fetch(sums[1])[:len(part)])
+    return np.concatenate(nll), np.concatenate(count)
+
+  def rank(self, examples, spec, catalogue: trie.Trie, *, width: int, blocked=None):
+    """[len(examples), width] item rows by constrained beam search, best first; 0: none left.
+
+    Args:
+      examples: prepared examples.
+      spec: one example a row.
+      catalogue: the trie.
+      width: beams.
+      blocked: item rows not to propose, per example; None: none.
+    """
+    # Of all at once: leaves are looked up once, and one shape of the search is compiled.
+    rows = list(blocked[:len(examples)] if blocked else [[]] * len(examples))
+    rows += [[]] * spec.rows                   # the last batch may be filled up
+    leaf_NK, items = trie.blocked_leaves(catalogue, rows), []
+    for first, part in _numbered(examples, spec.rows, f"beam {width}"):
+      found, _ = beam.beam_search(
+          self.lm_graphdef, self.lm_params, catalogue, self.prompt(part, spec),
+          placement.over_rows(self.run.mesh, leaf_NK[first:first + spec.rows]), width=width)
+      items.append(placement.fetch(found)[:len(part)])
+    return np.concatenate(items)
+
+  def score(self, examples, spec, catalogue: trie.Trie, chunk: int = 256) -> np.ndarray:
+    """[len(examples), I + 1] exact log-probabilities of every item's index."""
+    plan = placement.everywhere(self.run.mesh, exact.plan(catalogue, chunk))
+    scores = []
+    for part in _batches(examples, spec.rows, "exact"):
+      found = exact.score_catalogue(
+          self.lm_graphdef, self.lm_params, catalogue, plan, self.prompt(part, spec))
+      scores.append(placement.fetch(found)[:len(part)])
+    return np.concatenate(scores)
+
+  def head_score(self, examples, spec) -> np.ndarray:
+    """[len(examples), I + 1] scores of every item by the item head: no item is said."""
+    frozen = {**self.entities, **phases.log_draws(self.run)}
+    items = dot_scores.head_items(self.graphdef, self.trainable, frozen, self.run.data[0].num_items)
+    scores = []
+    for part in _batches(examples, spec.rows, "item head"):
+      batch = batches_lib.lm_eval_batch(
+          [part[min(b, len(part) - 1)] for b in range(spec.rows)], spec)
+      batch["target_at"] = filling.last_slot(batch["slot"])[:, None]
+      hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(),
+                          placement.over_rows(self.run.mesh, batch))
+      found = dot_scores.head_score(self.graphdef, self.trainable, hidden_BD, items)
+      scores.append(placement.fetch(found)[:len(part)])
+    return np.concatenate(scores)
+
+  def say(self, examples, spec, max_new: int) -> list[str]:
+    """The greedy answer to each example's prompt."""
+    tokenizer, texts = self.run.lm_tokenizer, []
+    for part in _batches(examples, spec.rows, "generate"):
+      tokens, lengths = generate.generate(
+          self.lm_graphdef, self.lm_params, self.prompt(part, spec), max_new=max_new,
+          eos_id=tokenizer.eos_id)
+      texts += [tokenizer.decode(t[:n]).strip()
+                for t, n in zip(placement.fetch(tokens)[:len(part)], placement.fetch(lengths))]
+    return texts
+
+  def prompt(self, examples, spec) -> prompt_lib.Prompt:
+    """The examples' prompts as embeddings, soft tokens in their slots."""
+    batch = placement.over_rows(self.run.mesh, batches_lib.prompts_batch(examples, spec))
+    embeds_BLD = _prompt_embeds(
+        self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
+    return prompt_lib.Prompt(embeds_BLD, batch["position"], batch["valid"])
+
+
+def catalogue(this: context.Run) -> tuple[trie.Trie, list[str]]:
+  """(trie of all items' indices, their texts by item row; row 0 is empty)."""
+  stored = this.prepared("catalogue", "test")
+  by_row = {int(e["target_entity"][0]): e["targets"].tolist()
+            for e in map(stored.__getitem__, range(len(stored)))}
+  indices = [by_row[row] for row in range(1, len(by_row) + 1)]
+  names = ["", *(this.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
+  built = trie.build(indices, this.lm_tokenizer.eos_id, names[1:])
+  return placement.everywhere(this.mesh, built), names
+
+
+def _embed(graphdef, lm_config, trainable, frozen, batch):
+  embeds_BLD = language_model.embed_prompt(
+      language_model.bind(lm_config, frozen["lm"]), batch)
+  if graphdef is None:
+    return embeds_BLD
+  soft_BXD = phase2.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])
+  return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _states(graphdef, lm_config, trainable, frozen, batch):
+  """[B, D]: the hidden state at the first of each row's target_at."""
+  model = language_model.bind(lm_config, frozen["lm"])
+  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch)
+  return model.target_hidden(embeds_BLD, batch)[:, 0]
+
+
+_prompt_embeds = jax.jit(_embed, static_argnums=(0, 1))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _example_losses(graphdef, lm_config, trainable, frozen, batch):
+  """(nll, tokens) of each row: [B] float32, summed over its target tokens."""
+  model = language_model.bind(lm_config, frozen["lm"])
+  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch)
+  nll_BX, _ = model.token_nll(model.target_hidden(embeds_BLD, batch), batch["targets"])
+  return jnp.sum(nll_BX * batch["weights"], axis=1), jnp.sum(batch["weights"], axis=1)
+
+
+def _batches(examples, rows: int, what: str):
+  for _, part in _numbered(examples, rows, what):
+    yield part
+
+
+def _numbered(examples, rows: int, what: str):
+  """(index of the first, up to `rows` examples), with a progress bar."""
+  with tqdm.tqdm(total=len(examples), desc=what, unit="ex", mininterval=1.0,
+                 disable=not distributed.is_main()) as bar:
+    for first in range(0, len(examples), rows):
+      part = [examples[i] for i in range(first, min(first + rows, len(examples)))]
+      yield first, part
+      bar.update(len(part))

@@ -1,0 +1,158 @@
+"""The stages: one job each, wired from the floors below. Nothing here decides, it connects.
+
+A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
+fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
+"""
+import concurrent.futures
+import multiprocessing
+
+from ilm_jax import elm, errors
+from ilm_jax.config import reading as config_lib
+from ilm_jax.runtime import distributed
+from ilm_jax.stages import context
+
+
+def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = ()) -> None:
+  """Runs the stages `names` of `config` in `workdir`, in the order given.
+
+  In a job of several processes all of them factorise, train, evaluate and write targets, and
+  process 0 does the rest while they wait. `beam`: options of the Apache Beam pipeline that
+  prepares, e.g. ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
+
+  Raises:
+    UserError: the config cannot run, or an input is missing or does not fit.
+    train.Preempted: SIGTERM came while training; the state is saved.
+  """
+  this = context.Run(config, workdir, beam=beam)
+  if "phase2" in names:
+    this.check_groups()
+  for name in names:
+    if distributed.is_main():
+      this.record(name)
+    if distributed.is_main() or name in _TOGETHER:
+      _STAGES[name](this)
+    distributed.wait(name)
+
+
+def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
+  """Evaluates each checkpoint that another job saves in `workdir`, until the last of all phases.
+
+  Args:
+    config: of the job that trains.
+    workdir: the same as its.
+    names: "eval", and "report" to write it after each evaluation.
+    seconds: how long to wait before looking again.
+
+  Raises:
+    UserError: another stage was named, or what is found does not fit the config.
+  """
+  if "eval" not in names or set(names) - {"eval", "report"}:
+    raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
+                           f"or eval,report, found {','.join(names)}")
+  from ilm_jax.stages import watching
+  this = context.Run(config, workdir)
+  if distributed.is_main():
+    this.record("eval")
+  watching.run(this, seconds, with_report="report" in names)
+
+
+def describe_vectors(config, workdir, wish) -> None:
+  """Prints what the model of `workdir` says on the way that a `describe.Wish` names.
+
+  Args:
+    config: of the run.
+    workdir: after stage phase2.
+    wish: keyword arguments of `stages.describe.Wish`.
+
+  Raises:
+    UserError: the wish cannot be met, or what is found does not fit the config.
+  """
+  from ilm_jax.stages import describe as stage
+  stage.run(context.Run(config, workdir), stage.Wish(**wish))
+
+
+def plan_step(config, workdir, **wish) -> dict:
+  """Says what the step of `config` would cost on chips that are not there; plan.json.
+
+  Args:
+    config: of the run.
+    workdir: where plan.json goes.
+    **wish: keyword arguments of `stages.plan.Wish`.
+
+  Raises:
+    UserError: see `stages.plan.run`.
+  """
+  if (count := distributed.here().count) > 1:
+    raise errors.UserError(f"stage plan runs in one process, this job has {count}: start one, it "
+                           "needs none of the chips it plans for")
+  from ilm_jax.stages import plan as stage
+  return stage.run(config, workdir, stage.Wish(**wish))
+
+
+def _prepare(this: context.Run) -> None:
+  """In a process of its own: TensorFlow's memory goes with it and training never imports it."""
+  _in_child("run", this)
+
+
+def _targets(this: context.Run) -> None:
+  """What to ask is worked out by the tasks, in their process; the asking is done here, by all."""
+  if not elm.written(this.config):
+    return
+  if distributed.is_main():
+    _in_child("requests", this)
+  distributed.wait("requests")
+  from ilm_jax.stages import targets
+  targets.run(this)
+
+
+def _in_child(function: str, this: context.Run) -> None:
+  spawn = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as child:
+    child.submit(_prepare_here, function, config_lib.to_json(this.config),
+                 str(this.workdir), this.beam).result()
+
+
+def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
+  from ilm_jax.stages import prepare
+  this = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
+  getattr(prepare, function)(this)
+
+
+def _cf(this: context.Run) -> None:
+  from ilm_jax.stages import vectors
+  vectors.run(this)
+
+
+def _phase1(this: context.Run) -> None:
+  from ilm_jax.stages import phases
+  phases.phase1(this)
+
+
+def _phase2(this: context.Run) -> None:
+  from ilm_jax.stages import phases
+  phases.phase2(this, "phase2")
+  for name in this.config.phase2.compare:
+    phases.phase2(this, phases.COMPARED[name][0])
+
+
+def _eval(this: context.Run) -> None:
+  from ilm_jax.stages import phases
+  from ilm_jax.stages.evals import retrieval, tables
+  if phases.has_phase1(this.config):
+    retrieval.run(this)
+  tables.run(this)
+
+
+def _report(this: context.Run) -> None:
+  from ilm_jax.evaluation import report
+  report.write(this.workdir)
+
+
+def _audit(this: context.Run) -> None:
+  from ilm_jax.stages import auditing
+  auditing.run(this)
+
+
+_TOGETHER = ("targets", "cf", "phase1", "phase2", "eval")
+_STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,
+           "phase2": _phase2, "eval": _eval, "report": _report, "audit": _audit}

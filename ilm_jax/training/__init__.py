@@ -1,0 +1,1 @@
+"""The training step, the loop that feeds it, and its checkpoints."""

@@ -1,0 +1,240 @@
+"""Checkpoints: what is saved, how a run starts, and which inputs it may start from.
+
+A checkpoint holds what was trained, the optimizer's state and the step, and beside them `meta`: the
+fingerprints of everything the numbers depend on. The frozen language model is not in it. Orbax
+writes to a temporary folder and renames it, so a folder with a step's name is complete; what a
+killed run left unfinished is removed when the next one opens the folder.
+"""
+import orbax.checkpoint as ocp
+from etils import epath
+
+from ilm_jax import errors
+from ilm_jax.monitoring import scalars
+from ilm_jax.runtime import distributed
+from ilm_jax.training import orbax_io
+
+_NO_ROOM = ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED", "File too large", "quota exceeded")
+
+
+class Checkpointer:
+  """The checkpoints of one phase of one run.
+
+  Args:
+    folder: where they lie, one folder a step.
+    fingerprints: {name: sha256} of what this run is made from, stored in each checkpoint.
+    keep: how many of the newest are kept.
+    config: fingerprint of the config, stored for the reader's information.
+  """
+
+  def __init__(self, folder, fingerprints: dict[str, str], *, keep: int = 2, config: str = ""):
+    self.folder = epath.Path(folder)
+    self.fingerprints = dict(fingerprints)
+    self._config = config
+    self._manager = orbax_io.open_manager(self.folder.absolute(), ocp.CheckpointManagerOptions(
+        preservation_policy=ocp.checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True))
+    self._failed = False
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+  def latest(self) -> int | None:
+    """The newest complete step, or None."""
+    return self._manager.latest_step()
+
+  def save(self, state, totals: dict | None = None) -> None:
+    """Begins to write `state` (a TrainState) and returns; a step that is there is not rewritten.
+
+    Args:
+      state: the state, which may be donated as soon as this returns.
+      totals: JSON-able, kept in `meta`: metrics summed since the last log.
+
+    Raises:
+      UserError: the disk is full, now or during the save before.
+    """
+    step = int(state.step)
+    if step == self.latest():
+      return
+    meta = {"step": step, "fingerprints": self.fingerprints, "config": self._config,
+            "totals": totals or {}}
+    try:
+      self._manager.save(step, args=ocp.args.Composite(
+          state=ocp.args.PyTreeSave(_plain(state)), meta=ocp.args.JsonSave(meta)))
+    except Exception as e:
+      raise self._write_error(e) from e
+
+  def wait(self) -> None:
+    """Waits until what was saved is on disk; raises what went wrong meanwhile."""
+    try:
+      self._manager.wait_until_finished()
+    except Exception as e:
+      raise self._write_error(e) from e
+
+  def close(self) -> None:
+    try:
+      self._manager.close()
+    except Exception as e:
+      if not self._failed:      # an error that was raised once is not raised again
+        raise self._write_error(e) from e
+
+  def meta(self, step: int | None = None) -> dict:
+    """{step, fingerprints, config, totals} of `step` or the newest; empty totals if none exist."""
+    step = self.latest() if step is None else step
+    if step is None or step not in self._manager.all_steps():
+      return {"step": step, "fingerprints": {}, "config": "", "totals": {}}
+    return orbax_io.restore(self._manager, self.folder, step, meta=ocp.args.JsonRestore())["meta"]
+
+  def restore(self, like, step: int | None = None):
+    """The state of `step` (the newest by default).
+
+    Args:
+      like: a TrainState of arrays, on the mesh where the result shall lie: any mesh will do.
+
+    Raises:
+      UserError: made from other inputs, of another shape, or unreadable.
+    """
+    step = self.latest() if step is None else step
+    _same_inputs(self.folder, self.meta(step)["fingerprints"], self.fingerprints)
+    want = orbax_io.abstract(_plain(like))
+    orbax_io.same_shapes(self._manager, self.folder, step, want, exact=True)
+    got = orbax_io.restore(self._manager, self.folder, step, state=orbax_io.restore_args(want))
+    return type(like)(**got["state"])
+
+  def _write_error(self, e: Exception) -> Exception:
+    """The user's error if the disk is full, with the unfinished folders removed; else `e`."""
+    self._failed = True
+    if not any(word in str(cause) for cause in _chain(e) for word in _NO_ROOM):
+      return e
+    for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
+      path.rmtree(missing_ok=True)
+    return scalars.full_disk(self.folder, next(
+        c for c in _chain(e) if any(word in str(c) for word in _NO_ROOM)))
+
+
+def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[str, str],
+          subtree: tuple[str, ...] = ("qformer",)):
+  """The first state of a run, from the first of these that exists:
+
+  1. the newest checkpoint of this run (a preempted job resumes);
+  2. the `subtree` of the phase 1 run in the workdir `init_from` (phase 2 begins);
+  3. `fresh`.
+
+  Args:
+    checkpointer: of this run.
+    fresh: TrainState on the mesh.
+    init_from: a workdir, or "" to begin fresh.
+    fingerprints: {name: sha256} that phase 1 must share with this run.
+    subtree: the parts of `fresh.trainable` that phase 1 gives; each leaf of them must be there.
+
+  Raises:
+    UserError: inputs whose fingerprints do not fit, no checkpoint at `init_from`, or a leaf
+      missing or of another shape.
+  """
+  if checkpointer.latest() is not None:
+    return checkpointer.restore(fresh)
+  if not init_from:
+    return fresh
+  folder = epath.Path(init_from) / "phase1" / "checkpoints"
+  theirs = read_meta(folder)["fingerprints"]
+  for name, mine in fingerprints.items():
+    if theirs.get(name) != mine:
+      raise errors.UserError(
+          f"phase 1 in {init_from} was trained with {name} {_short(theirs.get(name))}, this run "
+          f"has {_short(mine)}. Vectors from another source mean nothing to its Q-Former: point "
+          f"--config.phase2.init_from at a phase 1 with the same {name}, or train phase 1 again")
+  got = read_trainable(folder, {name: fresh.trainable[name] for name in subtree})
+  return fresh._replace(trainable={**fresh.trainable, **got})
+
+
+def finished(folder, fingerprints: dict[str, str], steps: int) -> bool:
+  """Whether a phase was trained to step `steps`: then nothing need be built or loaded for it.
+
+  Raises:
+    UserError: it was, from inputs with other fingerprints.
+  """
+  step = newest(folder)
+  if step is None or step < steps:
+    return False
+  _same_inputs(folder, read_meta(folder, step)["fingerprints"], fingerprints)
+  return True
+
+
+def read_meta(folder, step: int | None = None) -> dict:
+  """{step, fingerprints, config, totals} of a phase's checkpoint, by default its newest."""
+  folder, step = _existing(folder, step)
+  with _reader(folder) as manager:
+    return orbax_io.restore(manager, folder, step, meta=ocp.args.JsonRestore())["meta"]
+
+
+def read_trainable(folder, want, step: int | None = None):
+  """A part of what was trained, without the optimizer's state.
+
+  Args:
+    folder: a phase's `checkpoints` folder.
+    want: nested dict of arrays or ShapeDtypeStructs with a sharding, a part of that phase's
+      `trainable` tree; the result lies where they lie.
+    step: which checkpoint; None: the newest.
+  """
+  folder, step = _existing(folder, step)
+  want = {"trainable": orbax_io.abstract(want)}
+  with _reader(folder) as manager:
+    orbax_io.same_shapes(manager, folder, step, want, exact=False)
+    got = orbax_io.restore(manager, folder, step,
+                           state=orbax_io.restore_args(want, partial_restore=True))
+  return got["state"]["trainable"]
+
+
+def steps(folder) -> list[int]:
+  """The steps that have a complete checkpoint in `folder`, ascending."""
+  folder = epath.Path(folder)
+  if not folder.exists():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def newest(folder) -> int | None:
+  """The newest of `steps`, or None; of several processes what the first of them sees."""
+  step = distributed.first((steps(folder) or [-1])[-1])
+  return None if step < 0 else step
+
+
+def _same_inputs(folder, theirs: dict[str, str], mine: dict[str, str]) -> None:
+  for name in sorted(theirs.keys() | mine.keys()):
+    if theirs.get(name) != mine.get(name):
+      raise errors.UserError(
+          f"the checkpoints in {folder} were trained with {name} {_short(theirs.get(name))}, this "
+          f"run has {_short(mine.get(name))}: give another --workdir, or delete {folder} to train "
+          "this phase again")
+
+
+def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
+  folder = epath.Path(folder)
+  have = steps(folder)
+  if not have:
+    raise errors.UserError(
+        f"{folder} holds no checkpoint: give the workdir of a run that has trained this phase, or "
+        f"train it first with --stage={folder.parent.name}")
+  if step is not None and step not in have:
+    raise errors.UserError(f"{folder} holds no checkpoint of step {step}; it has {have}")
+  return folder.absolute(), have[-1] if step is None else step
+
+
+def _reader(folder) -> ocp.CheckpointManager:
+  return orbax_io.open_manager(folder, ocp.CheckpointManagerOptions(read_only=True))
+
+
+def _plain(state) -> dict:
+  """A NamedTuple as a dict, so that what is on disk names no class of ours."""
+  return state._asdict()
+
+
+def _chain(e: BaseException | None):
+  while e is not None:
+    yield e
+    e = e.__cause__ or e.__context__
+
+
+def _short(fingerprint) -> str:
+  return "none" if fingerprint is None else str(fingerprint)[:12]

@@ -1,0 +1,76 @@
+"""Orbax as checkpoint.py uses it: what does not fit or cannot be read is refused in one line."""
+import jax
+import orbax.checkpoint as ocp
+
+from ilm_jax import errors
+from ilm_jax.runtime import axes
+
+
+def open_manager(folder, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+  """Of checkpoints with a "state" (arrays) and a "meta" (JSON)."""
+  return ocp.CheckpointManager(folder, options=options, item_handlers={
+      "state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()})
+
+
+def restore_args(want, **kwargs) -> ocp.args.PyTreeRestore:
+  """Asks for `want`, each leaf as its struct says: shape, dtype and place."""
+  return ocp.args.PyTreeRestore(
+      item=want, restore_args=ocp.checkpoint_utils.construct_restore_args(want), **kwargs)
+
+
+def abstract(tree):
+  """Shape, dtype and place of each leaf."""
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), tree)
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+  return {axes.path_name(path): tuple(x.shape) for path, x in leaves if hasattr(x, "shape")}
+
+
+def same_shapes(manager, folder, step: int, want, *, exact: bool) -> None:
+  """Refuses a checkpoint that lacks a wanted leaf: Orbax would hand the struct itself back.
+
+  Args:
+    manager: of `folder`.
+    folder: for the message.
+    step: which checkpoint.
+    want: tree of arrays or ShapeDtypeStructs.
+    exact: whether it may hold no others.
+
+  Raises:
+    UserError: another shape, a leaf missing or too many, or unreadable.
+  """
+  try:
+    have = _shapes(manager.item_metadata(step)["state"])
+  except Exception as e:
+    raise unreadable(folder, step, e) from e
+  if not have:
+    raise unreadable(folder, step, "its state is missing")
+  need = _shapes(want)
+  wrong = [f"{n}: wanted {need[n]}, found {have.get(n, 'nothing')}" for n in sorted(need)
+           if have.get(n) != need[n]]
+  if exact:
+    wrong += [f"{n}: wanted nothing, found {have[n]}" for n in sorted(have.keys() - need.keys())]
+  if wrong:
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    raise errors.UserError(
+        f"checkpoint {folder}/{step} is of another model: {'; '.join(wrong[:3])}{more}. Use the "
+        "config it was trained with, or another --workdir")
+
+
+def restore(manager, folder, step: int, **args):
+  """What Orbax restores of `step`, given its args for "state" or "meta"; UserError if it cannot."""
+  try:
+    return manager.restore(step, args=ocp.args.Composite(**args))
+  except Exception as e:
+    raise unreadable(folder, step, e) from e
+
+
+def unreadable(folder, step: int, why) -> errors.UserError:
+  """The error to raise for a checkpoint that is damaged."""
+  why = " ".join(str(why).split())[:160]
+  return errors.UserError(
+      f"checkpoint {folder}/{step} cannot be read ({why}): delete that folder and run again; "
+      "the run resumes from the checkpoint before it, or starts anew")
