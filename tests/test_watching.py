@@ -22,7 +22,7 @@ def run(tmp_path, monkeypatch):
   monkeypatch.setattr(context.Run, "lm", None)
   for name in ("phase1", "phase2"):
     monkeypatch.setattr(
-        getattr(watching, f"eval_{name}"), "run", lambda this, name=name: noted.append(
+        {"phase1": watching.retrieval, "phase2": watching.tables}[name], "run", lambda this, name=name: noted.append(
             (name, watching.newest(this)[name], "rand" in this.config.phase2.compare)))
   monkeypatch.setattr(watching.report, "write", lambda workdir: noted.append("report"))
   this.noted = noted
