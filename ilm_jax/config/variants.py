@@ -1,0 +1,26 @@
+"""The models of phase 2: ILM, and what `phase2.compare` trains beside it with the same steps."""
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One model of phase 2."""
+  key: str              # in phase2.compare
+  folder: str           # of the workdir: its checkpoints and curves
+  label: str            # in tables
+  projector: str        # what makes soft tokens: "qformer", or "mlp" (CoLLM's projector)
+  from_phase1: bool     # whether it starts from phase 1, or where phase 1 started
+  sees_vectors: bool    # or every vector is marked absent
+
+
+ILM = Variant("ilm", "phase2", "ILM", "qformer", from_phase1=True, sees_vectors=True)
+COMPARED = {variant.key: variant for variant in (
+    Variant("rand", "phase2_rand", "ILM-rand", "qformer", from_phase1=False, sees_vectors=True),
+    Variant("mlp", "phase2_mlp", "MLP projector", "mlp", from_phase1=False, sees_vectors=True),
+    Variant("blind", "phase2_blind", "ILM without vectors", "qformer", from_phase1=False,
+            sees_vectors=False))}
+
+
+def trained(config) -> tuple[Variant, ...]:
+  """ILM, then those that `phase2.compare` names, in its order."""
+  return ILM, *(COMPARED[key] for key in config.phase2.compare)

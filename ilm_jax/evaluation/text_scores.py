@@ -1,0 +1,97 @@
+"""Scores of answers to prompts about items: one value an answer, from vectors of what was written.
+
+Beside each consistency stands the same with another item's reference or factors: what the style of
+the answers gives alone.
+"""
+import numpy as np
+
+
+def semantic(said_NP, wanted_NP, other_N) -> tuple[np.ndarray, np.ndarray]:
+  """(cosine with the own reference, cosine with that of answer `other_N`), each float [N].
+
+  Args:
+    said_NP: unit sentence vectors of the answers.
+    wanted_NP: of their references.
+    other_N: for each answer, which other answer's reference it is held against.
+  """
+  return (np.sum(said_NP * wanted_NP, axis=1), np.sum(said_NP * wanted_NP[other_N], axis=1))
+
+
+def next_in_circle(count: int, step: int = 1) -> np.ndarray:
+  """int [count]: for each n the answer `step` further on, the first ones after the last."""
+  return np.roll(np.arange(count), -step)
+
+
+def about_items(behaviour, said: list[str], wanted: list[str], said_NP, wanted_NP,
+                factor_NC=None) -> dict[str, np.ndarray]:
+  """Metric -> float [N] of the answers of one task.
+
+  Args:
+    behaviour: a `consistency.Behaviour`; not looked at without factors.
+    said: answers.
+    wanted: references.
+    said_NP: unit sentence vectors of the answers.
+    wanted_NP: of the references.
+    factor_NC: factors of each answer's item; None: nothing behavioural is measured.
+  """
+  other_N = next_in_circle(len(said))
+  own_N, others_N = semantic(said_NP, wanted_NP, other_N)
+  out = {"semantic consistency": own_N, "with another item's reference": others_N,
+         "exact match": np.array([a == b for a, b in zip(said, wanted)], float)}
+  if factor_NC is not None:
+    out |= {"behavioural consistency": behaviour.consistency(said_NP, factor_NC),
+            "with another item's users": behaviour.consistency(said_NP, factor_NC[other_N]),
+            "of the reference": behaviour.consistency(wanted_NP, factor_NC)}
+  return {**out, "words": words(said)}
+
+
+def halfway(behaviour, said: list[str], said_NP, first_NP, second_NP, factor_NC
+            ) -> dict[str, np.ndarray]:
+  """Metric -> float [N] of answers about vectors halfway between two items.
+
+  Pairs are neighbours in a circle, so the next pair shares an item with this one: the other pair
+  is the one two further on.
+
+  Args:
+    behaviour: a `consistency.Behaviour`.
+    said: answers.
+    said_NP: their unit sentence vectors.
+    first_NP: of the references of the first items.
+    second_NP: of the second items.
+    factor_NC: mean factors of the two items.
+  """
+  wanted_NP = np.mean([first_NP, second_NP], axis=0)
+  wanted_NP = wanted_NP / np.linalg.norm(wanted_NP, axis=1, keepdims=True)
+  other_N = next_in_circle(len(said), 2)
+  own_N, others_N = semantic(said_NP, wanted_NP, other_N)
+  return {"semantic consistency": own_N, "with another pair's references": others_N,
+          "behavioural consistency": behaviour.consistency(said_NP, factor_NC),
+          "with another pair's users": behaviour.consistency(said_NP, factor_NC[other_N]),
+          "words": words(said)}
+
+
+def mean_vectors(vectors: dict, present: dict, rows_N2) -> list[dict]:
+  """For each pair of entity rows, name -> [C] mean of the vectors that both have.
+
+  Args:
+    vectors: name -> float [R, C] of all entities.
+    present: name -> bool [R].
+    rows_N2: pairs of rows.
+  """
+  return [{name: table_RC[rows].mean(axis=0) for name, table_RC in vectors.items()
+           if present[name][rows].all()} for rows in rows_N2]
+
+
+def mean_factors(item_I1C, rows: list[tuple[int, ...]]) -> np.ndarray:
+  """float [N, C]: the mean of the factors of each tuple of item rows.
+
+  Args:
+    item_I1C: factors by item row.
+    rows: one tuple an answer.
+  """
+  return np.array([item_I1C[list(r)].mean(axis=0) for r in rows]).reshape(-1, item_I1C.shape[1])
+
+
+def words(texts: list[str]) -> np.ndarray:
+  """float [N]: words of each text."""
+  return np.array([len(text.split()) for text in texts], float)
