@@ -1,4 +1,4 @@
-"""What every reader of other people's weights shares: sizes and complete name maps, checked once."""
+"""What every reader of others' weights shares: sizes and name maps, checked and reported once."""
 import numpy as np
 
 from ilm_jax import errors
