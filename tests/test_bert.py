@@ -88,6 +88,20 @@ def test_damaged_files_are_refused(tmp_path, params):
   assert "not a BERT config" in refused(tmp_path, "config.json")
 
 
+def test_headers_that_no_encoder_has_are_refused(tmp_path, params):
+  folder = write(tmp_path, published(params), num_hidden_layers=1 << 31)
+  assert "num_hidden_layers is 2147483648" in refused(folder, "config.json")
+  write(tmp_path, published(params), num_attention_heads=0)
+  assert "num_attention_heads is 0" in refused(folder, "config.json")
+  write(tmp_path, published(params), num_attention_heads=7)
+  assert "no multiple of num_attention_heads 7" in refused(folder, "config.json")
+  (folder / "config.json").write_text("[" * 100_000)
+  assert "not a BERT config" in refused(folder, "config.json")
+  write(tmp_path, published(params))
+  (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+  assert "git-lfs pointer" in refused(folder, "model.safetensors")
+
+
 def test_padding_changes_nothing(params):
   model = bert.bind(CONFIG, params)
   ids = jnp.asarray([[4, 9, 2, 7]])

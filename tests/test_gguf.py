@@ -1,4 +1,7 @@
 """GGUF: complete name maps, damage told in one line, and the rotary trap on the real weights."""
+import struct
+import tracemalloc
+
 import gguf
 import jax
 import jax.numpy as jnp
@@ -30,7 +33,9 @@ def tensors() -> dict[str, np.ndarray]:
   return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def write(path, named, *, architecture="llama", scaling=None, quantise=()):
+def write(path, named, *, architecture="llama", scaling=None, quantise=(), raw=None, change=None,
+          more=lambda writer: None):
+  """Writes the tensors; `raw`: bytes and kind of some; `change`: fields, `more`: adds some."""
   writer = gguf.GGUFWriter(path, architecture)
   writer.add_block_count(LAYERS)
   writer.add_embedding_length(WIDTH)
@@ -43,8 +48,16 @@ def write(path, named, *, architecture="llama", scaling=None, quantise=()):
   writer.add_layer_norm_rms_eps(1e-5)
   if scaling:
     writer.add_rope_scaling_type(scaling)
+  more(writer)
+  for name, value in (change or {}).items():
+    of = (gguf.GGUFValueType.INT64 if isinstance(value, int) else
+          gguf.GGUFValueType.get_type(value))
+    writer.kv_data[0][name] = gguf.GGUFValue(value=value, type=of)
   for name, tensor in named.items():
-    if name in quantise:
+    if name in (raw or {}):
+      data, kind = raw[name]
+      writer.add_tensor(name, data, raw_dtype=kind)
+    elif name in quantise:
       kind = gguf.GGMLQuantizationType.Q8_0
       writer.add_tensor(name, gguf.quants.quantize(tensor, kind), raw_dtype=kind)
     else:
@@ -85,6 +98,104 @@ def test_half_split_rotation_equals_interleaved_rotation():
   a, b = np.split(stream.half_split(8).read(rows).T, 2)
   np.testing.assert_allclose(np.concatenate([a * cos - b * sin, b * cos + a * sin]),
                              turned[order])
+
+
+def q5_k_block() -> tuple[np.ndarray, np.ndarray]:
+  """176 bytes of Q5_K and the 256 weights they mean: twice a number of four bits and a fifth."""
+  scales = [1] * 4 + [0] * 4 + [1] * 4             # of 8 parts, and their offsets: 1 and 0
+  high, low = [0b00001001] * 32, [0x53] * 128      # fifth bits of parts 0 and 3; 3 and 5
+  block = np.concatenate([np.array([2, 0], np.float16).view(np.uint8),
+                          np.array(scales + high + low, np.uint8)])
+  parts = [3 + 16, 5, 3, 5 + 16, 3, 5, 3, 5]
+  return block, np.repeat(2.0 * np.array(parts), 32)
+
+
+def test_every_quantisation_that_the_gguf_package_expands_is_read(tmp_path, monkeypatch):
+  monkeypatch.setitem(globals(), "MLP", 256)
+  block, weights = q5_k_block()
+  named = tensors()
+  path = write(tmp_path / "m.gguf", named, raw={
+      "blk.1.ffn_down.weight": (np.tile(block, (WIDTH, 1)), gguf.GGMLQuantizationType.Q5_K)})
+  _, params = reader.load(path)
+  np.testing.assert_array_equal(params["layers"]["down"][1], np.tile(weights, (WIDTH, 1)).T)
+  np.testing.assert_array_equal(params["layers"]["down"][0], named["blk.0.ffn_down.weight"].T)
+
+
+def test_a_tensor_that_cannot_be_expanded_is_named_with_what_can(tmp_path):
+  path = write(tmp_path / "m.gguf", tensors(), raw={
+      "blk.1.ffn_down.weight": (np.ones((WIDTH, MLP), np.int32), gguf.GGMLQuantizationType.I32)})
+  told = refused(path)
+  assert "blk.1.ffn_down.weight is stored as I32" in told and "Q5_K" in told and "F64" not in told
+
+
+GEMMA3 = {f"{where}.{name}.weight": (shape,) for where in ("blk.0", "blk.1") for name, shape in {
+    "attn_q_norm": HEAD_DIM, "attn_k_norm": HEAD_DIM, "post_attention_norm": WIDTH,
+    "post_ffw_norm": WIDTH}.items()}
+
+
+@pytest.mark.parametrize("pattern, local", [
+    (None, (True, True)), (2, (True, False)), (1, (False, False)), (0, (True, True)),
+    ([False, True], (False, True))])
+def test_gemma3_says_which_layers_are_local(tmp_path, pattern, local):
+  """Every 6th layer sees all where the file does not say, as llama.cpp has it."""
+  named = tensors() | {name: np.ones(shape, np.float32) for name, shape in GEMMA3.items()}
+  path = write(tmp_path / "m.gguf", named, architecture="gemma3", more=lambda writer: (
+      writer.add_sliding_window(5), writer.add_attn_logit_softcapping(50.0),
+      pattern is None or writer.add_sliding_window_pattern(pattern)))
+  config = reader.load(path)[0]
+  assert (config.local_layers, config.window) == (local, 5)
+  assert config.softcap == 0       # as llama.cpp and transformers, who do not cap Gemma 3's scores
+
+
+@pytest.mark.parametrize("pattern", [[True], [True, False, True]])
+def test_a_pattern_of_other_layers_is_refused(tmp_path, pattern):
+  path = write(tmp_path / "m.gguf", tensors(), architecture="gemma3", more=lambda writer: (
+      writer.add_sliding_window(5), writer.add_sliding_window_pattern(pattern)))
+  assert "attention.sliding_window_pattern" in refused(path)
+
+
+@pytest.mark.parametrize("field, value, words", [
+    ("block_count", 1 << 31, "llama.block_count is 2147483648, expected a whole number from 1"),
+    ("attention.head_count", 0, "attention.head_count is 0, expected a whole number"),
+    ("attention.head_count", 1 << 31, "attention.head_count"),
+    ("attention.head_count_kv", 4, "attention.head_count_kv is 4"),
+    ("embedding_length", 0, "embedding_length is 0"),
+    ("embedding_length", "wide", "embedding_length is 'wide'"),
+    ("rope.freq_base", "far", "rope.freq_base is 'far', expected a number"),
+    ("attention.layer_norm_rms_epsilon", [1, 2], "rms_epsilon is \\[1, 2\\], expected a number"),
+])
+def test_fields_that_no_decoder_has_are_refused_at_once(tmp_path, field, value, words):
+  path = write(tmp_path / "m", tensors(), change={f"llama.{field}": value})
+  with pytest.raises(errors.UserError, match=words):
+    reader.load(path)
+
+
+def header(kind: int, value: bytes, count: int = 1) -> bytes:
+  """A GGUF file of one field called x and no tensors, padded to 4 KB."""
+  text = (b"GGUF" + struct.pack("<IQQ", 3, 0, count) + struct.pack("<Q", 1) + b"x"
+          + struct.pack("<I", kind) + value)
+  return text + bytes(4096 - len(text))
+
+
+@pytest.mark.parametrize("content", [
+    header(9, struct.pack("<IQ", 4, 1 << 40)), header(9, struct.pack("<IQ", 8, 1 << 40)),
+    header(9, struct.pack("<IQ", 9, 1 << 40)), header(8, struct.pack("<Q", 1 << 40)),
+    header(9, struct.pack("<IQ", 9, 1) * 300), header(77, b""), header(4, b"", 1 << 62),
+    header(8, struct.pack("<Q", 2) + b"\xff\xff")])
+def test_memory_is_bounded_by_the_file(tmp_path, content):
+  """An array of 2^40 in 4 KB; a text as long; arrays in arrays; more fields than bytes."""
+  (tmp_path / "m").write_bytes(content)
+  tracemalloc.start()
+  try:
+    assert "m" in refused(tmp_path / "m")
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+  finally:
+    tracemalloc.stop()
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+  (tmp_path / "m").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:52ad\n")
+  assert "git lfs pull" in refused(tmp_path / "m")
 
 
 def test_an_own_head_and_quantised_tensors(tmp_path):

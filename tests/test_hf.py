@@ -250,11 +250,102 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
 @pytest.mark.parametrize("header", [
     b"[]", b"not json", b'{"a": {}}', b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}',
     b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
-    b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}'])
+    b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+    b'{"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
+    b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}',
+    b'{"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}',
+    b'{"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}'])
 def test_a_damaged_header_is_refused(tmp_path, header):
   path = write(tmp_path / "m", tiny()) / "model.safetensors"
   path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
   assert "model.safetensors: not a readable safetensors file" in refused(tmp_path / "m")
+
+
+@pytest.mark.parametrize("root, head", [
+    ("language_model.model.", "language_model.lm_head.weight"),
+    ("model.language_model.", "lm_head.weight")])
+def test_the_head_beside_a_vision_tower_is_its_own_where_the_top_says_so(tmp_path, root, head):
+  """transformers decides by the top level; what text_config says of ties is not looked at."""
+  named = tiny(root) | {head: np.random.default_rng(1).normal(size=(10, 8)).astype(np.float32)}
+  fields = {"model_type": "gemma3", "tie_word_embeddings": False,
+            "text_config": {**TINY, "tie_word_embeddings": True}}
+  config, params = hf.load(write(tmp_path / "m", named, fields))
+  assert not config.tied
+  np.testing.assert_array_equal(params["head"], named[head].T)
+  del named[head]
+  assert "missing: lm_head.weight" in refused(write(tmp_path / "m", named, fields))
+  fields["text_config"]["tie_word_embeddings"] = False
+  del fields["tie_word_embeddings"]
+  assert hf.load(write(tmp_path / "m", named, fields))[0].tied
+
+
+def test_gemma3_does_not_cap_its_scores():
+  """The field is in its config class; transformers' Gemma 3 reads it nowhere."""
+  assert config_of({**PUBLISHED["gemma-3-1b"][1], "attn_logit_softcapping": 50.0}).softcap == 0
+
+
+def test_a_single_file_goes_before_an_index(tmp_path):
+  """As in transformers: save_pretrained over an older save leaves its index and shards there."""
+  folder, named = write(tmp_path / "m", tiny()), tiny()
+  old = {name: tensor + 1 for name, tensor in named.items()}
+  safetensors.numpy.save_file(old, folder / "model-1.safetensors")
+  (folder / "model.safetensors.index.json").write_text(
+      json.dumps({"weight_map": dict.fromkeys(named, "model-1.safetensors")}))
+  _, params = hf.load(folder)
+  np.testing.assert_array_equal(params["embedding"], named["model.embed_tokens.weight"])
+
+
+def test_what_lies_there_in_place_of_safetensors_is_named(tmp_path):
+  folder = write(tmp_path / "m", tiny())
+  (folder / "model.safetensors").unlink()
+  assert "no weights: get model.safetensors" in refused(folder)
+  (folder / "pytorch_model.bin").write_bytes(b"")
+  told = refused(folder)
+  assert "found pytorch_model.bin" in told and "save_pretrained" in told
+  (folder / "pytorch_model.bin").rename(folder / "model-00001-of-2.safetensors")
+  assert "found model-00001-of-2.safetensors: get model.safetensors.index.json" in refused(folder)
+  (folder / "model.safetensors").write_text(
+      "version https://git-lfs.github.com/spec/v1\noid sha256:52ad\nsize 8792578462\n")
+  assert "model.safetensors is a git-lfs pointer" in refused(folder)
+
+
+@pytest.mark.parametrize("file", ["../m2/model.safetensors", "/etc/passwd", "..", "a/b", 3, None])
+def test_an_index_names_files_of_its_folder(tmp_path, file):
+  folder = write(tmp_path / "m", tiny())
+  (folder / "model.safetensors").rename(tmp_path / "elsewhere")
+  (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": file}}))
+  told = refused(folder)
+  assert "not a readable index of shards" in told and repr(file) in told
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"num_hidden_layers": 1 << 31}, "num_hidden_layers is 2147483648, expected a whole number"),
+    ({"num_attention_heads": 0}, "num_attention_heads is 0, expected a whole number"),
+    ({"hidden_size": 10 ** 400}, "hidden_size is 1000"),
+    ({"head_dim": 2.5}, "head_dim is 2.5, expected a whole number"),
+    ({"vocab_size": -1}, "vocab_size is -1, expected a whole number"),
+    ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0"),
+    ({"query_pre_attn_scalar": -4}, "query_pre_attn_scalar is -4"),
+    ({"sliding_window": 1e400}, "sliding_window"),
+    ({"rope_scaling": "linear"}, "config.json"), ({"rope_parameters": [1]}, "config.json"),
+    ({"layer_types": 3}, "config.json"), ({"layer_types": ["sliding_attention"]}, "layer_types"),
+    ({"sliding_window_pattern": -1}, "sliding_window_pattern"),
+    ({"num_key_value_heads": 3}, "num_key_value_heads is 3")])
+def test_sizes_that_no_model_has_are_refused_at_once(tmp_path, changes, words):
+  assert words in refused(write(tmp_path / "m", tiny(), {**TINY, **changes}))
+
+
+def test_json_too_deep_to_read_is_refused(tmp_path):
+  folder, deep = write(tmp_path / "m", tiny()), "[" * 100_000
+  (folder / "config.json").write_text(deep)
+  assert "no readable config" in refused(folder)
+  write(folder, tiny())
+  (folder / "model.safetensors").write_bytes(
+      len(deep).to_bytes(8, "little") + deep.encode())
+  assert "not a readable safetensors file" in refused(folder)
+  (folder / "model.safetensors").unlink()
+  (folder / "model.safetensors.index.json").write_text(deep)
+  assert "not a readable index of shards" in refused(folder)
 
 
 def test_a_missing_shard_and_an_index_without_files_are_named(tmp_path):

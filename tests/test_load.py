@@ -98,6 +98,8 @@ def test_bad_folders_are_refused(tmp_path):
     ({"model_type": "bloom"}, "model_type is 'bloom'; supported are cohere, gemma"),
     ({"attention_bias": True}, "attention_bias is True, supported is False"),
     ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope type is 'yarn'"),
+    ({"model_type": ["llama"]}, "model_type is .*; supported are"),
+    ({"model_type": "gemma3", "text_config": 3}, "model_type is 'gemma3'; supported are"),
     ({"hidden_act": "xielu"}, "hidden_act is 'xielu'"),
     ({"hidden_size": None}, "is missing or of another kind"),
     ({"num_hidden_layers": 1}, "left over.*model.layers.1"),

@@ -1,4 +1,5 @@
 """T5X checkpoints as T5X wrote them, in both layouts, and their gin files."""
+import json
 import pathlib
 import shutil
 
@@ -136,7 +137,7 @@ def test_gin_macros_includes_and_what_is_missing(tmp_path):
   assert fields["num_heads"] == 2 and fields["num_encoder_layers"] == 5
   assert fields["mlp_activations"] == ("gelu", "linear")
   (tmp_path / "a.gin").write_text("network.T5Config.vocab_size = 8\n")
-  with pytest.raises(errors.UserError, match=r"has no emb_dim, num_heads.*found \['logits_via"):
+  with pytest.raises(errors.UserError, match=r"has no emb_dim, num_heads.*found \['vocab_size'\]"):
     t5x_gin.read(tmp_path / "a.gin")
   (tmp_path / "b.gin").write_text(GIN.replace("NUM_HEADS = 2\n", ""))
   with pytest.raises(errors.UserError, match="macro %NUM_HEADS is bound nowhere"):
@@ -146,9 +147,96 @@ def test_gin_macros_includes_and_what_is_missing(tmp_path):
     t5x_gin.read(tmp_path / "c.gin")
 
 
+def test_fields_that_a_reader_does_not_need_may_be_unbound(tmp_path):
+  """T5X's published gin files leave dropout to the run's file."""
+  (tmp_path / "base.gin").write_text(
+      "DROPOUT_RATE = %gin.REQUIRED\nLAYERS = 4\n" + GIN.replace("include", "#").replace(
+          "  logits_via_embedding", "  dropout_rate = %DROPOUT_RATE\n  dtype = %NOWHERE\n"
+          "  logits_via_embedding"))
+  assert t5x_gin.read(tmp_path / "base.gin")["num_decoder_layers"] == 4
+
+
+@pytest.mark.parametrize("change, words", [
+    (("emb_dim = 16", "emb_dim = %gin.REQUIRED"), "field emb_dim: %gin.REQUIRED: bind it"),
+    (("emb_dim = 16", "emb_dim = %A\nA = %B\nB = %A"), "field emb_dim: macro %A is bound to"),
+    (("num_heads = %NUM_HEADS", "num_heads = 0"), "num_heads is 0, expected a whole number"),
+    (("vocab_size = 64", "vocab_size = 'a'"), "vocab_size is 'a', expected a whole number"),
+    (("num_encoder_layers = 1", f"num_encoder_layers = {1 << 31}"), "number from 1 to 10000"),
+    (("mlp_activations = ('gelu', 'linear')", "mlp_activations = 3"), "mlp_activations is 3"),
+    (("include 'sizes.gin'", "include 'model.gin'"), "includes itself"),
+    (("vocab_size = 64", f"vocab_size = {'(' * 5000}"), "not a readable gin file"),
+    (("# A model", "\xff"), "not a readable gin file"),
+    (("head_dim = 6", "head_dim = 6\n  scale_attn_logits = True"), "scale_attn_logits is True"),
+])
+def test_gin_files_that_say_no_architecture_are_refused(tmp_path, change, words):
+  text = GIN.replace("include 'somewhere/of/theirs.gin'", "").replace("%LAYERS", "1")
+  assert change[0] in text
+  (tmp_path / "sizes.gin").write_text("")
+  (tmp_path / "model.gin").write_bytes(text.replace(*change).encode("latin-1"))
+  with pytest.raises(errors.UserError, match=words) as caught:
+    t5x_gin.read(tmp_path / "model.gin")
+  assert "model.gin" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def inline(folder, flat: dict) -> None:
+  """Writes a checkpoint in the msgpack layout, arrays inside the file."""
+  from flax import serialization
+  tree: dict = {}
+  for name, value in flat.items():
+    node = tree
+    *path, last = name.split("/")
+    for key in path:
+      node = node.setdefault(key, {})
+    node[last] = value
+  (folder / "checkpoint").write_bytes(serialization.msgpack_serialize(
+      {"version": 3, "optimizer": {"target": tree, "state": {}}}))
+
+
+def test_the_checkpoint_of_another_model_is_refused_with_both_sides(tmp_path):
+  gin(tmp_path, 2)
+  inline(tmp_path, {"bias": np.ones(4, np.float32), "kernel": np.ones((4, 4), np.float32)})
+  with pytest.raises(errors.UserError, match=r"missing: decoder/.*2 left over.*bias, kernel"):
+    t5x.load(tmp_path)
+  # Stacked layers, more than the gin file says, and along an axis that the array lacks.
+  scale = "decoder/decoder/pre_mlp_layer_norm/scale"
+  inline(tmp_path, {scale: np.ones((4, 9), np.float32)})
+  with pytest.raises(errors.UserError, match=rf"{scale} has shape \(4, 9\), expected 2 layers"):
+    t5x.load(tmp_path)
+  inline(tmp_path, {scale: np.ones(4, np.float32)})
+  with pytest.raises(errors.UserError, match=rf"{scale} has shape \(4,\), expected 2 layers"):
+    t5x.load(tmp_path)
+
+
+@pytest.mark.parametrize("leaf", [
+    {"driver": "zarr"}, {"driver": "zarr", "kvstore": {"path": 3}}, "text",
+    {"driver": "zarr", "kvstore": {"driver": "file", "path": "../.."}},
+    {"driver": "zarr", "kvstore": {"driver": "file", "path": ""}}])
+def test_leaves_that_are_no_array_beside_the_file_are_refused(tmp_path, leaf):
+  gin(tmp_path, 1)
+  inline(tmp_path, {"decoder/logits_dense/kernel": leaf})
+  with pytest.raises(errors.UserError, match=r"decoder/logits_dense/kernel") as caught:
+    t5x.load(tmp_path)
+  assert "\n" not in str(caught.value)
+
+
+def test_orbax_names_stay_inside_the_checkpoint(tmp_path):
+  gin(tmp_path, 1)
+  state = tmp_path / "state"
+  state.mkdir()
+  for names, words in ((["target", "/../../elsewhere"], "elsewhere"), ([3], "not a readable Orbax"),
+                       (["target"] * 2000, "cannot be read")):
+    keys = [{"key": name} for name in names]
+    (state / "_METADATA").write_text(json.dumps({"tree_metadata": {"a": {"key_metadata": keys}}}))
+    with pytest.raises(errors.UserError, match=words):
+      t5x.load(tmp_path)
+  for damaged in ("[]", "[" * 100_000):
+    (state / "_METADATA").write_text(damaged)
+    with pytest.raises(errors.UserError, match="not a readable Orbax checkpoint"):
+      t5x.load(tmp_path)
+
+
 def test_a_decoder_only_checkpoint_round_trips(tmp_path):
   """Written by the names of T5X's decoder-only example, heads joined, in the inline layout."""
-  from flax import serialization
   config = decoder.DecoderConfig(
       num_layers=2, width=16, num_heads=2, num_kv_heads=2, head_dim=6, mlp_width=20, vocab_size=64,
       rope_base=0.0, scale=1.0, relative_buckets=32, activation="gelu_tanh", tied=False,
@@ -164,15 +252,7 @@ def test_a_decoder_only_checkpoint_round_trips(tmp_path):
           "decoder/relpos_bias/rel_embedding": ours["relative_bias"].T}
   flat |= {f"decoder/layers_{n}/{name}": ours["layers"][k][n]
            for n in range(2) for k, name in names.items()}
-  tree: dict = {}
-  for name, value in flat.items():
-    node = tree
-    *path, last = name.split("/")
-    for key in path:
-      node = node.setdefault(key, {})
-    node[last] = value
-  (tmp_path / "checkpoint").write_bytes(serialization.msgpack_serialize(
-      {"version": 3, "optimizer": {"target": tree, "state": {}}}))
+  inline(tmp_path, flat)
   text = GIN.replace("T5Config", "TransformerConfig").replace(
       "  num_encoder_layers = %LAYERS\n  num_decoder_layers = %LAYERS\n", "  num_layers = 2\n")
   (tmp_path / "model.gin").write_text(text)

@@ -63,7 +63,8 @@ def from_file(path, wrap: bool = True) -> Tokenizer:
 
 def from_gguf(path) -> Tokenizer:
   """The tokenizer kept in the metadata of a GGUF file, as llama.cpp reads it."""
-  fields = _gguf_fields(path)
+  from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
+  fields = gguf_file.read(path).value
   kind = fields("tokenizer.ggml.model")
   if kind in ("llama", "t5"):
     return _sentencepiece_of_gguf(fields, unigram=kind == "t5")
@@ -142,23 +143,3 @@ _PRE_TOKENIZERS = {
     "qwen2": _words(r"\p{N}"),
     "gpt-2": lambda: pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
 }
-
-
-def _gguf_fields(path):
-  """A function from a metadata key to its value."""
-  from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
-  try:
-    reader = gguf_file.Reader(path)
-  except (ValueError, IndexError, OSError, KeyError, UnicodeDecodeError) as error:
-    raise errors.UserError(
-        f"{path} is not a readable GGUF file ({error}): fetch it again") from error
-
-  def value(key: str, *default):
-    if key not in reader.fields and default:
-      return default[0]
-    if key not in reader.fields:
-      raise errors.UserError(f"{path} lacks the metadata {key}: it holds no tokenizer of a known "
-                             "kind. Give a GGUF file converted with its tokenizer")
-    return reader.fields[key].contents()
-
-  return value

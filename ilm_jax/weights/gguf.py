@@ -6,6 +6,8 @@ put back here. Read without that, every shape fits and the model talks nonsense.
 stored with the 1 of "1 + w" added already.
 """
 import dataclasses
+import functools
+import math
 
 import gguf
 import numpy as np
@@ -13,15 +15,13 @@ import numpy as np
 from ilm_jax import errors
 from ilm_jax.data import gguf_file
 from ilm_jax.models import attention, decoder, language_model
-from ilm_jax.weights import stream
+from ilm_jax.weights import stream, trees
 
-QUANTISATIONS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K")
 _KERNELS = {"attn_q": "query", "attn_k": "key", "attn_v": "value", "attn_output": "out",
             "ffn_gate": "gate", "ffn_up": "up", "ffn_down": "down"}
 _NORMS = {"attn_norm": "attention_norm", "ffn_norm": "mlp_norm", "attn_q_norm": "query_norm",
           "attn_k_norm": "key_norm", "post_attention_norm": "attention_post_norm",
           "post_ffw_norm": "mlp_post_norm"}
-_GET_AGAIN = "delete it and get it again"
 # (factor, low, high, original length) of the Llama 3 releases: their files hold the result alone.
 _LLAMA3 = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 8192))
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
@@ -29,7 +29,7 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
 
 def read_config(path, dtype="float32") -> decoder.DecoderConfig:
   """The shape of the decoder in the file; reads the header, not the weights."""
-  return _config(_open(path), path, dtype)
+  return _config(gguf_file.read(path), path, dtype)
 
 
 def load(path, dtype="float32", mesh=None, *,
@@ -37,7 +37,8 @@ def load(path, dtype="float32", mesh=None, *,
   """Config and parameters of the decoder in the file.
 
   Args:
-    path: a local GGUF file of one of `ARCHITECTURES`, its tensors in `QUANTISATIONS`.
+    path: a local GGUF file of one of `ARCHITECTURES`, its tensors in floating point or any
+      quantisation that the package gguf expands.
     dtype: of the kernels; quantised tensors are expanded. Norms are float32 always.
     mesh: where the parameters go; None: they are numpy arrays.
     int8: kernels and tables become int8 with scales as they are read, and `dtype` is that of the
@@ -47,15 +48,16 @@ def load(path, dtype="float32", mesh=None, *,
     UserError: the file is damaged, does not hold exactly such a decoder, or has a tensor in another
       quantisation.
   """
-  reader = _open(path)
+  reader = gguf_file.read(path)
   config = dataclasses.replace(_config(reader, path, dtype), int8=int8)
   tensors = {t.name: _Tensor(t) for t in reader.tensors}
   for tensor in reader.tensors:
-    if tensor.tensor_type.name not in QUANTISATIONS:
+    if not _expands(tensor.tensor_type):
+      names = [kind.name for kind in gguf.GGMLQuantizationType if _expands(kind)]
       raise errors.UserError(
           f"{path}: tensor {tensor.name} is stored as {tensor.tensor_type.name}, which cannot be "
-          f"expanded: use a GGUF whose tensors are {', '.join(QUANTISATIONS)}")
-  architecture = _field(reader, path, "general.architecture")
+          f"expanded: use a GGUF whose tensors are {', '.join(names)}")
+  architecture = reader.value("general.architecture")
   params = stream.fill(
       str(path), _places(config, architecture), {n: t.shape for n, t in tensors.items()},
       tensors.__getitem__, language_model.abstract_params(config), mesh,
@@ -78,87 +80,112 @@ class _Tensor:
     return wide
 
 
-def _open(path) -> gguf_file.Reader:
+@functools.cache
+def _expands(kind: gguf.GGMLQuantizationType) -> bool:
+  """Whether the package gguf turns tensors of this kind into numbers."""
   try:
-    return gguf_file.Reader(path)
-  except Exception as e:  # The parser of a damaged file may fail in any way; each means the same.
-    raise errors.UserError(f"{path}: not a readable GGUF file ({type(e).__name__}: "
-                           f"{_one_line(e)}): {_GET_AGAIN}") from e
-
-
-def _field(reader: gguf_file.Reader, path, name: str, default=None):
-  if name in reader.fields:
-    return reader.fields[name].contents()
-  if default is None:
-    raise errors.UserError(f"{path}: header has no field {name}, expected of such a decoder: "
-                           f"{_GET_AGAIN}")
-  return default
+    with np.errstate(all="ignore"):
+      gguf.quants.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+  except NotImplementedError:
+    return False
+  return True
 
 
 def _config(reader: gguf_file.Reader, path, dtype) -> decoder.DecoderConfig:
-  kind = _field(reader, path, "general.architecture")
+  kind = reader.value("general.architecture")
   if kind not in ARCHITECTURES:
     raise errors.UserError(f"{path}: architecture is {kind!r}, expected one of "
                            f"{', '.join(ARCHITECTURES)}: use a GGUF of such a model")
 
-  def field(name, default=None):
-    return _field(reader, path, f"{kind}.{name}", default)
+  def field(name, *default):
+    return reader.value(f"{kind}.{name}", *default)
 
-  if (parts := _field(reader, path, "split.count", 0)) > 1:
+  def number(name, *default):
+    value = field(name, *default)
+    if type(value) not in (int, float) or not math.isfinite(value):
+      raise errors.UserError(f"{path}: {kind}.{name} is {value!r:.60}, expected a number: delete "
+                             "the file and get it again")
+    return float(value)
+
+  if (parts := reader.value("split.count", 0)) not in (0, 1):
     raise errors.UserError(f"{path}: is one of {parts} parts, expected a whole model: join them "
                            "with llama-gguf-split --merge")
-  width, heads = field("embedding_length"), field("attention.head_count")
-  head_dim = field("attention.key_length", width // heads)
+  sizes = _sizes(field, kind, path)
+  head_dim, tensors = sizes["head_dim"], {t.name: t for t in reader.tensors}
   turned = field("rope.dimension_count", head_dim)
   if turned != head_dim:
     raise errors.UserError(f"{path}: rotary positions on {turned} of {head_dim} channels, expected "
                            "all: use a model with full rotary positions")
-  tensors = {t.name: t for t in reader.tensors}
-  shape = tensors["token_embd.weight"].shape if "token_embd.weight" in tensors else None
+  shape = tensors["token_embd.weight"].shape if "token_embd.weight" in tensors else ()
   common = dict(
-      num_layers=field("block_count"), width=width, num_heads=heads,
-      num_kv_heads=field("attention.head_count_kv", heads), head_dim=head_dim,
-      mlp_width=field("feed_forward_length"),
-      vocab_size=int(shape[1]) if shape is not None else field("vocab_size"),
-      rope_base=float(field("rope.freq_base", 10000.0)),
-      rope_scaling=_rope_scaling(field, path, tensors, head_dim),
-      norm_eps=float(field("attention.layer_norm_rms_epsilon")),
+      **sizes, vocab_size=int(shape[1]) if len(shape) == 2 else 0,
+      rope_base=number("rope.freq_base", 10000.0),
+      rope_scaling=_rope_scaling(field, number, path, tensors, head_dim),
+      norm_eps=number("attention.layer_norm_rms_epsilon"),
       tied="output.weight" not in tensors, dtype=str(dtype))
-  return decoder.DecoderConfig(**common, **_own(kind, field, common))
+  return decoder.DecoderConfig(**common, **_of_family(kind, field, number, common, path))
 
 
-def _own(kind: str, field, c: dict) -> dict:
-  """What the header of a family says, and what its readers know without being told."""
+def _sizes(field, kind: str, path) -> dict:
+  """The whole numbers of the header, checked."""
+  width, heads = field("embedding_length"), field("attention.head_count")
+  stated = {"embedding_length": width, "attention.head_count": heads,
+            "attention.head_count_kv": field("attention.head_count_kv", heads),
+            "feed_forward_length": field("feed_forward_length")}
+  layers = field("block_count")
+  trees.check_sizes(str(path), {f"{kind}.{name}": size for name, size in stated.items()},
+                    {f"{kind}.block_count": layers})
+  groups = stated["attention.head_count_kv"]
+  head_dim = field("attention.key_length", width // heads)
+  trees.check_sizes(str(path), {f"{kind}.attention.key_length": head_dim}, {})
+  if heads % groups:
+    raise errors.UserError(f"{path}: {kind}.attention.head_count_kv is {groups}, which does not "
+                           f"divide {heads} heads: delete the file and get it again")
+  return {"num_layers": layers, "width": width, "num_heads": heads, "num_kv_heads": groups,
+          "head_dim": head_dim, "mlp_width": stated["feed_forward_length"]}
+
+
+def _of_family(kind: str, field, number, c: dict, path) -> dict:
+  """What the header of a family says, and what its readers know without it."""
   if kind == "qwen2":
     return {"qkv_bias": True}
   if kind == "qwen3":
     return {"qk_norm": True}
   if not kind.startswith("gemma"):
     return {}
-  own = {"activation": "gelu_tanh", "embed_scale": c["width"] ** 0.5}
+  family = {"activation": "gelu_tanh", "embed_scale": c["width"] ** 0.5}
   if kind == "gemma":
-    return own
+    return family
   # The 27B models scale by the width of a head as it would be without key_length.
   large = c["num_layers"] == {"gemma2": 46, "gemma3": 62}[kind]
-  every = {"gemma2": 2, "gemma3": 6}[kind]
-  own |= {"post_norms": True,
-          "scale": (c["width"] / c["num_heads"] if large else c["head_dim"]) ** -0.5,
-          "local_layers": tuple((n + 1) % every != 0 for n in range(c["num_layers"])),
-          "window": int(field("attention.sliding_window")),
-          # Early files of Gemma 2 do not say what they are capped with.
-          "softcap": float(field("attn_logit_softcapping", 50.0 if kind == "gemma2" else 0.0)),
-          "logit_softcap": float(field("final_logit_softcapping",
-                                       30.0 if kind == "gemma2" else 0.0))}
-  if kind == "gemma3":
-    own |= {"qk_norm": True, "local_rope_base": float(field("rope.freq_base_swa", 10000.0))}
-  return own
+  family |= {"post_norms": True,
+             "scale": (c["width"] / c["num_heads"] if large else c["head_dim"]) ** -0.5,
+             "local_layers": _local_layers(kind, field, c["num_layers"], path),
+             "window": int(number("attention.sliding_window"))}
+  if kind == "gemma2":   # early files do not say what they are capped with
+    return family | {"softcap": number("attn_logit_softcapping", 50.0),
+                     "logit_softcap": number("final_logit_softcapping", 30.0)}
+  return family | {"qk_norm": True, "logit_softcap": number("final_logit_softcapping", 0.0),
+                   "local_rope_base": number("rope.freq_base_swa", 10000.0)}
 
 
-def _rope_scaling(field, path, tensors, head_dim: int) -> attention.RopeScaling | None:
+def _local_layers(kind: str, field, layers: int, path) -> tuple[bool, ...]:
+  """Which layers look back a window only: all but every n-th, or as listed. n = 0: all."""
+  pattern = field("attention.sliding_window_pattern", {"gemma2": 2, "gemma3": 6}[kind])
+  if isinstance(pattern, list) and len(pattern) == layers:
+    return tuple(map(bool, pattern))
+  if type(pattern) is int and pattern >= 0:
+    return tuple(pattern == 0 or (n + 1) % pattern != 0 for n in range(layers))
+  raise errors.UserError(f"{path}: {kind}.attention.sliding_window_pattern is {pattern!r:.60}, "
+                         f"expected a whole number or {layers} of true and false: get the file "
+                         "again")
+
+
+def _rope_scaling(field, number, path, tensors, head_dim: int) -> attention.RopeScaling | None:
   kind = field("rope.scaling.type", "none")
-  old = float(field("rope.scale_linear", 1.0))    # of files before scaling.type
+  old = number("rope.scale_linear", 1.0)    # of files before scaling.type
   if kind == "linear" or (kind == "none" and old != 1.0):
-    return attention.RopeScaling(float(field("rope.scaling.factor", old)))
+    return attention.RopeScaling(number("rope.scaling.factor", old))
   if kind != "none":
     raise errors.UserError(f"{path}: rope scaling is {kind!r}, expected none or linear: use a "
                            "model without such scaling")
@@ -167,7 +194,7 @@ def _rope_scaling(field, path, tensors, head_dim: int) -> attention.RopeScaling 
   stretch_K = 1 / np.asarray(tensors["rope_freqs.weight"].data, np.float32)
   for parts in _LLAMA3:
     scaling = attention.RopeScaling(*parts)
-    ours_K = attention.stretch(head_dim, float(field("rope.freq_base", 10000.0)), scaling)
+    ours_K = attention.stretch(head_dim, number("rope.freq_base", 10000.0), scaling)
     if ours_K.shape == stretch_K.shape and np.allclose(ours_K, stretch_K, rtol=1e-3):
       return scaling
   raise errors.UserError(f"{path}: rope_freqs.weight is not that of a Llama 3 release "
@@ -192,7 +219,3 @@ def _places(c: decoder.DecoderConfig, architecture: str) -> dict[str, stream.Pla
       if name in ours:
         found[f"blk.{n}.{theirs}.weight"] = stream.Place(("layers", name), n)
   return found
-
-
-def _one_line(e: Exception) -> str:
-  return " ".join(str(e).split())[:160]

@@ -4,20 +4,24 @@ The files are mapped and their tensors sliced here, not by the safetensors packa
 page that it has touched, which adds up to the whole checkpoint.
 """
 import dataclasses
-import json
 import math
 
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.models import language_model
-from ilm_jax.weights import hf_decoders, hf_t5, stream
+from ilm_jax.weights import hf_decoders, hf_t5, stream, trees
 
 FAMILIES = {**hf_decoders.FAMILIES, **hf_t5.FAMILIES}
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 _LONGEST_HEADER = 100 << 20     # bytes: the format's own limit
+_ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf")
+_SIZES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
+          "intermediate_size", "d_model", "d_kv", "d_ff", "num_heads")
+_LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers")
 
 
 def read_config(folder, dtype: str = "float32") -> language_model.Config:
@@ -58,23 +62,26 @@ def _family(folder, shards: "Shards"):
   """(dtype -> config, config and names in the file -> (places, ignored names))."""
   path = epath.Path(folder) / "config.json"
   try:
-    fields = dict(json.loads(path.read_text()))
+    fields = dict(files.parse_json(path.read_text()))
   except (OSError, ValueError, TypeError) as e:
     raise errors.UserError(f"{path}: no readable config ({type(e).__name__}): expected a Hugging "
                            "Face folder with config.json and safetensors") from e
   name = fields.get("model_type")
-  if name == "gemma3" and "text_config" in fields:   # the model with a vision tower
-    fields, name = fields["text_config"], "gemma3_text"
-  if name not in FAMILIES:
+  if name == "gemma3" and isinstance(fields.get("text_config"), dict):  # with a vision tower
+    tied = fields.get("tie_word_embeddings", True)   # the top level decides, as in transformers
+    fields, name = {**fields["text_config"], "tie_word_embeddings": tied}, "gemma3_text"
+  if not isinstance(name, str) or name not in FAMILIES:
     raise errors.UserError(f"{path}: model_type is {name!r}; supported are "
                            f"{', '.join(sorted(FAMILIES))}: use a model of one of these")
   config_of, places_of = FAMILIES[name]
-  fields = {**fields, "has_head": "lm_head.weight" in shards.shapes}
+  trees.check_sizes(str(path), *({f: fields[f] for f in group if fields.get(f) is not None}
+                                 for group in (_SIZES, _LAYERS)))
+  fields["has_head"] = "lm_head.weight" in shards.shapes
 
   def read(dtype):
     try:
       return config_of(fields, dtype)
-    except (KeyError, TypeError) as e:
+    except (KeyError, TypeError, AttributeError) as e:
       raise errors.UserError(f"{path}: field {e} is missing or of another kind than in a config of "
                              f"{name}: get the file again") from e
     except ValueError as e:
@@ -97,16 +104,8 @@ class Shards:
   """The tensors of a folder by name; `shapes` says what there is, `read` maps one."""
 
   def __init__(self, folder: epath.Path):
-    index = folder / "model.safetensors.index.json"
-    files = ["model.safetensors"]
-    if index.exists():
-      try:
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-      except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise errors.UserError(f"{index}: not a readable index of shards ({type(e).__name__}): get "
-                               "the file again") from e
     self._tensors: dict[str, _Tensor] = {}
-    for file in files:
+    for file in _files(folder):
       try:
         self._tensors |= _tensors(folder / file)
       except (OSError, ValueError, KeyError, TypeError) as e:
@@ -123,14 +122,44 @@ class Shards:
     return t.file[t.start:t.end].view(t.dtype).reshape(t.shape)
 
 
+def _files(folder: epath.Path) -> list[str]:
+  """The files that hold a folder's tensors: one, or those that its index names.
+
+  The one goes first, as in transformers: a save in one file leaves the index of an older one.
+  """
+  index = folder / _INDEX
+  if (folder / _ONE_FILE).exists():
+    return [_ONE_FILE]
+  if not index.exists():
+    others = sorted(p.name for p in folder.glob("*") if p.suffix in _OTHER_WEIGHTS)
+    if not others:
+      cure = f"get {_ONE_FILE}, or {_INDEX} and its shards"
+    elif any(name.endswith(".safetensors") for name in others):
+      cure = f"get {_INDEX} of these shards"
+    else:
+      cure = "load them with transformers and call save_pretrained, which writes safetensors"
+    raise errors.UserError(f"{folder}: no {_ONE_FILE}, found "
+                           f"{', '.join(others[:4]) or 'no weights'}: {cure}")
+  try:
+    names = set(files.parse_json(index.read_text())["weight_map"].values())
+    for name in names:
+      if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise ValueError(f"it names {name!r}, expected a file of its own folder")
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    raise errors.UserError(f"{index}: not a readable index of shards ({type(e).__name__}: "
+                           f"{str(e)[:160]}): get the file again") from e
+  return sorted(names)
+
+
 def _tensors(path) -> dict[str, _Tensor]:
   """What a safetensors file holds: the length of a header, the header in JSON, the tensors."""
+  files.refuse_pointer(path)
   size = path.stat().length
   with open(path, "rb") as file:
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length <= min(size - 8, _LONGEST_HEADER):
       raise ValueError(f"a header of {length} bytes in a file of {size}")
-    header = json.loads(file.read(length))
+    header = files.parse_json(file.read(length))
   header.pop("__metadata__", None)
   mapped, found = np.memmap(path, np.uint8, "r"), {}
   for name, entry in header.items():
@@ -139,6 +168,8 @@ def _tensors(path) -> dict[str, _Tensor]:
                              f"{', '.join(_DTYPES)}: use an unquantised model")
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
     start, end = (8 + length + offset for offset in entry["data_offsets"])
+    if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
+      raise ValueError(f"tensor {name} of shape {shape} at {start} to {end}")
     if not 8 + length <= start <= end <= size:
       raise ValueError(f"tensor {name} ends at byte {end} of {size}")
     if end - start != math.prod(shape) * dtype.itemsize:

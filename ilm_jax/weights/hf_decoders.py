@@ -23,6 +23,13 @@ def _refuse(c: dict, **only) -> None:
       raise ValueError(f"{field} is {c[field]!r}, supported is {value!r}")
 
 
+def _positive(c: dict, field: str) -> float:
+  """The field as a number above 0, or a ValueError."""
+  if not 0 < float(c[field]) < float("inf"):
+    raise ValueError(f"{field} is {c[field]!r}, expected a number above 0")
+  return float(c[field])
+
+
 def _rope(c: dict, layers: str = "") -> dict:
   """rope_base and rope_scaling, from the old fields or from `rope_parameters`."""
   p = c.get("rope_parameters") or {"rope_theta": c.get("rope_theta", 10000.0),
@@ -44,9 +51,12 @@ def _rope(c: dict, layers: str = "") -> dict:
 
 def _common(c: dict, dtype: str, **more) -> decoder.DecoderConfig:
   heads = c["num_attention_heads"]
+  groups = c.get("num_key_value_heads") or heads
+  if heads % groups:
+    raise ValueError(f"num_key_value_heads is {groups}, which does not divide {heads} heads")
   fields = dict(
       num_layers=c["num_hidden_layers"], width=c["hidden_size"], num_heads=heads,
-      num_kv_heads=c.get("num_key_value_heads") or heads,
+      num_kv_heads=groups,
       head_dim=c.get("head_dim") or c["hidden_size"] // heads, mlp_width=c["intermediate_size"],
       vocab_size=c["vocab_size"], tied=bool(c.get("tie_word_embeddings", False)), dtype=dtype,
       norm_eps=float(c.get("rms_norm_eps", 1e-6)))
@@ -62,9 +72,11 @@ def _window(c: dict, default_layers) -> dict:
   n, window = c["num_hidden_layers"], c.get("sliding_window")
   kinds = c.get("layer_types")
   local = tuple(k == "sliding_attention" for k in kinds) if kinds else tuple(default_layers(n))
+  if len(local) != n:
+    raise ValueError(f"layer_types has {len(local)} entries for {n} layers")
   if not window or not any(local):
     return {}
-  return {"local_layers": local, "window": int(window)}
+  return {"local_layers": local, "window": int(_positive(c, "sliding_window"))}
 
 
 def _llama(c, dtype):
@@ -103,7 +115,7 @@ def _gemma2(c, dtype):
   c = {"query_pre_attn_scalar": 256, "sliding_window": 4096, "attn_logit_softcapping": 50.0,
        "final_logit_softcapping": 30.0, **c}
   return _gemma_common(
-      c, dtype, post_norms=True, scale=float(c["query_pre_attn_scalar"]) ** -0.5,
+      c, dtype, post_norms=True, scale=_positive(c, "query_pre_attn_scalar") ** -0.5,
       softcap=float(c.get("attn_logit_softcapping") or 0),
       logit_softcap=float(c.get("final_logit_softcapping") or 0), **_rope(c),
       **_window(c, lambda n: [i % 2 == 0 for i in range(n)]))
@@ -115,16 +127,17 @@ _GEMMA3 = {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads"
 
 
 def _gemma3(c, dtype):
+  """As transformers runs it, which has a field attn_logit_softcapping and reads it nowhere."""
   c = {**_GEMMA3, **c}
   _refuse(c, use_bidirectional_attention=False)
-  every = c.get("sliding_window_pattern") or c.get("_sliding_window_pattern") or 6
+  pattern = c.get("sliding_window_pattern") or c.get("_sliding_window_pattern") or 6
+  every = _positive({"sliding_window_pattern": pattern}, "sliding_window_pattern")
   near = (c.get("rope_parameters") or {}).get("sliding_attention", {})
   known("rope type of sliding_attention", near.get("rope_type", "default"), {"default": 0})
   base = near.get("rope_theta", c.get("rope_local_base_freq", 10000.0))
   return _gemma_common(
       c, dtype, post_norms=True, qk_norm=True,
-      scale=float(c["query_pre_attn_scalar"]) ** -0.5, local_rope_base=float(base),
-      softcap=float(c.get("attn_logit_softcapping") or 0),
+      scale=_positive(c, "query_pre_attn_scalar") ** -0.5, local_rope_base=float(base),
       logit_softcap=float(c.get("final_logit_softcapping") or 0),
       **_rope(c, "full_attention"),
       **_window(c, lambda n: [(i + 1) % every != 0 for i in range(n)]))
@@ -156,12 +169,14 @@ def _places(norm=stream.KEEP, interleaved=False):
                  if f"{r}embed_tokens.weight" in names), "model.")
     found = {f"{root}embed_tokens.weight": stream.Place(("embedding",)),
              f"{root}norm.weight": stream.Place(("final_norm",), turn=norm)}
+    head = next((n for n in ("lm_head.weight", "language_model.lm_head.weight") if n in names),
+                "lm_head.weight")
     ignored = {n for n in names if n.endswith("rotary_emb.inv_freq")
                or (root != "model." and not n.startswith(root))}
     if c.tied:
-      ignored.add("lm_head.weight")
+      ignored.add(head)
     else:
-      found["lm_head.weight"] = stream.Place(("head",), turn=stream.TRANSPOSE)
+      found[head] = stream.Place(("head",), turn=stream.TRANSPOSE)
     turned = stream.half_split(c.head_dim) if interleaved else stream.TRANSPOSE
     norms = _POST_NORMS if c.post_norms else _NORMS
     used = {"attention_norm": True, "mlp_norm": not c.parallel, "query_norm": c.qk_norm,

@@ -1,19 +1,20 @@
 """Reads a BERT encoder (MiniLM) from the safetensors folder its publishers ship."""
 import dataclasses
-import json
 import pathlib
 
 import jax.numpy as jnp
 import safetensors
 import safetensors.numpy
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.models import bert
 from ilm_jax.weights import trees
 
 # Buffers and heads of the published model that sentence vectors do not use.
 IGNORED = frozenset({"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"})
 
+_SIZES = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size",
+          "max_position_embeddings", "type_vocab_size")
 _LAYER = {
     "attention.self.query": "query", "attention.self.key": "key",
     "attention.self.value": "value", "attention.output.dense": "out",
@@ -24,37 +25,45 @@ _LAYER = {
 def read_bert_config(path) -> bert.BertConfig:
   """BertConfig from a Hugging Face `config.json`."""
   try:
-    c = json.loads(pathlib.Path(path).read_text())
+    c = files.parse_json(pathlib.Path(path).read_text())
+    trees.check_sizes(str(path), {f: c[f] for f in _SIZES},
+                      {"num_hidden_layers": c["num_hidden_layers"]})
     config = bert.BertConfig(
         num_layers=c["num_hidden_layers"], width=c["hidden_size"],
         num_heads=c["num_attention_heads"], mlp_width=c["intermediate_size"],
         vocab_size=c["vocab_size"], max_positions=c["max_position_embeddings"],
         num_types=c["type_vocab_size"], norm_eps=c["layer_norm_eps"])
   except (OSError, ValueError, KeyError, TypeError) as e:
+    if isinstance(e, errors.UserError):
+      raise
     raise errors.UserError(f"{path}: not a BERT config ({type(e).__name__}: {e}); expected the "
                            "config.json of the model: get the file again") from e
+  if config.width % config.num_heads:
+    raise errors.UserError(f"{path}: hidden_size {config.width} is no multiple of "
+                           f"num_attention_heads {config.num_heads}: get the file again")
   if c.get("hidden_act") != "gelu":
     raise errors.UserError(f"{path}: hidden_act is {c.get('hidden_act')!r}, expected 'gelu': use "
                            "a BERT or MiniLM encoder")
   return config
 
 
-def load_bert(files, dtype="float32") -> tuple[bert.BertConfig, dict]:
+def load_bert(paths, dtype="float32") -> tuple[bert.BertConfig, dict]:
   """Config and parameters (pure dict, numpy) of a published encoder.
 
   Args:
-    files: a folder that holds `config.json` and `model.safetensors`, or a dict from these names to
+    paths: a folder that holds `config.json` and `model.safetensors`, or a dict from these names to
       paths, as `assets.fetch` gives it.
     dtype: of the parameters.
 
   Raises:
     UserError: a file is absent or damaged, or does not hold exactly this encoder.
   """
-  if not isinstance(files, dict):
-    files = {name: pathlib.Path(files) / name for name in ("config.json", "model.safetensors")}
-  config = read_bert_config(files["config.json"])
-  path = files["model.safetensors"]
+  if not isinstance(paths, dict):
+    paths = {name: pathlib.Path(paths) / name for name in ("config.json", "model.safetensors")}
+  config = read_bert_config(paths["config.json"])
+  path = paths["model.safetensors"]
   try:
+    files.refuse_pointer(path)
     tensors = safetensors.numpy.load_file(path)
   except (OSError, safetensors.SafetensorError) as e:
     raise errors.UserError(f"{path}: not a readable safetensors file ({e}): get it again") from e

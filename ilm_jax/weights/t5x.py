@@ -46,14 +46,7 @@ def load(path, gin_file: str = "", dtype: str = "float32", mesh=None):
     raise errors.UserError(f"{path}: no checkpoint found: {_EXPECTED}")
   architecture = t5x_gin.read(gin_file or _find_gin(folder))
   arrays = _legacy(folder) if (folder / "checkpoint").exists() else _orbax(folder)
-  axis = architecture.get("param_scan_axis", 1)
-  tensors = {}
-  for name, array in arrays.items():
-    if re.match(r"(encoder|decoder)/(encoder|decoder)/", name):   # stacked: one tensor a layer
-      for n in range(array.shape[axis]):
-        tensors[_unstacked(name, n)] = _Part(array, axis, n)
-    else:
-      tensors[name] = _Part(array)
+  tensors = _by_layer(str(folder), arrays, architecture)
   config = _config(architecture, tensors, dtype)
   encoder_decoder = language_model.is_encoder_decoder(config)
   places = (_t5_places if encoder_decoder else _decoder_places)(config, tensors)
@@ -77,9 +70,23 @@ class _Part:
     return part.read().result() if hasattr(part, "read") else np.asarray(part)
 
 
-def _unstacked(name: str, n: int) -> str:
-  side, _, rest = name.split("/", 2)
-  return f"{side}/layers_{n}/{rest}"
+def _by_layer(folder: str, arrays: dict, architecture: dict) -> dict[str, _Part]:
+  """One tensor a layer, also where the file stacks them."""
+  axis, tensors = architecture["param_scan_axis"], {}
+  for name, array in arrays.items():
+    stacked = re.match(r"(encoder|decoder)/(?:encoder|decoder)/(.*)", name)
+    if not stacked:
+      tensors[name] = _Part(array)
+      continue
+    side, rest = stacked.groups()
+    layers = architecture.get(f"num_{side}_layers", architecture.get("num_layers"))
+    if tuple(array.shape[axis:axis + 1]) != (layers,):
+      raise errors.UserError(
+          f"{folder}: {name} has shape {tuple(array.shape)}, expected {layers} layers along axis "
+          f"{axis} by the gin file: name the gin file of this checkpoint")
+    for n in range(layers):
+      tensors[f"{side}/layers_{n}/{rest}"] = _Part(array, axis, n)
+  return tensors
 
 
 def _newest(path: epath.Path) -> epath.Path | None:
@@ -108,18 +115,28 @@ def _legacy(folder: epath.Path) -> dict:
   """Parameter name -> array, of the msgpack layout."""
   try:
     tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
-    target = tree["optimizer"]["target"]
+    target = dict(tree["optimizer"]["target"])
   except Exception as e:  # a damaged msgpack fails in any way
     raise errors.UserError(f"{folder}/checkpoint: not a readable T5X checkpoint "
                            f"({type(e).__name__}): {_EXPECTED}") from e
-  found = {}
-  for name, leaf in _leaves(target):
-    if isinstance(leaf, dict):
+  return {name: _array(folder, name, leaf) for name, leaf in _leaves(target)}
+
+
+def _array(folder: epath.Path, name: str, leaf):
+  """An array that lies in the file itself, or beside it."""
+  if isinstance(leaf, dict):
+    try:
       # Old files name a bucket of their makers; the array lies beside the file all the same.
-      where = folder / leaf["kvstore"]["path"].rstrip("/").rsplit("/", 1)[-1]
-      leaf = _open({"driver": leaf["driver"], "kvstore": _kvstore(where)}, name, where)
-    found[name] = leaf
-  return found
+      path = leaf["kvstore"]["path"].rstrip("/").rsplit("/", 1)[-1]
+    except (KeyError, TypeError, AttributeError):
+      path = ""
+    if path not in ("", ".", ".."):
+      return _open({"driver": leaf["driver"], "kvstore": _kvstore(folder / path)}, name,
+                   folder / path)
+  if not isinstance(leaf, np.ndarray):
+    raise errors.UserError(f"{folder}/checkpoint: {name} is no array ({leaf!r:.60}): get the "
+                           "checkpoint again")
+  return leaf
 
 
 def _leaves(tree: dict, prefix: str = ""):
@@ -137,9 +154,11 @@ def _orbax(folder: epath.Path) -> dict:
     keys = json.loads((state / "_METADATA").read_text())
     names = [tuple(k["key"] for k in leaf["key_metadata"])
              for leaf in keys["tree_metadata"].values()]
-  except (OSError, ValueError, KeyError) as e:
+    if inside := [key for key in names if any("/" in part for part in key)]:
+      raise ValueError(f"key {inside[0]} has a slash")
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
     raise errors.UserError(f"{state}/_METADATA: not a readable Orbax checkpoint "
-                           f"({type(e).__name__}): {_EXPECTED}") from e
+                           f"({type(e).__name__}: {str(e)[:160]}): {_EXPECTED}") from e
   zarr = "zarr3" if keys.get("use_zarr3") else "zarr"
   one_database, found = (state / "manifest.ocdbt").exists(), {}
   for key in names:
@@ -160,8 +179,8 @@ def _kvstore(path: epath.Path) -> dict | str:
 def _open(spec: dict, name: str, where):
   try:
     return tensorstore.open(spec, open=True, read=True).result()
-  except ValueError as e:
-    raise errors.UserError(f"{where}: array {name} cannot be read "
+  except (ValueError, TypeError) as e:
+    raise errors.UserError(f"{where}: array {name:.80} cannot be read "
                            f"({' '.join(str(e).split())[:160]}): get the checkpoint again") from e
 
 
@@ -178,7 +197,7 @@ def _config(a: dict, tensors: dict, dtype: str):
       vocab_size=a["vocab_size"], gated=gated, tied=tied, dtype=dtype, norm_eps=1e-6,
       activation={"gelu": "gelu_tanh", "swish": "silu"}.get(acts[0], acts[0]),
       logit_scale=a["emb_dim"] ** -0.5 if tied else 1.0, relative_buckets=32)
-  if any(name.startswith("encoder/") for name in tensors):
+  if "num_encoder_layers" in a and "num_decoder_layers" in a:
     return t5.T5Config(**common, num_layers=a["num_decoder_layers"],
                        num_encoder_layers=a["num_encoder_layers"],
                        bias_per_layer="decoder/layers_0/relpos_bias/rel_embedding" in tensors)

@@ -3,30 +3,35 @@ from etils import epath
 from gin import config_parser
 
 from ilm_jax import errors
+from ilm_jax.weights import trees
 
 # What a reader of checkpoints needs; each with the classes whose field it is.
 _CLASSES = ("T5Config", "TransformerConfig")
-_REQUIRED = ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim", "mlp_activations")
+_SIZES = ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim")
+_REQUIRED = (*_SIZES, "mlp_activations")
 _LAYERS = (("num_encoder_layers", "num_decoder_layers"), ("num_layers",))
+_NEEDED = {*_REQUIRED, *sum(_LAYERS, ()), "logits_via_embedding", "param_scan_axis",
+           "scale_attn_logits"}
 
 
 def read(path) -> dict:
   """{field: value} of network.T5Config (or TransformerConfig) as a gin file binds them.
 
   Macros are resolved and includes followed, from the file's own folder or one above it; includes
-  that are not there are left out, as long as every field needed is bound.
+  that are not there are left out, as long as every field needed is bound. Other fields, such as
+  the dropout that T5X's own files leave %gin.REQUIRED, are not looked at.
 
   Raises:
-    UserError: the file is absent or no gin, or fields of the architecture are not bound.
+    UserError: the file is absent or no gin, or fields of the architecture are not bound, or to
+      what is none.
   """
   bindings: dict[str, object] = {}
-  _parse(epath.Path(path), bindings)
+  _parse(epath.Path(path), bindings, ())
   fields = {}
   for name, value in bindings.items():
     owner, _, field = name.rpartition(".")
-    if owner.split("/")[-1].split(".")[-1] in _CLASSES:
-      fields[field] = _resolve(value, bindings, path)
-  fields.setdefault("logits_via_embedding", False)
+    if owner.split("/")[-1].split(".")[-1] in _CLASSES and field in _NEEDED:
+      fields[field] = _resolve(value, bindings, f"{path}, field {field}")
   missing = [f for f in _REQUIRED if f not in fields]
   if not any(all(f in fields for f in group) for group in _LAYERS):
     missing.append("num_encoder_layers and num_decoder_layers, or num_layers")
@@ -34,7 +39,21 @@ def read(path) -> dict:
     raise errors.UserError(
         f"{path}: {_CLASSES[0]} has no {', '.join(missing)}; found {sorted(fields) or 'nothing'}: "
         "name the gin file of the model's architecture")
-  return fields
+  _check(fields, str(path))
+  return {"logits_via_embedding": False, "param_scan_axis": 1, **fields}
+
+
+def _check(fields: dict, path: str) -> None:
+  trees.check_sizes(path, {f: fields[f] for f in _SIZES},
+                    {f: fields[f] for f in sum(_LAYERS, ()) if f in fields})
+  activations = fields["mlp_activations"]
+  if not isinstance(activations, list | tuple) or not all(
+      isinstance(a, str) for a in activations) or not activations:
+    raise errors.UserError(f"{path}: mlp_activations is {activations!r:.60}, expected names such "
+                           "as ('gelu', 'linear'): bind it in the gin file")
+  if fields.get("scale_attn_logits"):
+    raise errors.UserError(f"{path}: scale_attn_logits is True, supported is False: use a model "
+                           "without it")
 
 
 class _Macro(str):
@@ -51,30 +70,37 @@ class _Delegate(config_parser.ParserDelegate):
     return _Macro(macro_name)
 
 
-def _parse(path: epath.Path, bindings: dict) -> None:
+def _parse(path: epath.Path, bindings: dict, within: tuple) -> None:
+  """Adds the bindings of a file and its includes; `within`: the files that include it."""
+  if path.resolve() in within:
+    raise errors.UserError(f"{path} includes itself: take the include out")
   try:
     statements = list(config_parser.ConfigParser(path.read_text(), _Delegate()))
-  except (OSError, SyntaxError, ValueError) as e:
+  except (OSError, SyntaxError, ValueError, MemoryError, RecursionError) as e:
     raise errors.UserError(f"{path}: not a readable gin file ({type(e).__name__}: "
                            f"{' '.join(str(e).split())[:160]})") from e
   for statement in statements:
     if isinstance(statement, config_parser.IncludeStatement):
       for parent in (path.parent, *path.parent.parents):
         if (parent / statement.filename).exists():
-          _parse(parent / statement.filename, bindings)
+          _parse(parent / statement.filename, bindings, (*within, path.resolve()))
           break
     elif isinstance(statement, config_parser.BindingStatement):
       name = ".".join(part for part in (statement.selector, statement.arg_name) if part)
       bindings[name] = statement.value
 
 
-def _resolve(value, bindings: dict, path):
-  seen = []
+def _resolve(value, bindings: dict, where: str):
+  """`value` without macros; `where`: the file and field, for the message."""
+  passed = []
   while isinstance(value, _Macro):
-    if value in seen or not ({value, f"{value}.value"} & bindings.keys()):
-      raise errors.UserError(f"{path}: macro %{value} is bound nowhere: bind it in the gin file")
-    seen.append(value)
+    if value == "gin.REQUIRED":
+      raise errors.UserError(f"{where}: %gin.REQUIRED: bind it in the gin file")
+    if value in passed or not ({value, f"{value}.value"} & bindings.keys()):
+      what = "to itself" if value in passed else "nowhere"
+      raise errors.UserError(f"{where}: macro %{value} is bound {what}: bind it in the gin file")
+    passed.append(value)
     value = bindings.get(str(value), bindings.get(f"{value}.value"))
-  if isinstance(value, (list, tuple)):
-    return type(value)(_resolve(v, bindings, path) for v in value)
+  if isinstance(value, list | tuple):
+    return type(value)(_resolve(v, bindings, where) for v in value)
   return value

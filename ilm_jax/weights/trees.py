@@ -1,4 +1,4 @@
-"""What every reader of other people's weights shares: complete name maps, checked and told once."""
+"""What every reader of others' weights shares: sizes and name maps, checked and reported once."""
 import numpy as np
 
 from ilm_jax import errors
@@ -33,6 +33,27 @@ def take(source: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple
     raise errors.UserError(
         f"{source}: {'; '.join(wrong)}; found {len(found)} tensors, expected {len(wanted)} of the "
         "sizes that the model states. Get the files again, or use a model of a supported kind")
+
+
+_MOST_LAYERS, _MOST = 10_000, (1 << 31) - 1
+
+
+def check_sizes(source: str, sizes: dict[str, object], layers: dict[str, object]) -> None:
+  """Checks what a header says of a model's shape, before anything is counted off by it.
+
+  Args:
+    source: the file, for the message.
+    sizes: field -> value: widths, heads, words.
+    layers: field -> value: numbers of layers, each of which will be looked up by name.
+
+  Raises:
+    UserError: a value is no whole number, below 1 or absurdly large; it names the field.
+  """
+  for most, fields in ((_MOST, sizes), (_MOST_LAYERS, layers)):
+    for name, value in fields.items():
+      if type(value) is not int or not 1 <= value <= most:
+        raise errors.UserError(f"{source}: {name} is {value!r:.60}, expected a whole number from 1 "
+                               f"to {most}: the header is damaged, get the file again")
 
 
 def put(tree: dict, path: tuple, value: np.ndarray) -> None:
