@@ -111,7 +111,7 @@ def columns() -> dict:
       "user": "user_id",
       "item": "item_id",
       "time": "",                  # numbers, or ISO 8601; "": the order of the file
-      "time_unit": "s",            # of numbers; also "ms"
+      "time_unit": "s",            # of numbers; also "ms", "us", "ns"
       "value": "",                 # a rating or a count; "": 1
       "items_file": "",            # "": items are called by their id
       "id": "item_id",             # of the items file, as are the following

@@ -75,6 +75,30 @@ def test_amazon_2018(tmp_path):
       ["B01", "B02"], ["Soap", ""], [None] * 2, [["Bath", "Tom's"], ["All Beauty"]])
 
 
+def test_amazon_2018_without_the_markup_of_its_pages(tmp_path):
+  write(tmp_path / "Soap_5.json.gz", json_lines(*REVIEWS))
+  write(tmp_path / "meta_Soap.json.gz", json_lines(
+      {"asin": "B01", "title": '<span id="productTitle" class="a-size-large">Soap</span>',
+       "brand": "", "category": ["Women", "Imported", "</span></span></span>"]},
+      {"asin": "B02", "title": "I <3 you & 2 > 1", "brand": "<br/>Tom", "category": ["</span>"],
+       "main_category": "All Beauty"}))
+  assert registry.find(data("amazon-2018", tmp_path)).read_items() == interactions.Items(
+      ["B01", "B02"], ["Soap", "I <3 you & 2 > 1"], [None] * 2,
+      [["Imported"], ["All Beauty", "Tom"]])
+
+
+@pytest.mark.parametrize("name, folder", [
+    ("amazon-2018", {"Soap_5.json": [{**REVIEWS[0], "asin": ["B01"]}], "meta_Soap.json": []}),
+    ("yelp", {"yelp_academic_dataset_review.json": [
+        {"user_id": True, "business_id": "b", "stars": 4, "date": "2018-07-07"}],
+              "yelp_academic_dataset_business.json": []})])
+def test_ids_of_named_sets_are_text(tmp_path, name, folder):
+  for file, objects in folder.items():
+    write(tmp_path / (file + ".gz" * (name != "yelp")), json_lines(*objects))
+  with pytest.raises(errors.UserError, match="line 1: (asin|user_id) is .*expected text"):
+    registry.find(data(name, tmp_path)).read_log()
+
+
 @pytest.mark.parametrize("name", ["Soap.csv.gz", "Soap.jsonl.gz"])
 def test_amazon_2023(tmp_path, name):
   """Times are milliseconds: two events of one second keep their order in time, not in the file."""
@@ -112,11 +136,13 @@ def test_yelp(tmp_path):
        "date": "1970-01-02 00:00:05", "text": "good"}))
   write(tmp_path / "yelp_academic_dataset_business.json", json_lines(
       {"business_id": "b", "name": "Joe's ", "categories": "Pizza, Bars"},
-      {"business_id": "c", "name": "Ann's", "categories": None}))
+      {"business_id": "c", "name": "Ann's", "categories": None},
+      {"business_id": "d", "name": 7, "categories": ["Pizza ", "Bars"]}))
   found = registry.find(data("yelp", tmp_path))
   assert found.read_log() == (["u"], ["b"], [86405], [4.0])
   assert found.read_items() == interactions.Items(
-      ["b", "c"], ["Joe's", "Ann's"], [None] * 2, [["Pizza", "Bars"], []])
+      ["b", "c", "d"], ["Joe's", "Ann's", "7"], [None] * 3,
+      [["Pizza", "Bars"], [], ["Pizza", "Bars"]])
   write(tmp_path / "yelp_academic_dataset_review.json", json_lines(
       {"user_id": "u", "business_id": "b", "stars": 4.0, "date": "yesterday"}))
   with pytest.raises(errors.UserError, match="line 1: date is 'yesterday', expected e.g."):
@@ -134,6 +160,16 @@ def test_taobao(tmp_path):
   path.write_text("1,33,9,bought,1511561733\n")
   with pytest.raises(errors.UserError, match="line 1: behaviour is 'bought', expected one of pv"):
     found.read_log()
+
+
+def test_openp5_behind_a_byte_order_mark(tmp_path):
+  """None of its files takes the mark for a part of the first word."""
+  for name, content in (("user_sequence.txt", "A1 B1 B2\n"), ("item_indexing.txt", "B1 1001\n"),
+                        ("prompt.txt", "sequential; seen; {user_id} {history}; {target}\n")):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+  assert registry.find(data("openp5", tmp_path)).read_log()[0] == ["A1", "A1"]
+  assert openp5_files.read_index(tmp_path / "item_indexing.txt") == {"B1": "1001"}
+  assert openp5_files.read_prompts(tmp_path / "prompt.txt")[0].task == "sequential"
 
 
 def test_openp5(tmp_path):
@@ -199,7 +235,7 @@ def test_tables_of_every_kind(tmp_path, name):
   assert registry.find(data("table", tmp_path, **columns, time_unit="ms")).read_log()[2] == [0, 0]
   bare = registry.find(data("table", tmp_path, interactions_file=name, user="who", item="what"))
   assert bare.read_log() == (["u1", "u1"], ["7", "8"], None, [1.0, 1.0]) and not bare.timed
-  with pytest.raises(errors.UserError, match=f"{name} has no column 'whom': .* mean 'who'"):
+  with pytest.raises(errors.UserError, match=f"{name}.* has no column 'whom': .* mean 'who'"):
     registry.find(data("table", tmp_path, **{**columns, "user": "whom"})).read_log()
   with pytest.raises(errors.UserError, match="does not hold the files of table"):
     registry.find(data("table", tmp_path, interactions_file="other.csv"))

@@ -35,7 +35,7 @@ def _check_columns(columns) -> list[str]:
            if not columns[name]]
   if columns.items_file and not columns.id:
     wrong.append("data.columns.id is empty: name the column of the items file with the item's id")
-  wrong += rules.known("data.columns.time_unit", columns.time_unit, ("s", "ms"))
+  wrong += rules.known("data.columns.time_unit", columns.time_unit, ("s", "ms", "us", "ns"))
   if not columns.interactions_file:
     wrong.append("data.columns.interactions_file is empty: name the file, e.g. 'interactions.csv'")
   for name in ("interactions_file", "items_file"):

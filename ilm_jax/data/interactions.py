@@ -146,7 +146,7 @@ def described(items: Items, raw_ids: list[str]) -> Items:
 def codes(raw_ids) -> tuple[list[str], np.ndarray]:
   """Distinct ids in ascending order (as numbers if all are), and each event's place among them."""
   distinct = {str(raw) for raw in raw_ids}
-  numeric = all(raw.isdecimal() for raw in distinct)
+  numeric = all(raw.removeprefix("-").isdecimal() for raw in distinct)
   ordered = sorted(distinct, key=lambda raw: (int(raw), raw) if numeric else raw)
   place = {raw: i for i, raw in enumerate(ordered)}
   return ordered, np.array([place[str(raw)] for raw in raw_ids], np.int64)

@@ -8,14 +8,18 @@
          X.jsonl.gz            the reviews themselves, with the same fields
          meta_X.jsonl.gz       {"parent_asin", "title", "categories", "store", "main_category"}
 
-An item's genres are the last names of its category paths and its brand. Nothing has a year.
+An item's genres are the last names of its category paths and its brand. Nothing has a year. What
+2018 has of the page's markup is left out.
 Products of the log without metadata, or without title, are called by their id.
 """
 import functools
 import html
+import re
 
 from ilm_jax.data import interactions
-from tasks.datasets import lines
+from tasks.datasets import cells, delimited, lines
+
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 
 
 def read_log(paths: dict):
@@ -24,7 +28,8 @@ def read_log(paths: dict):
   log = lines.Log()
   for number, review in lines.objects(path):
     get = functools.partial(lines.field, path, number, review)
-    log.add(get("reviewerID"), get("asin"),
+    user, item = (cells.identity(path, number, name, get(name)) for name in ("reviewerID", "asin"))
+    log.add(user, item,
             lines.number_of(path, number, "unixReviewTime", get("unixReviewTime"), int),
             lines.number_of(path, number, "overall", get("overall")))
   return log.done(path)
@@ -34,14 +39,16 @@ def read_log_2023(paths: dict):
   """The same of 2023, whose times are milliseconds."""
   path = next(iter(paths.values()))
   columns = ["user_id", "parent_asin", "rating", "timestamp"]
-  if path.name.removesuffix(".gz").endswith(".csv"):
-    rows = lines.table(path, columns)
+  if path.name.lower().removesuffix(".gz").endswith(".csv"):
+    rows = delimited.table(path, columns)
   else:
     rows = ((number, [lines.field(path, number, review, name) for name in columns])
             for number, review in lines.objects(path))
   log = lines.Log()
   for number, (user, item, rating, time) in rows:
-    log.add(user, item, lines.number_of(path, number, "timestamp", time, int),
+    log.add(cells.identity(path, number, "user_id", user),
+            cells.identity(path, number, "parent_asin", item),
+            lines.number_of(path, number, "timestamp", time, int),
             lines.number_of(path, number, "rating", rating))
   return log.done(path, per_second=1000)
 
@@ -51,7 +58,8 @@ def read_items(paths: dict, year: int) -> interactions.Items:
   path = list(paths.values())[-1]
   found = {}
   for number, product in lines.objects(path, literals=year == 2014):
-    raw_id = lines.field(path, number, product, "parent_asin" if year == 2023 else "asin")
+    key = "parent_asin" if year == 2023 else "asin"
+    raw_id = cells.identity(path, number, key, lines.field(path, number, product, key))
     found[raw_id] = (raw_id, _clean(product.get("title")), None, _genres(product, year))
   return lines.items(path, found.values())
 
@@ -62,14 +70,15 @@ def _genres(product: dict, year: int) -> list[str]:
     paths = product.get("categories") or []
   else:
     paths = [product.get("category" if year == 2018 else "categories") or []]
-  names = [path[-1] for path in paths if path]
+  leaves = (next(filter(None, map(_clean, reversed(path))), "") for path in paths)
+  names = [leaf for leaf in leaves if leaf]
   names += [] if names else [product.get("main_category")]
   names.append(product.get("store" if year == 2023 else "brand"))
   return list(dict.fromkeys(clean for name in names if (clean := _clean(name))))
 
 
 def _clean(text) -> str:
-  """One line without HTML entities; "" where a page's script stands in place of the words."""
+  """One line without HTML; "" where a page's script stands in place of the words."""
   if not isinstance(text, str) or "getTime(" in text:
     return ""
-  return " ".join(html.unescape(text).split())
+  return " ".join(html.unescape(_TAG.sub(" ", text)).split())

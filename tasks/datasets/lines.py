@@ -4,12 +4,11 @@ A line that cannot be understood is a UserError that names the file and the line
 """
 import ast
 import contextlib
-import csv
 import dataclasses
-import difflib
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -18,6 +17,9 @@ from etils import epath
 
 from ilm_jax import errors, files
 from ilm_jax.data import interactions
+
+UTF_8 = "utf-8-sig"               # what a writer of Windows puts before a text is no part of it
+_SURROGATE = re.compile(r"\\[uU](0000)?[dD][89a-fA-F]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +60,13 @@ def parts(path, header: bool, size: int = 64 << 20) -> list[Part]:
           for start in range(0, length, size)] or [Part(path, 0, 0, header)]
 
 
+def packed(path) -> bool:
+  """Whether a file is to be unpacked: it ends in .gz, in letters of either size."""
+  return path.name.lower().endswith(".gz")
+
+
 @contextlib.contextmanager
-def text(path, encoding: str = "utf-8"):
+def text(path, encoding: str = UTF_8):
   """The text of a file; one that ends in .gz is unpacked on the way.
 
   Raises:
@@ -68,19 +75,21 @@ def text(path, encoding: str = "utf-8"):
   try:
     with contextlib.ExitStack() as stack:
       file = stack.enter_context(files.reading(path))
-      if path.name.endswith(".gz"):
+      if packed(path):
         file = stack.enter_context(gzip.GzipFile(fileobj=file))
       yield stack.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
   except FileNotFoundError as e:
     raise errors.UserError(f"{path} does not exist") from e
-  except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as e:
-    packed = ", packed by gzip" * path.name.endswith(".gz")
-    raise errors.UserError(f"{path} cannot be read ({e}): expected text in {encoding}{packed}; "
-                           "fetch it again") from e
+  except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as e:
+    name = "UTF-8" if encoding == UTF_8 else encoding
+    kind = f"text in {name}{', packed by gzip' * packed(path)}"
+    cure = ("fetch it again" if not isinstance(e, UnicodeDecodeError) else
+            f"fetch it again, or convert it, e.g. by iconv -f ISO-8859-1 -t {name}")
+    raise errors.UserError(f"{path} cannot be read ({e}): expected {kind}; {cure}") from e
 
 
 def separated(path, separator: str, fields: str, *, header: bool = False,
-              encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
+              encoding: str = UTF_8) -> Iterator[tuple[int, list[str]]]:
   """(line number, fields) of a file without quoting; empty lines are left out.
 
   Args:
@@ -103,30 +112,6 @@ def separated(path, separator: str, fields: str, *, header: bool = False,
       yield number, parts
 
 
-def table(path, columns: list[str], delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-  """(line number, values of `columns`) of a quoted table whose first line names the columns."""
-  with text(path) as file:
-    rows = csv.reader(file, delimiter=delimiter)
-    header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
-    places = [place(path, header, name) for name in columns]
-    for row in rows:
-      if not row:
-        continue
-      if len(row) != len(header):
-        raise errors.UserError(f"{path}, line {rows.line_num}: found {len(row)} fields, expected "
-                               f"{len(header)}: {', '.join(header)}")
-      yield rows.line_num, [row[at] for at in places]
-
-
-def place(path, header: list[str], name: str) -> int:
-  """Where the column `name` stands, or a UserError that lists the columns."""
-  if name in header:
-    return header.index(name)
-  close = difflib.get_close_matches(name, header, 1)
-  hint = f"; did you mean {close[0]!r}?" if close else ""
-  raise errors.UserError(f"{path} has no column {name!r}: it has {', '.join(header)}{hint}")
-
-
 def objects(path, *, literals: bool = False) -> Iterator[tuple[int, dict]]:
   """(line number, object) of a file with one JSON object a line.
 
@@ -145,7 +130,16 @@ def objects(path, *, literals: bool = False) -> Iterator[tuple[int, dict]]:
         raise errors.UserError(f"{path}, line {number} is no {kind}: {e}") from e
       if not isinstance(found, dict):
         raise errors.UserError(f"{path}, line {number} is no {kind} but {type(found).__name__}")
-      yield number, found
+      yield number, _whole(found) if _SURROGATE.search(line) else found
+
+
+def _whole(value):
+  """`value` with U+FFFD for each half of a letter, which no UTF-8 text can hold."""
+  if isinstance(value, str):
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+  if isinstance(value, list | tuple):
+    return [_whole(part) for part in value]
+  return {key: _whole(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def field(path, number: int, found: dict, *names: str):
@@ -160,6 +154,8 @@ def field(path, number: int, found: dict, *names: str):
 def number_of(path, number: int, name: str, found, kind=float):
   """`found` as a number, or a UserError."""
   try:
+    if isinstance(found, bool):
+      raise TypeError
     value = kind(found)
     if value != value or value in (float("inf"), float("-inf")):
       raise ValueError

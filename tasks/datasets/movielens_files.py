@@ -17,7 +17,7 @@ import re
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import lines
+from tasks.datasets import delimited, lines
 
 # In the order of the flags in u.item, whose first flag means that the genre is not known.
 GENRES = ("", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
@@ -49,7 +49,7 @@ def read_log(paths: dict[str, pathlib.Path]):
   fields = "user, item, rating, time"
   if "ratings.csv" in paths:
     path = paths["ratings.csv"]
-    rows = lines.table(path, ["userId", "movieId", "rating", "timestamp"])
+    rows = delimited.table(path, ["userId", "movieId", "rating", "timestamp"])
   elif "ratings.dat" in paths:
     path = paths["ratings.dat"]
     rows = lines.separated(path, "::", fields)
@@ -73,7 +73,7 @@ def read_items(paths: dict[str, pathlib.Path], encoding: str = "utf-8") -> inter
 
 
 def _csv_items(path):
-  for _, (raw_id, title, genres) in lines.table(path, ["movieId", "title", "genres"]):
+  for _, (raw_id, title, genres) in delimited.table(path, ["movieId", "title", "genres"]):
     yield raw_id, *title_and_year(title), _genres(genres)
 
 

@@ -1,16 +1,13 @@
 """Reads interactions and items of your own: CSV, TSV, JSON lines or Parquet. No TensorFlow.
 
 What stands where is `config.data.columns` (configs/base.py, docs/bring_your_data.md). A CSV or TSV
-has a header and may quote; .gz is unpacked. Ids are text: 7, "7" and 7.0 are the same id.
+has a header; .gz is unpacked. Ids are text: 7, "7" and 7.0 are the same id (`cells`).
 """
-import datetime
 from collections.abc import Iterator
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import lines
-
-_PER_SECOND = {"s": 1, "ms": 1000}
+from tasks.datasets import cells, delimited, lines
 
 
 def read_log(paths: dict, columns):
@@ -26,13 +23,15 @@ def read_log(paths: dict, columns):
   """
   path = next(iter(paths.values()))
   log = lines.Log(timed=bool(columns.time))
-  unit = _PER_SECOND[columns.time_unit]
-  for number, (user, item, time, value) in _rows(
-      path, [columns.user, columns.item, columns.time, columns.value]):
-    log.add(_id(path, number, columns.user, user), _id(path, number, columns.item, item),
-            _time(path, number, columns.time, time, unit) if columns.time else None,
+  names = [columns.user, columns.item, columns.time, columns.value]
+  for number, (user, item, time, value) in _rows(path, names, needed=names):
+    if columns.time:
+      time = cells.nanoseconds(path, number, columns.time, time, columns.time_unit,
+                               first=not log.users)
+    log.add(cells.identity(path, number, columns.user, user),
+            cells.identity(path, number, columns.item, item), time,
             lines.number_of(path, number, columns.value, value) if columns.value else 1.0)
-  return log.done(path, per_second=unit)
+  return log.done(path, per_second=cells.PER_SECOND["ns"])
 
 
 def read_items(paths: dict, columns) -> interactions.Items:
@@ -48,37 +47,44 @@ def read_items(paths: dict, columns) -> interactions.Items:
     return lines.items(next(iter(paths.values())), [(raw_id, "", None, []) for raw_id in ids])
   path, found = list(paths.values())[-1], {}
   for number, (raw, title, year, genres) in _rows(
-      path, [columns.id, columns.title, columns.year, columns.genres]):
-    raw_id = _id(path, number, columns.id, raw)
+      path, [columns.id, columns.title, columns.year, columns.genres], needed=[columns.id]):
+    raw_id = cells.identity(path, number, columns.id, raw)
     if raw_id in found:
       raise errors.UserError(f"{path}, line {number}: item {raw_id!r} stands in the file twice")
-    found[raw_id] = (raw_id, " ".join(_word(title).split()),
-                     _year(path, number, columns.year, year), _genres(genres, columns.separator))
+    found[raw_id] = (raw_id, " ".join(cells.word(path, number, columns.title, title).split()),
+                     cells.year(path, number, columns.year, year),
+                     cells.words(path, number, columns.genres, genres, columns.separator))
   return lines.items(path, found.values())
 
 
-def _rows(path, columns: list[str]) -> Iterator[tuple[int, list]]:
+def _rows(path, columns: list[str], needed: list[str]) -> Iterator[tuple[int, list]]:
   """(line number, values) of the columns; None for one without a name."""
   named = [name for name in columns if name]
-  kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+  kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
   if kind == "parquet":
     rows = _parquet(path, named)
   elif kind == "jsonl":
-    rows = _jsonl(path, named)
+    rows = _jsonl(path, named, {name for name in needed if name})
   else:
-    rows = lines.table(path, named, "\t" if kind == "tsv" else ",")
+    rows = delimited.table(path, named, "\t" if kind == "tsv" else ",")
   at = [named.index(name) if name else None for name in columns]
   for number, values in rows:
     yield number, [None if i is None else values[i] for i in at]
 
 
-def _jsonl(path, names: list[str]):
-  """An object may leave out what is not known, but no column is missing from the first."""
+def _jsonl(path, names: list[str], needed: set[str]):
+  """An object may leave out what is not known, but no column is missing from all of them."""
+  absent, keys = dict.fromkeys(names), {}
   for count, (number, found) in enumerate(lines.objects(path)):
-    if not count:
-      for name in names:
-        lines.place(path, list(found), name)
+    if absent:
+      keys.update(dict.fromkeys(found))
+      absent = {name: None for name in absent if name not in found}
+    for name in absent if not count else ():
+      if name in needed:
+        delimited.place(f"{path}, line {number},", list(found), name)
     yield number, [found.get(name) for name in names]
+  for name in absent:
+    delimited.place(path, list(keys), name)
 
 
 def _parquet(path, names: list[str]):
@@ -91,11 +97,10 @@ def _parquet(path, names: list[str]):
     with path.open("rb") as file:
       found = parquet.ParquetFile(file)
       for name in names:
-        lines.place(path, found.schema_arrow.names, name)
+        delimited.place(path, found.schema_arrow.names, name)
       number = 0
       for batch in found.iter_batches(columns=names):
-        columns = batch.to_pydict()
-        for values in zip(*(columns[name] for name in names)):
+        for values in zip(*(_listed(batch.column(name)) for name in names)):
           number += 1
           yield number, list(values)
   except FileNotFoundError as e:
@@ -104,42 +109,11 @@ def _parquet(path, names: list[str]):
     raise errors.UserError(f"{path} cannot be read as Parquet: {e}") from e
 
 
-def _word(value) -> str:
-  """Text of a cell; "" for nothing. Whole floats, as tables with gaps have them, lose their .0."""
-  if value is None or value != value:
-    return ""
-  return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def _id(path, number: int, name: str, value) -> str:
-  if not (word := _word(value)):
-    raise errors.UserError(f"{path}, line {number}: {name} is empty")
-  whole = word.removesuffix(".0")
-  return whole if whole.isdecimal() else word
-
-
-def _time(path, number: int, name: str, value, unit: int) -> float:
-  """In units: a number as it is; a date, or ISO 8601, of UTC if it does not say of where."""
-  if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-    value = datetime.datetime(value.year, value.month, value.day)
-  if isinstance(value, str) and not value.strip().lstrip("-").replace(".", "", 1).isdecimal():
-    try:
-      value = datetime.datetime.fromisoformat(value.strip())
-    except ValueError as e:
-      raise errors.UserError(f"{path}, line {number}: {name} is {value!r}, expected a number or "
-                             "ISO 8601, e.g. '2024-05-01T12:00:00Z'") from e
-  if isinstance(value, datetime.datetime):
-    value = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
-    return value.timestamp() * unit
-  return lines.number_of(path, number, name, value)
-
-
-def _year(path, number: int, name: str, value) -> int | None:
-  word = _word(value).removesuffix(".0")
-  return lines.number_of(path, number, name, word, int) if word else None
-
-
-def _genres(value, separator: str) -> list[str]:
-  """A list as it is; text cut at the separator."""
-  words = value if isinstance(value, list | tuple) else _word(value).split(separator or None)
-  return [word for raw in words if (word := _word(raw))]
+def _listed(column) -> list:
+  """A column of Parquet as Python's values. Points in time keep all of their digits."""
+  from pyarrow import types
+  if not types.is_timestamp(column.type):
+    return column.to_pylist()
+  scale = cells.PER_SECOND["ns"] // cells.PER_SECOND[column.type.unit]
+  return [None if time is None else cells.Nanoseconds(time * scale)
+          for time in column.cast("int64").to_pylist()]

@@ -1,7 +1,8 @@
 """Reads the Yelp Open Dataset. Imports no TensorFlow.
 
   yelp_academic_dataset_review.json     {"user_id", "business_id", "stars", "date"} a line
-  yelp_academic_dataset_business.json   {"business_id", "name", "categories": "Pizza, Bars"}
+  yelp_academic_dataset_business.json   {"business_id", "name", "categories": "Pizza, Bars"}; a list
+                                        in releases of before 2018
 
 Dates are "2018-07-07 22:09:11", taken as UTC. Yelp publishes a new set every few years; which one
 it is can be told from the sha256 in data/manifest.json.
@@ -11,7 +12,7 @@ import functools
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import lines
+from tasks.datasets import cells, lines
 
 REVIEWS, BUSINESSES = (f"yelp_academic_dataset_{name}.json" for name in ("review", "business"))
 
@@ -22,7 +23,9 @@ def read_log(paths: dict):
   log = lines.Log()
   for number, review in lines.objects(path):
     get = functools.partial(lines.field, path, number, review)
-    log.add(get("user_id"), get("business_id"), _seconds(path, number, get("date")),
+    user, item = (cells.identity(path, number, name, get(name))
+                  for name in ("user_id", "business_id"))
+    log.add(user, item, _seconds(path, number, get("date")),
             lines.number_of(path, number, "stars", get("stars")))
   return log.done(path)
 
@@ -41,7 +44,8 @@ def read_items(paths: dict) -> interactions.Items:
   path = paths[BUSINESSES]
   rows = []
   for number, business in lines.objects(path):
-    names = (name.strip() for name in (business.get("categories") or "").split(","))
-    rows.append((lines.field(path, number, business, "business_id"),
-                 (business.get("name") or "").strip(), None, [name for name in names if name]))
+    raw_id = lines.field(path, number, business, "business_id")
+    rows.append((cells.identity(path, number, "business_id", raw_id),
+                 cells.word(path, number, "name", business.get("name")), None,
+                 cells.words(path, number, "categories", business.get("categories"), ",")))
   return lines.items(path, rows)

@@ -1,0 +1,88 @@
+"""Tables of delimited text: CSV, which may quote, and TSV, which seldom does. No TensorFlow.
+
+A quote mark that is not closed would make one cell of all rows below: it is a UserError that names
+the line, or, where the file does not quote, a letter like others.
+"""
+import csv
+import difflib
+import itertools
+from collections.abc import Iterator
+
+from ilm_jax import errors
+from tasks.datasets import lines
+
+_LONGEST = 1 << 27               # letters of a quoted cell: beyond, a mark is not closed
+
+
+def table(path, columns: list[str], delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+  """(line number, values of `columns`) of a table whose first line names the columns.
+
+  Commas: cells may be quoted, and a mark that is not closed, or that swallowed whole rows, is a
+  UserError. Tabs: marks are part of a cell, unless the header is quoted; then all may be.
+  """
+  with lines.text(path) as file:
+    first = next(file, "")
+    quoted = delimiter != "\t" or first.startswith('"')
+    rows = (_quoted if quoted else _tabbed)(path, itertools.chain([first], file), delimiter)
+    header = [name.strip() for name in next(rows, (1, []))[1]]
+    places = [place(path, header, name) for name in columns]
+    for number, row in rows:
+      if len(row) != len(header):
+        raise errors.UserError(f"{path}, line {number}: found {len(row)} fields, expected "
+                               f"{len(header)}: {', '.join(header)}")
+      yield number, [row[at] for at in places]
+
+
+def _tabbed(path, file, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+  """(line number, cells) of a file without quoting."""
+  del path
+  for number, line in enumerate(file, 1):
+    if line := line.rstrip("\r\n"):
+      yield number, [_undoubled(cell) for cell in line.split(delimiter)]
+
+
+def _undoubled(cell: str) -> str:
+  """A cell that can only come from a writer that quotes where it must, as that writer meant it.
+
+  "12"" pan" is 12" pan. All other marks stay: "Heroes" is how an album is called.
+  """
+  inner = cell[1:-1]
+  if '""' in inner and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', ""):
+    return inner.replace('""', '"')
+  return cell
+
+
+def _quoted(path, file, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+  """(line number where it begins, cells) of every row of a quoted file."""
+  csv.field_size_limit(_LONGEST)
+  taken = []                      # the lines of the row that is being read
+  rows = csv.reader((taken.append(line) or line for line in file), delimiter=delimiter, strict=True)
+  count = 0
+  while True:
+    taken.clear()
+    number = rows.line_num + 1
+    try:
+      row = next(rows, None)
+    except csv.Error as e:
+      raise errors.UserError(
+          f"{path}, line {number}: a quote mark that opens here is not closed before the next "
+          f"{'comma' if delimiter == ',' else 'tab'} ({e}): quote the whole cell and double the "
+          'marks in it ("12"" pan"), or save the table as .tsv') from e
+    if row is None:
+      return
+    count = count or len(row)
+    if len(taken) > 1 and all(line.count(delimiter) == count - 1 for line in taken):
+      raise errors.UserError(
+          f"{path}, line {number}: a quote mark opens a cell of {len(taken)} lines, each of which "
+          f"could be a row of {count} cells: close or double the mark, or take the line breaks out")
+    if row:
+      yield number, row
+
+
+def place(path, header: list[str], name: str) -> int:
+  """Where the column `name` stands, or a UserError that lists the columns."""
+  if name in header:
+    return header.index(name)
+  close = difflib.get_close_matches(name, header, 1)
+  hint = f"; did you mean {close[0]!r}?" if close else ""
+  raise errors.UserError(f"{path} has no column {name!r}: it has {', '.join(header)}{hint}")
