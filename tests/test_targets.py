@@ -68,12 +68,12 @@ def test_an_answer_is_known_by_teacher_instruction_and_text(tmp_path):
   assert len(keys) == 4
   assert one._replace(task="elm_x", rows=(9,), split="test").key("a") == one.key("a")
   mine, theirs = targets.Store(tmp_path, "a" * 64), targets.Store(tmp_path, "b" * 64)
-  mine.add({one.key(mine.teacher): targets.Answer("Steal it.", "")})
-  assert mine.lookup()(one) == ("Steal it.", "") and theirs.lookup()(one) is None
+  mine.add({one.key(mine.teacher): targets.Answer("Steal\u2028it.", "")})
+  assert mine.lookup()(one) == ("Steal\u2028it.", "") and theirs.lookup()(one) is None
 
 
 def test_requests_come_back_as_they_were(tmp_path):
-  asked = [request(0), request(1)._replace(rows=(3, 4), text='"ä"\n')]
+  asked = [request(0), request(1)._replace(rows=(3, 4), text='"ä"\n\x85\u2028')]
   targets.write_requests(tmp_path, asked)
   assert targets.read_requests(tmp_path) == asked
 
@@ -358,17 +358,18 @@ def test_a_key_that_is_not_set():
 
 def test_targets_of_the_users(tmp_path):
   path = tmp_path / "mine.jsonl"
-  path.write_text('{"task": "elm_pitch", "ids": [50], "target": "Steal it."}\n\n'
+  path.write_text('\ufeff{"task": "elm_pitch", "ids": [50], "target": "Steal\u2028it."}\n\n'
                   '{"task": "elm_interpolation", "ids": ["50", "7"], "target": "Both."}\n')
   teacher = teachers.File(path, lambda row: ITEMS.ids[row - 1])
   asked = [request(0), request(1), request(0, "elm_interpolation")._replace(rows=(1, 2)),
            request(0, "elm_interpolation")._replace(rows=(2, 1))]
-  assert teacher.write(asked) == [("Steal it.", True), None, ("Both.", True), None]
+  assert teacher.write(asked) == [("Steal\u2028it.", True), None, ("Both.", True), None]
 
 
 @pytest.mark.parametrize("line, words", [
     ("not json", "line 2: expected"), ('{"task": "elm_pitch", "ids": ["1"]}', "KeyError: 'target'"),
     ('{"task": "elm_pitch", "ids": ["50"], "target": "Two."}', "has two targets"),
+    ('{"task": "elm_pitch", "ids": ["1"], "target": "half \\ud83d"}', "UnicodeEncodeError"),
     ('{"task": "elm_pitch", "ids": ["1"], "target": 3}', "has no text")])
 def test_a_users_file_that_is_wrong_is_named_by_line(tmp_path, line, words):
   path = tmp_path / "mine.jsonl"

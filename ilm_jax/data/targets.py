@@ -53,8 +53,13 @@ def write_requests(folder, requests: list[Request]) -> None:
 
 
 def read_requests(folder) -> list[Request]:
-  found = map(json.loads, (epath.Path(folder) / REQUESTS).read_text().splitlines())
+  found = _objects(epath.Path(folder) / REQUESTS)
   return [Request(**{**line, "rows": tuple(line["rows"])}) for line in found]
+
+
+def _objects(path) -> list[dict]:
+  """The objects of JSON lines. Texts may hold what Unicode calls the end of a line, too."""
+  return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
 class Store:
@@ -78,7 +83,7 @@ class Store:
     found = {}
     for path in sorted(self.folder.glob("*.jsonl")) if self.folder.exists() else ():
       try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = _objects(path)
         found.update((line["key"], Answer(line["text"], line["rejected"])) for line in lines)
       except (ValueError, KeyError, TypeError) as e:
         raise errors.UserError(f"{path} is damaged ({e}): delete it and run --stage=targets again"

@@ -112,13 +112,15 @@ class File:
 
   def __init__(self, path, ids):
     self._ids, self._texts = ids, {}
-    for number, line in enumerate(epath.Path(path).read_text().splitlines(), 1):
+    lines = epath.Path(path).read_bytes().decode("utf-8-sig").split("\n")
+    for number, line in enumerate(lines, 1):
       if not line.strip():
         continue
       try:
         found = json.loads(line)
         key = found["task"], tuple(map(str, found["ids"]))
         text = found["target"]
+        str(text).encode()           # half of a letter, which JSON can hold, is not text
       except (ValueError, KeyError, TypeError) as e:
         raise errors.UserError(
             f"{path}, line {number}: expected {{\"task\": \"elm_pitch\", \"ids\": [\"50\"], "
