@@ -18,8 +18,9 @@ def get_config() -> ml_collections.ConfigDict:
       "name": "ml-100k",           # docs/data_sets.md lists them; "table": files of your own
       "path": "",                  # folder with its files; "": fetched, where that is possible
       "columns": columns(),
-      "domain": "",                # what prompts call items: "movie", "product", "book", "song",
-                                   # .. (ilm_jax/elm.py); "": what the name says
+      "domain": "",                # what prompts call items, and what is done with them: "movie",
+                                   # "product", "book", "song", .. (ilm_jax/elm.py); "": what the
+                                   # name says, "item" for a table
       "split": "loo_stable",       # also "loo_openp5", "global_time": ilm_jax/data/splits.py
       "time_fractions": (0.8, 0.9),   # global_time: where validation and test begin in the log
       "k_core": 5,                 # users and items with fewer interactions are left out

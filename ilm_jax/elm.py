@@ -22,29 +22,62 @@ WRITTEN = (*ELM_24, "elm_user_profile")        # answered by a teacher, in stage
 
 
 class Words(NamedTuple):
-  """What a data set's items and users are called in prompts: {thing}, {Thing}, {things}, .."""
+  """What a data set's items and users are called in prompts: {thing}, {Thing}, {things}, ..
+
+  {a_thing} is the thing behind its article.
+  """
   thing: str
   things: str
   person: str
-  use: str
+  use: str                   # what a person does with a thing,
+  used: str                  # did,
+  done: str                  # and has done
+  meet: str                  # the same in other words, where there are some: "see"
+  met: str
+  have_met: str
+  over: str                  # what things are when a person is done with them
+  now: str = "today"
+  genres: str = "genres"
+  released: str = "released"                      # "was .. in the year"
+  come_out: str = "come out"                      # "When did it ..?"
+  sellers: str = "shops first sell"               # "In which year did .. it?"
+  a_sign: str = "a label"                         # what bears the title
+  shelves: str = "shelves of a shop"              # where things stand by genre
 
   def fill(self, text: str) -> str:
     """`text` with the places of these words filled, and all others as they are."""
-    for name, word in self._asdict().items():
+    article = "an" if self.thing[0] in "aeiou" else "a"
+    for name, word in {**self._asdict(), "a_thing": f"{article} {self.thing}"}.items():
       text = text.replace(f"{{{name}}}", word)
       text = text.replace(f"{{{name.capitalize()}}}", word[:1].upper() + word[1:])
     return text
 
 
+def _words(thing: str, person: str, use: str, used: str, done: str = "", **others) -> Words:
+  """Words of a thing whose plural ends in s, where one verb says all."""
+  done = done or used
+  return Words(thing, f"{thing}s", person, use, used, done, use, used, done, done)._replace(
+      **others)
+
+
+_RECORDS = {"shelves": "shelves of a record shop", "sellers": "radios first play"}
 DOMAINS = {
-    "movie": Words("film", "films", "viewer", "watch"),
-    "product": Words("product", "products", "customer", "buy"),
-    "book": Words("book", "books", "reader", "read"),
-    "song": Words("song", "songs", "listener", "hear"),
-    "album": Words("album", "albums", "listener", "hear"),
-    "artist": Words("artist", "artists", "listener", "hear"),
-    "place": Words("place", "places", "visitor", "visit"),
-    "item": Words("item", "items", "person", "choose"),
+    "movie": _words("film", "viewer", "watch", "watched", meet="see", met="saw",
+                    have_met="seen", over="over", now="tonight", sellers="cinemas first show",
+                    a_sign="a cinema poster", shelves="shelves of a video shop"),
+    "product": _words("product", "customer", "buy", "bought", genres="categories",
+                      a_sign="a price tag"),
+    "book": _words("book", "reader", "read", "read", a_sign="a book cover",
+                   shelves="shelves of a library"),
+    "song": _words("song", "listener", "hear", "heard", a_sign="a playlist", **_RECORDS),
+    "album": _words("album", "listener", "hear", "heard", a_sign="a record sleeve", **_RECORDS),
+    "artist": _words("artist", "listener", "hear", "heard", a_sign="a concert poster",
+                     come_out="first appear", released="first heard", **_RECORDS),
+    "place": _words("place", "visitor", "visit", "visited", genres="categories",
+                    released="opened", come_out="open", sellers="people first visit",
+                    a_sign="a sign at the door", shelves="pages of a city guide"),
+    "item": _words("item", "person", "choose", "chose", "chosen", genres="categories",
+                   sellers="people first see"),
 }
 _OF_DATA = (("ml-", "movie"), ("amazon-2014-movies", "movie"), ("amazon-2014-cds", "album"),
             ("amazon-", "product"), ("taobao", "product"), ("lastfm", "artist"), ("yelp", "place"))

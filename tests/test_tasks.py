@@ -1,7 +1,9 @@
 """Tasks from interactions to prepared examples. The one file that imports SeqIO (5 s)."""
 import dataclasses
+import hashlib
 import itertools
 import json
+import re
 import types
 
 import ml_collections
@@ -475,10 +477,39 @@ def test_prepare_before_targets_says_so(workdir, words):
 
 @pytest.mark.parametrize("domain", sorted(elm.DOMAINS))
 def test_every_prompt_in_every_domain(domain):
-  for name in (*elm.KNOWN, *elm.WRITTEN):
+  """All words of a domain are filled; none but a film is watched, or shown in a cinema."""
+  for name in (*openp5.TASKS, *elm.KNOWN, *elm.WRITTEN):
     family = templates.load(name, words=elm.DOMAINS[domain])
-    text = " ".join((*family.all, family.teacher))
-    assert not {p for t in (text,) for p in family.order(t)} - set(family.fields)
-    assert ("film" in text) <= (domain == "movie") and bool(family.teacher) == (
-        name in elm.WRITTEN)
-    assert len(family.seen) == 5
+    text = "\n".join((*family.all, family.teacher))
+    assert not set(family.order(text)) - set(family.fields)
+    of_films = re.findall(r"films?|movies?|cinemas?|video|viewer|watch\w*", text.lower())
+    assert domain == "movie" or not of_films, (name, of_films)
+    assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text
+    assert bool(family.teacher) == (name in elm.WRITTEN)
+    assert (len(family.seen), len(family.unseen)) == (10 if name in openp5.TASKS else 5, 1)
+
+
+def test_the_prompts_of_films_are_those_of_the_measurements():
+  """Byte by byte, and so is their fingerprint: what was measured and prepared with them stands."""
+  texts = []
+  for path in sorted(templates.FOLDER.glob("*.json")):
+    family = templates.load(path.stem, words=elm.DOMAINS["movie"])
+    texts.append([path.stem, family.fingerprint, family.fields, family.separator, family.seen,
+                  family.unseen, family.teacher])
+  assert hashlib.sha256(json.dumps(texts).encode()).hexdigest() == (
+      "3ccd7b6ba84189ca313ffe13de7b103f700a97fd0e6ebe27a6a74f2b01ea221b")
+
+
+def test_the_mixture_of_a_shop_speaks_of_buying():
+  shop, library = elm.DOMAINS["product"], elm.DOMAINS["book"]
+  seen = templates.load("sequential", words=shop).seen
+  assert seen[0] == "User{user} bought, in order:{history}. Next:"
+  assert seen[2] == "Given the products{user} has bought,{history}, name the next one:"
+  assert seen[3] == "{user} bought{history} and then chose:"
+  assert templates.load("sequential", words=shop).unseen == (
+      "Predict which product customer{user} picks once{history} are bought:",)
+  read = templates.load("straightforward", words=library)
+  assert read.seen[0] == "Recommend a book to user{user}:"
+  assert read.unseen == ("Pick something that reader{user} has yet to read:",)
+  item = templates.load("straightforward", words=elm.DOMAINS["item"])
+  assert item.seen[0] == "Recommend an item to user{user}:"
