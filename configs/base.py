@@ -23,7 +23,8 @@ def get_config() -> ml_collections.ConfigDict:
                                    # name says, "item" for a table
       "split": "loo_stable",       # also "loo_openp5", "global_time": ilm_jax/data/splits.py
       "time_fractions": (0.8, 0.9),   # global_time: where validation and test begin in the log
-      "k_core": 5,                 # users and items with fewer interactions are left out
+      "k_core": 5,                 # users and items with fewer interactions are left out; 0: all
+                                   # stay, items of the items file that nobody met, too
       "heldout_fraction": 0.2,     # items whose text is never trained on, for retrieval
   }
   c.cf = {

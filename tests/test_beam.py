@@ -47,7 +47,8 @@ def test_a_data_set_read_in_parts(tmp_path, monkeypatch):
     assert str(once) == str(by_beam)
   loaded = [builder.load(made, tmp_path / f"load{n}", 2, beam=beam) for n, beam in
             enumerate(((), BEAM))]
-  prints = [interactions.save(tmp_path / f"data{n}", *found, {}) for n, found in enumerate(loaded)]
+  prints = [interactions.save(tmp_path / f"data{n}", log, items, {})
+            for n, (log, items, _) in enumerate(loaded)]
   assert prints[0] == prints[1]
 
 

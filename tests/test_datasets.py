@@ -328,7 +328,8 @@ def test_load_keeps_the_order_of_the_log_and_checks_the_counts(tmp_path):
   found = registry.find(data("amazon-2014", tmp_path))
   users, items, _, _ = builder._log(builder._read(found, "interactions", tmp_path / "tfds"))
   assert (users, items) == found.read_log()[:2]
-  log, left = builder.load(found, tmp_path / "tfds", k=2)
+  log, left, kept = builder.load(found, tmp_path / "tfds", k=2)
+  assert kept.items == (4, 4) and kept.interactions == (24, 24) and kept.without == 0
   assert left.titles == ["B0", "Soap", "B2", "B3"] and len(log.user_N) == 24
   beauty = dataclasses.replace(found, about=dataclasses.replace(
       found.about, cores={2: registry.Counts(3, 5, 24)}))

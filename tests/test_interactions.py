@@ -7,6 +7,7 @@ import real
 
 from ilm_jax import errors
 from ilm_jax.data import interactions as lib
+from ilm_jax.data import kept
 
 ITEMS = lib.Items(ids=["30", "4", "5", "100"], titles=["Thirty", "Four", "Five", "Hundred"],
                   years=[1930, None, 1905, 2000], genres=[["War"], [], ["Drama", "Sci-Fi"], []])
@@ -75,6 +76,32 @@ def test_short_histories_are_training_only():
 def test_nothing_left_is_an_error():
   with pytest.raises(errors.UserError, match="nothing is left of 8 .* 4-core"):
     built(k=4)
+
+
+def test_a_core_of_0_keeps_items_that_nobody_met():
+  users, items, times, values = zip(*LOG[:3])
+  log, left = lib.build(users, items, times, values, ITEMS, 0)
+  assert left.ids == ["4", "5", "30", "100"] and log.num_items == 4
+  np.testing.assert_array_equal(log.item_N, [1, 1, 3])
+  made = kept.counted(users, items, ITEMS, log, 0)
+  assert made.lines() == [
+      "data: 2 users, 2 items -> 4, 3 interactions (data.k_core=0)",
+      "data: 2 items of the items file have no interaction: kept (data.k_core=0); "
+      "'Five' (5), 'Hundred' (100)"]
+
+
+def test_what_the_core_keeps_is_counted_and_said(tmp_path):
+  users, items, _, _ = zip(*LOG)
+  more = lib.Items(ITEMS.ids + list("xyzw"), [*ITEMS.titles, "X", "", "Z", "W"], [None] * 8,
+                   [[]] * 8)
+  made = kept.counted(users, items, more, built()[0], 2)
+  assert made.lines() == [
+      "data: 3 users -> 2, 4 items -> 3, 8 interactions -> 6 by the 2-core (data.k_core=2)",
+      "data: 4 items of the items file have no interaction: left out; data.k_core=0 keeps them; "
+      "e.g. 'X' (x), 'y', 'Z' (z)"]
+  assert kept.load(tmp_path) is None
+  kept.save(tmp_path, made)
+  assert kept.load(tmp_path).lines() == made.lines()
 
 
 def test_items_without_description_are_an_error():

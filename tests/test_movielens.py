@@ -159,7 +159,7 @@ def test_load_equals_the_files(tmp_path, monkeypatch):
   ml100k = registry.find(base.get_config().data)
   direct, direct_items = interactions.build(*real.movielens_log(), k=5)
   for _ in range(2):
-    loaded, items = builder.load(ml100k, tmp_path, k=5)
+    loaded, items, _ = builder.load(ml100k, tmp_path, k=5)
     assert items == direct_items and loaded.user_ids == direct.user_ids
     for name in ("user_N", "item_N", "time_N", "value_N"):
       np.testing.assert_array_equal(getattr(loaded, name), getattr(direct, name))

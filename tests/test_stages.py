@@ -5,7 +5,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
-from ilm_jax.data import store
+from ilm_jax.data import kept, store
 from ilm_jax.stages import context, prepare
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
@@ -29,7 +29,7 @@ def test_tables_count_as_measured_under_their_own_settings_alone(tmp_path):
   assert not run.measured(folder)
 
 
-def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch):
+def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, capsys):
   builder = pytest.importorskip("tasks.datasets.builder")
   from test_interactions import built
 
@@ -39,7 +39,7 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch):
 
   def load(found, folder, k, rule, beam):
     asked.append((k, rule.name))
-    return built(k=2)
+    return *built(k=2), kept.Kept(k, (2, 2), (3, 3), (6, 6))
 
   monkeypatch.setattr(registry, "find", lambda data: registry.Found(
       "ml-100k", registry.DATASETS["ml-100k"], {}, "abc", None, None))
@@ -49,6 +49,7 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch):
     monkeypatch.setattr(context.Run, name, None)
   for k in (5, 5, 7, 7):
     prepare.run(make_run(tmp_path, **{"data.k_core": k}))
+  assert [int(line[-2]) for line in capsys.readouterr().out.splitlines()] == [5, 5, 7, 7]
   other = make_run(tmp_path, **{"data.k_core": 7, "data.split": "loo_openp5"})
   with pytest.raises(errors.UserError, match="split by 'loo_stable', the config says 'loo_openp5'"):
     _ = other.data

@@ -28,7 +28,7 @@ def _check_inputs(c) -> list[str]:
       *_check_lm(c.lm),
       *rules.known("prng", c.prng, ("threefry2x32", "rbg", "unsafe_rbg")),
       *rules.known("text_encoder.asset", c.text_encoder.asset, names.TEXT_ENCODERS),
-      *rules.positive(c, "data.k_core", "cf.width", "cf.iterations", "cf.alpha", "cf.reg",
+      *rules.positive(c, "cf.width", "cf.iterations", "cf.alpha", "cf.reg",
                               "cf.cg_steps"),
       *rules.known("cf.solver", c.cf.solver, ("cholesky", "cg")),
       *rules.known("cf.dtype", c.cf.dtype, ("float32", "bfloat16")),

@@ -16,6 +16,9 @@ def check_data(c) -> list[str]:
   if d.path and not epath.Path(d.path).expanduser().is_dir():
     wrong.append(f"data.path={d.path!r} is no folder: give the one that holds the files of "
                  f"data.name={d.name!r}")
+  if not (isinstance(d.k_core, int) and d.k_core >= 0):
+    wrong.append(f"data.k_core={d.k_core}: expected 1 or more, or 0 (items that nobody met stay, "
+                 "too)")
   if d.domain:
     wrong += rules.known("data.domain", d.domain, tuple(elm.DOMAINS))
   if d.split == "global_time":

@@ -101,7 +101,8 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
     user_ids, item_ids: raw ids as str, one an event, in the order of the log.
     times: seconds; None: not known, the order of the log stands in. values: e.g. ratings.
     items: descriptions of at least all items of the log. An empty title gives way to the id.
-    k: users and items with fewer interactions are removed until none is left to remove.
+    k: users and items with fewer interactions are removed until none is left to remove. 0: all of
+      `items` stay, those without an interaction too.
     rule: the split, and the order of equal times.
 
   Returns:
@@ -115,14 +116,16 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
                            "data.split='loo_stable'")
   times = np.zeros(len(user_ids), np.int64) if times is None else np.asarray(times, np.int64)
   users, user_N = codes(user_ids)
-  catalogue, item_N = codes(item_ids)
+  catalogue, item_N = codes(item_ids) if k else codes([*item_ids, *items.ids])
+  item_N = item_N[:len(user_N)]
   kept_N = np.flatnonzero(k_core(user_N, item_N, k))
   if not len(kept_N):
     raise errors.UserError(f"nothing is left of {len(times)} interactions after the {k}-core: "
                            "choose a smaller data.k_core")
   kept_N = kept_N[splits.order(rule, user_N[kept_N], times[kept_N])]
   used_users, user_N = np.unique(user_N[kept_N], return_inverse=True)
-  used_items, item_N = np.unique(item_N[kept_N], return_inverse=True)
+  used_items, item_N = (np.unique(item_N[kept_N], return_inverse=True) if k else
+                        (range(len(catalogue)), item_N[kept_N]))
   left = described(items, [catalogue[i] for i in used_items])
   return Interactions(
       user_ids=[users[u] for u in used_users], num_items=len(left),

@@ -32,6 +32,7 @@ def requests(this: context.Run) -> None:
 def make_data(this: context.Run) -> None:
   """Builds data/ through TFDS, unless it is there and of this config."""
   from ilm_jax.data import interactions as interactions_lib
+  from ilm_jax.data import kept as kept_lib
   from ilm_jax.data import store
   from tasks import beam_options
   from tasks.datasets import builder, registry
@@ -42,6 +43,9 @@ def make_data(this: context.Run) -> None:
                "split": str(this.rule),
                "time": "seconds" if found.timed else "unknown: the order of the log"}
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
-    interactions, items = builder.load(found, this.workdir / "tfds", data.k_core, this.rule,
-                                       this.beam)
+    interactions, items, kept = builder.load(found, this.workdir / "tfds", data.k_core, this.rule,
+                                             this.beam)
+    kept_lib.save(folder, kept)
     interactions_lib.save(folder, interactions, items, made_from)
+  for line in kept.lines() if (kept := kept_lib.load(folder)) else ():
+    print(line, flush=True)

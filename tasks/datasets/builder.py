@@ -2,7 +2,7 @@
 
     found = registry.find(config.data)
     builder_of("ml-1m")(found, config="interactions", data_dir=...).download_and_prepare()
-    interactions, items = load(found, data_dir, k=5)
+    interactions, items, kept = load(found, data_dir, k=5)
 
 Data sets keep their own terms, mostly research without redistribution: what is prepared stays on
 this machine.
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ilm_jax import errors
-from ilm_jax.data import interactions, splits
+from ilm_jax.data import interactions, kept, splits
 from tasks import beam_options
 from tasks.datasets import examples, registry
 
@@ -88,12 +88,13 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
   Args:
     found: the data set and its files.
     data_dir: where the data set is prepared, once for each content of the files.
-    k: users and items with fewer interactions are removed until none is left to remove.
+    k: users and items with fewer interactions are removed until none is left to remove; 0: items
+      without any stay, too.
     rule: how it is split.
     beam: options of an Apache Beam pipeline that prepares it; (): it is prepared here.
 
   Returns:
-    (interactions.Interactions, interactions.Items).
+    (interactions.Interactions, interactions.Items, kept.Kept).
 
   Raises:
     UserError: a line of the files is wrong, or the counts are not the published ones.
@@ -110,7 +111,7 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
   if k in found.about.cores:
     _check(found, f"its {k}-core", registry.Counts(log.num_users, len(left), len(log.user_N)),
            found.about.cores[k])
-  return log, left
+  return log, left, kept.counted(users, raw_items, items, log, k)
 
 
 def _check(found: registry.Found, what: str, counts, published) -> None:

@@ -1,0 +1,64 @@
+"""What the k-core leaves of a log, counted: stage prepare prints it and keeps it in data/kept.json.
+"""
+import json
+from typing import NamedTuple
+
+from etils import epath
+
+from ilm_jax import files
+from ilm_jax.data import interactions as interactions_lib
+
+FILE = "kept.json"
+_NAMED = 3                       # items that are named of those without interactions
+
+
+class Kept(NamedTuple):
+  """Counts of a log (before) and of what is left of it (after)."""
+  k: int
+  users: tuple[int, int]         # (before, after)
+  items: tuple[int, int]         # before: those with an interaction
+  interactions: tuple[int, int]
+  without: int = 0               # items that have a description and no interaction
+  named: tuple[str, ...] = ()    # some of these
+
+  def lines(self) -> list[str]:
+    """The counts in words, a line for people each."""
+    counts = ", ".join(f"{before:,} {name}" + (f" -> {after:,}" if before != after else "")
+                       for name in ("users", "items", "interactions")
+                       for before, after in [getattr(self, name)])
+    by = f" by the {self.k}-core (data.k_core={self.k})" if self.k else " (data.k_core=0)"
+    lines = [f"data: {counts}{by}"]
+    if self.without:
+      fate = "left out; data.k_core=0 keeps them" if self.k else "kept (data.k_core=0)"
+      lines.append(f"data: {self.without:,} items of the items file have no interaction: {fate}; "
+                   f"{'e.g. ' * (self.without > len(self.named))}{', '.join(self.named)}")
+    return lines
+
+
+def counted(user_ids, item_ids, items: interactions_lib.Items,
+            log: interactions_lib.Interactions, k: int) -> Kept:
+  """Counts a log against what `interactions.build` made of it.
+
+  Args:
+    user_ids, item_ids: raw ids, one an event.
+    items: all that is described.
+    log: what is left.
+    k: data.k_core.
+  """
+  met = set(item_ids)
+  without = [f"{title!r} ({raw})" if title else repr(raw)
+             for raw, title in zip(items.ids, items.titles) if raw not in met]
+  return Kept(k, (len(set(user_ids)), log.num_users), (len(met), log.num_items),
+              (len(user_ids), len(log.user_N)), len(without), tuple(without[:_NAMED]))
+
+
+def save(folder, kept: Kept) -> None:
+  """Writes kept.json, which is for people: no fingerprint depends on it."""
+  files.write_text(epath.Path(folder) / FILE,
+                   json.dumps(kept._asdict(), indent=1, ensure_ascii=False))
+
+
+def load(folder) -> Kept | None:
+  """What `save` wrote; None where there is nothing, as in data of an older version."""
+  path = epath.Path(folder) / FILE
+  return Kept(**json.loads(path.read_text())) if path.exists() else None
