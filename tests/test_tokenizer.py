@@ -18,15 +18,18 @@ TOKENS = ["<|end|>", "a", "b", "1", "9", "Ġ", "<", ">", "s", "l", "o", "t", "|"
 MERGES = ["a b", "Ġ ab", "1 9"]
 
 
-def write_gguf(path, style="smollm", keys=("tokens", "merges", "types", "eos")):
+def write_gguf(path, style="smollm", keys=("tokens", "merges", "types", "eos"), tokens=TOKENS,
+               types=(), eos=0, merges=MERGES, eot=None):
   writer = gguf.GGUFWriter(path, "llama")
   writer.add_tokenizer_model("gpt2")
   writer.add_tokenizer_pre(style)
   if "tokens" in keys:
-    writer.add_token_list(TOKENS)
-  writer.add_token_types([3] + [1] * (len(TOKENS) - 1))
-  writer.add_token_merges(MERGES)
-  writer.add_eos_token_id(0)
+    writer.add_token_list(tokens)
+  writer.add_token_types(list(types) or [3] + [1] * (len(TOKENS) - 1))
+  writer.add_token_merges(merges)
+  writer.add_eos_token_id(eos)
+  if eot is not None:
+    writer.add_eot_token_id(eot)
   writer.write_header_to_file()
   writer.write_kv_data_to_file()
   writer.write_tensors_to_file()
@@ -44,6 +47,28 @@ def test_gguf_merges_and_digits(small):
   assert small.encode("ab ab19") == [16, 17, 3, 4]
   assert small.decode([16, 17, 3, 4, 0]) == "ab ab19"
   assert (small.vocab_size, small.slot_id, small.eos_id) == (19, 19, 0)
+
+
+def test_user_defined_tokens_of_a_gguf_are_one_id(tmp_path):
+  """As llama.cpp and Hugging Face have it: <think> is a word that a text can spell."""
+  tokens, types = [*TOKENS, "<ab>", "<ab><ab>"], [3] + [1] * (len(TOKENS) - 1) + [4, 4]
+  ours = tokenizer_files.from_gguf(write_gguf(tmp_path / "g.gguf", tokens=tokens, types=types))
+  assert ours.encode("ab<ab>ab<ab><ab>") == [16, 19, 16, 20]
+  assert ours.decode([16, 19]) == "ab<ab>" and ours.slot_id == 21
+  assert ours.encode("<|end|>") == [6, 12, 13, 14, 15, 12, 7]
+
+
+def test_a_gguf_may_name_a_second_end(tmp_path):
+  ours = tokenizer_files.from_gguf(write_gguf(tmp_path / "g.gguf", eos=3, eot=0))
+  assert (ours.eos_id, ours.ends) == (3, (3, 0))
+
+
+@pytest.mark.parametrize("changes", [
+    {"eos": 19}, {"types": [3, 1]}, {"merges": ["a z"]}, {"merges": ["a"]}, {"merges": ["a b c"]}])
+def test_a_gguf_whose_lists_do_not_fit_together_is_refused(tmp_path, changes):
+  with pytest.raises(errors.UserError, match=r"g.gguf: its tokenizer does not fit together") as e:
+    tokenizer_files.from_gguf(write_gguf(tmp_path / "g.gguf", **changes))
+  assert "\n" not in str(e.value)
 
 
 def test_gpt2_style_merges_digits(tmp_path):

@@ -1,5 +1,6 @@
 """Tokenizers from SentencePiece models and GGUF files: the ids of the original library."""
 import io
+import json
 import pickle
 
 import gguf
@@ -119,6 +120,132 @@ def test_added_words_are_one_id_each_and_never_split(tmp_path, spm, kind):
     tokenizer.with_new_tokens(ours, ["<index_3>"])
   with pytest.raises(errors.UserError, match="must be new and all different"):
     tokenizer.with_new_tokens(plain, ["<a>", "<a>"])
+
+
+CHARS = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+
+
+def folder_of(path, specials=(), words=(), vocab=CHARS, **beside):
+  """A byte-level tokenizer of letters, its special tokens and added words; files beside it."""
+  backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[]))
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = decoders.ByteLevel()
+  backend.add_special_tokens(list(specials))
+  backend.add_tokens(list(words))
+  path.mkdir(exist_ok=True)
+  backend.save(str(path / "tokenizer.json"))
+  for name, value in beside.items():
+    (path / f"{name}.json").write_text(json.dumps(value))
+  return path
+
+
+CHAT = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+@pytest.mark.parametrize("specials, beside, ends", [
+    (CHAT, {}, (258,)),                                      # by its name, where no file says it
+    (CHAT, {"config": {"eos_token_id": 256}}, (256,)),       # a base model
+    (CHAT, {"generation_config": {"eos_token_id": [258, 256]}, "config": {"eos_token_id": 256}},
+     (258, 256)),                                            # the first ends targets
+    (CHAT, {"generation_config": {}, "config": {"eos_token_id": None},
+            "tokenizer_config": {"eos_token": "<|endoftext|>"}}, (256,)),
+    (CHAT, {"tokenizer_config": {"eos_token": {"content": "<|im_start|>"}}}, (257,)),
+    (CHAT, {"tokenizer_config": {"eos_token": "<absent>"}, "config": []}, (258,)),
+    (CHAT, {"generation_config": {"eos_token_id": []}, "config": {"eos_token_id": 256}}, (256,)),
+    (CHAT, {"config": {"text_config": {"eos_token_id": [256, 9999]}}}, (256,)),
+    (["<EOS_TOKEN>"], {"config": {"eos_token_id": 256}}, (256,)),     # Cohere's, a name of its own
+])
+def test_the_models_files_say_what_ends_a_text(tmp_path, specials, beside, ends):
+  ours = tokenizer_files.load(folder_of(tmp_path / "m", specials, **beside))
+  assert (ours.eos_id, ours.ends) == (ends[0], ends)
+  added = tokenizer.with_new_tokens(ours, ["<index_0>"])
+  assert pickle.loads(pickle.dumps(added)).ends == ends
+
+
+@pytest.mark.parametrize("value", [9999, -1, "<|endoftext|>", [True], [1.0]])
+def test_an_end_that_the_tokenizer_does_not_know_is_refused(tmp_path, value):
+  folder = folder_of(tmp_path / "m", CHAT, config={"eos_token_id": value})
+  with pytest.raises(errors.UserError, match=r"config.json: eos_token_id is .*knows ids 0 to 258"):
+    tokenizer_files.load(folder)
+  (folder / "config.json").write_text("[" * 100_000)
+  with pytest.raises(errors.UserError, match=r"config.json: not readable JSON"):
+    tokenizer_files.load(folder)
+
+
+def test_an_html_tag_ends_no_text(tmp_path):
+  """Gemma has the tag </s> among its words; its end is the special token <eos>."""
+  ours = tokenizer_files.load(folder_of(tmp_path / "m", ["<eos>", "<bos>"], ["<s>", "</s>"]))
+  assert ours.eos_id == 256
+
+
+def test_a_sentencepiece_model_ends_as_the_files_beside_it_say(tmp_path, spm):
+  (tmp_path / "tokenizer.model").write_bytes(spm["bpe"])
+  (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [7, 2]}))
+  ours = tokenizer_files.load(tmp_path)
+  assert (ours.eos_id, ours.ends) == (7, (7, 2))
+  (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": ours.vocab_size}))
+  with pytest.raises(errors.UserError, match=r"config.json: eos_token_id is .*tokenizer.model"):
+    tokenizer_files.load(tmp_path)
+
+
+def test_ids_with_a_hole_keep_their_places(tmp_path):
+  """The slot follows the largest id, not the number of words."""
+  vocab = {c: i if i < 200 else i + 40 for c, i in CHARS.items()} | {"</s>": 300}
+  ours = tokenizer_files.load(folder_of(tmp_path / "m", vocab=vocab))
+  assert ours.vocab_size == ours.slot_id == 301 and ours.eos_id == 300
+  assert ours.decode(ours.encode("a\xffb<slot>")) == "a\xffb"
+  assert len(ours.starts_word) == ours.vocab_size + 1
+
+
+def test_added_words_behind_a_hole_are_refused(tmp_path):
+  """The library counts words where it should read ids: it would give them other words' ids."""
+  path = folder_of(tmp_path / "m", CHAT) / "tokenizer.json"
+  fields = json.loads(path.read_text())
+  del fields["model"]["vocab"]["!"]
+  path.write_text(json.dumps(fields))
+  with pytest.raises(errors.UserError, match=r"<\|endoftext\|> has the id 256.*would be 255"):
+    tokenizer_files.load(path)
+
+
+def test_added_words_without_a_row_are_unknown(tmp_path):
+  """Gemma 3's file is one for all sizes: the text-only models lack the row of its last word."""
+  folder = folder_of(tmp_path / "m", [*CHAT, "<image>"], ["<pic>"])
+  ours = tokenizer_files.load(folder)
+  assert ours.encode("<pic>") == [260]
+  with pytest.raises(errors.UserError, match=r"of 259 words.* knows 261 and spells <pic>"):
+    tokenizer.check_vocabulary(ours, 259, "rows of 259")
+  tokenizer.check_vocabulary(tokenizer_files.load(folder_of(tmp_path / "n", [*CHAT, "<image>"])),
+                             259, "no text spells a special token")
+  (folder / "config.json").write_text(json.dumps({"text_config": {"vocab_size": 259}}))
+  short = tokenizer_files.load(folder)
+  assert short.vocab_size == short.slot_id == 259
+  assert short.encode("<pic>") == [CHARS[c] for c in "<pic>"]
+  tokenizer.check_vocabulary(short, 259, "rows of 259")
+  # Where words of the vocabulary itself lack rows, it is another model's.
+  (folder / "config.json").write_text(json.dumps({"vocab_size": 200}))
+  with pytest.raises(errors.UserError, match=r"tokenizer of another model"):
+    tokenizer.check_vocabulary(tokenizer_files.load(folder), 200, "small")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "m.gguf"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
+  (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:5\n")
+  with pytest.raises(errors.UserError, match=rf"{name} is a git-lfs pointer"):
+    tokenizer_files.load(tmp_path / name)
+
+
+def test_a_second_unknown_piece_of_a_gguf_is_never_said(tmp_path, spm):
+  """llama.cpp's converter once gave padding pieces the type of <unk>: Phi-3 has 53 of them."""
+  model = sentencepiece_model_pb2.ModelProto()
+  model.ParseFromString(spm["bpe"])
+  for n in range(2):
+    model.pieces.add(piece=f"[PAD{n}]", score=-1000.0, type=model.pieces[0].UNKNOWN)
+  path = write_gguf(tmp_path / "m.gguf", model.SerializeToString(), "llama")
+  theirs = sentencepiece.SentencePieceProcessor(model_proto=spm["bpe"])
+  ours = tokenizer_files.load(path)
+  assert ours.vocab_size == theirs.vocab_size() + 2
+  for text in (*SAMPLE, "[PAD0]"):
+    assert ours.encode(text) == theirs.encode(text)
 
 
 def test_what_cannot_be_a_tokenizer_is_refused(tmp_path, spm):

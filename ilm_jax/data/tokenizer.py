@@ -30,30 +30,34 @@ class Tokenizer:
     vocab_size: size of the vocabulary, added words included, without the slot.
     slot_id: the id of `SLOT`, equal to `vocab_size`.
     eos_id: the id that ends a target.
+    ends: ids that may end a text that a model writes; `eos_id` is the first.
     pad_id: 0; batches tell padding by masks, never by id.
     before, after: ids that the model expects around a prompt, e.g. [BOS] or, for T5, [EOS].
   """
 
   pad_id = 0
 
-  def __init__(self, backend: tokenizers.Tokenizer, *, eos: str, wrap: bool = True,
-               added: tuple[str, ...] = ()):
+  def __init__(self, backend: tokenizers.Tokenizer, *, eos: str | int, ends: tuple[int, ...] = (),
+               wrap: bool = True, added: tuple[str, ...] = ()):
     """Wraps `backend`.
 
     Args:
       backend: of the `tokenizers` library.
-      eos: name of the token that ends a text.
+      eos: name or id of the token that ends a target.
+      ends: further ids that may end a text.
       wrap: `encode` puts `before` and `after` around a text; else whoever builds prompts does.
       added: words behind the vocabulary, never split.
     """
     backend.no_padding()                         # a tokenizer.json may carry both, baked in
     backend.no_truncation()
     before, after = _wrapping(backend)
-    eos_id = backend.token_to_id(eos)
+    eos_id = backend.token_to_id(eos) if isinstance(eos, str) else eos
     if eos_id is None:
       raise errors.UserError(f"the tokenizer has no token {eos!r} to end a text with")
-    self._set(backend, backend.get_vocab_size(with_added_tokens=True), eos_id, before, after,
-              wrap, added)
+    # The ids may have holes: the last one counts, not their number.
+    size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+    self._set(backend, size, eos_id, before, after, wrap, added)
+    self.ends = (eos_id, *(i for i in ends if i != eos_id))
 
   def _set(self, backend, size: int, eos_id: int, before, after, wrap: bool, added):
     self._backend, self.eos_id, self._added = backend, eos_id, tuple(added)
@@ -106,6 +110,11 @@ class Tokenizer:
 
   # What differs between libraries.
 
+  def spells(self, i: int) -> bool:
+    """Whether a text can become this id: not that of a special token, or of none."""
+    token = self._backend.get_added_tokens_decoder().get(i)
+    return bool(self._spelled(i)) and not (token and token.special)
+
   def _identity(self) -> str:
     return self._backend.to_str()
 
@@ -140,7 +149,8 @@ class SentencePieceTokenizer(Tokenizer):
   """The same over a SentencePiece model (T5, Llama 2, Gemma)."""
 
   def __init__(self, proto: bytes, *, wrap: bool = False, add_bos: bool = False,
-               add_eos: bool = False, eos_id: int | None = None, added: tuple[str, ...] = ()):
+               add_eos: bool = False, eos_id: int | None = None, ends: tuple[int, ...] = (),
+               added: tuple[str, ...] = ()):
     """Wraps the bytes of a model file; add_bos, add_eos: what goes around a prompt."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     eos_id = processor.eos_id() if eos_id is None else eos_id
@@ -149,6 +159,7 @@ class SentencePieceTokenizer(Tokenizer):
     add_bos = add_bos and processor.bos_id() >= 0
     self._set(proto, processor.vocab_size(), eos_id, [processor.bos_id()] * add_bos,
               [eos_id] * add_eos, wrap, added)
+    self.ends = (eos_id, *(i for i in ends if i != eos_id))
 
   @functools.cached_property
   def _processor(self):
@@ -157,6 +168,10 @@ class SentencePieceTokenizer(Tokenizer):
   def control(self, name: str) -> int | None:
     found = self._processor.piece_to_id(name)
     return found if self._processor.id_to_piece(found) == name else None
+
+  def spells(self, i: int) -> bool:
+    of = self._processor
+    return not (of.is_control(i) or of.is_unused(i) or of.is_unknown(i))
 
   def _identity(self) -> str:
     return hashlib.sha256(self._backend).hexdigest()
@@ -193,11 +208,18 @@ def with_new_tokens(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
 
 
 def check_vocabulary(tokenizer: Tokenizer, rows: int, source) -> None:
-  """Raises UserError where the tokenizer knows more words than a model's table has `rows`."""
-  if tokenizer.vocab_size > rows:
+  """Raises UserError where a text can become an id for which a model's table has no row.
+
+  Special tokens may lie behind the table, as Gemma 3's for images: no text spells them.
+  """
+  first = tokenizer.vocab_size - len(tokenizer._added)
+  beyond = [i for i in range(rows, tokenizer.vocab_size) if i >= first or tokenizer.spells(i)]
+  if beyond:
+    words = ", ".join(w for w in map(tokenizer.decode, ([i] for i in beyond[:3])) if w)
     raise errors.UserError(
-        f"{source} has embeddings of {rows} words, its tokenizer knows {tokenizer.vocab_size}: it "
-        "is the tokenizer of another model; name the right one with --config.lm.tokenizer")
+        f"{source} has embeddings of {rows} words, its tokenizer knows {tokenizer.vocab_size} and "
+        f"spells {words:.60} without a row: it is the tokenizer of another model; name the right "
+        "one with --config.lm.tokenizer")
 
 
 def _wrapping(backend) -> tuple[list[int], list[int]]:

@@ -1,4 +1,10 @@
-"""Tokenizers from the files that models come with. No TensorFlow."""
+"""Tokenizers from the files that models come with. No TensorFlow.
+
+Which token ends a text is what the model's files say: generation_config.json goes before
+config.json, and that before tokenizer_config.json; a GGUF says it itself. Only where none does are
+known names looked for. Of several the first ends targets, and each ends a text that a model writes.
+"""
+import json
 import os
 
 import sentencepiece
@@ -7,12 +13,15 @@ from etils import epath
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, pre_tokenizers
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.data.tokenizer import SentencePieceTokenizer, Tokenizer
 
-# Names of the token that ends a text, the first one present is taken.
+# Names of the token that ends a text, the first one present is taken; special ones go first, as
+# Gemma has an HTML tag </s> among its words.
 END_NAMES = ("<|im_end|>", "<|eot_id|>", "</s>", "<eos>", "<|endoftext|>", "[SEP]")
-_CONTROL = 3                                     # GGUF's token type of special tokens
+_SAY_ENDS = {"generation_config.json": "eos_token_id", "config.json": "eos_token_id",
+             "tokenizer_config.json": "eos_token"}
+_CONTROL, _USER_DEFINED = 3, 4                   # GGUF's types of tokens
 
 
 def load(path) -> Tokenizer:
@@ -40,31 +49,127 @@ def load(path) -> Tokenizer:
 def from_sentencepiece(path) -> SentencePieceTokenizer:
   """The tokenizer of a SentencePiece model. Prompts end in </s> where it has no <s>, as T5's."""
   try:
+    files.refuse_pointer(path)
     proto = epath.Path(path).read_bytes()
-    has_bos = sentencepiece.SentencePieceProcessor(model_proto=proto).bos_id() >= 0
+    processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
   except (OSError, RuntimeError) as error:
     raise errors.UserError(f"{path} is not a readable SentencePiece model ({error}): fetch it "
                            "again, or give a tokenizer.json") from error
-  return SentencePieceTokenizer(proto, add_bos=has_bos, add_eos=not has_bos)
+  ends = _stated_ends(path, {processor.id_to_piece(i): i for i in range(processor.vocab_size())})
+  has_bos = processor.bos_id() >= 0
+  return SentencePieceTokenizer(proto, add_bos=has_bos, add_eos=not has_bos,
+                                eos_id=ends[0] if ends else None, ends=ends)
 
 
 def from_file(path, wrap: bool = True) -> Tokenizer:
-  """The tokenizer of a `tokenizer.json` (WordPiece, BPE or Unigram)."""
+  """The tokenizer of a `tokenizer.json` (WordPiece, BPE or Unigram).
+
+  Added words for which the model of the config.json beside it has no row are left out: a text that
+  spells one is letters.
+  """
   try:
+    files.refuse_pointer(path)
     backend = tokenizers.Tokenizer.from_file(os.fspath(path))
+  except errors.UserError:
+    raise
   except Exception as error:                     # the library raises bare Exception
     raise errors.UserError(f"{path} is not a readable tokenizer.json ({error}): fetch it again, "
                            "or give the file of a Hugging Face fast tokenizer") from error
-  ends = [name for name in END_NAMES if backend.token_to_id(name) is not None]
+  backend = _with_rows(backend, path)
+  ids = backend.get_vocab(with_added_tokens=True)
+  _check_holes(ids, path)
+  special = {t.content for t in backend.get_added_tokens_decoder().values() if t.special}
+  ends = _stated_ends(path, ids) or tuple(
+      ids[name] for names in (special, ids) for name in END_NAMES if name in names)[:1]
   if not ends:
-    raise errors.UserError(f"{path} has no token that ends a text; known are {END_NAMES}")
-  return Tokenizer(backend, eos=ends[0], wrap=wrap)
+    raise errors.UserError(f"{path} has no token that ends a text; known are {END_NAMES}: name it "
+                           "as eos_token_id in a generation_config.json beside the file")
+  return Tokenizer(backend, eos=ends[0], ends=ends, wrap=wrap)
+
+
+def _beside(path, name: str) -> dict:
+  """The JSON object in another file of the same folder; {}: there is none."""
+  file = epath.Path(path).parent / name
+  if not file.exists():
+    return {}
+  try:
+    fields = files.parse_json(file.read_text())
+  except (OSError, ValueError) as error:
+    raise errors.UserError(f"{file}: not readable JSON ({error}): get the file again") from error
+  return fields if isinstance(fields, dict) else {}
+
+
+def _config_field(path, name: str, file: str = "config.json"):
+  """A field of a model's config, of the language model's where it is beside a vision tower."""
+  fields = _beside(path, file)
+  inner = fields.get("text_config")
+  return fields.get(name, inner.get(name) if isinstance(inner, dict) else None)
+
+
+def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
+  """The ids that end a text, as files beside a tokenizer say; (): none does.
+
+  Args:
+    path: of the tokenizer.
+    ids: of its tokens.
+  """
+  known = set(ids.values())
+  for file, field in _SAY_ENDS.items():
+    value = _config_field(path, field, file)
+    if field == "eos_token":                     # by name, or as an object that holds it
+      name = value.get("content") if isinstance(value, dict) else value
+      ends = (ids[name],) if isinstance(name, str) and name in ids else ()
+    else:
+      stated = value if isinstance(value, list) else [] if value is None else [value]
+      ends = tuple(i for i in stated if type(i) is int and i in known)
+      if stated and not ends:
+        raise errors.UserError(
+            f"{epath.Path(path).parent / file}: {field} is {value!r:.60}, expected ids of {path}, "
+            f"which knows ids 0 to {max(known, default=-1)}: give the model's tokenizer with --config.lm."
+            "tokenizer, or mend the field")
+    if ends:
+      return ends
+  return ()
+
+
+def _with_rows(backend: tokenizers.Tokenizer, path) -> tokenizers.Tokenizer:
+  """The tokenizer without added words behind the rows of the model's table."""
+  rows, words = _config_field(path, "vocab_size"), backend.get_vocab(with_added_tokens=False)
+  first_added = max(words.values(), default=-1) + 1
+  beyond = [i for i in backend.get_added_tokens_decoder() if type(rows) is int and i >= rows]
+  if not beyond or first_added > rows:
+    return backend
+  fields = json.loads(backend.to_str())
+  fields["added_tokens"] = [t for t in fields["added_tokens"] if t["id"] < rows]
+  return tokenizers.Tokenizer.from_str(json.dumps(fields))
+
+
+def _check_holes(ids: dict[str, int], path) -> None:
+  """Ids may have holes, but the library then counts words where it should read added words' ids."""
+  if len(set(ids.values())) == max(ids.values(), default=-1) + 1:
+    return
+  for token in files.parse_json(epath.Path(path).read_text())["added_tokens"]:
+    if ids.get(token["content"], token["id"]) != token["id"]:
+      raise errors.UserError(
+          f"{path}: {token['content']} has the id {token['id']} behind a hole in the vocabulary and "
+          f"would be {ids[token['content']]} in the tokenizers library: fill the hole with words")
 
 
 def from_gguf(path) -> Tokenizer:
   """The tokenizer kept in the metadata of a GGUF file, as llama.cpp reads it."""
   from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
   fields = gguf_file.read(path).value
+  try:
+    return _of_gguf(path, fields)
+  except errors.UserError:
+    raise
+  except Exception as error:    # each library refuses in its way what does not fit together
+    raise errors.UserError(
+        f"{path}: its tokenizer does not fit together ({type(error).__name__}: "
+        f"{' '.join(str(error).split())[:160]}): get the file again") from error
+
+
+def _of_gguf(path, fields) -> Tokenizer:
   kind = fields("tokenizer.ggml.model")
   if kind in ("llama", "t5"):
     return _sentencepiece_of_gguf(fields, unigram=kind == "t5")
@@ -81,20 +186,31 @@ def from_gguf(path) -> Tokenizer:
   backend.pre_tokenizer = _PRE_TOKENIZERS[style]()
   backend.decoder = decoders.ByteLevel()
   types = fields("tokenizer.ggml.token_type")
-  backend.add_special_tokens([
-      tokenizers.AddedToken(token, special=True, normalized=False)
-      for token, role in zip(tokens, types) if role == _CONTROL])
-  made = Tokenizer(backend, eos=tokens[fields("tokenizer.ggml.eos_token_id")], wrap=False)
+  for role, special in ((_CONTROL, True), (_USER_DEFINED, False)):
+    backend.add_tokens([tokenizers.AddedToken(token, special=special, normalized=False)
+                        for token, of in zip(tokens, types, strict=True) if of == role])
+  ends = _ends_of_gguf(fields, len(tokens))
+  made = Tokenizer(backend, eos=ends[0], ends=ends, wrap=False)
   if fields("tokenizer.ggml.add_bos_token", False):
     made.before = (fields("tokenizer.ggml.bos_token_id"),)
   return made
+
+
+def _ends_of_gguf(fields, size: int) -> tuple[int, ...]:
+  """Ids of the end of a text, of a turn and of a message, as far as a GGUF has them."""
+  ends = [fields("tokenizer.ggml.eos_token_id"),
+          *(fields(f"tokenizer.ggml.{name}_token_id", None) for name in ("eot", "eom"))]
+  ends = [i for i in ends if i is not None]
+  if not all(0 <= i < size for i in ends):
+    raise ValueError(f"texts end in {ends}, its tokens are 0 to {size - 1}")
+  return tuple(ends)
 
 
 def _sentencepiece_of_gguf(fields, unigram: bool) -> SentencePieceTokenizer:
   """The SentencePiece model whose pieces a GGUF lists, with SentencePiece's numbers of types."""
   proto = sentencepiece_model_pb2.ModelProto()
   for token, score, role in zip(fields("tokenizer.ggml.tokens"), fields("tokenizer.ggml.scores"),
-                                fields("tokenizer.ggml.token_type")):
+                                fields("tokenizer.ggml.token_type"), strict=True):
     proto.pieces.add(piece=token, score=score, type=role)
   trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
   trainer.model_type = trainer.UNIGRAM if unigram else trainer.BPE
@@ -108,16 +224,23 @@ def _sentencepiece_of_gguf(fields, unigram: bool) -> SentencePieceTokenizer:
   names = [p.piece for p in proto.pieces]
   if trainer.unk_id < 0 and "<unk>" in names:
     trainer.unk_id, trainer.unk_piece = names.index("<unk>"), "<unk>"
-  if trainer.unk_id >= 0:        # some files call it a control token; SentencePiece wants one
-    proto.pieces[trainer.unk_id].type = sentencepiece_model_pb2.ModelProto.SentencePiece.UNKNOWN
+  # SentencePiece wants one unknown piece. Some files call it a control token, and some give its
+  # type to padding pieces, which no text may become.
+  piece_types = sentencepiece_model_pb2.ModelProto.SentencePiece
+  for i, piece in enumerate(proto.pieces):
+    if i == trainer.unk_id:
+      piece.type = piece_types.UNKNOWN
+    elif piece.type == piece_types.UNKNOWN:
+      piece.type = piece_types.UNUSED
   trainer.vocab_size = len(proto.pieces)
   normalizer.name = "identity"
   normalizer.add_dummy_prefix = bool(fields("tokenizer.ggml.add_space_prefix", True))
   normalizer.remove_extra_whitespaces = bool(
       fields("tokenizer.ggml.remove_extra_whitespaces", False))
   normalizer.precompiled_charsmap = bytes(fields("tokenizer.ggml.precompiled_charsmap", b""))
+  ends = _ends_of_gguf(fields, len(names))
   return SentencePieceTokenizer(
-      proto.SerializeToString(), eos_id=fields("tokenizer.ggml.eos_token_id"),
+      proto.SerializeToString(), eos_id=ends[0], ends=ends,
       add_bos=bool(fields("tokenizer.ggml.add_bos_token", not unigram)),
       add_eos=bool(fields("tokenizer.ggml.add_eos_token", unigram)))
 
