@@ -236,3 +236,14 @@ def test_greedy_stops_at_eos_and_pads_with_it(model, prompt):
   first = int(generate.generate(*model, prompt, max_new=1, eos_id=0)[0][0, 0])
   text_BT, length_B = generate.generate(*model, prompt, max_new=4, eos_id=first)
   assert length_B[0] == 0 and np.all(np.asarray(text_BT[0]) == first)
+
+
+def test_any_end_stops_a_text_and_is_written_as_eos(model, prompt):
+  """A model may end in another of its ends than targets do: the text is as long, padded alike."""
+  free, _ = generate.generate(*model, prompt, max_new=5, eos_id=-1)
+  other, eos = int(free[0, 2]), next(t for t in range(13) if t not in np.asarray(free))
+  text_BT, length_B = generate.generate(*model, prompt, max_new=5, eos_id=eos, ends=(eos, other))
+  for b, row in enumerate(np.asarray(free).tolist()):
+    length = row.index(other) if other in row else 5
+    assert length_B[b] == length
+    np.testing.assert_array_equal(text_BT[b], row[:length] + [eos] * (5 - length))

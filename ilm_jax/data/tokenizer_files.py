@@ -125,8 +125,8 @@ def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
       if stated and not ends:
         raise errors.UserError(
             f"{epath.Path(path).parent / file}: {field} is {value!r:.60}, expected ids of {path}, "
-            f"which knows ids 0 to {max(known, default=-1)}: give the model's tokenizer with --config.lm."
-            "tokenizer, or mend the field")
+            f"which knows ids 0 to {max(known, default=-1)}: give the model's tokenizer with "
+            "--config.lm.tokenizer, or mend the field")
     if ends:
       return ends
   return ()
@@ -151,8 +151,8 @@ def _check_holes(ids: dict[str, int], path) -> None:
   for token in files.parse_json(epath.Path(path).read_text())["added_tokens"]:
     if ids.get(token["content"], token["id"]) != token["id"]:
       raise errors.UserError(
-          f"{path}: {token['content']} has the id {token['id']} behind a hole in the vocabulary and "
-          f"would be {ids[token['content']]} in the tokenizers library: fill the hole with words")
+          f"{path}: {token['content']} has the id {token['id']} behind a hole in the words "
+          f"and would be {ids[token['content']]} in the tokenizers library: fill the hole with words")
 
 
 def from_gguf(path) -> Tokenizer:

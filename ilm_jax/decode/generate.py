@@ -26,10 +26,11 @@ class Sampling(NamedTuple):
 GREEDY = Sampling()
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "max_new", "eos_id", "sampling"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "max_new", "eos_id", "ends", "sampling"))
 def generate(graphdef, params, prompt: prompt_lib.Prompt, *, max_new: int, eos_id: int,
-             sampling: Sampling = GREEDY, key=None) -> tuple[jax.Array, jax.Array]:
-  """The next token, again and again, until EOS or `max_new` tokens.
+             ends: tuple[int, ...] = (), sampling: Sampling = GREEDY,
+             key=None) -> tuple[jax.Array, jax.Array]:
+  """The next token, again and again, until an end or `max_new` tokens.
 
   Args:
     graphdef: of the language model (`nnx.split`).
@@ -37,6 +38,7 @@ def generate(graphdef, params, prompt: prompt_lib.Prompt, *, max_new: int, eos_i
     prompt: the prompts, as embeddings.
     max_new: most tokens to write, EOS counted.
     eos_id: the token that ends a text.
+    ends: other tokens that end one too (`Tokenizer.ends`); EOS is written in their place.
     sampling: how a token is drawn.
     key: of the draws; may be None when greedy.
 
@@ -50,7 +52,8 @@ def generate(graphdef, params, prompt: prompt_lib.Prompt, *, max_new: int, eos_i
   def choose(t, hidden_BD, done_B):
     token_B = draw(model.logits(hidden_BD), sampling,
                    key if key is None else jax.random.fold_in(key, t))
-    token_B = jnp.where(done_B, eos_id, token_B)
+    ended_B = functools.reduce(jnp.logical_or, (token_B == end for end in ends), done_B)
+    token_B = jnp.where(ended_B, eos_id, token_B)
     return token_B, token_B == eos_id
 
   def unfinished(carry):
