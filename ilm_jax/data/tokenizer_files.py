@@ -152,7 +152,7 @@ def _check_holes(ids: dict[str, int], path) -> None:
     if ids.get(token["content"], token["id"]) != token["id"]:
       raise errors.UserError(
           f"{path}: {token['content']} has the id {token['id']} behind a hole in the words "
-          f"and would be {ids[token['content']]} in the tokenizers library: fill the hole with words")
+          f"and would be {ids[token['content']]} in the tokenizers library: fill it with words")
 
 
 def from_gguf(path) -> Tokenizer:
