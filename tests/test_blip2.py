@@ -2,6 +2,7 @@
 import collections
 import json
 import pickle
+import struct
 import zipfile
 
 import jax
@@ -207,6 +208,66 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
   (tmp_path / "old.pth").write_bytes(b"\x80\x02 not a zip")
   with pytest.raises(errors.UserError, match="not a readable PyTorch file"):
     torch_zip.TorchFile(tmp_path / "old.pth")
+
+
+def by_hand(path, offset=0, shape=(4,), stride=(1,), kind=b"ctorch\nFloatStorage\n", more=b"",
+            how=zipfile.ZIP_STORED) -> str:
+  """A .pth whose one tensor w lies as told in a storage of 0, 1, 2, 3."""
+  def text(x):
+    return b"X" + struct.pack("<I", len(x)) + x.encode()
+
+  def number(x):
+    return text(x) if isinstance(x, str) else b"\x8a\x0a" + x.to_bytes(10, "little", signed=True)
+
+  def numbers(xs):
+    return b"(" + b"".join(map(number, xs)) + b"t"
+
+  pickled = (b"\x80\x02}" + more + text("w") + b"ctorch._utils\n_rebuild_tensor_v2\n(("
+             + text("storage") + kind + text("0") + text("cpu") + number(4) + b"tQ"
+             + number(offset) + numbers(shape) + numbers(stride)
+             + b"\x89ccollections\nOrderedDict\n)RtRs.")
+  with zipfile.ZipFile(path, "w", how) as archive:
+    archive.writestr("a/data.pkl", pickled)
+    archive.writestr("a/data/0", np.arange(4, dtype="f4").tobytes())
+  return path
+
+
+@pytest.mark.parametrize("how, want", [
+    ({}, [0, 1, 2, 3]), ({"offset": 2, "shape": (2,)}, [2, 3]), ({"shape": (0,)}, []),
+    ({"shape": (2, 2), "stride": (1, 2)}, [[0, 2], [1, 3]]), ({"shape": (), "stride": ()}, 0),
+    ({"shape": (1, 4), "stride": (0, 1)}, [[0, 1, 2, 3]]),
+    ({"shape": (2,), "stride": (3,)}, [0, 3])])
+def test_tensors_lie_as_their_strides_say(tmp_path, how, want):
+  np.testing.assert_array_equal(torch_zip.TorchFile(by_hand(tmp_path / "w.pth", **how)).read("w"),
+                                np.array(want, np.float32))
+
+
+@pytest.mark.parametrize("how", [
+    {"stride": (-1,)}, {"stride": (-(1 << 70),)}, {"offset": -1}, {"offset": 1 << 70},
+    {"offset": 1}, {"shape": (-4,)}, {"shape": (1 << 40,), "stride": (0,)}, {"stride": (1, 1)},
+    {"shape": (4, 1)}, {"shape": (1 << 62, 1 << 62), "stride": (1, 1)}, {"stride": (1 << 62,)},
+    {"shape": (4, 0), "stride": (1, -1)}, {"shape": ("4",)}, {"offset": "0"}, {"stride": (2,)},
+    {"shape": (1,) * 99, "stride": (1,) * 99}, {"kind": b"X\x03\0\0\0f32"},
+    {"kind": b"ccollections\nOrderedDict\n"}, {"how": zipfile.ZIP_DEFLATED},
+    {"more": b"r\xff\xff\xff\xff"}, {"more": b"("}, {"more": b"0"}, {"more": b"h\x07"}])
+def test_tensors_outside_their_storage_are_refused(tmp_path, how):
+  """Never memory of others, and never more of it than the file is large."""
+  with pytest.raises(errors.UserError, match=r"w\.pth: .*: (get|expected|save)") as caught:
+    torch_zip.TorchFile(by_hand(tmp_path / "w.pth", **how)).read("w")
+  assert "\n" not in str(caught.value)
+
+
+def test_layers_are_counted_by_what_is_there(tmp_path):
+  found = tensors("lavis")
+  found["Qformer.bert.encoder.layer.2147483647.output.dense.bias"] = np.zeros(W, np.float32)
+  with pytest.raises(errors.UserError, match="layers is 2147483648, expected a whole number"):
+    blip2.load(write(tmp_path, "lavis", found))
+
+
+def test_a_pth_that_is_a_pointer_of_git_lfs_is_named(tmp_path):
+  (tmp_path / "b.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:5\n")
+  with pytest.raises(errors.UserError, match=r"b.pth is a git-lfs pointer"):
+    blip2.load(tmp_path / "b.pth")
 
 
 def test_a_short_storage_is_named(tmp_path):

@@ -107,6 +107,7 @@ def _sizes(path: str, layout: _Layout, found: dict[str, tuple]) -> Sizes:
   number = re.compile(re.escape(layout.layer) + r"(\d+)\.(crossattention\.)?")
   seen = [number.match(name) for name in found]
   layers = {int(m[1]) for m in seen if m}
+  trees.check_sizes(path, {}, {"layers": max(layers, default=0) + 1})
   crossing = sorted({int(m[1]) for m in seen if m and m[2]})
   try:
     _, queries, width = found["query_tokens"]

@@ -1,11 +1,14 @@
 """Reads tensors from PyTorch's zip files (.pth, .pt, .bin) without PyTorch, and runs no code.
 
 Such a file is a zip with a pickle that names storages, and one uncompressed member a storage. The
-pickle is read by an unpickler that knows tensors and plain containers and refuses all else.
+pickle is read by an unpickler that knows tensors and plain containers and refuses all else. What it
+says of a tensor is believed only where it stays inside the tensor's storage.
 """
 import collections
+import io
 import math
 import pickle
+import pickletools
 import zipfile
 from typing import NamedTuple
 
@@ -13,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 
+_MOST_AXES = 16
 _DTYPES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "BFloat16Storage": jnp.bfloat16,
            "DoubleStorage": np.float64, "LongStorage": np.int64, "IntStorage": np.int32,
            "BoolStorage": np.bool_, "ByteStorage": np.uint8}
@@ -35,20 +39,21 @@ class TorchFile:
   A file that holds {"model": tensors, ..} or {"state_dict": tensors, ..} is read as these tensors.
 
   Raises:
-    UserError: the file is absent, damaged, of PyTorch's format before 1.6, or holds objects other
-      than tensors in plain containers.
+    UserError: the file is absent, damaged, of PyTorch's format before 1.6, holds objects other
+      than tensors in plain containers, or tensors that leave their storage.
   """
 
   def __init__(self, path):
     self._path = path
     try:
+      files.refuse_pointer(path)
       self._zip = zipfile.ZipFile(epath.Path(path).open("rb"))
       pickled = next(n for n in self._zip.namelist() if n.endswith("/data.pkl"))
       self._root = pickled.removesuffix("data.pkl")
-      with self._zip.open(pickled) as file:
-        found = _Unpickler(file).load()
-    except (OSError, zipfile.BadZipFile, StopIteration, pickle.UnpicklingError, EOFError,
-            ValueError, TypeError, AttributeError) as e:
+      found = _unpickle(self._member(pickled).read())
+    except errors.UserError:
+      raise
+    except Exception as e:   # a damaged zip or pickle fails in any way
       raise errors.UserError(
           f"{path}: not a readable PyTorch file ({type(e).__name__}: {str(e)[:160]}): expected a "
           "zip written by torch.save of 1.6 or newer that holds tensors only; get it again, or "
@@ -58,25 +63,63 @@ class TorchFile:
     if not isinstance(found, dict) or not any(isinstance(t, Tensor) for t in found.values()):
       raise errors.UserError(f"{path}: no tensors by name in it: expected a state_dict, or one "
                              "under \"model\"")
-    self._tensors = {name: t for name, t in found.items() if isinstance(t, Tensor)}
+    self._tensors = {name: t for name, t in found.items()
+                     if isinstance(name, str) and isinstance(t, Tensor)}
+    for name, tensor in self._tensors.items():
+      self._check(name, tensor)
     self.shapes = {name: t.shape for name, t in self._tensors.items()}
 
   def read(self, name: str) -> np.ndarray:
     """The tensor as an array of its own dtype."""
     t = self._tensors[name]
-    size = t.dtype.itemsize
-    last = sum((n - 1) * step for n, step in zip(t.shape, t.stride)) if math.prod(t.shape) else -1
+    size, length = t.dtype.itemsize, _extent(t)
     try:
-      with self._zip.open(f"{self._root}data/{t.key}") as file:
+      with self._member(f"{self._root}data/{t.key}") as file:
         file.seek(t.offset * size)
-        flat = np.frombuffer(file.read((last + 1) * size), t.dtype)
-    except (KeyError, OSError, zipfile.BadZipFile) as e:
+        flat = np.frombuffer(file.read(length * size), t.dtype, length)
+    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as e:
       raise errors.UserError(f"{self._path}: tensor {name} cannot be read ({e}): get the file "
                              "again") from e
-    if len(flat) <= last:
-      raise errors.UserError(f"{self._path}: tensor {name} ends after {len(flat)} of {last + 1} "
-                             "elements: get the file again")
     return np.lib.stride_tricks.as_strided(flat, t.shape, [step * size for step in t.stride])
+
+  def _member(self, name: str):
+    """A member, opened; PyTorch compresses none, so that none is larger than the file."""
+    if self._zip.getinfo(name).compress_type != zipfile.ZIP_STORED:
+      raise zipfile.BadZipFile(f"{name} is compressed")
+    return self._zip.open(name)
+
+  def _check(self, name: str, t: Tensor) -> None:
+    """Raises UserError unless a tensor lies inside its storage and is no larger than that."""
+    numbers = (t.offset, *t.shape, *t.stride)
+    if (not isinstance(t.dtype, np.dtype) or not all(type(n) is int and n >= 0 for n in numbers)
+        or len(t.shape) != len(t.stride) or len(t.shape) > _MOST_AXES):
+      raise errors.UserError(
+          f"{self._path}: tensor {name} of shape {t.shape!s:.60} has strides {t.stride!s:.60} "
+          f"and offset {t.offset!s:.60}: expected whole numbers from 0, a stride for each axis")
+    try:
+      held = self._zip.getinfo(f"{self._root}data/{t.key}").file_size // t.dtype.itemsize
+    except KeyError as e:
+      raise errors.UserError(f"{self._path}: tensor {name} cannot be read ({e}): get the file "
+                             "again") from e
+    if t.offset + _extent(t) > held:
+      raise errors.UserError(f"{self._path}: tensor {name} ends after {held} of "
+                             f"{t.offset + _extent(t)} elements: get the file again")
+    if math.prod(t.shape) > held:
+      raise errors.UserError(f"{self._path}: tensor {name} of shape {t.shape} repeats {held} "
+                             "elements: save a copy of it that is contiguous")
+
+
+def _extent(t: Tensor) -> int:
+  """Elements from the tensor's first to its last, both counted."""
+  return 1 + sum((n - 1) * step for n, step in zip(t.shape, t.stride)) if math.prod(t.shape) else 0
+
+
+def _unpickle(pickled: bytes):
+  """What a pickle holds. Its memo is an array: an index behind the pickle's size would fill it."""
+  for code, number, _ in pickletools.genops(pickled):
+    if code.name.endswith("PUT") and number > len(pickled):
+      raise pickle.UnpicklingError(f"it remembers a thing as number {number}")
+  return _Unpickler(io.BytesIO(pickled)).load()
 
 
 class _Unpickler(pickle.Unpickler):
