@@ -127,6 +127,19 @@ def test_our_own_layout_round_trips(tmp_path, config):
   assert "is not the model of model.json" in refused(tmp_path / "m")
 
 
+@pytest.mark.parametrize("field, value", [
+    ("num_layers", 1 << 31), ("num_layers", 0), ("num_heads", 0), ("head_dim", -4), ("width", "16"),
+    ("mlp_width", 2.5), ("vocab_size", None), ("num_kv_heads", 3), ("local_layers", 3),
+    ("local_layers", [True]), ("rope_scaling", 3), ("rope_base", "far"), ("kind", ["t5"])])
+def test_a_description_that_fits_no_model_is_refused(tmp_path, field, value):
+  own.save(tmp_path / "m", CONFIG, language_model.init(CONFIG, 0))
+  path = tmp_path / "m" / "model.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+  assert "model.json" in refused(tmp_path / "m")
+  path.write_text("[" * 100_000)
+  assert "not a readable description" in refused(tmp_path / "m")
+
+
 @pytest.mark.parametrize("config", [
     CONFIG, dataclasses.replace(CONFIG, tied=True, gated=False),
     t5.T5Config(num_layers=2, num_encoder_layers=1, width=16, num_heads=2, head_dim=4, mlp_width=24,

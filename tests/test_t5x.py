@@ -197,6 +197,9 @@ def test_the_checkpoint_of_another_model_is_refused_with_both_sides(tmp_path):
   inline(tmp_path, {"bias": np.ones(4, np.float32), "kernel": np.ones((4, 4), np.float32)})
   with pytest.raises(errors.UserError, match=r"missing: decoder/.*2 left over.*bias, kernel"):
     t5x.load(tmp_path)
+  (tmp_path / "checkpoint").write_text("version https://git-lfs.github.com/spec/v1\n")
+  with pytest.raises(errors.UserError, match="checkpoint is a git-lfs pointer"):
+    t5x.load(tmp_path)
   # Stacked layers, more than the gin file says, and along an axis that the array lacks.
   scale = "decoder/decoder/pre_mlp_layer_norm/scale"
   inline(tmp_path, {scale: np.ones((4, 9), np.float32)})

@@ -12,7 +12,11 @@ from etils import epath
 from ilm_jax import errors, files
 from ilm_jax.models import attention, decoder, language_model, t5
 from ilm_jax.runtime import axes
+from ilm_jax.weights import trees
 
+_ACCEPTED = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_LAYERS = ("num_layers", "num_encoder_layers")
+_SIZES = ("width", "num_heads", "num_kv_heads", "head_dim", "mlp_width", "vocab_size")
 _KINDS = {"decoder": decoder.DecoderConfig, "t5": t5.T5Config}
 
 
@@ -46,13 +50,8 @@ def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Conf
   """
   path = epath.Path(folder).absolute()
   try:
-    fields = json.loads((path / "model.json").read_text())
-    if scaling := fields.get("rope_scaling"):
-      fields["rope_scaling"] = attention.RopeScaling(**scaling)
-    if "local_layers" in fields:
-      fields["local_layers"] = tuple(fields["local_layers"])
-    config = _KINDS[fields.pop("kind")](**fields)
-  except (OSError, ValueError, KeyError, TypeError) as e:
+    config = _config(files.parse_json((path / "model.json").read_text()))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
     raise errors.UserError(f"{path}/model.json: not a readable description of a model "
                            f"({type(e).__name__}: {e}): write the model again") from e
   config = dataclasses.replace(config, dtype=dtype)
@@ -65,3 +64,22 @@ def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Conf
   except (OSError, ValueError, KeyError) as e:
     raise errors.UserError(f"{path}/params is not the model of model.json "
                            f"({' '.join(str(e).split())[:200]}): write the model again") from e
+
+
+def _config(fields: dict) -> language_model.Config:
+  """The config that model.json describes; raises one of several errors where it describes none."""
+  kind = _KINDS[fields.pop("kind")]
+  for field in dataclasses.fields(kind):
+    value, accepted = fields.get(field.name, field.default), _ACCEPTED.get(field.type)
+    if accepted and type(value) not in accepted:
+      raise TypeError(f"{field.name} is {value!r:.60}, expected {field.type.__name__}")
+  trees.check_sizes("model.json", {name: fields[name] for name in _SIZES if name in fields},
+                    {name: fields[name] for name in _LAYERS if name in fields})
+  if scaling := fields.get("rope_scaling"):
+    fields["rope_scaling"] = attention.RopeScaling(**scaling)
+  if "local_layers" in fields:
+    fields["local_layers"] = local = tuple(fields["local_layers"])
+    if len(local) not in (0, fields["num_layers"]):
+      raise ValueError(f"local_layers has {len(local)} entries, num_layers is "
+                       f"{fields['num_layers']}")
+  return kind(**fields)

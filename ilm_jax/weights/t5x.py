@@ -4,7 +4,6 @@ The old layout is a msgpack file `checkpoint` beside one TensorStore array a par
 is Orbax's. Layers may lie apart (`layers_0`, ..) or stacked along an axis, where attention kernels
 keep heads and head width apart. The optimizer's state is never read.
 """
-import json
 import re
 
 import numpy as np
@@ -12,7 +11,7 @@ import tensorstore
 from etils import epath
 from flax import serialization
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.models import decoder, language_model, t5
 from ilm_jax.weights import stream, t5x_gin
 
@@ -113,6 +112,7 @@ def _find_gin(folder: epath.Path) -> epath.Path:
 
 def _legacy(folder: epath.Path) -> dict:
   """Parameter name -> array, of the msgpack layout."""
+  files.refuse_pointer(folder / "checkpoint")
   try:
     tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
     target = dict(tree["optimizer"]["target"])
@@ -151,12 +151,12 @@ def _orbax(folder: epath.Path) -> dict:
   """Parameter name -> array, of Orbax's layout, one folder an array or all in one database."""
   state = folder / "state"
   try:
-    keys = json.loads((state / "_METADATA").read_text())
+    keys = files.parse_json((state / "_METADATA").read_text())
     names = [tuple(k["key"] for k in leaf["key_metadata"])
              for leaf in keys["tree_metadata"].values()]
     if inside := [key for key in names if any("/" in part for part in key)]:
       raise ValueError(f"key {inside[0]} has a slash")
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
     raise errors.UserError(f"{state}/_METADATA: not a readable Orbax checkpoint "
                            f"({type(e).__name__}: {str(e)[:160]}): {_EXPECTED}") from e
   zarr = "zarr3" if keys.get("use_zarr3") else "zarr"
