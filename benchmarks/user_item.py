@@ -98,9 +98,12 @@ def _ranking(this: context.Run):
   log = this.data[0]
   at = np.flatnonzero(log.split.test)
   user_U, target_U = log.user_N[at], log.item_N[at]
+  histories = list(map(log.before_test, user_U))
   seen_UI = np.zeros((len(at), log.num_items + 1), bool)
-  for own_I, user, target in zip(seen_UI, user_U, target_U):
-    own_I[np.setdiff1d(log.before_test(user), [target])] = True
+  for own_I, rows in zip(seen_UI, metrics.rows_to_filter(histories, target_U)):
+    own_I[rows] = True
+  for name, value in metrics.filter_protocol(histories, target_U).items():
+    print(f"{name}: {value}", flush=True)
 
   def show(name, score_UI):
     score_UI = np.array(score_UI, np.float32)[user_U]

@@ -20,6 +20,40 @@ def test_a_filter_moves_targets_up_and_a_filtered_target_is_missed():
   np.testing.assert_array_equal(rank_U, [1, INF])
 
 
+def test_a_history_with_the_target_in_it_is_not_filtered():
+  """A filter that spared the target alone would give it away to whoever ranks old items first."""
+  histories = [np.array([3, 1, 3]), np.array([3, 1, 3]), np.array([], np.int32)]
+  rows = metrics.rows_to_filter(histories, np.array([2, 3, 1]))
+  assert [listed.tolist() for listed in rows] == [[1, 3], [], []]
+  assert metrics.repeated(histories, np.array([2, 3, 1])).tolist() == [False, True, False]
+
+
+def test_who_ranks_old_items_first_is_right_as_often_as_chance():
+  """180 users, 9 items in each history, each of them the target once: HR@1 is 1 / 9."""
+  rng = np.random.default_rng(0)
+  histories = [history for _ in range(20) for history in [rng.permutation(20)[:9] + 1] * 9]
+  target_U = np.array([history[n % 9] for n, history in enumerate(histories)])
+  score_UI = np.zeros((180, 21))
+  for score_I, history in zip(score_UI, histories):
+    score_I[history] = 1
+  blocked_UI = np.zeros((180, 21), bool)
+  for blocked_I, rows in zip(blocked_UI, metrics.rows_to_filter(histories, target_U)):
+    blocked_I[rows] = True
+  score_UI[:, 0] = -INF
+  rank_U = metrics.ranks_from_scores(score_UI, target_U, blocked_UI)
+  assert metrics.hit_rate(rank_U, 1).mean() == pytest.approx(1 / 9)
+
+
+def test_a_protocol_counts_repeated_targets():
+  histories = [np.array([3, 1]), np.array([2, 4])]
+  clean = metrics.filter_protocol(histories, np.array([2, 3]))
+  assert clean == {"filter": "items of the user's history are taken out",
+                   "repeated targets": "none"}
+  found = metrics.filter_protocol(histories, np.array([1, 3]))
+  assert found["filter"] == clean["filter"]
+  assert found["repeated targets"].startswith("1 of 2 ") and "without" in found["repeated targets"]
+
+
 def test_nan_scores_are_refused():
   with pytest.raises(FloatingPointError, match="NaN"):
     metrics.ranks_from_scores(np.array([[0.0, np.nan]]), np.array([0]))

@@ -106,7 +106,8 @@ def train(histories: list, num_items: int, config: Config, validation: np.ndarra
     histories: item rows (1..I) of each user's training interactions, in time order.
     num_items: I.
     config: shape and training.
-    validation: int [users] item row of each user's validation target, 0: none.
+    validation: int [users] item row of each user's validation target, 0: none. All items are
+      ranked, those of the history too: a target that repeats one of them has no advantage.
     report: called with (epoch, mean loss, validation NDCG@10) after each evaluation, if given.
 
   Returns:

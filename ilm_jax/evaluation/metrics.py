@@ -10,6 +10,7 @@ import numpy as np
 import scipy.stats
 
 MISSED = np.inf
+NO_REPEATS = "none"      # a protocol's "repeated targets" where there are none
 
 
 class Estimate(NamedTuple):
@@ -46,6 +47,33 @@ def ranks_from_items(items_UW, target_U) -> np.ndarray:
   """The target's place in lists of item rows, best first; `MISSED` where it is not listed."""
   match_UW = np.asarray(items_UW) == np.asarray(target_U)[:, None]
   return np.where(match_UW.any(axis=1), 1.0 + match_UW.argmax(axis=1), MISSED)
+
+
+def repeated(histories: list, target_U) -> np.ndarray:
+  """bool [U]: whether the target stands in its user's own history (item rows, one array a user)."""
+  return np.array([target in history for history, target in zip(histories, target_U)], bool)
+
+
+def rows_to_filter(histories: list, target_U) -> list[np.ndarray]:
+  """The item rows to take out of each user's ranking: those of the history, ascending.
+
+  None are taken out of a user's whose target is one of them. To spare the target alone would leave
+  it as the only old item, and who ranks old items first would always be right.
+
+  Args:
+    histories: item rows of each user before the target.
+    target_U: item row of each target.
+  """
+  return [np.zeros(0, np.int64) if repeats else np.unique(history)
+          for history, repeats in zip(histories, repeated(histories, target_U))]
+
+
+def filter_protocol(histories: list, target_U) -> dict[str, str]:
+  """What a table's protocol says of `rows_to_filter`. Args: as there."""
+  count = int(repeated(histories, target_U).sum())
+  return {"filter": "items of the user's history are taken out",
+          "repeated targets": f"{count} of {len(histories)} targets stand in their user's history: "
+                              "these users are ranked without the filter" if count else NO_REPEATS}
 
 
 def hit_rate(rank_U, k: int) -> np.ndarray:

@@ -21,27 +21,33 @@ def table(this: context.Run, ilm: speaker.Speaker) -> dict:
     ilm: who ranks, by constrained beam search.
   """
   trie, _ = speaker.catalogue(this)
-  rows = [row for task in phases.HEAD_TASKS if task in phases.task_names(this)
-          for row in _rows(this, ilm, task, trie)]
+  tasks = [task for task in phases.HEAD_TASKS if task in phases.task_names(this)]
+  rows = [row for task in tasks for row in _rows(this, ilm, task, trie)]
+  # The test users of one task are those of every other.
+  user_U, target_U, _ = asked(this, _by_text(this, tasks[0])[2][0] if tasks else [])
   return {"title": "Next item by prompt", "rows": rows,
           "note": "The same users with every template of the task; constrained beam search, seen "
                   "items filtered. Mean: of each user's figures over the seen templates. nll: nats "
                   "a token of the target. Intervals: 95 %, bootstrap over users.",
           "protocol": {**text.protocol(this), "split": f"test ({this.rule.meaning})",
-                       "filter": "items of the user's history are taken out",
+                       **filter_protocol(this, user_U, target_U),
                        "index": this.config.tasks.index, "beam width": this.config.eval.beam_width}}
 
 
 def asked(this: context.Run, examples) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
   """(users from 0, target item rows, item rows to filter) of test examples about a next item.
 
-  What is filtered is the user's history; it never holds the target.
+  What is filtered is the user's history, as `metrics.rows_to_filter` says.
   """
   log = this.data[0]
   user_U = np.array([int(e["user"][0]) - 1 - log.num_items for e in examples])
   target_U = np.array([int(e["target_entity"][0]) for e in examples])
-  return user_U, target_U, [np.setdiff1d(log.before_test(u), [t])
-                            for u, t in zip(user_U, target_U)]
+  return user_U, target_U, metrics.rows_to_filter(list(map(log.before_test, user_U)), target_U)
+
+
+def filter_protocol(this: context.Run, user_U, target_U) -> dict[str, str]:
+  """What the protocol says of the filter of `asked`. Args: as it returns them."""
+  return metrics.filter_protocol(list(map(this.data[0].before_test, user_U)), target_U)
 
 
 def estimates(this: context.Run, rank_U, depth: float, hits=HITS, ndcgs=NDCGS) -> dict:
@@ -52,11 +58,17 @@ def estimates(this: context.Run, rank_U, depth: float, hits=HITS, ndcgs=NDCGS) -
   return {name: estimate._asdict() for name, estimate in found.items()}
 
 
-def _rows(this: context.Run, ilm, task: str, trie) -> list[dict]:
+def _by_text(this: context.Run, task: str) -> tuple[list[str], int, list[list[dict]]]:
+  """(templates, how many of them are seen in training, the drawn users' examples by template)."""
   stored = this.prepared(f"{task}_prompts", "test")
-  texts, seen = stored.manifest["templates"], stored.manifest["seen"]
+  texts = stored.manifest["templates"]
   users = text.drawn(this, len(stored) // len(texts), this.config.eval.prompt_users)
-  by_text = [[stored[int(u) * len(texts) + n] for u in users] for n in range(len(texts))]
+  return texts, stored.manifest["seen"], [
+      [stored[int(u) * len(texts) + n] for u in users] for n in range(len(texts))]
+
+
+def _rows(this: context.Run, ilm, task: str, trie) -> list[dict]:
+  texts, seen, by_text = _by_text(this, task)
   spec = text.spec(this, by_text)              # one shape for all: each is compiled
   _, target_U, blocked = asked(this, by_text[0])
   rows, ranks = [], []

@@ -165,7 +165,7 @@ def recommendation(this: context.Run, asked: list[methods.Method]
       "note": f"{this.rule.name}, one target a user; intervals: 95 %, bootstrap over users.",
       "protocol": {**text.protocol(this), "split": f"test ({this.rule.meaning})",
                    "task": task, "prompt": "seen template 0", "tie rule": "lower item row first",
-                   "filter": "items of the user's history are taken out",
+                   **prompts.filter_protocol(this, user_U, target_U),
                    "index": this.config.tasks.index, "beam": "constrained to the catalogue, no "
                    "length penalty",
                    "users": f"{len(users)} drawn with seed {this.config.seed}"},

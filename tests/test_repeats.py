@@ -1,0 +1,52 @@
+"""Targets that stand in their user's own history, wherever a filter is made."""
+import types
+
+import numpy as np
+import pytest
+
+from ilm_jax.data import interactions
+from ilm_jax.stages.evals import prompts
+
+# User 0 ends with an old item, users 1 and 2 with a new one.
+ROWS = [[3, 1, 4, 3], [2, 5, 1, 3], [4, 4, 1, 2]]
+LOG = interactions.Interactions(
+    user_ids=["a", "b", "c"], num_items=5, user_N=np.repeat(np.arange(3), 4).astype(np.int32),
+    item_N=np.concatenate(ROWS).astype(np.int32), time_N=np.arange(12, dtype=np.int64),
+    value_N=np.ones(12, np.float32))
+RUN = types.SimpleNamespace(data=(LOG,))
+
+
+def test_stage_eval_filters_nothing_for_a_repeated_target():
+  examples = [{"user": [u + 6], "target_entity": [ROWS[u][-1]]} for u in range(3)]
+  user_U, target_U, rows = prompts.asked(RUN, examples)
+  assert [listed.tolist() for listed in rows] == [[], [1, 2, 5], [1, 4]]
+  repeats = prompts.filter_protocol(RUN, user_U, target_U)["repeated targets"]
+  assert repeats.startswith("1 of 3 ")
+
+
+def test_the_benchmark_of_the_user_item_space(capsys):
+  """Scores rank old items first, and among them the lower row: user 0 has 1 before its target."""
+  from benchmarks import user_item
+  score_UI = np.zeros((3, 6))
+  for score_I, rows in zip(score_UI, ROWS):
+    score_I[rows[:-1]] = 1
+  user_item._ranking(RUN)("old first", score_UI)
+  out = capsys.readouterr().out
+  assert "1 of 3 targets" in out
+  # Ranks 2 (of 1, 3, 4), 1 (of 3, 4) and 1 (of 2, 3, 5).
+  assert f"NDCG@10 {(1 / np.log2(3) + 1 + 1) / 3:.4f}" in out
+
+
+def test_the_benchmark_of_sasrec(monkeypatch):
+  from benchmarks import sasrec
+  filters = []
+
+  def ranks(params, config, histories, target_U, blocked=None):
+    filters.append(blocked)
+    return np.ones(len(target_U))
+
+  monkeypatch.setattr(sasrec.sasrec, "ranks", ranks)
+  figures = sasrec._figures(None, None, [np.array(rows) for rows in ROWS])
+  assert filters[0] is None and [f.tolist() for f in filters[1]] == [[], [1, 2, 5], [1, 4]]
+  assert figures["repeated targets"] == 1
+  assert figures["recall@5 filtered"] == pytest.approx(1)
