@@ -16,9 +16,17 @@ LOG = interactions.Interactions(
     value_N=np.ones(15, np.float32))
 
 
-def example(user, target, shown, inputs=(9,), targets=(7, 8, 2)):
+def example(user, target, shown, inputs=(9,), targets=(7, 8, 2), prompt=0):
   return {"user": [user + 6], "target_entity": [target], "entities": [user + 6, *shown],
-          "inputs": np.array(inputs), "targets": np.array(targets)}
+          "inputs": np.array(inputs), "targets": np.array(targets), "prompt": np.array([prompt])}
+
+
+def one_time_each(item_N, time_N, num_items):
+  """The log of one user."""
+  return interactions.Interactions(
+      user_ids=["a"], num_items=num_items, user_N=np.zeros(len(item_N), np.int32),
+      item_N=np.array(item_N, np.int32), time_N=np.array(time_N, np.int64),
+      value_N=np.ones(len(item_N), np.float32))
 
 
 def test_a_target_in_its_own_history_is_found():
@@ -31,9 +39,21 @@ def test_a_target_in_its_own_history_is_found():
 
 def test_a_target_in_the_text_is_found():
   clean = [example(0, 2, [], (1, 7, 9, 8)), example(0, 2, [], (17, 8))]
-  assert audit.target_not_told("straightforward", "test", clean) == []
-  found, = audit.target_not_told("straightforward", "test", [example(0, 2, [], (1, 7, 8, 4))])
+  assert audit.target_not_told("straightforward", "test", clean, [[9]]) == []
+  found, = audit.target_not_told(
+      "straightforward", "test", [example(0, 2, [], (1, 7, 8, 4))], [[1, 4]])
   assert "in 1 of 1" in found
+
+
+def test_a_title_of_the_template_s_own_words_is_no_leak():
+  """Template 1 is "1 <slot 50> 7 8 4"; the title 7 8 is given away where it stands twice."""
+  templates = [[1, 50, 4], [1, 50, 7, 8, 4]]
+  by_chance = [example(0, 2, [3], (1, 50, 50, 7, 8, 4), prompt=1)]
+  assert audit.target_not_told("sequential", "train", by_chance, templates) == []
+  for leak in (example(0, 2, [3], (1, 50, 50, 7, 8, 4)),
+               example(0, 2, [3], (1, 50, 7, 8, 50, 7, 8, 4), prompt=1)):
+    found, = audit.target_not_told("sequential", "train", by_chance + [leak], templates)
+    assert "in 1 of 2 prompts (first: example 1)" in found
 
 
 @pytest.mark.parametrize("task, clean, leak", [
@@ -55,12 +75,51 @@ def test_vectors_that_saw_something_else_are_found():
   assert "correlate by" in audit.vectors_of_training(other, items, users, items)[0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_equal_scores_have_no_correlation_and_are_no_finding():
+  """One item, or one event: scores that are all the same, up to rounding."""
+  for users in (1, 3):
+    user, item = np.ones((users, 2), np.float32), np.ones((2, 2), np.float32)
+    assert audit.vectors_of_training(user, item, user, item) == []
+    assert audit.vectors_of_training(user, item, user * np.float32(1 + 1e-6), item) == []
+    assert "differ" in audit.vectors_of_training(user, item, 2 * user, item)[0]
+
+
 def test_numbers_in_the_order_of_time_are_found():
-  assert audit.rows_carry_no_order(LOG, [1, 2, 3, 4, 5], "item rows") == []
-  met = [2, 5, 1, 3, 4]            # items 3, 1, 4, 5, 2 are met in this order
-  assert "Spearman 1.00" in audit.rows_carry_no_order(LOG, met, "the index")[0]
+  order = RANDOM.permutation(20)
+  log = one_time_each(order + 1, np.arange(1, 21), 20)
+  met = np.argsort(order)                                   # the place of items 1..20
+  assert audit.rows_carry_no_order(log, np.arange(20), "the index", "cure") == []
+  found, = audit.rows_carry_no_order(log, met, "the index", "cure")
+  assert "Spearman 1.00" in found and found.endswith("cure")
+  assert audit.rows_carry_no_order(log, 20 - met, "the index", "cure")
   assert audit.rows_carry_no_order(
-      dataclasses.replace(LOG, time_N=np.zeros(15, np.int64)), met, "the index") == []
+      dataclasses.replace(log, time_N=np.zeros(20, np.int64)), met, "the index", "cure") == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("items, times", [
+    (range(1, 21), [7] * 20),           # one time for all
+    ([1], [7]), ([1, 1, 1], [7, 8, 9]), ([1, 2, 3, 4], [6, 7, 8, 9])])
+def test_too_little_to_tell_an_order_is_no_finding(items, times):
+  log = one_time_each(list(items), times, max(items))
+  assert audit.rows_carry_no_order(log, np.arange(max(items)), "item rows", "cure") == []
+
+
+def test_running_numbers_of_the_log_itself_are_no_finding():
+  """Rows are in the order of raw ids, as they are made: that these follow time is the log's."""
+  log = one_time_each(range(1, 21), range(1, 21), 20)
+  ids = [str(n) for n in range(985, 1005)]
+  assert audit.item_rows_carry_no_order(log, ids) == []
+  swapped = [ids[1], ids[0], *ids[2:]]
+  found, = audit.item_rows_carry_no_order(log, swapped)
+  assert "item rows" in found and "--stage=prepare" in found
+
+
+def test_repeated_targets_are_counted():
+  assert audit.repeated_targets(LOG) == {"validation": (0, 3), "test": (0, 3)}
+  assert audit.repeated_targets(one_time_each([1, 2, 1, 1], range(4), 2)) == {
+      "validation": (1, 1), "test": (1, 1)}
 
 
 def test_ties_sorted_by_item_are_found():

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ilm_jax import errors
-from ilm_jax.data import store
+from ilm_jax.data import store, tokenizer
 from ilm_jax.evaluation import audit
 from ilm_jax.stages import context, vectors
 
@@ -22,6 +22,9 @@ def run(this: context.Run) -> None:
   for name, found in _checks(this):
     print(f"audit: {name}: {'clean' if not found else f'{len(found)} finding(s)'}", flush=True)
     findings += found
+  print("audit: repeated targets (docs/ranking.md): " + ", ".join(
+      f"{count} of {targets} in {part}"
+      for part, (count, targets) in audit.repeated_targets(this.data[0]).items()), flush=True)
   if findings:
     raise errors.UserError("audit found: " + "; ".join(findings))
 
@@ -39,8 +42,7 @@ def _checks(this: context.Run):
         "entities/", manifest["made_from"], data)
     yield from _vectors(this, log)
   yield from _tasks(this, log)
-  yield "item rows carry no order", audit.rows_carry_no_order(
-      log, np.arange(1, log.num_items + 1), "item rows")
+  yield "item rows carry no order", audit.item_rows_carry_no_order(log, items.ids)
   yield from _index(this, log, items)
   yield "ties are not sorted by item", audit.ties_not_sorted(log)
 
@@ -51,7 +53,7 @@ def _tasks(this: context.Run, log):
       examples = store.Prepared(_folder(this, task, split))
       if this.config.tasks.entities == "slots":
         yield f"{task} {split}: no target in the text", audit.target_not_told(
-            task, split, examples)
+            task, split, examples, _templates(this, examples))
         if task == "sequential":
           yield f"{task} {split}: histories are as logged", audit.histories_as_logged(
               task, split, examples, log, this.config.tasks.history)
@@ -59,6 +61,12 @@ def _tasks(this: context.Run, log):
     examples = store.Prepared(_folder(this, task, "train"))
     yield f"{task} train: training interactions alone", audit.trained_on_training_alone(
         task, examples, log)
+
+
+def _templates(this: context.Run, examples: store.Prepared) -> list[list[int]]:
+  """Token ids of each template of a task, a slot in each of its places."""
+  return [this.lm_tokenizer.encode(re.sub(r"\{\w+\}", tokenizer.SLOT, template))
+          for template in examples.manifest["templates"]]
 
 
 def _vectors(this: context.Run, log):
@@ -79,7 +87,8 @@ def _index(this: context.Run, log, items):
   # A sequential index follows training by its nature; what it may not follow is the test part.
   if all(spelled) and this.config.tasks.index != "sequential":
     yield "the index carries no order", audit.rows_carry_no_order(
-        log, [int(m[1]) for m in spelled], "the index")
+        log, [int(m[1]) for m in spelled], "the index",
+        "name items by other words or at random: --config.tasks.index=random")
 
 
 def _folder(this: context.Run, task: str, split: str):
