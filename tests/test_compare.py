@@ -2,6 +2,7 @@
 import gzip
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -99,6 +100,103 @@ def test_runs_beside_one_another(tmp_path, capsys):
   assert json.loads((a / "comparison.json").read_text()) == content
 
 
+def put(folder, **documents):
+  """Writes documents of a run: `a__b` is the file a/b.json."""
+  for name, document in documents.items():
+    path = folder / (name.replace("__", "/") + ".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+
+
+def part(value, **protocol):
+  """A table of evaluation with two rows; the second is equal in all runs."""
+  def estimate(v):
+    return {"all": {"value": v, "lo": v - .1, "hi": v + .1, "n": 9}}
+  return {"title": "T", "note": "N.", "protocol": protocol,
+          "rows": [{"name": "ILM", "metrics": estimate(value)},
+                   {"name": "no slots", "metrics": estimate(9.0)}]}
+
+
+def test_one_run_is_no_second_seed(tmp_path):
+  a = evaluated(tmp_path / "a", 0)
+  with pytest.raises(errors.UserError, match="a is given twice"):
+    compare.write([a, tmp_path / "a" / ".." / "a"])
+  copy = shutil.copytree(a, tmp_path / "copy")
+  with pytest.raises(errors.UserError, match="a and copy have the same settings and seed 0"):
+    compare.write([a, copy])
+  assert not (a / "comparison.json").exists()
+  # A copy that was evaluated with another seed: the record of its training gives it away.
+  for folder, seed in ((a, 0), (copy, 1)):
+    (folder / "phase2").mkdir()
+    (folder / "phase2" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n')
+    put(folder, **{"config.eval": {"seed": seed, "x": 0}})
+  with pytest.raises(errors.UserError, match="copy has the training record of a"):
+    compare.write([a, copy])
+  # Trained with other seeds and evaluated with one: two seeds.
+  (copy / "phase2" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.6}\n')
+  for folder, seed in ((a, 0), (copy, 1)):
+    put(folder, **{"config.eval": {"seed": 0, "x": 0}, "config.phase2": {"seed": seed, "x": 0}})
+  names = [row["name"] for row in compare.write([a, copy])["tables"][0]["rows"]]
+  assert "ILM (a, 2 seeds)" in names
+
+
+def test_settings_that_differ_are_named(tmp_path, capsys):
+  a, c = evaluated(tmp_path / "a", 0), evaluated(tmp_path / "c", 0, 3)
+  for folder, steps in ((a, 80), (c, 200)):
+    put(folder, **{"config.phase2": {"seed": 0, "phase2": {"steps": steps, "rows": 2},
+                                     "eval": {"users": steps}},
+                   "config.eval": {"seed": 0, "phase2": {"steps": 80}, "eval": {"users": 2}}})
+  content = compare.write([a, c])
+  # What a stage does not read is no difference: eval.users of stage phase2.
+  assert content["examples"][0]["examples"] == [
+      {"setting": "phase2.steps", "stages": "phase2", "a": "80", "c": "200"}]
+  assert "phase2.steps (phase2): a: 80, c: 200" in capsys.readouterr().out
+  assert "| phase2.steps | phase2 | 80 | 200 |" in (a / "comparison.md").read_text()
+  assert "<td>phase2.steps</td>" in (a / "comparison.html").read_text()
+  # Evaluated alike, trained otherwise: no seeds of one another.
+  assert "ILM (c)" in [row["name"] for row in content["tables"][0]["rows"]]
+
+
+def test_equal_baselines_stand_there_once(tmp_path):
+  a, b, c = (evaluated(tmp_path / name, seed, shift) for name, seed, shift in
+             (("a", 0, 0), ("b", 1, 0), ("c", 0, 6)))
+  names = [row["name"] for row in compare.write([a, b, c])["tables"][0]["rows"]]
+  assert names == ["ILM (a, 2 seeds)", "popularity (a, c)", "ILM (c)",
+                   "popularity (a, c) minus ILM (a, 2 seeds)", "ILM (c) minus ILM (a, 2 seeds)"]
+
+
+def test_losses_and_retrieval_stand_side_by_side(tmp_path, capsys):
+  a, c = evaluated(tmp_path / "a", 0), evaluated(tmp_path / "c", 0, 3)
+  put(a, eval__phase2__7__loss=part(3.5, split="test", examples=4),
+      eval__phase1__2__retrieval=part(.25))
+  put(c, eval__phase2__7__loss=part(3.25, split="test", examples=8))
+  content = compare.write([a, c])
+  _, losses, retrieval = content["tables"]
+  assert [(row["name"], row["metrics"]["all"]["value"]) for row in losses["rows"]] == [
+      ("ILM (a)", 3.5), ("ILM (c)", 3.25), ("no slots (a, c)", 9.0)]
+  assert "no paired test" in losses["note"] and losses["note"].endswith("N.")
+  assert losses["protocol"] == {"split": "test", "examples": "a: 4, c: 8"}
+  assert [row["name"] for row in retrieval["rows"]] == ["ILM (a)", "no slots (a)"]
+  out = capsys.readouterr().out
+  assert out.rstrip().splitlines()[-1].endswith("a/comparison.html")
+  assert "| ILM (c) | 3.2500 [3.1500, 3.3500] |" in (a / "comparison.md").read_text()
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+  a, c = evaluated(tmp_path / "x" / "run", 0), evaluated(tmp_path / "y" / "run", 0, 3)
+  names = [row["name"] for row in compare.write([a, c])["tables"][0]["rows"]]
+  assert "ILM (x/run)" in names and "ILM (y/run)" in names
+
+
+def test_a_filter_without_repeats_is_that_of_older_runs(tmp_path):
+  protocol = {"split": "s", "filter": "f", "tie rule": "t", "task": "k"}
+  a, b, c = (evaluated(tmp_path / name, seed, protocol=protocol | more) for name, seed, more in (
+      ("a", 0, {}), ("b", 1, {"repeated targets": "none"}), ("c", 2, {"repeated targets": "3"})))
+  compare.write([a, b])
+  with pytest.raises(errors.UserError, match="repeated targets is 'none' and '3'"):
+    compare.write([a, c])
+
+
 def test_what_cannot_be_compared_is_named(tmp_path):
   a = evaluated(tmp_path / "a", 0)
   other = evaluated(tmp_path / "b", 0, protocol={"split": "s", "filter": "none", "tie rule": "t",
@@ -110,3 +208,7 @@ def test_what_cannot_be_compared_is_named(tmp_path):
   (tmp_path / "d").mkdir()
   with pytest.raises(errors.UserError, match="d has no evaluation to compare"):
     compare.write([a, tmp_path / "d"])
+
+
+def test_a_cell_of_markdown_holds_marks_as_text():
+  assert compare._line(["a|b", "c\nd"]) == "| a\\|b | c d |"

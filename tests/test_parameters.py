@@ -48,6 +48,17 @@ def test_the_file_has_every_array_and_a_log_a_short_table(tmp_path, capsys, monk
   assert "lm/layers/.." in said and "lm/layers/key" not in said and str(path) in said
 
 
+def test_a_table_prints_a_path_as_it_is(tmp_path, capsys, monkeypatch):
+  console = parameters.rich_console.Console
+  monkeypatch.setattr(parameters.rich_console, "Console",
+                      lambda **more: console(force_terminal=True, width=400, **more))
+  folder = tmp_path / "[" / "odd]"
+  folder.mkdir(parents=True)
+  monkeypatch.setattr(parameters, "_SHOWN", 0)      # its title names the file
+  parameters.report(found(), folder / "parameters.txt", "phase1")
+  assert "[/odd]/parameters.txt" in capsys.readouterr().out
+
+
 def test_amounts():
   assert [parameters.amount(n) for n in (0, 1023, 1024, 1.5 * 2 ** 30, 2 ** 41)] == [
       "0 B", "1023 B", "1.0 KiB", "1.5 GiB", "2.0 TiB"]

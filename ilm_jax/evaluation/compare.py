@@ -2,64 +2,78 @@
 
 Each run's evaluation left the rank of every user's target by every method (`ranks.json.gz`). Runs
 are compared on the same users, targets and protocol, or not at all. Runs that differ only in their
-seed are one row: its mean is over seeds and users, its deviation over seeds.
+seed are one row: its mean is over seeds and users, its deviation over seeds. Losses and retrieval
+stand side by side: of these the values of single examples are not stored.
 """
-import gzip
 import json
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
-from ilm_jax import errors, files
+from ilm_jax import compared_runs, files
 from ilm_jax.evaluation import metrics, report, significance
 
 METRICS = {"hr@5": lambda r: metrics.hit_rate(r, 5), "hr@10": lambda r: metrics.hit_rate(r, 10),
            "ndcg@5": lambda r: metrics.ndcg(r, 5), "ndcg@10": lambda r: metrics.ndcg(r, 10)}
 TESTED = "ndcg@10"       # the metric of the paired test
-# Fields of a protocol that two runs must share for their ranks to mean the same.
-SHARED = ("split", "filter", "tie rule", "task")
 _RESAMPLES = 1000
 
 
 class Method(NamedTuple):
-  """One row: a method, of which run, and its ranks [seeds, users]."""
+  """One row: a method, of which runs, and its ranks [seeds, users]."""
   name: str
-  run: str
+  runs: tuple[str, ...]
   rank_SU: np.ndarray
-
-
-class _Run(NamedTuple):
-  name: str
-  protocol: dict
-  users: list
-  targets: list
-  ranks: dict[str, np.ndarray]     # by method, of all users
-  settings: str                    # the config without its seed
 
 
 def write(workdirs: list) -> dict:
   """Compares the newest evaluation of each workdir; writes, prints and returns the comparison.
 
   Raises:
-    UserError: a workdir has no evaluation, or its protocol, users or targets are not the first's.
+    UserError: a workdir has no evaluation, its protocol, users or targets are not the first's, or
+      it holds a run that another one holds.
   """
-  runs = [_read(epath.Path(w)) for w in workdirs]
-  for other in runs[1:]:
-    _check_same(runs[0], other)
-  part = table(_methods(runs), runs[0])
-  content = {"run": "comparison of " + ", ".join(r.name for r in runs), "tables": [part],
-             "examples": [], "curves": {}}
+  runs = compared_runs.read(workdirs)
+  groups = compared_runs.by_settings(runs)
+  for group in groups:
+    compared_runs.check_seeds(group)
+  part = table(_methods(groups), runs[0])
+  beside = [side_by_side(runs, name) for _, name in compared_runs.SIDE_BY_SIDE
+            if any(name in run.tables for run in runs)]
+  content = {"run": "comparison of " + ", ".join(r.name for r in runs), "tables": [part, *beside],
+             "examples": _settings(runs), "curves": {}}
   first = epath.Path(workdirs[0])
   files.write_text(first / "comparison.json", json.dumps(content, indent=1))
-  files.write_text(first / "comparison.md", to_markdown(part))
+  files.write_text(first / "comparison.md", to_markdown(content))
   files.write_text(first / "comparison.html",
                    report.to_html(content).replace("</body>", report.bars(part, TESTED)))
   report.show(content)
+  for line in _lines(content["examples"]):
+    print(line)
+  print(f"comparison: {first / 'comparison.html'}", flush=True)
   return content
 
 
-def table(found: list[Method], run: _Run) -> dict:
+def side_by_side(runs: list[compared_runs.Run], name: str) -> dict:
+  """One table of the runs' tables `name`: each row of each run, equal ones once."""
+  parts = {run.name: run.tables[name] for run in runs if name in run.tables}
+  rows: dict = {}                  # (row, metrics) -> runs
+  for row in dict.fromkeys(row["name"] for part in parts.values() for row in part["rows"]):
+    for run, part in parts.items():
+      for found in part["rows"]:
+        if found["name"] == row:
+          rows.setdefault((row, json.dumps(found["metrics"])), []).append(run)
+  first = next(iter(parts.values()))
+  return {"title": f"{first['title']}, side by side", "phase": "comparison", "step": 0,
+          "note": "Each run by itself: the values of single examples are not stored, so there is "
+                  f"no paired test between runs. {first['note']}",
+          "protocol": _protocol({run: part["protocol"] for run, part in parts.items()}),
+          "rows": [{"name": f"{row} ({', '.join(of)})", "metrics": json.loads(found)}
+                   for (row, found), of in rows.items()]}
+
+
+def table(found: list[Method], run: compared_runs.Run) -> dict:
   """The comparison as a table of `report`: each method, then each one minus the first, paired."""
   rows = [{"name": _label(m), "metrics": {name: _estimate(value, m.rank_SU)
                                           for name, value in METRICS.items()}} for m in found]
@@ -75,14 +89,28 @@ def table(found: list[Method], run: _Run) -> dict:
           "protocol": run.protocol, "rows": rows}
 
 
-def to_markdown(part: dict) -> str:
-  """The table in Markdown."""
+def to_markdown(content: dict) -> str:
+  """The tables and settings in Markdown."""
+  parts = [_markdown(part) for part in content["tables"]]
+  for part in content["examples"]:
+    columns = list(dict.fromkeys(c for row in part["examples"] for c in row))
+    parts.append("\n".join([
+        f"# {part['title']}", "", _line(columns), "|---" * len(columns) + "|",
+        *(_line([row.get(c, "") for c in columns]) for row in part["examples"]), ""]))
+  return "\n".join(parts)
+
+
+def _line(cells: list[str]) -> str:
+  """A line of a table; what a cell holds of its marks is text."""
+  return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _markdown(part: dict) -> str:
   columns = list(dict.fromkeys(c for row in part["rows"] for c in row["metrics"]))
-  lines = [f"# {part['title']}", "", part["note"], "", "| | " + " | ".join(columns) + " |",
+  lines = [f"# {part['title']}", "", part["note"], "", _line(["", *columns]),
            "|---" * (len(columns) + 1) + "|"]
-  for row in part["rows"]:
-    cells = [_cell(row["metrics"].get(c)) for c in columns]
-    lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+  lines += [_line([row["name"], *(_cell(row["metrics"].get(c)) for c in columns)])
+            for row in part["rows"]]
   protocol = "; ".join(f"{k}: {v}" for k, v in part["protocol"].items())
   return "\n".join([*lines, "", f"Protocol: {protocol}", ""])
 
@@ -105,43 +133,48 @@ def _estimate(value, rank_SU) -> dict:
 
 def _label(method: Method) -> str:
   seeds = f", {len(method.rank_SU)} seeds" if len(method.rank_SU) > 1 else ""
-  return f"{method.name} ({method.run}{seeds})"
+  return f"{method.name} ({', '.join(method.runs)}{seeds})"
 
 
-def _methods(runs: list[_Run]) -> list[Method]:
-  """Rows of all runs; runs of equal settings together, by the name of the first of them."""
-  groups: dict[str, list[_Run]] = {}
-  for run in runs:
-    groups.setdefault(run.settings, []).append(run)
-  return [Method(name, group[0].name, np.stack([run.ranks[name] for run in group]))
-          for group in groups.values() for name in group[0].ranks
-          if all(name in run.ranks for run in group)]
+def _methods(groups: list[list[compared_runs.Run]]) -> list[Method]:
+  """Rows of all groups, each by the name of its first run; a method's equal ranks once."""
+  found: list[Method] = []
+  for group in groups:
+    for name in group[0].ranks:
+      if not all(name in run.ranks for run in group):
+        continue
+      rank_SU = np.stack([run.ranks[name] for run in group])
+      for at, other in enumerate(found):
+        # No seed changes e.g. popularity, so that it does not matter how many there are.
+        if other.name == name and (other.rank_SU[:1] == rank_SU).all() and (
+            other.rank_SU == rank_SU[:1]).all():
+          found[at] = Method(name, (*other.runs, group[0].name), rank_SU[:1])
+          break
+      else:
+        found.append(Method(name, (group[0].name,), rank_SU))
+  return found
 
 
-def _read(workdir) -> _Run:
-  steps = workdir / "eval" / "phase2"
-  newest = max((s for s in steps.iterdir() if s.name.isdigit()), key=lambda s: int(s.name),
-               default=None) if steps.exists() else None
-  path = None if newest is None else newest / "ranks.json.gz"
-  if path is None or not path.exists():
-    raise errors.UserError(f"{workdir} has no evaluation to compare (eval/phase2/<step>/"
-                           "ranks.json.gz): run --stage=eval there first")
-  stored = json.loads(gzip.decompress(path.read_bytes()))
-  config = json.loads((workdir / "config.eval.json").read_text())
-  config.pop("seed")
-  ranks = {name: np.array([np.inf if r is None else r for r in rank], float)
-           for name, rank in stored["ranks"].items() if len(rank) == len(stored["users"])}
-  return _Run(workdir.name, stored["protocol"], stored["users"], stored["targets"], ranks,
-              json.dumps(config, sort_keys=True))
+def _settings(runs: list[compared_runs.Run]) -> list[dict]:
+  """The differing settings as a list of examples for the report; none if there are none."""
+  rows = compared_runs.differences(runs)
+  return [{"title": "Settings that differ", "note": "From config.<stage>.json of each workdir.",
+           "examples": rows}] if rows else []
 
 
-def _check_same(first: _Run, other: _Run) -> None:
-  for field in SHARED:
-    if first.protocol.get(field) != other.protocol.get(field):
-      raise errors.UserError(
-          f"runs {first.name} and {other.name} cannot be compared: {field} is "
-          f"{first.protocol.get(field)!r} and {other.protocol.get(field)!r}; evaluate both alike")
-  if first.users != other.users or first.targets != other.targets:
-    raise errors.UserError(
-        f"runs {first.name} and {other.name} ranked other users or other targets: evaluate all "
-        "users of the same data in both (eval.users=0)")
+def _lines(settings: list[dict]) -> list[str]:
+  return [f"{row['setting']} ({row['stages']}): " + ", ".join(
+              f"{name}: {value}" for name, value in row.items()
+              if name not in ("setting", "stages"))
+          for part in settings for row in part["examples"]]
+
+
+def _protocol(protocols: dict[str, dict]) -> dict:
+  """Fields that are equal in all runs as they are, others with the value of each run."""
+  merged = {}
+  for field in dict.fromkeys(field for protocol in protocols.values() for field in protocol):
+    values = {run: protocol.get(field, compared_runs.ABSENT) for run, protocol in protocols.items()}
+    first, *others = values.values()
+    merged[field] = first if all(value == first for value in others) else ", ".join(
+        f"{run}: {value}" for run, value in values.items())
+  return merged

@@ -72,7 +72,9 @@ def write(workdir) -> dict:
 
 def show(content: dict) -> None:
   """Prints the tables of `content` to the terminal."""
-  out = rich_console.Console(width=None if rich_console.Console().is_terminal else 150)
+  # Titles, columns and names hold words of a user's: "[..]" in them is no markup.
+  out = rich_console.Console(width=None if rich_console.Console().is_terminal else 150,
+                             markup=False, emoji=False)
   for part in content["tables"]:
     columns = _columns(part)
     table = rich_table.Table(title=part["title"], caption=part.get("note"), title_justify="left",
@@ -154,7 +156,7 @@ def bars(part: dict, column: str) -> str:
   for at, (_, m) in enumerate(rows):
     axis.barh(at, m["value"], color="#8fb1d9")
     axis.plot([m["lo"], m["hi"]], [at, at], color="#1b1f24", lw=1.3)
-  axis.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+  axis.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name, _ in rows], fontsize=8)
   axis.invert_yaxis()
   axis.set_xlabel(column)
   return _image(plt, figure, column)

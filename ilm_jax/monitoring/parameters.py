@@ -44,7 +44,7 @@ def report(found: list[Row], path, name: str) -> None:
   shown = found if len(found) <= _SHOWN else folded(found)
   note = "" if shown is found else f"; every array is in {path}"
   title = f"{name}: {totals(found)}{note}"
-  out = rich_console.Console()
+  out = rich_console.Console(markup=False, emoji=False)      # paths are a user's words
   if not out.is_terminal:
     print(title, *_lines(shown), sep="\n", flush=True)
     return
