@@ -1,5 +1,6 @@
 """Each audit passes what is clean and finds what is planted."""
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -140,3 +141,14 @@ def test_stale_folders_are_found():
   assert audit.of_these_data("entities/", {"data": "abc"}, "abc") == []
   assert "made from data abc, data/ is abd" in audit.of_these_data(
       "entities/", {"data": "abc"}, "abd")[0]
+
+
+def test_the_stage_says_how_many_targets_repeat_and_reads_templates(monkeypatch, capsys):
+  from ilm_jax.stages import auditing
+  monkeypatch.setattr(auditing, "_checks", lambda run: iter([("a check", [])]))
+  run = types.SimpleNamespace(data=(one_time_each([1, 2, 1, 1], range(4), 2),),
+                              lm_tokenizer=types.SimpleNamespace(encode=lambda text: text))
+  auditing.run(run)
+  assert "1 of 1 in validation, 1 of 1 in test" in capsys.readouterr().out
+  examples = types.SimpleNamespace(manifest={"templates": ["User{user} saw{history}. Next:"]})
+  assert auditing._templates(run, examples) == ["User<slot> saw<slot>. Next:"]
