@@ -12,7 +12,7 @@ import toy
 
 from ilm_jax import errors
 from ilm_jax.runtime import axes
-from ilm_jax.training import checkpoint, loop
+from ilm_jax.training import checkpoint, leaf_digests, loop
 
 
 def mesh_of(data, tensor=1):
@@ -223,6 +223,84 @@ def test_a_damaged_checkpoint_is_an_error_not_skipped(tmp_path, damage):
   shutil.rmtree(tmp_path / "9")
   with checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own:
     assert_equal(checkpoint.start(own, toy_state(seed=1), "", {}), toy_state(step=5))
+
+
+def flip(path, at, bit=3):
+  data = bytearray(path.read_bytes())
+  data[at] ^= 1 << bit
+  path.write_bytes(data)
+
+
+def largest(folder):
+  return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_a_flipped_bit_of_an_array_is_named_wherever_it_is_read(tmp_path):
+  """Noise does not compress, so that its numbers stand in the file as they are."""
+  folder = tmp_path / "phase1" / "checkpoints"
+  noise, step = big_state(9, kib=64), folder / "9" / "state"
+  save(folder, noise)
+  flip(largest(step), largest(step).stat().st_size // 2)
+  message = "checkpoints/9 is damaged: trainable/qformer/noise has digest .*delete that folder"
+  with (checkpoint.Checkpointer(folder, toy.FINGERPRINTS) as own,
+        pytest.raises(errors.UserError, match=message) as e):
+    own.restore(big_state(0, kib=64))
+  assert "\n" not in str(e.value)
+  with pytest.raises(errors.UserError, match=message):
+    checkpoint.read_trainable(folder, noise.trainable)
+
+
+def test_what_is_not_read_is_not_checked(tmp_path):
+  small = jax.numpy.arange(8.0)
+  state = big_state(9, kib=64)
+  state.trainable["projection"] = {"kernel": small}
+  save(tmp_path, state)
+  flip(largest(tmp_path), largest(tmp_path).stat().st_size // 2)
+  got = checkpoint.read_trainable(tmp_path, {"projection": {"kernel": small}})
+  np.testing.assert_array_equal(got["projection"]["kernel"], small)
+
+
+def test_a_digest_that_is_missing_or_wrong_is_named_and_one_of_before_digests_is_read(tmp_path):
+  save(tmp_path, toy_state(step=9))
+  path = tmp_path / "9" / "meta" / "metadata"
+  meta = json.loads(path.read_text())
+  digests = meta["digests"]
+  for lost in ({k: v for k, v in digests.items() if k != "step"},
+               {**digests, "step": "int32 [] 0000000000000000"}):
+    path.write_text(json.dumps({**meta, "digests": lost}))
+    with (checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own,
+          pytest.raises(errors.UserError, match="9 is damaged: step has digest int32")):
+      own.restore(toy_state())
+  del meta["digests"]
+  path.write_text(json.dumps(meta))
+  with checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own:
+    assert_equal(own.restore(toy_state()), toy_state(step=9))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "int8", "bool"])
+def test_every_single_bit_changes_a_digest(dtype):
+  array = np.random.default_rng(0).integers(0, 2, (3, 5)).astype(jax.numpy.dtype(dtype))
+  bits = array.view(f"u{array.itemsize}")
+  different = {leaf_digests.digests({"a": jax.numpy.asarray(array)})["a"]}
+  for place in np.ndindex(bits.shape):
+    for bit in range(1 if dtype == "bool" else 8 * array.itemsize):
+      bits[place] ^= bits.dtype.type(1 << bit)
+      different.add(leaf_digests.digests({"a": jax.numpy.asarray(array)})["a"])
+      bits[place] ^= bits.dtype.type(1 << bit)
+  assert len(different) == 1 + array.size * (1 if dtype == "bool" else 8 * array.itemsize)
+  if dtype == "float32":        # in a plain weighted sum, two highest bits cancel each other
+    assert leaf_digests.digests({"a": -array})["a"] not in different
+
+
+def test_a_digest_follows_the_order_and_not_the_mesh():
+  noise = np.random.default_rng(1).normal(size=(16, 8)).astype(np.float32)
+  spec = jax.sharding.PartitionSpec("data", "tensor")
+  found = {leaf_digests.digests({"a": jax.device_put(
+      noise, jax.sharding.NamedSharding(mesh_of(*shape), spec))})["a"]
+      for shape in ((1, 1), (4, 2), (2, 4), (8, 1))}
+  assert len(found) == 1
+  assert leaf_digests.digests({"a": noise[::-1]})["a"] not in found
+  assert leaf_digests.digests({"a": noise.T.copy()})["a"] not in found
 
 
 # --- a full disk ---

@@ -1,7 +1,8 @@
 """Checkpoints: what is saved, how a run starts, and which inputs it may start from.
 
 A checkpoint holds what was trained, the optimizer's state and the step, and beside them `meta`: the
-fingerprints of everything the numbers depend on. The frozen language model is not in it. Orbax
+fingerprints of everything the numbers depend on, and a digest of each array, which is checked
+whenever the array is read. The frozen language model is not in it. Orbax
 writes to a temporary folder and renames it, so a folder with a step's name is complete; what a
 killed run left unfinished is removed when the next one opens the folder.
 """
@@ -11,7 +12,7 @@ from etils import epath
 from ilm_jax import errors
 from ilm_jax.monitoring import scalars
 from ilm_jax.runtime import distributed
-from ilm_jax.training import orbax_io
+from ilm_jax.training import leaf_digests, orbax_io
 
 _NO_ROOM = ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED", "File too large", "quota exceeded")
 
@@ -58,7 +59,7 @@ class Checkpointer:
     if step == self.latest():
       return
     meta = {"step": step, "fingerprints": self.fingerprints, "config": self._config,
-            "totals": totals or {}}
+            "totals": totals or {}, "digests": leaf_digests.digests(_plain(state))}
     try:
       self._manager.save(step, args=ocp.args.Composite(
           state=ocp.args.PyTreeSave(_plain(state)), meta=ocp.args.JsonSave(meta)))
@@ -80,7 +81,8 @@ class Checkpointer:
         raise self._write_error(e) from e
 
   def meta(self, step: int | None = None) -> dict:
-    """{step, fingerprints, config, totals} of `step` or the newest; empty totals if none exist."""
+    """{step, fingerprints, config, totals, digests} of `step` or the newest; without digests, and
+    empty, if none exist."""
     step = self.latest() if step is None else step
     if step is None or step not in self._manager.all_steps():
       return {"step": step, "fingerprints": {}, "config": "", "totals": {}}
@@ -93,13 +95,15 @@ class Checkpointer:
       like: a TrainState of arrays, on the mesh where the result shall lie: any mesh will do.
 
     Raises:
-      UserError: made from other inputs, of another shape, or unreadable.
+      UserError: made from other inputs, of another shape, damaged, or unreadable.
     """
     step = self.latest() if step is None else step
-    _same_inputs(self.folder, self.meta(step)["fingerprints"], self.fingerprints)
+    meta = self.meta(step)
+    _same_inputs(self.folder, meta["fingerprints"], self.fingerprints)
     want = orbax_io.abstract(_plain(like))
     orbax_io.same_shapes(self._manager, self.folder, step, want, exact=True)
     got = orbax_io.restore(self._manager, self.folder, step, state=orbax_io.restore_args(want))
+    leaf_digests.check(got["state"], meta.get("digests"), self.folder / str(step))
     return type(like)(**got["state"])
 
   def _write_error(self, e: Exception) -> Exception:
@@ -162,7 +166,7 @@ def finished(folder, fingerprints: dict[str, str], steps: int) -> bool:
 
 
 def read_meta(folder, step: int | None = None) -> dict:
-  """{step, fingerprints, config, totals} of a phase's checkpoint, by default its newest."""
+  """What `Checkpointer.meta` gives, of a phase's checkpoint, by default its newest."""
   folder, step = _existing(folder, step)
   with _reader(folder) as manager:
     return orbax_io.restore(manager, folder, step, meta=ocp.args.JsonRestore())["meta"]
@@ -176,13 +180,17 @@ def read_trainable(folder, want, step: int | None = None):
     want: nested dict of arrays or ShapeDtypeStructs with a sharding, a part of that phase's
       `trainable` tree; the result lies where they lie.
     step: which checkpoint; None: the newest.
+
+  Raises:
+    UserError: no such checkpoint, of another shape, damaged (of what is read), or unreadable.
   """
   folder, step = _existing(folder, step)
   want = {"trainable": orbax_io.abstract(want)}
   with _reader(folder) as manager:
     orbax_io.same_shapes(manager, folder, step, want, exact=False)
-    got = orbax_io.restore(manager, folder, step,
+    got = orbax_io.restore(manager, folder, step, meta=ocp.args.JsonRestore(),
                            state=orbax_io.restore_args(want, partial_restore=True))
+  leaf_digests.check(got["state"], got["meta"].get("digests"), folder / str(step))
   return got["state"]["trainable"]
 
 
