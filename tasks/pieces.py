@@ -36,6 +36,7 @@ class Work:
   """A split that is being made. Strings and numbers: it travels to the workers."""
   folder: str                    # of the prepared split
   source: str                    # where what the source gave lies
+  shard_folder: str              # where its shards lie until it is published
   recipe: str                    # file with preprocessors and features
   count: int                     # pieces
   shards: int
@@ -59,9 +60,7 @@ def cut(folder, definition: features.Definition, module: str = "") -> Work:
     module: of a user's tasks; its functions travel with the recipe.
   """
   folder = epath.Path(folder)
-  split, source = folder.name, folder.parent / f".{folder.name}.pieces"
-  if source.exists():
-    source.rmtree()                       # left there by a run that was killed
+  split, source = folder.name, store.begin(folder, "pieces")
   if module:
     cloudpickle.register_pickle_by_value(importlib.import_module(module))
   recipe = cloudpickle.dumps((definition.preprocessors, definition.output_features))
@@ -74,8 +73,8 @@ def cut(folder, definition: features.Definition, module: str = "") -> Work:
     content = {key: _to_arrays(value) for key, value in batch.items()}
     files.write_bytes(source / f"source-{count:06d}.pkl", pickle.dumps(content))
     count += 1
-  store.begin(folder)
-  return Work(str(folder), str(source), str(path), count, store.shards_of(size))
+  return Work(str(folder), str(source), str(store.begin(folder)), str(path), count,
+              store.shards_of(size))
 
 
 def _to_arrays(value):
@@ -133,17 +132,16 @@ def write_shard(work: Work, shard: int, found) -> None:
     shard: its number.
     found: (number of a piece, the shard's records in it), in any order.
   """
-  folder = epath.Path(work.folder)
   name = store.shard_name(shard, work.shards)
   with tempfile.TemporaryDirectory() as local:     # ArrayRecord writes files of this machine only
     path = epath.Path(local) / name
     store.write_shard(path, (record for _, records in sorted(found) for record in records))
-    files.write_bytes(store.unfinished(folder) / name, path.read_bytes())
+    files.write_bytes(epath.Path(work.shard_folder) / name, path.read_bytes())
 
 
 def join(work: Work, manifest: dict) -> dict:
   """Publishes a split whose pieces are all made and written; returns its manifest."""
-  folder, source = epath.Path(work.folder), epath.Path(work.source)
+  source, unfinished = epath.Path(work.source), epath.Path(work.shard_folder)
   lengths = collections.defaultdict(list)
   for piece in range(work.count):
     path = source / f"lengths-{piece:06d}.npz"
@@ -154,14 +152,14 @@ def join(work: Work, manifest: dict) -> dict:
       for key in arrays.files:
         lengths[key].append(arrays[key])
   for shard in range(work.shards):                 # one to which no example came
-    if not (store.unfinished(folder) / store.shard_name(shard, work.shards)).exists():
+    if not (unfinished / store.shard_name(shard, work.shards)).exists():
       write_shard(work, shard, [])
   lengths = {key: np.concatenate(parts) for key, parts in lengths.items()}
-  return store.publish(store.unfinished(folder), folder, lengths, manifest, work.shards)
+  return store.publish(unfinished, work.folder, lengths, manifest, work.shards)
 
 
 def clear(work: Work) -> None:
   """Takes away what lies beside the folder, published or not."""
-  for path in (epath.Path(work.source), store.unfinished(work.folder)):
+  for path in (epath.Path(work.source), epath.Path(work.shard_folder)):
     if path.exists():
       path.rmtree()

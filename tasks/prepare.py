@@ -83,7 +83,7 @@ def examples(name: str, split: str):
 
 
 def _todo(folder, material, definitions, names) -> list[_Todo]:
-  """The splits that are not there, or were made from something else."""
+  """The splits that are not there, are damaged, or were made from something else."""
   own = own_tasks.mixture(material.module) if material.module else {}
   todo = []
   for short, definition in definitions.items():
@@ -92,7 +92,8 @@ def _todo(folder, material, definitions, names) -> list[_Todo]:
       made_from["module"] = own_tasks.fingerprint(material.module)
     for split in definition.source.splits:
       found = store.read_manifest(folder / names[short] / split) or {}
-      if found.get("made_from") != made_from or found.get("format") != store.FORMAT:
+      if (found.get("made_from"), found.get("format")) != (
+          made_from, store.FORMAT) or store.damage(folder / names[short] / split, found):
         todo.append(_Todo(
             folder / names[short] / split, definition,
             {"task": names[short], "split": split, "made_from": made_from,

@@ -46,11 +46,21 @@ def test_damaged_shard_is_named(tmp_path):
   data = bytearray(shard.read_bytes())
   data[len(data) // 2] ^= 1
   shard.write_bytes(data)
-  with pytest.raises(errors.UserError, match=r"00000-of-00001.*damaged.*Delete .*task .*prepare"):
+  with pytest.raises(errors.UserError, match=r"00000-of-00001.*damaged.* run --stage=prepare"):
     store.Prepared(tmp_path / "task" / "train")
   shard.unlink()
   with pytest.raises(errors.UserError, match=r"found no file"):
     store.Prepared(tmp_path / "task" / "train")
+
+
+@pytest.mark.parametrize("damage", [('"count": 5', '"count": 4'), ("made_from", "made_frpm"),
+                                    ("fingerprint", "fingerpsint")])
+def test_damaged_manifest_is_named(tmp_path, damage):
+  store.write(tmp_path, examples(), {"made_from": {"x": "y"}})
+  path = tmp_path / "manifest.json"
+  path.write_text(path.read_text().replace(*damage))
+  with pytest.raises(errors.UserError, match=r"manifest.json is damaged: .*run --stage=prepare"):
+    store.Prepared(tmp_path)
 
 
 def test_absent_or_foreign_folder(tmp_path):
@@ -72,11 +82,25 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
   """SIGKILL leaves the temporary folder; it is never taken for prepared examples."""
-  (tmp_path / ".a.writing").mkdir()
+  (tmp_path / ".a.writing").mkdir()        # as it was called when all writers shared the name
   (tmp_path / ".a.writing" / "shard-00000-of-00009.array_record").write_bytes(b"half")
+  (store.begin(tmp_path / "a") / "shard-00000-of-00009.array_record").write_bytes(b"half")
+  store.begin(tmp_path / "a.b").rename(tmp_path / ".a.b.0123456789ab.writing")     # of another
   store.write(tmp_path / "a", examples(), {})
-  assert [p.name for p in tmp_path.iterdir()] == ["a"]
+  assert sorted(p.name for p in tmp_path.iterdir()) == [".a.b.0123456789ab.writing", "a"]
   assert len(list((tmp_path / "a").iterdir())) == 3
+
+
+def test_a_writer_whose_job_was_killed_cannot_reach_the_next_ones_folder(tmp_path):
+  """It is still at work when the same folder is written again."""
+  def overtaken():
+    yield from examples(2)
+    again = store.write(tmp_path / "a", examples(), {})
+    assert store.Prepared(tmp_path / "a").manifest == again
+    yield from examples(2)
+  with pytest.raises((OSError, errors.UserError)):
+    store.write(tmp_path / "a", overtaken(), {})
+  assert len(store.Prepared(tmp_path / "a")) == 5
 
 
 def test_examples_must_agree(tmp_path):

@@ -222,8 +222,14 @@ def test_prepare_again_skips_what_is_there(workdir, words, monkeypatch):
   (workdir / "prepared" / "toy5_elm_year" / "test" / "manifest.json").unlink()
   prepare.prepare(workdir, words, words, config())
   assert written[len(everything):] == ["toy5_elm_year/test"]
+  shard = workdir / "prepared" / "toy5_elm_year" / "test" / "shard-00000-of-00001.array_record"
+  shard.write_bytes(b"")
+  (workdir / "prepared" / "toy5_elm_title" / "test" / "manifest.json").write_text("")
+  prepare.prepare(workdir, words, words, config())
+  assert set(written[len(everything) + 1:]) == {"toy5_elm_year/test", "toy5_elm_title/test"}
+  store.Prepared(shard.parent)
   prepare.prepare(workdir, words, words, config(history=3))
-  assert set(written[len(everything) + 1:]) == everything
+  assert set(written[len(everything) + 3:]) == everything
 
 
 def test_another_workdir_replaces_the_registered_tasks(workdir, tmp_path, words):

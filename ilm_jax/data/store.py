@@ -12,8 +12,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterable, Sequence
 
 import msgpack
@@ -52,18 +54,20 @@ def write(folder, examples: Iterable[dict], manifest: dict, shards: int = 1) -> 
     raise
 
 
-def begin(folder) -> epath.Path:
-  """An empty folder beside `folder`, for the shards that `publish` makes it of."""
-  temporary = unfinished(folder)
-  _remove(temporary)                     # left there by a writer that was killed
-  temporary.mkdir(parents=True)
-  return temporary
+def begin(folder, kind: str = "writing") -> epath.Path:
+  """An empty folder beside `folder`, e.g. for the shards that `publish` makes it of.
 
-
-def unfinished(folder) -> epath.Path:
-  """Where the shards of `folder` lie until it is published."""
+  Its name is its own: a writer that is still at work although its job was killed cannot reach it.
+  What such writers left is removed, as the lock of the workdir leaves one job at a time.
+  """
   folder = epath.Path(folder)
-  return folder.parent / f".{folder.name}.writing"
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  for path in folder.parent.iterdir():
+    if re.fullmatch(rf"\.{re.escape(folder.name)}(\.[0-9a-f]{{12}})?\.{kind}", path.name):
+      path.rmtree()
+  temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}.{kind}"
+  temporary.mkdir()
+  return temporary
 
 
 def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> dict:
@@ -81,8 +85,7 @@ def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> di
   found = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
   count = len(next(iter(lengths.values()), ()))
   manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": found}
-  manifest["fingerprint"] = hashlib.sha256(
-      json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+  manifest["fingerprint"] = _fingerprint(manifest)
   (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
   _remove(folder)
   temporary.rename(folder)
@@ -97,9 +100,21 @@ def shards_of(count: int | None) -> int:
 def read_manifest(folder) -> dict | None:
   """The manifest of a prepared folder, None if there is none that can be read."""
   try:
-    return json.loads((epath.Path(folder) / "manifest.json").read_text())
+    found = json.loads((epath.Path(folder) / "manifest.json").read_text())
   except (OSError, ValueError):
     return None
+  return found if isinstance(found, dict) else None
+
+
+def damage(folder, manifest: dict) -> str:
+  """Which file of `folder` is not as the manifest says, in words; "" if all are."""
+  folder = epath.Path(folder)
+  if manifest.get("fingerprint") != _fingerprint(manifest):
+    return f"{folder / 'manifest.json'} is damaged: it does not fit its own fingerprint"
+  for name, expected in manifest["files"].items():
+    if (identity := _identity(folder / name)) != expected:
+      return f"{folder / name} is damaged: found {identity}, expected {expected}"
+  return ""
 
 
 class Prepared:
@@ -112,9 +127,8 @@ class Prepared:
     if self.manifest is None or self.manifest.get("format") != FORMAT:
       raise errors.UserError(f"{folder} holds no prepared examples of format {FORMAT}: "
                              "run --stage=prepare")
-    if verify:
-      for name, identity in self.manifest["files"].items():
-        self._verify(name, identity)
+    if verify and (wrong := damage(folder, self.manifest)):
+      raise errors.UserError(f"{wrong}: run --stage=prepare, which makes {folder} again")
     self._open()
 
   def _open(self):
@@ -157,14 +171,6 @@ class Prepared:
         path = path.copy(epath.Path(self._copies.name) / path.name)
       self._readers[shard] = array_record_module.ArrayRecordReader(os.fspath(path), _READ)
     return self._readers[shard]
-
-  def _verify(self, name: str, expected: dict):
-    path = self.folder / name
-    found = _identity(path) if path.exists() else "no file"
-    if found != expected:
-      raise errors.UserError(
-          f"{path} is damaged: found {found}, expected {expected}. Delete {self.folder.parent} "
-          "and run --stage=prepare")
 
   def __getstate__(self):
     return {"folder": self.folder, "manifest": self.manifest}
@@ -242,7 +248,15 @@ def _is_remote(path) -> bool:
   return "://" in os.fspath(path)
 
 
-def _identity(path) -> dict:
+def _fingerprint(manifest: dict) -> str:
+  """sha256 of all else that the manifest says."""
+  rest = {key: value for key, value in manifest.items() if key != "fingerprint"}
+  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(path) -> dict | str:
+  if not path.exists():
+    return "no file"
   with files.reading(path) as f:
     digest = hashlib.file_digest(f, "sha256").hexdigest()
   return {"size": path.stat().length, "sha256": digest}
