@@ -3,10 +3,7 @@
 A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
 fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
 """
-import concurrent.futures
-import multiprocessing
-
-from ilm_jax import elm, errors
+from ilm_jax import elm, errors, locks
 from ilm_jax.config import reading as config_lib
 from ilm_jax.runtime import distributed
 from ilm_jax.stages import context
@@ -20,18 +17,21 @@ def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = ()) -> 
   prepares, e.g. ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
 
   Raises:
-    UserError: the config cannot run, or an input is missing or does not fit.
-    train.Preempted: SIGTERM came while training; the state is saved.
+    UserError: the config cannot run, an input is missing or does not fit, or another job writes
+      here what these stages write.
+    train.Preempted: SIGTERM came while preparing, or while training; the state is saved.
   """
   this = context.Run(config, workdir, beam=beam)
   if "phase2" in names:
     this.check_groups()
-  for name in names:
-    if distributed.is_main():
-      this.record(name)
-    if distributed.is_main() or name in _TOGETHER:
-      _STAGES[name](this)
-    distributed.wait(name)
+  written = {_LOCKS[name] for name in names if name in _LOCKS and distributed.is_main()}
+  with locks.held(this.workdir, written):
+    for name in names:
+      if distributed.is_main():
+        this.record(name)
+      if distributed.is_main() or name in _TOGETHER:
+        _STAGES[name](this)
+      distributed.wait(name)
 
 
 def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
@@ -106,10 +106,9 @@ def _targets(this: context.Run) -> None:
 
 
 def _in_child(function: str, this: context.Run) -> None:
-  spawn = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as child:
-    child.submit(_prepare_here, function, config_lib.to_json(this.config),
-                 str(this.workdir), this.beam).result()
+  from ilm_jax.stages import child
+  child.run("prepare", _prepare_here, function, config_lib.to_json(this.config),
+            str(this.workdir), this.beam)
 
 
 def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
@@ -153,6 +152,10 @@ def _audit(this: context.Run) -> None:
   auditing.run(this)
 
 
+# Evaluation beside training is two jobs that write apart. What only reads and prints needs no lock,
+# nor `watch`, which replaces whole files by the same.
+_LOCKS = {**dict.fromkeys(("targets", "prepare", "cf", "phase1", "phase2"), "train"),
+          "eval": "eval"}
 _TOGETHER = ("targets", "cf", "phase1", "phase2", "eval")
 _STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,
            "phase2": _phase2, "eval": _eval, "report": _report, "audit": _audit}

@@ -1,0 +1,53 @@
+"""A function in a process of its own, which ends with this one however this one ends."""
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+
+from ilm_jax import errors
+from ilm_jax.monitoring import progress
+from ilm_jax.training import loop
+
+
+def run(name: str, function, *arguments) -> None:
+  """Calls `function(*arguments)` in a spawned process and waits until it is done.
+
+  Args:
+    name: of the stage, for messages.
+    function: of a module, as it is pickled by its name.
+    *arguments: what it is called with.
+
+  Raises:
+    train.Preempted: SIGTERM came here; the process is ended.
+    UserError: the process was killed.
+    Exception: what the function raised.
+  """
+  spawn = multiprocessing.get_context("spawn")
+  others = multiprocessing.active_children()
+  with concurrent.futures.ProcessPoolExecutor(
+      1, mp_context=spawn, initializer=_end_with_parent) as pool:
+    work = pool.submit(function, *arguments)
+    try:
+      with progress.Sigterm() as sigterm:
+        while not (work.done() or sigterm.came):
+          concurrent.futures.wait([work], timeout=0.2)
+      if sigterm.came and not work.done():
+        raise loop.Preempted(f"{name}: SIGTERM")
+      work.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+      raise errors.UserError(
+          f"the process of stage {name} was killed before it was done, perhaps because memory ran "
+          "out: free some and run the same command again") from error
+    finally:
+      if not work.done():       # the pool would wait for it
+        for process in multiprocessing.active_children():
+          if process not in others:
+            process.kill()
+
+
+def _end_with_parent() -> None:
+  """Ends this process when its parent is gone: SIGKILL leaves the parent no time to say so."""
+  def wait():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+  threading.Thread(target=wait, daemon=True).start()
