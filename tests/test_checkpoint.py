@@ -1,9 +1,12 @@
 """What is saved comes back, or one clear error says why not."""
 import contextlib
 import json
+import os
+import pathlib
 import resource
 import shutil
 import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -13,6 +16,8 @@ import toy
 from ilm_jax import errors
 from ilm_jax.runtime import axes
 from ilm_jax.training import checkpoint, leaf_digests, loop
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def mesh_of(data, tensor=1):
@@ -361,3 +366,49 @@ def test_place_copies_when_asked():
   mine = jax.device_put(np.ones((4, 4), np.float32), axes.sharding(mesh))
   axes.place(mesh, {"w": mine}, copy=True)["w"].delete()
   np.testing.assert_array_equal(mine, np.ones((4, 4)))
+
+
+TWO_PROCESSES = """
+import sys
+import jax, numpy as np
+from ilm_jax import axes, checkpoint, distributed, errors, train
+distributed.start()
+folder, do = sys.argv[1:]
+mesh = axes.make_mesh({"data": jax.device_count(), "fsdp": 1, "tensor": 1})
+noise = np.random.default_rng(0).normal(size=(64, 512)).astype(np.float32)
+rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+put = lambda x: jax.make_array_from_callback(x.shape, rows, lambda i: x[i])
+step = jax.make_array_from_callback((), axes.sharding(mesh), lambda i: np.int32(7))
+state = train.TrainState(step, {"noise": put(noise if do == "save" else 0 * noise)}, ())
+with checkpoint.Checkpointer(folder, {}) as saved:
+  if do == "save":
+    saved.save(state)
+  else:
+    try:
+      saved.restore(state)
+      print("restored")
+    except errors.UserError as e:
+      print(e)
+"""
+
+
+def test_digests_of_arrays_that_two_processes_share(tmp_path):
+  """What two save one reads, and both see a flipped bit in what the other holds."""
+  (tmp_path / "program.py").write_text(TWO_PROCESSES)
+  folder = tmp_path / "checkpoints"
+
+  def two(do):
+    done = subprocess.run(
+        [sys.executable, ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable,
+         tmp_path / "program.py", folder, do], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+  two("save")
+  like = loop.TrainState(jax.numpy.int32(0), {"noise": np.zeros((64, 512), np.float32)}, ())
+  with checkpoint.Checkpointer(folder, {}) as saved:
+    assert int(saved.restore(like).step) == 7
+  assert two("restore").count("restored") == 2
+  flip(largest(folder), largest(folder).stat().st_size // 2)
+  assert two("restore").count("7 is damaged: trainable/noise has digest") == 2
