@@ -20,6 +20,7 @@ from ilm_jax import errors, files
 
 FORMAT = 1
 _ALIGN = 64
+_FINGERPRINT = "fingerprint"
 
 
 def fingerprint(arrays: dict[str, np.ndarray], documents: dict | None = None) -> str:
@@ -73,10 +74,39 @@ def load(folder, name: str, cure: str) -> tuple[dict, dict, dict]:
     raise errors.UserError(f"{folder} cannot be read ({error}): delete it and {cure}") from error
   found = fingerprint(arrays, documents)
   if found != manifest.get("fingerprint"):
+    have, expected = errors.short(found, manifest.get("fingerprint"))
     raise errors.UserError(
-        f"{folder} is damaged: its content has fingerprint {found[:12]}, its manifest says "
-        f"{str(manifest.get('fingerprint'))[:12]}. Delete it and {cure}.")
+        f"{folder} is damaged: its content has fingerprint {have}, its manifest says {expected}. "
+        f"Delete it and {cure}.")
   return arrays, documents, manifest
+
+
+def save_file(path, arrays: dict) -> None:
+  """Writes one .npz without a manifest, its fingerprint in it as one more array."""
+  stamp = np.frombuffer(bytes.fromhex(fingerprint(arrays)), np.uint8)
+  files.write_bytes(path, _npz({**arrays, _FINGERPRINT: stamp}))
+
+
+def load_file(path, cure: str) -> dict[str, np.ndarray]:
+  """Reads what `save_file` wrote, or a file of np.savez without a fingerprint.
+
+  Raises:
+    UserError: absent or damaged; `cure` says what to do then.
+  """
+  path = epath.Path(path)
+  try:
+    with np.load(io.BytesIO(path.read_bytes())) as stored:
+      arrays = dict(stored)
+  except FileNotFoundError as error:
+    raise errors.UserError(f"{path} is missing: {cure}") from error
+  except Exception as error:     # zip and npy readers each have their own exceptions
+    raise errors.UserError(f"{path} is damaged ({error}): delete it and {cure}") from error
+  stamp = arrays.pop(_FINGERPRINT, None)
+  if stamp is not None and stamp.tobytes().hex() != fingerprint(arrays):
+    have, expected = errors.short(fingerprint(arrays), stamp.tobytes().hex())
+    raise errors.UserError(f"{path} is damaged: its content has fingerprint {have}, it says "
+                           f"{expected}: delete it and {cure}")
+  return arrays
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> memoryview:

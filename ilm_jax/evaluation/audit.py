@@ -6,6 +6,7 @@ are prepared examples (data/store.py); rows are entity rows.
 import numpy as np
 import scipy.stats
 
+from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
 
 CLEAR = 0.9          # a rank correlation that no chance gives over a catalogue
@@ -170,8 +171,9 @@ def of_these_data(folder: str, made_from: dict, data: str) -> list[str]:
   """A manifest names the fingerprint of the data that is there."""
   if made_from.get("data") == data:
     return []
-  return [f"{folder} was made from data {str(made_from.get('data'))[:12]}, data/ is {data[:12]}: "
-          "run the stage that makes it again"]
+  was, is_now = errors.short(made_from.get("data"), data)
+  return [f"{folder} was made from data {was}, data/ is {is_now}: run the stage that makes it "
+          "again"]
 
 
 def _text(ids) -> str:

@@ -115,9 +115,9 @@ class Run:
     table = entities_lib.load(self.workdir / "entities")
     made_from = store.read_manifest(self.workdir / "entities")["made_from"]
     if made_from["data"] != self.data[2]:
-      raise errors.UserError(
-          f"{self.workdir}/entities was made from data {made_from['data'][:12]}, data/ is "
-          f"{self.data[2][:12]}: delete entities/ and run --stage=cf")
+      was, is_now = errors.short(made_from["data"], self.data[2])
+      raise errors.UserError(f"{self.workdir}/entities was made from data {was}, data/ is "
+                             f"{is_now}: delete entities/ and run --stage=cf")
     return table
 
   def prepared(self, task: str, split: str) -> store.Prepared:
@@ -127,9 +127,9 @@ class Run:
     for name, mine in (("data", self.data[2]), ("lm_vocabulary", self.lm_tokenizer.fingerprint),
                        ("text_vocabulary", self.text_tokenizer.fingerprint)):
       if found.manifest["made_from"][name] != mine:
-        raise errors.UserError(
-            f"{folder} was prepared from {name} {found.manifest['made_from'][name][:12]}, this run "
-            f"has {mine[:12]}: run --stage=prepare again")
+        was, is_now = errors.short(found.manifest["made_from"][name], mine)
+        raise errors.UserError(f"{folder} was prepared from {name} {was}, this run has {is_now}: "
+                               "run --stage=prepare again")
     return found
 
   @property

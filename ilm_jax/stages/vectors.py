@@ -1,32 +1,35 @@
 """Stage cf: one row of vectors per item and user, from training interactions and item text."""
-import io
 import tempfile
 
 import numpy as np
 
-from ilm_jax import files
 from ilm_jax.cf import histories, ials
+from ilm_jax.data import arrays, splits, store
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.data import splits, store
 from ilm_jax.runtime import distributed
 from ilm_jax.stages import context
 
 
 def run(this: context.Run) -> None:
-  """Writes entities/ unless it is there and was made from this data and these settings.
+  """Writes entities/ and factors.npz unless they are there, of this data and these settings.
 
-  All processes factorise, the first writes.
+  All processes factorise, the first writes. Where factors.npz alone is missing, entities/ stays:
+  checkpoints hang on its bits.
   """
   interactions, items, data = this.data
   folder = this.workdir / "entities"
   made_from = {"data": data, "cf": str(sorted(this.config.cf.to_dict().items())),
                "seed": this.config.seed,
                "text_encoder": this.config.text_encoder.asset}
-  if (store.read_manifest(folder) or {}).get("made_from") == made_from:
+  made = (store.read_manifest(folder) or {}).get("made_from") == made_from
+  if made and (this.workdir / "factors.npz").exists():
     return
   user_UC, item_I1C = factorise(this.config, interactions, this.mesh)
   if not distributed.is_main():
+    return
+  arrays.save_file(this.workdir / "factors.npz", {"user_UC": user_UC, "item_I1C": item_I1C})
+  if made:
     return
   texts = [interactions_lib.item_text(items, row + 1) for row in range(len(items))]
   semantic_IW = this.sentence_vectors(texts)
@@ -36,7 +39,6 @@ def run(this: context.Run) -> None:
       interactions.num_items, interactions.num_users,
       behavioral=(standard_I1C, standardised(user_UC)),
       semantic=(np.concatenate([np.zeros_like(semantic_IW[:1]), semantic_IW]), None))
-  _save_factors(this, user_UC, item_I1C)
   table.save(folder, made_from)
 
 
@@ -61,11 +63,5 @@ def standardised(vectors_NC) -> np.ndarray:
 
 def factors(this: context.Run) -> tuple[np.ndarray, np.ndarray]:
   """(user_UC, item_I1C): the factors as iALS left them, whose dot products rank items."""
-  with np.load(io.BytesIO((this.workdir / "factors.npz").read_bytes())) as stored:
-    return stored["user_UC"], stored["item_I1C"]
-
-
-def _save_factors(this: context.Run, user_UC, item_I1C) -> None:
-  buffer = io.BytesIO()
-  np.savez(buffer, user_UC=user_UC, item_I1C=item_I1C)
-  files.write_bytes(this.workdir / "factors.npz", buffer.getvalue())
+  stored = arrays.load_file(this.workdir / "factors.npz", "run --stage=cf")
+  return stored["user_UC"], stored["item_I1C"]

@@ -144,9 +144,10 @@ def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[
   theirs = read_meta(folder)["fingerprints"]
   for name, mine in fingerprints.items():
     if theirs.get(name) != mine:
+      was, is_now = errors.short(theirs.get(name), mine)
       raise errors.UserError(
-          f"phase 1 in {init_from} was trained with {name} {_short(theirs.get(name))}, this run "
-          f"has {_short(mine)}. Vectors from another source mean nothing to its Q-Former: point "
+          f"phase 1 in {init_from} was trained with {name} {was}, this run has {is_now}. "
+          "Vectors from another source mean nothing to its Q-Former: point "
           f"--config.phase2.init_from at a phase 1 with the same {name}, or train phase 1 again")
   got = read_trainable(folder, {name: fresh.trainable[name] for name in subtree})
   return fresh._replace(trainable={**fresh.trainable, **got})
@@ -211,10 +212,10 @@ def newest(folder) -> int | None:
 def _same_inputs(folder, theirs: dict[str, str], mine: dict[str, str]) -> None:
   for name in sorted(theirs.keys() | mine.keys()):
     if theirs.get(name) != mine.get(name):
+      was, is_now = errors.short(theirs.get(name), mine.get(name))
       raise errors.UserError(
-          f"the checkpoints in {folder} were trained with {name} {_short(theirs.get(name))}, this "
-          f"run has {_short(mine.get(name))}: give another --workdir, or delete {folder} to train "
-          "this phase again")
+          f"the checkpoints in {folder} were trained with {name} {was}, this run has {is_now}: "
+          f"give another --workdir, or delete {folder} to train this phase again")
 
 
 def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
@@ -242,7 +243,3 @@ def _chain(e: BaseException | None):
   while e is not None:
     yield e
     e = e.__cause__ or e.__context__
-
-
-def _short(fingerprint) -> str:
-  return "none" if fingerprint is None else str(fingerprint)[:12]
