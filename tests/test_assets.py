@@ -1,8 +1,11 @@
 """Assets from local, made-up sources: no network."""
+import contextlib
 import hashlib
 import importlib.util
 import multiprocessing
+import os
 import pathlib
+import resource
 import zipfile
 
 import pytest
@@ -58,7 +61,8 @@ def toy(*from_sources) -> dict[str, pinned.Asset]:
 
 
 def files_below(folder: pathlib.Path) -> list[str]:
-  return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+  return sorted(p.name for p in folder.rglob("*")
+                if p.is_file() and p.suffix not in (".lock", ".verified"))
 
 
 def test_url_then_cache_without_network(tmp_path):
@@ -127,7 +131,7 @@ def test_every_source_tried_is_named_in_one_line(tmp_path, monkeypatch):
 def test_wrong_bytes_never_reach_the_cache(tmp_path, wrong):
   """Same size with other bytes, and another size: both are left outside, with both values named."""
   known = toy(url(write_home(tmp_path / "home", vectors=wrong)))
-  with pytest.raises(errors.UserError, match=r"w\.bin has (sha256|\d+ bytes).*expected"):
+  with pytest.raises(errors.UserError, match=r"w\.bin has (sha256|more than).*expected"):
     pinned.fetch("toy", cache=tmp_path / "cache", assets=known)
   assert files_below(tmp_path / "cache") == []
 
@@ -137,6 +141,105 @@ def test_a_wrong_source_gives_way_to_the_next(tmp_path):
   good = url(write_home(tmp_path / "good"))
   found = pinned.fetch("toy", cache=tmp_path / "cache", assets=toy(bad, good))
   assert found["names.json"].read_bytes() == NAMES
+
+
+def flip(path: pathlib.Path, at: int) -> None:
+  data = bytearray(path.read_bytes())
+  data[at] ^= 4
+  path.write_bytes(data)
+
+
+def settle(path: pathlib.Path) -> None:
+  """As if the stamp of `path` were made a minute after the file."""
+  stamp = path.parent / f".{path.name}.verified"
+  os.utime(stamp, ns=(path.stat().st_ctime_ns + 60 * 10**9,) * 2)
+
+
+def test_a_flipped_bit_in_the_cache_is_fetched_again(tmp_path):
+  """Also where the file's times are set back."""
+  known = toy(url(write_home(tmp_path / "home")))
+  path = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)["w.bin"]
+  for _ in range(2):
+    pinned.fetch("toy", cache=tmp_path / "cache", assets=known)      # which stamps it
+    settle(path)
+    before = path.stat()
+    flip(path, 9)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)
+    assert again["w.bin"] == path and path.read_bytes() == VECTORS
+
+
+def test_a_damaged_cache_is_named_where_no_source_is_left(tmp_path):
+  known = toy(url(write_home(tmp_path / "home")))
+  path = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)["w.bin"]
+  flip(path, 0)
+  with pytest.raises(errors.UserError, match=r"cache .*w\.bin has sha256 .* expected") as raised:
+    pinned.fetch("toy", cache=tmp_path / "cache", assets=toy())
+  assert str(raised.value).count("has sha256") == 1
+
+
+def test_a_file_with_a_stamp_is_not_hashed_again(tmp_path, monkeypatch):
+  known = toy(url(write_home(tmp_path / "home")))
+  first = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)
+  hashed, mismatch = [], pinned.mismatch
+  monkeypatch.setattr(pinned, "mismatch", lambda path, pin: (
+      hashed.append(path.name), mismatch(path, pin))[1])
+  for _ in range(2):     # a stamp as old as its file may be of what it was before
+    assert pinned.fetch("toy", cache=tmp_path / "cache", assets=known) == first
+  assert hashed == ["w.bin", "names.json"] * 2
+  for path in first.values():
+    settle(path)
+  assert pinned.fetch("toy", cache=tmp_path / "cache", assets=known) == first
+  assert len(hashed) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, monkeypatch):
+  known = toy(url(write_home(tmp_path / "home")))
+  first = pinned.fetch("toy", cache=tmp_path / "cache", assets=known)
+
+  def refused(*_):
+    raise PermissionError("read-only")
+  monkeypatch.setattr(pinned.files, "write_text", refused)
+  assert pinned.fetch("toy", cache=tmp_path / "cache", assets=toy()) == first
+
+
+def write_zip(path: pathlib.Path, vectors=VECTORS, method=zipfile.ZIP_DEFLATED) -> sources.Url:
+  with zipfile.ZipFile(path, "w", method) as archive:
+    archive.writestr("names.json", NAMES)
+    archive.writestr("w.bin", vectors)
+  return url(path.as_uri())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2,
+                                    zipfile.ZIP_LZMA])
+def test_a_damaged_archive_gives_way_to_the_next_source(tmp_path, method):
+  """Wherever the bit is: in names, sizes, flags, methods, places or the packed bytes."""
+  good = url(write_home(tmp_path / "good"))
+  known = toy(write_zip(tmp_path / "all.zip", method=method), good)
+  whole = (tmp_path / "all.zip").read_bytes()
+  for number, bit in enumerate(range(3, 8 * len(whole), 8 * len(whole) // 150)):
+    damaged = bytearray(whole)
+    damaged[bit // 8] ^= 1 << bit % 8
+    (tmp_path / "all.zip").write_bytes(damaged)
+    files = pinned.fetch("toy", cache=tmp_path / f"cache{number}", assets=known)
+    assert files["w.bin"].read_bytes() == VECTORS
+
+
+def test_a_member_is_not_unzipped_beyond_its_pinned_size(tmp_path):
+  source = write_zip(tmp_path / "all.zip", vectors=bytes(40 << 20))
+  with (largest_file(1 << 20),
+        pytest.raises(errors.UserError, match=f"w.bin has more than the expected {len(VECTORS)}")):
+    pinned.fetch("toy", cache=tmp_path / "cache", assets=toy(source))
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes):
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_truncated_cache_is_fetched_again(tmp_path):
@@ -189,7 +292,8 @@ def test_unwritable_cache_is_the_users_to_cure(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, "_extract", full)
   with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
     archive.writestr("w.bin", VECTORS)
-  source = sources.Url((tmp_path / "all.zip").as_uri(), 900, {"w.bin": "w.bin"})
+  source = sources.Url((tmp_path / "all.zip").as_uri(), 900,
+                       {"w.bin": "w.bin", "names.json": "names.json"})
   with pytest.raises(errors.UserError, match=r"No space left.*ILM_CACHE"):
     pinned.fetch("toy", cache=tmp_path / "cache", assets=toy(source))
   assert files_below(tmp_path / "cache") == []

