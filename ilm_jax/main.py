@@ -91,9 +91,17 @@ def main(argv: list[str] | None = None) -> int:
   try:
     config = _with_gin(config_lib.from_flags(flags.FLAGS, argv or sys.argv, _CONFIG))
     return _run(config_lib.with_tasks(config, _TASKS_MODULE.value))
-  except errors.UserError as e:
-    print(f"error: {e}", file=sys.stderr)
+  except Exception as e:
+    mistake = e if isinstance(e, errors.UserError) else _write_error(e)
+    if mistake is None:
+      raise
+    print(f"error: {mistake}", file=sys.stderr)
     return 1
+
+
+def _write_error(error: Exception) -> errors.UserError | None:
+  from ilm_jax.monitoring import scalars
+  return scalars.write_error(error, _WORKDIR.value) if _WORKDIR.value else None
 
 
 def _with_gin(config):

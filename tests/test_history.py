@@ -1,10 +1,16 @@
 """What a phase logged, across restarts and a full disk."""
 import errno
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from ilm_jax import errors, files
 from ilm_jax.monitoring import scalars
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_a_restart_forgets_what_it_will_write_again(tmp_path):
@@ -38,3 +44,47 @@ def test_no_room_for_the_log(tmp_path, monkeypatch, number, error):
   monkeypatch.setattr(files, "write_text", refuse)
   with pytest.raises(error, match="refused"):
     writer.write(1, {"loss": 1.0}, {})
+
+
+def by_library(text):
+  """What TensorFlow and ArrayRecord raise: no OSError, and the disk in words."""
+  return RuntimeError(f"Failed to close: write() failed: {text}; at byte 57344")
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EFBIG, "File too large"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"), by_library("No space left on device")])
+def test_a_full_disk_is_one_line_whoever_met_it(tmp_path, error):
+  outer = ValueError("cannot finish the split\nfor reasons")
+  outer.__cause__ = error
+  for met in (error, outer):
+    message = str(scalars.write_error(met, tmp_path))
+    assert message.startswith(f"no room to write in {tmp_path}") and "\n" not in message
+
+
+@pytest.mark.parametrize("number, text", [
+    (errno.EACCES, "Permission denied"), (errno.EROFS, "Read-only"), (errno.EEXIST, "File exists"),
+    (errno.ENOTDIR, "Not a directory")])
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, number, text):
+  monkeypatch.chdir(tmp_path)
+  for name in (tmp_path / "run", "run/eval/table.json"):
+    message = str(scalars.write_error(OSError(number, text, name), "run"))
+    assert message.startswith(f"{name} cannot be made or written ({text}): give another --workdir")
+  for other in (OSError(number, text, "running"), OSError(number, text, 7), OSError(number, text)):
+    assert scalars.write_error(other, "run") is None
+
+
+def test_a_fault_of_the_program_stays_one(tmp_path):
+  for error in (KeyError("x"), OSError(errno.ENOENT, "No such file", str(tmp_path / "x"))):
+    assert scalars.write_error(error, tmp_path) is None
+
+
+@pytest.mark.parametrize("below, stage", [("", "prepare"), ("run", "report")])
+def test_a_workdir_that_is_a_file_ends_the_program_with_one_line(tmp_path, below, stage):
+  (tmp_path / "file").write_text("")
+  done = subprocess.run(
+      [sys.executable, "-m", "ilm_jax.main", f"--config={ROOT}/configs/tiny.py",
+       f"--workdir={tmp_path / 'file' / below}", f"--stage={stage}"],
+      capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
+  assert done.returncode == 1
+  assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

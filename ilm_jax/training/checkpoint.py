@@ -14,7 +14,7 @@ from ilm_jax.monitoring import scalars
 from ilm_jax.runtime import distributed
 from ilm_jax.training import leaf_digests, orbax_io
 
-_NO_ROOM = ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED", "File too large", "quota exceeded")
+_NO_ROOM = (*scalars.NO_ROOM, "RESOURCE_EXHAUSTED")      # of a bucket, too
 
 
 class Checkpointer:
@@ -109,12 +109,12 @@ class Checkpointer:
   def _write_error(self, e: Exception) -> Exception:
     """The user's error if the disk is full, with the unfinished folders removed; else `e`."""
     self._failed = True
-    if not any(word in str(cause) for cause in _chain(e) for word in _NO_ROOM):
+    if not any(word in str(cause) for cause in scalars.chain(e) for word in _NO_ROOM):
       return e
     for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
       path.rmtree(missing_ok=True)
     return scalars.full_disk(self.folder, next(
-        c for c in _chain(e) if any(word in str(c) for word in _NO_ROOM)))
+        c for c in scalars.chain(e) if any(word in str(c) for word in _NO_ROOM)))
 
 
 def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[str, str],
@@ -237,9 +237,3 @@ def _reader(folder) -> ocp.CheckpointManager:
 def _plain(state) -> dict:
   """A NamedTuple as a dict, so that what is on disk names no class of ours."""
   return state._asdict()
-
-
-def _chain(e: BaseException | None):
-  while e is not None:
-    yield e
-    e = e.__cause__ or e.__context__
