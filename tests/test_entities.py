@@ -1,4 +1,6 @@
 """The entity table by hand."""
+import json
+
 import numpy as np
 import pytest
 
@@ -122,6 +124,33 @@ def test_two_fingerprints_of_a_refusal_differ(tmp_path):
   assert errors.short("a" * 64, "b" * 64) == ("a" * 12, "b" * 12)
   assert errors.short(None, "b" * 64) == ("none", "b" * 12)
   assert errors.short("abc", "abcd") == ("abc", "abcd")
+
+
+@pytest.mark.parametrize("name", ["table.npz", "manifest.json", "words.json"])
+def test_no_flipped_bit_of_a_folder_is_used(tmp_path, name):
+  saved, made_from = {"a": ITEM_I1C, "b": USER_UC}, {"data": "abc", "split": "loo_stable"}
+  arrays.save(tmp_path, "table", saved, made_from=made_from, documents={"words": ["x", "y"]})
+  whole = (tmp_path / name).read_bytes()
+  refused = 0
+  for bit in range(0, 8 * len(whole), 13):
+    damaged = bytearray(whole)
+    damaged[bit // 8] ^= 1 << bit % 8
+    (tmp_path / name).write_bytes(damaged)
+    try:
+      loaded, documents, manifest = arrays.load(tmp_path, "table", "run --stage=cf")
+      assert loaded.keys() == saved.keys()
+      assert all((loaded[key] == saved[key]).all() for key in saved)
+      assert documents == {"words": ["x", "y"]} and manifest["made_from"] == made_from
+    except errors.UserError as error:
+      assert "run --stage=cf" in str(error)
+      refused += 1
+  assert refused > 5
+  manifest = tmp_path / "manifest.json"      # as it was before manifests spoke of themselves
+  arrays.save(tmp_path, "table", saved, made_from=made_from, documents={"words": ["x", "y"]})
+  old = json.loads(manifest.read_text())
+  del old["manifest"]
+  manifest.write_text(json.dumps(old))
+  assert arrays.load(tmp_path, "table", "")[2]["made_from"] == made_from
 
 
 def test_an_archive_of_another_writer_is_read_or_refused(tmp_path):

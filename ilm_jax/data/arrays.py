@@ -2,7 +2,7 @@
 
     <folder>/<name>.npz        the arrays
     <folder>/<other>.json      documents that belong to them
-    <folder>/manifest.json     fingerprint of the content, fingerprints of what it was made from
+    <folder>/manifest.json     fingerprint of the content, of what it was made from, of itself
 
 The manifest is written last; a folder whose content does not fit its manifest is refused. Arrays
 of local files are mapped: only what is looked at is read, so they may be larger than memory.
@@ -46,6 +46,7 @@ def save(folder, name: str, arrays: dict, *, made_from: dict, documents: dict | 
               "made_from": made_from,
               "arrays": {key: [a.dtype.str, list(a.shape)] for key, a in sorted(arrays.items())},
               "documents": sorted(documents)}
+  manifest["manifest"] = of_manifest(manifest, "manifest")
   files.write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
   return manifest["fingerprint"]
 
@@ -78,7 +79,17 @@ def load(folder, name: str, cure: str) -> tuple[dict, dict, dict]:
     raise errors.UserError(
         f"{folder} is damaged: its content has fingerprint {have}, its manifest says {expected}. "
         f"Delete it and {cure}.")
+  # Manifests of before say nothing of themselves.
+  if manifest.get("manifest", "") not in ("", of_manifest(manifest, "manifest")):
+    raise errors.UserError(f"{folder}/manifest.json is damaged: it does not fit its own "
+                           f"fingerprint. Delete {folder} and {cure}.")
   return arrays, documents, manifest
+
+
+def of_manifest(manifest: dict, key: str) -> str:
+  """sha256 of all that a manifest says, but for what it says at `key`: this very fingerprint."""
+  rest = {name: value for name, value in manifest.items() if name != key}
+  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def save_file(path, arrays: dict) -> None:

@@ -24,6 +24,7 @@ from array_record.python import array_record_module
 from etils import epath
 
 from ilm_jax import errors, files
+from ilm_jax.data import arrays as arrays_lib
 
 FORMAT = 1
 _LENGTHS = "lengths.npz"
@@ -85,7 +86,7 @@ def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> di
   found = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
   count = len(next(iter(lengths.values()), ()))
   manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": found}
-  manifest["fingerprint"] = _fingerprint(manifest)
+  manifest["fingerprint"] = arrays_lib.of_manifest(manifest, "fingerprint")
   (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
   _remove(folder)
   temporary.rename(folder)
@@ -109,7 +110,7 @@ def read_manifest(folder) -> dict | None:
 def damage(folder, manifest: dict) -> str:
   """Which file of `folder` is not as the manifest says, in words; "" if all are."""
   folder = epath.Path(folder)
-  if manifest.get("fingerprint") != _fingerprint(manifest):
+  if manifest.get("fingerprint") != arrays_lib.of_manifest(manifest, "fingerprint"):
     return f"{folder / 'manifest.json'} is damaged: it does not fit its own fingerprint"
   for name, expected in manifest["files"].items():
     if (identity := _identity(folder / name)) != expected:
@@ -246,12 +247,6 @@ def _local(folder):
 
 def _is_remote(path) -> bool:
   return "://" in os.fspath(path)
-
-
-def _fingerprint(manifest: dict) -> str:
-  """sha256 of all else that the manifest says."""
-  rest = {key: value for key, value in manifest.items() if key != "fingerprint"}
-  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _identity(path) -> dict | str:
