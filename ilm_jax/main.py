@@ -19,7 +19,7 @@ Every field of the config can be overridden (`--config.phase2.steps=10`), also b
 idempotent: run again, it finds what it made or resumes.
 
 Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 143 stopped by SIGTERM
-after saving; anything else is a fault of the program.
+(training saves first); anything else is a fault of the program.
 """
 import os
 import sys

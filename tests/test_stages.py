@@ -4,10 +4,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from ilm_jax import errors
+from ilm_jax import errors, locks
 from ilm_jax.config import reading as config_lib
 from ilm_jax.data import interactions, kept, store
 from ilm_jax.stages import context, prepare, vectors
+from ilm_jax.stages import run as stages
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -79,3 +80,23 @@ def test_factors_that_are_missing_are_made_beside_the_same_table(tmp_path, monke
   vectors.run(make_run(tmp_path))
   np.testing.assert_array_equal(vectors.factors(make_run(tmp_path))[0], factors[0])
   assert table == {p: p.stat().st_mtime_ns for p in (tmp_path / "entities").iterdir()}
+
+
+def test_each_stage_locks_what_it_writes(tmp_path, monkeypatch):
+  ran = []
+  monkeypatch.setattr(stages, "_STAGES", {
+      name: lambda _, name=name: ran.append(name) for name in stages._STAGES})
+  monkeypatch.setattr(context.Run, "_device_count", lambda _: 1)
+  monkeypatch.setattr(context.Run, "check_groups", lambda _: None)
+  config = config_lib.load(str(TINY))
+  with locks.held(tmp_path, ["train"]):
+    for name in ("targets", "prepare", "cf", "phase1", "phase2"):
+      with pytest.raises(errors.UserError, match="another job writes in .*train"):
+        stages.run(config, tmp_path, ("report", name, "eval"))
+    assert not ran and not list(tmp_path.glob("config.*"))
+    stages.run(config, tmp_path, ("eval", "report", "audit"))
+  with locks.held(tmp_path, ["eval"]):
+    with pytest.raises(errors.UserError, match="another job writes in .*eval"):
+      stages.run(config, tmp_path, ("phase1", "eval"))
+    stages.run(config, tmp_path, ("phase1", "phase2", "report"))
+  assert ran == ["eval", "report", "audit", "phase1", "phase2", "report"]

@@ -30,7 +30,7 @@ _SCALED = {
 
 
 class Preempted(Exception):
-  """SIGTERM came; the state was saved. `main` exits with 143."""
+  """SIGTERM came, and a state that there is was saved. `main` exits with 143."""
 
 
 class TrainState(NamedTuple):
