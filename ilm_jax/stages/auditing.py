@@ -40,7 +40,7 @@ def _checks(this: context.Run):
     yield from _vectors(this, log)
   yield from _tasks(this, log)
   yield "item rows carry no order", audit.rows_carry_no_order(
-      log, np.arange(1, log.num_items + 1), "item rows")
+      log, np.r_[log.rows.items], "item rows")
   yield from _index(this, log, items)
   yield "ties are not sorted by item", audit.ties_not_sorted(log)
 
