@@ -7,7 +7,6 @@ import real
 
 from ilm_jax import errors
 from ilm_jax.data import interactions as lib
-from ilm_jax.data import rows
 
 ITEMS = lib.Items(ids=["30", "4", "5", "100"], titles=["Thirty", "Four", "Five", "Hundred"],
                   years=[1930, None, 1905, 2000], genres=[["War"], [], ["Drama", "Sci-Fi"], []])
@@ -40,7 +39,6 @@ def test_rows_and_order_by_hand():
   np.testing.assert_array_equal(interactions.value_N, [2, 1, 4, 2, 3, 5])
   np.testing.assert_array_equal(interactions.offsets_U1, [0, 3, 6])
   assert interactions.of_user(1) == slice(3, 6)
-  assert interactions.rows == rows.EntityRows(num_items=3, num_users=2)
   assert interactions.item_N.dtype == interactions.user_N.dtype == np.int32
 
 

@@ -1,7 +1,7 @@
 """Rows of the entity table, worked by hand: 3 items are rows 1..3, 2 users are rows 4 and 5."""
 import numpy as np
 
-from ilm_jax.data import rows
+from ilm_jax.data import interactions, rows
 
 ROWS = rows.EntityRows(num_items=3, num_users=2)
 TABLE_R = np.array(["padding", "item 1", "item 2", "item 3", "user 0", "user 1"])
@@ -41,3 +41,12 @@ def test_without_items_or_users():
 
 def test_users_are_what_padding_and_items_leave_of_a_table():
   assert rows.EntityRows.of_table(6, num_items=3) == ROWS
+
+
+def test_interactions_give_the_rows_of_their_items_and_users():
+  """User "b" met items 3 and 1, user "a" item 2."""
+  log = interactions.Interactions(
+      user_ids=["b", "a"], num_items=3, user_N=np.array([0, 0, 1], np.int32),
+      item_N=np.array([3, 1, 2], np.int32), time_N=np.zeros(3, np.int64),
+      value_N=np.ones(3, np.float32))
+  assert log.rows == ROWS
