@@ -42,12 +42,12 @@ def main(_):
 def report(this: context.Run, graphdef, name: str, trainable: dict) -> None:
   """Prints one line of the table."""
   held_I = this.heldout[1:]
-  rows = jnp.arange(1, 1 + len(held_I))
-  x_IF = np.asarray(_outputs(graphdef, trainable, phases.entity_arrays(this), rows))
+  items = this.entities.rows.items
+  x_IF = np.asarray(_outputs(graphdef, trainable, phases.entity_arrays(this), jnp.r_[items]))
   about_IF = x_IF - x_IF.mean(axis=0)
   share_F = np.linalg.svd(about_IF, compute_uv=False) ** 2
   share_F = share_F[share_F > 0] / share_F.sum()
-  parts = [this.entities.vectors[n][1:1 + len(held_I)] for n in this.config.vectors]
+  parts = [this.entities.vectors[n][items] for n in this.config.vectors]
   y_IC = np.concatenate([p / p.std() / p.shape[1] ** 0.5 for p in parts], axis=1)
   penalty = retrieval.choose_ridge(x_IF[~held_I], y_IC[~held_I], seed=this.config.seed)
   ridge = retrieval.fit_ridge(x_IF[~held_I], y_IC[~held_I], penalty)

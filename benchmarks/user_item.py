@@ -52,7 +52,7 @@ def main(_):
   log, show = this.data[0], _ranking(this)
   user_UC, item_IC = vectors.factors(this)
   table, rows = this.entities.vectors["behavioral"], np.arange(log.num_items + 1)
-  table_UC = table[log.num_items + 1:]
+  table_UC = table[log.rows.users]
   show("popularity", np.broadcast_to(np.bincount(
       log.item_N[log.split.train], minlength=len(rows)), (log.num_users, len(rows))))
   show("iALS", user_UC @ item_IC.T)
@@ -63,7 +63,7 @@ def main(_):
     graphdef, params = _trained(this, logq)
     show(f"Q-Former, {_STEPS.value} steps of ui, logq={logq}", dot_scores.score(
         graphdef, params, phases.entity_arrays(this),
-        log.num_items + 1 + np.arange(log.num_users), log.num_items))
+        np.r_[log.rows.users], log.num_items))
 
 
 def _trained(this: context.Run, logq: bool):

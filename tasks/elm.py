@@ -45,7 +45,7 @@ def _written(material, name: str) -> features.Definition:
                            "targets/*/report.json, and choose another teacher or leave the task "
                            "out of targets.tasks")
   fields = templates.load(name, words=material.words).fields
-  answers = [""] * material.rows
+  answers = [""] * material.rows.total
   for request, text in good:
     answers[request.rows[0]] = tokenizer_lib.escape(text)
   splits = {}

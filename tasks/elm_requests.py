@@ -58,7 +58,7 @@ def _users(material, split: str) -> np.ndarray:
   held_U = np.zeros(count, bool)
   held = material.rng("targets/users").permutation(count)
   held_U[held[:round(material.heldout_fraction * count)]] = True
-  return np.array([material.user_row(u) for u in np.flatnonzero(held_U == (split == "test"))
+  return np.array([material.rows.user(u) for u in np.flatnonzero(held_U == (split == "test"))
                    if len(_liked(material, u))], np.int64)
 
 
@@ -104,7 +104,7 @@ def _known_text(material, fields: tuple[str, ...], rows) -> str:
   """What the data set knows of the entities, as the teacher reads it."""
   thing = material.words.fill("{Thing}")
   if fields == ("user",):
-    user = int(rows[0]) - material.user_row(0)
+    user = material.rows.user_number(int(rows[0]))
     rows, numbered = _liked(material, user), [f"{thing}"] * _LIKED
   else:
     numbered = [thing] if len(rows) == 1 else [f"First {material.words.thing}",

@@ -6,6 +6,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from ilm_jax.data import rows as rows_lib
 from tasks import templates, vocabulary
 
 _TOGETHER = 256                  # examples tokenised in one call
@@ -23,16 +24,21 @@ class Definition:
   by_example: bool = False
 
 
-def entities(rows: int) -> seqio.Feature:
-  """Rows of the entity table, which has `rows` rows. They pass through as they are."""
-  return seqio.Feature(seqio.PassThroughVocabulary(rows), add_eos=False, dtype=tf.int32, rank=1)
+def entities(rows: rows_lib.EntityRows) -> seqio.Feature:
+  """Rows of the entity table. They pass through as they are."""
+  return _numbers(rows.total)
 
 
-def language(vocab: vocabulary.SlotVocabulary, rows: int) -> dict[str, seqio.Feature]:
+def language(vocab: vocabulary.SlotVocabulary,
+             rows: rows_lib.EntityRows) -> dict[str, seqio.Feature]:
   """The features of all phase 2 tasks: a mixture wants them equal."""
   return {"inputs": seqio.Feature(vocab, add_eos=False), "targets": seqio.Feature(vocab),
           "entities": entities(rows), "target_entity": entities(rows), "user": entities(rows),
-          "prompt": entities(0)}
+          "prompt": _numbers(0)}
+
+
+def _numbers(below: int) -> seqio.Feature:
+  return seqio.Feature(seqio.PassThroughVocabulary(below), add_eos=False, dtype=tf.int32, rank=1)
 
 
 def in_memory(splits: Mapping[str, Mapping[str, np.ndarray]]) -> seqio.FunctionDataSource:

@@ -33,7 +33,7 @@ def watched_in_turn(material: material_lib.Material) -> np.ndarray:
 def trained_on(material: material_lib.Material) -> np.ndarray:
   """int32 [pairs, 2]: a user's entity row and the row of an item of the user's training part."""
   train_N, log = material.split.train, material.interactions
-  users = material.user_row(log.user_N[train_N]).astype(np.int32)
+  users = material.rows.user(log.user_N[train_N]).astype(np.int32)
   return np.stack([users, log.item_N[train_N]], axis=1)
 
 

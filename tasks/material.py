@@ -8,6 +8,7 @@ import numpy as np
 
 from ilm_jax import elm, errors
 from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.data import rows as rows_lib
 from ilm_jax.data import splits, targets
 from ilm_jax.data import tokenizer as tokenizer_lib
 from tasks import clustering, indexing, vocabulary
@@ -40,12 +41,9 @@ class Material:
   max_heldout: int = 0                       # held-out items; 0: all
 
   @property
-  def rows(self) -> int:
-    """Rows of the entity table."""
-    return 1 + self.interactions.num_items + self.interactions.num_users
-
-  def user_row(self, user):
-    return 1 + self.interactions.num_items + user
+  def rows(self) -> rows_lib.EntityRows:
+    """Where items and users stand in the entity table."""
+    return self.interactions.rows
 
   @functools.cached_property
   def names(self) -> list[str]:
@@ -96,7 +94,7 @@ class Material:
   def item_splits(self) -> dict[str, np.ndarray]:
     """Item rows by split: held-out items are never trained on; every fourth is for validation."""
     held = interactions_lib.heldout_items(self.items, self.heldout_fraction, self.seed)
-    rows = np.arange(1, self.interactions.num_items + 1, dtype=np.int32)
+    rows = np.r_[self.rows.items].astype(np.int32)
     test = rows[held[1:]]
     valid = np.arange(len(test)) % 4 == 3
     return {"train": rows[~held[1:]], "validation": test[valid], "test": test[~valid]}

@@ -112,7 +112,7 @@ def _family(material, name: str) -> templates.Family:
 def _examples(material, family, at: np.ndarray, prompts) -> dict:
   """Examples of the targets `at`; `prompts` is the number of a template, or one for each."""
   log = material.interactions
-  examples = {"user": features.column(material.user_row(log.user_N[at])),
+  examples = {"user": features.column(material.rows.user(log.user_N[at])),
               "target_entity": features.column(log.item_N[at]),
               "prompt": features.column(np.broadcast_to(prompts, at.shape))}
   if "history" in family.fields:

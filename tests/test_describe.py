@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ilm_jax import errors
-from ilm_jax.data import interactions
+from ilm_jax.data import interactions, rows
 from ilm_jax.stages import describe
 
 
@@ -33,7 +33,7 @@ def test_activation_finds_the_dimension_that_tells_and_not_the_loud_one():
 def describer():
   items = interactions.Items(["10", "11", "12", "13"], ["Heat", "Heat", "Up", "Léon: Pro"],
                              [1995, 1986, 2009, 1994], [[]] * 4)
-  log = types.SimpleNamespace(user_ids=["7", "9"])
+  log = types.SimpleNamespace(user_ids=["7", "9"], rows=rows.EntityRows(4, 2))
   found = object.__new__(describe.Describer)
   found.run = types.SimpleNamespace(data=(log, items, ""))
   return found

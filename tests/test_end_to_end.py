@@ -213,8 +213,8 @@ def test_phase1_of_another_entity_table_is_refused(run):
   """Phase 2 pointed at a phase 1 whose vectors were others: one line, both fingerprints named."""
   table = entities.load(run / "entities")
   manifest = json.loads((run / "entities" / "manifest.json").read_text())
-  other = entities.make(table.num_items, table.num_users, **{
-      name: (2 * vectors[:1 + table.num_items], 2 * vectors[1 + table.num_items:])
+  other = entities.make(table.rows.num_items, table.rows.num_users, **{
+      name: (2 * vectors[:table.rows.users.start], 2 * vectors[table.rows.users])
       for name, vectors in table.vectors.items()})
   kept = run / "entities.kept"
   (run / "entities").rename(kept)

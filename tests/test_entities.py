@@ -6,6 +6,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.data import arrays, entities
+from ilm_jax.data import rows as rows_lib
 
 ITEM_I1C = np.array([[9, 9], [1, 2], [3, 4], [5, 6]], np.float32)   # row 0 must not get through
 USER_UC = np.array([[-1, 0], [0, -2]], np.float32)
@@ -23,7 +24,7 @@ def test_rows_by_hand():
   np.testing.assert_array_equal(got.vectors["semantic"][4:], np.zeros((2, 3)))
   np.testing.assert_array_equal(got.present["behavioral"], [0, 1, 1, 1, 1, 1])
   np.testing.assert_array_equal(got.present["semantic"], [0, 1, 1, 1, 0, 0])
-  assert got.num_rows == 6 and got.user_row(1) == 5
+  assert got.rows == rows_lib.EntityRows(3, 2)
 
 
 def test_fingerprint_follows_every_part():
@@ -51,7 +52,7 @@ def test_save_and_load(tmp_path):
   saved = table(semantic=(TEXT_I1C, None))
   saved.save(tmp_path, {"interactions": "1a2b"})
   loaded = entities.load(tmp_path)
-  assert (loaded.num_items, loaded.num_users) == (3, 2)
+  assert loaded.rows == saved.rows == rows_lib.EntityRows(3, 2)
   assert loaded.fingerprint == saved.fingerprint
   for name in ("behavioral", "semantic"):
     np.testing.assert_array_equal(loaded.vectors[name], saved.vectors[name])

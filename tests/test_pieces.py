@@ -14,7 +14,7 @@ from test_tasks import ITEMS, characters, config, log
 
 from configs import base
 from ilm_jax import errors
-from ilm_jax.data import interactions, store
+from ilm_jax.data import interactions, rows, store
 from tasks import (
     beam_options,
     catalog,
@@ -69,7 +69,7 @@ def definition(words, by_example=True, preprocessors=()):
   return features.Definition(
       source=seqio.FunctionDataSource(dataset, ["train", "test"], {"train": 12, "test": 0}),
       preprocessors=[*preprocessors, say, features.tokenize],
-      output_features={"entities": features.entities(30),
+      output_features={"entities": features.entities(rows.EntityRows(20, 9)),
                        "targets": seqio.Feature(vocabulary.SlotVocabulary(words))},
       by_example=by_example)
 
@@ -158,6 +158,7 @@ def test_functions_of_a_users_module_travel(tmp_path, monkeypatch):
   (tmp_path / "far_tasks.py").write_text("""
 import seqio
 import tensorflow as tf
+from ilm_jax.data import rows
 from tasks import features
 
 def _twice(number):
@@ -170,7 +171,8 @@ def double(example):
 def found():
   return features.Definition(
       source=features.in_memory({"train": {"entities": features.column([1, 2])}}),
-      preprocessors=[double], output_features={"entities": features.entities(9)})
+      preprocessors=[double],
+      output_features={"entities": features.entities(rows.EntityRows(5, 3))})
 """)
   monkeypatch.syspath_prepend(tmp_path)
   work = pieces.cut(tmp_path / "train", importlib.import_module("far_tasks").found(), "far_tasks")

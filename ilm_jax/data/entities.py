@@ -1,6 +1,6 @@
 """The entity table: everything that is known of items and users as numbers.
 
-Row 0 is padding, rows 1..I are items, then users: R = 1 + I + U. A named vector that an entity does
+R rows: padding, items, users, as `rows.EntityRows` counts them. A named vector that an entity does
 not have (users have no `semantic` one) is zero there, and marked absent.
 """
 import dataclasses
@@ -9,28 +9,20 @@ import numpy as np
 
 from ilm_jax import errors
 from ilm_jax.data import arrays
+from ilm_jax.data import rows as rows_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class EntityTable:
   """Named vectors of all entities."""
-  num_items: int                     # I
-  num_users: int                     # U
+  rows: rows_lib.EntityRows
   vectors: dict[str, np.ndarray]     # name -> float32 [R, C]
   present: dict[str, np.ndarray]     # name -> bool [R]
   fingerprint: str
 
-  def user_row(self, user):
-    """The row of user 0..U-1 (or of an array of users)."""
-    return 1 + self.num_items + user
-
-  @property
-  def num_rows(self) -> int:
-    return 1 + self.num_items + self.num_users
-
   def save(self, folder, made_from: dict) -> None:
     """Writes table.npz and manifest.json."""
-    arrays.save(folder, "table", _stored(self.num_items, self.vectors, self.present),
+    arrays.save(folder, "table", _stored(self.rows.num_items, self.vectors, self.present),
                 made_from=made_from)
 
 
@@ -45,23 +37,23 @@ def make(num_items: int, num_users: int, **vectors) -> EntityTable:
   Returns:
     The table, with its fingerprint.
   """
-  table, present = {}, {}
+  table, present, rows = {}, {}, rows_lib.EntityRows(num_items, num_users)
   for name, (item_I1C, user_UC) in vectors.items():
     width = next(part.shape[1] for part in (item_I1C, user_UC) if part is not None)
-    table[name] = np.zeros((1 + num_items + num_users, width), np.float32)
+    table[name] = np.zeros((rows.total, width), np.float32)
     present[name] = np.zeros(len(table[name]), bool)
-    parts = [(slice(1, 1 + num_items), None if item_I1C is None else item_I1C[1:], "items"),
-             (slice(1 + num_items, None), user_UC, "users")]
-    for rows, part, kind in parts:
+    parts = [(rows.items, None if item_I1C is None else item_I1C[1:], "items"),
+             (rows.users, user_UC, "users")]
+    for at, part, kind in parts:
       if part is None:
         continue
-      if part.shape != table[name][rows].shape:
+      if part.shape != table[name][at].shape:
         raise ValueError(f"{name} vectors of {kind} have shape {part.shape}, "
-                         f"expected {table[name][rows].shape}")
-      table[name][rows], present[name][rows] = part, True
+                         f"expected {table[name][at].shape}")
+      table[name][at], present[name][at] = part, True
     if not np.isfinite(table[name]).all():
       raise ValueError(f"{name} vectors are not finite")
-  return EntityTable(num_items, num_users, table, present,
+  return EntityTable(rows, table, present,
                      arrays.fingerprint(_stored(num_items, table, present)))
 
 
@@ -75,7 +67,7 @@ def load(folder) -> EntityTable:
   if len(num_rows) != 1:
     raise errors.UserError(f"{folder} holds tables of {sorted(num_rows)} rows, expected one number:"
                            " delete it and run --stage=cf")
-  return EntityTable(num_items, num_rows.pop() - 1 - num_items, **split,
+  return EntityTable(rows_lib.EntityRows.of_table(num_rows.pop(), num_items), **split,
                      fingerprint=manifest["fingerprint"])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ilm_jax import errors
 from ilm_jax.data import arrays, splits
+from ilm_jax.data import rows as rows_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Interactions:
   @property
   def num_users(self) -> int:
     return len(self.user_ids)
+
+  @property
+  def rows(self) -> rows_lib.EntityRows:
+    """Where these items and users stand in the entity table."""
+    return rows_lib.EntityRows(self.num_items, self.num_users)
 
   @property
   def offsets_U1(self) -> np.ndarray:

@@ -24,12 +24,12 @@ def histories_as_logged(task: str, split: str, examples, log: interactions_lib.I
     log: the interactions.
     history: items a prompt shows at most.
   """
-  first_user, wrong = 1 + log.num_items, []
+  wrong = []
   for number in range(len(examples)):
     example = examples[number]
-    user, target = int(example["user"][0]) - first_user, int(example["target_entity"][0])
+    user, target = log.rows.user_number(int(example["user"][0])), int(example["target_entity"][0])
     rows = log.item_N[log.of_user(user)]
-    shown = sorted(int(e) for e in example["entities"] if e < first_user)
+    shown = sorted(int(e) for e in example["entities"] if not log.rows.is_user(e))
     places = np.flatnonzero(rows == target)
     if not any(sorted(rows[max(at - history, 0):at].tolist()) == shown for at in places):
       wrong.append(number)
@@ -69,7 +69,7 @@ def trained_on_training_alone(task: str, examples, log: interactions_lib.Interac
     log: the interactions.
   """
   train_N = log.split.train
-  users, items = log.user_N[train_N] + 1 + log.num_items, log.item_N[train_N]
+  users, items = log.rows.user(log.user_N[train_N]), log.item_N[train_N]
   known = set(zip(users.tolist(), items.tolist()))
   if task == "item_item":
     same = users[1:] == users[:-1]

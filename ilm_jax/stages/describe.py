@@ -131,7 +131,7 @@ class Describer:
     kind, _, raw = name.partition(":")
     ids = {"item": items.ids, "user": log.user_ids}.get(kind, [])
     if raw in ids:
-      return ids.index(raw) + 1 + (len(items) if kind == "user" else 0)
+      return log.rows.user(ids.index(raw)) if kind == "user" else ids.index(raw) + 1
     full = [interactions_lib.full_title(items, row + 1) for row in range(len(items))]
     for titles in (full, items.titles):
       found = [row + 1 for row, title in enumerate(titles) if title.casefold() == name.casefold()]

@@ -88,7 +88,7 @@ def phase2(this: context.Run, name: str) -> None:
   begin = None
   if c.spread and has_phase1(this.config) and "qformer" in trainable:
     begin = functools.partial(whitening.spread, graphdef, frozen=frozen, mesh=this.mesh,
-                              rows=this.entities.num_rows)
+                              rows=this.entities.rows.total)
   targets = c.targets if language_model.is_encoder_decoder(this.lm[0]) else 0
   seen = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
   _fit(this, name, loss, trainable, frozen, batches, made_from, seen, init_from, begin)
@@ -189,8 +189,8 @@ def log_draws(this: context.Run) -> dict:
   has; 0 if none."""
   log, _, _ = this.data
   train_N = log.split.train
-  rows_N = np.r_[log.item_N[train_N], log.user_N[train_N] + 1 + log.num_items]
-  count_R = np.bincount(rows_N, minlength=1 + log.num_items + log.num_users)
+  rows_N = np.r_[log.item_N[train_N], log.rows.user(log.user_N[train_N])]
+  count_R = np.bincount(rows_N, minlength=log.rows.total)
   log_R = np.log(np.maximum(count_R, 1)).astype(np.float32)
   return {"log_draws": axes.put_rows(this.mesh, log_R)}
 

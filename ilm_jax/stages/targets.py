@@ -96,12 +96,12 @@ def _teacher(this: context.Run):
 
 def _raw_id(this: context.Run, row: int) -> str:
   log, items, _ = this.data
-  return items.ids[row - 1] if row <= len(items) else log.user_ids[row - 1 - len(items)]
+  return log.user_ids[log.rows.user_number(row)] if log.rows.is_user(row) else items.ids[row - 1]
 
 
 def _name(this: context.Run, row: int) -> str:
-  items = this.data[1]
-  if row > len(items):
+  log, items, _ = this.data
+  if log.rows.is_user(row):
     return f"user {_raw_id(this, row)}"
   return f"item {_raw_id(this, row)} ({interactions_lib.full_title(items, row)})"
 

@@ -92,9 +92,10 @@ def _titles(this: context.Run):
   histories = interactions_lib.train_histories(log)
 
   def said(row: int) -> list[int]:
-    if row <= len(items):
+    if not log.rows.is_user(row):
       return tokenizer.encode(" " + interactions_lib.full_title(items, row))
-    liked = [row for row in histories[row - 1 - len(items)] if not this.heldout[row]][-_LIKED:]
+    history = histories[log.rows.user_number(row)]
+    liked = [row for row in history if not this.heldout[row]][-_LIKED:]
     titles = "; ".join(interactions_lib.full_title(items, row) for row in liked)
     return tokenizer.encode(f" a {word.person} of {titles}")
 
@@ -103,9 +104,9 @@ def _titles(this: context.Run):
 
 def _shuffled(this: context.Run):
   table = this.entities
-  kind_R = np.full(table.num_rows, 3)            # held-out items among themselves, and so on
-  kind_R[:table.num_items + 1] = this.heldout
+  kind_R = np.full(table.rows.total, 3)            # held-out items among themselves, and so on
+  kind_R[table.rows.items] = this.heldout[1:]
   kind_R[0] = -1
-  to_R = exchanged([np.flatnonzero(kind_R == kind) for kind in (0, 1, 3)], table.num_rows,
+  to_R = exchanged([np.flatnonzero(kind_R == kind) for kind in (0, 1, 3)], table.rows.total,
                    this.config.seed)
   return lambda example: {**example, "entities": to_R[example["entities"]]}

@@ -40,7 +40,7 @@ def asked(this: context.Run, examples) -> tuple[np.ndarray, np.ndarray, list[np.
   What is filtered is the user's history, as `metrics.rows_to_filter` says.
   """
   log = this.data[0]
-  user_U = np.array([int(e["user"][0]) - 1 - log.num_items for e in examples])
+  user_U = np.array([log.rows.user_number(int(e["user"][0])) for e in examples])
   target_U = np.array([int(e["target_entity"][0]) for e in examples])
   return user_U, target_U, metrics.rows_to_filter(list(map(log.before_test, user_U)), target_U)
 

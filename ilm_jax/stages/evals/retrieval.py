@@ -39,7 +39,7 @@ def run(this: context.Run) -> None:
 
 def _vectors(this: context.Run, names: tuple[str, ...]) -> np.ndarray:
   """[I, C] of the items: their vectors of these names, side by side."""
-  rows = slice(1, 1 + this.entities.num_items)
+  rows = this.entities.rows.items
   return np.concatenate([this.entities.vectors[n][rows] for n in names], axis=1)
 
 

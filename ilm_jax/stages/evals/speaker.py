@@ -50,7 +50,7 @@ class Speaker:
     Args:
       vectors: for each of N, name -> float [C] of the vectors that it has.
     """
-    grown, first = copy.copy(self), self.run.entities.num_rows
+    grown, first = copy.copy(self), self.run.entities.rows.total
     arrays = {"vectors": {}, "present": {}}
     for name, table_RC in self.entities["vectors"].items():
       empty_C = np.zeros(table_RC.shape[1], np.float32)

@@ -200,8 +200,9 @@ def _by_beam(this: context.Run, ours, examples, target_U, seen, trie):
 def _dot(this: context.Run, user_U) -> np.ndarray:
   """[U, I + 1] scores of the space that phase 1's user-item loss made; no language model."""
   graphdef, params = trained.phase1(this, this.config.phase2.init_from or this.workdir)
-  items = this.data[0].num_items
-  return dot_scores.score(graphdef, params, phases.entity_arrays(this), user_U + 1 + items, items)
+  rows = this.data[0].rows
+  return dot_scores.score(graphdef, params, phases.entity_arrays(this), rows.user(user_U),
+                          rows.num_items)
 
 
 def _recommended(lists, seen, names, interactions) -> dict:

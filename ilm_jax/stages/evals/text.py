@@ -204,8 +204,8 @@ def _described(this: context.Run, shown: dict) -> dict:
   log, items, _ = this.data
   examples = []
   for row, answers in list(shown.items())[:this.config.eval.generations]:
-    name = (interactions_lib.item_text(items, row) if row <= len(items)
-            else f"user {log.user_ids[row - 1 - len(items)]}")
+    name = (f"user {log.user_ids[log.rows.user_number(row)]}" if log.rows.is_user(row)
+            else interactions_lib.item_text(items, row))
     examples.append({"item (never shown)": name, **answers})
   return {"title": "What the model says of an item, given only its vector",
           "note": "Held-out items: no text of theirs was trained on in either phase as a "
