@@ -1,0 +1,116 @@
+"""The least and the most that each number of a config may be.
+
+What is out of bounds cannot give a run: it overflows, has no end, or means nothing. Bounds say
+nothing of what is wise.
+"""
+import math
+from typing import NamedTuple
+
+from ilm_jax.config import rules
+
+_INT32 = 2 ** 31 - 1
+_ABOVE_0, _BELOW_1 = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)
+
+
+class Bound(NamedTuple):
+  """Both ends are allowed; NaN never is."""
+  least: float
+  most: float
+  expected: str             # in words
+
+
+def _positive(most: int) -> Bound:
+  return Bound(_ABOVE_0, most, f"more than 0, at most {most}")
+
+
+def _from_0(most: int, zero: str = "") -> Bound:
+  """`zero`: what 0 stands for."""
+  return Bound(0, most, f"0{zero and f' ({zero})'} or more, at most {most}")
+
+
+_FRACTION = Bound(0, _BELOW_1, "at least 0 and less than 1")
+
+# The keys are dotted names; of a section (tasks.mixture, phase1.losses), all that is in it.
+_GROUPS = (
+    (_from_0(_INT32), ("seed",)),
+    (Bound(_ABOVE_0, _BELOW_1,
+           "between 0 and 1, e.g. 0.2; retrieval is measured on the items held out"),
+     ("data.heldout_fraction",)),
+    (_positive(_INT32), ("data.k_core", "plan.entities", "plan.text_vocabulary", "profile.start")),
+    # iALS: weights are float32, and squared.
+    (_positive(10 ** 6), ("cf.alpha",)),
+    (_positive(10 ** 9), ("cf.reg",)),
+    (_positive(10 ** 6), ("cf.iterations", "cf.cg_steps")),
+    # Sizes of arrays.
+    (_positive(2 ** 20), (
+        "cf.width", "mesh.data", "mesh.fsdp", "mesh.tensor", "phase1.batch_size",
+        "phase1.pair_batch_size", "phase2.rows", "phase2.length", "phase2.slots",
+        "phase2.targets", "phase2.examples_per_group", "phase2.rows_per_group",
+        "phase2.microbatches", "phase2.head.width", "eval.batch_size",
+        *(f"qformer.{name}" for name in (
+            "num_layers", "width", "num_heads", "mlp_width", "num_queries", "cross_every",
+            "kv_tokens", "proj_width", "max_text")))),
+    (_from_0(2 ** 20), ("qformer.kv_width", "lm.new_tokens", "lm.whole_words")),
+    (_from_0(_INT32), ("phase2.head.negatives",)),
+    (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",
+                 "phase2.dropout")),
+    (_positive(10 ** 3), ("qformer.temperature", "qformer.min_temperature")),
+    (_from_0(10 ** 3), ("qformer.vector_noise", "phase2.vector_noise", "phase2.soft_token_rms",
+                        "phase1.text_scale", "phase2.qformer_scale", "phase2.mlp_scale")),
+    # Tasks and who writes their targets.
+    (_positive(10 ** 6), tuple(f"tasks.{name}" for name in (
+        "history", "draws", "index_clusters", "index_size", "index_levels", "index_codes"))),
+    (_from_0(_INT32, "all"), ("tasks.max_train_examples", "tasks.prompt_targets",
+                              "targets.max_items", "targets.max_heldout")),
+    (_from_0(10 ** 12, "left out"), ("tasks.mixture",)),
+    (_positive(10 ** 6), ("targets.max_tokens", "targets.batch_size", "targets.timeout")),
+    (_from_0(1000), ("targets.retries", "targets.temperature")),
+    (_from_0(10 ** 6), ("targets.backoff",)),
+    (Bound(_ABOVE_0, 1, "above 0, at most 1"), ("targets.top_p",)),
+    # Training.
+    *((bound, tuple(f"{phase}.{name}" for phase in ("phase1", "phase2") for name in names))
+      for bound, names in (
+          (_positive(10 ** 9), ("steps", "clip", "log_every", "checkpoint_every",
+                                "keep_checkpoints")),
+          (_positive(100), ("learning_rate",)),
+          (_from_0(10 ** 9), ("warmup",)),
+          (_from_0(100), ("weight_decay",)),
+          (_FRACTION, ("final_fraction", "b2")))),
+    (_from_0(10 ** 6, "off"), ("phase1.losses",)),
+    (_from_0(10 ** 6), ("phase2.head.weight",)),
+    (_from_0(10 ** 9, "no profile"), ("profile.steps",)),
+    (Bound(1, 2, "1 or 2, whose step is planned"), ("plan.phase",)),
+    # Evaluation.
+    (_positive(_INT32), ("eval.beam_users",)),
+    (_from_0(_INT32, "none"), ("eval.exact_users",)),
+    (_positive(10 ** 4), ("eval.beam_width",)),
+    (_positive(10 ** 6), ("eval.bootstrap",)),
+    (_from_0(_INT32), tuple(f"eval.{name}" for name in (
+        "users", "prompt_users", "loss_examples", "consistency_examples", "compared_examples",
+        "interpolations", "generations"))),
+)
+BOUNDS = {field: bound for bound, fields in _GROUPS for field in fields}
+
+
+def check_numbers(c) -> list[str]:
+  """A line for each number of config `c` that is out of its bounds, absent or no number."""
+  wrong = []
+  for field, bound in BOUNDS.items():
+    try:
+      value = rules.get(c, field)
+    except (AttributeError, KeyError):
+      wrong.append(f"a field is missing: {field}; see configs/base.py")
+      continue
+    parts = value.items() if hasattr(value, "items") else [("", value)]
+    wrong += [_line(f"{field}.{name}".rstrip("."), number, bound) for name, number in parts
+              if not _within(number, bound)]
+  return wrong
+
+
+def _within(value, bound: Bound) -> bool:
+  return isinstance(value, int | float) and bound.least <= value <= bound.most
+
+
+def _line(field: str, value, bound: Bound) -> str:
+  kind = "" if isinstance(value, int | float) else "of another type than in configs/base.py, "
+  return f"{field}={value!r}: {kind}expected {bound.expected}"

@@ -1,0 +1,49 @@
+"""What a config names of the disk: known only where the run is to be, not where it is started."""
+from etils import epath
+
+from ilm_jax import elm
+from ilm_jax.config import names, rules
+
+
+def check_paths(c) -> list[str]:
+  """A line for each path of config `c` that is not there."""
+  return [*_check_inputs(c), *_check_models(c)]
+
+
+def _check_inputs(c) -> list[str]:
+  d, t = c.data, c.targets
+  wrong = []
+  if d.path and not epath.Path(d.path).expanduser().is_dir():
+    wrong.append(f"data.path={d.path!r} is no folder: give the one that holds the files of "
+                 f"data.name={d.name!r}")
+  if c.tasks.prompts and not _there(c.tasks.prompts):
+    wrong.append(f"tasks.prompts={c.tasks.prompts!r} does not exist: name a prompt.txt, or \"\"")
+  if elm.written(c) and t.teacher == "file" and not (t.file and _there(t.file)):
+    wrong.append(f"targets.file={t.file!r} does not exist: name a file of JSON lines with task, "
+                 "ids and target")
+  return wrong
+
+
+def _check_models(c) -> list[str]:
+  lm, t = c.lm, c.targets
+  wrong = []
+  for field, value in (("asset", lm.asset), ("tokenizer", lm.tokenizer or lm.asset)):
+    wrong += _known_or_path(f"lm.{field}", value, names.LANGUAGE_MODELS)
+  if lm.gin_file and not _there(lm.gin_file):
+    wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
+  wrong += _known_or_path("qformer.init", c.qformer.init, ("", *names.TEXT_ENCODERS))
+  if elm.written(c) and t.teacher == "lm" and t.model:
+    wrong += _known_or_path("targets.model", t.model, names.LANGUAGE_MODELS)
+  return wrong
+
+
+def _known_or_path(field: str, value: str, names: tuple[str, ...]) -> list[str]:
+  """A name of `names`, or a path that exists."""
+  if value in names or _there(value):
+    return []
+  return [f"{line}; nor is it a path that exists"
+          for line in rules.known(field, value, names)]
+
+
+def _there(path: str) -> bool:
+  return epath.Path(path).expanduser().exists()
