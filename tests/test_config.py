@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from configs import base
 from ilm_jax import errors
-from ilm_jax.config import reading
+from ilm_jax.config import bounds, reading
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = str(ROOT / "configs" / "tiny.py")
@@ -52,12 +52,52 @@ def test_a_mistake_on_the_command_line_is_one_line(override, words):
   assert words in error_of(f"--config={TINY}", override)
 
 
-def test_a_config_file_must_be_there_and_sound(tmp_path):
+@pytest.mark.parametrize("text, words", [
+    ("def get_config():\n  return 1 / 0\n", "mine.py, line 2: division by zero"),
+    ("def get_config(:\n", "mine.py, line 1: invalid syntax"),
+    ("import no_such_module\n", "mine.py, line 1: No module named 'no_such_module'"),
+    ("x = 1\n", "mine.py has no get_config()"),
+    ("def get_config():\n  pass\n", "returns NoneType, expected an ml_collections.ConfigDict"),
+])
+def test_a_config_file_that_is_none_is_one_line(tmp_path, text, words):
+  (tmp_path / "mine.py").write_text(text)
+  assert words in error_of(f"--config={tmp_path}/mine.py")
+
+
+def test_a_config_file_must_be_there(tmp_path):
   assert "--config is not set" in error_of()
-  assert "none.py cannot be opened" in error_of("--config=configs/none.py")
-  broken = tmp_path / "broken.py"
-  broken.write_text("def get_config():\n  return 1 / 0\n")
-  assert "division by zero" in error_of(f"--config={broken}")
+  assert "config file configs/none.py does not exist" in error_of("--config=configs/none.py")
+  (tmp_path / "mine.yaml").write_text("seed: 1")
+  assert "mine.yaml is no Python file" in error_of(f"--config={tmp_path}/mine.yaml")
+
+
+@pytest.mark.parametrize("line, words", [
+    ("c.phase2.stepz = 5", "config has no field phase2.stepz: did you mean phase2.steps? phase2"),
+    ("c.phase2['stepz'] = 5", "did you mean phase2.steps?"),
+    ("c.phase2.update(stepz=5)", "did you mean phase2.steps?"),
+    ("c.update({'phase2': {'stepz': 5}})", "did you mean phase2.steps?"),
+    ("c.phase2.steps = c.phase1.stepz", "did you mean phase1.steps?"),
+    ("p = c.phase2; p.stepz = 5", "no field"),
+    ("c.fase2.steps = 5", "config has no field fase2: did you mean phase2?"),
+    ("c.phase2.steps = 'many'", "'steps'"),
+])
+def test_a_typo_in_a_config_file_is_answered_as_one_on_the_command_line(tmp_path, line, words):
+  path = tmp_path / "mine.py"
+  path.write_text("from configs import base\ndef get_config():\n  c = base.get_config()\n"
+                  f"  {line}\n  return c\n")
+  assert f"config file {path}, line 4: " in error_of(f"--config={path}")
+  assert words in error_of(f"--config={path}")
+
+
+def test_a_tilde_in_paths_is_the_home_folder(tmp_path, monkeypatch):
+  """Also in --config=~/mine.py, which no shell expands."""
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "mine.py").write_text(
+      "from configs import base\ndef get_config():\n  c = base.get_config()\n"
+      "  c.data.path = '~/films'\n  return c\n")
+  c = reading.at_home(parse("--config=~/mine.py", "--config.phase2.init_from=~"))
+  assert (c.data.path, c.phase2.init_from) == (f"{tmp_path}/films", str(tmp_path))
+  assert reading.load("~/mine.py").data.path == f"{tmp_path}/films"
 
 
 def test_main_prints_one_line_and_exits_with_1(tmp_path):
@@ -153,6 +193,47 @@ def test_each_mistake(field, value, words):
     reading.validate(c, 1)
   assert words in str(e.value)
   assert field in str(e.value)
+
+
+@pytest.mark.parametrize("field, value", [
+    ("seed", -1), ("seed", 2 ** 64), ("cf.alpha", float("inf")), ("cf.alpha", 1e38),
+    ("cf.reg", float("nan")), ("tasks.mixture.sequential", float("nan")),
+    ("phase1.losses.itc", float("inf")), ("phase2.learning_rate", float("nan")),
+    ("phase2.clip", float("nan")), ("phase1.weight_decay", float("inf")),
+    ("eval.beam_width", 2 ** 31), ("eval.bootstrap", 2 ** 31), ("eval.generations", -1),
+    ("eval.batch_size", 0), ("qformer.temperature", 0.0), ("qformer.vector_noise", -1.0),
+    ("qformer.kv_width", -1), ("phase2.soft_token_rms", float("nan")), ("lm.new_tokens", -1),
+    ("phase1.batch_size", 2 ** 40), ("targets.timeout", float("inf")), ("targets.top_p", 2.0),
+    ("data.heldout_fraction", float("nan"))])
+def test_numbers_out_of_bounds(field, value):
+  c = base.get_config()
+  c.update_from_flattened_dict({field: value})
+  with pytest.raises(errors.UserError) as e:
+    reading.validate(c, 1)
+  assert f"{field}={value!r}: expected " in str(e.value)
+
+
+def leaves(c, prefix=""):
+  for name, value in c.items():
+    yield from leaves(value, f"{prefix}{name}.") if hasattr(value, "items") else [
+        (prefix + name, value)]
+
+
+def test_every_number_of_a_config_has_bounds():
+  numbers = {name for name, value in leaves(base.get_config())
+             if isinstance(value, int | float) and not isinstance(value, bool)}
+  bound = {name for name in numbers
+           if name in bounds.BOUNDS or name.rpartition(".")[0] in bounds.BOUNDS}
+  assert numbers - bound == set()
+
+
+def test_paths_of_another_machine_are_not_looked_for():
+  c = base.get_config()
+  c.update_from_flattened_dict({"data.path": "/on/the/host", "lm.asset": "/on/the/host/model",
+                                "tasks.prompts": "/on/the/host/prompt.txt"})
+  reading.validate(c, 1, paths=False)
+  with pytest.raises(errors.UserError, match="lm.asset=.*nor is it a path that exists"):
+    reading.validate(c, 1)
 
 
 def test_a_profile_after_the_end_is_told():

@@ -4,11 +4,15 @@ A config file has `get_config()` and returns a locked `ml_collections.ConfigDict
 described in configs/base.py. Everything wrong with it is one UserError.
 """
 import difflib
+import functools
 import hashlib
 import importlib.util
 import json
+import os
 import pathlib
 import re
+import sys
+import traceback
 
 import ml_collections
 from absl import app, flags
@@ -29,19 +33,18 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
     UserError: anything on the command line or in the config file that cannot be understood.
   """
   app.define_help_flags()
+  if path := _config_path(argv):
+    _check_overrides(read(path), argv)
   try:
-    rest = flag_values(argv)
+    rest = flag_values([_with_home(arg) for arg in argv])
   except flags.Error as e:
     raise errors.UserError(" ".join(str(e).split())) from e
-  except Exception as e:        # an override of no field, or whatever the config file raised
-    raise errors.UserError(_why_unreadable(argv, e)) from e
+  except Exception as e:        # whatever an override's value made of its field
+    raise errors.UserError(f"the config cannot be read: {_last_line(e)}") from e
   if len(rest) > 1:
     raise errors.UserError(f"unexpected arguments {rest[1:]}: flags are written --name=value")
   if holder.value is None:
     raise errors.UserError("--config is not set: e.g. --config=configs/quickstart.py")
-  if not isinstance(holder.value, ml_collections.ConfigDict):
-    raise errors.UserError(f"config file {_config_path(argv)} cannot be opened: give the path of a "
-                           "file with get_config(), e.g. --config=configs/quickstart.py")
   return holder.value
 
 
@@ -71,17 +74,58 @@ def load(path, overrides: dict | None = None) -> ml_collections.ConfigDict:
   >>> load("configs/tiny.py", {"phase2.steps": 10}).phase2.steps
   10
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise errors.UserError(f"config file {path} does not exist: see configs/")
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  c = module.get_config().lock()
+  c = read(path).lock()
   for name, value in (overrides or {}).items():
     if message := no_such_field(c, name):
       raise errors.UserError(message)
     c.update_from_flattened_dict({name: value})
+  return at_home(c)
+
+
+def read(path) -> ml_collections.ConfigDict:
+  """What the `get_config()` of a file returns. As on the command line, `path` may be "FILE:TEXT".
+
+  Raises:
+    UserError: there is no such file, it is no Python, has no get_config(), or what it does to the
+      config fails, e.g. it sets a field that does not exist.
+  """
+  name, _, text = str(path).partition(":")
+  file = pathlib.Path(name).expanduser()
+  if not file.is_file():
+    raise errors.UserError(f"config file {name} does not exist: give the path of a file with "
+                           "get_config(), e.g. configs/quickstart.py")
+  spec = importlib.util.spec_from_file_location("ilm_config_file", file)
+  if spec is None:
+    raise errors.UserError(f"config file {name} is no Python file: expected a name in .py")
+  module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+      raise errors.UserError(f"config file {name} has no get_config(): it must define a function "
+                             "of that name which returns the config, as configs/quickstart.py does")
+    c = module.get_config(*([text] if text else []))
+  except errors.UserError:
+    raise
+  except SyntaxError as e:
+    raise errors.UserError(f"config file {e.filename}, line {e.lineno}: {e.msg}") from e
+  except Exception as e:
+    raise errors.UserError(_why_it_failed(name, e)) from e
+  if not isinstance(c, ml_collections.ConfigDict):
+    raise errors.UserError(f"get_config() of config file {name} returns {type(c).__name__}, "
+                           "expected an ml_collections.ConfigDict: does it end with `return c`?")
+  return c
+
+
+def at_home(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The config, changed in place, with `~` at the start of its paths replaced by the home folder.
+
+  A shell leaves it as it is in --config.data.path=~/files.
+  """
+  for field in names.PATHS:
+    *sections, name = field.split(".")
+    section = functools.reduce(lambda at, part: at.get(part, {}), sections, c)
+    if isinstance(section.get(name), str) and section[name].startswith("~"):
+      section[name] = os.path.expanduser(section[name])
   return c
 
 
@@ -105,9 +149,16 @@ def fingerprint(c: ml_collections.ConfigDict) -> str:
   return hashlib.sha256(to_json(c).encode()).hexdigest()
 
 
-def validate(c: ml_collections.ConfigDict, device_count: int) -> None:
-  """Raises one UserError naming every mistake in config `c`, each with its cure."""
-  if wrong := checks.mistakes(c, device_count):
+def validate(c: ml_collections.ConfigDict, device_count: int, paths: bool = True) -> None:
+  """Raises one UserError naming every mistake in config `c`, each with its cure.
+
+  Args:
+    c: the config.
+    device_count: devices of the job.
+    paths: whether what the config names of the disk must be there; False where the run will be on
+      another machine.
+  """
+  if wrong := checks.mistakes(c, device_count, paths):
     raise errors.UserError("config is not runnable: " + "; ".join(wrong))
 
 
@@ -126,15 +177,54 @@ def no_such_field(c, dotted: str) -> str:
   return ""
 
 
-def _why_unreadable(argv: list[str], e: Exception) -> str:
-  """Why the config and its overrides raised `e`: a field that does not exist, or its own words."""
-  try:
-    c = load(_config_path(argv))
-    names = [m[1] for a in argv if (m := re.match(r"--?(?:no)?config\.([\w.]+)", a))]
-    return next(message for name in names if (message := no_such_field(c, name)))
-  except Exception:
-    words = str(e).strip().splitlines() or [type(e).__name__]
-    return f"the config cannot be read: {words[-1]}"
+def _check_overrides(c, argv: list[str]) -> None:
+  for arg in argv:
+    if m := re.match(r"--?(?:no)?config\.([\w.]+)", arg):
+      if message := no_such_field(c, m[1]):
+        raise errors.UserError(message)
+
+
+def _why_it_failed(name: str, e: Exception) -> str:
+  """The line of a config file, or of a file that it imports, that raised `e`, and why."""
+  where, section, field = None, None, None
+  for frame, line in traceback.walk_tb(e.__traceback__):
+    inside = frame.f_globals.get("__name__", "").startswith("ml_collections.")
+    if not inside and frame.f_code.co_filename not in (__file__, "<frozen importlib._bootstrap>",
+                                                       "<frozen importlib._bootstrap_external>"):
+      where = frame, line
+    elif inside and isinstance(frame.f_locals.get("self"), ml_collections.ConfigDict):
+      # The innermost: __setitem__, __getitem__ call their argument key, __setattr__ attribute.
+      section = frame.f_locals["self"]
+      field = frame.f_locals.get("key", frame.f_locals.get("attribute"))
+  if where is None:
+    return f"config file {name}: {_last_line(e)}"
+  frame, line = where
+  at = f"config file {frame.f_code.co_filename}, line {line}"
+  for root in frame.f_locals.values() if isinstance(e, AttributeError | KeyError) else ():
+    if (prefix := _path_to(section, root)) is not None:
+      if message := no_such_field(root, ".".join([*prefix, str(field)])):
+        return f"{at}: {message}"
+  return f"{at}: {_last_line(e)}"
+
+
+def _path_to(section, root) -> list[str] | None:
+  """Names from `root` to a section of it; None: it is none of its sections."""
+  if section is root and section is not None:
+    return []
+  for name, value in root.items() if isinstance(root, ml_collections.ConfigDict) else ():
+    if (below := _path_to(section, value)) is not None:
+      return [name, *below]
+  return None
+
+
+def _last_line(e: Exception) -> str:
+  words = str(e).strip().splitlines() or [type(e).__name__]
+  return words[-1]
+
+
+def _with_home(arg: str) -> str:
+  """`--config=~/mine.py` as the shell would have it in `--config ~/mine.py`."""
+  return re.sub(r"^(--?config=)(~.*)", lambda m: m[1] + os.path.expanduser(m[2]), arg)
 
 
 def _config_path(argv: list[str]) -> str:
