@@ -18,10 +18,12 @@ Every field of the config can be overridden (`--config.phase2.steps=10`), also b
 (`--gin_file`, `--gin_search_paths`, `--gin_bindings="config.phase2.steps = 10"`). Every stage is
 idempotent: run again, it finds what it made or resumes.
 
-Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 143 stopped by SIGTERM
-(training saves first); anything else is a fault of the program.
+Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 130 stopped by Ctrl-C and
+143 by SIGTERM, in training after saving; 141 nobody reads the output any more, as after `| head`;
+anything else is a fault of the program. A second Ctrl-C ends at once, without saving.
 """
 import os
+import select
 import sys
 
 from absl import flags, logging
@@ -31,10 +33,9 @@ from ilm_jax import errors
 from ilm_jax.assets import pinned
 from ilm_jax.config import gin_overlay
 from ilm_jax.config import reading as config_lib
+from ilm_jax.config import stages as stage_list
+from ilm_jax.config import workdir as workdir_lib
 from ilm_jax.runtime import distributed
-
-STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report")   # "all", in order
-ASKED = ("audit", "describe", "plan")                                        # only by name
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
@@ -82,21 +83,54 @@ _BEAM_RUNNER = flags.DEFINE_string(
 _BEAM_OPTIONS = flags.DEFINE_list(
     "beam_options", [], "Options of its pipeline with commas between them, e.g. "
     "--beam_options=--project=mine,--region=us-east5.")
-_STAGE = flags.DEFINE_string("stage", "all", f"all, or some of {','.join(STAGES + ASKED)}.")
+_STAGE = flags.DEFINE_string(
+    "stage", "all", f"all, or some of {','.join(stage_list.BY_NAME)}.")
 
 
 def main(argv: list[str] | None = None) -> int:
   """Parses the flags, runs the stages, and returns the exit code."""
   logging.set_verbosity(logging.WARNING)
   try:
-    config = _with_gin(config_lib.from_flags(flags.FLAGS, argv or sys.argv, _CONFIG))
-    return _run(config_lib.with_tasks(config, _TASKS_MODULE.value))
-  except Exception as e:
-    mistake = e if isinstance(e, errors.UserError) else _write_error(e)
-    if mistake is None:
+    try:
+      return _started(argv or sys.argv)
+    except KeyboardInterrupt:
+      print("stopped by Ctrl-C; run the same command again to go on", file=sys.stderr)
+      return 130
+    except BrokenPipeError:
       raise
-    print(f"error: {mistake}", file=sys.stderr)
-    return 1
+    except Exception as e:
+      mistake = e if isinstance(e, errors.UserError) else _write_error(e)
+      if mistake is None:
+        raise
+      print(f"error: {mistake}", file=sys.stderr)
+      return 1
+    finally:
+      sys.stdout.flush()       # here, where a closed pipe can be told from a fault
+  except BrokenPipeError:
+    if not _nobody_reads():
+      raise
+    return 141
+
+
+def _nobody_reads() -> bool:
+  """Whether the reader of stdout or stderr is gone; what is left to say to it goes nowhere."""
+  gone = False
+  for stream in (sys.stdout, sys.stderr):
+    pipe = select.poll()
+    pipe.register(stream.fileno(), 0)
+    if any(event & select.POLLERR for _, event in pipe.poll(0)):
+      gone = True
+      os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+  return gone
+
+
+def _started(argv: list[str]) -> int:
+  config = config_lib.at_home(_with_gin(config_lib.from_flags(flags.FLAGS, argv, _CONFIG)))
+  names = stage_list.parse(_STAGE.value)
+  workdir = workdir_lib.resolve(_WORKDIR.value)
+  if _WATCH.value is None:       # another job may not have begun to train yet
+    workdir_lib.check(workdir, names)
+  return _run(config_lib.with_tasks(config, _TASKS_MODULE.value), workdir, names)
 
 
 def _write_error(error: Exception) -> errors.UserError | None:
@@ -113,18 +147,11 @@ def _with_gin(config):
   return config
 
 
-def _run(config) -> int:
+def _run(config, workdir: str, names: tuple[str, ...]) -> int:
   # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
-  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs())
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs(workdir))
   from ilm_jax.stages import run as stages
   from ilm_jax.training import loop  # jax starts here, after the flags are known to be good
-  names = STAGES if _STAGE.value == "all" else tuple(_STAGE.value.split(","))
-  if unknown := [n for n in names if n not in STAGES + ASKED]:
-    raise errors.UserError(f"--stage={_STAGE.value}: unknown stage {unknown}; expected all, or "
-                           f"some of {','.join(STAGES + ASKED)}")
-  if not _WORKDIR.value:
-    raise errors.UserError("--workdir is not set: name the folder of the run, "
-                           "e.g. --workdir=runs/quickstart")
   # Before a device is used: those of the other processes belong to the job too.
   distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value,
                     _PROCESS_ID.value)
@@ -133,25 +160,25 @@ def _run(config) -> int:
   try:
     if _WATCH.value is None:
       if "plan" in names:      # first: what follows needs the devices of the mesh
-        stages.plan_step(config, _WORKDIR.value, topology=_TOPOLOGY.value, search=_SEARCH.value)
+        stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
       if others := tuple(n for n in names if n not in ("describe", "plan")):
-        stages.run(config, _WORKDIR.value, others, _beam())
+        stages.run(config, workdir, others, _beam())
       if "describe" in names:
-        stages.describe_vectors(config, _WORKDIR.value, _wish())
+        stages.describe_vectors(config, workdir, _wish())
       if _COMPARE.value:
-        _compare(names)
+        _compare(workdir, names)
     else:
-      stages.watch(config, _WORKDIR.value, names, _WATCH.value)
+      stages.watch(config, workdir, names, _WATCH.value)
   except loop.Preempted as e:
     print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
-    return 143
+    return 128 + e.signal
   return 0
 
 
-def _compiled_programs() -> str:
+def _compiled_programs(workdir: str) -> str:
   """Beside a remote run, as process 0 of a pod alone writes there and all of them read."""
-  if "://" in (_WORKDIR.value or ""):
-    return f"{_WORKDIR.value.rstrip('/')}/compiled"
+  if "://" in workdir:
+    return f"{workdir.rstrip('/')}/compiled"
   return str(pinned.cache_folder() / "compiled")
 
 
@@ -169,11 +196,11 @@ def _beam() -> tuple[str, ...]:
   return (f"--runner={_BEAM_RUNNER.value}", *options) if _BEAM_RUNNER.value else ()
 
 
-def _compare(names) -> None:
+def _compare(workdir: str, names: tuple[str, ...]) -> None:
   from ilm_jax.evaluation import compare
   if "report" not in names:
     raise errors.UserError("--compare is for --stage=report: add it")
-  compare.write([_WORKDIR.value, *_COMPARE.value])
+  compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 import pathlib
 import subprocess
 import sys
-import types
 
 import ml_collections
 import pytest
@@ -295,11 +294,9 @@ def test_a_missing_field_and_a_wrong_type_are_named():
 
 
 @pytest.mark.parametrize("workdir, folder", [
-    ("gs://bucket/run/", "gs://bucket/run/compiled"), ("runs/here", "compiled"),
-    (None, "compiled")])
-def test_compiled_programs_of_a_remote_run_are_kept_with_it(monkeypatch, workdir, folder):
+    ("gs://bucket/run/", "gs://bucket/run/compiled"), ("runs/here", "compiled")])
+def test_compiled_programs_of_a_remote_run_are_kept_with_it(workdir, folder):
   """Every host of a pod reads them there; process 0 writes them."""
   from ilm_jax import main
-  monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value=workdir))
-  assert main._compiled_programs().endswith(folder)
-  assert ("://" in main._compiled_programs()) == ("://" in (workdir or ""))
+  assert main._compiled_programs(workdir).endswith(folder)
+  assert ("://" in main._compiled_programs(workdir)) == ("://" in workdir)

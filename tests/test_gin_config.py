@@ -114,6 +114,7 @@ def main(tmp_path, *flags):
 
 def test_main_prints_and_saves_both_forms(tmp_path):
   """Stage cf ends for want of data, but by then the config is written."""
+  (tmp_path / "run").mkdir()
   (tmp_path / "my.gin").write_text("N = 3\nconfig.cf.iterations = %N\nconfig.cf.width = 9\n")
   done = main(tmp_path, "--stage=cf", "--gin_file=my.gin", f"--gin_search_paths=x,{tmp_path}",
               "--gin_bindings=N = 5", "--gin_bindings=config.seed = 4", "--config.cf.width=16")

@@ -311,14 +311,38 @@ def test_killed_at_any_point_ends_in_the_same_bits(tmp_path, never_stopped):
   assert (out, (tmp_path / "metrics.jsonl").read_text()) == never_stopped
 
 
-def test_sigterm_saves_the_step_it_is_at(tmp_path, never_stopped):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_it_is_at(tmp_path, never_stopped, number):
   process = toy_process(tmp_path, sleep=0.03)
   wait_for_a_log(tmp_path, 0, process)
-  process.terminate()
+  process.send_signal(number)
   out, _ = process.communicate(timeout=60)
-  assert process.returncode == 143
+  assert process.returncode == 128 + number
   saved = checkpoint.steps(tmp_path / "checkpoints")[-1]
   assert 4 <= saved < STEPS
-  assert f"SIGTERM; saved step {saved} of {STEPS}" in out
+  assert f"{number.name}; saved step {saved} of {STEPS}" in out
   out, _ = toy_process(tmp_path, 0).communicate(timeout=120)
   assert (out, (tmp_path / "metrics.jsonl").read_text()) == never_stopped
+
+
+DEAF = """
+import time
+from ilm_jax import progress
+with progress.StopSignals() as signals:
+  print("ready", flush=True)
+  while signals.came is None:
+    time.sleep(0.01)
+  print(signals.came.name, flush=True)
+  time.sleep(60)
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once():
+  process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True,
+                             cwd=pathlib.Path(__file__).parents[1])
+  assert process.stdout.readline() == "ready\n"
+  process.send_signal(signal.SIGINT)
+  assert process.stdout.readline() == "SIGINT\n"
+  process.send_signal(signal.SIGINT)
+  process.communicate(timeout=10)
+  assert process.returncode == -signal.SIGINT

@@ -101,7 +101,7 @@ def main():
   try:
     state, _ = fit(folder, steps, batches=Batches(sleep=sleep))
   except loop.Preempted as e:
-    sys.exit(143 if print(e) is None else None)
+    sys.exit(128 + e.signal if print(e) is None else None)
   except errors.UserError as e:
     sys.exit(1 if print(e) is None else None)
   print(digest(state))

@@ -39,6 +39,8 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
     rest = flag_values([_with_home(arg) for arg in argv])
   except flags.Error as e:
     raise errors.UserError(" ".join(str(e).split())) from e
+  except BrokenPipeError:       # of --help | head
+    raise
   except Exception as e:        # whatever an override's value made of its field
     raise errors.UserError(f"the config cannot be read: {_last_line(e)}") from e
   if len(rest) > 1:

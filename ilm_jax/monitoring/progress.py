@@ -1,4 +1,4 @@
-"""What a long job shows and hears: the progress line, and the wish to stop (SIGTERM)."""
+"""What a long job shows and hears: the progress line, and the wish to stop (SIGTERM, Ctrl-C)."""
 import signal
 import sys
 import threading
@@ -41,21 +41,31 @@ class Progress:
     self._bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
 
 
-class Sigterm:
-  """Within it, SIGTERM sets `came` instead of ending the process (main thread only)."""
+class StopSignals:
+  """Within it, SIGTERM and SIGINT (Ctrl-C) set `came` instead of ending the process.
+
+  A second SIGINT ends it at once. In a thread that is not the main one, nothing changes.
+
+  Attributes:
+    came: the signal that came first; None: none yet.
+  """
 
   def __init__(self):
-    self.came = False
+    self.came: signal.Signals | None = None
+    self._before: dict = {}
 
   def __enter__(self):
-    self._main = threading.current_thread() is threading.main_thread()
-    if self._main:
-      self._before = signal.signal(signal.SIGTERM, self._note)
+    if threading.current_thread() is threading.main_thread():
+      self._before = {number: signal.signal(number, self._note)
+                      for number in (signal.SIGTERM, signal.SIGINT)}
     return self
 
   def __exit__(self, *_):
-    if self._main:
-      signal.signal(signal.SIGTERM, self._before)
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
 
-  def _note(self, *_):
-    self.came = True
+  def _note(self, number, _frame):
+    if self.came is None:
+      self.came = signal.Signals(number)
+    if number == signal.SIGINT:        # the next one is the system's, which waits for nothing
+      signal.signal(signal.SIGINT, signal.SIG_DFL)

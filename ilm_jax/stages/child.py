@@ -1,6 +1,7 @@
 """A function in a process of its own, which ends with this one however this one ends."""
 import concurrent.futures
 import multiprocessing
+import signal
 import os
 import threading
 
@@ -32,7 +33,7 @@ def run(name: str, function, *arguments) -> None:
         while not (work.done() or sigterm.came):
           concurrent.futures.wait([work], timeout=0.2)
       if sigterm.came and not work.done():
-        raise loop.Preempted(f"{name}: SIGTERM")
+        raise loop.Preempted(f"{name}: SIGTERM", signal.SIGTERM)
       work.result()
     except concurrent.futures.process.BrokenProcessPool as error:
       raise errors.UserError(

@@ -128,10 +128,15 @@ class Describer:
       UserError: there is none, naming what is near; or there are several.
     """
     log, items, _ = self.run.data
-    kind, _, raw = name.partition(":")
+    kind, colon, raw = name.partition(":")
     ids = {"item": items.ids, "user": log.user_ids}.get(kind, [])
     if raw in ids:
       return log.rows.user(ids.index(raw)) if kind == "user" else ids.index(raw) + 1
+    if colon and ids and not any(title.casefold() == name.casefold() for title in items.titles):
+      near = difflib.get_close_matches(raw, ids, 3)
+      hint = f"; near it: {', '.join(f'{kind}:{x}' for x in near)}" if near else ""
+      raise errors.UserError(f"{name!r}: none of the {len(ids)} {kind}s of the data has the id "
+                             f"{raw!r}{hint}")
     full = [interactions_lib.full_title(items, row + 1) for row in range(len(items))]
     for titles in (full, items.titles):
       found = [row + 1 for row, title in enumerate(titles) if title.casefold() == name.casefold()]

@@ -5,6 +5,7 @@ optimizer slots and no bytes in checkpoints.
 """
 import contextlib
 import re
+import signal
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,16 @@ _SCALED = {
 
 
 class Preempted(Exception):
-  """SIGTERM came, and a state that there is was saved. `main` exits with 143."""
+  """A signal came; the state was saved. `main` exits with 128 + `signal`.
+
+  Args:
+    message: what was saved where.
+    signal: which one came; in a job of several processes it may have come to another of them.
+  """
+
+  def __init__(self, message: str, signal: signal.Signals):
+    super().__init__(message)
+    self.signal = signal
 
 
 class TrainState(NamedTuple):
@@ -156,7 +166,7 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
 
   Raises:
     UserError: a loss or gradient is not finite; no such state is ever saved.
-    Preempted: SIGTERM came; the state after the current step is saved.
+    Preempted: SIGTERM or SIGINT came; the state after the current step is saved.
   """
   state, frozen = axes.place(mesh, state), axes.place(mesh, frozen)
   first = int(state.step)
@@ -166,7 +176,7 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
                   lambda step: _not_finite(name, step, checkpointer))
   writer.resume(first)
   stop = distributed.Agreement(mesh)
-  with contextlib.closing(writer), progress.Sigterm() as sigterm, seen.start(first):
+  with contextlib.closing(writer), progress.StopSignals() as signals, seen.start(first):
     feed = iter(batches.iterate(first, steps))
     for step in range(first + 1, steps + 1):
       with seen.waiting():
@@ -180,13 +190,15 @@ def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, se
         if learning_rate is not None:
           scalars["learning_rate"] = float(learning_rate(step - 1))
         writer.write(step, scalars, seen.log(step, scalars))
-      stopping = stop.any(sigterm.came, last=step == steps)
+      stopping = stop.any(signals.came is not None, last=step == steps)
       if step % checkpoint_every == 0 or step == steps or stopping:
         with seen.saving(step):
           checkpointer.save(state, totals=totals.sums())
       if stopping:
         checkpointer.wait()
-        raise Preempted(f"{name}: SIGTERM; saved step {step} of {steps} in {checkpointer.folder}")
+        came = signals.came or signal.SIGTERM
+        raise Preempted(
+            f"{name}: {came.name}; saved step {step} of {steps} in {checkpointer.folder}", came)
     checkpointer.wait()
   return state
 

@@ -1,0 +1,121 @@
+"""The command line: names of stages, workdirs that are refused, and how it ends."""
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ilm_jax import errors
+from ilm_jax.config import stages, workdir
+from ilm_jax.stages import run as stages
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def main(*flags, **options):
+  return subprocess.run(
+      [sys.executable, "-m", "ilm_jax.main", "--config=configs/tiny.py", *flags], cwd=ROOT,
+      **{"capture_output": True, "text": True, "check": False, **options})
+
+
+# Stages.
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ("all", stages.ALL), ("phase1, phase2", ("phase1", "phase2")), (" eval ", ("eval",))])
+def test_stages_by_name(text, names):
+  assert stages.parse(text) == names
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("phase3", "unknown stage 'phase3': did you mean phase"), ("eval,", "unknown stage ''"),
+    ("all,eval", "unknown stage 'all'")])
+def test_no_such_stage(text, says):
+  with pytest.raises(errors.UserError, match=says):
+    stages.parse(text)
+
+
+def test_the_list_of_stages_holds_together():
+  """What a stage needs stands before it; those who run stages know the same ones."""
+  before = []
+  for stage in stages.STAGES:
+    assert set(stage.needs) <= set(before)
+    before.append(stage.name)
+  assert stages.ALL == stages.TRAIN + stages.WATCH
+  assert set(stages._STAGES) | {"describe", "plan"} == set(stages.BY_NAME)
+
+
+# The workdir.
+
+
+@pytest.mark.parametrize("name", ["[x]", "a*b", "a?b", "a\\b"])
+def test_a_workdir_whose_checkpoints_could_not_be_read_is_refused(tmp_path, monkeypatch, name):
+  with pytest.raises(errors.UserError, match="cannot be read again"):
+    workdir.resolve(f"runs/{name}")
+  (tmp_path / name).mkdir()
+  monkeypatch.chdir(tmp_path / name)
+  with pytest.raises(errors.UserError, match="cannot be read again"):
+    workdir.resolve("run")
+
+
+def test_a_tilde_in_the_workdir_is_the_home_folder(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  assert workdir.resolve("~/runs/x") == "/home/me/runs/x"
+  assert workdir.resolve("gs://b/~x") == "gs://b/~x"
+
+
+@pytest.mark.parametrize("name", ["gs:/bucket/run", "gs//bucket/run", "gs:///run"])
+def test_an_address_that_is_none(name):
+  with pytest.raises(errors.UserError, match="expected e.g. gs://bucket/run"):
+    workdir.resolve(name)
+
+
+@pytest.mark.parametrize("names", [("describe",), ("report",), ("eval", "report"), ("phase2",)])
+def test_a_workdir_that_is_not_there_is_not_made_by_those_who_read_it(tmp_path, names):
+  with pytest.raises(errors.UserError, match=f"does not exist: --stage={names[0]} reads what"):
+    workdir.check(f"{tmp_path}/run", names)
+  workdir.check(str(tmp_path), names)
+  workdir.check(f"{tmp_path}/run", ("prepare", *names))
+
+
+def test_a_workdir_that_is_a_file_or_cannot_be_written(tmp_path, monkeypatch):
+  (tmp_path / "file").write_text("")
+  for path in ("file", "file/run"):
+    with pytest.raises(errors.UserError, match="file is a file, expected a folder"):
+      workdir.check(f"{tmp_path}/{path}", ("prepare",))
+  monkeypatch.setattr(os, "access", lambda *_: False)
+  with pytest.raises(errors.UserError, match="cannot be written"):
+    workdir.check(f"{tmp_path}/run", ("prepare",))
+  workdir.check(str(tmp_path), ("describe",))      # it only reads
+
+
+def test_main_checks_the_workdir_before_it_begins(tmp_path):
+  done = main("--stage= describe", f"--workdir={tmp_path}/rnu", "--items=x")
+  assert (done.returncode, done.stdout) == (1, "") and not list(tmp_path.iterdir())
+  assert done.stderr.startswith(f"error: --workdir={tmp_path}/rnu does not exist")
+  assert len(done.stderr.splitlines()) == 1
+
+
+# How it ends.
+
+
+def test_nobody_reads_the_output(tmp_path):
+  """As after `| head -1`: no stack trace, and the exit code that the shell gives SIGPIPE."""
+  read, write = os.pipe()
+  os.close(read)
+  done = main("--stage=cf", f"--workdir={tmp_path}", "--gin_bindings=config.seed = 4",
+              capture_output=False, stdout=write, stderr=subprocess.PIPE)
+  os.close(write)
+  assert done.returncode == 141
+  assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_ctrl_c_outside_training_is_one_line(monkeypatch, capsys):
+  from ilm_jax import main as main_lib
+
+  def interrupted(argv):
+    raise KeyboardInterrupt
+  monkeypatch.setattr(main_lib, "_started", interrupted)
+  assert main_lib.main([]) == 130
+  assert capsys.readouterr().err == "stopped by Ctrl-C; run the same command again to go on\n"
