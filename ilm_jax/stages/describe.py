@@ -145,6 +145,9 @@ class Describer:
       if found:
         several = ", ".join(f"item:{items.ids[row - 1]} ({full[row - 1]})" for row in found)
         raise errors.UserError(f"{name!r} is the title of several items: say which of {several}")
+    if colon and ids:
+      raise errors.UserError(f"{name!r}: none of the {len(ids)} {kind}s of the data has the id "
+                             f"{raw!r}")
     lower = {title.casefold(): title for title in full}
     near = difflib.get_close_matches(name.casefold(), lower, 3, 0.4)
     hint = f"; near it: {', '.join(repr(lower[title]) for title in near)}" if near else ""
