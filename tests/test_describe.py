@@ -47,8 +47,9 @@ def test_names_of_entities(describer, name, row):
 
 @pytest.mark.parametrize(("name", "words"), [
     ("Heat", r"several items: say which of item:10 \(Heat \(1995\)\), item:11 \("),
-    ("Upp (2009)", r"near it: 'Up \(2009\)'"), ("user:8", "'user:8': none of the 2 users of the data has the id '8'$"),
-    ("item:15", "none of the 4 items of the data has the id '15'"), ("user:", "none of the 2 users")])
+    ("Upp (2009)", r"near it: 'Up \(2009\)'"), ("user:", "none of the 2 users"),
+    ("user:8", "'user:8': none of the 2 users of the data has the id '8'$"),
+    ("item:15", "none of the 4 items of the data has the id '15'")])
 def test_names_of_none_or_of_several(describer, name, words):
   with pytest.raises(errors.UserError, match=words):
     describer.row(name)

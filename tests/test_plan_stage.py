@@ -8,7 +8,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
-from ilm_jax.planning import shapes
+from ilm_jax.planning import remedies, shapes
 from ilm_jax.runtime import axes, chips
 from ilm_jax.stages import context
 from ilm_jax.stages import run as stages
@@ -40,6 +40,47 @@ def test_by_arithmetic_with_a_search(tmp_path, capsys):
   assert best["plan"]["estimated_step_seconds"] / best["rows"] <= (
       naive["plan"]["estimated_step_seconds"] / naive["rows"])
   assert "phase 2 on h100:8, 8 chips" in capsys.readouterr().out
+
+
+def changed(c, flags):
+  """(the config, the topology) under what a remedy says."""
+  said = dict(flag.removeprefix("--").split("=") for flag in flags.split())
+  topology = said.pop("topology", "h100:2")
+  c = c.copy_and_resolve_references()
+  for name, value in said.items():
+    name = name.removeprefix("config.")
+    c.update_from_flattened_dict({name: int(value) if value.isdigit() else value})
+  return c, topology
+
+
+def test_what_does_not_fit_is_an_error_that_says_what_would(tmp_path, capsys):
+  """Every remedy fits, changes one thing, and is the least of its kind."""
+  c = load(mesh__data=2, phase2__rows=64, lm__dtype="float32")
+  with pytest.raises(errors.UserError) as e:
+    stages.plan_step(c, tmp_path, topology="h100:2")
+  plan = json.loads((tmp_path / "plan.json").read_text())
+  flags = [x["flags"] for x in plan["would_fit"]]
+  assert flags == [
+      "--config.lm.remat=full", "--config.phase2.rows=32", "--config.lm.dtype=bfloat16",
+      "--topology=h100:4 --config.mesh.data=4 --config.mesh.fsdp=1 --config.mesh.tensor=1"]
+  assert not plan["fits"] and str(e.value).startswith("phase 2 does not fit into h100:2: ")
+  said = capsys.readouterr().out
+  assert all(words in str(e.value) and words in said for words in flags)
+  for words in flags:
+    there, topology = changed(c, words)
+    assert stages.plan_step(there, tmp_path, topology=topology)["fits"]
+
+
+def test_what_fits_only_with_several_changes_or_not_at_all(tmp_path, monkeypatch):
+  c = load(mesh__data=2, phase2__rows=8, phase2__rows_per_group=2, lm__dtype="float32")
+  monkeypatch.setitem(chips.CHIPS, "h100", dataclasses.replace(
+      chips.CHIPS["h100"], memory=4.5 * chips.GIB))
+  monkeypatch.setattr(remedies, "_GPUS", ("2",))
+  with pytest.raises(errors.UserError, match="--config.lm.remat=full --config.lm.dtype=int8 "):
+    stages.plan_step(c, tmp_path, topology="h100:2")
+  monkeypatch.setitem(chips.CHIPS, "h100", dataclasses.replace(chips.CHIPS["h100"], memory=1e8))
+  with pytest.raises(errors.UserError, match="nothing near it would"):
+    stages.plan_step(c, tmp_path, topology="h100:2")
 
 
 @pytest.mark.parametrize("topology, changes, says", [
@@ -106,6 +147,8 @@ def test_compiled_for_a_tpu(tmp_path, monkeypatch):
 @needs_libtpu
 def test_too_large_for_a_tpu(tmp_path, monkeypatch):
   c = small(monkeypatch, num_layers=400, width=2048, mlp_width=8192)
-  plan = stages.plan_step(c, tmp_path, topology="v5e:2x2")
+  with pytest.raises(errors.UserError, match="phase 2 does not fit into v5e:2x2"):
+    stages.plan_step(c, tmp_path, topology="v5e:2x2")
+  plan = json.loads((tmp_path / "plan.json").read_text())
   assert not plan["fits"] and plan["peak_bytes_per_chip"] > plan["capacity_bytes_per_chip"]
   assert plan["useful_utilization"] is None

@@ -11,6 +11,8 @@ def one(plan: dict) -> str:
   fits = "fits" if plan["fits"] else "DOES NOT FIT"
   add("peak memory", f"{gib(plan['peak_bytes_per_chip'])} of "
                      f"{gib(plan['capacity_bytes_per_chip']).strip()}: {fits}")
+  for x in plan.get("would_fit", ()):
+    add("would fit, by arithmetic", f"{x['flags']}: {gib(x['peak_bytes_per_chip'])}")
   if "xla_says" in plan:
     add("XLA says", plan["xla_says"])
   add("useful FLOPs, 4 F + 6 T, all chips", f"{plan['useful_flops']:.4g}")

@@ -6,7 +6,7 @@ from etils import epath
 
 from ilm_jax import errors, files
 from ilm_jax.config import reading as config_lib
-from ilm_jax.planning import arithmetic, costs, estimate, programs, search, shapes, table
+from ilm_jax.planning import arithmetic, costs, estimate, programs, remedies, search, shapes, table
 from ilm_jax.runtime import axes, chips
 
 
@@ -26,7 +26,8 @@ def run(config, workdir, wish: Wish) -> dict:
     what plan.json holds.
 
   Raises:
-    UserError: no such topology, a mesh that does not fit it, or a config that cannot run.
+    UserError: no such topology, a mesh that does not fit it, or a config that cannot run; or the
+      step does not fit, after plan.json, which then says what would.
   """
   topology = chips.parse(wish.topology)
   config_lib.validate(config, topology.chips)
@@ -48,13 +49,19 @@ def run(config, workdir, wish: Wish) -> dict:
     program = programs.phase2(config, lm, axes.abstract_mesh(dict(config.mesh)))
     plan = arithmetic.plan(config, lm, program, topology)
   plan = {**_asked(config), **plan}
+  if not plan["fits"]:
+    plan["would_fit"] = remedies.would_fit(
+        config, topology, lambda c: shapes.of(c.lm), plan) if phase2 else []
   print(table.one(plan))
+  files.write_text(epath.Path(workdir) / "plan.json", json.dumps(plan, indent=1) + "\n")
   if wish.search:
     found = search.run(config, topology, lambda c: shapes.of(c.lm), plan,
                        compiled_plan if devices is not None else None)
     plan = {**plan, "search": found}
     print(table.ranking(found))
-  files.write_text(epath.Path(workdir) / "plan.json", json.dumps(plan, indent=1) + "\n")
+    files.write_text(epath.Path(workdir) / "plan.json", json.dumps(plan, indent=1) + "\n")
+  if not plan["fits"]:
+    raise errors.UserError(remedies.words(plan))
   return plan
 
 

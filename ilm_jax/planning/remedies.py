@@ -1,0 +1,122 @@
+"""What would let a step fit that does not: single changes first, all by arithmetic."""
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+
+from ilm_jax.config import checks
+from ilm_jax.planning import arithmetic, programs, search, table
+from ilm_jax.runtime import axes, chips
+
+_GPUS = ("2", "4", "8", "16", "32", "64", "128", "256")      # chips without a torus
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+  """A changed config, perhaps on more chips, and what to write for it on the command line."""
+  config: object
+  topology: chips.Topology
+  flags: tuple[str, ...]
+
+
+def would_fit(c, topology: chips.Topology, shape_of: Callable, own: dict) -> list[dict]:
+  """Of each kind of change the least that makes phase 2 fit; [{flags, peak_bytes_per_chip}].
+
+  The kinds: another mesh of the same chips, remat, fewer rows, a smaller dtype of the frozen
+  language model, more chips. Where none is enough alone, they are put together.
+
+  Args:
+    c: config of the run, whose plan does not fit.
+    topology: where.
+    shape_of: config -> language model.
+    own: the plan of `c`; what a compiler takes beyond arithmetic there is taken elsewhere too.
+  """
+  start, of = Change(c, topology, ()), arithmetic.AS_COUNTED
+  if own["activation_bytes_per_chip"]:      # 0: the compiler said only that it does not fit
+    of = arithmetic.ratio(own, _plan(start, shape_of))
+  kinds = (_meshes, _remats, _rows, _dtypes, _more_chips)
+  found = [x for kind in kinds if (x := _first(kind(start, shape_of), shape_of, of))]
+  return found or [x for x in [_first(_together(start, shape_of), shape_of, of)] if x]
+
+
+def words(plan: dict) -> str:
+  """Why the plan does not fit and what would, in one line."""
+  said = (f"phase {plan['phase']} does not fit into {plan['topology']}: "
+          f"{table.gib(plan['peak_bytes_per_chip'])} a chip of "
+          f"{table.gib(plan['capacity_bytes_per_chip'])}; ")
+  if plan["phase"] == 1:
+    return said + "lower phase1.batch_size or phase1.pair_batch_size, or take more chips"
+  if not plan["would_fit"]:
+    return said + "nothing near it would: lower phase2.length, or take a smaller model"
+  return said + "by arithmetic these would: " + ", or ".join(
+      f"{x['flags']} ({table.gib(x['peak_bytes_per_chip'])})" for x in plan["would_fit"])
+
+
+def _first(changes: Iterator[Change], shape_of, of) -> dict | None:
+  for change in changes:
+    if checks.mistakes(change.config, change.topology.chips):
+      continue
+    plan = _plan(change, shape_of, of)
+    if plan["fits"]:
+      return {"flags": " ".join(change.flags),
+              "peak_bytes_per_chip": plan["peak_bytes_per_chip"]}
+  return None
+
+
+def _plan(change: Change, shape_of, of=arithmetic.AS_COUNTED) -> dict:
+  lm = shape_of(change.config)
+  program = programs.phase2(change.config, lm, axes.abstract_mesh(dict(change.config.mesh)))
+  return arithmetic.plan(change.config, lm, program, change.topology, of)
+
+
+def _with(change: Change, topology: chips.Topology | None = None, **fields) -> Change:
+  """`fields`: lm__remat="full" is lm.remat."""
+  config = change.config.copy_and_resolve_references()
+  named = {name.replace("__", "."): value for name, value in fields.items()}
+  config.update_from_flattened_dict(named)
+  flags = [f"--topology={topology.name}"] if topology else []
+  flags += [f"--config.{name}={value}" for name, value in named.items()]
+  return Change(config, topology or change.topology, (*change.flags, *flags))
+
+
+def _meshes(change: Change, shape_of, topology: chips.Topology | None = None) -> Iterator[Change]:
+  """Meshes over which the weights are spread, from the least spread on."""
+  where = topology or change.topology
+  found = search.meshes(where, shape_of(change.config), change.config.phase2.rows)
+  for mesh in sorted(found, key=lambda m: (m["fsdp"] * m["tensor"], m["tensor"])):
+    yield _with(change, topology, **{f"mesh__{name}": n for name, n in mesh.items()})
+
+
+def _remats(change: Change, shape_of) -> Iterator[Change]:
+  order = ("none", "dots", "weights", "full")
+  for remat in order[order.index(change.config.lm.remat) + 1:]:
+    yield _with(change, lm__remat=remat)
+
+
+def _rows(change: Change, shape_of) -> Iterator[Change]:
+  rows = change.config.phase2.rows
+  while rows % 2 == 0:
+    rows //= 2
+    yield _with(change, phase2__rows=rows)
+
+
+def _dtypes(change: Change, shape_of) -> Iterator[Change]:
+  order = ("float32", "bfloat16", "int8")
+  for dtype in order[order.index(change.config.lm.dtype) + 1:]:
+    yield _with(change, lm__dtype=dtype)
+
+
+def _more_chips(change: Change, shape_of) -> Iterator[Change]:
+  kind, dims = change.topology.kind, change.topology.chip.dims
+  for shape in chips.SHAPES.get(dims, _GPUS):
+    topology = chips.parse(f"{kind}:{shape}")
+    if topology.chips > change.topology.chips:
+      yield from _meshes(change, shape_of, topology)
+
+
+def _together(change: Change, shape_of) -> Iterator[Change]:
+  """The last of remats and dtypes, then fewer rows, each on all meshes; at last on more chips."""
+  for kind in (_remats, _dtypes):
+    *_, change = change, *kind(change, shape_of)
+  for fewer in itertools.chain([change], _rows(change, shape_of)):
+    yield from _meshes(fewer, shape_of)
+  yield from _more_chips(change, shape_of)
