@@ -10,7 +10,8 @@ One experiment for each variant and seed, in a workdir of its own: WORKDIR/<vari
 train job runs all stages up to phase 2; its eval job waits for checkpoints, evaluates each, and
 ends after the last. `mesh.data` is set to the devices there are, unless --set or a variant (of the
 train job) or --eval_set (of the eval job, e.g. where one chip cannot hold the language model:
---eval_set=mesh.fsdp=4) says otherwise. --dry_run prints everything and runs nothing.
+--eval_set=mesh.fsdp=4) says otherwise. The config of every job is checked before the first starts.
+--dry_run prints everything and runs nothing.
 """
 import argparse
 import dataclasses
@@ -18,9 +19,9 @@ import re
 import sys
 
 from ilm_jax import errors
-from launch import gke, shell, tpu_vm, tpus
+from ilm_jax.config import stages
+from launch import checks, gke, shell, tpu_vm, tpus
 
-_TRAIN, _EVAL = "prepare,cf,phase1,phase2", "eval,report"
 _WATCH_SECONDS = 60
 
 
@@ -35,22 +36,31 @@ class Experiment:
 
   def train(self, devices: int) -> list[str]:
     """The command of the train job, the same on every host."""
-    return [*self._main(_TRAIN, devices, self.overrides), "--distributed=auto"]
+    return [*self._main(stages.TRAIN, self.train_overrides(devices)), "--distributed=auto"]
 
   def evaluate(self, devices: int, hosts: int = 1) -> list[str]:
     """The command of the eval job, the same on every host."""
+    return [*self._main(stages.WATCH, self.eval_overrides(devices)),
+            f"--watch={_WATCH_SECONDS}", *(["--distributed=auto"] if hosts > 1 else [])]
+
+  def train_overrides(self, devices: int) -> list[str]:
+    return _with_mesh(self.overrides, devices)
+
+  def eval_overrides(self, devices: int) -> list[str]:
     # It has other devices than the train job, so a mesh that was chosen for both is train's.
     common = [o for o in self.overrides if not o.startswith("mesh.")]
-    return [*self._main(_EVAL, devices, [*common, *self.of_eval]), f"--watch={_WATCH_SECONDS}",
-            *(["--distributed=auto"] if hosts > 1 else [])]
+    return _with_mesh([*common, *self.of_eval], devices)
 
-  def _main(self, stages: str, devices: int, overrides) -> list[str]:
-    overrides = list(overrides)
-    if not any(o.startswith("mesh.") for o in overrides):
-      overrides.append(f"mesh.data={devices}")
+  def _main(self, stages: tuple[str, ...], overrides: list[str]) -> list[str]:
     return ["python", "-m", "ilm_jax.main", f"--config={self.config}",
-            f"--workdir={self.workdir}", f"--stage={stages}",
+            f"--workdir={self.workdir}", f"--stage={','.join(stages)}",
             *(f"--config.{o}" for o in overrides)]
+
+
+def _with_mesh(overrides, devices: int) -> list[str]:
+  if any(o.startswith("mesh.") for o in overrides):
+    return list(overrides)
+  return [*overrides, f"mesh.data={devices}"]
 
 
 def experiments(c) -> list[Experiment]:
@@ -104,18 +114,35 @@ def on_tpu_vm(c, experiment: Experiment) -> list[tuple[str, argparse.Namespace]]
 
 def launch(c) -> None:
   """Starts every experiment; everything that can be wrong is found before the first starts."""
-  found = experiments(c)
+  checks.workdir(c.workdir)
+  all_experiments = experiments(c)
+  checks.config(c.config, [job for e in all_experiments for job in _configs(c, e)])
   if c.on == "gke":
-    _need(c, "tpu", "topology", "eval_topology", "image")
-    for argv, manifest in [on_gke(c, experiment) for experiment in found]:
+    for argv, manifest in [on_gke(c, experiment) for experiment in all_experiments]:
       shell.run(argv, stdin=manifest, dry_run=c.dry_run)
     return
-  _need(c, "zone", "type")
+  todo = [step for experiment in all_experiments for step in on_tpu_vm(c, experiment)]
+  if not c.dry_run and c.config in tpu_vm.say_uncommitted():
+    raise errors.UserError(f"--config={c.config} has changes that are not committed, and the hosts "
+                           "are given the commit: commit it")
   # All machines are asked for before any is waited for.
-  todo = [step for experiment in found for step in on_tpu_vm(c, experiment)]
   for action in ("create", "wait", "setup", "run"):
-    for this in (this for name, this in todo if name == action):
-      tpu_vm.act(argparse.Namespace(**{**vars(this), "action": action}))
+    for settings in (settings for name, settings in todo if name == action):
+      tpu_vm.act(argparse.Namespace(**{**vars(settings), "action": action}))
+
+
+def _configs(c, experiment: Experiment) -> list[tuple[list[str], int]]:
+  """(overrides, devices) of the jobs of an experiment."""
+  if c.on == "gke":
+    _need(c, "tpu", "topology", "eval_topology", "image")
+    train = tpus.slice_of(c.tpu, c.topology).devices * c.slices
+    evaluate = tpus.slice_of(c.tpu, c.eval_topology).devices
+  else:
+    _need(c, "zone", "type")
+    train = tpus.devices_of_type(c.type)
+    evaluate = tpus.devices_of_type(c.eval_type) if c.eval_type else 0
+  return [(experiment.train_overrides(train), train),
+          *([(experiment.eval_overrides(evaluate), evaluate)] if evaluate else [])]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

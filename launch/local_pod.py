@@ -48,7 +48,13 @@ def environment(process: int, processes: int, port: int, devices: int) -> dict[s
   return {"ILM_COORDINATOR": f"localhost:{port}", "ILM_NUM_PROCESSES": str(processes),
           "ILM_PROCESS_ID": str(process), "JAX_PLATFORMS": "cpu",
           "JAX_NUM_CPU_DEVICES": str(devices), "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-          "PYTHONUNBUFFERED": "1"}
+          "PYTHONUNBUFFERED": "1", "no_proxy": _past_proxies()}
+
+
+def _past_proxies() -> str:
+  """Names that a proxy must not be asked for: it cannot reach the processes of this machine."""
+  present = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+  return ",".join(dict.fromkeys([*filter(None, present.split(",")), "localhost", "127.0.0.1"]))
 
 
 class Pod:

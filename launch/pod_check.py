@@ -3,14 +3,24 @@
     python launch/local_pod.py -n 2 -- python -m launch.pod_check
     python -m launch.tpu_vm run my-tpu --zone=us-east5-a -- python -m launch.pod_check auto
 """
+import argparse
 import sys
 
 from ilm_jax.runtime import distributed
+from launch import shell
 
 
-def main(argv: list[str]) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+  p = argparse.ArgumentParser(description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+  p.add_argument("mode", nargs="?", default="", choices=("", "auto"), metavar="auto",
+                 help="auto: the pod says who takes part; default: the environment does")
+  return p.parse_args(argv)
+
+
+def check(mode: str) -> int:
   """Prints what this process sees; 1 if the sum is wrong."""
-  place = distributed.start(*argv)
+  place = distributed.start(mode)
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -28,4 +38,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  sys.exit(shell.main(lambda: check(parse(None).mode)))

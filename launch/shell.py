@@ -1,4 +1,6 @@
 """Running gcloud and kubectl: shown instead of run with --dry_run, and errors in one message."""
+import itertools
+import re
 import shlex
 import subprocess
 import sys
@@ -6,7 +8,13 @@ import time
 
 from ilm_jax import errors
 
-WAIT_SECONDS = 15.0     # between two tries: a machine that has just started refuses ssh at first
+# Before the second try, and twice as long before each further one: a machine that has just started
+# refuses ssh at first, and a service that is overloaded is not asked often.
+WAIT_SECONDS, LONGEST_WAIT = 15.0, 300.0
+_PATIENT_TRIES = 13     # 40 minutes
+_FOR_NOW = re.compile(r"UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL\b|ABORTED|Too Many Requests|"
+                      r"\b(429|50[0234])\b|timed out|[Cc]onnection|name resolution|"
+                      r"Remote end closed|Unable to find the server")
 
 _CURES = {
     "gcloud": "install the Google Cloud CLI (https://cloud.google.com/sdk) and `gcloud auth login`",
@@ -16,7 +24,7 @@ _CURES = {
 
 
 def run(argv: list[str], *, dry_run: bool = False, stdin: str | None = None, tries: int = 1,
-        read: bool = False) -> str:
+        read: bool = False, patient: bool = False) -> str:
   """Runs a command; its output goes to the terminal, or is returned when `read`.
 
   Args:
@@ -25,14 +33,16 @@ def run(argv: list[str], *, dry_run: bool = False, stdin: str | None = None, tri
     stdin: what it reads.
     tries: how often it may fail; only for what may be done twice.
     read: return what it prints.
+    patient: go on asking for 40 minutes while the service says that it cannot answer just now; only
+      for questions.
 
   Raises:
-    UserError: it cannot be found, or failed `tries` times.
+    UserError: it cannot be found, or failed too often.
   """
   if dry_run:
     print(shlex.join(argv) + (f" <<'EOF'\n{stdin}EOF" if stdin else ""))
     return ""
-  for left in reversed(range(tries)):
+  for tried in itertools.count(1):
     try:
       done = subprocess.run(argv, input=stdin, stdout=subprocess.PIPE if read else None,
                             stderr=subprocess.PIPE, text=True, check=False)
@@ -41,10 +51,12 @@ def run(argv: list[str], *, dry_run: bool = False, stdin: str | None = None, tri
     if not done.returncode:
       sys.stderr.write(done.stderr)
       return done.stdout or ""
-    if left:
-      print(f"{argv[0]} failed ({_last(done.stderr)}); trying again in {WAIT_SECONDS:g} s",
-            file=sys.stderr)
-      time.sleep(WAIT_SECONDS)
+    if tried >= (_PATIENT_TRIES if patient and _FOR_NOW.search(done.stderr) else tries):
+      break
+    seconds = min(WAIT_SECONDS * 2 ** (tried - 1), LONGEST_WAIT)
+    print(f"{argv[0]} failed ({_last(done.stderr)}); trying again in {seconds:g} s",
+          file=sys.stderr)
+    time.sleep(seconds)
   raise errors.UserError(f"`{shlex.join(argv)}` failed with exit code {done.returncode}: "
                          f"{_last(done.stderr)}")
 
@@ -65,13 +77,14 @@ def required(command: list[str]) -> list[str]:
 
 
 def main(program) -> int:
-  """Runs `program()`; a mistake of the user's is one message and exit code 1."""
+  """The exit code of `program()`, None being 0; a mistake of the user's is one message and 1."""
   try:
-    program()
+    return program() or 0
   except errors.UserError as e:
     print(f"error: {e}", file=sys.stderr)
     return 1
-  return 0
+  except KeyboardInterrupt:
+    return 130
 
 
 def _last(text: str) -> str:

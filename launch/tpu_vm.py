@@ -25,6 +25,7 @@ from launch import shell, tpus
 
 ROOT = pathlib.Path(__file__).parents[1]
 POLL_SECONDS = 30.0
+_LISTED = 5              # paths that are not committed, by name
 _GCLOUD = ["gcloud", "compute", "tpus"]
 _WILL_NOT_COME = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
 
@@ -105,7 +106,8 @@ def wait(c) -> None:
   Raises:
     UserError: the queue says it will never come.
   """
-  while (now := shell.run(*state(c), dry_run=c.dry_run, read=True).strip()) != "ACTIVE":
+  while (now := shell.run(*state(c), dry_run=c.dry_run, read=True,
+                          patient=True).strip()) != "ACTIVE":
     if c.dry_run:
       return
     if now in _WILL_NOT_COME:
@@ -113,6 +115,28 @@ def wait(c) -> None:
                              f"(--queued) and create it again")
     print(f"{c.name}: {now}", file=sys.stderr)
     time.sleep(POLL_SECONDS)
+
+
+def say_uncommitted() -> list[str]:
+  """Says which changes the hosts are not given, as `setup` ships the commit; their paths."""
+  try:
+    status = shell.run(["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=all"],
+                       read=True)
+  except errors.UserError:       # no checkout: `setup` says so, and the others need none
+    return []
+  paths = [line[3:].strip('"') for line in status.splitlines()]
+  if paths:
+    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
+    print(f"not on the hosts, as it is not committed: {', '.join(paths[:_LISTED])}{more}; commit "
+          "and run setup again to have it there", file=sys.stderr)
+  return paths
+
+
+def main(c) -> None:
+  """Does what the command line asks for."""
+  if c.action in ("setup", "run") and not c.dry_run:
+    say_uncommitted()
+  act(c)
 
 
 def act(c) -> None:
@@ -181,4 +205,4 @@ def _pinned_jax() -> str:
 
 
 if __name__ == "__main__":
-  sys.exit(shell.main(lambda: act(parse(None))))
+  sys.exit(shell.main(lambda: main(parse(None))))

@@ -34,7 +34,7 @@ fail = here / (name + ".fail")
 left = int(fail.read_text()) if fail.exists() else 0
 if left:
   fail.write_text(str(left - 1))
-  print("chatter\\nERROR: (gcloud) no capacity in zone", file=sys.stderr)
+  print("chatter\\nERROR: (gcloud)", (here / (name + ".why")).read_text(), file=sys.stderr)
   sys.exit(4)
 """
 
@@ -48,7 +48,8 @@ class Fakes:
       (folder / name).write_text(FAKE)
       (folder / name).chmod(0o755)
 
-  def fail(self, name, times):
+  def fail(self, name, times, why="no capacity in zone"):
+    (self._folder / f"{name}.why").write_text(why)
     (self._folder / f"{name}.fail").write_text(str(times))
 
   def say(self, name, *lines):
@@ -163,6 +164,44 @@ def test_wait_ends_when_the_queue_has_given(fakes, capsys):
   assert fakes.lines == ["gcloud compute tpus queued-resources describe a --zone=z "
                          "'--format=value(state.state)'"] * 3
   assert capsys.readouterr().err == "a: WAITING_FOR_RESOURCES\na: PROVISIONING\n"
+
+
+def test_wait_asks_again_where_the_service_cannot_answer(fakes, capsys):
+  """Not for ever, and not where asking again cannot help."""
+  fakes.say("gcloud", "", "", "ACTIVE")
+  fakes.fail("gcloud", 2, "UNAVAILABLE: The service is currently unavailable.")
+  on_tpu_vm("wait a --zone=z")
+  assert len(fakes.calls) == 3
+  assert "UNAVAILABLE: The service is currently unavailable.); trying" in capsys.readouterr().err
+  fakes.fail("gcloud", 100, "UNAVAILABLE: The service is currently unavailable.")
+  with pytest.raises(errors.UserError, match="UNAVAILABLE"):
+    on_tpu_vm("wait a --zone=z")
+  assert len(fakes.calls) == 3 + 13
+  fakes.fail("gcloud", 100, "NOT_FOUND: no such queued resource")
+  with pytest.raises(errors.UserError, match="NOT_FOUND"):
+    on_tpu_vm("wait a --zone=z")
+  assert len(fakes.calls) == 3 + 13 + 1
+
+
+def test_each_wait_between_tries_is_longer(fakes, monkeypatch):
+  slept = []
+  monkeypatch.setattr(shell, "WAIT_SECONDS", 15.0)
+  monkeypatch.setattr(shell.time, "sleep", slept.append)
+  fakes.fail("gcloud", 7, "UNAVAILABLE")
+  shell.run(["gcloud"], patient=True)
+  assert slept == [15, 30, 60, 120, 240, 300, 300]
+
+
+def test_what_is_not_committed_is_said(fakes, capsys):
+  fakes.say("git", " M launch/shell.py")
+  tpu_vm.main(tpu_vm.parse(shlex.split("run a --zone=z -- true")))
+  assert capsys.readouterr().err == (
+      "not on the hosts, as it is not committed: launch/shell.py; commit and run setup again to "
+      "have it there\n")
+  assert [argv[0] for argv, _ in fakes.calls] == ["git", "gcloud"]
+  fakes.fail("git", 1, "not a git repository")
+  tpu_vm.main(tpu_vm.parse(shlex.split("run a --zone=z -- true")))
+  assert capsys.readouterr().err == ""
 
 
 def test_wait_does_not_wait_for_what_will_not_come(fakes):
@@ -327,10 +366,13 @@ def test_the_schema_sees_what_is_wrong():
 
 # Experiments.
 
-PAIR = ("--name=ml --config=configs/tiny.py --workdir=gs://b/ml --set=phase1.steps=9 ")
+ROWS = ("phase1.batch_size=16", "phase1.pair_batch_size=16", "phase2.rows=16")
+PAIR = ("--name=ml --config=configs/tiny.py --workdir=gs://b/ml "
+        + "".join(f"--set={row} " for row in ROWS))
 ON_GKE = PAIR + "--on=gke --tpu=v6e --topology=4x4 --eval_topology=2x2 --image=I "
+TRAIN = "targets,prepare,cf,phase1,phase2"
 MAIN = ("python -m ilm_jax.main --config=configs/tiny.py --workdir={} --stage={} "
-        "--config.phase1.steps=9 ")
+        + "".join(f"--config.{row} " for row in ROWS))
 
 
 def launch(line):
@@ -350,7 +392,7 @@ def test_a_train_job_and_its_watching_eval_job(fakes):
   manifest, = applied(fakes)
   assert manifest["metadata"]["name"] == "ml"
   assert commands(manifest) == {
-      "train": MAIN.format("gs://b/ml", "prepare,cf,phase1,phase2")
+      "train": MAIN.format("gs://b/ml", TRAIN)
                + "--config.mesh.data=16 --distributed=auto",
       "eval": MAIN.format("gs://b/ml", "eval,report") + "--config.mesh.data=4 --watch=60"}
   train, evaluate = [j["template"]["spec"] for j in manifest["spec"]["replicatedJobs"]]
@@ -366,7 +408,7 @@ def test_a_sweep_is_one_pair_for_each_variant_and_seed(fakes):
   assert list(found) == ["ml-base-seed0", "ml-base-seed1", "ml-wide-seed0", "ml-wide-seed1"]
   assert shlex.split(found["ml-wide-seed1"]["train"])[3:] == [
       "--config=configs/tiny.py", "--workdir=gs://b/ml/wide/seed1",
-      "--stage=prepare,cf,phase1,phase2", "--config.phase1.steps=9",
+      f"--stage={TRAIN}", *(f"--config.{row}" for row in ROWS),
       "--config.qformer.num_queries=8", "--config.vectors=('behavioral','semantic')",
       "--config.seed=1", "--config.mesh.data=16", "--distributed=auto"]
 
@@ -382,7 +424,7 @@ def test_an_eval_job_on_several_hosts_with_a_mesh_of_its_own(fakes):
   launch(ON_GKE.replace("eval_topology=2x2", "eval_topology=4x4") + "--eval_set=mesh.fsdp=16")
   manifest, = applied(fakes)
   assert commands(manifest)["eval"].endswith(
-      "--config.phase1.steps=9 --config.mesh.fsdp=16 --watch=60 --distributed=auto")
+      "--config.phase2.rows=16 --config.mesh.fsdp=16 --watch=60 --distributed=auto")
   assert "fsdp" not in commands(manifest)["train"]
   evaluate = manifest["spec"]["replicatedJobs"][1]["template"]["spec"]
   assert (evaluate["completions"], evaluate["backoffLimit"]) == (4, 0)
@@ -400,8 +442,9 @@ def test_experiments_on_tpu_vms_are_all_asked_for_before_one_is_waited_for(fakes
       "--accelerator-type=v5p-16 --runtime-version=v2-alpha-tpuv5 --spot")
   started = [argv for argv in asked if "nohup" in argv[-1]]
   assert [argv[5] for argv in started] == names and asked[-4:] == started
-  assert ("--workdir=gs://b/ml/seed3 --stage=eval,report --config.phase1.steps=9 "
-          "--config.seed=3 --config.mesh.data=4 --watch=60") in started[1][-1]
+  for words in ("--workdir=gs://b/ml/seed3 --stage=eval,report ",
+                "--config.phase2.rows=16 --config.seed=3 --config.mesh.data=4 --watch=60"):
+    assert words in started[1][-1]
 
 
 def test_an_eval_vm_of_several_hosts_joins_them(fakes):
@@ -419,11 +462,49 @@ def test_an_eval_vm_of_several_hosts_joins_them(fakes):
     ("--set=steps", "--set steps: expected FIELD=VALUE"),
     ("--seeds=0,0", "--seeds=0,0: expected different whole numbers"),
     ("--eval_set=steps", "--eval_set steps: expected FIELD=VALUE"),
+    ("--set=phase1.stepz=9", r"no field phase1.stepz: did you mean phase1.steps\?"),
+    ("--variant=a: --variant=b:qformer.num_querys=8", r"did you mean qformer.num_queries\?"),
+    ("--variant=a:phase1.steps=many", "invalid literal for int"),
+    ("--variant=a:cf.solver=cgs", r"did you mean 'cg'\?"),
+    ("--set=phase1.batch_size=6", "batch_size=6 does not divide over mesh.data .* = 16"),
+    ("--set=mesh.data=8", "needs 8 devices, this job has 16"),
+    ("--eval_set=mesh.fsdp=8", "needs 8 devices, this job has 4"),
+    ("--config=configs/tyni.py", "--config=configs/tyni.py: there is no such file"),
+    ("--workdir=runs/x", "--workdir=runs/x: expected a folder that all hosts reach"),
+    ("--workdir=gs:///x", "expected e.g. gs://bucket/run"),
+    ("--workdir=gs://b/[x]", "cannot be read again"),
     ("--image=", "--on=gke needs --image")])
 def test_a_mistake_starts_no_experiment(fakes, words, says):
   with pytest.raises(errors.UserError, match=says):
     launch(ON_GKE + words)
   assert fakes.calls == []
+
+
+def test_paths_are_those_of_the_hosts(fakes):
+  launch(ON_GKE + "--set=data.name=ml-1m --set=data.path=/on/the/hosts")
+  assert len(applied(fakes)) == 1
+
+
+def test_without_ml_collections_one_line_says_that_nothing_is_checked(fakes, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "ml_collections", None)
+  launch(ON_GKE + "--set=phase1.stepz=9")
+  assert len(applied(fakes)) == 1
+  said, = capsys.readouterr().err.splitlines()
+  assert said.startswith("the config is not checked here: ml_collections is not installed")
+
+
+@pytest.mark.parametrize("name", ["gke", "jobs", "pod_check", "tpu_vm"])
+def test_launching_needs_the_standard_library_alone(name):
+  done = subprocess.run([sys.executable, "-S", "-m", f"launch.{name}", "--help"], cwd=ROOT,
+                        capture_output=True, text=True, check=False)
+  assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
+
+
+def test_an_experiment_whose_config_is_not_committed_is_refused(fakes):
+  fakes.say("git", " M configs/tiny.py")
+  with pytest.raises(errors.UserError, match="tiny.py has changes that are not committed"):
+    launch(PAIR + "--on=tpu_vm --zone=z --type=v5p-16")
+  assert {argv[0] for argv, _ in fakes.calls} == {"git"}
 
 
 def test_tpu_vm_experiments_need_a_zone(fakes):

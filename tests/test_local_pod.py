@@ -42,13 +42,15 @@ time.sleep(60)
 """
 
 
-def pod(*args):
-  return subprocess.run([*POD, *args], env=ENV, capture_output=True, text=True, check=False,
-                        timeout=120)
+def pod(*args, **environment):
+  return subprocess.run([*POD, *args], env={**ENV, **environment}, capture_output=True,
+                        text=True, check=False, timeout=120)
 
 
 def test_two_processes_of_two_devices_sum_over_gloo():
-  done = pod("-n", "2", "--devices=2", "--", sys.executable, "-m", "launch.pod_check")
+  """Also behind a proxy, which gRPC would ask for the way to this machine."""
+  done = pod("-n", "2", "--devices=2", "--", sys.executable, "-m", "launch.pod_check",
+             http_proxy="http://127.0.0.1:9", no_proxy="elsewhere")
   assert done.returncode == 0, done.stdout + done.stderr
   said = {line for line in done.stdout.splitlines() if "sum" in line}
   assert said == {f"[{i}] process {i} of 2: 4 devices (cpu), sum 6, expected 6" for i in (0, 1)}
@@ -128,6 +130,27 @@ def test_a_single_process_joins_nothing(no_environment):
 def test_half_a_place_is_refused(no_environment, given, says):
   with pytest.raises(errors.UserError, match=says):
     distributed.start(*given)
+
+
+@pytest.mark.parametrize(("variables", "says", "no_proxy"), [
+    ({}, "", ""), ({"http_proxy": "p", "no_proxy": "x,.b"}, "", "x,.b"),
+    ({"http_proxy": "p", "no_proxy": "x"}, "http_proxy is set: process 0 on host.b is reached "
+     "without it\n", "x,host.b")])
+def test_a_proxy_is_not_asked_for_process_0(no_environment, capsys, variables, says, no_proxy):
+  import jax
+  for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy"):
+    no_environment.delenv(name, raising=False)
+  no_environment.setenv("no_proxy", "")
+  for name, value in variables.items():
+    no_environment.setenv(name, value)
+
+  def initialize(*_, **__):
+    assert os.environ["no_proxy"] == no_proxy
+    raise RuntimeError("far enough")
+  no_environment.setattr(jax.distributed, "initialize", initialize)
+  with pytest.raises(errors.UserError, match="far enough"):
+    distributed.start("", "host.b:1", 2, 0)
+  assert capsys.readouterr().err == says
 
 
 def test_a_place_in_the_environment_must_be_whole_numbers(no_environment):

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import sys
 
 from ilm_jax import errors
 
@@ -150,8 +151,24 @@ def _number(flag: int | None, variable: str) -> int | None:
   return int(text) if text else None
 
 
+def _pass_proxy(host: str) -> None:
+  """Has gRPC reach `host` (""; not known yet) without a proxy, which would keep it waiting."""
+  proxy = next((name for name in ("grpc_proxy", "https_proxy", "http_proxy")
+                if os.environ.get(name)), None)
+  exceptions = "no_grpc_proxy" if os.environ.get("no_grpc_proxy") else "no_proxy"
+  names = [name.strip() for name in os.environ.get(exceptions, "").split(",") if name.strip()]
+  if proxy is None or any(host.endswith(name) for name in names):
+    return
+  if host:
+    os.environ[exceptions] = ",".join([*names, host])
+    print(f"{proxy} is set: process 0 on {host} is reached without it", file=sys.stderr)
+  else:
+    print(f"{proxy} is set: if the hosts do not meet, name them in no_proxy", file=sys.stderr)
+
+
 def _join(given: tuple[str, int, int] | None) -> Place:
   import jax
+  _pass_proxy(given[0].rpartition(":")[0] if given else "")
   try:
     if given is None:
       jax.distributed.initialize(initialization_timeout=START_SECONDS)
