@@ -23,7 +23,6 @@ Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 130 st
 anything else is a fault of the program. A second Ctrl-C ends at once, without saving.
 """
 import os
-import select
 import sys
 
 from absl import flags, logging
@@ -90,38 +89,20 @@ _STAGE = flags.DEFINE_string(
 def main(argv: list[str] | None = None) -> int:
   """Parses the flags, runs the stages, and returns the exit code."""
   logging.set_verbosity(logging.WARNING)
+  return errors.exit_code(lambda: _one_line_if_unwritable(argv or sys.argv))
+
+
+def _one_line_if_unwritable(argv: list[str]) -> int:
+  """`_started`, where a full disk or a workdir that cannot be written is the user's to cure."""
   try:
-    try:
-      return _started(argv or sys.argv)
-    except KeyboardInterrupt:
-      print("stopped by Ctrl-C; run the same command again to go on", file=sys.stderr)
-      return 130
-    except BrokenPipeError:
-      raise
-    except Exception as e:
-      mistake = e if isinstance(e, errors.UserError) else _write_error(e)
-      if mistake is None:
-        raise
-      print(f"error: {mistake}", file=sys.stderr)
-      return 1
-    finally:
-      sys.stdout.flush()       # here, where a closed pipe can be told from a fault
+    return _started(argv)
   except BrokenPipeError:
-    if not _nobody_reads():
+    raise
+  except Exception as e:
+    mistake = None if isinstance(e, errors.UserError) else _write_error(e)
+    if mistake is None:
       raise
-    return 141
-
-
-def _nobody_reads() -> bool:
-  """Whether the reader of stdout or stderr is gone; what is left to say to it goes nowhere."""
-  gone = False
-  for stream in (sys.stdout, sys.stderr):
-    pipe = select.poll()
-    pipe.register(stream.fileno(), 0)
-    if any(event & select.POLLERR for _, event in pipe.poll(0)):
-      gone = True
-      os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-  return gone
+    raise mistake from e
 
 
 def _started(argv: list[str]) -> int:

@@ -77,14 +77,8 @@ def required(command: list[str]) -> list[str]:
 
 
 def main(program) -> int:
-  """The exit code of `program()`, None being 0; a mistake of the user's is one message and 1."""
-  try:
-    return program() or 0
-  except errors.UserError as e:
-    print(f"error: {e}", file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    return 130
+  """The exit code of `program()`: see `errors.exit_code`."""
+  return errors.exit_code(program)
 
 
 def _last(text: str) -> str:

@@ -84,6 +84,19 @@ def test_a_file_that_includes_itself(tmp_path):
     gin_overlay.overlay(reading.load(TINY), [str(tmp_path / "a.gin")])
 
 
+def test_a_file_that_is_no_text(tmp_path):
+  (tmp_path / "a.gin").write_bytes(b"config.seed = 1  # caf\xe9")
+  with pytest.raises(errors.UserError, match=r"a.gin: not readable as gin: byte 22 is no UTF-8"):
+    gin_overlay.overlay(reading.load(TINY), [str(tmp_path / "a.gin")])
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "a.gin").write_text("config.seed = 7")
+  assert gin_overlay.overlay(reading.load(TINY), ["~/a.gin"]).seed == 7
+  assert gin_overlay.overlay(reading.load(TINY), ["a.gin"], search_paths=["~"]).seed == 7
+
+
 def test_written_and_read_back():
   c = laid_over("config.phase2.steps = 77\nconfig.vectors = ('semantic',)")
   text = gin_overlay.to_gin(c)

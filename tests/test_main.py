@@ -111,11 +111,28 @@ def test_nobody_reads_the_output(tmp_path):
   assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
-def test_ctrl_c_outside_training_is_one_line(monkeypatch, capsys):
-  from ilm_jax import main as main_lib
+def test_nobody_reads_the_manifests():
+  """launch's programs end in the same way."""
+  read, write = os.pipe()
+  os.close(read)
+  done = subprocess.run(
+      [sys.executable, "-m", "launch.gke", "apply", "r", "--tpu=v6e", "--topology=4x4", "--image=I",
+       "--dry_run", "--", "true"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
+  os.close(write)
+  assert (done.returncode, done.stderr) == (141, b"")
 
-  def interrupted(argv):
-    raise KeyboardInterrupt
-  monkeypatch.setattr(main_lib, "_started", interrupted)
-  assert main_lib.main([]) == 130
-  assert capsys.readouterr().err == "stopped by Ctrl-C; run the same command again to go on\n"
+
+def interrupted():
+  raise KeyboardInterrupt
+
+
+def mistaken():
+  raise errors.UserError("a: expected b")
+
+
+@pytest.mark.parametrize(("program", "code", "says"), [
+    (lambda: None, 0, ""), (lambda: 7, 7, ""), (mistaken, 1, "error: a: expected b\n"),
+    (interrupted, 130, "stopped by Ctrl-C\n")])
+def test_exit_codes(capsys, program, code, says):
+  assert errors.exit_code(program) == code
+  assert capsys.readouterr().err == says

@@ -36,7 +36,7 @@ def overlay(c: ml_collections.ConfigDict, files=(), bindings=(), search_paths=()
     UserError: a file is absent or no gin, a binding names no field, a macro is not bound, or a
       value is not of the field's type.
   """
-  reader = _Reader([epath.Path(p) for p in (*search_paths, ".")])
+  reader = _Reader([epath.Path(p).expanduser() for p in (*search_paths, ".")])
   for name in files:
     reader.read(name, within=None)
   for text in bindings:
@@ -83,7 +83,11 @@ class _Reader:
     if path in self._open:
       raise errors.UserError(f"{path} includes itself: {' -> '.join(map(str, self._open))}")
     self._open.append(path)
-    self.parse(path.read_text(), str(path), path.parent)
+    try:
+      text = path.read_text()
+    except UnicodeDecodeError as e:
+      raise errors.UserError(f"{path}: not readable as gin: byte {e.start} is no UTF-8 text") from e
+    self.parse(text, str(path), path.parent)
     self._open.pop()
 
   def parse(self, text: str, where: str, within) -> None:
@@ -134,6 +138,7 @@ class _Reader:
 
   def _find(self, name: str, within):
     folders = ([within] if within is not None else []) + self._folders
+    name = epath.Path(name).expanduser()
     for folder in folders:
       if (folder / name).is_file():
         return (folder / name).resolve()
