@@ -108,9 +108,10 @@ def _one_line_if_unwritable(argv: list[str]) -> int:
 def _started(argv: list[str]) -> int:
   config = config_lib.at_home(_with_gin(config_lib.from_flags(flags.FLAGS, argv, _CONFIG)))
   names = stage_list.parse(_STAGE.value)
+  if _COMPARE.value and "report" not in names:
+    raise errors.UserError("--compare is for --stage=report: add it")
   workdir = workdir_lib.resolve(_WORKDIR.value)
-  if _WATCH.value is None:       # another job may not have begun to train yet
-    workdir_lib.check(workdir, names)
+  workdir_lib.check(workdir, names, waits=_WATCH.value is not None)
   return _run(config_lib.with_tasks(config, _TASKS_MODULE.value), workdir, names)
 
 
@@ -147,7 +148,8 @@ def _run(config, workdir: str, names: tuple[str, ...]) -> int:
       if "describe" in names:
         stages.describe_vectors(config, workdir, _wish())
       if _COMPARE.value:
-        _compare(workdir, names)
+        from ilm_jax.evaluation import compare
+        compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])
     else:
       stages.watch(config, workdir, names, _WATCH.value)
   except loop.Preempted as e:
@@ -175,13 +177,6 @@ def _beam() -> tuple[str, ...]:
     raise errors.UserError("--beam_options are for the pipeline of --beam_runner, which is not "
                            "set: name it, e.g. --beam_runner=DirectRunner")
   return (f"--runner={_BEAM_RUNNER.value}", *options) if _BEAM_RUNNER.value else ()
-
-
-def _compare(workdir: str, names: tuple[str, ...]) -> None:
-  from ilm_jax.evaluation import compare
-  if "report" not in names:
-    raise errors.UserError("--compare is for --stage=report: add it")
-  compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])
 
 
 if __name__ == "__main__":

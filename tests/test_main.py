@@ -44,6 +44,8 @@ def test_the_list_of_stages_holds_together():
     before.append(stage.name)
   assert stages.ALL == stages.TRAIN + stages.WATCH
   assert set(stages._STAGES) | {"describe", "plan"} == set(stages.BY_NAME)
+  assert set(stages._TOGETHER) | {"describe"} == {
+      stage.name for stage in stages.STAGES if stage.together}
 
 
 # The workdir.
@@ -77,6 +79,7 @@ def test_a_workdir_that_is_not_there_is_not_made_by_those_who_read_it(tmp_path, 
     workdir.check(f"{tmp_path}/run", names)
   workdir.check(str(tmp_path), names)
   workdir.check(f"{tmp_path}/run", ("prepare", *names))
+  workdir.check(f"{tmp_path}/run", names, waits=True)
 
 
 def test_a_workdir_that_is_a_file_or_cannot_be_written(tmp_path, monkeypatch):

@@ -48,8 +48,9 @@ _GROUPS = (
         "phase2.targets", "phase2.examples_per_group", "phase2.rows_per_group",
         "phase2.microbatches", "phase2.head.width", "eval.batch_size",
         *(f"qformer.{name}" for name in (
-            "num_layers", "width", "num_heads", "mlp_width", "num_queries", "cross_every",
-            "kv_tokens", "proj_width", "max_text")))),
+            "width", "num_heads", "mlp_width", "num_queries", "kv_tokens", "proj_width",
+            "max_text")))),
+    (_positive(1000), ("qformer.num_layers", "qformer.cross_every")),
     (_from_0(2 ** 20), ("qformer.kv_width", "lm.new_tokens", "lm.whole_words")),
     (_from_0(_INT32), ("phase2.head.negatives",)),
     (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",
@@ -59,7 +60,8 @@ _GROUPS = (
                         "phase1.text_scale", "phase2.qformer_scale", "phase2.mlp_scale")),
     # Tasks and who writes their targets.
     (_positive(10 ** 6), tuple(f"tasks.{name}" for name in (
-        "history", "draws", "index_clusters", "index_size", "index_levels", "index_codes"))),
+        "history", "index_clusters", "index_size", "index_codes"))),
+    (_positive(1000), ("tasks.draws", "tasks.index_levels")),
     (_from_0(_INT32, "all"), ("tasks.max_train_examples", "tasks.prompt_targets",
                               "targets.max_items", "targets.max_heldout")),
     (_from_0(10 ** 12, "left out"), ("tasks.mixture",)),

@@ -49,8 +49,3 @@ def parse(text: str) -> tuple[str, ...]:
     raise errors.UserError(f"--stage={text}: unknown stage {unknown[0]!r}: {hint}expected all, or "
                            f"some of {','.join(BY_NAME)}")
   return names
-
-
-def missing(names: tuple[str, ...]) -> tuple[str, ...]:
-  """The stages that must have run before the first of `names` can."""
-  return BY_NAME[names[0]].needs

@@ -31,16 +31,21 @@ def resolve(workdir: str) -> str:
   return workdir
 
 
-def check(workdir: str, names: tuple[str, ...]) -> None:
+def check(workdir: str, names: tuple[str, ...], waits: bool = False) -> None:
   """Makes sure that the stages `names` can begin in `workdir`; creates nothing.
+
+  Args:
+    workdir: from `resolve`.
+    names: in the order in which they will run.
+    waits: whether another job may yet make what the first of them reads.
 
   Raises:
     UserError: it is a file, cannot be written, or does not exist though the first stage reads what
       another left there.
   """
   from etils import epath
-  needs = stages.missing(names)
-  if needs and not epath.Path(workdir).exists():
+  needs = stages.BY_NAME[names[0]].needs
+  if needs and not waits and not epath.Path(workdir).exists():
     raise errors.UserError(f"--workdir={workdir} does not exist: --stage={names[0]} reads what "
                            f"--stage={needs[-1]} left there; correct the path, or run that first")
   if "://" in workdir:
