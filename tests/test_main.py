@@ -1,6 +1,7 @@
 """The command line: names of stages, workdirs that are refused, and how it ends."""
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -112,6 +113,24 @@ def test_nobody_reads_the_output(tmp_path):
   os.close(write)
   assert done.returncode == 141
   assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+STOPPED = """
+import signal, sys
+from ilm_jax import main, stages, train
+def stopped(*_):
+  raise train.Preempted("phase1: saved step 3", signal.Signals(int(sys.argv[1])))
+stages.run = stopped
+sys.exit(main.main(["main", "--config=configs/tiny.py", "--workdir=" + sys.argv[2]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_exit_code_says_which_signal_came(tmp_path, number):
+  done = subprocess.run([sys.executable, "-c", STOPPED, str(int(number)), str(tmp_path)], cwd=ROOT,
+                        capture_output=True, text=True, check=False)
+  assert done.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+  assert done.stderr == ("stopped: phase1: saved step 3; run the same command again to go on\n")
 
 
 def test_nobody_reads_the_manifests():
