@@ -134,11 +134,11 @@ def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
 
 def _with_rows(backend: tokenizers.Tokenizer, path) -> tokenizers.Tokenizer:
   """The tokenizer without added words behind the rows of the model's table."""
-  rows, words = _config_field(path, "vocab_size"), backend.get_vocab(with_added_tokens=False)
-  first_added = max(words.values(), default=-1) + 1
-  beyond = [i for i in backend.get_added_tokens_decoder() if type(rows) is int and i >= rows]
-  if not beyond or first_added > rows:
+  rows = _config_field(path, "vocab_size")
+  if type(rows) is not int or all(i < rows for i in backend.get_added_tokens_decoder()):
     return backend
+  if max(backend.get_vocab(with_added_tokens=False).values(), default=-1) >= rows:
+    return backend                               # another model's; check_vocabulary says so
   fields = json.loads(backend.to_str())
   fields["added_tokens"] = [t for t in fields["added_tokens"] if t["id"] < rows]
   return tokenizers.Tokenizer.from_str(json.dumps(fields))
