@@ -83,13 +83,13 @@ def check_seeds(group: list[Run]) -> None:
   for at, run in enumerate(group):
     for other in group[:at]:
       if run.seed == other.seed:
-        found = (f"runs {other.name} and {run.name} have the same settings and seed {run.seed}: "
+        fault = (f"runs {other.name} and {run.name} have the same settings and seed {run.seed}: "
                  "a copy or a repetition")
       elif run.trained and run.trained == other.trained:
-        found = f"run {run.name} has the training record of {other.name}: a copy"
+        fault = f"run {run.name} has the training record of {other.name}: a copy"
       else:
         continue
-      raise errors.UserError(f"{found} is no second seed; leave one out of --compare, or train it "
+      raise errors.UserError(f"{fault} is no second seed; leave one out of --compare, or train it "
                              "with another --config.seed")
 
 

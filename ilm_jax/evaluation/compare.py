@@ -61,16 +61,16 @@ def side_by_side(runs: list[compared_runs.Run], name: str) -> dict:
   rows: dict = {}                  # (row, metrics) -> runs
   for row in dict.fromkeys(row["name"] for part in parts.values() for row in part["rows"]):
     for run, part in parts.items():
-      for found in part["rows"]:
-        if found["name"] == row:
-          rows.setdefault((row, json.dumps(found["metrics"])), []).append(run)
+      for candidate in part["rows"]:
+        if candidate["name"] == row:
+          rows.setdefault((row, json.dumps(candidate["metrics"])), []).append(run)
   first = next(iter(parts.values()))
   return {"title": f"{first['title']}, side by side", "phase": "comparison", "step": 0,
           "note": "Each run by itself: the values of single examples are not stored, so there is "
                   f"no paired test between runs. {first['note']}",
           "protocol": _protocol({run: part["protocol"] for run, part in parts.items()}),
-          "rows": [{"name": f"{row} ({', '.join(of)})", "metrics": json.loads(found)}
-                   for (row, found), of in rows.items()]}
+          "rows": [{"name": f"{row} ({', '.join(of)})", "metrics": json.loads(values)}
+                   for (row, values), of in rows.items()]}
 
 
 def table(found: list[Method], run: compared_runs.Run) -> dict:
@@ -138,21 +138,21 @@ def _label(method: Method) -> str:
 
 def _methods(groups: list[list[compared_runs.Run]]) -> list[Method]:
   """Rows of all groups, each by the name of its first run; a method's equal ranks once."""
-  found: list[Method] = []
+  methods: list[Method] = []
   for group in groups:
     for name in group[0].ranks:
       if not all(name in run.ranks for run in group):
         continue
       rank_SU = np.stack([run.ranks[name] for run in group])
-      for at, other in enumerate(found):
+      for at, other in enumerate(methods):
         # No seed changes e.g. popularity, so that it does not matter how many there are.
         if other.name == name and (other.rank_SU[:1] == rank_SU).all() and (
             other.rank_SU == rank_SU[:1]).all():
-          found[at] = Method(name, (*other.runs, group[0].name), rank_SU[:1])
+          methods[at] = Method(name, (*other.runs, group[0].name), rank_SU[:1])
           break
       else:
-        found.append(Method(name, (group[0].name,), rank_SU))
-  return found
+        methods.append(Method(name, (group[0].name,), rank_SU))
+  return methods
 
 
 def _settings(runs: list[compared_runs.Run]) -> list[dict]:
