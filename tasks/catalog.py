@@ -4,6 +4,7 @@ Names are <dataset>_<task>: ml100k_sequential, ml100k_item_text. The mixture of 
 the config's rates is <dataset>_ilm, that of ELM's 24 tasks at equal rates <dataset>_elm_24;
 <dataset>_catalogue lists every item's index.
 """
+import contextlib
 import importlib
 
 import numpy as np
@@ -45,15 +46,39 @@ def dataset_name(config) -> str:
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
   """All tasks by short name."""
+  own = _own(material)          # first: what is wrong in it is said before the others are made
   return {**item_text.definitions(material), **openp5.definitions(material),
-          **elm.definitions(material), **_own(material), "catalogue": _catalogue(material)}
+          **elm.definitions(material), **own, "catalogue": _catalogue(material)}
+
+
+def import_module(name: str):
+  """A user's module of tasks; its families of templates are checked as they are made.
+
+  Raises:
+    UserError: a template is wrong, or nothing defines the tasks.
+  """
+  with _named(name):
+    module = importlib.import_module(name)
+    if not callable(getattr(module, "definitions", None)):
+      raise errors.UserError("has no function definitions(material), which gives the tasks")
+  return module
+
+
+@contextlib.contextmanager
+def _named(module: str):
+  """Says of what is wrong in which module it is."""
+  try:
+    yield
+  except errors.UserError as e:
+    raise errors.UserError(f"--tasks_module={module}: {e}") from e
 
 
 def _own(material: material_lib.Material) -> dict[str, features.Definition]:
   """The tasks of a user's module."""
   if not material.module:
     return {}
-  found = importlib.import_module(material.module).definitions(material)
+  with _named(material.module):
+    found = importlib.import_module(material.module).definitions(material)
   rates = own_tasks.mixture(material.module)
   if set(found) != set(rates):
     raise errors.UserError(

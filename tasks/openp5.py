@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
+from ilm_jax import errors
 from tasks import features, templates
 from tasks import material as material_lib
 from tasks.datasets import openp5_files
@@ -38,6 +39,25 @@ def targets(material: material_lib.Material) -> dict[str, np.ndarray]:
   first_N = np.r_[True, log.user_N[1:] != log.user_N[:-1]]
   return {"train": np.flatnonzero(split.train & ~first_N),
           "validation": np.flatnonzero(split.valid), "test": np.flatnonzero(split.test)}
+
+
+def check(material: material_lib.Material, rates) -> None:
+  """Raises a UserError where tasks of the mixture would have nothing to train on, or to test.
+
+  Args:
+    material: of the run.
+    rates: config.tasks.mixture.
+  """
+  ranking = [name for name in TASKS if rates.get(name, 0) > 0]
+  lacking = [split for split, at in targets(material).items() if not len(at)]
+  lacking = [split for split in ("train", "test") if split in lacking]
+  if ranking and lacking:
+    longest = np.bincount(material.interactions.user_N).max()
+    raise errors.UserError(
+        f"the log gives {', '.join(ranking)} no target for {' and '.join(lacking)}: the longest "
+        f"history has {longest} interactions, and data.split leaves one out for test, one for "
+        "validation, and asks in training from the second on. Bring users with four or more, or "
+        f"set {' and '.join(f'tasks.mixture.{name}=0' for name in ranking)}")
 
 
 def histories(material: material_lib.Material, at: np.ndarray) -> np.ndarray:

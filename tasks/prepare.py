@@ -16,7 +16,7 @@ from etils import epath
 from ilm_jax import files
 from ilm_jax.config import own_tasks
 from ilm_jax.data import store, targets
-from tasks import catalog, elm_requests, features, pieces
+from tasks import catalog, elm_requests, features, openp5, pieces
 from tasks import material as material_lib
 
 # Raised when the code of the tasks changes what they yield.
@@ -29,6 +29,16 @@ class _Todo(NamedTuple):
   definition: features.Definition
   manifest: dict
   module: str                    # of a task of the user's
+
+
+def check(config) -> None:
+  """What can be known of a config's tasks before there is data: the templates of a user's module.
+
+  Raises:
+    UserError: see `catalog.import_module`.
+  """
+  if config.tasks.module:
+    catalog.import_module(config.tasks.module)
 
 
 def prepare(workdir, lm_tokenizer, text_tokenizer, config,
@@ -47,12 +57,16 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
 
   Returns:
     Short name -> registered name, as `catalog.register`.
+
+  Raises:
+    UserError: a task that is trained has nothing to ask; see `openp5.check`.
   """
   workdir = epath.Path(workdir)
   material = material_lib.read(
       workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors, answer)
-  _save_index(workdir / "prepared", material)
+  openp5.check(material, config.tasks.mixture)
   definitions = catalog.definitions(material)
+  _save_index(workdir / "prepared", material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
   todo = _todo(workdir / "prepared", material, definitions, names)
   if beam:

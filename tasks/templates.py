@@ -4,6 +4,7 @@ A template is a sentence with places for entities, "User{user} watched{history}.
 stands before a place: a soft token is a word that brings its own. Targets begin with the space.
 {thing}, {person} and so on are words of the data set's domain (`elm.Words`), filled on reading.
 """
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -29,6 +30,21 @@ class Family:
   fingerprint: str
   teacher: str = ""            # what a teacher is told to write; "": the answer is known
 
+  def __post_init__(self):
+    """Raises a UserError, before anything is made of it, for a template without its places."""
+    for name in ("fields", "seen", "unseen"):
+      if isinstance(texts := getattr(self, name), str):
+        raise errors.UserError(f"{name}={texts!r} is text, expected a tuple: ({texts!r},)")
+      object.__setattr__(self, name, tuple(texts))
+    if not self.seen:
+      raise errors.UserError("no template that is seen in training; give at least one")
+    for template in self.all:
+      places = self.order(template)
+      if sorted(places) != sorted(self.fields) or SLOT in template:
+        raise errors.UserError(
+            f"template {template!r} has the places {places}, expected {self.fields}, each once, "
+            f"and no {SLOT}; a word in braces is always a place")
+
   @property
   def all(self) -> tuple[str, ...]:
     return self.seen + self.unseen
@@ -47,10 +63,9 @@ def load(name: str, folder=FOLDER, words: elm.Words = elm.DOMAINS["movie"]) -> F
   path = pathlib.Path(folder) / f"{name}.json"
   text = words.fill(path.read_text())
   data = json.loads(text)
-  family = Family(tuple(data["fields"]), data["separator"], tuple(data["seen"]),
-                  tuple(data["unseen"]), hashlib.sha256(text.encode()).hexdigest(),
-                  data.get("teacher", ""))
-  return _checked(path, family)
+  with _named(path):
+    return Family(data["fields"], data["separator"], data["seen"], data["unseen"],
+                  hashlib.sha256(text.encode()).hexdigest(), data.get("teacher", ""))
 
 
 def from_lines(path, lines, task: str, dataset: str) -> Family:
@@ -76,20 +91,19 @@ def from_lines(path, lines, task: str, dataset: str) -> Family:
       text = line.inputs.replace("{dataset}", dataset)
       text = re.sub(r"\s*(?:user_)?\{user_id\}", "{user}", text)
       texts[line.seen].append(re.sub(r"\s*\{history\}", "{history}", text))
-  return _checked(f"{path} ({task})", Family(
-      fields, " ,", tuple(texts[True]), tuple(texts[False]),
-      hashlib.sha256(f"{dataset}\n{pathlib.Path(path).read_text()}".encode()).hexdigest()))
+  identity = f"{dataset}\n{pathlib.Path(path).read_text()}"
+  with _named(f"{path} ({task})"):
+    return Family(fields, " ,", texts[True], texts[False],
+                  hashlib.sha256(identity.encode()).hexdigest())
 
 
-def _checked(path, family: Family) -> Family:
-  if not family.seen:
-    raise errors.UserError(f"{path}: no template that is seen in training; give at least one")
-  for template in family.all:
-    places = family.order(template)
-    if sorted(places) != sorted(family.fields) or SLOT in template:
-      raise errors.UserError(f"{path}: template {template!r} has the places {places}, expected "
-                             f"{family.fields}, each once, and no {SLOT}")
-  return family
+@contextlib.contextmanager
+def _named(path):
+  """Says of what is wrong with a family in which file it stands."""
+  try:
+    yield
+  except errors.UserError as e:
+    raise errors.UserError(f"{path}: {e}") from e
 
 
 @seqio.map_over_dataset
@@ -123,7 +137,8 @@ def ask(example, family: Family, answers, mentions=None):
 
 def _in_order(example, family: Family, rows: dict, slots: bool):
   """The entities in the order in which the template has their places."""
-  if not slots:      # nothing, of a length not known before: TensorFlow cannot batch shape [0]
+  if not (slots and family.fields):
+    # Nothing, of a length not known before: TensorFlow cannot batch shape [0].
     return tf.boolean_mask(example["user"], example["user"] < 0)
   orders = [family.order(template) for template in family.all]
   distinct = sorted(set(orders))

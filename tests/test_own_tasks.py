@@ -23,10 +23,26 @@ def test_the_mixture_is_read_without_running_the_module(module):
 
 @pytest.mark.parametrize("text, message", [
     ("x = 1", "has no MIXTURE"), ("MIXTURE = dict(a=1)", "line 1, is no literal"),
-    ("MIXTURE = [1]", "is no literal"), ("def f(:", "line 1")])
+    ("MIXTURE = [1]", "is no literal"), ("def f(:", "line 1"),
+    ("MIXTURE = {'my task-1': 1}", "line 1: task 'my task-1': expected a name of letters"),
+    ("x = 1\nMIXTURE = {'t': 1e999}", "line 2: task 't' has the rate inf: expected 0 "),
+    ("MIXTURE = {'t': -1}", "has the rate -1.0: expected 0 ")])
 def test_what_cannot_be_read_is_named(module, text, message):
   with pytest.raises(errors.UserError, match=message):
     own_tasks.mixture(module(text, "bad_tasks"))
+
+
+def test_a_module_may_begin_with_a_byte_order_mark(module):
+  assert own_tasks.mixture(module("\ufeffMIXTURE = {'t': 1}", "marked_tasks")) == {"t": 1.0}
+
+
+def test_a_rate_of_the_config_is_finite():
+  from configs import tiny
+  for rate in (float("inf"), float("nan"), -1.0):
+    c = tiny.get_config()
+    c.tasks.mixture.sequential = rate
+    with pytest.raises(errors.UserError, match=f"tasks.mixture.sequential={rate}: expected 0"):
+      reading.validate(c, 1)
 
 
 def test_an_absent_module_is_named():

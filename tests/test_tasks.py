@@ -167,6 +167,44 @@ def test_item_splits_follow_the_heldout_items(toy):
   assert many["validation"].tolist() == [4] and many["test"].tolist() == [1, 2, 3, 5, 6]
 
 
+@pytest.mark.parametrize("lengths, least", [([2, 2, 1], "no target for test: "),
+                                            ([3, 3], "no target for train: ")])
+def test_a_log_too_short_to_be_ranked_is_refused(tmp_path, words, lengths, least):
+  """Before anything is written; without tasks that rank, there is nothing to refuse."""
+  short = interactions.Interactions(
+      user_ids=[str(user) for user in range(len(lengths))], num_items=6,
+      user_N=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
+      item_N=np.concatenate([np.arange(1, 1 + n) for n in lengths]).astype(np.int32),
+      time_N=np.arange(sum(lengths)), value_N=np.ones(sum(lengths), np.float32))
+  interactions.save(tmp_path / "data", short, ITEMS, {"toy": 1})
+  c = config()
+  c.data.split = "loo_stable"
+  with pytest.raises(errors.UserError, match=f"{least}.*longest history has {max(lengths)}"):
+    prepare.prepare(tmp_path, words, words, c)
+  assert not (tmp_path / "prepared").exists()
+  c.tasks.mixture.update(sequential=0.0)
+  assert "sequential" in prepare.prepare(tmp_path, words, words, c)
+
+
+def test_a_users_module_is_checked_before_long_work(tmp_path, monkeypatch, workdir, words):
+  monkeypatch.syspath_prepend(str(tmp_path))
+  (tmp_path / "twice_tasks.py").write_text(
+      "from tasks import templates\nMIXTURE = {'t': 1.0}\n"
+      "FAMILY = templates.Family(('item',), '', ('{item}{item}:',), (), 'x')\n")
+  with pytest.raises(errors.UserError, match="--tasks_module=twice_tasks: template .*each once"):
+    catalog.import_module("twice_tasks")
+  (tmp_path / "empty_tasks.py").write_text("MIXTURE = {'t': 1.0}\n")
+  with pytest.raises(errors.UserError, match="empty_tasks: .*no function definitions"):
+    catalog.import_module("empty_tasks")
+  (tmp_path / "late_tasks.py").write_text(
+      "from tasks import templates\nMIXTURE = {'t': 1.0}\n"
+      "def definitions(material):\n"
+      "  return {'t': templates.Family(('item',), '', ('{item}{item}:',), (), 'x')}\n")
+  with pytest.raises(errors.UserError, match="--tasks_module=late_tasks: template .*each once"):
+    prepare.prepare(workdir, words, words, config(module="late_tasks"))
+  assert not (workdir / "prepared").exists()
+
+
 def test_prepare_end_to_end(prepared, words):
   """Every task, read back from disk, against sentences written out."""
   read, names = prepared
@@ -312,6 +350,30 @@ def test_wrong_templates_are_named(tmp_path, wrong):
       "fields": ["user", "history"], "separator": "", "seen": [wrong], "unseen": []}))
   with pytest.raises(errors.UserError, match=r"bad.json: template .* has the places"):
     templates.load("bad", tmp_path)
+
+
+@pytest.mark.parametrize("seen, words", [
+    (("Film{item} or{item}:",), r"'Film{item} or{item}:' has the places \('item', 'item'\), exp"),
+    (("Which decade is it?",), r"has the places \(\), expected \('item',\), each once"),
+    (("Film{item}. Answer like {decade}:",), r"has the places \('item', 'decade'\)"),
+    (("{item} {{literally}} %s %d:",), r"has the places \('item', 'literally'\)"),
+    (("Film{item}<slot>:",), "and no <slot>"), ((), "no template that is seen in training"),
+    ("Film{item}:", r"seen='Film{item}:' is text, expected a tuple")])
+def test_a_family_that_code_makes_is_checked_as_those_of_files(seen, words):
+  with pytest.raises(errors.UserError, match=words):
+    templates.Family(fields=("item",), separator="", seen=seen, unseen=(), fingerprint="x")
+
+
+def test_braces_around_no_name_are_letters_and_a_prompt_may_have_no_place():
+  example = {"item": [3], "target_entity": [3], "user": [0], "prompt": [0]}
+  for fields, seen, inputs, rows in (
+      (["item"], ['{"decade": {}} 100% of{item}:'], '{"decade": {}} 100% of<slot>:', [3]),
+      ((), ["Name any film:"], "Name any film:", [])):
+    family = templates.Family(fields=fields, separator="", seen=seen, unseen=(), fingerprint="x")
+    asked, = templates.ask(tf.data.Dataset.from_tensors(example), family=family,
+                           answers=tf.constant(list("abcd"))).batch(1)
+    assert asked["inputs"].numpy() == [inputs.encode()] and asked["targets"].numpy() == [b"d"]
+    assert asked["entities"].numpy().tolist() == [rows]
 
 
 def test_prepared_examples_make_batches(prepared, words):

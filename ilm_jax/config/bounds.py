@@ -36,7 +36,8 @@ _GROUPS = (
     (Bound(_ABOVE_0, _BELOW_1,
            "between 0 and 1, e.g. 0.2; retrieval is measured on the items held out"),
      ("data.heldout_fraction",)),
-    (_positive(_INT32), ("data.k_core", "plan.entities", "plan.text_vocabulary", "profile.start")),
+    (_from_0(_INT32, "items that nobody met stay, too"), ("data.k_core",)),
+    (_positive(_INT32), ("plan.entities", "plan.text_vocabulary", "profile.start")),
     # iALS: weights are float32, and squared.
     (_positive(10 ** 6), ("cf.alpha",)),
     (_positive(10 ** 9), ("cf.reg",)),

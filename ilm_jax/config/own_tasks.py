@@ -6,7 +6,9 @@ no more than the names and rates in its `MIXTURE`, a literal.
 import ast
 import hashlib
 import importlib.util
+import math
 import pathlib
+import re
 
 from ilm_jax import errors
 
@@ -15,25 +17,36 @@ def mixture(module: str) -> dict[str, float]:
   """{task: rate} of `MIXTURE = {"task": rate}` in the module.
 
   Raises:
-    UserError: there is no such module, or no such literal in it.
+    UserError: there is no such module, no such literal in it, or a name or a rate that cannot be.
   """
   path = _path(module)
   try:
-    body = ast.parse(path.read_text()).body
+    body = ast.parse(path.read_bytes()).body
   except SyntaxError as e:
     raise errors.UserError(f"--tasks_module={module}: {path}, line {e.lineno}: {e.msg}") from e
   for node in body:
     if isinstance(node, ast.Assign) and any(
         isinstance(t, ast.Name) and t.id == "MIXTURE" for t in node.targets):
       try:
-        found = ast.literal_eval(node.value)
-        return {str(name): float(rate) for name, rate in found.items()}
+        rates = {str(name): float(rate) for name, rate in ast.literal_eval(node.value).items()}
       except (ValueError, TypeError, AttributeError) as e:
         raise errors.UserError(
             f"--tasks_module={module}: MIXTURE in {path}, line {node.lineno}, is no literal such "
             "as {\"my_task\": 1.0}: write names and rates out") from e
+      for name, rate in rates.items():
+        _check(f"--tasks_module={module}: MIXTURE in {path}, line {node.lineno}: task {name!r}",
+               name, rate)
+      return rates
   raise errors.UserError(f"--tasks_module={module}: {path} has no MIXTURE = {{\"my_task\": 1.0}}: "
                          "add it, with a rate for each task (0.0: prepared, not trained)")
+
+
+def _check(task: str, name: str, rate: float) -> None:
+  if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+    raise errors.UserError(f"{task}: expected a name of letters, digits and _, e.g. 'my_task_1'")
+  if not 0 <= rate < math.inf:
+    raise errors.UserError(f"{task} has the rate {rate}: expected 0 (prepared, not trained) or a "
+                           "finite number above it")
 
 
 def fingerprint(module: str) -> str:

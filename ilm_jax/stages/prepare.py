@@ -10,6 +10,7 @@ from ilm_jax.stages import context
 def run(this: context.Run) -> None:
   """Builds the data set through TFDS and writes every task's examples through SeqIO."""
   import tasks.prepare
+  tasks.prepare.check(this.config)
   make_data(this)
   tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config,
                         this.sentence_vectors, answers(this), this.beam)
