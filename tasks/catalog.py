@@ -91,6 +91,8 @@ def _own(material: material_lib.Material) -> dict[str, features.Definition]:
           f"task {name} of {material.module} has features {sorted(definition.output_features)} and "
           f"splits {list(definition.source.splits)}: expected features.language(..) and at least "
           "train and test")
+    with _named(material.module):
+      _ = [own_tasks.metric_name(fn) for fn in definition.metric_fns]
   return found
 
 
@@ -101,7 +103,7 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
     seqio.TaskRegistry.remove(names[short])
     seqio.TaskRegistry.add(
         names[short], source=task.source, preprocessors=_cacheable(task.preprocessors),
-        output_features=task.output_features, metric_fns=[])
+        output_features=task.output_features, metric_fns=list(task.metric_fns))
   mixed = [(names[short], rate) for short, rate in rates.items() if rate]
   names["ilm"] = f"{dataset}_ilm"
   seqio.MixtureRegistry.remove(names["ilm"])

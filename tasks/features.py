@@ -1,6 +1,6 @@
 """What the tasks' examples consist of, and the parts a SeqIO task is made of."""
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import seqio
@@ -20,6 +20,8 @@ class Definition:
   output_features: dict[str, seqio.Feature]
   prompts: templates.Family | None = None
   targets: str = ""                        # fingerprint of what a teacher wrote
+  # SeqIO's, each (targets, predictions) -> {metric: number}, of two lists of texts.
+  metric_fns: Sequence[Callable] = ()
   # No preprocessor looks at two examples at once: Beam may have the pieces of a split made apart.
   by_example: bool = False
 

@@ -112,7 +112,8 @@ def _todo(folder, material, definitions, names) -> list[_Todo]:
             folder / names[short] / split, definition,
             {"task": names[short], "split": split, "made_from": made_from,
              "templates": list(definition.prompts.all) if definition.prompts else [],
-             "seen": len(definition.prompts.seen) if definition.prompts else 0},
+             "seen": len(definition.prompts.seen) if definition.prompts else 0,
+             "metric_fns": [own_tasks.metric_name(fn) for fn in definition.metric_fns]},
             material.module if short in own else ""))
   return todo
 

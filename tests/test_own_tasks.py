@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 
 from ilm_jax import errors
@@ -43,6 +45,39 @@ def test_a_rate_of_the_config_is_finite():
     c.tasks.mixture.sequential = rate
     with pytest.raises(errors.UserError, match=f"tasks.mixture.sequential={rate}: expected 0"):
       reading.validate(c, 1)
+
+
+METRICS = """
+def near(targets, predictions):
+  far = [abs(int(target) - int(said)) for target, said in zip(targets, predictions)]
+  return {"near": sum(years < 20 for years in far) / len(far)}
+
+def odd(targets, scores):
+  return {}
+
+def words(targets, predictions):
+  return {"near": "close"}
+
+def fails(targets, predictions):
+  return {"first": int(predictions[0])}
+"""
+
+
+def test_metric_functions_are_found_again_by_name(module):
+  found = importlib.import_module(module(METRICS, "metric_tasks"))
+  name = own_tasks.metric_name(found.near)
+  assert name == "metric_tasks:near"
+  assert own_tasks.score([name], ["1990", "1950"], ["1985", "1990"]) == {"near": 0.5}
+  for wrong, words in ((lambda targets, predictions: {}, "cannot be found again by its name"),
+                       (found.odd, "odd: has the arguments .'targets', 'scores'., expected")):
+    with pytest.raises(errors.UserError, match=words):
+      own_tasks.metric_name(wrong)
+  for fn, predictions, words in (
+      ("words", ["1"], "words gives near='close', expected a finite number"),
+      ("fails", ["soon"], "fails failed on 1 answers: ValueError"),
+      ("gone", ["1"], "metric_tasks:gone: no such function any more")):
+    with pytest.raises(errors.UserError, match=words):
+      own_tasks.score([f"metric_tasks:{fn}"], ["1"], predictions)
 
 
 def test_an_absent_module_is_named():

@@ -15,6 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from ilm_jax import elm, errors
+from ilm_jax.config import own_tasks
 from ilm_jax.data import batches, interactions, packing, store, targets, tokenizer
 from tasks import (
     catalog,
@@ -203,6 +204,37 @@ def test_a_users_module_is_checked_before_long_work(tmp_path, monkeypatch, workd
   with pytest.raises(errors.UserError, match="--tasks_module=late_tasks: template .*each once"):
     prepare.prepare(workdir, words, words, config(module="late_tasks"))
   assert not (workdir / "prepared").exists()
+
+
+def test_metric_functions_of_a_users_task_are_registered_and_named(
+    tmp_path, monkeypatch, workdir, words):
+  monkeypatch.syspath_prepend(str(tmp_path))
+  (tmp_path / "scored_tasks.py").write_text("""
+import functools
+import tensorflow as tf
+from tasks import features, templates
+MIXTURE = {"scored": 1.0}
+FAMILY = templates.Family(("item",), "", ("{item}:",), (), "x")
+
+def right(targets, predictions):
+  return {"right": sum(t == p for t, p in zip(targets, predictions)) / len(targets)}
+
+def definitions(material):
+  ones = features.column([1, 2])
+  split = {"item": ones, "target_entity": ones, "user": ones * 0, "prompt": ones * 0}
+  ask = functools.partial(templates.ask, family=FAMILY, answers=tf.constant(["", " a", " b"]))
+  return {"scored": features.Definition(
+      source=features.in_memory({"train": split, "test": split}),
+      preprocessors=[ask, features.tokenize], metric_fns=[right],
+      output_features=features.language(material.lm, material.rows), prompts=FAMILY)}
+""")
+  names = prepare.prepare(workdir, words, words, config(module="scored_tasks"))
+  fn, = seqio.TaskRegistry.get(names["scored"]).metric_fns
+  manifest = store.read_manifest(workdir / "prepared" / names["scored"] / "test")
+  assert manifest["metric_fns"] == ["scored_tasks:right"]
+  assert fn(["a"], ["a"]) == own_tasks.score(manifest["metric_fns"], ["a"], ["a"]) == {"right": 1}
+  other = store.read_manifest(workdir / "prepared" / names["sequential"] / "test")
+  assert other["metric_fns"] == []
 
 
 def test_prepare_end_to_end(prepared, words):

@@ -1,14 +1,17 @@
 """A user's module of tasks (`--tasks_module`): what it adds to the mixture, read and not run.
 
-Only stage prepare imports the module, since it imports SeqIO and TensorFlow; all other stages need
-no more than the names and rates in its `MIXTURE`, a literal.
+Stage prepare imports the module, and with it SeqIO and TensorFlow; all other stages need no more
+than the names and rates in its `MIXTURE`, a literal. But where its tasks bring metric functions,
+evaluation imports the modules that these are of.
 """
 import ast
 import hashlib
 import importlib.util
+import inspect
 import math
 import pathlib
 import re
+from collections.abc import Callable, Sequence
 
 from ilm_jax import errors
 
@@ -47,6 +50,63 @@ def _check(task: str, name: str, rate: float) -> None:
   if not 0 <= rate < math.inf:
     raise errors.UserError(f"{task} has the rate {rate}: expected 0 (prepared, not trained) or a "
                            "finite number above it")
+
+
+def metric_name(fn: Callable) -> str:
+  """ "my_tasks:near": how a task's metric function is found again, when answers are there.
+
+  Raises:
+    UserError: it is no function of a module, or does not take (targets, predictions).
+  """
+  name = f"{fn.__module__}:{getattr(fn, '__qualname__', type(fn).__name__)}"
+  if (arguments := list(inspect.signature(fn).parameters)) != ["targets", "predictions"]:
+    raise errors.UserError(f"metric function {name}: has the arguments {arguments}, expected "
+                           "(targets, predictions), two lists of texts")
+  if "<" in name or _metric(name) is not fn:
+    raise errors.UserError(f"metric function {name} cannot be found again by its name: define it "
+                           "with def at the top of a module")
+  return name
+
+
+def score(names: Sequence[str], targets: list[str], predictions: list[str]) -> dict[str, float]:
+  """What metric functions say of a task's answers. Imports their modules, with all they import.
+
+  Args:
+    names: of the functions, as `metric_name` gave them; a prepared split's manifest has them under
+      "metric_fns".
+    targets: the texts that were wanted.
+    predictions: the texts that were decoded, in the same order.
+
+  Returns:
+    Metric -> number, of all functions together.
+
+  Raises:
+    UserError: a function is gone, fails, or gives no numbers.
+  """
+  found = {}
+  for name in names:
+    fn = _metric(name)
+    try:
+      values = dict(fn(targets, predictions))
+    except Exception as e:     # it is the user's: it may raise anything
+      raise errors.UserError(f"metric function {name} failed on {len(targets)} answers: "
+                             f"{type(e).__name__}: {e}") from e
+    for metric, value in values.items():
+      number = getattr(value, "value", value)          # SeqIO's Scalar holds a number
+      if isinstance(number, str) or not math.isfinite(number):
+        raise errors.UserError(f"metric function {name} gives {metric}={value!r}, expected a "
+                               "finite number")
+      found[str(metric)] = float(number)
+  return found
+
+
+def _metric(name: str) -> Callable:
+  module, _, function = name.partition(":")
+  try:
+    return getattr(importlib.import_module(module), function)
+  except (ImportError, AttributeError) as e:
+    raise errors.UserError(f"metric function {name}: no such function any more ({e}): put it back, "
+                           "or run --stage=prepare again") from e
 
 
 def fingerprint(module: str) -> str:
