@@ -171,6 +171,35 @@ def test_a_run_seen_is_the_run_unseen(tmp_path, capsys):
               and t.join(1) is None and t.is_alive()]
 
 
+def test_the_monitor_times_what_is_called_within_it_and_calls_nothing(tmp_path):
+  """Two steps of 0.05 s after the one that compiles, of which it knows one output; then the error
+  of a step comes through, and is the reason in the heartbeat."""
+  phase_monitor = monitor.Monitor("phase1", 9, workdir=tmp_path, quiet=True)
+  with pytest.raises(ValueError, match="bad batch"), phase_monitor.start(3):
+    for number in range(4, 7):
+      with phase_monitor.waiting():
+        pass
+      with phase_monitor.step(number) as dispatched:
+        dispatched.result = Later(0.05)
+    rates = phase_monitor.log(6, {"loss": 1.0})
+    with phase_monitor.step(7):
+      raise ValueError("bad batch")
+  assert 0.05 <= rates["step_seconds"] < 5 and "tflops_per_second" not in rates
+  beat = heartbeat.read(tmp_path, "phase1")
+  assert (beat["state"], beat["step"], beat["why"]) == ("stopped", 6, "ValueError: bad batch")
+
+
+def test_flops_set_by_the_loop_are_reported_as_a_rate():
+  phase_monitor = monitor.Monitor("phase1", 2, quiet=True)
+  phase_monitor.flops_per_step = 3e12
+  with phase_monitor.start(0):
+    for number in (1, 2):
+      with phase_monitor.waiting(), phase_monitor.step(number) as dispatched:
+        dispatched.result = Later(0.01)
+    rates = phase_monitor.log(2, {"loss": 1.0})
+  assert rates["tflops_per_second"] == pytest.approx(3 * rates["steps_per_second"])
+
+
 def test_goodput_goes_on_where_a_stopped_run_was(tmp_path):
   phase_monitor = monitor.Monitor("phase1", 12, workdir=tmp_path, quiet=True)
   with pytest.raises(errors.UserError):

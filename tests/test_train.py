@@ -177,6 +177,12 @@ def test_a_weakly_typed_parameter_does_not_compile_the_step_twice():
 
 # --- the log ---
 
+def test_the_last_step_is_logged_and_saved_whatever_the_cadence():
+  cadence = loop.Cadence(steps=7, log_every=3, checkpoint_every=4)
+  assert [step for step in range(1, 8) if cadence.logs(step)] == [3, 6, 7]
+  assert [step for step in range(1, 8) if cadence.saves(step)] == [4, 7]
+
+
 def test_totals_weigh_pairs_by_count_and_scalars_by_step():
   sums = totals.Totals({"nll": [2.0, 4.0]}, AssertionError)
   sums.add(1, {"loss": jnp.array(1.0), "nll": (jnp.array(3.0), jnp.array(1)), "finite": True,
