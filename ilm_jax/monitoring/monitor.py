@@ -69,7 +69,7 @@ class Monitor:
     self._line_at, self._beat = -_LINE_EVERY, None
 
   def start(self, first: int) -> "Monitor":
-    """Training goes on from step `first`."""
+    """Starts clock, progress line and heartbeat; earlier processes made `first` steps."""
     self._done = first
     self._stepped = time.time()
     writes = self._workdir is not None and distributed.is_main()
