@@ -37,7 +37,7 @@ from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.monitoring import scalars
 from ilm_jax.objectives import phase1, phase2, whitening
 from ilm_jax.runtime import axes, distributed
-from ilm_jax.training import checkpoint, loop
+from ilm_jax.training import checkpoint, loop, optimizer
 
 ROOT = pathlib.Path(__file__).parents[1]
 # name -> (processes, devices of each, mesh) one after the other, each from the one before.
@@ -178,7 +178,7 @@ def worker(args: argparse.Namespace) -> None:
           seed=3, process_index=share, process_count=shares),
       "phase2": batches.lm_batches(read(*TASKS), dict.fromkeys(TASKS, 1.0), SPEC, seed=3,
                                    process_index=share, process_count=shares)}
-  tx = loop.make_optimizer(settings(args.steps))
+  tx = optimizer.make_optimizer(settings(args.steps))
   for phase in args.phases:
     graphdef, loss, trainable = built(phase)
     held = frozen(mesh)
@@ -187,9 +187,10 @@ def worker(args: argparse.Namespace) -> None:
     folder = args.workdir / args.run / phase
     with checkpoint.Checkpointer(folder / "checkpoints", {}) as saved:
       state = checkpoint.start(saved, loop.init_state(trainable, tx, mesh), "", {})
-      loop.fit(loss_fn=loss, state=state, frozen=held, batches=feeds[phase],
-                steps=args.until, tx=tx, mesh=mesh, seed=3, checkpointer=saved, log_every=1,
-                checkpoint_every=100, writer=scalars.Writer(folder / "metrics.jsonl"), name=phase)
+      loop.fit(state, mesh, loop.Objective(loss, held, feeds[phase]),
+               loop.Optimization(tx, seed=3),
+               loop.Cadence(steps=args.until, log_every=1, checkpoint_every=100),
+               loop.Outputs(phase, saved, scalars.Writer(folder / "metrics.jsonl")))
     distributed.wait(phase)
 
 

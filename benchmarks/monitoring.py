@@ -1,12 +1,12 @@
-"""What being seen costs training: steps of `train.fit` with a Monitor and without.
+"""What monitoring costs training: steps of `loop.fit` with a Monitor and without.
 
     python -m benchmarks.monitoring --out=monitoring.json
 
-One run of steps of 5 to 40 ms, in blocks of 40: in every other block the Monitor does what
-it does (clock thread, progress line, log with TensorBoard every 10 steps, heartbeat), in the others
-nothing is told to it. Neighbours are compared; the median of their ratios counts, of wall time and
-of the process's CPU time, which other work on the machine does not touch. Below, what each part
-costs when it is called alone.
+One run of steps of 5 to 40 ms, in blocks of 40: in every other block the Monitor does its
+work (clock thread, progress line, log with TensorBoard every 10 steps, heartbeat), in the others it
+is not called. Each block is compared with its neighbour; reported is the median of the ratios, of
+wall time and of the process's CPU time, which other work on the machine does not touch. After that,
+the CPU time of each part when it is called alone.
 """
 import argparse
 import contextlib
@@ -30,24 +30,29 @@ WIDTH, ROWS, DEPTH, BLOCK, LOG_EVERY = 512, 256, 1, 40, 10
 
 
 class Half(monitor.Monitor):
-  """Sees every other block of steps; notes what each block took."""
-  on, blocks = True, None
+  """Monitors every other block of steps; notes the seconds of each block."""
+  on, blocks, newest = True, None, None
 
   def waiting(self):
     return super().waiting() if self.on else contextlib.nullcontext()
 
-  def call(self, step, update, loss_fn, state, frozen, batch):
-    if step % BLOCK == 1:
-      jax.block_until_ready(state)
-      now = (time.perf_counter(), time.process_time())
-      if self.blocks is None:
-        self.blocks = []
-      else:
-        self.blocks.append((self.on, now[0] - self._at[0], now[1] - self._at[1]))
-      self.on, self._at = step // BLOCK % 2 == 0, now
-    if self.on:
-      return super().call(step, update, loss_fn, state, frozen, batch)
-    return update(state, frozen, batch)
+  @contextlib.contextmanager
+  def step(self, number):
+    if number % BLOCK == 1:
+      self._next_block(number)
+    unmonitored = contextlib.nullcontext(monitor.Dispatched())
+    with super().step(number) if self.on else unmonitored as dispatched:
+      yield dispatched
+    self.newest = dispatched.result
+
+  def _next_block(self, number):
+    jax.block_until_ready(self.newest)
+    now = (time.perf_counter(), time.process_time())
+    if self.blocks is None:
+      self.blocks = []
+    else:
+      self.blocks.append((self.on, now[0] - self._at[0], now[1] - self._at[1]))
+    self.on, self._at = number // BLOCK % 2 == 0, now
 
   def done(self, step):
     if self.on:
@@ -89,18 +94,18 @@ def loss_fn(trainable, frozen, batch, rng):
 
 
 def in_a_run(pairs: int, folder: str) -> dict[str, float]:
-  """Median ratios of seen to unseen blocks, and seconds of a step unseen."""
+  """Median ratios of monitored to unmonitored blocks, and seconds of an unmonitored step."""
   mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1],
                        axis_types=(jax.sharding.AxisType.Auto,))
   tx, steps = optax.adam(1e-3), BLOCK * (2 * pairs + 2) + 1
   state = loop.init_state({"w": 0.05 * jax.random.normal(jax.random.key(0), (WIDTH, WIDTH))}, tx,
                            mesh)
-  seen = Half("phase2", steps, workdir=folder, amounts={"places": ROWS})
-  loop.fit(loss_fn=loss_fn, state=state, frozen={}, batches=Batches(), steps=steps, tx=tx,
-            mesh=mesh, seed=0, checkpointer=NoCheckpoints(), log_every=LOG_EVERY,
-            checkpoint_every=10 ** 9, writer=scalars.Writer(f"{folder}/metrics.jsonl", folder),
-            name="phase2", seen=seen)
-  blocks = seen.blocks[2:2 + 2 * pairs]      # the first has the compilation
+  half = Half("phase2", steps, workdir=folder, amounts={"places": ROWS})
+  loop.fit(state, mesh, loop.Objective(loss_fn, {}, Batches()), loop.Optimization(tx, seed=0),
+           loop.Cadence(steps, log_every=LOG_EVERY, checkpoint_every=10 ** 9),
+           loop.Outputs("phase2", NoCheckpoints(),
+                        scalars.Writer(f"{folder}/metrics.jsonl", folder), half))
+  blocks = half.blocks[2:2 + 2 * pairs]      # the first has the compilation
   of = {on: [b[1:] for b in blocks if b[0] is on] for on in (True, False)}
   wall, cpu = (statistics.median(a[i] / b[i] for a, b in zip(of[True], of[False]))
                for i in (0, 1))
@@ -109,33 +114,34 @@ def in_a_run(pairs: int, folder: str) -> dict[str, float]:
 
 
 def alone(folder: str) -> dict[str, float]:
-  """CPU seconds of what is done each step, each log and each heartbeat."""
-  seen = monitor.Monitor("phase2", 10 ** 6, workdir=folder, quiet=True).start(0)
-  seen._flops = 1.0
-  metrics = {"finite": jnp.bool_(True)}
+  """CPU seconds of a Monitor's work for each step, each log and each heartbeat."""
+  running = monitor.Monitor("phase2", 10 ** 6, workdir=folder, quiet=True).start(0)
+  running.flops_per_step = 1.0
+  finite = jnp.bool_(True)
 
   def step(n):
-    with seen.waiting():
+    with running.waiting():
       pass
-    seen.call(n, lambda *_: (None, metrics), None, None, None, None)
-    seen.done(n)
+    with running.step(n) as dispatched:
+      dispatched.result = finite
+    running.done(n)
 
   def spent(function, times):
     at = time.process_time()
     for n in range(1, times + 1):
       function(n)
-    seen._clock.settle()
+    running._clock.settle()
     return (time.process_time() - at) / times
 
-  with seen:
+  with running:
     a_step = spent(step, 2000)
 
     def step_and_log(n):
       step(n)
-      seen.log(n, {"loss": 1.0, "tokens": 5.0})
+      running.log(n, {"loss": 1.0, "tokens": 5.0})
 
     return {"a_step": a_step, "a_log": spent(step_and_log, 500) - a_step,
-            "a_heartbeat": spent(lambda n: seen._beat._write(), 50)}
+            "a_heartbeat": spent(lambda n: running._beat._write(), 50)}
 
 
 def main():
@@ -144,14 +150,14 @@ def main():
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    found = {**in_a_run(args.pairs, folder), **alone(folder)}
-  print(f"a step of {1e3 * found['step_seconds']:.1f} ms takes {found['wall_ratio']:.4f} of its "
-        f"wall time and {found['cpu_ratio']:.4f} of its CPU time when it is seen")
-  print(", ".join(f"{name.replace('_', ' ')} {1e6 * found[name]:.0f} us"
+    costs = {**in_a_run(args.pairs, folder), **alone(folder)}
+  print(f"monitored, a step of {1e3 * costs['step_seconds']:.1f} ms takes "
+        f"{costs['wall_ratio']:.4f} of its wall time and {costs['cpu_ratio']:.4f} of its CPU time")
+  print(", ".join(f"{name.replace('_', ' ')} {1e6 * costs[name]:.0f} us"
                   for name in ("a_step", "a_log", "a_heartbeat")), "of CPU time alone")
   if args.out:
     with open(args.out, "w") as file:
-      json.dump(found, file, indent=2)
+      json.dump(costs, file, indent=2)
 
 
 if __name__ == "__main__":

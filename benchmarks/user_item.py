@@ -33,7 +33,7 @@ from ilm_jax.evaluation import dot_scores, metrics
 from ilm_jax.objectives import phase1
 from ilm_jax.stages import context, phases, vectors
 from ilm_jax.stages import run as stages
-from ilm_jax.training import loop
+from ilm_jax.training import optimizer
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "where data, tasks and vectors are kept",
                                required=True)
@@ -73,7 +73,7 @@ def _trained(this: context.Run, logq: bool):
   loss = phase1.phase1_loss(graphdef, phase1.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, logq=logq))
   frozen = {**phases.entity_arrays(this), **phases.log_draws(this)}
-  tx = loop.make_optimizer(c)
+  tx = optimizer.make_optimizer(c)
 
   @jax.jit
   def step(trainable, state, batch, key):

@@ -8,7 +8,7 @@ import pytest
 from configs import base
 from ilm_jax.assets import pinned
 from ilm_jax.config import names, reading
-from ilm_jax.training import loop
+from ilm_jax.training import optimizer
 
 FILES = sorted(p for p in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
                if p.stem != "__init__")
@@ -24,10 +24,10 @@ def test_config_is_runnable_and_has_every_field(path, tmp_path, monkeypatch):
   assert fields(c) == fields(base.get_config())
   assert c.is_locked
   for phase in (c.phase1, c.phase2):
-    tx = loop.make_optimizer(phase)
+    tx = optimizer.make_optimizer(phase)
     jax.eval_shape(tx.init, {"w": jax.ShapeDtypeStruct((2, 3), "float32")})
     assert phase.warmup < phase.steps
-    assert float(loop.schedule(phase)(phase.steps)) < phase.learning_rate
+    assert float(optimizer.schedule(phase)(phase.steps)) < phase.learning_rate
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

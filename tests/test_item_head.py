@@ -9,7 +9,7 @@ from ilm_jax.data import filling, packing
 from ilm_jax.evaluation import dot_scores
 from ilm_jax.models import language_model
 from ilm_jax.objectives import phase2
-from ilm_jax.training import loop
+from ilm_jax.training import loop, optimizer
 from tests import test_objectives, test_phase2_training
 
 ITEMS, SLOT = 6, 99                # entity rows 1..6 are items, 7 and 8 users
@@ -93,7 +93,7 @@ def test_the_head_learns_through_the_frozen_model():
   shape = spec(rows=2, slot_id=18)
   batch = packing.one_a_row([example([7, 18, 18], [1, 2], 4), example([3, 18], [5], 4)], shape)
   loss = phase2.phase2_loss(graphdef, test_objectives.LM, shape.task_names, HEAD)
-  tx = loop.make_optimizer(test_phase2_training.C)
+  tx = optimizer.make_optimizer(test_phase2_training.C)
   mesh = test_phase2_training.mesh_of(1, 1, 1)
   state = loop.init_state(trainable, tx, mesh)
   step = loop.compile_step(loss, tx, 0, state)

@@ -17,9 +17,9 @@ from ilm_jax.monitoring import clock, goodput, heartbeat, monitor, scalars
 def test_busy_and_starved_by_hand():
   """Step 1 is done at 10. Step 2 was called before that. Step 3's batch came 3 s after step 2."""
   watch = clock.Clock()
-  watch._note(asked=1, there=2, called=3, complete=10)
-  watch._note(asked=8, there=9, called=9.5, complete=14)
-  watch._note(asked=11, there=17, called=17.5, complete=20)
+  watch._note(wait_began=1, batch_ready=2, called=3, complete=10)
+  watch._note(wait_began=8, batch_ready=9, called=9.5, complete=14)
+  watch._note(wait_began=11, batch_ready=17, called=17.5, complete=20)
   spent = watch.read()
   watch.close()
   assert (spent.steps, spent.busy, spent.starved) == (2, 4 + 2.5, 3)
@@ -136,8 +136,9 @@ def test_a_full_disk_does_not_end_training_here(tmp_path, monkeypatch):
 # --- all of it, on the toy ---
 
 def train(folder, steps=12, **options):
-  seen = monitor.Monitor("phase1", steps, workdir=folder, amounts={"examples": 8}, **options)
-  return toy.fit(folder / "phase1", steps, tensorboard=folder / "tensorboard", seen=seen)
+  return toy.fit(
+      folder / "phase1", steps, tensorboard=folder / "tensorboard",
+      monitor=monitor.Monitor("phase1", steps, workdir=folder, amounts={"examples": 8}, **options))
 
 
 def test_a_run_seen_is_the_run_unseen(tmp_path, capsys):
@@ -170,10 +171,39 @@ def test_a_run_seen_is_the_run_unseen(tmp_path, capsys):
               and t.join(1) is None and t.is_alive()]
 
 
+def test_the_monitor_times_what_is_called_within_it_and_calls_nothing(tmp_path):
+  """Two steps of 0.05 s after the one that compiles, of which it knows one output; then the error
+  of a step comes through, and is the reason in the heartbeat."""
+  phase_monitor = monitor.Monitor("phase1", 9, workdir=tmp_path, quiet=True)
+  with pytest.raises(ValueError, match="bad batch"), phase_monitor.start(3):
+    for number in range(4, 7):
+      with phase_monitor.waiting():
+        pass
+      with phase_monitor.step(number) as dispatched:
+        dispatched.result = Later(0.05)
+    rates = phase_monitor.log(6, {"loss": 1.0})
+    with phase_monitor.step(7):
+      raise ValueError("bad batch")
+  assert 0.05 <= rates["step_seconds"] < 5 and "tflops_per_second" not in rates
+  beat = heartbeat.read(tmp_path, "phase1")
+  assert (beat["state"], beat["step"], beat["why"]) == ("stopped", 6, "ValueError: bad batch")
+
+
+def test_flops_set_by_the_loop_are_reported_as_a_rate():
+  phase_monitor = monitor.Monitor("phase1", 2, quiet=True)
+  phase_monitor.flops_per_step = 3e12
+  with phase_monitor.start(0):
+    for number in (1, 2):
+      with phase_monitor.waiting(), phase_monitor.step(number) as dispatched:
+        dispatched.result = Later(0.01)
+    rates = phase_monitor.log(2, {"loss": 1.0})
+  assert rates["tflops_per_second"] == pytest.approx(3 * rates["steps_per_second"])
+
+
 def test_goodput_goes_on_where_a_stopped_run_was(tmp_path):
-  seen = monitor.Monitor("phase1", 12, workdir=tmp_path, quiet=True)
+  phase_monitor = monitor.Monitor("phase1", 12, workdir=tmp_path, quiet=True)
   with pytest.raises(errors.UserError):
-    toy.fit(tmp_path / "phase1", 12, batches=toy.Batches(poison_at=7), seen=seen)
+    toy.fit(tmp_path / "phase1", 12, batches=toy.Batches(poison_at=7), monitor=phase_monitor)
   first = heartbeat.read(tmp_path, "phase1")
   assert first["state"] == "stopped" and "UserError: phase1: the loss or its" in first["why"]
   assert first["step"] == 7 and list(first["kept"]) == ["5"]

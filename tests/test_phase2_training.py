@@ -14,7 +14,7 @@ from jax.sharding import AxisType
 from ilm_jax.models import language_model, t5
 from ilm_jax.objectives import phase2
 from ilm_jax.runtime import axes
-from ilm_jax.training import accumulation, loop
+from ilm_jax.training import accumulation, loop, optimizer
 
 C = ml_collections.ConfigDict(dict(learning_rate=0.05, warmup=0, steps=4, final_fraction=0.1,
                                    b2=0.98, clip=1.0, weight_decay=0.01))
@@ -39,7 +39,7 @@ def trained(mesh, lm=test_objectives.LM):
   """(losses of four steps, frozen arrays after them) on a mesh."""
   graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
   loss = phase2.phase2_loss(graphdef, lm, ("sequential", "elm"))
-  tx = loop.make_optimizer(C)
+  tx = optimizer.make_optimizer(C)
   state = loop.init_state(trainable, tx, mesh)
   held = test_objectives.frozen() | {"lm": language_model.init(lm, 5)}
   frozen = axes.place(mesh, held)
@@ -70,7 +70,7 @@ def test_what_is_asked_for_trains_and_nothing_else(train_lm):
   frozen_lm, trained = language_model.split_trained(params, train_lm)
   trainable |= {"lm": trained} if trained else {}
   loss = phase2.phase2_loss(graphdef, lm, ("sequential", "elm"))
-  tx, mesh = loop.make_optimizer(C), mesh_of(2, 2, 2)
+  tx, mesh = optimizer.make_optimizer(C), mesh_of(2, 2, 2)
   state = loop.init_state(trainable, tx, mesh)
   frozen = axes.place(mesh, test_objectives.frozen() | {"lm": frozen_lm})
   step = loop.compile_step(loss, tx, 0, state)
@@ -118,7 +118,7 @@ def test_an_mlp_learns_through_the_frozen_model():
   graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0, mlp=True)
   loss = phase2.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
   held = test_objectives.frozen() | {"lm": language_model.init(test_objectives.LM, 5)}
-  tx = loop.make_optimizer(C)
+  tx = optimizer.make_optimizer(C)
   mesh = mesh_of(1, 1, 1)
   state = loop.init_state(trainable, tx, mesh)
   step = loop.compile_step(loss, tx, 0, state)

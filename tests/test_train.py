@@ -19,7 +19,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 from ilm_jax import errors
 from ilm_jax.monitoring import scalars
 from ilm_jax.runtime import axes
-from ilm_jax.training import checkpoint, loop
+from ilm_jax.training import checkpoint, loop, optimizer, totals
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -34,7 +34,7 @@ def mesh_of(**shape):
 
 def test_schedule_by_hand():
   """Peak .05 after 2 of 24 steps, then half a cosine over 22 down to a tenth of it."""
-  rate = loop.schedule(toy.CONFIG)
+  rate = optimizer.schedule(toy.CONFIG)
   middle = 0.05 * (0.1 + 0.9 * 0.5)
   np.testing.assert_allclose([rate(0), rate(1), rate(2), rate(13), rate(24), rate(99)],
                              [0, 0.025, 0.05, middle, 0.005, 0.005], rtol=1e-5, atol=1e-9)
@@ -43,7 +43,7 @@ def test_schedule_by_hand():
 def test_schedule_without_warmup_starts_at_the_peak():
   c = toy.CONFIG.copy_and_resolve_references()
   c.warmup = 0
-  np.testing.assert_allclose(loop.schedule(c)(0), 0.05, rtol=1e-6)
+  np.testing.assert_allclose(optimizer.schedule(c)(0), 0.05, rtol=1e-6)
 
 
 def test_decay_spares_norms_biases_and_temperatures():
@@ -52,7 +52,7 @@ def test_decay_spares_norms_biases_and_temperatures():
   tree = {"layers": {"attention_norm": ones, "query": {"kernel": ones, "bias": ones},
                      "ln": {"scale": ones}, "mlp_in_bias": ones},
           "queries": ones, "log_temperature_itc": np.ones((1, 1)), "vector": np.ones(3)}
-  assert loop.decayed(tree) == {
+  assert optimizer.decayed(tree) == {
       "layers": {"attention_norm": False, "query": {"kernel": True, "bias": False},
                  "ln": {"scale": False}, "mlp_in_bias": False},
       "queries": True, "log_temperature_itc": False, "vector": False}
@@ -89,7 +89,7 @@ def test_a_part_learns_at_a_fraction_of_the_rate(name, slower):
       updates, state = tx.update(params, state, params)
     return updates
 
-  whole, scaled = second_update(toy.TX), second_update(loop.make_optimizer(c))
+  whole, scaled = second_update(toy.TX), second_update(optimizer.make_optimizer(c))
   for path in paths:
     assert float(whole[path][0, 0]) < 0
     np.testing.assert_allclose(scaled[path], whole[path] * (0.1 if path in slower else 1.0),
@@ -177,16 +177,22 @@ def test_a_weakly_typed_parameter_does_not_compile_the_step_twice():
 
 # --- the log ---
 
+def test_the_last_step_is_logged_and_saved_whatever_the_cadence():
+  cadence = loop.Cadence(steps=7, log_every=3, checkpoint_every=4)
+  assert [step for step in range(1, 8) if cadence.logs(step)] == [3, 6, 7]
+  assert [step for step in range(1, 8) if cadence.saves(step)] == [4, 7]
+
+
 def test_totals_weigh_pairs_by_count_and_scalars_by_step():
-  totals = loop.Totals({"nll": [2.0, 4.0]}, AssertionError)
-  totals.add(1, {"loss": jnp.array(1.0), "nll": (jnp.array(3.0), jnp.array(1)), "finite": True,
+  sums = totals.Totals({"nll": [2.0, 4.0]}, AssertionError)
+  sums.add(1, {"loss": jnp.array(1.0), "nll": (jnp.array(3.0), jnp.array(1)), "finite": True,
                  "rare": (jnp.array(0.0), jnp.array(0))})
-  totals.add(2, {"loss": jnp.array(2.0), "nll": (jnp.array(5.0), jnp.array(3)), "finite": True,
+  sums.add(2, {"loss": jnp.array(2.0), "nll": (jnp.array(5.0), jnp.array(3)), "finite": True,
                  "rare": (jnp.array(0.0), jnp.array(0))})
-  assert totals.sums() == {"loss": [3.0, 2.0], "nll": [10.0, 8.0], "rare": [0.0, 0.0]}
-  assert totals.means() == {"loss": 1.5, "nll": 1.25}
-  assert totals.finished == 2
-  assert totals.means() == {}
+  assert sums.sums() == {"loss": [3.0, 2.0], "nll": [10.0, 8.0], "rare": [0.0, 0.0]}
+  assert sums.means() == {"loss": 1.5, "nll": 1.25}
+  assert sums.finished == 2
+  assert sums.means() == {}
 
 
 def test_the_log_is_exact_and_in_both_places(tmp_path):
@@ -197,7 +203,7 @@ def test_the_log_is_exact_and_in_both_places(tmp_path):
   assert [r["step"] for r in records] == [4, 8]
   np.testing.assert_allclose([r["loss"] for r in records],
                              [np.mean(losses[:4]), np.mean(losses[4:])], rtol=1e-6)
-  np.testing.assert_allclose(records[0]["learning_rate"], loop.schedule(toy.CONFIG)(3))
+  np.testing.assert_allclose(records[0]["learning_rate"], optimizer.schedule(toy.CONFIG)(3))
 
   seen = {}
   for event in read_events(tmp_path / "tensorboard"):

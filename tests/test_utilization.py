@@ -39,6 +39,14 @@ def test_trained_frozen_and_what_nobody_needs():
       + 2 * B * W * D + 2 * B * D)
 
 
+def test_flops_that_cannot_be_counted_are_a_warning(capsys):
+  def loss_fn(*_):
+    raise TypeError("no such leaf")
+
+  assert utilization.flops_or_warning("phase2", loss_fn, {}, {}, {}) is None
+  assert capsys.readouterr().err.strip() == "phase2: its FLOPs cannot be counted (no such leaf)"
+
+
 def test_a_scan_counts_as_often_as_it_runs_and_remat_once():
   """Three layers of a frozen stack; the first sees only data until the carry has met `a`."""
   frozen = {"layers": jnp.zeros((3, C, C))}

@@ -17,14 +17,14 @@ import numpy as np
 from ilm_jax import errors
 from ilm_jax.monitoring import scalars
 from ilm_jax.runtime import axes
-from ilm_jax.training import checkpoint, loop
+from ilm_jax.training import checkpoint, loop, optimizer
 
 ROWS, C, W, D, V = 11, 6, 8, 16, 12
 FINGERPRINTS = {"entities": "a1b2", "lm": "c3d4"}
 CONFIG = ml_collections.ConfigDict({
     "learning_rate": 0.05, "warmup": 2, "steps": 24, "final_fraction": 0.1, "weight_decay": 0.01,
     "clip": 1.0, "b2": 0.99})
-TX = loop.make_optimizer(CONFIG)
+TX = optimizer.make_optimizer(CONFIG)
 
 
 def parameters(seed=0):
@@ -70,7 +70,7 @@ class Batches:
 
 
 def fit(folder, steps, *, mesh=None, batches=None, fingerprints=None, loss=loss_fn, log_every=4,
-        checkpoint_every=5, tensorboard=None, seen=None):
+        checkpoint_every=5, tensorboard=None, monitor=None):
   """Trains the toy in `folder`, from its newest checkpoint on; returns (state, frozen)."""
   mesh = mesh or jax.make_mesh((1,), ("data",), devices=jax.devices()[:1],
                                axis_types=(jax.sharding.AxisType.Auto,))
@@ -79,11 +79,11 @@ def fit(folder, steps, *, mesh=None, batches=None, fingerprints=None, loss=loss_
   with checkpoint.Checkpointer(f"{folder}/checkpoints", fingerprints or FINGERPRINTS) as saved:
     state = checkpoint.start(saved, loop.init_state(trainable, TX, mesh), "", {})
     state = loop.fit(
-        loss_fn=loss, state=state, frozen=frozen, batches=batches or Batches(), steps=steps,
-        tx=TX, mesh=mesh, seed=3, checkpointer=saved, log_every=log_every,
-        checkpoint_every=checkpoint_every,
-        writer=scalars.Writer(f"{folder}/metrics.jsonl", tensorboard), name="phase1",
-        learning_rate=loop.schedule(CONFIG), seen=seen)
+        state, mesh, loop.Objective(loss, frozen, batches or Batches()),
+        loop.Optimization(TX, seed=3, learning_rate=optimizer.schedule(CONFIG)),
+        loop.Cadence(steps, log_every, checkpoint_every),
+        loop.Outputs("phase1", saved, scalars.Writer(f"{folder}/metrics.jsonl", tensorboard),
+                     monitor))
   return state, frozen
 
 

@@ -1,13 +1,13 @@
 """When the devices worked, and for what they waited: the times behind step time and goodput.
 
-The host runs ahead of the devices, so its own clock says little. A thread waits for each step in
-turn and notes when it was complete. Then, with c[n] the completion of step n, b[n] when its batch
-was there and s[n] when the step was called,
+The host runs ahead of the devices, so when it calls a step says little. A thread waits for each
+step in turn and notes when it was complete. With c[n] the completion of step n, w[n] when the host
+began to wait for its batch, b[n] when the batch was ready and s[n] when the step was called,
 
-  busy[n]     = c[n] - max(c[n - 1], s[n])                the devices worked on step n
-  starved[n]  = b[n] - max(c[n - 1], when asking began)   they stood idle for want of a batch
+  busy[n]     = c[n] - max(c[n - 1], s[n])   seconds the devices worked on step n
+  starved[n]  = b[n] - max(c[n - 1], w[n])   seconds they stood idle for want of a batch
 
-(at least 0). The first step of a process is compiled: it starts the clock and counts for nothing.
+(at least 0). The first step of a process compiles: it starts the clock and counts for nothing.
 """
 import contextlib
 import dataclasses
@@ -21,16 +21,16 @@ class Spent:
   """Seconds over some steps."""
   steps: int = 0
   wall: float = 0.0       # in all
-  busy: float = 0.0       # the devices worked
-  starved: float = 0.0    # the devices stood idle for want of a batch
+  busy: float = 0.0       # in which the devices worked
+  starved: float = 0.0    # in which the devices stood idle for want of a batch
 
 
 class Clock:
-  """Times of the steps of one process, from its second step on. To be closed."""
+  """Times of the steps of one process, from its second step on. Close it at the end."""
 
   def __init__(self):
     self.productive = 0.0                 # seconds busy, since the clock was made
-    self._asked = self._there = self._read = self._complete = None
+    self._wait_began = self._batch_ready = self._read = self._complete = None
     self._since = Spent()
     self._called, self._lock = queue.Queue(), threading.Lock()
     self._thread = threading.Thread(target=self._watch, name="clock", daemon=True)
@@ -41,21 +41,21 @@ class Clock:
 
   @contextlib.contextmanager
   def waiting(self):
-    """Within it the host waits for a batch."""
-    self._asked = time.perf_counter()
+    """Context in which the host waits for a batch."""
+    self._wait_began = time.perf_counter()
     yield
-    self._there = time.perf_counter()
+    self._batch_ready = time.perf_counter()
 
   def called(self, at: float, array) -> None:
-    """A step was called at perf_counter `at`; `array`, one of its results, says when it is done."""
-    self._called.put((self._asked, self._there, at, array))
+    """A step was called at perf_counter `at`; it is complete when `array`, an output, is ready."""
+    self._called.put((self._wait_began, self._batch_ready, at, array))
 
   def settle(self) -> None:
     """Waits until all steps called are complete and noted."""
     self._called.join()
 
   def read(self) -> Spent:
-    """Of the steps complete since the last call."""
+    """Seconds spent on the steps completed since the last call."""
     with self._lock:
       spent, self._since = self._since, Spent()
       if self._read is not None:
@@ -65,14 +65,14 @@ class Clock:
 
   def _watch(self) -> None:
     while (step := self._called.get()) is not None:
-      asked, there, called, array = step
-      with contextlib.suppress(Exception):   # told where the result of the step is read
+      wait_began, batch_ready, called, array = step
+      with contextlib.suppress(Exception):   # raised again where the loop reads the step's results
         array.block_until_ready()
-        self._note(asked, there, called, time.perf_counter())
+        self._note(wait_began, batch_ready, called, time.perf_counter())
       del step, array
       self._called.task_done()
 
-  def _note(self, asked, there, called, complete) -> None:
+  def _note(self, wait_began, batch_ready, called, complete) -> None:
     with self._lock:
       if self._complete is None:
         self._read = complete
@@ -81,5 +81,5 @@ class Clock:
         self.productive += busy
         self._since.steps += 1
         self._since.busy += busy
-        self._since.starved += max(there - max(self._complete, asked), 0.0)
+        self._since.starved += max(batch_ready - max(self._complete, wait_began), 0.0)
       self._complete = complete

@@ -31,7 +31,7 @@ class Ledger:
   def saved(self, step: int, productive: float) -> None:
     """A checkpoint of `step` was begun after so many productive seconds of this process."""
     kept = {**self._kept, step: self._before + productive}
-    self._kept = dict(sorted(kept.items())[-_KEPT:])   # anew: `record` is asked by another thread
+    self._kept = dict(sorted(kept.items())[-_KEPT:])   # a new dict: another thread calls `record`
 
   def goodput(self, productive: float, now: float) -> float:
     """Between 0 and 1, after so many productive seconds of this process."""

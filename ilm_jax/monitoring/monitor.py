@@ -1,7 +1,8 @@
-"""All that is seen of a phase while it trains: line, log, heartbeat, goodput, profile.
+"""What is reported of a phase while it trains: progress line, log line, heartbeat, profile.
 
-`train.fit` tells a Monitor what it does; the Monitor changes nothing of it. What the clock says
-goes to the log line on stdout, to TensorBoard and to the heartbeat, never to metrics.jsonl.
+`loop.fit` calls the training step; a Monitor times it and reports. It holds neither parameters nor
+loss, only one scalar of the newest step, and changes no number. What depends on the clock goes to
+the log line on stdout, to TensorBoard and to the heartbeat, never to metrics.jsonl.
 
   step_seconds             seconds the devices worked on a step
   steps_per_second         over all time between two logs: waiting and saving too
@@ -16,6 +17,7 @@ goes to the log line on stdout, to TensorBoard and to the heartbeat, never to me
                            devices do not say, host_peak_gib: of this process
 """
 import contextlib
+import dataclasses
 import os
 import resource
 import socket
@@ -32,17 +34,27 @@ _LINE_EVERY = 10.0    # seconds between two log lines on stdout, at least
 _GIB = 2 ** 30
 
 
+@dataclasses.dataclass
+class Dispatched:
+  """A step that the host has called; the devices may still be working on it."""
+  result: jax.Array | None = None     # one of its outputs, which is there when the step is complete
+
+
 class Monitor:
-  """Of one phase in one process; to be used with `with`, once. Process 0 writes.
+  """Watches one phase in one process. Use it once: `with monitor.start(first)`. Process 0 writes.
 
   Args:
     name: of the phase.
-    steps: there are in all.
+    steps: how many the phase has in all.
     workdir: where heartbeat and profile go; None: nowhere.
     amounts: {unit: how many in each step}, e.g. {"examples": 192}.
     profile: (first step, steps) under the profiler; 0 steps: none.
-    began: unix time at which this process began with the phase.
+    began: unix time in seconds at which this process began with the phase.
     quiet: no line on stdout.
+
+  Attributes:
+    flops_per_step: useful FLOPs of a step on all devices together, for TFLOP/s and utilization;
+      None: neither is reported. Whoever knows the loss sets it.
   """
 
   def __init__(self, name: str, steps: int, *, workdir=None,
@@ -51,23 +63,24 @@ class Monitor:
     self._name, self._steps, self._workdir = name, steps, workdir
     self._amounts, self._profile, self._quiet = amounts or {}, profile, quiet
     self._began = time.time() if began is None else began
-    self._state, self._why, self._flops, self._previous = "running", "", None, None
+    self.flops_per_step: float | None = None
+    self._state, self._why, self._previous = "running", "", None
     self._loss = self._loss_step = self._rate = None
     self._line_at, self._beat = -_LINE_EVERY, None
 
   def start(self, first: int) -> "Monitor":
-    """Training goes on from step `first`."""
+    """Starts clock, progress line and heartbeat; earlier processes made `first` steps."""
     self._done = first
     self._stepped = time.time()
     writes = self._workdir is not None and distributed.is_main()
-    before = heartbeat.read(self._workdir, self._name) if writes else None
-    self._ledger = goodput.Ledger(before, first, self._began)
+    previous_run = heartbeat.read(self._workdir, self._name) if writes else None
+    self._ledger = goodput.Ledger(previous_run, first, self._began)
     self._window = profiling.Window(
         f"{self._workdir}/profile/{self._name}", *self._profile if writes else (1, 0))
     self._clock = clock.Clock()
     self._bar = progress.Progress(self._name, first, self._steps)
     if writes:
-      self._beat = heartbeat.Heartbeat(heartbeat.path(self._workdir, self._name), self._said)
+      self._beat = heartbeat.Heartbeat(heartbeat.path(self._workdir, self._name), self._status)
     return self
 
   def __enter__(self):
@@ -85,21 +98,23 @@ class Monitor:
         self._beat.close()
 
   def waiting(self):
-    """Within it a batch is asked for and brought to the devices."""
+    """Context in which the loop waits for a batch and moves it to the devices."""
     return self._clock.waiting()
 
-  def call(self, step: int, update, loss_fn, state, frozen, batch):
-    """update(state, frozen, batch), watched; `loss_fn` is what it takes the gradient of."""
-    if self._flops is None:
-      self._flops = self._useful(loss_fn, state, frozen, batch) if distributed.is_main() else 0.0
-    self._window.before(step, self._previous)
-    at = time.perf_counter()
-    with self._window.annotate(step):
-      state, metrics = update(state, frozen, batch)
-    self._previous = metrics["finite"]
-    self._clock.called(at, self._previous)
-    self._window.after(step, self._previous)
-    return state, metrics
+  @contextlib.contextmanager
+  def step(self, number: int):
+    """Context in which the loop calls step `number` (from 1).
+
+    Yields:
+      a Dispatched, whose `result` the loop sets to one of the step's outputs.
+    """
+    self._window.before(number, self._previous)
+    dispatched, called_at = Dispatched(), time.perf_counter()
+    with self._window.annotate(number):
+      yield dispatched
+    self._previous = dispatched.result
+    self._clock.called(called_at, dispatched.result)
+    self._window.after(number, dispatched.result)
 
   def done(self, step: int) -> None:
     """`step` is complete."""
@@ -109,7 +124,7 @@ class Monitor:
 
   @contextlib.contextmanager
   def saving(self, step: int):
-    """Within it a checkpoint of `step` is written, as far as training waits for it."""
+    """Context in which a checkpoint of `step` is written, as far as training waits for it."""
     self._state = "saving"
     yield
     self._clock.settle()
@@ -117,26 +132,24 @@ class Monitor:
     self._state = "running"
 
   def log(self, step: int, scalars: dict[str, float]) -> dict[str, float]:
-    """What the clock says of the steps since the last call, for TensorBoard; `step` is complete."""
+    """Rates of the steps since the last call, {name: number} as above, for TensorBoard.
+
+    Args:
+      step: complete.
+      scalars: means of the metrics over the same steps, with "loss".
+    """
     self._clock.settle()
     self.done(step)
     self._loss, self._loss_step = scalars["loss"], step
     self._bar.show(scalars)
-    out = {**self._pace(scalars), "goodput": self._goodput(), **memory()}
+    rates = {**self._pace(scalars), "goodput": self._goodput(), **memory()}
     now = time.perf_counter()
     if not self._quiet and distributed.is_main() and (
         now - self._line_at >= _LINE_EVERY or step == self._steps):
       self._line_at = now
-      tqdm.tqdm.write(self._line(step, scalars, out), file=sys.stdout)
+      tqdm.tqdm.write(self._line(step, scalars, rates), file=sys.stdout)
       sys.stdout.flush()
-    return out
-
-  def _useful(self, loss_fn, state, frozen, batch) -> float:
-    try:
-      return utilization.useful_flops(loss_fn, state.trainable, frozen, batch)
-    except Exception as e:     # what is only looked at must not end the one process that looks
-      tqdm.tqdm.write(f"{self._name}: its FLOPs cannot be counted ({e})", file=sys.stderr)
-      return 0.0
+    return rates
 
   def _pace(self, scalars) -> dict[str, float]:
     spent = self._clock.read()
@@ -147,40 +160,40 @@ class Monitor:
     out = {"step_seconds": spent.busy / spent.steps, "steps_per_second": rate,
            "input_wait_seconds": spent.starved / spent.steps,
            **{f"{unit}_per_second": amount * rate for unit, amount in amounts.items()}}
-    if self._flops:
-      out["tflops_per_second"] = self._flops * rate / 1e12
+    if self.flops_per_step:
+      out["tflops_per_second"] = self.flops_per_step * rate / 1e12
       if peak := utilization.peak(jax.devices()):
-        out["utilization"] = self._flops * rate / peak
+        out["utilization"] = self.flops_per_step * rate / peak
     return out
 
   def _goodput(self) -> float:
     return self._ledger.goodput(self._clock.productive, time.time())
 
-  def _line(self, step: int, scalars, found: dict[str, float]) -> str:
+  def _line(self, step: int, scalars, rates: dict[str, float]) -> str:
     """One log line: what a person wants to know of a long job."""
     words = [f"{self._name} {step}/{self._steps}", f"loss {scalars['loss']:.4f}"]
-    if "steps_per_second" in found:
-      words.append(heartbeat.rate(found["steps_per_second"]))
-      if {"tokens_per_second", "places_per_second"} <= found.keys():
-        filled = found["tokens_per_second"] / found["places_per_second"]
-        words.append(f"{_count(found['tokens_per_second'])} tokens/s ({filled:.0%} of places)")
-      if "examples_per_second" in found:
-        words.append(f"{_count(found['examples_per_second'])} examples/s")
+    if "steps_per_second" in rates:
+      words.append(heartbeat.rate(rates["steps_per_second"]))
+      if {"tokens_per_second", "places_per_second"} <= rates.keys():
+        filled = rates["tokens_per_second"] / rates["places_per_second"]
+        words.append(f"{_count(rates['tokens_per_second'])} tokens/s ({filled:.0%} of places)")
+      if "examples_per_second" in rates:
+        words.append(f"{_count(rates['examples_per_second'])} examples/s")
       words.append("input wait {:.0%}".format(
-          found["input_wait_seconds"] * found["steps_per_second"]))
-      if "tflops_per_second" in found:
-        words.append(_flops(found["tflops_per_second"]))
-      if "utilization" in found:
-        words.append(f"utilization {found['utilization']:.1%}")
-      left = (self._steps - step) / found["steps_per_second"]
+          rates["input_wait_seconds"] * rates["steps_per_second"]))
+      if "tflops_per_second" in rates:
+        words.append(_flops(rates["tflops_per_second"]))
+      if "utilization" in rates:
+        words.append(f"utilization {rates['utilization']:.1%}")
+      left = (self._steps - step) / rates["steps_per_second"]
       words.append(f"{heartbeat.duration(left)} left")
-    words.append(f"goodput {found['goodput']:.0%}")
-    words += [f"{name.split('_')[0]} {found[name]:.1f} GiB"
-              for name in ("device_peak_gib", "host_peak_gib") if name in found]
+    words.append(f"goodput {rates['goodput']:.0%}")
+    words += [f"{name.split('_')[0]} {rates[name]:.1f} GiB"
+              for name in ("device_peak_gib", "host_peak_gib") if name in rates]
     return "  ".join(words)
 
-  def _said(self) -> dict:
-    """The heartbeat; asked for from its thread."""
+  def _status(self) -> dict:
+    """The fields of heartbeat.py; called from its thread."""
     left = self._steps - self._done
     return {
         "phase": self._name, "state": self._state, "why": self._why, "step": self._done,
@@ -204,8 +217,8 @@ def _flops(teraflops: float) -> str:
 
 def memory() -> dict[str, float]:
   """{"device_peak_gib": ..} of the fullest device here, or {"host_peak_gib": ..}."""
-  found = [(d.memory_stats() or {}).get("peak_bytes_in_use") for d in jax.local_devices()]
-  if None not in found:
-    return {"device_peak_gib": max(found) / _GIB}
+  peaks = [(d.memory_stats() or {}).get("peak_bytes_in_use") for d in jax.local_devices()]
+  if None not in peaks:
+    return {"device_peak_gib": max(peaks) / _GIB}
   unit = 1 if sys.platform == "darwin" else 1024
   return {"host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB}

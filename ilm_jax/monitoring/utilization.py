@@ -1,8 +1,10 @@
 """How much of a device's peak a training step uses: useful FLOPs, counted, over published peaks."""
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
+import tqdm
 
 from ilm_jax.runtime.chips import CHIPS
 
@@ -37,7 +39,7 @@ def useful_flops(loss_fn, trainable, frozen, batch) -> float:
   computes again does not count, padding does. Nothing is run or compiled.
 
   Args:
-    loss_fn: as in `train.train_step`.
+    loss_fn: as in `loop.train_step`.
     trainable: arrays or ShapeDtypeStructs, as are the others.
     frozen: what gets no gradient.
     batch: of the whole job.
@@ -51,14 +53,26 @@ def useful_flops(loss_fn, trainable, frozen, batch) -> float:
   return flops
 
 
+def flops_or_warning(name: str, loss_fn, trainable, frozen, batch) -> float | None:
+  """`useful_flops` of phase `name`; None with a line on stderr where they cannot be counted.
+
+  A failed count must not stop training.
+  """
+  try:
+    return useful_flops(loss_fn, trainable, frozen, batch)
+  except Exception as e:
+    tqdm.tqdm.write(f"{name}: its FLOPs cannot be counted ({e})", file=sys.stderr)
+    return None
+
+
 def _walk(jaxpr, trains: list[bool]) -> tuple[float, list[bool]]:
   """(FLOPs, which outputs depend on something trained) of a jaxpr, given which inputs do."""
   depends = {v: t and _differentiable(v) for v, t in zip(jaxpr.invars, trains, strict=True)}
   flops = 0.0
   for eqn in jaxpr.eqns:
     given = [depends.get(v, False) if _is_variable(v) else False for v in eqn.invars]
-    own, out = _count(eqn, given)
-    flops += own
+    flops_eqn, out = _count(eqn, given)
+    flops += flops_eqn
     depends |= {v: t and _differentiable(v) for v, t in zip(eqn.outvars, out, strict=True)}
   return flops, [_is_variable(v) and depends.get(v, False) for v in jaxpr.outvars]
 
@@ -80,8 +94,8 @@ def _count(eqn, given: list[bool]) -> tuple[float, list[bool]]:
     consts = given[params["cond_nconsts"]:]
     return _loop(params["body_jaxpr"].jaxpr, consts, params["body_nconsts"], len(every), 1)
   if name == "cond":
-    found = [_walk(b.jaxpr, given[1:]) for b in params["branches"]]
-    return max(f for f, _ in found), [any(ways) for ways in zip(*(out for _, out in found))]
+    branches = [_walk(b.jaxpr, given[1:]) for b in params["branches"]]
+    return max(f for f, _ in branches), [any(ways) for ways in zip(*(out for _, out in branches))]
   inner = params.get("jaxpr", params.get("call_jaxpr"))
   if inner is None:
     return 0.0, every

@@ -1,4 +1,4 @@
-"""The step of a phase as a program, from shapes alone: what `train.fit` would compile and run."""
+"""The step of a phase as a program, from shapes alone: what `loop.fit` would compile and run."""
 import dataclasses
 from typing import Any
 
@@ -15,7 +15,7 @@ from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.runtime import axes
-from ilm_jax.training import loop
+from ilm_jax.training import loop, optimizer
 
 _SEMANTIC = 384              # width of MiniLM-L6's sentence vectors
 
@@ -98,7 +98,7 @@ def _entities(config: QFormerConfig, rows: int) -> dict:
 
 
 def _program(loss, c, phase, trainable, frozen, batch, mesh) -> Program:
-  tx = loop.make_optimizer(phase)
+  tx = optimizer.make_optimizer(phase)
   state = jax.eval_shape(
       lambda t: loop.TrainState(jnp.zeros((), jnp.int32), t, tx.init(t)), trainable)
   rows = tuple(n for n in axes.RULES["batch"] if n in mesh.shape)

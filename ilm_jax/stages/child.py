@@ -1,7 +1,6 @@
 """A function in a process of its own, which ends with this one however this one ends."""
 import concurrent.futures
 import multiprocessing
-import signal
 import os
 import threading
 
@@ -29,11 +28,11 @@ def run(name: str, function, *arguments) -> None:
       1, mp_context=spawn, initializer=_end_with_parent) as pool:
     work = pool.submit(function, *arguments)
     try:
-      with progress.Sigterm() as sigterm:
-        while not (work.done() or sigterm.came):
+      with progress.StopSignals() as signals:
+        while not (work.done() or signals.came):
           concurrent.futures.wait([work], timeout=0.2)
-      if sigterm.came and not work.done():
-        raise loop.Preempted(f"{name}: SIGTERM", signal.SIGTERM)
+      if signals.came and not work.done():
+        raise loop.Preempted(f"{name}: {signals.came.name}", signals.came)
       work.result()
     except concurrent.futures.process.BrokenProcessPool as error:
       raise errors.UserError(

@@ -1,4 +1,4 @@
-"""Stages phase1 and phase2: model, batches, losses and start of each, handed to `train.fit`."""
+"""Stages phase1 and phase2: model, batches, losses and start of each, handed to `loop.fit`."""
 import dataclasses
 import functools
 import hashlib
@@ -11,13 +11,14 @@ from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import language_model, qformer, qformer_init
-from ilm_jax.monitoring import monitor, parameters, scalars
+from ilm_jax.monitoring import monitor as monitor_lib
+from ilm_jax.monitoring import parameters, scalars
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.objectives import whitening
 from ilm_jax.runtime import axes, distributed
 from ilm_jax.stages import context
-from ilm_jax.training import checkpoint, loop
+from ilm_jax.training import checkpoint, loop, optimizer
 from ilm_jax.weights import blip2
 
 # What phase2.compare names: (folder of its checkpoints, name in the tables).
@@ -55,8 +56,8 @@ def phase1(this: context.Run) -> None:
   if c.logq:
     frozen |= log_draws(this)
   examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
-  seen = _monitor(this, "phase1", began, {"examples": examples})
-  _fit(this, "phase1", loss, trainable, frozen, batches, made_from, seen)
+  monitor = _monitor(this, "phase1", began, {"examples": examples})
+  _fit(this, "phase1", loss, trainable, frozen, batches, made_from, monitor)
 
 
 def phase2(this: context.Run, name: str) -> None:
@@ -90,8 +91,8 @@ def phase2(this: context.Run, name: str) -> None:
     begin = functools.partial(whitening.spread, graphdef, frozen=frozen, mesh=this.mesh,
                               rows=this.entities.rows.total)
   targets = c.targets if language_model.is_encoder_decoder(this.lm[0]) else 0
-  seen = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
-  _fit(this, name, loss, trainable, frozen, batches, made_from, seen, init_from, begin)
+  monitor = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
+  _fit(this, name, loss, trainable, frozen, batches, made_from, monitor, init_from, begin)
 
 
 def task_names(this: context.Run) -> tuple[str, ...]:
@@ -216,19 +217,19 @@ def _pretrained(this: context.Run, params: dict) -> dict:
   return qformer_init.init_from_qformer(params, theirs, config.decoder_start).params
 
 
-def _monitor(this: context.Run, name: str, began: float, amounts) -> monitor.Monitor:
+def _monitor(this: context.Run, name: str, began: float, amounts) -> monitor_lib.Monitor:
   window, steps = this.config.profile, this.config[name.split("_")[0]].steps
-  return monitor.Monitor(name, steps, workdir=this.workdir, amounts=amounts, began=began,
-                         profile=(window.start, window.steps))
+  return monitor_lib.Monitor(name, steps, workdir=this.workdir, amounts=amounts, began=began,
+                             profile=(window.start, window.steps))
 
 
-def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, seen, init_from="",
-         begin=None):
+def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, monitor,
+         init_from="", begin=None):
   """Trains one phase from its start ladder to its last step; `begin` changes where it begins."""
   c = this.config[name.split("_")[0]].copy_and_resolve_references()
   if name == "phase2_mlp":
     c.learning_rate *= c.mlp_scale
-  tx = loop.make_optimizer(c)
+  tx = optimizer.make_optimizer(c)
   state = loop.init_state(trainable, tx, this.mesh)
   folder = this.workdir / name
   writer = scalars.Writer(folder / "metrics.jsonl", this.workdir / "tensorboard" / name)
@@ -241,8 +242,9 @@ def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, s
     if distributed.is_main():
       parameters.report(parameters.rows(state.trainable, frozen),
                         this.workdir / f"parameters.{name}.txt", name)
-    loop.fit(loss_fn=loss, state=state, frozen=frozen, batches=batches, steps=c.steps, tx=tx,
-              mesh=this.mesh, seed=this.config.seed, checkpointer=saved, log_every=c.log_every,
-              checkpoint_every=c.checkpoint_every, writer=writer, name=name,
-              learning_rate=loop.schedule(c), microbatches=c.get("microbatches", 1),
-              prng=this.config.prng, seen=seen)
+    loop.fit(
+        state, this.mesh, loop.Objective(loss, frozen, batches),
+        loop.Optimization(tx, this.config.seed, microbatches=c.get("microbatches", 1),
+                          prng=this.config.prng, learning_rate=optimizer.schedule(c)),
+        loop.Cadence(c.steps, c.log_every, c.checkpoint_every),
+        loop.Outputs(name, saved, writer, monitor))

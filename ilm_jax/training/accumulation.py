@@ -24,20 +24,20 @@ def value_and_grad(loss_fn, microbatches: int):
   Returns:
     (trainable, frozen, batch, rng) -> ((loss, metrics), gradient by `trainable`).
   """
-  at_once = jax.value_and_grad(loss_fn, has_aux=True)
+  loss_and_gradient = jax.value_and_grad(loss_fn, has_aux=True)
   if microbatches == 1:
-    return at_once
+    return loss_and_gradient
 
   def accumulated(trainable, frozen, batch, rng):
     def add(gradient, m):
       part = jax.tree.map(lambda x: _part(x, m, microbatches), batch)
-      found, own = at_once(
+      loss_and_metrics, part_gradient = loss_and_gradient(
           trainable, frozen, {**part, "whole": batch}, jax.random.fold_in(rng, m))
-      return jax.tree.map(jnp.add, gradient, own), found
+      return jax.tree.map(jnp.add, gradient, part_gradient), loss_and_metrics
 
-    nothing = jax.tree.map(jnp.zeros_like, trainable)
-    gradient, found = jax.lax.scan(add, nothing, jnp.arange(microbatches))
-    return jax.tree.map(lambda x: jnp.sum(x, axis=0), found), gradient
+    zeros = jax.tree.map(jnp.zeros_like, trainable)
+    gradient, by_part = jax.lax.scan(add, zeros, jnp.arange(microbatches))
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), by_part), gradient
 
   return accumulated
 

@@ -4,8 +4,9 @@ What is frozen is an argument of the step and never part of the state, so it has
 optimizer slots and no bytes in checkpoints.
 """
 import contextlib
-import re
+import dataclasses
 import signal
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,21 +14,12 @@ import jax.numpy as jnp
 import optax
 
 from ilm_jax import errors
-from ilm_jax.monitoring import monitor, progress
+from ilm_jax.monitoring import monitor as monitor_lib
+from ilm_jax.monitoring import progress, scalars, utilization
 from ilm_jax.runtime import axes, distributed
-from ilm_jax.training import accumulation
+from ilm_jax.training import accumulation, checkpoint, totals
 
 Params = Any
-
-# Parameters whose path has one of these words as a part are not pulled towards zero.
-_UNDECAYED = re.compile(r"(^|[/_])(bias|scale|norm|temperature)([/_]|$)")
-
-# What a config may let learn at a fraction of its learning rate: pretrained parameters that the
-# text passes through on its way to its projection; all of the Q-Former.
-_SCALED = {
-    "text_scale": re.compile(
-        r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm)/"),
-    "qformer_scale": re.compile(r"^qformer/")}
 
 
 class Preempted(Exception):
@@ -48,40 +40,6 @@ class TrainState(NamedTuple):
   step: jax.Array       # int32 scalar: updates made so far
   trainable: Params     # nested dict of arrays
   opt_state: optax.OptState
-
-
-def schedule(c) -> optax.Schedule:
-  """Linear warm-up over `c.warmup` steps, then a cosine down to `c.final_fraction` of the peak."""
-  warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup)
-  cosine = optax.cosine_decay_schedule(
-      c.learning_rate, max(c.steps - c.warmup, 1), alpha=c.final_fraction)
-  return optax.join_schedules([warmup, cosine], [c.warmup])
-
-
-def decayed(params: Params):
-  """A tree of bool: true where weight decay applies (matrices that are no norm or bias)."""
-  return jax.tree_util.tree_map_with_path(
-      lambda path, x: x.ndim >= 2 and not _UNDECAYED.search(axes.path_name(path)), params)
-
-
-def make_optimizer(c) -> optax.GradientTransformation:
-  """AdamW with global-norm clipping, for a config like `phase1` or `phase2`.
-
-  With `c.text_scale` (phase 1) the updates of the text tower are scaled by it, with
-  `c.qformer_scale` (phase 2) those of the Q-Former: pretrained weights that a thousand texts must
-  not bend out of shape learn more slowly than fresh ones.
-  """
-  parts = [optax.clip_by_global_norm(c.clip),
-           optax.adamw(schedule(c), b2=c.b2, weight_decay=c.weight_decay, mask=decayed)]
-  parts += [_scaled(where, c.get(name)) for name, where in _SCALED.items()
-            if c.get(name, 1.0) != 1.0]
-  return optax.chain(*parts)
-
-
-def _scaled(where: re.Pattern, scale: float) -> optax.GradientTransformation:
-  """The updates of the parameters whose path `where` finds, times `scale`."""
-  return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(
-      lambda path, u: u * scale if where.search(axes.path_name(path)) else u, updates))
 
 
 def init_state(trainable: Params, tx: optax.GradientTransformation, mesh) -> TrainState:
@@ -146,61 +104,139 @@ def to_devices(mesh, batch):
                       axes.batch_sharding(mesh, batch), batch)
 
 
-def fit(*, loss_fn, state: TrainState, frozen, batches, steps: int, tx, mesh, seed: int,
-        checkpointer, log_every: int, checkpoint_every: int, writer, name: str,
-        learning_rate: optax.Schedule | None = None, microbatches: int = 1,
-        prng: str | None = None, seen: monitor.Monitor | None = None) -> TrainState:
-  """Trains from `state.step` to `steps`, and leaves a checkpoint of the last step.
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """What is minimised, and on which data.
 
   Args:
     loss_fn: see `train_step`.
-    state: from `init_state` or `checkpoint.start`; donated.
-    frozen: arrays, placed on the mesh by axes.RULES; never changed.
-    batches: has `.iterate(start, stop)`, an iterator of dicts of numpy arrays.
+    frozen: arrays that the loss reads; `fit` places them on the mesh and never changes them.
+    batches: has `.iterate(start, stop)`, an iterator of dicts of numpy arrays, each this host's
+      part of the batch of one step (steps from 0).
+  """
+  loss_fn: Callable
+  frozen: Any
+  batches: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization:
+  """How a batch becomes an update.
+
+  Args:
+    tx: the optimizer.
+    seed: of the run; dropout and noise of a step follow from it and the step.
+    microbatches: parts that a batch is split into, see `accumulation.value_and_grad`.
+    prng: implementation of `jax.random.key` for dropout and noise; None: jax's default.
+    learning_rate: step (from 0) -> rate, logged beside the metrics; None: not logged.
+  """
+  tx: optax.GradientTransformation
+  seed: int
+  microbatches: int = 1
+  prng: str | None = None
+  learning_rate: optax.Schedule | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+  """How long to train, and how often to log and to save.
+
+  Args:
+    steps: updates in all, counted from the first run of the phase.
+    log_every: steps between two records in the log.
+    checkpoint_every: steps between two checkpoints.
+  """
+  steps: int
+  log_every: int
+  checkpoint_every: int
+
+  def logs(self, step: int) -> bool:
+    """Whether there is a record after `step` updates: at the last one always."""
+    return step % self.log_every == 0 or step == self.steps
+
+  def saves(self, step: int) -> bool:
+    """Whether there is a checkpoint after `step` updates: at the last one always."""
+    return step % self.checkpoint_every == 0 or step == self.steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """Where the results go.
+
+  Args:
+    name: of the phase, for messages.
     checkpointer: a checkpoint.Checkpointer.
-    writer: a history.Writer.
-    name: what the progress line calls this phase.
-    learning_rate: logged beside the metrics when given.
-    microbatches, prng: see `train_step`.
-    seen: who is told what goes on; by default the progress line alone.
+    writer: a scalars.Writer; `fit` closes it.
+    monitor: reports on the run; None: a progress line only.
+  """
+  name: str
+  checkpointer: checkpoint.Checkpointer
+  writer: scalars.Writer
+  monitor: monitor_lib.Monitor | None = None
+
+
+def fit(state: TrainState, mesh, objective: Objective, optimization: Optimization,
+        cadence: Cadence, outputs: Outputs) -> TrainState:
+  """Trains from `state.step` to `cadence.steps`, and leaves a checkpoint of the last step.
+
+  Args:
+    state: from `init_state` or `checkpoint.start`; donated.
+    mesh: where state and frozen arrays are placed, by axes.RULES.
+    objective, optimization, cadence, outputs: see there.
 
   Raises:
     UserError: a loss or gradient is not finite; no such state is ever saved.
     Preempted: SIGTERM or SIGINT came; the state after the current step is saved.
   """
-  state, frozen = axes.place(mesh, state), axes.place(mesh, frozen)
-  first = int(state.step)
-  update = compile_step(loss_fn, tx, seed, state, microbatches, prng)
-  seen = seen or monitor.Monitor(name, steps, quiet=True)
-  totals = Totals(checkpointer.meta(first)["totals"] if checkpointer.latest() == first else {},
-                  lambda step: _not_finite(name, step, checkpointer))
+  state, frozen = axes.place(mesh, state), axes.place(mesh, objective.frozen)
+  first, steps = int(state.step), cadence.steps
+  name, checkpointer, writer = outputs.name, outputs.checkpointer, outputs.writer
+  monitor = outputs.monitor or monitor_lib.Monitor(name, steps, quiet=True)
+  update = compile_step(objective.loss_fn, optimization.tx, optimization.seed, state,
+                        optimization.microbatches, optimization.prng)
+  metric_totals = _resumed_totals(first, name, checkpointer)
   writer.resume(first)
-  stop = distributed.Agreement(mesh)
-  with contextlib.closing(writer), progress.StopSignals() as signals, seen.start(first):
-    feed = iter(batches.iterate(first, steps))
+  agreement = distributed.Agreement(mesh)
+  with contextlib.closing(writer), progress.StopSignals() as signals, monitor.start(first):
+    feed = iter(objective.batches.iterate(first, steps))
     for step in range(first + 1, steps + 1):
-      with seen.waiting():
+      with monitor.waiting():
         batch = to_devices(mesh, next(feed))
-      state, metrics = seen.call(step, update, loss_fn, state, frozen, batch)
-      totals.add(step, metrics)
-      totals.keep_up(behind=1)
-      seen.done(totals.finished)
-      if step % log_every == 0 or step == steps:
-        scalars = totals.means()
-        if learning_rate is not None:
-          scalars["learning_rate"] = float(learning_rate(step - 1))
-        writer.write(step, scalars, seen.log(step, scalars))
-      stopping = stop.any(signals.came is not None, last=step == steps)
-      if step % checkpoint_every == 0 or step == steps or stopping:
-        with seen.saving(step):
-          checkpointer.save(state, totals=totals.sums())
-      if stopping:
+      if step == first + 1 and distributed.is_main():
+        monitor.flops_per_step = utilization.flops_or_warning(
+            name, objective.loss_fn, state.trainable, frozen, batch)
+      with monitor.step(step) as dispatched:
+        state, metrics = update(state, frozen, batch)
+        dispatched.result = metrics["finite"]
+      metric_totals.add(step, metrics)
+      metric_totals.keep_up(behind=1)
+      monitor.done(metric_totals.finished)
+      if cadence.logs(step):
+        _log(step, metric_totals.means(), optimization.learning_rate, writer, monitor)
+      preempted = agreement.any(signals.came is not None, last=step == steps)
+      if cadence.saves(step) or preempted:
+        with monitor.saving(step):
+          checkpointer.save(state, totals=metric_totals.sums())
+      if preempted:
         checkpointer.wait()
         came = signals.came or signal.SIGTERM
         raise Preempted(
             f"{name}: {came.name}; saved step {step} of {steps} in {checkpointer.folder}", came)
     checkpointer.wait()
   return state
+
+
+def _log(step: int, means: dict[str, float], learning_rate, writer, monitor) -> None:
+  """Writes the record after `step` updates; the learning rate is that of the last of them."""
+  if learning_rate is not None:
+    means["learning_rate"] = float(learning_rate(step - 1))
+  writer.write(step, means, monitor.log(step, means))
+
+
+def _resumed_totals(first: int, name: str, checkpointer) -> totals.Totals:
+  """Totals as they were when the checkpoint of step `first` was written, if there is one."""
+  sums = checkpointer.meta(first)["totals"] if checkpointer.latest() == first else {}
+  return totals.Totals(sums, lambda step: _not_finite(name, step, checkpointer))
 
 
 def _not_finite(name: str, step: int, checkpointer) -> errors.UserError:
@@ -211,48 +247,3 @@ def _not_finite(name: str, step: int, checkpointer) -> errors.UserError:
   return errors.UserError(
       f"{name}: the loss or its gradient is not finite at step {step}; {last}. Lower "
       "this phase's learning_rate or clip and run the same command again: it resumes there")
-
-
-class Totals:
-  """Sums and counts of metrics since the last log, exact over restarts.
-
-  Metrics stay on the device until `means` or `sums` asks, so the host runs ahead. Both look at
-  every step's `finite` first and raise `not_finite(step)` for the first step without it.
-  """
-
-  def __init__(self, sums: dict[str, list[float]], not_finite):
-    self._sums = {k: list(v) for k, v in sums.items()}
-    self._pending = []         # (step, metrics on device), oldest first
-    self._not_finite = not_finite
-    self.finished = 0          # the newest step known to be complete
-
-  def add(self, step: int, metrics: dict) -> None:
-    self._pending.append((step, metrics))
-
-  def keep_up(self, behind: int) -> None:
-    """Waits until at most the `behind` newest steps are still running; fetches nothing."""
-    if len(self._pending) > behind:
-      step, metrics = self._pending[-1 - behind]
-      metrics["finite"].block_until_ready()
-      self.finished = step
-
-  def sums(self) -> dict[str, list[float]]:
-    """{metric: [sum, count]} of all steps added since the last `means`."""
-    steps, fetched = [s for s, _ in self._pending], jax.device_get([m for _, m in self._pending])
-    self._pending = []
-    for step, metrics in zip(steps, fetched):
-      if not metrics.pop("finite"):
-        raise self._not_finite(step)
-      for name, value in metrics.items():
-        total, count = value if isinstance(value, tuple | list) else (value, 1)
-        entry = self._sums.setdefault(name, [0.0, 0.0])
-        entry[0] += float(total)
-        entry[1] += float(count)
-      self.finished = step
-    return {k: list(v) for k, v in self._sums.items()}
-
-  def means(self) -> dict[str, float]:
-    """{metric: sum / count} since the last call, which it forgets; left out where count is 0."""
-    sums = self.sums()
-    self._sums = {}
-    return {name: total / count for name, (total, count) in sums.items() if count}

@@ -1,0 +1,54 @@
+"""The optimizer of both phases: AdamW behind clipping, with the learning rate's schedule."""
+import re
+from typing import Any
+
+import jax
+import optax
+
+from ilm_jax.runtime import axes
+
+Params = Any
+
+# Parameters whose path has one of these words as a part are not pulled towards zero.
+_UNDECAYED = re.compile(r"(^|[/_])(bias|scale|norm|temperature)([/_]|$)")
+
+# What a config may let learn at a fraction of its learning rate: pretrained parameters that the
+# text passes through on its way to its projection; all of the Q-Former.
+_SCALED = {
+    "text_scale": re.compile(
+        r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm)/"),
+    "qformer_scale": re.compile(r"^qformer/")}
+
+
+def schedule(c) -> optax.Schedule:
+  """Linear warm-up over `c.warmup` steps, then a cosine down to `c.final_fraction` of the peak."""
+  warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup)
+  cosine = optax.cosine_decay_schedule(
+      c.learning_rate, max(c.steps - c.warmup, 1), alpha=c.final_fraction)
+  return optax.join_schedules([warmup, cosine], [c.warmup])
+
+
+def decayed(params: Params):
+  """A tree of bool: true where weight decay applies (matrices that are no norm or bias)."""
+  return jax.tree_util.tree_map_with_path(
+      lambda path, x: x.ndim >= 2 and not _UNDECAYED.search(axes.path_name(path)), params)
+
+
+def make_optimizer(c) -> optax.GradientTransformation:
+  """AdamW with global-norm clipping, for a config like `phase1` or `phase2`.
+
+  With `c.text_scale` (phase 1) the updates of the text tower are scaled by it, with
+  `c.qformer_scale` (phase 2) those of the Q-Former: pretrained weights that a thousand texts must
+  not bend out of shape learn more slowly than fresh ones.
+  """
+  parts = [optax.clip_by_global_norm(c.clip),
+           optax.adamw(schedule(c), b2=c.b2, weight_decay=c.weight_decay, mask=decayed)]
+  parts += [_scaled(where, c.get(name)) for name, where in _SCALED.items()
+            if c.get(name, 1.0) != 1.0]
+  return optax.chain(*parts)
+
+
+def _scaled(where: re.Pattern, scale: float) -> optax.GradientTransformation:
+  """The updates of the parameters whose path `where` finds, times `scale`."""
+  return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(
+      lambda path, u: u * scale if where.search(axes.path_name(path)) else u, updates))
