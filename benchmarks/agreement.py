@@ -38,12 +38,12 @@ TOP = 10
 
 def main(_):
   config_lib.validate(_CONFIG.value, 1)
-  this = context.Run(_CONFIG.value, epath.Path(_WORKDIR.value))
-  ilm, (trie, _) = speaker.Speaker(this, "phase2"), speaker.catalogue(this)
-  stored = this.prepared(tables.ranked_task(this), "test")
+  run = context.Run(_CONFIG.value, epath.Path(_WORKDIR.value))
+  ilm, (trie, _) = speaker.Speaker(run, "phase2"), speaker.catalogue(run)
+  stored = run.prepared(tables.ranked_task(run), "test")
   examples = [stored[i] for i in range(min(_USERS.value, len(stored)))]
-  _, _, seen = prompts.asked(this, examples)
-  spec = text.spec(this, [examples])
+  _, _, seen = prompts.asked(run, examples)
+  spec = text.spec(run, [examples])
   best_UK = best(ilm.score(examples, spec, trie), seen)
   print(f"{len(examples)} users, {trie.num_items} items, {trie.num_nodes} nodes; seen items "
         f"filtered", flush=True)

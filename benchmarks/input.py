@@ -39,17 +39,17 @@ LENGTH, ROWS, TARGETS, SLOTS, QUERIES = 128, 4, 40, 28, 4
 RESUME = 1_000_000
 
 
-def ours(this: context.Run, packed: bool):
+def ours(run: context.Run, packed: bool):
   """A function from a step to an iterator of batches from there on."""
-  rates = {n: r for n, r in this.config.tasks.mixture.items() if r}
+  rates = {n: r for n, r in run.config.tasks.mixture.items() if r}
   spec = packing.LmBatchSpec(
       rows=ROWS, length=LENGTH, slots=SLOTS, targets=TARGETS, queries=QUERIES,
-      slot_id=this.lm_tokenizer.slot_id, pad_id=this.lm_tokenizer.pad_id, task_names=tuple(rates),
+      slot_id=run.lm_tokenizer.slot_id, pad_id=run.lm_tokenizer.pad_id, task_names=tuple(rates),
       examples_per_group=12 if packed else 1, rows_per_group=ROWS if packed else 1,
-      before=this.lm_tokenizer.before, after=this.lm_tokenizer.after)
+      before=run.lm_tokenizer.before, after=run.lm_tokenizer.after)
 
   def start(step: int):
-    tasks = {n: store.Prepared(this.workdir / "prepared" / f"ml100k_{n}" / "train") for n in rates}
+    tasks = {n: store.Prepared(run.workdir / "prepared" / f"ml100k_{n}" / "train") for n in rates}
     return batches.lm_batches(tasks, rates, spec, seed=0).iterate(step, step + 10 ** 9)
 
   return start, lambda batch: sum(len(set(row) - {0}) for row in batch["segment"])
@@ -75,24 +75,24 @@ def theirs(name: str, packed: bool):
   return start, examples
 
 
-def register(this: context.Run) -> str:
+def register(run: context.Run) -> str:
   """The mixture as the tasks define it, in SeqIO's registry."""
   from tasks import catalog
-  return catalog.register(this.workdir / "data", this.lm_tokenizer, this.text_tokenizer,
-                          this.config)["ilm"]
+  return catalog.register(run.workdir / "data", run.lm_tokenizer, run.text_tokenizer,
+                          run.config)["ilm"]
 
 
-def register_cached(this: context.Run, folder) -> str:
+def register_cached(run: context.Run, folder) -> str:
   """The same mixture over TFRecords of tokenised examples."""
   import seqio
   import tensorflow as tf
   features = ("inputs", "targets", "entities")
   passed = seqio.PassThroughVocabulary(2 ** 30)
   mixed = []
-  for name, rate in this.config.tasks.mixture.items():
+  for name, rate in run.config.tasks.mixture.items():
     if not rate:
       continue
-    prepared = store.Prepared(this.workdir / "prepared" / f"ml100k_{name}" / "train")
+    prepared = store.Prepared(run.workdir / "prepared" / f"ml100k_{name}" / "train")
     path = f"{folder}/{name}.tfrecord"
     with tf.io.TFRecordWriter(path) as writer:
       for i in range(len(prepared)):
@@ -135,11 +135,11 @@ def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, 
   return {name: tuple(statistics.median(x) for x in zip(*all_)) for name, all_ in found.items()}
 
 
-def measure(this: context.Run, seconds: float, rounds: int, cached: str) -> list[dict]:
+def measure(run: context.Run, seconds: float, rounds: int, cached: str) -> list[dict]:
   """One row a reader and form of batch."""
-  mixture, rows = register(this), []
+  mixture, rows = register(run), []
   for packed in (False, True):
-    readers = {"prepared": ours(this, packed), "SeqIO": theirs(mixture, packed),
+    readers = {"prepared": ours(run, packed), "SeqIO": theirs(mixture, packed),
                "SeqIO, cached": theirs(cached, packed)}
     speed = rates(readers, seconds, rounds)
     for name, (start, _) in readers.items():
@@ -173,9 +173,9 @@ def main():
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
   config = config_lib.load(pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py")
-  this = context.Run(config, args.workdir, devices=False)
+  run = context.Run(config, args.workdir, devices=False)
   with tempfile.TemporaryDirectory() as folder:
-    rows = measure(this, args.seconds, args.rounds, register_cached(this, folder))
+    rows = measure(run, args.seconds, args.rounds, register_cached(run, folder))
   show(rows)
   if args.out:
     with open(args.out, "w") as file:

@@ -27,29 +27,29 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
 
 def main(_):
   logging.set_verbosity(logging.ERROR)
-  this = context.Run(_CONFIG.value, _WORKDIR.value)
-  graphdef, start, _ = phases.build_phase2(this)
+  run = context.Run(_CONFIG.value, _WORKDIR.value)
+  graphdef, start, _ = phases.build_phase2(run)
   print(f"{'':16}{'RMS':>7}{'items':>7}{'directions':>12}", *(
-      f"{name:>12}" for name in this.config.vectors))
-  report(this, graphdef, "start", start)
+      f"{name:>12}" for name in run.config.vectors))
+  report(run, graphdef, "start", start)
   for name in ("phase1", "phase2", "phase2_rand"):
-    folder = this.workdir / name / "checkpoints"
+    folder = run.workdir / name / "checkpoints"
     if checkpoint.newest(folder) is not None:
       found = checkpoint.read_trainable(folder, {"qformer": start["qformer"]})
-      report(this, graphdef, name, start | found)
+      report(run, graphdef, name, start | found)
 
 
-def report(this: context.Run, graphdef, name: str, trainable: dict) -> None:
+def report(run: context.Run, graphdef, name: str, trainable: dict) -> None:
   """Prints one line of the table."""
-  held_I = this.heldout[1:]
-  items = this.entities.rows.items
-  x_IF = np.asarray(_outputs(graphdef, trainable, phases.entity_arrays(this), jnp.r_[items]))
+  held_I = run.heldout[1:]
+  items = run.entities.rows.items
+  x_IF = np.asarray(_outputs(graphdef, trainable, phases.entity_arrays(run), jnp.r_[items]))
   about_IF = x_IF - x_IF.mean(axis=0)
   share_F = np.linalg.svd(about_IF, compute_uv=False) ** 2
   share_F = share_F[share_F > 0] / share_F.sum()
-  parts = [this.entities.vectors[n][items] for n in this.config.vectors]
+  parts = [run.entities.vectors[n][items] for n in run.config.vectors]
   y_IC = np.concatenate([p / p.std() / p.shape[1] ** 0.5 for p in parts], axis=1)
-  penalty = retrieval.choose_ridge(x_IF[~held_I], y_IC[~held_I], seed=this.config.seed)
+  penalty = retrieval.choose_ridge(x_IF[~held_I], y_IC[~held_I], seed=run.config.seed)
   ridge = retrieval.fit_ridge(x_IF[~held_I], y_IC[~held_I], penalty)
   truth_IC = y_IC[held_I] - ridge.mean_P
   square_C = np.sum((ridge.predict(x_IF[held_I]) - truth_IC) ** 2, axis=0)

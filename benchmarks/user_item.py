@@ -47,11 +47,11 @@ def main(_):
   c.qformer.num_layers = _LAYERS.value
   c.phase1.losses.update(itc=0.0, itm=0.0, itg=0.0, ii=0.0, ui=1.0)
   c.phase1.update(steps=_STEPS.value, pair_batch_size=_PAIRS.value)
-  this = context.Run(c, epath.Path(_WORKDIR.value))
-  stages.run(c, this.workdir, ("prepare", "cf"))
-  log, show = this.data[0], _ranking(this)
-  user_UC, item_IC = vectors.factors(this)
-  table, rows = this.entities.vectors["behavioral"], np.arange(log.num_items + 1)
+  run = context.Run(c, epath.Path(_WORKDIR.value))
+  stages.run(c, run.workdir, ("prepare", "cf"))
+  log, show = run.data.log, _ranking(run)
+  user_UC, item_IC = vectors.factors(run)
+  table, rows = run.entities.vectors["behavioral"], np.arange(log.num_items + 1)
   table_UC = table[log.rows.users]
   show("popularity", np.broadcast_to(np.bincount(
       log.item_N[log.split.train], minlength=len(rows)), (log.num_users, len(rows))))
@@ -60,19 +60,19 @@ def main(_):
   show("vectors, standardised", table_UC @ table[rows].T)
   show("vectors, LayerNorm of each", _normed(table_UC) @ _normed(table[rows]).T)
   for logq in (False, True):
-    graphdef, params = _trained(this, logq)
+    graphdef, params = _trained(run, logq)
     show(f"Q-Former, {_STEPS.value} steps of ui, logq={logq}", dot_scores.score(
-        graphdef, params, phases.entity_arrays(this),
+        graphdef, params, phases.entity_arrays(run),
         np.r_[log.rows.users], log.num_items))
 
 
-def _trained(this: context.Run, logq: bool):
+def _trained(run: context.Run, logq: bool):
   """(graphdef, parameters) after `phase1.steps` of the user-item loss."""
-  c = this.config.phase1
-  graphdef, trainable = phases.build_phase1(this)
+  c = run.config.phase1
+  graphdef, trainable = phases.build_phase1(run)
   loss = phase1.phase1_loss(graphdef, phase1.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, logq=logq))
-  frozen = {**phases.entity_arrays(this), **phases.log_draws(this)}
+  frozen = {**phases.entity_arrays(run), **phases.log_draws(run)}
   tx = optimizer.make_optimizer(c)
 
   @jax.jit
@@ -83,19 +83,19 @@ def _trained(this: context.Run, logq: bool):
 
   spec = batches_lib.Phase1Spec(batch_size=1, pair_batch_size=0,
                                 user_batch_size=c.pair_batch_size,
-                                max_text=this.config.qformer.max_text)
+                                max_text=run.config.qformer.max_text)
   batches = batches_lib.phase1_batches(
-      *(this.prepared(n, "train") for n in ("item_text", "item_item", "user_item")), spec,
-      seed=this.config.seed, process_index=0, process_count=1)
-  state, key = tx.init(trainable), jax.random.key(this.config.seed)
+      *(run.prepared(n, "train") for n in ("item_text", "item_item", "user_item")), spec,
+      seed=run.config.seed, process_index=0, process_count=1)
+  state, key = tx.init(trainable), jax.random.key(run.config.seed)
   for at in range(c.steps):
     trainable, state = step(trainable, state, batches.at(at), jax.random.fold_in(key, at))
   return graphdef, trainable["qformer"]
 
 
-def _ranking(this: context.Run):
+def _ranking(run: context.Run):
   """(name, scores [U, I + 1]) -> prints HR@10 and NDCG@10 of all users' test items."""
-  log = this.data[0]
+  log = run.data.log
   at = np.flatnonzero(log.split.test)
   user_U, target_U = log.user_N[at], log.item_N[at]
   histories = list(map(log.before_test, user_U))

@@ -3,7 +3,7 @@ import pathlib
 import sys
 
 from ilm_jax import errors
-from ilm_jax.config import workdir
+from ilm_jax.config import workdir as workdir_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -13,7 +13,7 @@ def workdir(path: str) -> str:
   if "://" not in path and not path.startswith("/"):
     raise errors.UserError(f"--workdir={path}: expected a folder that all hosts reach under one "
                            "name, e.g. gs://bucket/run")
-  return workdir.resolve(path)
+  return workdir_lib.resolve(path)
 
 
 def config(path: str, jobs: list[tuple[list[str], int]]) -> None:

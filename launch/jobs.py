@@ -105,10 +105,10 @@ def on_tpu_vm(c, experiment: Experiment) -> list[tuple[str, argparse.Namespace]]
         tpus.devices_of_type(c.eval_type), tpus.hosts_of_type(c.eval_type))))
   todo = []
   for name, kind, command in machines:
-    this = tpu_vm.options(name=name, type=kind, zone=c.zone, project=c.project, spot=c.spot,
+    run = tpu_vm.options(name=name, type=kind, zone=c.zone, project=c.project, spot=c.spot,
                           env=c.env, queued=True, dry_run=c.dry_run,
                           command=command)
-    todo += [(action, this) for action in ("create", "wait", "setup", "run")]
+    todo += [(action, run) for action in ("create", "wait", "setup", "run")]
   return todo
 
 

@@ -33,9 +33,9 @@ def register(workdir) -> dict[str, str]:
   if not path.exists():
     raise errors.UserError(f"{path} does not exist: ${VARIABLE} or the caller names a workdir "
                            "where stage prepare has not run; run it, or name another")
-  this = context.Run(config_lib.from_json(path.read_text()), workdir, devices=False)
-  return catalog.register(workdir / "data", this.lm_tokenizer, this.text_tokenizer, this.config,
-                          this.sentence_vectors, prepare.answers(this))
+  run = context.Run(config_lib.from_json(path.read_text()), workdir, devices=False)
+  return catalog.register(workdir / "data", run.lm_tokenizer, run.text_tokenizer, run.config,
+                          run.sentence_vectors, prepare.answers(run))
 
 
 if os.environ.get(VARIABLE):

@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from ilm_jax import errors, locks
+from ilm_jax import errors
+from ilm_jax.runtime import locks
 
 ELSEWHERE = """
 import sys, time
-from ilm_jax import locks
+from ilm_jax.runtime import locks
 with locks.held(sys.argv[1], sys.argv[2:]):
   print("locked", flush=True)
   time.sleep(60)
@@ -31,7 +32,8 @@ def be_killed(folder):
 PARENT = """
 import sys
 import lingering
-from ilm_jax import errors, train
+from ilm_jax import errors
+from ilm_jax.training import loop as train
 from ilm_jax.stages import child
 if __name__ == "__main__":
   try:

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from ilm_jax import errors
-from ilm_jax.config import stages, workdir
+from ilm_jax.config import stages as stage_list
+from ilm_jax.config import workdir as workdir_lib
 from ilm_jax.stages import run as stages
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -24,9 +25,9 @@ def main(*flags, **options):
 
 
 @pytest.mark.parametrize(("text", "names"), [
-    ("all", stages.ALL), ("phase1, phase2", ("phase1", "phase2")), (" eval ", ("eval",))])
+    ("all", stage_list.ALL), ("phase1, phase2", ("phase1", "phase2")), (" eval ", ("eval",))])
 def test_stages_by_name(text, names):
-  assert stages.parse(text) == names
+  assert stage_list.parse(text) == names
 
 
 @pytest.mark.parametrize(("text", "says"), [
@@ -34,19 +35,19 @@ def test_stages_by_name(text, names):
     ("all,eval", "unknown stage 'all'")])
 def test_no_such_stage(text, says):
   with pytest.raises(errors.UserError, match=says):
-    stages.parse(text)
+    stage_list.parse(text)
 
 
 def test_the_list_of_stages_holds_together():
   """What a stage needs stands before it; those who run stages know the same ones."""
   before = []
-  for stage in stages.STAGES:
+  for stage in stage_list.STAGES:
     assert set(stage.needs) <= set(before)
     before.append(stage.name)
-  assert stages.ALL == stages.TRAIN + stages.WATCH
-  assert set(stages._STAGES) | {"describe", "plan"} == set(stages.BY_NAME)
+  assert stage_list.ALL == stage_list.TRAIN + stage_list.WATCH
+  assert set(stages._STAGES) | {"describe", "plan"} == set(stage_list.BY_NAME)
   assert set(stages._TOGETHER) | {"describe"} == {
-      stage.name for stage in stages.STAGES if stage.together}
+      stage.name for stage in stage_list.STAGES if stage.together}
 
 
 # The workdir.
@@ -55,43 +56,43 @@ def test_the_list_of_stages_holds_together():
 @pytest.mark.parametrize("name", ["[x]", "a*b", "a?b", "a\\b"])
 def test_a_workdir_whose_checkpoints_could_not_be_read_is_refused(tmp_path, monkeypatch, name):
   with pytest.raises(errors.UserError, match="cannot be read again"):
-    workdir.resolve(f"runs/{name}")
+    workdir_lib.resolve(f"runs/{name}")
   (tmp_path / name).mkdir()
   monkeypatch.chdir(tmp_path / name)
   with pytest.raises(errors.UserError, match="cannot be read again"):
-    workdir.resolve("run")
+    workdir_lib.resolve("run")
 
 
 def test_a_tilde_in_the_workdir_is_the_home_folder(monkeypatch):
   monkeypatch.setenv("HOME", "/home/me")
-  assert workdir.resolve("~/runs/x") == "/home/me/runs/x"
-  assert workdir.resolve("gs://b/~x") == "gs://b/~x"
+  assert workdir_lib.resolve("~/runs/x") == "/home/me/runs/x"
+  assert workdir_lib.resolve("gs://b/~x") == "gs://b/~x"
 
 
 @pytest.mark.parametrize("name", ["gs:/bucket/run", "gs//bucket/run", "gs:///run"])
 def test_an_address_that_is_none(name):
   with pytest.raises(errors.UserError, match="expected e.g. gs://bucket/run"):
-    workdir.resolve(name)
+    workdir_lib.resolve(name)
 
 
 @pytest.mark.parametrize("names", [("describe",), ("report",), ("eval", "report"), ("phase2",)])
 def test_a_workdir_that_is_not_there_is_not_made_by_those_who_read_it(tmp_path, names):
   with pytest.raises(errors.UserError, match=f"does not exist: --stage={names[0]} reads what"):
-    workdir.check(f"{tmp_path}/run", names)
-  workdir.check(str(tmp_path), names)
-  workdir.check(f"{tmp_path}/run", ("prepare", *names))
-  workdir.check(f"{tmp_path}/run", names, waits=True)
+    workdir_lib.check(f"{tmp_path}/run", names)
+  workdir_lib.check(str(tmp_path), names)
+  workdir_lib.check(f"{tmp_path}/run", ("prepare", *names))
+  workdir_lib.check(f"{tmp_path}/run", names, waits=True)
 
 
 def test_a_workdir_that_is_a_file_or_cannot_be_written(tmp_path, monkeypatch):
   (tmp_path / "file").write_text("")
   for path in ("file", "file/run"):
     with pytest.raises(errors.UserError, match="file is a file, expected a folder"):
-      workdir.check(f"{tmp_path}/{path}", ("prepare",))
+      workdir_lib.check(f"{tmp_path}/{path}", ("prepare",))
   monkeypatch.setattr(os, "access", lambda *_: False)
   with pytest.raises(errors.UserError, match="cannot be written"):
-    workdir.check(f"{tmp_path}/run", ("prepare",))
-  workdir.check(str(tmp_path), ("describe",))      # it only reads
+    workdir_lib.check(f"{tmp_path}/run", ("prepare",))
+  workdir_lib.check(str(tmp_path), ("describe",))      # it only reads
 
 
 def test_main_checks_the_workdir_before_it_begins(tmp_path):
@@ -117,7 +118,9 @@ def test_nobody_reads_the_output(tmp_path):
 
 STOPPED = """
 import signal, sys
-from ilm_jax import main, stages, train
+from ilm_jax import main
+from ilm_jax.stages import run as stages
+from ilm_jax.training import loop as train
 def stopped(*_):
   raise train.Preempted("phase1: saved step 3", signal.Signals(int(sys.argv[1])))
 stages.run = stopped

@@ -4,9 +4,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from ilm_jax import errors, locks
+from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
 from ilm_jax.data import interactions, kept, store
+from ilm_jax.runtime import locks
 from ilm_jax.stages import context, prepare, vectors
 from ilm_jax.stages import run as stages
 

@@ -105,9 +105,9 @@ class Slow:
 
 
 def run_stage(workdir, make_teacher, **changes):
-  this = context.Run(config(**changes), workdir, devices=False)
-  this.__dict__["teacher_fingerprint"] = "f" * 64
-  stage.run(this, make_teacher)
+  run = context.Run(config(**changes), workdir, devices=False)
+  run.__dict__["teacher_fingerprint"] = "f" * 64
+  stage.run(run, make_teacher)
   return targets.Store(workdir / "targets", "f" * 64)
 
 

@@ -16,17 +16,18 @@ TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 @pytest.fixture
 def run(tmp_path, monkeypatch):
   """A run whose evaluations note (phase, newest step, with ILM-rand) in `run.noted`."""
-  this = context.Run(config_lib.load(str(TINY)), tmp_path, devices=False)
-  this.config.update_from_flattened_dict({"phase2.compare": ("rand",)})
+  run = context.Run(config_lib.load(str(TINY)), tmp_path, devices=False)
+  run.config.update_from_flattened_dict({"phase2.compare": ("rand",)})
   noted = []
   monkeypatch.setattr(context.Run, "lm", None)
   for name in ("phase1", "phase2"):
     monkeypatch.setattr(
-        {"phase1": watching.retrieval, "phase2": watching.tables}[name], "run", lambda this, name=name: noted.append(
-            (name, watching.newest(this)[name], "rand" in this.config.phase2.compare)))
+        {"phase1": watching.retrieval, "phase2": watching.tables}[name], "run",
+        lambda run, name=name: noted.append(
+            (name, watching.newest(run)[name], "rand" in run.config.phase2.compare)))
   monkeypatch.setattr(watching.report, "write", lambda workdir: noted.append("report"))
-  this.noted = noted
-  return this
+  run.noted = noted
+  return run
 
 
 def save(run, phase, step):
@@ -100,7 +101,7 @@ def test_where_prompts_name_entities_there_is_no_phase1(run):
 
 
 def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):
-  def overtaken(this):
+  def overtaken(run):
     save(run, "phase1", 4)
     raise errors.UserError("checkpoint 2 cannot be read")
 
@@ -110,7 +111,7 @@ def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):
 
 
 def test_a_mistake_is_told(run, monkeypatch):
-  def wrong(this):
+  def wrong(run):
     raise errors.UserError("made from other inputs")
 
   save(run, "phase1", 2)

@@ -6,6 +6,7 @@ carries order in time. Interactions of a user follow each other by time; the rul
 """
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -208,9 +209,16 @@ def save(folder, interactions: Interactions, items: Items, source: dict) -> str:
   return arrays.save(folder, "interactions", stored, documents=documents, made_from=source)
 
 
-def load(folder) -> tuple[Interactions, Items, str]:
-  """(interactions, items, fingerprint) as `save` wrote them."""
+class Data(NamedTuple):
+  """What stage prepare leaves in data/."""
+  log: Interactions
+  items: Items
+  fingerprint: str      # sha256 of both and of the split
+
+
+def load(folder) -> Data:
+  """The interactions and items that `save` wrote."""
   stored, documents, manifest = arrays.load(folder, "interactions", "run --stage=prepare")
   items = Items(**documents["items"])
   interactions = Interactions(user_ids=documents["users"], num_items=len(items), **stored)
-  return interactions, items, manifest["fingerprint"]
+  return Data(interactions, items, manifest["fingerprint"])

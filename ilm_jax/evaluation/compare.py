@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from ilm_jax import compared_runs, files
-from ilm_jax.evaluation import metrics, report, significance
+from ilm_jax import files
+from ilm_jax.evaluation import compared_runs, metrics, report, significance
 
 METRICS = {"hr@5": lambda r: metrics.hit_rate(r, 5), "hr@10": lambda r: metrics.hit_rate(r, 10),
            "ndcg@5": lambda r: metrics.ndcg(r, 5), "ndcg@10": lambda r: metrics.ndcg(r, 10)}

@@ -68,7 +68,8 @@ def by_item(values: dict[str, tuple]) -> tuple[np.ndarray, np.ndarray]:
     values: task -> (item row of each example, sum of each, count of each). Items are ordered by
       row; several examples of one task and item are added up.
   """
-  items_I = np.unique(np.concatenate([np.asarray(rows, np.int64) for rows, _, _ in values.values()]))
+  every_row = [np.asarray(rows, np.int64) for rows, _, _ in values.values()]
+  items_I = np.unique(np.concatenate(every_row))
   sum_TI, count_TI = np.zeros((2, len(values), len(items_I)))
   for t, (rows, sum_N, count_N) in enumerate(values.values()):
     at = np.searchsorted(items_I, np.asarray(rows, np.int64))

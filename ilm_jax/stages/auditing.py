@@ -12,84 +12,84 @@ from ilm_jax.stages import context, vectors
 LARGEST = 5_000_000      # interactions up to which factors are made again to compare
 
 
-def run(this: context.Run) -> None:
+def run(run: context.Run) -> None:
   """Prints each check that was made.
 
   Raises:
     UserError: something was found; it names all of it.
   """
   findings: list[str] = []
-  for name, found in _checks(this):
+  for name, found in _checks(run):
     print(f"audit: {name}: {'clean' if not found else f'{len(found)} finding(s)'}", flush=True)
     findings += found
   print("audit: repeated targets (docs/ranking.md): " + ", ".join(
       f"{count} of {targets} in {part}"
-      for part, (count, targets) in audit.repeated_targets(this.data[0]).items()), flush=True)
+      for part, (count, targets) in audit.repeated_targets(run.data.log).items()), flush=True)
   if findings:
     raise errors.UserError("audit found: " + "; ".join(findings))
 
 
-def _checks(this: context.Run):
+def _checks(run: context.Run):
   """Yields (check, findings)."""
-  log, items, data = this.data
-  for folder in sorted((this.workdir / "prepared").glob("*/*/manifest.json")):
+  log, items, data = run.data
+  for folder in sorted((run.workdir / "prepared").glob("*/*/manifest.json")):
     made_from = json.loads(folder.read_text())["made_from"]
     yield f"{folder.parent} is of these data", audit.of_these_data(
         str(folder.parent), made_from, data)
-  manifest = store.read_manifest(this.workdir / "entities")
+  manifest = store.read_manifest(run.workdir / "entities")
   if manifest:
     yield "entities/ is of these data", audit.of_these_data(
         "entities/", manifest["made_from"], data)
-    yield from _vectors(this, log)
-  yield from _tasks(this, log)
+    yield from _vectors(run, log)
+  yield from _tasks(run, log)
   yield "item rows carry no order", audit.item_rows_carry_no_order(log, items.ids)
-  yield from _index(this, log, items)
+  yield from _index(run, log, items)
   yield "ties are not sorted by item", audit.ties_not_sorted(log)
 
 
-def _tasks(this: context.Run, log):
+def _tasks(run: context.Run, log):
   for task in ("sequential", "straightforward"):
     for split in ("train", "validation", "test"):
-      examples = store.Prepared(_folder(this, task, split))
-      if this.config.tasks.entities == "slots":
+      examples = store.Prepared(_folder(run, task, split))
+      if run.config.tasks.entities == "slots":
         yield f"{task} {split}: no target in the text", audit.target_not_told(
-            task, split, examples, _templates(this, examples))
+            task, split, examples, _templates(run, examples))
         if task == "sequential":
           yield f"{task} {split}: histories are as logged", audit.histories_as_logged(
-              task, split, examples, log, this.config.tasks.history)
+              task, split, examples, log, run.config.tasks.history)
   for task in ("sequential", "straightforward", "user_item", "item_item"):
-    examples = store.Prepared(_folder(this, task, "train"))
+    examples = store.Prepared(_folder(run, task, "train"))
     yield f"{task} train: training interactions alone", audit.trained_on_training_alone(
         task, examples, log)
 
 
-def _templates(this: context.Run, examples: store.Prepared) -> list[list[int]]:
+def _templates(run: context.Run, examples: store.Prepared) -> list[list[int]]:
   """Token ids of each template of a task, a slot in each of its places."""
-  return [this.lm_tokenizer.encode(re.sub(r"\{\w+\}", tokenizer.SLOT, template))
+  return [run.lm_tokenizer.encode(re.sub(r"\{\w+\}", tokenizer.SLOT, template))
           for template in examples.manifest["templates"]]
 
 
-def _vectors(this: context.Run, log):
+def _vectors(run: context.Run, log):
   if len(log.user_N) > LARGEST:
     print(f"audit: factors are not made again from over {LARGEST:,} interactions", flush=True)
     return
-  again = vectors.factorise(this.config, log, this.mesh)
+  again = vectors.factorise(run.config, log, run.mesh)
   yield "vectors are of training interactions", audit.vectors_of_training(
-      *vectors.factors(this), *map(np.asarray, again))
+      *vectors.factors(run), *map(np.asarray, again))
 
 
-def _index(this: context.Run, log, items):
-  path = this.workdir / "prepared" / "index.json"
+def _index(run: context.Run, log, items):
+  path = run.workdir / "prepared" / "index.json"
   if not path.exists():
     return
   names = json.loads(path.read_text())["names"]
   spelled = [re.fullmatch(r" ?(?:<index_)?(\d+)>?", names[raw_id]) for raw_id in items.ids]
   # A sequential index follows training by its nature; what it may not follow is the test part.
-  if all(spelled) and this.config.tasks.index != "sequential":
+  if all(spelled) and run.config.tasks.index != "sequential":
     yield "the index carries no order", audit.rows_carry_no_order(
         log, [int(m[1]) for m in spelled], "the index",
         "name items by other words or at random: --config.tasks.index=random")
 
 
-def _folder(this: context.Run, task: str, split: str):
-  return this.workdir / "prepared" / f"{this.dataset}_{task}" / split
+def _folder(run: context.Run, task: str, split: str):
+  return run.workdir / "prepared" / f"{run.dataset}_{task}" / split

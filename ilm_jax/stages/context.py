@@ -86,7 +86,7 @@ class Run:
 
   @functools.cached_property
   def data(self):
-    """(Interactions, Items, fingerprint); refuses data that were split in another way."""
+    """The run's `interactions.Data`; refuses data that were split in another way."""
     found = interactions_lib.load(self.workdir / "data")
     made = store.read_manifest(self.workdir / "data")["made_from"].get("split", str(self.rule))
     if made != str(self.rule):
@@ -101,21 +101,21 @@ class Run:
 
   @functools.cached_property
   def split(self):
-    return self.data[0].split
+    return self.data.log.split
 
   @functools.cached_property
   def heldout(self):
     """Boolean by entity row 0..I: items whose text is never trained on."""
     return interactions_lib.heldout_items(
-        self.data[1], self.config.data.heldout_fraction, self.config.seed)
+        self.data.items, self.config.data.heldout_fraction, self.config.seed)
 
   @functools.cached_property
   def entities(self) -> entities_lib.EntityTable:
     """The entity table; refuses one that was not made from this data."""
     table = entities_lib.load(self.workdir / "entities")
     made_from = store.read_manifest(self.workdir / "entities")["made_from"]
-    if made_from["data"] != self.data[2]:
-      was, is_now = errors.short(made_from["data"], self.data[2])
+    if made_from["data"] != self.data.fingerprint:
+      was, is_now = errors.short(made_from["data"], self.data.fingerprint)
       raise errors.UserError(f"{self.workdir}/entities was made from data {was}, data/ is "
                              f"{is_now}: delete entities/ and run --stage=cf")
     return table
@@ -124,7 +124,8 @@ class Run:
     """A prepared split of a task, by its short name; refuses one made from other data."""
     folder = self.workdir / "prepared" / f"{self.dataset}_{task}" / split
     found = store.Prepared(folder)
-    for name, mine in (("data", self.data[2]), ("lm_vocabulary", self.lm_tokenizer.fingerprint),
+    for name, mine in (("data", self.data.fingerprint),
+                       ("lm_vocabulary", self.lm_tokenizer.fingerprint),
                        ("text_vocabulary", self.text_tokenizer.fingerprint)):
       if found.manifest["made_from"][name] != mine:
         was, is_now = errors.short(found.manifest["made_from"][name], mine)
@@ -214,7 +215,7 @@ class Run:
 
   @functools.cached_property
   def lm(self):
-    """(config, parameters on the mesh) of the language model."""
+    """The language model (`load.LanguageModel`), its parameters on the mesh."""
     from ilm_jax.weights import load
     c = self.config.lm
     config, params = load.language_model(

@@ -39,14 +39,14 @@ class Wish(NamedTuple):
   prompt: str = ""
 
 
-def run(this: context.Run, wish: Wish) -> None:
+def run(run: context.Run, wish: Wish) -> None:
   """Prints a text for each step on the way.
 
   Raises:
     UserError: the wish cannot be met: an unknown name, nothing named, two ways at once.
   """
   _check(wish)
-  describer = Describer(this)
+  describer = Describer(run)
   start = describer.mean(wish.items)
   if wish.towards:
     path = between(start, describer.mean(wish.towards), wish.steps)
@@ -108,12 +108,12 @@ class Describer:
   """A trained ILM that is asked about vectors.
 
   Args:
-    this: the run.
+    run: the run.
     name: folder of the checkpoints, as for `speaker.Speaker`.
   """
 
-  def __init__(self, this: context.Run, name: str = "phase2"):
-    self.run, self._name = this, name
+  def __init__(self, run: context.Run, name: str = "phase2"):
+    self.run, self._name = run, name
 
   @functools.cached_property
   def _speaker(self) -> speaker.Speaker:
@@ -172,7 +172,7 @@ class Describer:
       with_rows: item rows that have the concept.
       without_rows: item rows that have it not; (): all other items.
     """
-    rows = range(1, len(self.run.data[1]) + 1)
+    rows = range(1, len(self.run.data.items) + 1)
     without = list(without_rows) or [row for row in rows if row not in set(with_rows)]
     return {n: activation(self.run.entities.vectors[n][list(with_rows)],
                           self.run.entities.vectors[n][without]) for n in self.run.config.vectors}

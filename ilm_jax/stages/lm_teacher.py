@@ -30,13 +30,13 @@ class LmTeacher:
   Texts are greedy, or drawn with a key from the seed and the batch's first request.
   """
 
-  def __init__(self, this: context.Run):
-    self._config, self._seed = this.config.targets, this.config.seed
-    path, words = this.teacher_files
+  def __init__(self, run: context.Run):
+    self._config, self._seed = run.config.targets, run.config.seed
+    path, words = run.teacher_files
     self._tokenizer = tokenizer_files.load(words)
     lm_config, self._params = load.language_model(
-        path, dtype=this.config.lm.dtype, mesh=this.own_mesh,
-        gin_file="" if self._config.model else this.config.lm.gin_file,
+        path, dtype=run.config.lm.dtype, mesh=run.own_mesh,
+        gin_file="" if self._config.model else run.config.lm.gin_file,
         vocabulary=self._tokenizer.vocab_size)
     self._graphdef = nnx.split(language_model.bind(lm_config, self._params))[0]
     chat = self._config.chat

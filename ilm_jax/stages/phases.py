@@ -32,219 +32,219 @@ def has_phase1(config) -> bool:
   return config.tasks.entities == "slots"
 
 
-def phase1(this: context.Run) -> None:
+def phase1(run: context.Run) -> None:
   """Aligns the Q-Former with text and behaviour; phase1/checkpoints. Nothing without slots."""
-  if not has_phase1(this.config):
+  if not has_phase1(run.config):
     return
-  c, began, made_from = this.config.phase1, time.time(), fingerprints(this)
-  if checkpoint.finished(this.workdir / "phase1" / "checkpoints", made_from, c.steps):
+  c, began, made_from = run.config.phase1, time.time(), fingerprints(run)
+  if checkpoint.finished(run.workdir / "phase1" / "checkpoints", made_from, c.steps):
     return
-  graphdef, trainable = build_phase1(this)
+  graphdef, trainable = build_phase1(run)
   loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
       logq=c.logq))
   spec = batches_lib.Phase1Spec(
       batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if c.losses.ii else 0,
       user_batch_size=c.pair_batch_size if c.losses.ui else 0,
-      max_text=this.config.qformer.max_text)
-  share, shares = axes.batch_share(this.mesh)
+      max_text=run.config.qformer.max_text)
+  share, shares = axes.batch_share(run.mesh)
   batches = batches_lib.phase1_batches(
-      this.prepared("item_text", "train"), this.prepared("item_item", "train"),
-      this.prepared("user_item", "train"), spec, seed=this.config.seed,
+      run.prepared("item_text", "train"), run.prepared("item_item", "train"),
+      run.prepared("user_item", "train"), spec, seed=run.config.seed,
       process_index=share, process_count=shares)
-  frozen = entity_arrays(this)
+  frozen = entity_arrays(run)
   if c.logq:
-    frozen |= log_draws(this)
+    frozen |= log_draws(run)
   examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
-  monitor = _monitor(this, "phase1", began, {"examples": examples})
-  _fit(this, "phase1", loss, trainable, frozen, batches, made_from, monitor)
+  monitor = _monitor(run, "phase1", began, {"examples": examples})
+  _fit(run, "phase1", loss, trainable, frozen, batches, made_from, monitor)
 
 
-def phase2(this: context.Run, name: str) -> None:
+def phase2(run: context.Run, name: str) -> None:
   """Trains soft tokens for the frozen language model; <name>/checkpoints.
 
   Args:
-    this: the run.
+    run: the run.
     name: "phase2" starts from phase 1; "phase2_rand" (ILM-rand) from where phase 1 started;
       "phase2_mlp" has an mlp in the Q-Former's place; "phase2_blind" is ILM-rand with every vector
       taken away, so that it learns how answers sound and nothing of an item.
   """
-  c, began = this.config.phase2, time.time()
-  tasks = {short: this.prepared(short, "train") for short in task_names(this)}
-  made_from = {**fingerprints(this), "lm": this.lm_fingerprint,
+  c, began = run.config.phase2, time.time()
+  tasks = {short: run.prepared(short, "train") for short in task_names(run)}
+  made_from = {**fingerprints(run), "lm": run.lm_fingerprint,
                **{f"task {n}": t.fingerprint for n, t in tasks.items()}}
-  if checkpoint.finished(this.workdir / name / "checkpoints", made_from, c.steps):
+  if checkpoint.finished(run.workdir / name / "checkpoints", made_from, c.steps):
     return
-  graphdef, trainable, frozen_lm = build_phase2(this, name)
-  share, shares = axes.batch_share(this.mesh)
+  graphdef, trainable, frozen_lm = build_phase2(run, name)
+  share, shares = axes.batch_share(run.mesh)
   batches = batches_lib.lm_batches(
-      tasks, this.config.tasks.mixture.to_dict(), lm_spec(this), seed=this.config.seed,
+      tasks, run.config.tasks.mixture.to_dict(), lm_spec(run), seed=run.config.seed,
       process_index=share, process_count=shares)
-  loss = phase2_lib.phase2_loss(graphdef, this.lm[0], task_names(this), head_config(this))
-  starts_there = name == "phase2" and has_phase1(this.config)
-  init_from = (c.init_from or str(this.workdir)) if starts_there else ""
-  frozen = {"lm": frozen_lm, **entity_arrays(this, name)}
+  loss = phase2_lib.phase2_loss(graphdef, run.lm.config, task_names(run), head_config(run))
+  starts_there = name == "phase2" and has_phase1(run.config)
+  init_from = (c.init_from or str(run.workdir)) if starts_there else ""
+  frozen = {"lm": frozen_lm, **entity_arrays(run, name)}
   if c.head.weight:
-    frozen |= log_draws(this)
+    frozen |= log_draws(run)
   begin = None
-  if c.spread and has_phase1(this.config) and "qformer" in trainable:
-    begin = functools.partial(whitening.spread, graphdef, frozen=frozen, mesh=this.mesh,
-                              rows=this.entities.rows.total)
-  targets = c.targets if language_model.is_encoder_decoder(this.lm[0]) else 0
-  monitor = _monitor(this, name, began, {"places": c.rows * (c.length + targets)})
-  _fit(this, name, loss, trainable, frozen, batches, made_from, monitor, init_from, begin)
+  if c.spread and has_phase1(run.config) and "qformer" in trainable:
+    begin = functools.partial(whitening.spread, graphdef, frozen=frozen, mesh=run.mesh,
+                              rows=run.entities.rows.total)
+  targets = c.targets if language_model.is_encoder_decoder(run.lm.config) else 0
+  monitor = _monitor(run, name, began, {"places": c.rows * (c.length + targets)})
+  _fit(run, name, loss, trainable, frozen, batches, made_from, monitor, init_from, begin)
 
 
-def task_names(this: context.Run) -> tuple[str, ...]:
+def task_names(run: context.Run) -> tuple[str, ...]:
   """The tasks of the mixture that have a rate, in the order of the config."""
-  return tuple(name for name, rate in this.config.tasks.mixture.items() if rate)
+  return tuple(name for name, rate in run.config.tasks.mixture.items() if rate)
 
 
-def lm_spec(this: context.Run, *, rows: int = 0, length: int = 0, queries: int | None = None,
+def lm_spec(run: context.Run, *, rows: int = 0, length: int = 0, queries: int | None = None,
             one_a_row: bool = False) -> batches_lib.LmBatchSpec:
   """Shapes of phase 2's batches; for evaluation with other rows, or with 0 queries (no slots)."""
-  c = this.config.phase2
+  c = run.config.phase2
   rows = rows or c.rows
   return batches_lib.LmBatchSpec(
       rows=rows, length=length or c.length, slots=c.slots, targets=c.targets,
-      queries=this.config.qformer.num_queries if queries is None else queries,
-      slot_id=this.lm_tokenizer.slot_id, pad_id=this.lm_tokenizer.pad_id,
+      queries=run.config.qformer.num_queries if queries is None else queries,
+      slot_id=run.lm_tokenizer.slot_id, pad_id=run.lm_tokenizer.pad_id,
       examples_per_group=1 if one_a_row else c.examples_per_group,
-      rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(this),
-      encoder_decoder=language_model.is_encoder_decoder(this.lm[0]),
-      before=this.lm_tokenizer.before, after=this.lm_tokenizer.after,
+      rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(run),
+      encoder_decoder=language_model.is_encoder_decoder(run.lm.config),
+      before=run.lm_tokenizer.before, after=run.lm_tokenizer.after,
       head_tasks=HEAD_TASKS if c.head.weight and not one_a_row else (),
-      num_items=this.data[0].num_items,
-      whole_words=this.config.lm.whole_words,
-      word_starts=this.lm_tokenizer.starts_word if this.config.lm.whole_words else None)
+      num_items=run.data.log.num_items,
+      whole_words=run.config.lm.whole_words,
+      word_starts=run.lm_tokenizer.starts_word if run.config.lm.whole_words else None)
 
 
-def head_config(this: context.Run) -> phase2_lib.HeadConfig | None:
+def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
   """The item head's part in phase 2's loss, if it has one.
 
   Raises:
     UserError: the language model is an encoder-decoder, which has no states to read there.
   """
-  c = this.config.phase2.head
+  c = run.config.phase2.head
   if not c.weight:
     return None
-  if language_model.is_encoder_decoder(this.lm[0]):
+  if language_model.is_encoder_decoder(run.lm.config):
     raise errors.UserError(
         f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
-        f"and {this.config.lm.asset} is an encoder-decoder: set it to 0")
-  return phase2_lib.HeadConfig(weight=c.weight, num_items=this.data[0].num_items,
+        f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
+  return phase2_lib.HeadConfig(weight=c.weight, num_items=run.data.log.num_items,
                                negatives=c.negatives)
 
 
-def qformer_config(this: context.Run) -> qformer.QFormerConfig:
+def qformer_config(run: context.Run) -> qformer.QFormerConfig:
   """The config's Q-Former, with the widths of the vectors and the size of the vocabulary."""
-  fields = {k: v for k, v in this.config.qformer.items() if k != "init"}
-  vectors = tuple((n, this.entities.vectors[n].shape[1]) for n in this.config.vectors)
+  fields = {k: v for k, v in run.config.qformer.items() if k != "init"}
+  vectors = tuple((n, run.entities.vectors[n].shape[1]) for n in run.config.vectors)
   return qformer.QFormerConfig(
-      vectors=vectors, vocab_size=this.text_tokenizer.vocab_size, **fields)
+      vectors=vectors, vocab_size=run.text_tokenizer.vocab_size, **fields)
 
 
-def build_phase1(this: context.Run):
+def build_phase1(run: context.Run):
   """(graphdef, trainable) where phase 1 starts."""
-  graphdef, trainable = phase1_lib.build_phase1(qformer_config(this), this.config.seed)
-  return graphdef, {"qformer": _pretrained(this, trainable["qformer"])}
+  graphdef, trainable = phase1_lib.build_phase1(qformer_config(run), run.config.seed)
+  return graphdef, {"qformer": _pretrained(run, trainable["qformer"])}
 
 
-def build_phase2(this: context.Run, name: str = "phase2"):
+def build_phase2(run: context.Run, name: str = "phase2"):
   """(graphdef of the ILM, trainable without phase 1, what is frozen of the language model)."""
-  rms = this.config.phase2.soft_token_rms or language_model.embedding_rms(*this.lm)
-  graphdef, trainable = phase2_builder(this, name)(
-      rms, start=functools.partial(_pretrained, this))
-  return graphdef, *with_language_model(this, trainable)
+  rms = run.config.phase2.soft_token_rms or language_model.embedding_rms(*run.lm)
+  graphdef, trainable = phase2_builder(run, name)(
+      rms, start=functools.partial(_pretrained, run))
+  return graphdef, *with_language_model(run, trainable)
 
 
-def phase2_builder(this: context.Run, name: str):
+def phase2_builder(run: context.Run, name: str):
   """`objectives.build_phase2` of this run; what it still wants are RMS and start."""
-  c = this.config.phase2
+  c = run.config.phase2
   config = dataclasses.replace(
-      qformer_config(this), dropout=c.dropout, vector_noise=c.vector_noise)
+      qformer_config(run), dropout=c.dropout, vector_noise=c.vector_noise)
   return lambda rms, **start: phase2_lib.build_phase2(
-      config, this.lm[0].width, rms, this.config.seed, mlp=name == "phase2_mlp",
+      config, run.lm.config.width, rms, run.config.seed, mlp=name == "phase2_mlp",
       head_width=c.head.width if c.head.weight else 0, **start)
 
 
-def with_language_model(this: context.Run, trainable: dict) -> tuple[dict, dict]:
+def with_language_model(run: context.Run, trainable: dict) -> tuple[dict, dict]:
   """(`trainable` with what trains of the language model, what of it is frozen)."""
-  frozen_lm, trained_lm = language_model.split_trained(this.lm[1], this.config.lm.train)
+  frozen_lm, trained_lm = language_model.split_trained(run.lm.params, run.config.lm.train)
   return {**trainable, **({"lm": trained_lm} if trained_lm else {})}, frozen_lm
 
 
-def entity_arrays(this: context.Run, name: str | None = None) -> dict:
+def entity_arrays(run: context.Run, name: str | None = None) -> dict:
   """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in.
 
   For "phase2_blind" all are marked absent.
   """
-  table, shown = this.entities, name != "phase2_blind"
-  put = functools.partial(axes.put_rows, this.mesh)
-  return {"vectors": {n: put(table.vectors[n]) for n in this.config.vectors},
-          "present": {n: put(table.present[n] & shown) for n in this.config.vectors}}
+  table, shown = run.entities, name != "phase2_blind"
+  put = functools.partial(axes.put_rows, run.mesh)
+  return {"vectors": {n: put(table.vectors[n]) for n in run.config.vectors},
+          "present": {n: put(table.present[n] & shown) for n in run.config.vectors}}
 
 
-def log_draws(this: context.Run) -> dict:
+def log_draws(run: context.Run) -> dict:
   """On the mesh, {"log_draws": float32 [R]}: log of how many training interactions an item or user
   has; 0 if none."""
-  log, _, _ = this.data
+  log, _, _ = run.data
   train_N = log.split.train
   rows_N = np.r_[log.item_N[train_N], log.rows.user(log.user_N[train_N])]
   count_R = np.bincount(rows_N, minlength=log.rows.total)
   log_R = np.log(np.maximum(count_R, 1)).astype(np.float32)
-  return {"log_draws": axes.put_rows(this.mesh, log_R)}
+  return {"log_draws": axes.put_rows(run.mesh, log_R)}
 
 
-def fingerprints(this: context.Run) -> dict[str, str]:
+def fingerprints(run: context.Run) -> dict[str, str]:
   """What every checkpoint of this run depends on."""
-  shape = {**this.config.qformer.to_dict(), "vectors": list(this.config.vectors)}
+  shape = {**run.config.qformer.to_dict(), "vectors": list(run.config.vectors)}
   del shape["remat"]           # the same numbers by another way
-  return {"entities": this.entities.fingerprint,
-          "text_vocabulary": this.text_tokenizer.fingerprint,
+  return {"entities": run.entities.fingerprint,
+          "text_vocabulary": run.text_tokenizer.fingerprint,
           "qformer": hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()}
 
 
-def _pretrained(this: context.Run, params: dict) -> dict:
-  init = this.config.qformer.init
+def _pretrained(run: context.Run, params: dict) -> dict:
+  init = run.config.qformer.init
   if not init:
     return params
-  if init == this.config.text_encoder.asset:
-    return qformer_init.init_from_bert(params, this.text_encoder[1]).params
-  config = qformer_config(this)
+  if init == run.config.text_encoder.asset:
+    return qformer_init.init_from_bert(params, run.text_encoder[1]).params
+  config = qformer_config(run)
   sizes, theirs = blip2.load(init)
   blip2.check_room(init, sizes, config)
   return qformer_init.init_from_qformer(params, theirs, config.decoder_start).params
 
 
-def _monitor(this: context.Run, name: str, began: float, amounts) -> monitor_lib.Monitor:
-  window, steps = this.config.profile, this.config[name.split("_")[0]].steps
-  return monitor_lib.Monitor(name, steps, workdir=this.workdir, amounts=amounts, began=began,
+def _monitor(run: context.Run, name: str, began: float, amounts) -> monitor_lib.Monitor:
+  window, steps = run.config.profile, run.config[name.split("_")[0]].steps
+  return monitor_lib.Monitor(name, steps, workdir=run.workdir, amounts=amounts, began=began,
                              profile=(window.start, window.steps))
 
 
-def _fit(this: context.Run, name, loss, trainable, frozen, batches, made_from, monitor,
+def _fit(run: context.Run, name, loss, trainable, frozen, batches, made_from, monitor,
          init_from="", begin=None):
   """Trains one phase from its start ladder to its last step; `begin` changes where it begins."""
-  c = this.config[name.split("_")[0]].copy_and_resolve_references()
+  c = run.config[name.split("_")[0]].copy_and_resolve_references()
   if name == "phase2_mlp":
     c.learning_rate *= c.mlp_scale
   tx = optimizer.make_optimizer(c)
-  state = loop.init_state(trainable, tx, this.mesh)
-  folder = this.workdir / name
-  writer = scalars.Writer(folder / "metrics.jsonl", this.workdir / "tensorboard" / name)
+  state = loop.init_state(trainable, tx, run.mesh)
+  folder = run.workdir / name
+  writer = scalars.Writer(folder / "metrics.jsonl", run.workdir / "tensorboard" / name)
   with checkpoint.Checkpointer(folder / "checkpoints", made_from, keep=c.keep_checkpoints,
-                               config=config_lib.fingerprint(this.config)) as saved:
+                               config=config_lib.fingerprint(run.config)) as saved:
     shared = {n: made_from[n] for n in ("entities", "qformer")}
     state = checkpoint.start(saved, state, init_from, shared)
     if begin and not int(state.step):
       state = state._replace(trainable=begin(state.trainable))
     if distributed.is_main():
       parameters.report(parameters.rows(state.trainable, frozen),
-                        this.workdir / f"parameters.{name}.txt", name)
+                        run.workdir / f"parameters.{name}.txt", name)
     loop.fit(
-        state, this.mesh, loop.Objective(loss, frozen, batches),
-        loop.Optimization(tx, this.config.seed, microbatches=c.get("microbatches", 1),
-                          prng=this.config.prng, learning_rate=optimizer.schedule(c)),
+        state, run.mesh, loop.Objective(loss, frozen, batches),
+        loop.Optimization(tx, run.config.seed, microbatches=c.get("microbatches", 1),
+                          prng=run.config.prng, learning_rate=optimizer.schedule(c)),
         loop.Cadence(c.steps, c.log_every, c.checkpoint_every),
         loop.Outputs(name, saved, writer, monitor))

@@ -7,45 +7,45 @@ from ilm_jax.data import targets
 from ilm_jax.stages import context
 
 
-def run(this: context.Run) -> None:
+def run(run: context.Run) -> None:
   """Builds the data set through TFDS and writes every task's examples through SeqIO."""
   import tasks.prepare
-  tasks.prepare.check(this.config)
-  make_data(this)
-  tasks.prepare.prepare(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config,
-                        this.sentence_vectors, answers(this), this.beam)
+  tasks.prepare.check(run.config)
+  make_data(run)
+  tasks.prepare.prepare(run.workdir, run.lm_tokenizer, run.text_tokenizer, run.config,
+                        run.sentence_vectors, answers(run), run.beam)
 
 
-def answers(this: context.Run):
+def answers(run: context.Run):
   """A function from a request to what the config's teacher wrote; None where nobody is asked."""
-  if elm.written(this.config):
-    return targets.Store(this.workdir / "targets", this.teacher_fingerprint).lookup()
+  if elm.written(run.config):
+    return targets.Store(run.workdir / "targets", run.teacher_fingerprint).lookup()
   return None
 
 
-def requests(this: context.Run) -> None:
+def requests(run: context.Run) -> None:
   """Builds the data set and writes targets/requests.jsonl."""
   import tasks.prepare
-  make_data(this)
-  tasks.prepare.write_requests(this.workdir, this.lm_tokenizer, this.text_tokenizer, this.config)
+  make_data(run)
+  tasks.prepare.write_requests(run.workdir, run.lm_tokenizer, run.text_tokenizer, run.config)
 
 
-def make_data(this: context.Run) -> None:
+def make_data(run: context.Run) -> None:
   """Builds data/ through TFDS, unless it is there and of this config."""
   from ilm_jax.data import interactions as interactions_lib
   from ilm_jax.data import kept as kept_lib
   from ilm_jax.data import store
   from tasks import beam_options
   from tasks.datasets import builder, registry
-  beam_options.check(this.beam)
-  folder, data = this.workdir / "data", this.config.data
+  beam_options.check(run.beam)
+  folder, data = run.workdir / "data", run.config.data
   found = registry.find(data)
   made_from = {"dataset": data.name, "files": found.fingerprint, "k_core": data.k_core,
-               "split": str(this.rule),
+               "split": str(run.rule),
                "time": "seconds" if found.timed else "unknown: the order of the log"}
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
-    interactions, items, kept = builder.load(found, this.workdir / "tfds", data.k_core, this.rule,
-                                             this.beam)
+    interactions, items, kept = builder.load(found, run.workdir / "tfds", data.k_core, run.rule,
+                                             run.beam)
     kept_lib.save(folder, kept)
     interactions_lib.save(folder, interactions, items, made_from)
   for line in kept.lines() if (kept := kept_lib.load(folder)) else ():

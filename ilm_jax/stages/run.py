@@ -3,9 +3,9 @@
 A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
 fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
 """
-from ilm_jax import elm, errors, locks
+from ilm_jax import elm, errors
 from ilm_jax.config import reading as config_lib
-from ilm_jax.runtime import distributed
+from ilm_jax.runtime import distributed, locks
 from ilm_jax.stages import context
 
 
@@ -21,16 +21,16 @@ def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = ()) -> 
       here what these stages write.
     train.Preempted: SIGTERM came while preparing, or while training; the state is saved.
   """
-  this = context.Run(config, workdir, beam=beam)
+  run = context.Run(config, workdir, beam=beam)
   if "phase2" in names:
-    this.check_groups()
+    run.check_groups()
   written = {_LOCKS[name] for name in names if name in _LOCKS and distributed.is_main()}
-  with locks.held(this.workdir, written):
+  with locks.held(run.workdir, written):
     for name in names:
       if distributed.is_main():
-        this.record(name)
+        run.record(name)
       if distributed.is_main() or name in _TOGETHER:
-        _STAGES[name](this)
+        _STAGES[name](run)
       distributed.wait(name)
 
 
@@ -50,10 +50,10 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
     raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
                            f"or eval,report, found {','.join(names)}")
   from ilm_jax.stages import watching
-  this = context.Run(config, workdir)
+  run = context.Run(config, workdir)
   if distributed.is_main():
-    this.record("eval")
-  watching.run(this, seconds, with_report="report" in names)
+    run.record("eval")
+  watching.run(run, seconds, with_report="report" in names)
 
 
 def describe_vectors(config, workdir, wish) -> None:
@@ -89,67 +89,67 @@ def plan_step(config, workdir, **wish) -> dict:
   return stage.run(config, workdir, stage.Wish(**wish))
 
 
-def _prepare(this: context.Run) -> None:
+def _prepare(run: context.Run) -> None:
   """In a process of its own: TensorFlow's memory goes with it and training never imports it."""
-  _in_child("run", this)
+  _in_child("run", run)
 
 
-def _targets(this: context.Run) -> None:
+def _targets(run: context.Run) -> None:
   """What to ask is worked out by the tasks, in their process; the asking is done here, by all."""
-  if not elm.written(this.config):
+  if not elm.written(run.config):
     return
   if distributed.is_main():
-    _in_child("requests", this)
+    _in_child("requests", run)
   distributed.wait("requests")
   from ilm_jax.stages import targets
-  targets.run(this)
+  targets.run(run)
 
 
-def _in_child(function: str, this: context.Run) -> None:
+def _in_child(function: str, run: context.Run) -> None:
   from ilm_jax.stages import child
-  child.run("prepare", _prepare_here, function, config_lib.to_json(this.config),
-            str(this.workdir), this.beam)
+  child.run("prepare", _prepare_here, function, config_lib.to_json(run.config),
+            str(run.workdir), run.beam)
 
 
 def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
   from ilm_jax.stages import prepare
-  this = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
-  getattr(prepare, function)(this)
+  run = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
+  getattr(prepare, function)(run)
 
 
-def _cf(this: context.Run) -> None:
+def _cf(run: context.Run) -> None:
   from ilm_jax.stages import vectors
-  vectors.run(this)
+  vectors.run(run)
 
 
-def _phase1(this: context.Run) -> None:
+def _phase1(run: context.Run) -> None:
   from ilm_jax.stages import phases
-  phases.phase1(this)
+  phases.phase1(run)
 
 
-def _phase2(this: context.Run) -> None:
+def _phase2(run: context.Run) -> None:
   from ilm_jax.stages import phases
-  phases.phase2(this, "phase2")
-  for name in this.config.phase2.compare:
-    phases.phase2(this, phases.COMPARED[name][0])
+  phases.phase2(run, "phase2")
+  for name in run.config.phase2.compare:
+    phases.phase2(run, phases.COMPARED[name][0])
 
 
-def _eval(this: context.Run) -> None:
+def _eval(run: context.Run) -> None:
   from ilm_jax.stages import phases
   from ilm_jax.stages.evals import retrieval, tables
-  if phases.has_phase1(this.config):
-    retrieval.run(this)
-  tables.run(this)
+  if phases.has_phase1(run.config):
+    retrieval.run(run)
+  tables.run(run)
 
 
-def _report(this: context.Run) -> None:
+def _report(run: context.Run) -> None:
   from ilm_jax.evaluation import report
-  report.write(this.workdir)
+  report.write(run.workdir)
 
 
-def _audit(this: context.Run) -> None:
+def _audit(run: context.Run) -> None:
   from ilm_jax.stages import auditing
-  auditing.run(this)
+  auditing.run(run)
 
 
 # Evaluation beside training is two jobs that write apart. What only reads and prints needs no lock,

@@ -14,28 +14,28 @@ from ilm_jax.runtime import distributed
 from ilm_jax.stages import context
 
 
-def run(this: context.Run, make_teacher=None) -> None:
+def run(run: context.Run, make_teacher=None) -> None:
   """Writes targets/<teacher>/ until every request has its answer; prints counts.
 
   Args:
-    this: the run; its requests are there.
+    run: the run; its requests are there.
     make_teacher: () -> a teacher; None: the config's.
 
   Raises:
     UserError: the teacher failed for good; what it wrote before is kept.
   """
-  requests = targets.read_requests(this.workdir / "targets")
-  store = targets.Store(this.workdir / "targets", this.teacher_fingerprint)
+  requests = targets.read_requests(run.workdir / "targets")
+  store = targets.Store(run.workdir / "targets", run.teacher_fingerprint)
   have, here = store.read(), distributed.here()
   waiting = {key: request for request in requests
              if (key := request.key(store.teacher)) not in have}
   mine = [item for item in waiting.items() if int(item[0][:8], 16) % here.count == here.process]
   if mine:
-    _write(this, (make_teacher or (lambda: _teacher(this)))(), store, mine)
+    _write(run, (make_teacher or (lambda: _teacher(run)))(), store, mine)
   distributed.wait("targets_written")
   if distributed.is_main():
     report = counts(requests, store.read(), store.teacher)
-    store.write_report({"teacher": teacher_words(this), **report})
+    store.write_report({"teacher": teacher_words(run), **report})
     _show(report)
 
 
@@ -51,15 +51,15 @@ def counts(requests: list[targets.Request], answers: dict, teacher: str) -> dict
           "answers": len(distinct & answers.keys())}
 
 
-def teacher_words(this: context.Run) -> str:
+def teacher_words(run: context.Run) -> str:
   """Who the teacher is, for people."""
-  c = this.config.targets
-  return {"lm": f"{c.model or this.config.lm.asset} ({this.config.lm.dtype})",
+  c = run.config.targets
+  return {"lm": f"{c.model or run.config.lm.asset} ({run.config.lm.dtype})",
           "endpoint": f"{c.model} at {c.endpoint}", "file": c.file}[c.teacher]
 
 
-def _write(this: context.Run, teacher, store: targets.Store, mine: list) -> None:
-  size, start, done = this.config.targets.batch_size, time.perf_counter(), 0
+def _write(run: context.Run, teacher, store: targets.Store, mine: list) -> None:
+  size, start, done = run.config.targets.batch_size, time.perf_counter(), 0
   with tqdm.tqdm(total=len(mine), desc="targets", unit="text", mininterval=1.0) as bar:
     for first in range(0, len(mine), size):
       part = mine[first:first + size]
@@ -84,26 +84,26 @@ def _keep(store: targets.Store, part: list, said: list, absent: bool = True) -> 
   store.add(answers)
 
 
-def _teacher(this: context.Run):
-  c = this.config.targets
+def _teacher(run: context.Run):
+  c = run.config.targets
   if c.teacher == "endpoint":
-    return teachers.Endpoint(c, lambda rows: " and ".join(_name(this, row) for row in rows))
+    return teachers.Endpoint(c, lambda rows: " and ".join(_name(run, row) for row in rows))
   if c.teacher == "file":
-    return teachers.File(c.file, lambda row: _raw_id(this, row))
+    return teachers.File(c.file, lambda row: _raw_id(run, row))
   from ilm_jax.stages import lm_teacher  # a model's code, which the others do without
-  return lm_teacher.LmTeacher(this)
+  return lm_teacher.LmTeacher(run)
 
 
-def _raw_id(this: context.Run, row: int) -> str:
-  log, items, _ = this.data
+def _raw_id(run: context.Run, row: int) -> str:
+  log, items, _ = run.data
   return log.user_ids[log.rows.user_number(row)] if log.rows.is_user(row) else items.ids[row - 1]
 
 
-def _name(this: context.Run, row: int) -> str:
-  log, items, _ = this.data
+def _name(run: context.Run, row: int) -> str:
+  log, items, _ = run.data
   if log.rows.is_user(row):
-    return f"user {_raw_id(this, row)}"
-  return f"item {_raw_id(this, row)} ({interactions_lib.full_title(items, row)})"
+    return f"user {_raw_id(run, row)}"
+  return f"item {_raw_id(run, row)} ({interactions_lib.full_title(items, row)})"
 
 
 def _show(report: dict) -> None:

@@ -11,28 +11,28 @@ from ilm_jax.runtime import distributed
 from ilm_jax.stages import context
 
 
-def run(this: context.Run) -> None:
+def run(run: context.Run) -> None:
   """Writes entities/ and factors.npz unless they are there, of this data and these settings.
 
   All processes factorise, the first writes. Where factors.npz alone is missing, entities/ stays:
   checkpoints hang on its bits.
   """
-  interactions, items, data = this.data
-  folder = this.workdir / "entities"
-  made_from = {"data": data, "cf": str(sorted(this.config.cf.to_dict().items())),
-               "seed": this.config.seed,
-               "text_encoder": this.config.text_encoder.asset}
+  interactions, items, data = run.data
+  folder = run.workdir / "entities"
+  made_from = {"data": data, "cf": str(sorted(run.config.cf.to_dict().items())),
+               "seed": run.config.seed,
+               "text_encoder": run.config.text_encoder.asset}
   made = (store.read_manifest(folder) or {}).get("made_from") == made_from
-  if made and (this.workdir / "factors.npz").exists():
+  if made and (run.workdir / "factors.npz").exists():
     return
-  user_UC, item_I1C = factorise(this.config, interactions, this.mesh)
+  user_UC, item_I1C = factorise(run.config, interactions, run.mesh)
   if not distributed.is_main():
     return
-  arrays.save_file(this.workdir / "factors.npz", {"user_UC": user_UC, "item_I1C": item_I1C})
+  arrays.save_file(run.workdir / "factors.npz", {"user_UC": user_UC, "item_I1C": item_I1C})
   if made:
     return
   texts = [interactions_lib.item_text(items, row + 1) for row in range(len(items))]
-  semantic_IW = this.sentence_vectors(texts)
+  semantic_IW = run.sentence_vectors(texts)
   standard_I1C = np.zeros_like(item_I1C)
   standard_I1C[1:] = standardised(item_I1C[1:])
   table = entities_lib.make(
@@ -61,7 +61,7 @@ def standardised(vectors_NC) -> np.ndarray:
   return (centred_NC / np.where(spread_C > 0, spread_C, 1.0)).astype(np.float32)
 
 
-def factors(this: context.Run) -> tuple[np.ndarray, np.ndarray]:
+def factors(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
   """(user_UC, item_I1C): the factors as iALS left them, whose dot products rank items."""
-  stored = arrays.load_file(this.workdir / "factors.npz", "run --stage=cf")
+  stored = arrays.load_file(run.workdir / "factors.npz", "run --stage=cf")
   return stored["user_UC"], stored["item_I1C"]

@@ -12,39 +12,39 @@ from ilm_jax.stages.evals import retrieval, tables
 from ilm_jax.training import checkpoint
 
 
-def run(this: context.Run, seconds: float, *, with_report: bool) -> None:
+def run(run: context.Run, seconds: float, *, with_report: bool) -> None:
   """Evaluates the newest checkpoints, again and again, until those of the last steps are done.
 
   Args:
-    this: the run; its workdir is another job's too.
+    run: the run; its workdir is another job's too.
     seconds: how long to wait before looking again.
     with_report: also write the report after each evaluation.
   """
   done = told = None
   while True:
-    if distributed.is_main() and (word := training(this)) not in (None, told):
+    if distributed.is_main() and (word := training(run)) not in (None, told):
       print(f"training: {word}", file=sys.stderr, flush=True)
       told = word
-    seen = newest(this)
+    seen = newest(run)
     if seen != done:
-      if evaluate(this, seen) and with_report and distributed.is_main():
-        report.write(this.workdir)
+      if evaluate(run, seen) and with_report and distributed.is_main():
+        report.write(run.workdir)
       done = seen
-    if finished(this.config, seen):
+    if finished(run.config, seen):
       return
     time.sleep(seconds)
 
 
-def training(this: context.Run) -> str | None:
+def training(run: context.Run) -> str | None:
   """How far the job that trains is, or that it seems dead; None: it has said nothing yet."""
-  beats = [beat for name in _last_steps(this.config)
-           if (beat := heartbeat.read(this.workdir, name)) is not None]
+  beats = [beat for name in _last_steps(run.config)
+           if (beat := heartbeat.read(run.workdir, name)) is not None]
   return heartbeat.tell(max(beats, key=lambda b: b["time"]), time.time()) if beats else None
 
 
-def newest(this: context.Run) -> dict[str, int | None]:
+def newest(run: context.Run) -> dict[str, int | None]:
   """{phase: its newest complete step, or None}."""
-  folders = {name: this.workdir / name / "checkpoints" for name in _last_steps(this.config)}
+  folders = {name: run.workdir / name / "checkpoints" for name in _last_steps(run.config)}
   return {name: checkpoint.newest(folder) for name, folder in folders.items()}
 
 
@@ -53,7 +53,7 @@ def finished(config, seen: dict[str, int | None]) -> bool:
   return all((seen[name] or 0) >= last for name, last in _last_steps(config).items())
 
 
-def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
+def evaluate(run: context.Run, seen: dict[str, int | None]) -> bool:
   """Makes the tables of what is there; False if there was nothing, or it was overtaken.
 
   What phase2.compare names is trained after phase 2. Until it is done phase 2 is measured without
@@ -62,18 +62,18 @@ def evaluate(this: context.Run, seen: dict[str, int | None]) -> bool:
   measured = False
   try:
     if seen.get("phase1") is not None:
-      retrieval.run(this)
+      retrieval.run(run)
       measured = True
-    if seen["phase2"] is not None and finished(this.config, seen):
-      tables.run(this)
+    if seen["phase2"] is not None and finished(run.config, seen):
+      tables.run(run)
       measured = True
-    elif seen["phase2"] is not None and seen["phase2"] < this.config.phase2.steps:
-      tables.run(_alone(this))
+    elif seen["phase2"] is not None and seen["phase2"] < run.config.phase2.steps:
+      tables.run(_alone(run))
       measured = True
   except errors.UserError as e:
     # Training keeps only its newest checkpoints, and may delete one that is being read. Of several
     # processes some may have read it: the job ends, and goes on where it is started again.
-    if distributed.here().count > 1 or newest(this) == seen:
+    if distributed.here().count > 1 or newest(run) == seen:
       raise
     print(f"eval: overtaken by training ({e}); looking again", file=sys.stderr)
     return False
@@ -88,10 +88,10 @@ def _last_steps(config) -> dict[str, int]:
   return {**own_phase1, "phase2": config.phase2.steps, **compared}
 
 
-def _alone(this: context.Run) -> context.Run:
+def _alone(run: context.Run) -> context.Run:
   """The same run with its config saying that nothing is trained beside ILM."""
-  _ = this.lm      # loaded once, and shared with the copy
-  alone = copy.copy(this)
-  alone.config = this.config.copy_and_resolve_references().unlock()
+  _ = run.lm      # loaded once, and shared with the copy
+  alone = copy.copy(run)
+  alone.config = run.config.copy_and_resolve_references().unlock()
   alone.config.phase2.compare = ()
   return alone

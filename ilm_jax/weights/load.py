@@ -1,6 +1,7 @@
 """A language model from wherever it is: GGUF, Hugging Face, T5X, or our own layout."""
 import dataclasses
 import hashlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,12 @@ from ilm_jax import errors
 from ilm_jax.models import language_model as models_lib
 from ilm_jax.runtime import axes
 from ilm_jax.weights import gguf, hf, int8, own, t5x
+
+
+class LanguageModel(NamedTuple):
+  """A language model that was read."""
+  config: models_lib.Config
+  params: dict        # nested, on the mesh if there was one
 
 
 def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "",
@@ -47,7 +54,7 @@ def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "
     config, params = int8.quantise(config, params, mesh)
   if new_tokens:
     config, params = _add_words(config, params, new_tokens, vocabulary or config.vocab_size, mesh)
-  return config, params
+  return LanguageModel(config, params)
 
 
 def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bool = False,
@@ -77,7 +84,7 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
     changes["whole_words"] = whole_words
     table = {"whole_word": np.zeros((whole_words, config.width), np.float32)}
     params = {**params, **(table if mesh is None else axes.place(mesh, table))}
-  return dataclasses.replace(config, remat=remat, **changes), params
+  return LanguageModel(dataclasses.replace(config, remat=remat, **changes), params)
 
 
 def fingerprint(path) -> str:

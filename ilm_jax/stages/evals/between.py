@@ -11,58 +11,58 @@ from ilm_jax.stages import context, phases
 from ilm_jax.stages.evals import speaker, text
 
 
-def table(this: context.Run, ilm: speaker.Speaker, behaviour) -> dict:
+def table(run: context.Run, ilm: speaker.Speaker, behaviour) -> dict:
   """A row for each of ELM's tasks about one item, and their means: {} if there are none.
 
   Args:
-    this: the run; `eval.interpolations` pairs are drawn by its seed, the same for every task.
+    run: the run; `eval.interpolations` pairs are drawn by its seed, the same for every task.
     ilm: who answers.
     behaviour: of `text.behaviour`.
   """
   values, pairs = {}, {}
-  for task in phases.task_names(this):
-    if task in elm.OF_ONE and (found := _pairs(this, task)):
+  for task in phases.task_names(run):
+    if task in elm.OF_ONE and (found := _pairs(run, task)):
       pairs[task] = [first for first, _ in found]
-      values[task] = _scores(this, ilm, behaviour, found)
+      values[task] = _scores(run, ilm, behaviour, found)
   if not values:
     return {}
   rows = [{"name": task, "metrics": {
-      name: text.bootstrap(this, value_N) for name, value_N in found.items()}}
+      name: text.bootstrap(run, value_N) for name, value_N in found.items()}}
           for task, found in values.items()]
   if len(values) > 1:
     rows.append({"name": f"mean of {len(values)} tasks",
-                 "metrics": text.over_tasks(this, pairs, values)})
+                 "metrics": text.over_tasks(run, pairs, values)})
   return {"title": "Text from vectors halfway between two held-out items",
           "note": "Semantic consistency: with the mean of the two references' sentence vectors; "
                   "behavioural: with the mean of the two items' factors. Beside each, the same of "
                   "another pair. Intervals: 95 %, bootstrap over pairs.",
-          "protocol": {**text.protocol(this), "decoding": "greedy",
-                       "sentence encoder": this.config.text_encoder.asset}, "rows": rows}
+          "protocol": {**text.protocol(run), "decoding": "greedy",
+                       "sentence encoder": run.config.text_encoder.asset}, "rows": rows}
 
 
-def _pairs(this: context.Run, task: str) -> list[tuple[dict, dict]]:
+def _pairs(run: context.Run, task: str) -> list[tuple[dict, dict]]:
   """Examples of two items each: every one of a seeded draw and the next, in a circle."""
-  found = text.sample(this, task, this.config.eval.interpolations)
+  found = text.sample(run, task, run.config.eval.interpolations)
   return list(zip(found, found[1:] + found[:1])) if len(found) > 1 else []
 
 
-def _scores(this: context.Run, ilm, behaviour, pairs: list) -> dict[str, np.ndarray]:
+def _scores(run: context.Run, ilm, behaviour, pairs: list) -> dict[str, np.ndarray]:
   """Metric -> float [N], one value for each pair."""
   row_N2 = np.array([[int(e["entities"][0]) for e in pair] for pair in pairs])
-  arrays, names = this.entities, this.config.vectors
+  arrays, names = run.entities, run.config.vectors
   halfway = [{n: arrays.vectors[n][rows].mean(axis=0) for n in names
               if arrays.present[n][rows].all()} for rows in row_N2]
   grown, new_N = ilm.knowing(halfway)
   examples = [{**first, "entities": np.array([row], np.int32)}
               for (first, _), row in zip(pairs, new_N)]
   longest = max(len(e["targets"]) for e in examples)
-  said = grown.say(examples, text.spec(this, [examples]), max_new=longest)
-  said_NP = this.sentence_vectors(said)
-  wanted_NP = np.mean([this.sentence_vectors([
-      this.lm_tokenizer.decode(pair[i]["targets"][:-1]).strip() for pair in pairs])
+  said = grown.say(examples, text.spec(run, [examples]), max_new=longest)
+  said_NP = run.sentence_vectors(said)
+  wanted_NP = np.mean([run.sentence_vectors([
+      run.lm_tokenizer.decode(pair[i]["targets"][:-1]).strip() for pair in pairs])
                        for i in range(2)], axis=0)
   wanted_NP /= np.linalg.norm(wanted_NP, axis=1, keepdims=True)
-  item_NC = text.mean_factors(this, row_N2)
+  item_NC = text.mean_factors(run, row_N2)
   # Two further on: the next pair shares an item with this one.
   other = np.roll(np.arange(len(pairs)), -2)
   return {"semantic consistency": np.sum(said_NP * wanted_NP, axis=1),

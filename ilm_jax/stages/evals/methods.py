@@ -35,26 +35,26 @@ class Method:
     return self.tasks is None or task in self.tasks
 
 
-def methods(this: context.Run, ilm: speaker.Speaker) -> list[Method]:
+def methods(run: context.Run, ilm: speaker.Speaker) -> list[Method]:
   """ILM first, then `phase2.compare`, "no slots", and `eval.references`, in their order."""
-  alone = speaker.Speaker(this, None)
+  alone = speaker.Speaker(run, None)
   found = [Method("ILM", ilm),
-           *(Method(name, speaker.Speaker(this, folder))
-             for folder, name in (phases.COMPARED[n] for n in this.config.phase2.compare)),
+           *(Method(name, speaker.Speaker(run, folder))
+             for folder, name in (phases.COMPARED[n] for n in run.config.phase2.compare)),
            Method("no slots", alone, queries=0)]
-  if not set(OF_ELM) & set(phases.task_names(this)):
+  if not set(OF_ELM) & set(phases.task_names(run)):
     return found                     # the references would answer nothing
-  of = {"title": lambda: Method("title as text", alone, _titles(this), 0, OF_ELM),
-        "shuffled": lambda: _other_vectors(this, found[0]),
-        "shuffled_mlp": lambda: _other_vectors(this, *mlp)}
+  of = {"title": lambda: Method("title as text", alone, _titles(run), 0, OF_ELM),
+        "shuffled": lambda: _other_vectors(run, found[0]),
+        "shuffled_mlp": lambda: _other_vectors(run, *mlp)}
   # Before its last step --watch measures ILM without what is trained beside it.
   mlp = [method for method in found if method.name == phases.COMPARED["mlp"][1]]
-  return found + [of[name]() for name in this.config.eval.references
+  return found + [of[name]() for name in run.config.eval.references
                   if mlp or name != "shuffled_mlp"]
 
 
-def _other_vectors(this: context.Run, method: Method) -> Method:
-  return Method(f"{method.name}, vectors shuffled", method.model, _shuffled(this), tasks=OF_ELM,
+def _other_vectors(run: context.Run, method: Method) -> Method:
+  return Method(f"{method.name}, vectors shuffled", method.model, _shuffled(run), tasks=OF_ELM,
                 beside=method.name)
 
 
@@ -87,26 +87,26 @@ def exchanged(groups, rows: int, seed: int) -> np.ndarray:
   return to_R
 
 
-def _titles(this: context.Run):
-  tokenizer, (log, items, _), word = this.lm_tokenizer, this.data, elm.words(this.config.data)
+def _titles(run: context.Run):
+  tokenizer, (log, items, _), word = run.lm_tokenizer, run.data, elm.words(run.config.data)
   histories = interactions_lib.train_histories(log)
 
   def said(row: int) -> list[int]:
     if not log.rows.is_user(row):
       return tokenizer.encode(" " + interactions_lib.full_title(items, row))
     history = histories[log.rows.user_number(row)]
-    liked = [row for row in history if not this.heldout[row]][-_LIKED:]
+    liked = [row for row in history if not run.heldout[row]][-_LIKED:]
     titles = "; ".join(interactions_lib.full_title(items, row) for row in liked)
     return tokenizer.encode(f" a {word.person} of {titles}")
 
   return lambda example: with_titles(example, tokenizer.slot_id, said)
 
 
-def _shuffled(this: context.Run):
-  table = this.entities
+def _shuffled(run: context.Run):
+  table = run.entities
   kind_R = np.full(table.rows.total, 3)            # held-out items among themselves, and so on
-  kind_R[table.rows.items] = this.heldout[1:]
+  kind_R[table.rows.items] = run.heldout[1:]
   kind_R[0] = -1
   to_R = exchanged([np.flatnonzero(kind_R == kind) for kind in (0, 1, 3)], table.rows.total,
-                   this.config.seed)
+                   run.config.seed)
   return lambda example: {**example, "entities": to_R[example["entities"]]}

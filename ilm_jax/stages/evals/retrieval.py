@@ -12,42 +12,42 @@ from ilm_jax.stages.evals import trained
 from ilm_jax.training import checkpoint
 
 
-def run(this: context.Run) -> None:
+def run(run: context.Run) -> None:
   """Writes eval/phase1/<step>/ for the newest checkpoint; tables of the same settings stay."""
-  step = checkpoint.newest(this.workdir / "phase1" / "checkpoints")
-  results = this.workdir / "eval" / "phase1" / str(step)
-  if this.measured(results):
+  step = checkpoint.newest(run.workdir / "phase1" / "checkpoints")
+  results = run.workdir / "eval" / "phase1" / str(step)
+  if run.measured(results):
     return
-  graphdef, params = trained.phase1(this, this.workdir, step)
-  held_I = this.heldout[1:]
-  vector_IC = _vectors(this, this.config.vectors)
-  text_IP = _vectors(this, ("semantic",))    # by the text encoder: the target of the floor
-  ridge, regularisation = retrieval.ridge_space(vector_IC, text_IP, held_I, seed=this.config.seed)
+  graphdef, params = trained.phase1(run, run.workdir, step)
+  held_I = run.heldout[1:]
+  vector_IC = _vectors(run, run.config.vectors)
+  text_IP = _vectors(run, ("semantic",))    # by the text encoder: the target of the floor
+  ridge, regularisation = retrieval.ridge_space(vector_IC, text_IP, held_I, seed=run.config.seed)
   spaces = {
       "Q-Former": retrieval.qformer_space(
-          graphdef, params, phases.entity_arrays(this), _text_batches(this), this.mesh),
+          graphdef, params, phases.entity_arrays(run), _text_batches(run), run.mesh),
       "ridge regression (floor)": ridge}
   table = retrieval.table(
-      spaces, held_I, vectors=tuple(this.config.vectors), resamples=this.config.eval.bootstrap,
-      seed=this.config.seed, protocol={"ridge regularisation": regularisation,
-                                       "text encoder": this.config.text_encoder.asset})
-  this.begin_measuring(results)
+      spaces, held_I, vectors=tuple(run.config.vectors), resamples=run.config.eval.bootstrap,
+      seed=run.config.seed, protocol={"ridge regularisation": regularisation,
+                                       "text encoder": run.config.text_encoder.asset})
+  run.begin_measuring(results)
   if distributed.is_main():
     files.write_text(results / "retrieval.json", json.dumps(table, indent=1))
-  this.mark_measured(results)
+  run.mark_measured(results)
 
 
-def _vectors(this: context.Run, names: tuple[str, ...]) -> np.ndarray:
+def _vectors(run: context.Run, names: tuple[str, ...]) -> np.ndarray:
   """[I, C] of the items: their vectors of these names, side by side."""
-  rows = this.entities.rows.items
-  return np.concatenate([this.entities.vectors[n][rows] for n in names], axis=1)
+  rows = run.entities.rows.items
+  return np.concatenate([run.entities.vectors[n][rows] for n in names], axis=1)
 
 
-def _text_batches(this: context.Run, rows: int = 128):
+def _text_batches(run: context.Run, rows: int = 128):
   """Every item's text once, in batches of one shape."""
   examples = [example for split in ("train", "validation", "test")
-              for stored in [this.prepared("item_text", split)]
+              for stored in [run.prepared("item_text", split)]
               for example in map(stored.__getitem__, range(len(stored)))]
   for first in range(0, len(examples), rows):
     yield batches_lib.text_batch(examples[first:first + rows], rows,
-                                 this.config.qformer.max_text)
+                                 run.config.qformer.max_text)

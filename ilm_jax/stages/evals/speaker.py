@@ -25,20 +25,20 @@ class Speaker:
   """One checkpoint of phase 2 with the frozen language model.
 
   Args:
-    this: the run.
+    run: the run.
     name: "phase2", or a folder of `phases.COMPARED`; None: the language model
       alone, slots left out.
   """
 
-  def __init__(self, this: context.Run, name: str | None):
-    self.run = this
-    self.lm_config, self.lm_params = this.lm
+  def __init__(self, run: context.Run, name: str | None):
+    self.run = run
+    self.lm_config, self.lm_params = run.lm
     self.lm_graphdef = nnx.split(language_model.bind(self.lm_config, self.lm_params))[0]
-    self.entities = phases.entity_arrays(this, name)
+    self.entities = phases.entity_arrays(run, name)
     self.graphdef, self.trainable, self.step = None, {}, 0
     if name:
-      self.step = checkpoint.newest(this.workdir / name / "checkpoints")
-      self.graphdef, found, frozen_lm = trained.phase2(this, name, self.step)
+      self.step = checkpoint.newest(run.workdir / name / "checkpoints")
+      self.graphdef, found, frozen_lm = trained.phase2(run, name, self.step)
       self.trainable, self.lm_params = phase2.whole(found, {"lm": frozen_lm})
 
   def frozen(self) -> dict:
@@ -107,7 +107,8 @@ class Speaker:
   def head_score(self, examples, spec) -> np.ndarray:
     """[len(examples), I + 1] scores of every item by the item head: no item is said."""
     frozen = {**self.entities, **phases.log_draws(self.run)}
-    items = dot_scores.head_items(self.graphdef, self.trainable, frozen, self.run.data[0].num_items)
+    items = dot_scores.head_items(
+        self.graphdef, self.trainable, frozen, self.run.data.log.num_items)
     scores = []
     for part in _batches(examples, spec.rows, "item head"):
       batch = batches_lib.lm_eval_batch(
@@ -125,7 +126,7 @@ class Speaker:
     for part in _batches(examples, spec.rows, "generate"):
       tokens, lengths = generate.generate(
           self.lm_graphdef, self.lm_params, self.prompt(part, spec), max_new=max_new,
-          eos_id=tokenizer.eos_id)
+          eos_id=tokenizer.eos_id, ends=tokenizer.ends)
       texts += [tokenizer.decode(t[:n]).strip()
                 for t, n in zip(placement.fetch(tokens)[:len(part)], placement.fetch(lengths))]
     return texts
@@ -138,15 +139,15 @@ class Speaker:
     return prompt_lib.Prompt(embeds_BLD, batch["position"], batch["valid"])
 
 
-def catalogue(this: context.Run) -> tuple[trie.Trie, list[str]]:
+def catalogue(run: context.Run) -> tuple[trie.Trie, list[str]]:
   """(trie of all items' indices, their texts by item row; row 0 is empty)."""
-  stored = this.prepared("catalogue", "test")
+  stored = run.prepared("catalogue", "test")
   by_row = {int(e["target_entity"][0]): e["targets"].tolist()
             for e in map(stored.__getitem__, range(len(stored)))}
   indices = [by_row[row] for row in range(1, len(by_row) + 1)]
-  names = ["", *(this.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
-  built = trie.build(indices, this.lm_tokenizer.eos_id, names[1:])
-  return placement.everywhere(this.mesh, built), names
+  names = ["", *(run.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
+  built = trie.build(indices, run.lm_tokenizer.eos_id, names[1:])
+  return placement.everywhere(run.mesh, built), names
 
 
 def _embed(graphdef, lm_config, trainable, frozen, batch):

@@ -36,69 +36,69 @@ class Answers:
     return [tuple(int(e) for e in example["entities"]) for example in self.examples]
 
 
-def generations(this: context.Run, asked: list[methods.Method], behaviour) -> dict[str, dict]:
+def generations(run: context.Run, asked: list[methods.Method], behaviour) -> dict[str, dict]:
   """{"consistency", "compared", "generations"}: two tables of greedy answers, and some to read.
 
   Args:
-    this: the run.
+    run: the run.
     asked: ILM first, of whom the first table is; then whom the second compares it with.
     behaviour: of `behaviour`.
   """
-  examples = {task: sample(this, task, this.config.eval.consistency_examples)
-              for task in methods.OF_ELM if task in phases.task_names(this)}
-  answers = list(_ask(this, asked[0], examples))
-  values = {found.task: scores(this, found, behaviour) for found in answers}
+  examples = {task: sample(run, task, run.config.eval.consistency_examples)
+              for task in methods.OF_ELM if task in phases.task_names(run)}
+  answers = list(_ask(run, asked[0], examples))
+  values = {found.task: scores(run, found, behaviour) for found in answers}
   rows = [{"name": found.task, "metrics": {
-      **{name: bootstrap(this, value_N) for name, value_N in values[found.task].items()},
+      **{name: bootstrap(run, value_N) for name, value_N in values[found.task].items()},
       **_variety(found.said)}} for found in answers]
   shown = {}
   for found in answers:
     for example, text in zip(found.examples, found.said):
       shown.setdefault(int(example["target_entity"][0]), {})[found.task] = text
   table = {"title": "Text from vectors alone: held-out items", "note": _NOTE,
-           "protocol": _protocol(this), "rows": rows + _means(this, answers, values)}
-  return {"consistency": table, **_compared(this, asked, answers, behaviour),
-          "generations": _described(this, shown)}
+           "protocol": _protocol(run), "rows": rows + _means(run, answers, values)}
+  return {"consistency": table, **_compared(run, asked, answers, behaviour),
+          "generations": _described(run, shown)}
 
 
-def _compared(this: context.Run, asked, answers: list[Answers], behaviour) -> dict[str, dict]:
+def _compared(run: context.Run, asked, answers: list[Answers], behaviour) -> dict[str, dict]:
   """The table of means over tasks by all methods, and of ILM minus each; {} if not asked for."""
-  most = this.config.eval.compared_examples
+  most = run.config.eval.compared_examples
   main = [a for a in answers if a.task in elm.ELM_24] or answers
   if not most or not main:
     return {}
   few = {a.task: a.examples[:most] for a in main}
   said = {asked[0].name: [Answers(a.task, a.examples[:most], a.said[:most], a.wanted[:most])
                           for a in main]}
-  said |= {method.name: list(_ask(this, method, few)) for method in asked[1:]}
-  values = {name: {a.task: scores(this, a, behaviour) for a in found}
+  said |= {method.name: list(_ask(run, method, few)) for method in asked[1:]}
+  values = {name: {a.task: scores(run, a, behaviour) for a in found}
             for name, found in said.items()}
   minus = {f"{method.beside} minus {method.name}": {
       task: {metric: values[method.beside][task][metric] - value_N
              for metric, value_N in found.items()}
       for task, found in values[method.name].items()} for method in asked[1:]}
   rows = [{"name": name, "metrics": {
-      **over_tasks(this, few, found),
+      **over_tasks(run, few, found),
       **(_variety([text for a in said[name] for text in a.said]) if name in said else {})}}
           for name, found in (values | minus).items()]
   return {"compared": {
       "title": f"Text from vectors alone, compared: means over {len(main)} tasks", "note": _NOTE,
-      "protocol": {**_protocol(this), "examples per task": most}, "rows": rows}}
+      "protocol": {**_protocol(run), "examples per task": most}, "rows": rows}}
 
 
-def over_tasks(this: context.Run, examples: dict, values: dict) -> dict:
+def over_tasks(run: context.Run, examples: dict, values: dict) -> dict:
   """Metric -> its mean over tasks; with several tasks also the semantic consistency of each.
 
   Args:
-    this: for the bootstrap's settings.
+    run: for the bootstrap's settings.
     examples: task -> examples.
     values: task -> metric -> float [N].
   """
   rows = {task: [int(e["target_entity"][0]) for e in examples[task]] for task in values}
-  means = {metric: mean_over_tasks(this, {
+  means = {metric: mean_over_tasks(run, {
       task: (rows[task], found[metric], np.ones(len(rows[task])))
       for task, found in values.items()}) for metric in next(iter(values.values()))}
-  each = {f"semantic, {task}": bootstrap(this, found["semantic consistency"])
+  each = {f"semantic, {task}": bootstrap(run, found["semantic consistency"])
           for task, found in values.items()}
   return means | (each if len(each) > 1 else {})
 
@@ -107,26 +107,26 @@ def _variety(said: list[str]) -> dict:
   return {f"distinct-{n}": {"value": metrics.distinct(said, n)} for n in (1, 2)}
 
 
-def scores(this: context.Run, found: Answers, behaviour) -> dict[str, np.ndarray]:
+def scores(run: context.Run, found: Answers, behaviour) -> dict[str, np.ndarray]:
   """Metric -> float [N], one value for each answer of a task."""
-  said_NP, wanted_NP = this.sentence_vectors(found.said), this.sentence_vectors(found.wanted)
+  said_NP, wanted_NP = run.sentence_vectors(found.said), run.sentence_vectors(found.wanted)
   other = np.roll(np.arange(len(found.said)), -1)
   out = {"semantic consistency": np.sum(said_NP * wanted_NP, axis=1),
          "with another item's reference": np.sum(said_NP * wanted_NP[other], axis=1),
          "exact match": np.array([a == b for a, b in zip(found.said, found.wanted)], float)}
   if found.task in elm.ELM_24:
-    own_NC = _factors(this, found)
+    own_NC = _factors(run, found)
     out |= {"behavioural consistency": behaviour.consistency(said_NP, own_NC),
             "with another item's users": behaviour.consistency(said_NP, own_NC[other]),
             "of the reference": behaviour.consistency(wanted_NP, own_NC)}
   return {**out, "words": np.array([len(text.split()) for text in found.said], float)}
 
 
-def mean_over_tasks(this: context.Run, values: dict[str, tuple]) -> dict:
+def mean_over_tasks(run: context.Run, values: dict[str, tuple]) -> dict:
   """The mean over tasks with its interval over items, as the report wants it.
 
   Args:
-    this: for the bootstrap's settings.
+    run: for the bootstrap's settings.
     values: task -> (first entity row of each example, sum of each, count of each).
   """
   rows = sorted({row for entities, _, _ in values.values() for row in entities})
@@ -135,75 +135,75 @@ def mean_over_tasks(this: context.Run, values: dict[str, tuple]) -> dict:
   for t, (entities, sum_N, count_N) in enumerate(values.values()):
     np.add.at(sum_TI[t], [at[row] for row in entities], sum_N)
     np.add.at(count_TI[t], [at[row] for row in entities], count_N)
-  return metrics.bootstrap_mean(sum_TI, count_TI, resamples=this.config.eval.bootstrap,
-                                seed=this.config.seed)._asdict()
+  return metrics.bootstrap_mean(sum_TI, count_TI, resamples=run.config.eval.bootstrap,
+                                seed=run.config.seed)._asdict()
 
 
-def _ask(this: context.Run, method: methods.Method, asked: dict):
+def _ask(run: context.Run, method: methods.Method, asked: dict):
   """The answers of a method, task after task, to {task: examples}."""
   # Two shapes, not one a task: the known answers are short.
   for kind, most in ((elm.KNOWN, _SHORT), (elm.WRITTEN, 0)):
     of_kind = {task: [method.change(e) for e in examples] for task, examples in asked.items()
                if task in kind and examples}
     longest = max((len(e["targets"]) for es in of_kind.values() for e in es), default=0)
-    shape = spec(this, list(of_kind.values()) or [[]])
+    shape = spec(run, list(of_kind.values()) or [[]])
     if method.queries is not None:
       shape = dataclasses.replace(shape, queries=method.queries)
     for task, shown in of_kind.items():
-      wanted = [this.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in asked[task]]
+      wanted = [run.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in asked[task]]
       said = method.model.say(shown, shape, max_new=most or longest + _SLACK)
       yield Answers(task, asked[task], said, wanted)
 
 
-def behaviour(this: context.Run) -> consistency.Behaviour | None:
+def behaviour(run: context.Run) -> consistency.Behaviour | None:
   """The map from texts to factors, of training items: their known text and all references.
 
   None where none of ELM's 24 tasks is trained: nothing is measured by it.
   """
-  if not set(elm.ELM_24) & set(phases.task_names(this)):
+  if not set(elm.ELM_24) & set(phases.task_names(run)):
     return None
-  user_UC, item_I1C = vectors.factors(this)
-  items = this.data[1]
-  rows = [row for row in range(1, len(items) + 1) if not this.heldout[row]]
+  user_UC, item_I1C = vectors.factors(run)
+  items = run.data.items
+  rows = [row for row in range(1, len(items) + 1) if not run.heldout[row]]
   texts = [interactions_lib.item_text(items, row) for row in rows]
   told_NC = [item_I1C[rows]]
-  for task in phases.task_names(this):
+  for task in phases.task_names(run):
     if task in elm.ELM_24:
-      stored = this.prepared(task, "train")
+      stored = run.prepared(task, "train")
       found = Answers(task, [e for e in map(stored.__getitem__, range(len(stored)))
                              if not e["prompt"][0]], [], [])
-      texts += [this.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in found.examples]
-      told_NC.append(_factors(this, found))
-  return consistency.fit(this.sentence_vectors(texts), np.concatenate(told_NC), user_UC,
-                         seed=this.config.seed)
+      texts += [run.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in found.examples]
+      told_NC.append(_factors(run, found))
+  return consistency.fit(run.sentence_vectors(texts), np.concatenate(told_NC), user_UC,
+                         seed=run.config.seed)
 
 
-def _factors(this: context.Run, found: Answers) -> np.ndarray:
+def _factors(run: context.Run, found: Answers) -> np.ndarray:
   """[N, C]: iALS factors of the item of each example, of two items their mean."""
   rows = [e or (int(x["target_entity"][0]),) for e, x in zip(found.entities, found.examples)]
-  return mean_factors(this, rows)
+  return mean_factors(run, rows)
 
 
-def mean_factors(this: context.Run, rows) -> np.ndarray:
+def mean_factors(run: context.Run, rows) -> np.ndarray:
   """[N, C]: the mean of the iALS factors of each tuple of item rows."""
-  _, item_I1C = vectors.factors(this)
+  _, item_I1C = vectors.factors(run)
   return np.array([item_I1C[list(r)].mean(axis=0) for r in rows]).reshape(-1, item_I1C.shape[1])
 
 
-def _means(this: context.Run, answers: list[Answers], values: dict) -> list[dict]:
+def _means(run: context.Run, answers: list[Answers], values: dict) -> list[dict]:
   """The row of means over those of the 24 tasks that there are, if more than one."""
   found = {a.task: a.examples for a in answers if a.task in elm.ELM_24}
   if len(found) < 2:
     return []
-  means = over_tasks(this, found, {task: values[task] for task in found})
+  means = over_tasks(run, found, {task: values[task] for task in found})
   return [{"name": f"mean of {len(found)} of ELM's 24 tasks",
            "metrics": {name: means[name] for name in values[next(iter(found))]}}]
 
 
-def _described(this: context.Run, shown: dict) -> dict:
-  log, items, _ = this.data
+def _described(run: context.Run, shown: dict) -> dict:
+  log, items, _ = run.data
   examples = []
-  for row, answers in list(shown.items())[:this.config.eval.generations]:
+  for row, answers in list(shown.items())[:run.config.eval.generations]:
     name = (f"user {log.user_ids[log.rows.user_number(row)]}" if log.rows.is_user(row)
             else interactions_lib.item_text(items, row))
     examples.append({"item (never shown)": name, **answers})
@@ -215,31 +215,31 @@ def _described(this: context.Run, shown: dict) -> dict:
 # Small parts, also of the other tables.
 
 
-def bootstrap(this: context.Run, sum_N, count_N=None) -> dict:
-  return metrics.bootstrap(sum_N, count_N, resamples=this.config.eval.bootstrap,
-                           seed=this.config.seed)._asdict()
+def bootstrap(run: context.Run, sum_N, count_N=None) -> dict:
+  return metrics.bootstrap(sum_N, count_N, resamples=run.config.eval.bootstrap,
+                           seed=run.config.seed)._asdict()
 
 
-def sample(this: context.Run, task: str, count: int) -> list[dict]:
+def sample(run: context.Run, task: str, count: int) -> list[dict]:
   """`count` examples of a task's test split (0: all), drawn with the run's seed."""
-  stored = this.prepared(task, "test")
-  return [stored[i] for i in drawn(this, len(stored), count)]
+  stored = run.prepared(task, "test")
+  return [stored[i] for i in drawn(run, len(stored), count)]
 
 
-def drawn(this: context.Run, have: int, want: int) -> np.ndarray:
+def drawn(run: context.Run, have: int, want: int) -> np.ndarray:
   """`want` of the numbers below `have` (0: all), drawn with the run's seed."""
   if not want or want >= have:
     return np.arange(have)
-  return np.random.default_rng(this.config.seed).permutation(have)[:want]
+  return np.random.default_rng(run.config.seed).permutation(have)[:want]
 
 
-def spec(this: context.Run, groups):
+def spec(run: context.Run, groups):
   """One example a row, as long as the longest of `groups` needs (a multiple of 16).
 
   There are `eval.batch_size` rows, or the next number that the devices can share.
   """
-  ways = axes.ways(this.mesh, "batch")
-  shape = phases.lm_spec(this, rows=-(-this.config.eval.batch_size // ways) * ways, one_a_row=True)
+  ways = axes.ways(run.mesh, "batch")
+  shape = phases.lm_spec(run, rows=-(-run.config.eval.batch_size // ways) * ways, one_a_row=True)
   sizes = [shape.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
            for examples in groups for e in examples]
   longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}
@@ -247,11 +247,11 @@ def spec(this: context.Run, groups):
                              slots=max(longest["slots"], 1), targets=longest["targets"])
 
 
-def _protocol(this: context.Run) -> dict:
-  return {**protocol(this), "decoding": "greedy",
-          "sentence encoder": this.config.text_encoder.asset}
+def _protocol(run: context.Run) -> dict:
+  return {**protocol(run), "decoding": "greedy",
+          "sentence encoder": run.config.text_encoder.asset}
 
 
-def protocol(this: context.Run) -> dict:
-  return {"language model": this.config.lm.asset, "vectors": ", ".join(this.config.vectors),
-          "queries": this.config.qformer.num_queries, "seed": this.config.seed}
+def protocol(run: context.Run) -> dict:
+  return {"language model": run.config.lm.asset, "vectors": ", ".join(run.config.vectors),
+          "queries": run.config.qformer.num_queries, "seed": run.config.seed}
