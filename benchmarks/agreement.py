@@ -25,6 +25,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from ilm_jax.config import reading as config_lib
+from ilm_jax.config import variants
 from ilm_jax.stages import context
 from ilm_jax.stages.evals import prompts, speaker, tables, text
 
@@ -39,7 +40,7 @@ TOP = 10
 def main(_):
   config_lib.validate(_CONFIG.value, 1)
   run = context.Run(_CONFIG.value, epath.Path(_WORKDIR.value))
-  ilm, (trie, _) = speaker.Speaker(run, "phase2"), speaker.catalogue(run)
+  ilm, (trie, _) = speaker.Speaker(run, variants.ILM), speaker.catalogue(run)
   stored = run.prepared(tables.ranked_task(run), "test")
   examples = [stored[i] for i in range(min(_USERS.value, len(stored)))]
   _, _, seen = prompts.asked(run, examples)

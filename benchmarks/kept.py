@@ -16,9 +16,10 @@ from absl import app, flags, logging
 from flax import nnx
 from ml_collections import config_flags
 
+from ilm_jax.config import variants
 from ilm_jax.evaluation import retrieval
-from ilm_jax.objectives import phase2
-from ilm_jax.stages import context, phases
+from ilm_jax.objectives import inputs
+from ilm_jax.stages import context, recipe
 from ilm_jax.training import checkpoint
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/elm_ml100k_small.py", "the run's")
@@ -28,7 +29,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
 def main(_):
   logging.set_verbosity(logging.ERROR)
   run = context.Run(_CONFIG.value, _WORKDIR.value)
-  graphdef, start, _ = phases.build_phase2(run)
+  built = recipe.phase2(run, variants.ILM)
+  graphdef, start = built.graphdef, built.trainable
   print(f"{'':16}{'RMS':>7}{'items':>7}{'directions':>12}", *(
       f"{name:>12}" for name in run.config.vectors))
   report(run, graphdef, "start", start)
@@ -43,7 +45,7 @@ def report(run: context.Run, graphdef, name: str, trainable: dict) -> None:
   """Prints one line of the table."""
   held_I = run.heldout[1:]
   items = run.entities.rows.items
-  x_IF = np.asarray(_outputs(graphdef, trainable, phases.entity_arrays(run), jnp.r_[items]))
+  x_IF = np.asarray(_outputs(graphdef, trainable, recipe.entity_arrays(run), jnp.r_[items]))
   about_IF = x_IF - x_IF.mean(axis=0)
   share_F = np.linalg.svd(about_IF, compute_uv=False) ** 2
   share_F = share_F[share_F > 0] / share_F.sum()
@@ -64,7 +66,7 @@ def report(run: context.Run, graphdef, name: str, trainable: dict) -> None:
 def _outputs(graphdef, params, frozen, rows) -> jax.Array:
   """[rows, Q W]."""
   read = nnx.merge(graphdef, params).qformer.queries
-  return read(*phase2.entity_inputs(frozen, rows)).reshape(len(rows), -1)
+  return read(*inputs.entity_inputs(frozen, rows)).reshape(len(rows), -1)
 
 
 def _rms(x) -> float:

@@ -31,7 +31,7 @@ from ilm_jax.config import reading as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.evaluation import dot_scores, metrics
 from ilm_jax.objectives import phase1
-from ilm_jax.stages import context, phases, vectors
+from ilm_jax.stages import context, recipe, vectors
 from ilm_jax.stages import run as stages
 from ilm_jax.training import optimizer
 
@@ -62,17 +62,17 @@ def main(_):
   for logq in (False, True):
     graphdef, params = _trained(run, logq)
     show(f"Q-Former, {_STEPS.value} steps of ui, logq={logq}", dot_scores.score(
-        graphdef, params, phases.entity_arrays(run),
+        graphdef, params, recipe.entity_arrays(run),
         np.r_[log.rows.users], log.num_items))
 
 
 def _trained(run: context.Run, logq: bool):
   """(graphdef, parameters) after `phase1.steps` of the user-item loss."""
   c = run.config.phase1
-  graphdef, trainable = phases.build_phase1(run)
+  graphdef, trainable = recipe.phase1(run)
   loss = phase1.phase1_loss(graphdef, phase1.Phase1Config(
       **c.losses.to_dict(), label_smoothing=c.label_smoothing, logq=logq))
-  frozen = {**phases.entity_arrays(run), **phases.log_draws(run)}
+  frozen = {**recipe.entity_arrays(run), **recipe.log_draws(run)}
   tx = optimizer.make_optimizer(c)
 
   @jax.jit

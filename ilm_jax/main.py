@@ -55,6 +55,9 @@ _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes there are (or $ILM_NUM_PROCESSES).")
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which one this is, from 0 (or $ILM_PROCESS_ID).")
+_ACCEPT_CHANGES = flags.DEFINE_bool(
+    "accept_changed_settings", False, "Train on from checkpoints that other settings made, e.g. "
+    "for a longer run or a lower rate; new checkpoints keep both settings.")
 _COMPARE = flags.DEFINE_list(
     "compare", [], "With --stage=report: workdirs of other runs, compared with this one.")
 _ITEMS = flags.DEFINE_multi_string(
@@ -144,7 +147,7 @@ def _run(config, workdir: str, names: tuple[str, ...]) -> int:
       if "plan" in names:      # first: what follows needs the devices of the mesh
         stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
       if others := tuple(n for n in names if n not in ("describe", "plan")):
-        stages.run(config, workdir, others, _beam())
+        stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value)
       if "describe" in names:
         stages.describe_vectors(config, workdir, _wish())
       if _COMPARE.value:

@@ -6,7 +6,7 @@ import test_objectives
 from flax import nnx
 
 from ilm_jax.evaluation import dot_scores
-from ilm_jax.objectives import phase1, phase2
+from ilm_jax.objectives import inputs, phase1
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
@@ -24,8 +24,8 @@ def test_scores_are_the_largest_cosines_of_query_pairs(batch):
   qformer = nnx.merge(graphdef, params)
 
   def queries(row):
-    inputs = phase2.entity_inputs(frozen, np.array([row]))
-    return np.asarray(qformer.project_queries(qformer.queries(*inputs)))[0]
+    given = inputs.entity_inputs(frozen, np.array([row]))
+    return np.asarray(qformer.project_queries(qformer.queries(*given)))[0]
 
   for u, user in enumerate(users):
     for item in range(1, num_items + 1):

@@ -10,6 +10,7 @@ from flax import nnx
 from ilm_jax import losses
 from ilm_jax.models import decoder, ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig
+from ilm_jax.objectives import inputs
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.objectives.phase1 import Phase1Config
@@ -69,7 +70,7 @@ def test_logq_takes_the_log_of_draws_from_either_side():
   graphdef, trainable = phase1()
   qformer = nnx.merge(graphdef, trainable["qformer"])
   own = frozen() | {"log_draws": jnp.array([0.0, 3.0, 0, 0, 0.5, 0, 0, 1.0, 2.5])}
-  bag = {row: qformer.project_queries(qformer.queries(*phase2_lib.entity_inputs(
+  bag = {row: qformer.project_queries(qformer.queries(*inputs.entity_inputs(
       own, jnp.array([row])))) for row in (7, 8, 1, 4)}
   logits = np.array([[losses.bag_similarity(bag[u], bag[i])[0, 0] for i in (1, 4)]
                      for u in (7, 8)]) / float(qformer.temperature("ui"))
@@ -133,8 +134,8 @@ def test_itg_alone_by_its_definition():
   """Mean over the tokens after the first, padding left out."""
   graphdef, trainable = phase1()
   model = nnx.merge(graphdef, trainable["qformer"])
-  inputs = phase2_lib.entity_inputs(frozen(), BATCH_1["text_entities"])
-  logits = model.generate(*inputs, BATCH_1["text"], BATCH_1["text_mask"])
+  given = inputs.entity_inputs(frozen(), BATCH_1["text_entities"])
+  logits = model.generate(*given, BATCH_1["text"], BATCH_1["text_mask"])
   nll = [-jax.nn.log_softmax(logits[b, t])[BATCH_1["text"][b, t + 1]]
          for b, n in ((0, 4), (1, 5), (2, 3)) for t in range(n - 1)]
   metrics = phase1_metrics(only("itg"))(BATCH_1)
@@ -153,8 +154,8 @@ def test_equal_items_and_equal_texts_are_positives_of_itc():
   assert phase1_metrics(c)(equal_texts)["itc_accuracy"] == 1.0
   graphdef, trainable = phase1()
   model = nnx.merge(graphdef, trainable["qformer"])
-  inputs = phase2_lib.entity_inputs(frozen(), same["text_entities"])
-  logits = model.itm_logits(model.joint(*inputs, same["text"], same["text_mask"]))
+  given = inputs.entity_inputs(frozen(), same["text_entities"])
+  logits = model.itm_logits(model.joint(*given, same["text"], same["text_mask"]))
   expected = losses.classification(logits, jnp.array([1, 1, 1])).mean()  # the B matches alone
   np.testing.assert_allclose(metrics["itm"], expected, rtol=1e-5)
 
@@ -163,7 +164,7 @@ def test_ii_by_its_parts():
   """Pairs (1,2) (2,3) (4,5) (1,6): rows 0 and 3 share item 1, and 2 is no negative of itself."""
   graphdef, trainable = phase1()
   model = nnx.merge(graphdef, trainable["qformer"])
-  a, b = (model.project_queries(model.queries(*phase2_lib.entity_inputs(frozen(), BATCH_1[k])))
+  a, b = (model.project_queries(model.queries(*inputs.entity_inputs(frozen(), BATCH_1[k])))
           for k in ("pair_a", "pair_b"))
   similarity = losses.bag_similarity(a, b)
   positive = np.eye(4, dtype=bool)
@@ -220,7 +221,7 @@ def test_phase2_by_hand_built_prompt():
   graphdef, _ = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=0)
   held = frozen_with_lm()
   model = nnx.merge(graphdef, trainable)
-  soft = model.soft_tokens(*phase2_lib.entity_inputs(held, jnp.array([1, 7])))
+  soft = model.soft_tokens(*inputs.entity_inputs(held, jnp.array([1, 7])))
   word = held["lm"]["embedding"]
   row = jnp.stack([word[3], soft[0, 0], soft[0, 1], word[4], soft[1, 0], soft[1, 1]])
   lm = language_model.bind(LM, held["lm"])
@@ -263,7 +264,7 @@ def test_soft_tokens_start_at_the_asked_rms():
   config = QFormerConfig(vectors={"behavioral": 5}, num_layers=1, width=64, num_heads=2,
                          mlp_width=8, vocab_size=9, num_queries=4, query_path_only=True)
   model = ilm.ILM(config, 96, soft_token_rms=0.13, rngs=nnx.Rngs(0))
-  soft = model.soft_tokens(*phase2_lib.entity_inputs(frozen(), jnp.array([1, 2, 3])))
+  soft = model.soft_tokens(*inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
   # Another start, whose outputs are of another size, is scaled for.
   params = nnx.to_pure_dict(nnx.state(model.qformer))
@@ -271,5 +272,5 @@ def test_soft_tokens_start_at_the_asked_rms():
   params["stack"]["layer"]["query_norm"] |= {"scale": scale}
   graphdef, trainable = phase2_lib.build_phase2(config, 96, 0.13, seed=0, start=lambda _: params)
   soft = nnx.merge(graphdef, trainable).soft_tokens(
-      *phase2_lib.entity_inputs(frozen(), jnp.array([1, 2, 3])))
+      *inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)

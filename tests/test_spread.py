@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from ilm_jax.models.qformer import QFormerConfig
-from ilm_jax.objectives import phase2, whitening
+from ilm_jax.objectives import inputs, phase2, whitening
 from tests import test_phase2_training
 
 CONFIG = QFormerConfig(vectors={"behavioral": 5}, num_layers=1, width=8, num_heads=2, mlp_width=8,
@@ -27,11 +27,11 @@ def test_soft_tokens_and_keys_are_centred_and_of_the_asked_size(sizes, queries):
   graphdef, fresh = phase2.build_phase2(config, 6, 0.2, seed=0, head_width=3)
   got = whitening.spread(graphdef, fresh, frozen(), test_phase2_training.mesh_of(*sizes))
   jax.tree.map(np.testing.assert_array_equal, got["qformer"], fresh["qformer"])
-  model, inputs = nnx.merge(graphdef, got), phase2.entity_inputs(frozen(), jnp.arange(1, R))
-  soft_ND = np.asarray(model.soft_tokens(*inputs)).reshape(-1, 6)
+  model, given = nnx.merge(graphdef, got), inputs.entity_inputs(frozen(), jnp.arange(1, R))
+  soft_ND = np.asarray(model.soft_tokens(*given)).reshape(-1, 6)
   np.testing.assert_allclose(soft_ND.mean(axis=0), 0.0, atol=1e-4)
   assert 0.1 < np.sqrt(np.mean(soft_ND ** 2)) < 0.4
-  key_IP, _ = model.head.items(model.features(*inputs), jnp.zeros(R - 1))
+  key_IP, _ = model.head.items(model.features(*given), jnp.zeros(R - 1))
   np.testing.assert_allclose(np.mean(key_IP, axis=0), 0.0, atol=1e-4)
 
 

@@ -14,12 +14,16 @@ class Stage:
   together: bool = False          # all processes of a job take part; else process 0 alone
   beside_training: bool = False   # may run while another job trains in the workdir (--watch)
   writes: bool = True             # leaves something in the workdir
+  # Sections of the config that decide what it leaves, where its config.<stage>.json is written when
+  # it has run; of training and evaluation it is written when they begin to do so.
+  reads: tuple[str, ...] = ()
 
 
 STAGES = (
-    Stage("targets", together=True),       # nothing to do where no ELM target is to be written
-    Stage("prepare"),                      # needs targets where some are
-    Stage("cf", needs=("prepare",), together=True),
+    # Nothing to do where no ELM target is to be written; else prepare needs it.
+    Stage("targets", together=True, reads=("seed", "data", "tasks", "targets", "lm")),
+    Stage("prepare", reads=("seed", "data", "tasks", "targets", "lm", "text_encoder")),
+    Stage("cf", needs=("prepare",), together=True, reads=("seed", "data", "cf", "text_encoder")),
     Stage("phase1", needs=("prepare", "cf"), together=True),
     Stage("phase2", needs=("prepare", "cf"), together=True),     # phase1, or phase2.init_from
     Stage("eval", needs=("phase2",), together=True, beside_training=True),

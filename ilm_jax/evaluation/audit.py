@@ -8,6 +8,7 @@ import scipy.stats
 
 from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.training import provenance
 
 CLEAR = 0.9          # a rank correlation that no chance gives over a catalogue
 _ITEMS = 10          # items from which it is no chance: 4 in 10,000 orders of ten reach CLEAR
@@ -174,6 +175,37 @@ def of_these_data(folder: str, made_from: dict, data: str) -> list[str]:
   was, is_now = errors.short(made_from.get("data"), data)
   return [f"{folder} was made from data {was}, data/ is {is_now}: run the stage that makes it "
           "again"]
+
+
+def of_this_run(folder, meta: dict, made_from) -> list[str]:
+  """A checkpoint was made from the inputs and settings of this run.
+
+  Args:
+    folder: of the checkpoints.
+    meta: of the newest of them.
+    made_from: with fingerprints and settings, of this run.
+  """
+  try:
+    provenance.check_inputs(folder, meta["fingerprints"], made_from.fingerprints)
+    provenance.check_settings(folder, meta, made_from.settings)
+  except errors.UserError as e:
+    return [str(e)]
+  return []
+
+
+def of_its_record(folder, meta: dict, settings: dict, record: str) -> list[str]:
+  """A checkpoint was made by the settings that stand in the config recorded beside it.
+
+  Args:
+    folder: of the checkpoints.
+    meta: of the newest of them.
+    settings: of the recorded config.
+    record: its file.
+  """
+  differences = provenance.changed(meta.get("settings", {}), settings)
+  return [f"{folder} was trained with other settings than {record} says "
+          f"({provenance.words(differences)}): believe the checkpoint, and train again to mend the "
+          "record"] if differences else []
 
 
 def _text(ids) -> str:

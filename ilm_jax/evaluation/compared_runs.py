@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import errors
-from ilm_jax.evaluation import metrics
+from ilm_jax.evaluation import measured, metrics
 
 # Fields of a protocol that two runs must share for their ranks to mean the same.
 SHARED = ("split", "filter", "repeated targets", "tie rule", "task")
@@ -94,7 +94,7 @@ def check_seeds(group: list[Run]) -> None:
 
 
 def _read(workdir, name: str) -> Run:
-  newest = {phase: _newest(workdir / "eval" / phase) for phase in ("phase1", "phase2")}
+  newest = {phase: measured.newest(workdir, phase) for phase in ("phase1", "phase2")}
   path = newest["phase2"] and newest["phase2"] / "ranks.json.gz"
   configs = {stage: json.loads(file.read_text()) for stage in STAGES
              if (file := workdir / f"config.{stage}.json").exists()}
@@ -109,14 +109,6 @@ def _read(workdir, name: str) -> Run:
   scalars = workdir / "phase2" / "metrics.jsonl"
   return Run(name, stored["protocol"], stored["users"], stored["targets"], ranks, configs, tables,
              scalars.read_text() if scalars.exists() else "")
-
-
-def _newest(steps):
-  """The folder of the newest evaluated step of a phase; None: none."""
-  if not steps.exists():
-    return None
-  return max((s for s in steps.iterdir() if s.name.isdigit()), key=lambda s: int(s.name),
-             default=None)
 
 
 def _check_same(first: Run, other: Run) -> None:

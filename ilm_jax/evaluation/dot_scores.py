@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from ilm_jax import losses
-from ilm_jax.objectives import phase2
+from ilm_jax.objectives import inputs
 from ilm_jax.runtime import placement
 
 
@@ -71,7 +71,7 @@ def head_score(graphdef, params, hidden_BD, items: HeadItems) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _head_items(graphdef, params, frozen, rows_B):
   model = nnx.merge(graphdef, params)
-  features = model.features(*phase2.entity_inputs(frozen, rows_B))
+  features = model.features(*inputs.entity_inputs(frozen, rows_B))
   return model.head.items(features, frozen["log_draws"][rows_B])
 
 
@@ -85,7 +85,7 @@ def _project(graphdef, params, frozen, rows_N, batch: int) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _queries(graphdef, params, frozen, rows_B):
   qformer = nnx.merge(graphdef, params)
-  return qformer.project_queries(qformer.queries(*phase2.entity_inputs(frozen, rows_B)))
+  return qformer.project_queries(qformer.queries(*inputs.entity_inputs(frozen, rows_B)))
 
 
 _similarity = jax.jit(losses.bag_similarity)

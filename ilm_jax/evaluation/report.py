@@ -21,6 +21,7 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 from ilm_jax import files
+from ilm_jax.evaluation import measured
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;
@@ -39,25 +40,29 @@ img{max-width:100%}th{background:#f6f8fa}
 def collect(workdir) -> dict:
   """Everything the report shows, as one JSON object.
 
-  Of each phase the newest evaluated step is taken.
+  Of each phase the newest evaluated step is taken whose weights are there (measured.py).
 
   Args:
     workdir: folder of a run.
 
   Returns:
-    {"run": name, "tables": [...], "examples": [...], "curves": {phase: [{"step": .., ...}]}}.
+    {"run": name, "tables": [...], "examples": [...], "curves": {phase: [{"step": .., ...}]},
+    "left_out": {"phase1/200": why}}.
   """
   workdir = epath.Path(workdir)
   tables, examples = [], []
   for phase in _subfolders(workdir / "eval"):
-    steps = sorted((s for s in _subfolders(phase) if s.name.isdigit()), key=lambda s: int(s.name))
-    for path in sorted(steps[-1].glob("*.json")) if steps else []:
-      part = {"phase": phase.name, "step": int(steps[-1].name), **json.loads(path.read_text())}
+    folder = measured.newest(workdir, phase.name)
+    for path in sorted(folder.glob("*.json")) if folder else []:
+      if path.name == measured.NAME:
+        continue
+      part = {"phase": phase.name, "step": int(folder.name), **json.loads(path.read_text())}
       (tables if "rows" in part else examples).append(part)
   curves = {}
   for path in sorted(workdir.glob("*/metrics.jsonl")):
     curves[path.parent.name] = [json.loads(line) for line in path.read_text().splitlines()]
-  return {"run": workdir.name, "tables": tables, "examples": examples, "curves": curves}
+  return {"run": workdir.name, "tables": tables, "examples": examples, "curves": curves,
+          "left_out": measured.stale(workdir)}
 
 
 def write(workdir) -> dict:
@@ -84,6 +89,8 @@ def show(content: dict) -> None:
     for row in part["rows"]:
       table.add_row(row["name"], *(_cell(row["metrics"].get(c), "\n") for c in columns))
     out.print(table)
+  for folder, why in content["left_out"].items():
+    out.print(f"Not shown: eval/{folder}: {why}.")
 
 
 def to_html(content: dict) -> str:

@@ -14,7 +14,7 @@ from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.evaluation import metrics
-from ilm_jax.objectives import phase2
+from ilm_jax.objectives import inputs
 from ilm_jax.runtime import placement
 
 TIE_RULE = "lower item row first"
@@ -51,7 +51,7 @@ def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
 @functools.partial(jax.jit, static_argnums=0)
 def _project(graphdef, params, frozen, batch):
   qformer = nnx.merge(graphdef, params)
-  query_BQW = qformer.queries(*phase2.entity_inputs(frozen, batch["text_entities"]))
+  query_BQW = qformer.queries(*inputs.entity_inputs(frozen, batch["text_entities"]))
   text_BTW = qformer.text(batch["text"], batch["text_mask"])
   return qformer.project_queries(query_BQW), qformer.project_text(text_BTW, batch["text_mask"])
 

@@ -7,7 +7,7 @@ from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.models.qformer import QFormer, QFormerConfig
-from ilm_jax.objectives.phase2 import entity_inputs, step_key
+from ilm_jax.objectives.inputs import entity_inputs, step_key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

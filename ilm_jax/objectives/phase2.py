@@ -17,6 +17,7 @@ from flax import nnx
 from ilm_jax import losses
 from ilm_jax.models import ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig, phase2_subtree
+from ilm_jax.objectives import inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,30 +55,6 @@ def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, se
   return graphdef, trainable
 
 
-def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
-  """What `build` returns, (graphdef, parameters), the parameters as shapes: nothing is drawn."""
-  built = {}
-
-  def parameters():
-    built["graphdef"], found = build()
-    return found
-
-  shapes = jax.eval_shape(parameters)
-  return built["graphdef"], shapes
-
-
-def entity_inputs(frozen: dict, entity_B) -> tuple[dict, dict]:
-  """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing."""
-  vectors = {name: table_RC[entity_B] for name, table_RC in frozen["vectors"].items()}
-  present = {name: has_R[entity_B] & (entity_B > 0) for name, has_R in frozen["present"].items()}
-  return vectors, present
-
-
-def step_key(rng, n: int):
-  """The n-th key of this step; None (deterministic) without one."""
-  return None if rng is None else jax.random.fold_in(rng, n)
-
-
 def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
                 task_names: tuple[str, ...], head: HeadConfig | None = None):
   """Mean negative log likelihood of the target tokens under the frozen language model.
@@ -102,12 +79,12 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
     head: of a graphdef with an item head, its part in the loss.
   """
   def loss_fn(trainable, frozen, batch, rng):
-    trainable, lm_params = whole(trainable, frozen)
+    trainable, lm_params = inputs.whole(trainable, frozen)
     model = language_model.bind(lm, lm_params)
     embeds_BLD = language_model.embed_prompt(model, batch)
     if graphdef is not None:
       ours = nnx.merge(graphdef, trainable)
-      soft_BXD = soft_tokens(ours, frozen, batch["entities"], rng)
+      soft_BXD = inputs.soft_tokens(ours, frozen, batch["entities"], rng)
       embeds_BLD = ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
     at_BX, X = batch["target_at"], batch["target_at"].shape[1]
     if head:
@@ -121,7 +98,7 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
     if head:
       item_N = batch["next_item"].reshape(-1)
       hidden_ND = hidden_BXD[:, X:].reshape(len(item_N), -1)
-      nll_N, hit_N = head_nll(ours, head, frozen, hidden_ND, item_N, step_key(rng, 1))
+      nll_N, hit_N = head_nll(ours, head, frozen, hidden_ND, item_N, inputs.step_key(rng, 1))
       loss += head.weight * losses.weighted_mean(nll_N, item_N > 0, of["next_item"] > 0)
       metrics |= {"head_nll": (jnp.sum(nll_N * (item_N > 0)), jnp.sum(item_N > 0)),
                   "head_hit": (jnp.sum(hit_N & (item_N > 0)), jnp.sum(item_N > 0))}
@@ -149,7 +126,7 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng):
   query_NP = model.head.query(hidden_ND.astype(jnp.float32))
 
   def keys(rows):
-    features = model.features(*entity_inputs(frozen, rows), step_key(rng, 0))
+    features = model.features(*inputs.entity_inputs(frozen, rows), inputs.step_key(rng, 0))
     return model.head.items(features, frozen["log_draws"][rows])
 
   if not c.negatives:
@@ -157,7 +134,7 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng):
     logits_NI = query_NP @ key_IP.T + bias_I[None]
     own_N = jnp.take_along_axis(logits_NI, jnp.maximum(item_N - 1, 0)[:, None], axis=1)[:, 0]
     return jax.nn.logsumexp(logits_NI, axis=1) - own_N, own_N >= jnp.max(logits_NI, axis=1)
-  draw = jax.random.key(0) if rng is None else step_key(rng, 1)
+  draw = jax.random.key(0) if rng is None else inputs.step_key(rng, 1)
   drawn_K = jax.random.randint(draw, (c.negatives,), 1, c.num_items + 1)
   key_MP, bias_M = keys(jnp.concatenate([item_N, drawn_K]))
   n = len(item_N)
@@ -166,18 +143,6 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng):
   other_NK = jnp.where(drawn_K[None] == item_N[:, None], -jnp.inf, other_NK)
   logits_NK = jnp.concatenate([own_N[:, None], other_NK], axis=1)
   return jax.nn.logsumexp(logits_NK, axis=1) - own_N, own_N >= jnp.max(logits_NK, axis=1)
-
-
-def whole(trainable: dict, frozen: dict) -> tuple[dict, dict]:
-  """(parameters of the ILM, all parameters of the language model, frozen and trained)."""
-  return ({k: v for k, v in trainable.items() if k != "lm"},
-          {**frozen["lm"], **trainable.get("lm", {})})
-
-
-def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:
-  """[B, S * Q, D]: the soft tokens of each row's entities, in order."""
-  soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rng)
-  return soft.reshape(entity_BS.shape[0], -1, soft.shape[-1])
 
 
 def _tokens(lm: language_model.Config, batch) -> jax.Array:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ilm_jax.objectives import phase2
+from ilm_jax.objectives import inputs
 from ilm_jax.runtime import axes
 
 FLOOR = 1e-3               # of the largest variance: what lies below is not blown up further
@@ -87,11 +87,11 @@ def _moments(graphdef, rows, trainable, frozen) -> tuple[Moments, Moments]:
   rows = rows or len(next(iter(frozen["present"].values())))
   padded_NB = jnp.pad(jnp.arange(1, rows), (0, -(rows - 1) % _BATCH)).reshape(-1, _BATCH)
 
-  near_W = qformer.queries(*phase2.entity_inputs(frozen, padded_NB[0, :1])).mean((0, 1))
+  near_W = qformer.queries(*inputs.entity_inputs(frozen, padded_NB[0, :1])).mean((0, 1))
   about = (near_W, jnp.tile(near_W, Q))
 
   def add(sums, rows_B):
-    query_BQW = qformer.queries(*phase2.entity_inputs(frozen, rows_B))
+    query_BQW = qformer.queries(*inputs.entity_inputs(frozen, rows_B))
     here_B = (rows_B > 0).astype(jnp.float32)
     return jax.tree.map(jnp.add, sums, [
         _sums(query_BQW.reshape(-1, len(a_F)) - a_F[None], jnp.repeat(here_B, Q * W // len(a_F)))

@@ -12,6 +12,7 @@ from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
 from ilm_jax.models import language_model
 from ilm_jax.models.qformer import QFormerConfig
+from ilm_jax.objectives import inputs
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.runtime import axes
@@ -60,7 +61,7 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
                            "decoder by lm.shape or lm.asset")
   p = c.phase2
   config = qformer_config(c, unroll=unroll, dropout=p.dropout, vector_noise=p.vector_noise)
-  graphdef, trainable = phase2_lib.abstract(
+  graphdef, trainable = inputs.abstract(
       lambda: phase2_lib.build_phase2(config, lm.width, 1.0, seed=0))
   frozen_lm, trained_lm = language_model.split_trained(
       language_model.abstract_params(lm), c.lm.train)
@@ -77,7 +78,7 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   """Phase 1's step; `num_layers` of the Q-Former, 0: as the config says."""
   p = c.phase1
   config = qformer_config(c, unroll=unroll, num_layers=num_layers)
-  graphdef, trainable = phase2_lib.abstract(lambda: phase1_lib.build_phase1(config, seed=0))
+  graphdef, trainable = inputs.abstract(lambda: phase1_lib.build_phase1(config, seed=0))
   loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config(
       **p.losses.to_dict(), label_smoothing=p.label_smoothing, contrastive=p.contrastive,
       logq=p.logq))

@@ -1,13 +1,18 @@
 """Stage audit: looks for what makes the numbers of a run too good; a finding ends it with 1."""
+import functools
 import json
 import re
 
 import numpy as np
 
 from ilm_jax import errors
+from ilm_jax.config import reading as config_lib
+from ilm_jax.config import settings as settings_lib
+from ilm_jax.config import variants
 from ilm_jax.data import store, tokenizer
-from ilm_jax.evaluation import audit
-from ilm_jax.stages import context, vectors
+from ilm_jax.evaluation import audit, measured
+from ilm_jax.stages import context, recipe, vectors
+from ilm_jax.training import checkpoint
 
 LARGEST = 5_000_000      # interactions up to which factors are made again to compare
 
@@ -41,10 +46,39 @@ def _checks(run: context.Run):
     yield "entities/ is of these data", audit.of_these_data(
         "entities/", manifest["made_from"], data)
     yield from _vectors(run, log)
+  yield from _checkpoints(run)
+  yield "tables are of weights that are there", [
+      f"eval/{folder}: {why}: delete it, and run --stage=eval where there are weights to measure"
+      for folder, why in measured.stale(run.workdir).items()]
   yield from _tasks(run, log)
   yield "item rows carry no order", audit.item_rows_carry_no_order(log, items.ids)
   yield from _index(run, log, items)
   yield "ties are not sorted by item", audit.ties_not_sorted(log)
+
+
+def _checkpoints(run: context.Run):
+  """Of each phase that was trained: by these inputs and settings, and as its config is recorded."""
+  phases = {"phase1": (recipe.phase1_made_from, settings_lib.of_phase1)}
+  for variant in variants.trained(run.config):
+    phases[variant.folder] = (
+        functools.partial(recipe.phase2_made_from, variant=variant),
+        functools.partial(settings_lib.of_phase2, variant=variant))
+  for name, (made_from, settings) in phases.items():
+    folder = run.workdir / name / "checkpoints"
+    if (step := checkpoint.newest(folder)) is None:
+      continue
+    meta, recorded = checkpoint.read_meta(folder, step), _recorded(run, name.split("_")[0])
+    yield f"{name} is of these inputs and settings", audit.of_this_run(
+        folder, meta, made_from(run))
+    if recorded is not None:
+      yield f"{name} is of its recorded config", audit.of_its_record(
+          folder, meta, settings(recorded), f"config.{name.split('_')[0]}.json")
+
+
+def _recorded(run: context.Run, stage: str):
+  """The config that `stage` recorded when it trained; None: it recorded none."""
+  path = run.workdir / f"config.{stage}.json"
+  return config_lib.from_json(path.read_text()) if path.exists() else None
 
 
 def _tasks(run: context.Run, log):

@@ -14,7 +14,6 @@ from ilm_jax.config import reading as config_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import splits, store, tokenizer, tokenizer_files
-from ilm_jax.runtime import distributed
 
 
 class Run:
@@ -25,10 +24,12 @@ class Run:
     workdir: folder of the run.
     devices: False where no device will be used (stage prepare).
     beam: options of the Apache Beam pipeline that prepares; (): none.
+    accept_changes: a phase goes on from a checkpoint that other settings made.
   """
 
-  def __init__(self, config, workdir, devices: bool = True, beam: tuple[str, ...] = ()):
-    self.config, self.beam = config, beam
+  def __init__(self, config, workdir, devices: bool = True, beam: tuple[str, ...] = (),
+               accept_changes: bool = False):
+    self.config, self.beam, self.accept_changes = config, beam, accept_changes
     self.workdir = epath.Path(workdir)
     self._devices = devices
     config_lib.validate(config, self._device_count())
@@ -36,9 +37,19 @@ class Run:
       raise errors.UserError(f"lm.shape={config.lm.shape!r} is a shape without weights, for "
                              "--stage=plan alone: name weights by lm.asset and set lm.shape to ''")
 
-  def record(self, stage: str) -> None:
-    """Writes the resolved config of a stage to config.<stage>.json, and as gin beside it."""
-    files.write_text(self.workdir / f"config.{stage}.json", config_lib.to_json(self.config))
+  def record(self, stage: str, sections: tuple[str, ...] = ()) -> None:
+    """Writes the resolved config of a stage to config.<stage>.json, and as gin beside it.
+
+    Args:
+      stage: which has made something with it.
+      sections: a record that agrees in these sections stays: nothing was made anew.
+    """
+    path, text = self.workdir / f"config.{stage}.json", config_lib.to_json(self.config)
+    if sections and path.exists():
+      was, now = json.loads(path.read_text()), json.loads(text)
+      if all(was.get(section) == now[section] for section in sections):
+        return
+    files.write_text(path, text)
     files.write_text(self.workdir / f"config.{stage}.gin", gin_overlay.to_gin(self.config))
 
   def check_groups(self) -> None:
@@ -50,21 +61,6 @@ class Run:
           f"phase2.rows={c.rows} / phase2.rows_per_group={c.rows_per_group} makes {groups} groups, "
           f"which do not divide over the {shares} processes that share a batch: make "
           f"them a multiple, e.g. --config.phase2.rows={shares * c.rows_per_group}")
-
-  def measured(self, folder) -> bool:
-    """Whether a folder of eval/ holds the finished tables of the present `eval` settings."""
-    path = epath.Path(folder) / "settings.txt"
-    return path.exists() and path.read_text() == config_lib.to_json(self.config.eval)
-
-  def begin_measuring(self, folder) -> None:
-    """Takes the mark away: a run killed now leaves tables of two settings, which nobody trusts."""
-    if distributed.is_main():
-      (epath.Path(folder) / "settings.txt").unlink(missing_ok=True)
-
-  def mark_measured(self, folder) -> None:
-    """Says that all tables of the folder are there. Written last."""
-    if distributed.is_main():
-      files.write_text(epath.Path(folder) / "settings.txt", config_lib.to_json(self.config.eval))
 
   @functools.cached_property
   def mesh(self):

@@ -21,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ilm_jax import elm, errors
+from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context, phases
+from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import speaker, text
 
 _ASKED = (*elm.OF_ONE, *elm.KNOWN)       # the first that was trained asks, unless a prompt is given
@@ -109,16 +110,16 @@ class Describer:
 
   Args:
     run: the run.
-    name: folder of the checkpoints, as for `speaker.Speaker`.
+    variant: which model of phase 2 speaks.
   """
 
-  def __init__(self, run: context.Run, name: str = "phase2"):
-    self.run, self._name = run, name
+  def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
+    self.run, self._variant = run, variant
 
   @functools.cached_property
   def _speaker(self) -> speaker.Speaker:
     """Loaded when first asked: a name that nothing has is said before."""
-    return speaker.Speaker(self.run, self._name)
+    return speaker.Speaker(self.run, self._variant)
 
   def row(self, name: str) -> int:
     """The entity row of "Heat (1995)", of a title alone that only one item has, or of "item:ID" or
@@ -202,7 +203,7 @@ class Describer:
         raise errors.UserError(f"prompt {prompt!r}: expected one {tokenizer_lib.SLOT}, where the "
                                "vector is to stand, e.g. 'Summary of the film<slot>:'")
       return np.array(self.run.lm_tokenizer.encode(prompt), np.int32)
-    trained = phases.task_names(self.run)
+    trained = recipe.task_names(self.run.config)
     task = next((task for task in _ASKED if task in trained), None)
     if task is None:
       raise errors.UserError("tasks.mixture has no task about one item: give --prompt")

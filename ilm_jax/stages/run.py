@@ -5,32 +5,37 @@ fingerprints do not fit, and leaves its outputs there; run again, it finds them 
 """
 from ilm_jax import elm, errors
 from ilm_jax.config import reading as config_lib
+from ilm_jax.config import stages as stage_list
+from ilm_jax.config import variants
 from ilm_jax.runtime import distributed, locks
 from ilm_jax.stages import context
 
 
-def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = ()) -> None:
+def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = (),
+        accept_changes: bool = False) -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
   In a job of several processes all of them factorise, train, evaluate and write targets, and
   process 0 does the rest while they wait. `beam`: options of the Apache Beam pipeline that
   prepares, e.g. ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
+  `accept_changes`: a phase goes on from a checkpoint that other settings made, and keeps both.
 
   Raises:
     UserError: the config cannot run, an input is missing or does not fit, or another job writes
       here what these stages write.
     train.Preempted: SIGTERM came while preparing, or while training; the state is saved.
   """
-  run = context.Run(config, workdir, beam=beam)
+  run = context.Run(config, workdir, beam=beam, accept_changes=accept_changes)
   if "phase2" in names:
     run.check_groups()
   written = {_LOCKS[name] for name in names if name in _LOCKS and distributed.is_main()}
   with locks.held(run.workdir, written):
     for name in names:
-      if distributed.is_main():
-        run.record(name)
-      if distributed.is_main() or name in _TOGETHER:
+      stage = stage_list.BY_NAME[name]
+      if distributed.is_main() or stage.together:
         _STAGES[name](run)
+      if distributed.is_main() and stage.reads:
+        run.record(name, stage.reads)
       distributed.wait(name)
 
 
@@ -46,13 +51,11 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
   Raises:
     UserError: another stage was named, or what is found does not fit the config.
   """
-  if "eval" not in names or set(names) - {"eval", "report"}:
+  if "eval" not in names or set(names) - set(stage_list.WATCH):
     raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
                            f"or eval,report, found {','.join(names)}")
   from ilm_jax.stages import watching
   run = context.Run(config, workdir)
-  if distributed.is_main():
-    run.record("eval")
   watching.run(run, seconds, with_report="report" in names)
 
 
@@ -129,15 +132,14 @@ def _phase1(run: context.Run) -> None:
 
 def _phase2(run: context.Run) -> None:
   from ilm_jax.stages import phases
-  phases.phase2(run, "phase2")
-  for name in run.config.phase2.compare:
-    phases.phase2(run, phases.COMPARED[name][0])
+  for variant in variants.trained(run.config):
+    phases.phase2(run, variant)
 
 
 def _eval(run: context.Run) -> None:
-  from ilm_jax.stages import phases
+  from ilm_jax.stages import recipe
   from ilm_jax.stages.evals import retrieval, tables
-  if phases.has_phase1(run.config):
+  if recipe.has_phase1(run.config):
     retrieval.run(run)
   tables.run(run)
 
@@ -156,6 +158,5 @@ def _audit(run: context.Run) -> None:
 # nor `watch`, which replaces whole files by the same.
 _LOCKS = {**dict.fromkeys(("targets", "prepare", "cf", "phase1", "phase2"), "train"),
           "eval": "eval"}
-_TOGETHER = ("targets", "cf", "phase1", "phase2", "eval")
 _STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,
            "phase2": _phase2, "eval": _eval, "report": _report, "audit": _audit}

@@ -4,10 +4,11 @@ import sys
 import time
 
 from ilm_jax import errors
+from ilm_jax.config import variants
 from ilm_jax.evaluation import report
 from ilm_jax.monitoring import heartbeat
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context, phases
+from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import retrieval, tables
 from ilm_jax.training import checkpoint
 
@@ -82,10 +83,9 @@ def evaluate(run: context.Run, seen: dict[str, int | None]) -> bool:
 
 def _last_steps(config) -> dict[str, int]:
   """The phases that this workdir will hold, and the last step of each."""
-  own = phases.has_phase1(config) and not config.phase2.init_from
+  own = recipe.has_phase1(config) and not config.phase2.init_from
   own_phase1 = {"phase1": config.phase1.steps} if own else {}
-  compared = {phases.COMPARED[name][0]: config.phase2.steps for name in config.phase2.compare}
-  return {**own_phase1, "phase2": config.phase2.steps, **compared}
+  return own_phase1 | {variant.folder: config.phase2.steps for variant in variants.trained(config)}
 
 
 def _alone(run: context.Run) -> context.Run:

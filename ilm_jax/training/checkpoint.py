@@ -1,10 +1,10 @@
 """Checkpoints: what is saved, how a run starts, and which inputs it may start from.
 
-A checkpoint holds what was trained, the optimizer's state and the step, and beside them `meta`: the
-fingerprints of everything the numbers depend on, and a digest of each array, which is checked
-whenever the array is read. The frozen language model is not in it. Orbax
-writes to a temporary folder and renames it, so a folder with a step's name is complete; what a
-killed run left unfinished is removed when the next one opens the folder.
+A checkpoint holds what was trained, the optimizer's state and the step, and beside them `meta`:
+what it was made from (provenance.py), and a digest of each array, which is checked whenever the
+array is read. The frozen language model is not in it. Orbax writes to a temporary folder and
+renames it, so a folder with a step's name is complete; what a killed run left unfinished is removed
+when the next one opens the folder.
 """
 import orbax.checkpoint as ocp
 from etils import epath
@@ -12,7 +12,7 @@ from etils import epath
 from ilm_jax import errors
 from ilm_jax.monitoring import scalars
 from ilm_jax.runtime import distributed
-from ilm_jax.training import leaf_digests, orbax_io
+from ilm_jax.training import leaf_digests, orbax_io, provenance
 
 _NO_ROOM = (*scalars.NO_ROOM, "RESOURCE_EXHAUSTED")      # of a bucket, too
 
@@ -23,14 +23,18 @@ class Checkpointer:
   Args:
     folder: where they lie, one folder a step.
     fingerprints: {name: sha256} of what this run is made from, stored in each checkpoint.
+    settings: {dotted config field: value} that decide its numbers, stored likewise.
     keep: how many of the newest are kept.
-    config: fingerprint of the config, stored for the reader's information.
+    steps: to which the run trains; None: as far as it likes.
+    accept_changes: whether it may go on from a checkpoint that other settings made.
   """
 
-  def __init__(self, folder, fingerprints: dict[str, str], *, keep: int = 2, config: str = ""):
+  def __init__(self, folder, fingerprints: dict[str, str], settings: dict | None = None, *,
+               keep: int = 2, steps: int | None = None, accept_changes: bool = False):
     self.folder = epath.Path(folder)
     self.fingerprints = dict(fingerprints)
-    self._config = config
+    self.settings = provenance.plain(settings or {})
+    self._history, self._steps, self._accept = [], steps, accept_changes
     self._manager = orbax_io.open_manager(self.folder.absolute(), ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True))
     self._failed = False
@@ -58,8 +62,9 @@ class Checkpointer:
     step = int(state.step)
     if step == self.latest():
       return
-    meta = {"step": step, "fingerprints": self.fingerprints, "config": self._config,
-            "totals": totals or {}, "digests": leaf_digests.digests(_plain(state))}
+    meta = {"step": step, "fingerprints": self.fingerprints, "settings": self.settings,
+            "history": self._history, "totals": totals or {},
+            "digests": leaf_digests.digests(_plain(state))}
     try:
       self._manager.save(step, args=ocp.args.Composite(
           state=ocp.args.PyTreeSave(_plain(state)), meta=ocp.args.JsonSave(meta)))
@@ -81,11 +86,11 @@ class Checkpointer:
         raise self._write_error(e) from e
 
   def meta(self, step: int | None = None) -> dict:
-    """{step, fingerprints, config, totals, digests} of `step` or the newest; without digests, and
-    empty, if none exist."""
+    """{step, fingerprints, settings, history, totals, digests} of `step` or the newest; empty, and
+    without digests, if none exist."""
     step = self.latest() if step is None else step
     if step is None or step not in self._manager.all_steps():
-      return {"step": step, "fingerprints": {}, "config": "", "totals": {}}
+      return {"step": step, "fingerprints": {}, "settings": {}, "history": [], "totals": {}}
     return orbax_io.restore(self._manager, self.folder, step, meta=ocp.args.JsonRestore())["meta"]
 
   def restore(self, like, step: int | None = None):
@@ -95,11 +100,14 @@ class Checkpointer:
       like: a TrainState of arrays, on the mesh where the result shall lie: any mesh will do.
 
     Raises:
-      UserError: made from other inputs, of another shape, damaged, or unreadable.
+      UserError: made from other inputs or settings, of another shape, damaged, or unreadable.
     """
     step = self.latest() if step is None else step
     meta = self.meta(step)
-    _same_inputs(self.folder, meta["fingerprints"], self.fingerprints)
+    provenance.check_inputs(self.folder, meta["fingerprints"], self.fingerprints)
+    provenance.check_settings(self.folder, meta, self.settings, accept=self._accept,
+                              steps=step + 1 if self._steps is None else self._steps)
+    self._history = provenance.history(meta, self.settings)
     want = orbax_io.abstract(_plain(like))
     orbax_io.same_shapes(self._manager, self.folder, step, want, exact=True)
     got = orbax_io.restore(self._manager, self.folder, step, state=orbax_io.restore_args(want))
@@ -118,7 +126,7 @@ class Checkpointer:
 
 
 def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[str, str],
-          subtree: tuple[str, ...] = ("qformer",)):
+          settings: dict | None = None, subtree: tuple[str, ...] = ("qformer",)):
   """The first state of a run, from the first of these that exists:
 
   1. the newest checkpoint of this run (a preempted job resumes);
@@ -130,40 +138,54 @@ def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[
     fresh: TrainState on the mesh.
     init_from: a workdir, or "" to begin fresh.
     fingerprints: {name: sha256} that phase 1 must share with this run.
+    settings: {dotted config field: value} that it must share.
     subtree: the parts of `fresh.trainable` that phase 1 gives; each leaf of them must be there.
 
   Raises:
-    UserError: inputs whose fingerprints do not fit, no checkpoint at `init_from`, or a leaf
-      missing or of another shape.
+    UserError: inputs or settings that do not fit, no checkpoint at `init_from`, or a leaf missing
+      or of another shape.
   """
   if checkpointer.latest() is not None:
     return checkpointer.restore(fresh)
   if not init_from:
     return fresh
   folder = epath.Path(init_from) / "phase1" / "checkpoints"
-  theirs = read_meta(folder)["fingerprints"]
-  for name, mine in fingerprints.items():
-    if theirs.get(name) != mine:
-      was, is_now = errors.short(theirs.get(name), mine)
-      raise errors.UserError(
-          f"phase 1 in {init_from} was trained with {name} {was}, this run has {is_now}. "
-          "Vectors from another source mean nothing to its Q-Former: point "
-          f"--config.phase2.init_from at a phase 1 with the same {name}, or train phase 1 again")
+  theirs = read_meta(folder)
+  _fits_phase1(init_from, theirs, fingerprints, settings or {})
   got = read_trainable(folder, {name: fresh.trainable[name] for name in subtree})
   return fresh._replace(trainable={**fresh.trainable, **got})
 
 
-def finished(folder, fingerprints: dict[str, str], steps: int) -> bool:
+def _fits_phase1(init_from, theirs: dict, fingerprints: dict[str, str], settings: dict) -> None:
+  cure = ("point --config.phase2.init_from at a phase 1 that fits, or train phase 1 again with "
+          "these settings")
+  for name, mine in fingerprints.items():
+    if theirs["fingerprints"].get(name) != mine:
+      was, is_now = errors.short(theirs["fingerprints"].get(name), mine)
+      raise errors.UserError(
+          f"phase 1 in {init_from} was trained with {name} {was}, this run has {is_now}. "
+          f"Vectors from another source mean nothing to its Q-Former: {cure}")
+  shared = {name: theirs.get("settings", {}).get(name, provenance.ABSENT) for name in settings}
+  if differences := provenance.changed(shared, settings):
+    raise errors.UserError(f"phase 1 in {init_from} was trained with another Q-Former "
+                           f"({provenance.words(differences)}): {cure}")
+
+
+def finished(folder, fingerprints: dict[str, str], steps: int, settings: dict | None = None, *,
+             accept_changes: bool = False) -> bool:
   """Whether a phase was trained to step `steps`: then nothing need be built or loaded for it.
 
   Raises:
-    UserError: it was, from inputs with other fingerprints.
+    UserError: there is a checkpoint from other inputs; or from other settings, and the change is
+      not meant or comes too late (`provenance.check_settings`).
   """
   step = newest(folder)
-  if step is None or step < steps:
+  if step is None:
     return False
-  _same_inputs(folder, read_meta(folder, step)["fingerprints"], fingerprints)
-  return True
+  meta = read_meta(folder, step)
+  provenance.check_inputs(folder, meta["fingerprints"], fingerprints)
+  provenance.check_settings(folder, meta, settings or {}, steps=steps, accept=accept_changes)
+  return step >= steps
 
 
 def read_meta(folder, step: int | None = None) -> dict:
@@ -207,15 +229,6 @@ def newest(folder) -> int | None:
   """The newest of `steps`, or None; of several processes what the first of them sees."""
   step = distributed.first((steps(folder) or [-1])[-1])
   return None if step < 0 else step
-
-
-def _same_inputs(folder, theirs: dict[str, str], mine: dict[str, str]) -> None:
-  for name in sorted(theirs.keys() | mine.keys()):
-    if theirs.get(name) != mine.get(name):
-      was, is_now = errors.short(theirs.get(name), mine.get(name))
-      raise errors.UserError(
-          f"the checkpoints in {folder} were trained with {name} {was}, this run has {is_now}: "
-          f"give another --workdir, or delete {folder} to train this phase again")
 
 
 def _existing(folder, step: int | None) -> tuple[epath.Path, int]:

@@ -7,7 +7,7 @@ mean of their sentence vectors and with the mean of the items' factors. Our read
 import numpy as np
 
 from ilm_jax import elm
-from ilm_jax.stages import context, phases
+from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import speaker, text
 
 
@@ -20,7 +20,7 @@ def table(run: context.Run, ilm: speaker.Speaker, behaviour) -> dict:
     behaviour: of `text.behaviour`.
   """
   values, pairs = {}, {}
-  for task in phases.task_names(run):
+  for task in recipe.task_names(run.config):
     if task in elm.OF_ONE and (found := _pairs(run, task)):
       pairs[task] = [first for first, _ in found]
       values[task] = _scores(run, ilm, behaviour, found)

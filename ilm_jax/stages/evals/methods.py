@@ -13,8 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ilm_jax import elm
+from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.stages import context, phases
+from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import speaker
 
 OF_ELM = (*elm.KNOWN, *elm.WRITTEN)
@@ -39,16 +40,16 @@ def methods(run: context.Run, ilm: speaker.Speaker) -> list[Method]:
   """ILM first, then `phase2.compare`, "no slots", and `eval.references`, in their order."""
   alone = speaker.Speaker(run, None)
   found = [Method("ILM", ilm),
-           *(Method(name, speaker.Speaker(run, folder))
-             for folder, name in (phases.COMPARED[n] for n in run.config.phase2.compare)),
+           *(Method(variant.label, speaker.Speaker(run, variant))
+             for variant in variants.trained(run.config)[1:]),
            Method("no slots", alone, queries=0)]
-  if not set(OF_ELM) & set(phases.task_names(run)):
+  if not set(OF_ELM) & set(recipe.task_names(run.config)):
     return found                     # the references would answer nothing
   of = {"title": lambda: Method("title as text", alone, _titles(run), 0, OF_ELM),
         "shuffled": lambda: _other_vectors(run, found[0]),
         "shuffled_mlp": lambda: _other_vectors(run, *mlp)}
   # Before its last step --watch measures ILM without what is trained beside it.
-  mlp = [method for method in found if method.name == phases.COMPARED["mlp"][1]]
+  mlp = [method for method in found if method.name == variants.COMPARED["mlp"].label]
   return found + [of[name]() for name in run.config.eval.references
                   if mlp or name != "shuffled_mlp"]
 

@@ -6,7 +6,7 @@ what the mean over wordings is, can only be seen beside the others.
 import numpy as np
 
 from ilm_jax.evaluation import metrics
-from ilm_jax.stages import context, phases
+from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import speaker, text
 
 HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
@@ -21,7 +21,7 @@ def table(run: context.Run, ilm: speaker.Speaker) -> dict:
     ilm: who ranks, by constrained beam search.
   """
   trie, _ = speaker.catalogue(run)
-  tasks = [task for task in phases.HEAD_TASKS if task in phases.task_names(run)]
+  tasks = [task for task in recipe.HEAD_TASKS if task in recipe.task_names(run.config)]
   rows = [row for task in tasks for row in _rows(run, ilm, task, trie)]
   # The test users of one task are those of every other.
   user_U, target_U, _ = asked(run, _by_text(run, tasks[0])[2][0] if tasks else [])

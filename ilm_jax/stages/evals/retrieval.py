@@ -5,18 +5,18 @@ import numpy as np
 
 from ilm_jax import files
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.evaluation import retrieval
+from ilm_jax.evaluation import measured, retrieval
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context, phases
-from ilm_jax.stages.evals import trained
-from ilm_jax.training import checkpoint
+from ilm_jax.stages import context, recipe
+from ilm_jax.stages.evals import made_from, trained
 
 
 def run(run: context.Run) -> None:
   """Writes eval/phase1/<step>/ for the newest checkpoint; tables of the same settings stay."""
-  step = checkpoint.newest(run.workdir / "phase1" / "checkpoints")
+  made = made_from.of_phase1(run)
+  step = made["checkpoints"]["phase1"]["step"]
   results = run.workdir / "eval" / "phase1" / str(step)
-  if run.measured(results):
+  if measured.done(results, made):
     return
   graphdef, params = trained.phase1(run, run.workdir, step)
   held_I = run.heldout[1:]
@@ -25,16 +25,17 @@ def run(run: context.Run) -> None:
   ridge, regularisation = retrieval.ridge_space(vector_IC, text_IP, held_I, seed=run.config.seed)
   spaces = {
       "Q-Former": retrieval.qformer_space(
-          graphdef, params, phases.entity_arrays(run), _text_batches(run), run.mesh),
+          graphdef, params, recipe.entity_arrays(run), _text_batches(run), run.mesh),
       "ridge regression (floor)": ridge}
   table = retrieval.table(
       spaces, held_I, vectors=tuple(run.config.vectors), resamples=run.config.eval.bootstrap,
       seed=run.config.seed, protocol={"ridge regularisation": regularisation,
                                        "text encoder": run.config.text_encoder.asset})
-  run.begin_measuring(results)
+  measured.begin(results)
   if distributed.is_main():
+    run.record("eval")
     files.write_text(results / "retrieval.json", json.dumps(table, indent=1))
-  run.mark_measured(results)
+  measured.mark(results, made)
 
 
 def _vectors(run: context.Run, names: tuple[str, ...]) -> np.ndarray:

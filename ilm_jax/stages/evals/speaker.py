@@ -8,15 +8,16 @@ import numpy as np
 import tqdm
 from flax import nnx
 
+from ilm_jax.config import variants
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import filling
 from ilm_jax.decode import beam, exact, generate, trie
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.evaluation import dot_scores
 from ilm_jax.models import ilm, language_model
-from ilm_jax.objectives import phase2
+from ilm_jax.objectives import inputs
 from ilm_jax.runtime import axes, distributed, placement
-from ilm_jax.stages import context, phases
+from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import trained
 from ilm_jax.training import checkpoint
 
@@ -26,20 +27,22 @@ class Speaker:
 
   Args:
     run: the run.
-    name: "phase2", or a folder of `phases.COMPARED`; None: the language model
-      alone, slots left out.
+    variant: which model; None: the language model alone, slots left out.
   """
 
-  def __init__(self, run: context.Run, name: str | None):
+  def __init__(self, run: context.Run, variant: variants.Variant | None):
     self.run = run
     self.lm_config, self.lm_params = run.lm
     self.lm_graphdef = nnx.split(language_model.bind(self.lm_config, self.lm_params))[0]
-    self.entities = phases.entity_arrays(run, name)
     self.graphdef, self.trainable, self.step = None, {}, 0
-    if name:
-      self.step = checkpoint.newest(run.workdir / name / "checkpoints")
-      self.graphdef, found, frozen_lm = trained.phase2(run, name, self.step)
-      self.trainable, self.lm_params = phase2.whole(found, {"lm": frozen_lm})
+    if variant is None:
+      self.entities = recipe.entity_arrays(run)
+      return
+    self.step = checkpoint.newest(run.workdir / variant.folder / "checkpoints")
+    built, trained_params = trained.phase2(run, variant, self.step)
+    self.graphdef = built.graphdef
+    self.entities = {name: built.frozen[name] for name in ("vectors", "present")}
+    self.trainable, self.lm_params = inputs.whole(trained_params, built.frozen)
 
   def frozen(self) -> dict:
     return {"lm": self.lm_params, **self.entities}
@@ -106,7 +109,7 @@ class Speaker:
 
   def head_score(self, examples, spec) -> np.ndarray:
     """[len(examples), I + 1] scores of every item by the item head: no item is said."""
-    frozen = {**self.entities, **phases.log_draws(self.run)}
+    frozen = {**self.entities, **recipe.log_draws(self.run)}
     items = dot_scores.head_items(
         self.graphdef, self.trainable, frozen, self.run.data.log.num_items)
     scores = []
@@ -155,7 +158,7 @@ def _embed(graphdef, lm_config, trainable, frozen, batch):
       language_model.bind(lm_config, frozen["lm"]), batch)
   if graphdef is None:
     return embeds_BLD
-  soft_BXD = phase2.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])
+  soft_BXD = inputs.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])
   return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
 
 

@@ -12,11 +12,20 @@ import json
 import numpy as np
 
 from ilm_jax import elm, files
-from ilm_jax.evaluation import dot_scores, metrics
+from ilm_jax.config import variants
+from ilm_jax.evaluation import dot_scores, measured, metrics
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context, phases
-from ilm_jax.stages.evals import between, methods, prompts, rivals, speaker, text, trained
-from ilm_jax.training import checkpoint
+from ilm_jax.stages import context, recipe
+from ilm_jax.stages.evals import (
+    between,
+    made_from,
+    methods,
+    prompts,
+    rivals,
+    speaker,
+    text,
+    trained,
+)
 
 
 def run(run: context.Run) -> None:
@@ -24,12 +33,14 @@ def run(run: context.Run) -> None:
 
   All processes of a job measure, and process 0 writes.
   """
-  results = run.workdir / "eval" / "phase2"
-  if run.measured(results / str(checkpoint.newest(run.workdir / "phase2" / "checkpoints"))):
+  made = made_from.of_phase2(run)
+  folder = run.workdir / "eval" / "phase2" / str(made["checkpoints"]["phase2"]["step"])
+  if measured.done(folder, made):
     return
-  ilm = speaker.Speaker(run, "phase2")
-  folder = results / str(ilm.step)
-  run.begin_measuring(folder)
+  ilm = speaker.Speaker(run, variants.ILM)
+  measured.begin(folder)
+  if distributed.is_main():
+    run.record("eval")
 
   def write_bytes(name, data):
     if distributed.is_main():
@@ -52,7 +63,7 @@ def run(run: context.Run) -> None:
   write_bytes("predictions.jsonl.gz", predictions)
   write_bytes("ranks.json.gz", ranks)
   write("recommendation", table)
-  run.mark_measured(folder)
+  measured.mark(folder, made)
 
 
 # Log perplexity.
@@ -60,7 +71,7 @@ def run(run: context.Run) -> None:
 
 def losses(run: context.Run, asked: list[methods.Method]) -> dict:
   """Mean negative log likelihood of test targets: ILM, its rivals and its references."""
-  examples = {task: found for task in phases.task_names(run)
+  examples = {task: found for task in recipe.task_names(run.config)
               if (found := text.sample(run, task, run.config.eval.loss_examples))}
   sums = {method.name: _sums(run, method, examples) for method in asked}
   differences = {f"{method.beside} minus {method.name}": {
@@ -153,7 +164,7 @@ def recommendation(run: context.Run, asked: list[methods.Method]
     found += [Ranking(f"{method.name}, item head", metrics.ranks_from_scores(
                   method.model.head_score(examples, shape), target_U, blocked_UI))
               for method in ours]
-  if run.config.phase1.losses.ui and phases.has_phase1(run.config):
+  if run.config.phase1.losses.ui and recipe.has_phase1(run.config):
     found.append(Ranking("Q-Former, dot product", metrics.ranks_from_scores(
         _dot(run, user_U), target_U, blocked_UI)))
   found += [Ranking(name, rank_U)
@@ -183,7 +194,7 @@ def recommendation(run: context.Run, asked: list[methods.Method]
 
 def ranked_task(run: context.Run) -> str:
   """The task whose prompts rank: OpenP5's sequential one, else `next_item`."""
-  return next((t for t in ("sequential", "next_item") if t in phases.task_names(run)),
+  return next((t for t in ("sequential", "next_item") if t in recipe.task_names(run.config)),
               "sequential")
 
 
@@ -201,7 +212,7 @@ def _dot(run: context.Run, user_U) -> np.ndarray:
   """[U, I + 1] scores of the space that phase 1's user-item loss made; no language model."""
   graphdef, params = trained.phase1(run, run.config.phase2.init_from or run.workdir)
   rows = run.data.log.rows
-  return dot_scores.score(graphdef, params, phases.entity_arrays(run), rows.user(user_U),
+  return dot_scores.score(graphdef, params, recipe.entity_arrays(run), rows.user(user_U),
                           rows.num_items)
 
 

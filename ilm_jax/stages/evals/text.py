@@ -11,7 +11,7 @@ from ilm_jax import elm
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import consistency, metrics
 from ilm_jax.runtime import axes
-from ilm_jax.stages import context, phases, vectors
+from ilm_jax.stages import context, recipe, vectors
 from ilm_jax.stages.evals import methods
 
 _SHORT = 24          # tokens of an answer that the data set knows
@@ -45,7 +45,7 @@ def generations(run: context.Run, asked: list[methods.Method], behaviour) -> dic
     behaviour: of `behaviour`.
   """
   examples = {task: sample(run, task, run.config.eval.consistency_examples)
-              for task in methods.OF_ELM if task in phases.task_names(run)}
+              for task in methods.OF_ELM if task in recipe.task_names(run.config)}
   answers = list(_ask(run, asked[0], examples))
   values = {found.task: scores(run, found, behaviour) for found in answers}
   rows = [{"name": found.task, "metrics": {
@@ -160,14 +160,14 @@ def behaviour(run: context.Run) -> consistency.Behaviour | None:
 
   None where none of ELM's 24 tasks is trained: nothing is measured by it.
   """
-  if not set(elm.ELM_24) & set(phases.task_names(run)):
+  if not set(elm.ELM_24) & set(recipe.task_names(run.config)):
     return None
   user_UC, item_I1C = vectors.factors(run)
   items = run.data.items
   rows = [row for row in range(1, len(items) + 1) if not run.heldout[row]]
   texts = [interactions_lib.item_text(items, row) for row in rows]
   told_NC = [item_I1C[rows]]
-  for task in phases.task_names(run):
+  for task in recipe.task_names(run.config):
     if task in elm.ELM_24:
       stored = run.prepared(task, "train")
       found = Answers(task, [e for e in map(stored.__getitem__, range(len(stored)))
@@ -239,7 +239,7 @@ def spec(run: context.Run, groups):
   There are `eval.batch_size` rows, or the next number that the devices can share.
   """
   ways = axes.ways(run.mesh, "batch")
-  shape = phases.lm_spec(run, rows=-(-run.config.eval.batch_size // ways) * ways, one_a_row=True)
+  shape = recipe.lm_spec(run, rows=-(-run.config.eval.batch_size // ways) * ways, one_a_row=True)
   sizes = [shape.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
            for examples in groups for e in examples]
   longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}

@@ -1,11 +1,10 @@
 """What the phases trained, read back onto the mesh. Nothing fresh is drawn or computed for it."""
 from etils import epath
 
-from ilm_jax.objectives import phase1 as phase1_lib
-from ilm_jax.objectives import phase2 as phase2_lib
+from ilm_jax.config import variants
 from ilm_jax.runtime import axes
-from ilm_jax.stages import context, phases
-from ilm_jax.training import checkpoint
+from ilm_jax.stages import context, recipe
+from ilm_jax.training import checkpoint, provenance
 
 
 def phase1(run: context.Run, workdir, step: int | None = None):
@@ -16,25 +15,46 @@ def phase1(run: context.Run, workdir, step: int | None = None):
     workdir: whose phase 1: of this run, or what `phase2.init_from` names.
     step: which checkpoint; None: the newest.
   """
-  graphdef, shapes = phase2_lib.abstract(
-      lambda: phase1_lib.build_phase1(phases.qformer_config(run), run.config.seed))
-  return graphdef, _read(run, epath.Path(workdir) / "phase1", shapes, step)["qformer"]
+  folder = epath.Path(workdir) / "phase1" / "checkpoints"
+  graphdef, shapes = recipe.phase1_shapes(run)
+  return graphdef, _read(run, folder, shapes, step)["qformer"]
 
 
-def phase2(run: context.Run, name: str, step: int):
-  """(graphdef of the ILM, what was trained, what is frozen of the language model).
+def phase2(run: context.Run, variant: variants.Variant, step: int
+           ) -> tuple[recipe.Built, dict]:
+  """(a model of phase 2, what was trained of it at a step).
 
-  Args:
-    run: the run.
-    name: "phase2", or a folder of `phases.COMPARED`.
-    step: which checkpoint.
+  Raises:
+    UserError: it was made from other inputs or settings than this run's.
   """
-  build = phases.phase2_builder(run, name)
-  graphdef, shapes = phase2_lib.abstract(lambda: build(1.0))
-  shapes, frozen_lm = phases.with_language_model(run, shapes)
-  return graphdef, _read(run, run.workdir / name, shapes, step), frozen_lm
+  phase2_meta(run, variant, step)
+  built = recipe.phase2(run, variant, fresh=False)
+  folder = run.workdir / variant.folder / "checkpoints"
+  return built, _read(run, folder, built.trainable, step)
+
+
+def phase1_meta(run: context.Run, step: int | None = None) -> dict:
+  """`meta` of this run's phase 1, by default of its newest checkpoint.
+
+  Raises:
+    UserError: there is none, or it was made from other inputs or settings than this run's.
+  """
+  return _meta(run.workdir / "phase1" / "checkpoints", recipe.phase1_made_from(run), step)
+
+
+def phase2_meta(run: context.Run, variant: variants.Variant, step: int | None = None) -> dict:
+  """Likewise of a model of phase 2."""
+  return _meta(run.workdir / variant.folder / "checkpoints",
+               recipe.phase2_made_from(run, variant), step)
+
+
+def _meta(folder, made_from: recipe.MadeFrom, step: int | None) -> dict:
+  meta = checkpoint.read_meta(folder, step)
+  provenance.check_inputs(folder, meta["fingerprints"], made_from.fingerprints)
+  provenance.check_settings(folder, meta, made_from.settings)
+  return meta
 
 
 def _read(run: context.Run, folder, shapes: dict, step: int | None) -> dict:
   want = axes.shapes_at(shapes, axes.param_sharding(run.mesh, shapes))
-  return checkpoint.read_trainable(folder / "checkpoints", want, step)
+  return checkpoint.read_trainable(folder, want, step)

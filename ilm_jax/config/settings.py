@@ -1,0 +1,56 @@
+"""Which fields of a config decide the numbers that a phase trains.
+
+Left out is what changes how a run is logged, saved or computed, or what belongs to another model.
+"""
+from ilm_jax.config import variants
+
+_DATA = ("data", "cf", "vectors", "text_encoder", "seed", "prng")
+_SAME_NUMBERS = {
+    "data.path",                 # where the files lie; their content is fingerprinted
+    "cf.stream",                 # the same factors, piece by piece
+    "qformer.remat", "lm.remat", "lm.shape",
+    "tasks.prompt_targets",      # of evaluation
+    *(f"{phase}.{name}" for phase in ("phase1", "phase2")
+      for name in ("log_every", "checkpoint_every", "keep_checkpoints")),
+    "phase2.init_from",          # which phase 1 it was is fingerprinted
+    "phase2.compare",
+}
+_OF_MLP = {"phase2.mlp_scale"}
+_OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
+
+
+def of_phase1(config) -> dict:
+  """{dotted field: value} of what decides phase 1."""
+  return _fields(config, (*_DATA, "qformer", "phase1"))
+
+
+def of_phase2(config, variant: variants.Variant) -> dict:
+  """{dotted field: value} of what decides one model of phase 2."""
+  mlp = variant.projector == "mlp"
+  fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
+  others = _OF_QFORMER if mlp else _OF_MLP
+  return {name: value for name, value in fields.items() if name not in others
+          and not (mlp and name.startswith("qformer.") and name != "qformer.num_queries")
+          and not (name.startswith("tasks.mixture.") and not value)}
+
+
+def shared_with_phase1(settings: dict) -> dict:
+  """Of the settings of either phase, those that both must have: the shape of the Q-Former."""
+  return {name: value for name, value in settings.items()
+          if name == "vectors" or name.startswith("qformer.")}
+
+
+def _fields(config, sections: tuple[str, ...]) -> dict:
+  out = {}
+  for section in sections:
+    out |= _flat(section, config[section])
+  return {name: value for name, value in out.items() if name not in _SAME_NUMBERS}
+
+
+def _flat(name: str, value) -> dict:
+  if not hasattr(value, "items"):
+    return {name: value}
+  out = {}
+  for key, inner in value.items():
+    out |= _flat(f"{name}.{key}", inner)
+  return out

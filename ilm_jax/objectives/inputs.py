@@ -1,0 +1,43 @@
+"""What the objectives of both phases read: entity vectors, soft tokens, keys of a step."""
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from ilm_jax.models import ilm
+
+
+def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
+  """What `build` returns, (graphdef, parameters), the parameters as shapes: nothing is drawn."""
+  built = {}
+
+  def parameters():
+    built["graphdef"], found = build()
+    return found
+
+  shapes = jax.eval_shape(parameters)
+  return built["graphdef"], shapes
+
+
+def entity_inputs(frozen: dict, entity_B) -> tuple[dict, dict]:
+  """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing."""
+  vectors = {name: table_RC[entity_B] for name, table_RC in frozen["vectors"].items()}
+  present = {name: has_R[entity_B] & (entity_B > 0) for name, has_R in frozen["present"].items()}
+  return vectors, present
+
+
+def step_key(rng, n: int):
+  """The n-th key of this step; None (deterministic) without one."""
+  return None if rng is None else jax.random.fold_in(rng, n)
+
+
+def whole(trainable: dict, frozen: dict) -> tuple[dict, dict]:
+  """(parameters of the ILM, all parameters of the language model, frozen and trained)."""
+  return ({k: v for k, v in trainable.items() if k != "lm"},
+          {**frozen["lm"], **trainable.get("lm", {})})
+
+
+def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:
+  """[B, S * Q, D]: the soft tokens of each row's entities, in order."""
+  soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rng)
+  return soft.reshape(entity_BS.shape[0], -1, soft.shape[-1])

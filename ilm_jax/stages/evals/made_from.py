@@ -1,0 +1,37 @@
+"""What the tables of stage eval are made from: with any of it changed they are measured again."""
+from ilm_jax.config import variants
+from ilm_jax.stages import context, recipe
+from ilm_jax.stages.evals import trained
+from ilm_jax.training import provenance
+
+
+def of_phase1(run: context.Run) -> dict:
+  """For `measured.done`, of the tables of phase 1.
+
+  Raises:
+    UserError: phase 1 is not there, or was made from other inputs or settings than this run's.
+  """
+  return _made_from(run, {"phase1": trained.phase1_meta(run)},
+                    {f"item_text {split}": run.prepared("item_text", split).fingerprint
+                     for split in ("train", "validation", "test")})
+
+
+def of_phase2(run: context.Run) -> dict:
+  """For `measured.done`, of the tables of phase 2: of ILM and what `phase2.compare` names.
+
+  Raises:
+    UserError: a model is not there, or was made from other inputs or settings than this run's.
+  """
+  metas = {variant.folder: trained.phase2_meta(run, variant)
+           for variant in variants.trained(run.config)}
+  tests = {f"{name} test": run.prepared(name, "test").fingerprint
+           for name in (*recipe.task_names(run.config), "catalogue")}
+  return _made_from(run, metas, {"lm": run.lm_fingerprint, **tests})
+
+
+def _made_from(run: context.Run, metas: dict[str, dict], inputs: dict[str, str]) -> dict:
+  return {"checkpoints": {folder: provenance.record(meta) for folder, meta in metas.items()},
+          "inputs": {"data": run.data.fingerprint, "entities": run.entities.fingerprint, **inputs},
+          "settings": {"eval": run.config.eval.to_dict(), "seed": run.config.seed,
+                       "compare": list(run.config.phase2.compare),
+                       "domain": run.config.data.domain, "index": run.config.tasks.index}}

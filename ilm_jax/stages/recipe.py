@@ -1,0 +1,216 @@
+"""From a config to what a phase trains: model, arrays, shapes, and what they are made from.
+
+Training and evaluation build the same things here, so they cannot disagree; neither imports the
+other.
+"""
+import dataclasses
+import functools
+
+import numpy as np
+from etils import epath
+
+from ilm_jax import errors
+from ilm_jax.config import settings as settings_lib
+from ilm_jax.config import variants
+from ilm_jax.data import batches as batches_lib
+from ilm_jax.models import language_model, qformer, qformer_init
+from ilm_jax.objectives import inputs
+from ilm_jax.objectives import phase1 as phase1_lib
+from ilm_jax.objectives import phase2 as phase2_lib
+from ilm_jax.runtime import axes
+from ilm_jax.stages import context
+from ilm_jax.training import checkpoint, provenance
+from ilm_jax.weights import blip2
+
+HEAD_TASKS = ("sequential", "straightforward", "next_item")    # whose prompts the item head reads
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeFrom:
+  """What decides the numbers of a checkpoint (`training/provenance.py`)."""
+  fingerprints: dict[str, str]
+  settings: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+  """A model of phase 2, as it is trained and evaluated."""
+  graphdef: object               # of the ILM
+  trainable: dict                # arrays where training starts; or, read back, their shapes
+  frozen: dict                   # lm, vectors, present, log_draws: on the mesh
+  spec: batches_lib.LmBatchSpec  # of training's batches
+
+
+def has_phase1(config) -> bool:
+  """Whether there is a phase 1: prompts that name entities (OpenP5) have no soft tokens."""
+  return config.tasks.entities == "slots"
+
+
+def task_names(config) -> tuple[str, ...]:
+  """The tasks of the mixture that have a rate, in the order of the config."""
+  return tuple(name for name, rate in config.tasks.mixture.items() if rate)
+
+
+def phase1_folder(run: context.Run):
+  """The checkpoints that phase 2 begins from: of this run, or of `phase2.init_from`."""
+  workdir = run.config.phase2.init_from or run.workdir
+  return epath.Path(workdir) / "phase1" / "checkpoints"
+
+
+# Models.
+
+
+def phase1(run: context.Run):
+  """(graphdef of the Q-Former, trainable) where phase 1 starts."""
+  graphdef, trainable = phase1_lib.build_phase1(qformer_config(run), run.config.seed)
+  return graphdef, {"qformer": _pretrained(run, trainable["qformer"])}
+
+
+def phase1_shapes(run: context.Run):
+  """As `phase1`, with shapes in place of arrays: nothing is drawn or read."""
+  return inputs.abstract(
+      lambda: phase1_lib.build_phase1(qformer_config(run), run.config.seed))
+
+
+def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> Built:
+  """A model of phase 2.
+
+  Args:
+    run: the run.
+    variant: which.
+    fresh: `trainable` are the arrays where training starts, without what phase 1 gives; else the
+      shapes of what was trained, for reading it back: nothing is drawn.
+  """
+  c = run.config.phase2
+  config = dataclasses.replace(
+      qformer_config(run), dropout=c.dropout, vector_noise=c.vector_noise)
+  build = functools.partial(
+      phase2_lib.build_phase2, config, run.lm.config.width, seed=run.config.seed,
+      mlp=variant.projector == "mlp", head_width=c.head.width if c.head.weight else 0)
+  if fresh:
+    rms = c.soft_token_rms or language_model.embedding_rms(*run.lm)
+    graphdef, trainable = build(soft_token_rms=rms, start=functools.partial(_pretrained, run))
+  else:
+    graphdef, trainable = inputs.abstract(lambda: build(soft_token_rms=1.0))
+  frozen_lm, trained_lm = language_model.split_trained(run.lm.params, run.config.lm.train)
+  if trained_lm:
+    trainable = {**trainable, "lm": trained_lm}
+  frozen = {"lm": frozen_lm, **entity_arrays(run, variant)}
+  if c.head.weight:
+    frozen |= log_draws(run)
+  return Built(graphdef, trainable, frozen, lm_spec(run))
+
+
+def qformer_config(run: context.Run) -> qformer.QFormerConfig:
+  """The config's Q-Former, with the widths of the vectors and the size of the vocabulary."""
+  fields = {k: v for k, v in run.config.qformer.items() if k != "init"}
+  vectors = tuple((n, run.entities.vectors[n].shape[1]) for n in run.config.vectors)
+  return qformer.QFormerConfig(
+      vectors=vectors, vocab_size=run.text_tokenizer.vocab_size, **fields)
+
+
+# Shapes and arrays.
+
+
+def lm_spec(run: context.Run, *, rows: int = 0, length: int = 0, queries: int | None = None,
+            one_a_row: bool = False) -> batches_lib.LmBatchSpec:
+  """Shapes of phase 2's batches; for evaluation with other rows, or with 0 queries (no slots)."""
+  c = run.config.phase2
+  rows = rows or c.rows
+  return batches_lib.LmBatchSpec(
+      rows=rows, length=length or c.length, slots=c.slots, targets=c.targets,
+      queries=run.config.qformer.num_queries if queries is None else queries,
+      slot_id=run.lm_tokenizer.slot_id, pad_id=run.lm_tokenizer.pad_id,
+      examples_per_group=1 if one_a_row else c.examples_per_group,
+      rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(run.config),
+      encoder_decoder=language_model.is_encoder_decoder(run.lm.config),
+      before=run.lm_tokenizer.before, after=run.lm_tokenizer.after,
+      head_tasks=HEAD_TASKS if c.head.weight and not one_a_row else (),
+      num_items=run.data.log.num_items,
+      whole_words=run.config.lm.whole_words,
+      word_starts=run.lm_tokenizer.starts_word if run.config.lm.whole_words else None)
+
+
+def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
+  """The item head's part in phase 2's loss, if it has one.
+
+  Raises:
+    UserError: the language model is an encoder-decoder, which has no states to read there.
+  """
+  c = run.config.phase2.head
+  if not c.weight:
+    return None
+  if language_model.is_encoder_decoder(run.lm.config):
+    raise errors.UserError(
+        f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
+        f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
+  return phase2_lib.HeadConfig(weight=c.weight, num_items=run.data.log.num_items,
+                               negatives=c.negatives)
+
+
+
+def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) -> dict:
+  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in.
+
+  For a variant that sees no vectors all are marked absent.
+  """
+  table = run.entities
+  put = functools.partial(axes.put_rows, run.mesh)
+  return {"vectors": {n: put(table.vectors[n]) for n in run.config.vectors},
+          "present": {n: put(table.present[n] & variant.sees_vectors) for n in run.config.vectors}}
+
+
+def log_draws(run: context.Run) -> dict:
+  """On the mesh, {"log_draws": float32 [R]}: log of how many training interactions an item or user
+  has; 0 if none."""
+  log, _, _ = run.data
+  train_N = log.split.train
+  rows_N = np.r_[log.item_N[train_N], log.rows.user(log.user_N[train_N])]
+  count_R = np.bincount(rows_N, minlength=log.rows.total)
+  log_R = np.log(np.maximum(count_R, 1)).astype(np.float32)
+  return {"log_draws": axes.put_rows(run.mesh, log_R)}
+
+
+# What decides the numbers.
+
+
+def phase1_made_from(run: context.Run) -> MadeFrom:
+  """What phase 1 is made from."""
+  return MadeFrom({**_fingerprints(run), **_tasks(run, ("item_text", "item_item", "user_item"))},
+                  settings_lib.of_phase1(run.config))
+
+
+def phase2_made_from(run: context.Run, variant: variants.Variant) -> MadeFrom:
+  """What a model of phase 2 is made from; of one that begins from phase 1, also which.
+
+  Where that phase 1 is gone, what began from it is taken at its word.
+  """
+  made_from = {**_fingerprints(run), "lm": run.lm_fingerprint,
+               **_tasks(run, task_names(run.config))}
+  if variant.from_phase1 and has_phase1(run.config):
+    theirs, mine = phase1_folder(run), run.workdir / variant.folder / "checkpoints"
+    if checkpoint.newest(theirs) is not None:
+      made_from["phase 1"] = provenance.identity(checkpoint.read_meta(theirs))
+    elif checkpoint.newest(mine) is not None:
+      made_from["phase 1"] = checkpoint.read_meta(mine)["fingerprints"].get("phase 1")
+  return MadeFrom(made_from, settings_lib.of_phase2(run.config, variant))
+
+
+def _fingerprints(run: context.Run) -> dict[str, str]:
+  return {"entities": run.entities.fingerprint, "text_vocabulary": run.text_tokenizer.fingerprint}
+
+
+def _tasks(run: context.Run, names) -> dict[str, str]:
+  return {f"task {name}": run.prepared(name, "train").fingerprint for name in names}
+
+
+def _pretrained(run: context.Run, params: dict) -> dict:
+  init = run.config.qformer.init
+  if not init:
+    return params
+  if init == run.config.text_encoder.asset:
+    return qformer_init.init_from_bert(params, run.text_encoder[1]).params
+  config = qformer_config(run)
+  sizes, theirs = blip2.load(init)
+  blip2.check_room(init, sizes, config)
+  return qformer_init.init_from_qformer(params, theirs, config.decoder_start).params

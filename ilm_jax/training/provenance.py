@@ -1,0 +1,137 @@
+"""What made a checkpoint: the settings of a config that decide its numbers, and its inputs.
+
+A checkpoint's `meta` holds
+
+  fingerprints  {name: sha256} of every input
+  settings      {dotted config field: value} of every field that decides the numbers
+  history       [{"until_step": n, "settings": {field: earlier value}}], oldest first: settings that
+                were changed on purpose while it was trained
+  digests       of its arrays (leaf_digests.py)
+
+so that a run can say which settings made a figure, and cannot serve old weights under new ones.
+"""
+import hashlib
+import json
+
+from ilm_jax import errors
+
+ABSENT = "nothing"
+
+
+def plain(settings: dict) -> dict:
+  """The settings as JSON gives them back: tuples are lists."""
+  return json.loads(json.dumps(settings))
+
+
+def changed(was: dict, now: dict) -> dict[str, tuple]:
+  """{field: (old value, new value)} of the settings that differ, in the order of the fields."""
+  was, now = plain(was), plain(now)
+  return {field: (was.get(field, ABSENT), now.get(field, ABSENT))
+          for field in sorted(was.keys() | now.keys())
+          if was.get(field, ABSENT) != now.get(field, ABSENT)}
+
+
+def words(differences: dict[str, tuple]) -> str:
+  """"phase1.losses.ui: 0.5 -> 0.0, seed: 0 -> 1" of what `changed` returns."""
+  return ", ".join(f"{field}: {old} -> {new}" for field, (old, new) in differences.items())
+
+
+def check_inputs(folder, was: dict[str, str], now: dict[str, str]) -> None:
+  """Refuses checkpoints made from other inputs.
+
+  Args:
+    folder: of the checkpoints, for the message.
+    was: {name: sha256} of the newest checkpoint.
+    now: of this run.
+
+  Raises:
+    UserError: an input differs.
+  """
+  for name in sorted(was.keys() | now.keys()):
+    if was.get(name) != now.get(name):
+      before, here = errors.short(was.get(name), now.get(name))
+      raise errors.UserError(
+          f"the checkpoints in {folder} were trained with {name} {before}, this run has {here}: "
+          f"give another --workdir, or delete {folder} to train this phase again")
+
+
+def check_settings(folder, meta: dict, settings: dict, *, steps: int | None = None,
+                   accept: bool = False) -> None:
+  """Refuses checkpoints that other settings made, unless the change is meant.
+
+  Args:
+    folder: of the checkpoints, for the message.
+    meta: of the newest of them.
+    settings: of this run.
+    steps: to which this run trains; None: it trains no further, it only reads.
+    accept: whether the change is meant (--accept_changed_settings).
+
+  Raises:
+    UserError: settings differ; it names each, and the ways on. With `accept` only where no step is
+      left that the new settings could make.
+  """
+  if "settings" not in meta:
+    raise errors.UserError(f"the checkpoints in {folder} are older than the record of settings in "
+                           f"them, so nobody can tell what made them: give another --workdir, or "
+                           f"delete {folder} to train this phase again")
+  differences = changed(meta["settings"], settings)
+  if not differences:
+    return
+  begun = f"{folder} was trained to step {meta['step']} with other settings"
+  if accept and steps is not None and meta["step"] < steps:
+    return
+  if accept and steps is not None:
+    raise errors.UserError(
+        f"{begun} ({words(differences)}), and no step is left for the new ones to train: raise "
+        f"the phase's steps above {meta['step']} as well, give another --workdir, or delete "
+        f"{folder} to train it again")
+  raise errors.UserError(
+      f"{begun}: {words(differences)}. Give another --workdir; or delete {folder} to train it "
+      "again; or, where the change is meant (a longer run, a lower rate), add "
+      "--accept_changed_settings: training goes on from that step, and its checkpoints keep both")
+
+
+def history(meta: dict, settings: dict) -> list[dict]:
+  """The history of a checkpoint that goes on from `meta` with `settings`."""
+  past = list(meta.get("history", []))
+  if meta.get("step") and (differences := changed(meta.get("settings", {}), settings)):
+    past.append({"until_step": meta["step"],
+                 "settings": {field: old for field, (old, _) in differences.items()}})
+  return past
+
+
+def identity(meta: dict) -> str:
+  """sha256 of what was trained: equal if and only if the weights are (up to chance)."""
+  weights = {name: digest for name, digest in meta.get("digests", {}).items()
+             if name.startswith("trainable")}
+  return _sha256({"step": meta["step"], "weights": weights})
+
+
+def record(meta: dict) -> dict:
+  """What tables keep of a checkpoint that they were made from, for `still_there`."""
+  return {"step": meta["step"], "identity": identity(meta), "made_from": _made_from(meta)}
+
+
+def still_there(kept: dict, at_step: dict | None, newest: dict | None) -> bool:
+  """Whether the weights of a table are those of the run that is there.
+
+  Training keeps its newest checkpoints alone. So the checkpoint of a table may be gone, but then
+  the run that is there must have been made from the same, and have gone on past it.
+
+  Args:
+    kept: of `record`.
+    at_step: meta of the checkpoint at that step; None: there is none.
+    newest: meta of the newest checkpoint; None: there is none.
+  """
+  if at_step is not None:
+    return identity(at_step) == kept["identity"]
+  return (newest is not None and newest["step"] > kept["step"]
+          and _made_from(newest) == kept["made_from"])
+
+
+def _made_from(meta: dict) -> str:
+  return _sha256({name: meta.get(name, {}) for name in ("fingerprints", "settings")})
+
+
+def _sha256(value) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
