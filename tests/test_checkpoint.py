@@ -371,7 +371,9 @@ def test_place_copies_when_asked():
 TWO_PROCESSES = """
 import sys
 import jax, numpy as np
-from ilm_jax import axes, checkpoint, distributed, errors, train
+from ilm_jax import errors
+from ilm_jax.runtime import axes, distributed
+from ilm_jax.training import checkpoint, loop
 distributed.start()
 folder, do = sys.argv[1:]
 mesh = axes.make_mesh({"data": jax.device_count(), "fsdp": 1, "tensor": 1})
@@ -379,7 +381,7 @@ noise = np.random.default_rng(0).normal(size=(64, 512)).astype(np.float32)
 rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
 put = lambda x: jax.make_array_from_callback(x.shape, rows, lambda i: x[i])
 step = jax.make_array_from_callback((), axes.sharding(mesh), lambda i: np.int32(7))
-state = train.TrainState(step, {"noise": put(noise if do == "save" else 0 * noise)}, ())
+state = loop.TrainState(step, {"noise": put(noise if do == "save" else 0 * noise)}, ())
 with checkpoint.Checkpointer(folder, {}) as saved:
   if do == "save":
     saved.save(state)

@@ -192,10 +192,10 @@ def test_streaming_changes_no_bit_and_bounds_memory(monkeypatch, tmp_path):
 
 FACTORISES = """
 import numpy as np
-from ilm_jax import distributed
+from ilm_jax.runtime import distributed
 distributed.start()
 import jax
-from ilm_jax import axes
+from ilm_jax.runtime import axes
 from ilm_jax.cf import ials
 mesh = axes.make_mesh({"data": jax.device_count(), "fsdp": 1})
 histories = [np.arange(1 + u % 3, 9, 1 + u % 2) for u in range(7)]

@@ -24,10 +24,10 @@ if {deaf}:
 time.sleep(60)
 """
 AGREES = """
-from ilm_jax import distributed
+from ilm_jax.runtime import distributed
 me = distributed.start().process
 import jax
-from ilm_jax import axes
+from ilm_jax.runtime import axes
 stop = distributed.Agreement(axes.make_mesh({"data": jax.device_count()}))
 heard = [stop.any(me == 1 and call == 1) for call in range(4)]
 last = [stop.any(me == 0, last=True)]

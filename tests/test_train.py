@@ -333,7 +333,7 @@ def test_a_signal_saves_the_step_it_is_at(tmp_path, never_stopped, number):
 
 DEAF = """
 import time
-from ilm_jax import progress
+from ilm_jax.monitoring import progress
 with progress.StopSignals() as signals:
   print("ready", flush=True)
   while signals.came is None:

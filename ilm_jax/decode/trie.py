@@ -1,6 +1,6 @@
 """The trie of a catalogue: every item's index, and nothing else, can be walked through it.
 
-Letters of this package, beside those of `ilm_jax.axes`:
+Letters of this package, beside those of `ilm_jax.runtime.axes`:
 
   Z trie nodes    E edges of the trie (node z > 0 hangs on exactly one: E = Z - 1)    T new tokens
 

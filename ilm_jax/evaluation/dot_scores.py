@@ -23,7 +23,7 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
   """float32 [U, num_items + 1] similarities; column 0 is -inf.
 
   Args:
-    graphdef: of the Q-Former (`alignment.build_phase1`).
+    graphdef: of the Q-Former (`phase1.build_phase1`).
     params: its parameters.
     frozen: vectors and present, by name, of all entities.
     user_U: entity rows of users.
@@ -49,7 +49,7 @@ def head_items(graphdef, params, frozen: dict, num_items: int, batch: int = 256)
   """All items, made once for any number of prompts.
 
   Args:
-    graphdef: of an ILM with a head (`objectives.build_phase2`).
+    graphdef: of an ILM with a head (`phase2.build_phase2`).
     params: its parameters.
     frozen: vectors, present, log_draws of all entities.
     num_items: I; items are the entity rows 1..I.

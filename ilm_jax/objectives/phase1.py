@@ -1,4 +1,4 @@
-"""Phase 1: the Q-Former aligned with text and behaviour. Its loss has the form of objectives.py."""
+"""Phase 1: the Q-Former aligned with text and behaviour. Its loss has the form of phase2.py."""
 import dataclasses
 
 import jax

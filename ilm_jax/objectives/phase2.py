@@ -1,4 +1,4 @@
-"""The objective of phase 2: a pure function of pure dicts, ready for `train.fit`.
+"""The objective of phase 2: a pure function of pure dicts, ready for `loop.fit`.
 
 Its builder, as that of phase 1 (phase1.py), closes over what is static and returns
 

@@ -1,6 +1,6 @@
 """Arrays of a job whose processes all do the same: whole on the host, spread over the mesh.
 
-Training gives each process its share of a batch (`train.to_devices`). Evaluation reads little: all
+Training gives each process its share of a batch (`loop.to_devices`). Evaluation reads little: all
 processes read all of it, the devices share the rows, and every process gets the whole answer.
 """
 import jax

@@ -52,7 +52,7 @@ def load_bert(paths, dtype="float32") -> tuple[bert.BertConfig, dict]:
 
   Args:
     paths: a folder that holds `config.json` and `model.safetensors`, or a dict from these names to
-      paths, as `assets.fetch` gives it.
+      paths, as `pinned.fetch` gives it.
     dtype: of the parameters.
 
   Raises:
