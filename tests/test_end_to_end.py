@@ -94,6 +94,21 @@ def test_every_table_is_there(run):
   assert ilm[-1] > 0 and mlp == [rate * 0.5 for rate in ilm]        # phase2.mlp_scale
 
 
+def test_a_finished_run_refuses_other_settings(run):
+  """In one line with old and new value, before anything is rewritten; by eval and report alike."""
+  records = {path: path.read_bytes() for path in run.glob("config.*.json")}
+  assert {path.name for path in records} == {
+      f"config.{stage}.json" for stage in ("prepare", "cf", "phase1", "phase2", "eval")}
+  for stages, change, words in (
+      ("cf,phase1,phase2", "--config.phase1.losses.ui=0.0", "phase1.losses.ui: 0.5 -> 0.0"),
+      ("eval", "--config.phase2.learning_rate=0.5", "phase2.learning_rate: 0.001 -> 0.5")):
+    done = main(run, f"--stage={stages}", change)
+    assert done.returncode == 1
+    error, = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert words in error and "--accept_changed_settings" in error and "--workdir" in error
+  assert {path: path.read_bytes() for path in run.glob("config.*.json")} == records
+
+
 @pytest.mark.parametrize("kind", ["t5", "palm"])
 def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
   """Phase 2, ranking and texts through an encoder-decoder, and through a PaLM-style decoder."""

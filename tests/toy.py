@@ -69,11 +69,16 @@ class Batches:
       yield self.at(step)
 
 
+def one_device():
+  """A mesh of the first device."""
+  return jax.make_mesh((1,), ("data",), devices=jax.devices()[:1],
+                       axis_types=(jax.sharding.AxisType.Auto,))
+
+
 def fit(folder, steps, *, mesh=None, batches=None, fingerprints=None, loss=loss_fn, log_every=4,
         checkpoint_every=5, tensorboard=None, monitor=None):
   """Trains the toy in `folder`, from its newest checkpoint on; returns (state, frozen)."""
-  mesh = mesh or jax.make_mesh((1,), ("data",), devices=jax.devices()[:1],
-                               axis_types=(jax.sharding.AxisType.Auto,))
+  mesh = mesh or one_device()
   trainable, frozen = parameters()
   frozen = axes.place(mesh, frozen)
   with checkpoint.Checkpointer(f"{folder}/checkpoints", fingerprints or FINGERPRINTS) as saved:
