@@ -5,7 +5,6 @@
 A split that is there and was made from the same data, vocabularies, prompts and config stays.
 """
 import dataclasses
-import hashlib
 import json
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from etils import epath
 
 from ilm_jax import files
 from ilm_jax.config import own_tasks
+from ilm_jax.config import settings as settings_lib
 from ilm_jax.data import store, targets
 from tasks import catalog, elm_requests, features, openp5, pieces
 from tasks import material as material_lib
@@ -68,7 +68,8 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
   definitions = catalog.definitions(material)
   _save_index(workdir / "prepared", material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
-  todo = _todo(workdir / "prepared", material, definitions, names)
+  todo = _todo(workdir / "prepared", material, definitions, names,
+               settings_lib.of_prepared(config))
   if beam:
     _by_beam(todo, beam)
   else:
@@ -96,12 +97,14 @@ def examples(name: str, split: str):
       bar.update(len(some))
 
 
-def _todo(folder, material, definitions, names) -> list[_Todo]:
+def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
   """The splits that are not there, are damaged, or were made from something else."""
   own = own_tasks.mixture(material.module) if material.module else {}
   todo = []
   for short, definition in definitions.items():
-    made_from = _made_from(material, definition)
+    made_from = _made_from(material, definition) | {"settings": {
+        name: value for name, value in settings.items()
+        if name != "tasks.prompt_targets" or short.endswith("_prompts")}}
     if short in own:
       made_from["module"] = own_tasks.fingerprint(material.module)
     for split in definition.source.splits:
@@ -147,12 +150,9 @@ def _save_index(folder, material: material_lib.Material) -> None:
 
 
 def _made_from(material: material_lib.Material, definition) -> dict[str, str]:
-  settings = [VERSION, material.history, material.draws, material.max_train_examples,
-              material.prompt_targets, material.heldout_fraction, material.seed,
-              dataclasses.astuple(material.scheme), material.as_text]
   written = {"targets": definition.targets} if definition.targets else {}
   return {**written, "data": material.fingerprint,
           "lm_vocabulary": material.lm.tokenizer.fingerprint,
           "text_vocabulary": material.text.tokenizer.fingerprint,
           "prompts": definition.prompts.fingerprint if definition.prompts else "",
-          "config": hashlib.sha256(json.dumps(settings).encode()).hexdigest()}
+          "version": VERSION}

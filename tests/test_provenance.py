@@ -13,6 +13,7 @@ from ilm_jax.stages import recipe
 from ilm_jax.training import checkpoint, loop, provenance
 
 SETTINGS = {"seed": 0, "phase1.losses.ui": 0.5, "phase1.steps": 8, "vectors": ("behavioral",)}
+INPUTS = {"entities": "e"}
 
 
 def test_differences_name_field_old_and_new_value():
@@ -37,14 +38,21 @@ def meta(step=8, **changes):
 ])
 def test_changed_settings_are_refused(accept, steps, message):
   with pytest.raises(errors.UserError, match=message):
-    provenance.check_settings("W/phase1", meta(seed=1), SETTINGS, steps=steps, accept=accept)
+    provenance.check("W/phase1", meta(seed=1), INPUTS, SETTINGS, steps=steps, accept=accept)
 
 
 def test_changed_settings_may_be_meant_where_steps_are_left():
-  provenance.check_settings("W", meta(seed=1), SETTINGS, steps=9, accept=True)
-  provenance.check_settings("W", meta(), SETTINGS, steps=8)
+  provenance.check("W", meta(seed=1), INPUTS, SETTINGS, steps=9, accept=True)
+  provenance.check("W", meta(), INPUTS, SETTINGS, steps=8)
   with pytest.raises(errors.UserError, match="older than the record of settings"):
-    provenance.check_settings("W", {"step": 8}, SETTINGS, steps=9, accept=True)
+    provenance.check("W", {"step": 8}, INPUTS, SETTINGS, steps=9, accept=True)
+
+
+def test_other_inputs_are_refused_whatever_is_meant():
+  for accept in (False, True):
+  assert first == [{"until_step": 8, "settings": {"seed": 1}}]
+                                               r"seed: 1 -> 0\): give another --workdir"):
+      provenance.check("W", meta(seed=1), {"entities": "f"}, SETTINGS, steps=9, accept=accept)
 
 
 def test_history_keeps_what_was_changed_and_when():

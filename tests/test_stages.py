@@ -20,18 +20,6 @@ def make_run(workdir, **changes):
   return context.Run(config, workdir, devices=False)
 
 
-def test_tables_count_as_measured_under_their_own_settings_alone(tmp_path):
-  run, folder = make_run(tmp_path), tmp_path / "eval" / "phase1" / "4"
-  assert not run.measured(folder)
-  run.mark_measured(folder)
-  assert make_run(tmp_path).measured(folder)
-  other = {"eval.bootstrap": run.config.eval.bootstrap + 1}
-  assert not make_run(tmp_path, **other).measured(folder)
-  run.begin_measuring(folder)  # killed before the mark: neither settings' tables are whole
-  run.begin_measuring(folder)
-  assert not run.measured(folder)
-
-
 def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, capsys):
   builder = pytest.importorskip("tasks.datasets.builder")
   from test_interactions import built
@@ -54,14 +42,16 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
     prepare.run(make_run(tmp_path, **{"data.k_core": k}))
   assert [int(line[-2]) for line in capsys.readouterr().out.splitlines()] == [5, 5, 7, 7]
   other = make_run(tmp_path, **{"data.k_core": 7, "data.split": "loo_openp5"})
-  with pytest.raises(errors.UserError, match="split by 'loo_stable', the config says 'loo_openp5'"):
+  with pytest.raises(errors.UserError, match="split: loo_stable -> loo_openp5"):
     _ = other.data
   prepare.run(other)
   assert asked == [(5, "loo_stable"), (7, "loo_stable"), (7, "loo_openp5")]
   made_from = store.read_manifest(tmp_path / "data")["made_from"]
+  with pytest.raises(errors.UserError, match="k_core: 7 -> 3.: run --stage=prepare again"):
+    _ = make_run(tmp_path, **{"data.k_core": 3, "data.split": "loo_openp5"}).data
   assert made_from == {"dataset": "ml-100k", "files": "abc", "k_core": 7, "split": "loo_openp5",
                        "time": "seconds"}
-  assert other.data[1].ids == ["4", "5", "30"]
+  assert other.data.items.ids == ["4", "5", "30"]
 
 
 def test_factors_that_are_missing_are_made_beside_the_same_table(tmp_path, monkeypatch):

@@ -9,12 +9,12 @@ _SAME_NUMBERS = {
     "data.path",                 # where the files lie; their content is fingerprinted
     "cf.stream",                 # the same factors, piece by piece
     "qformer.remat", "lm.remat", "lm.shape",
-    "tasks.prompt_targets",      # of evaluation
     *(f"{phase}.{name}" for phase in ("phase1", "phase2")
       for name in ("log_every", "checkpoint_every", "keep_checkpoints")),
     "phase2.init_from",          # which phase 1 it was is fingerprinted
     "phase2.compare",
 }
+_OF_EVALUATION = {"tasks.prompt_targets"}
 _OF_MLP = {"phase2.mlp_scale"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
 
@@ -28,10 +28,24 @@ def of_phase2(config, variant: variants.Variant) -> dict:
   """{dotted field: value} of what decides one model of phase 2."""
   mlp = variant.projector == "mlp"
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
-  others = _OF_QFORMER if mlp else _OF_MLP
+  others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION
   return {name: value for name, value in fields.items() if name not in others
           and not (mlp and name.startswith("qformer.") and name != "qformer.num_queries")
           and not (name.startswith("tasks.mixture.") and not value)}
+
+
+def of_prepared(config) -> dict:
+  """{dotted field: value} of what decides prepared tasks, beside data, vocabularies and prompts."""
+  fields = _fields(config, ("seed", "data", "tasks"))
+  return {name: value for name, value in fields.items()
+          if name in ("seed", "data.heldout_fraction", "data.domain")
+          or (name.startswith("tasks.") and not name.startswith("tasks.mixture.")
+              and name not in ("tasks.module", "tasks.prompts"))}
+
+
+def of_entities(config) -> dict:
+  """{dotted field: value} of what decides the entity table, beside the data."""
+  return _fields(config, ("seed", "cf", "text_encoder"))
 
 
 def shared_with_phase1(settings: dict) -> dict:

@@ -186,8 +186,7 @@ def of_this_run(folder, meta: dict, made_from) -> list[str]:
     made_from: with fingerprints and settings, of this run.
   """
   try:
-    provenance.check_inputs(folder, meta["fingerprints"], made_from.fingerprints)
-    provenance.check_settings(folder, meta, made_from.settings)
+    provenance.check(folder, meta, made_from.fingerprints, made_from.settings)
   except errors.UserError as e:
     return [str(e)]
   return []

@@ -9,11 +9,12 @@ from etils import epath
 
 from ilm_jax import errors, files
 from ilm_jax.assets import pinned
-from ilm_jax.config import gin_overlay
+from ilm_jax.config import gin_overlay, settings
 from ilm_jax.config import reading as config_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import splits, store, tokenizer, tokenizer_files
+from ilm_jax.training import provenance
 
 
 class Run:
@@ -82,13 +83,13 @@ class Run:
 
   @functools.cached_property
   def data(self):
-    """The run's `interactions.Data`; refuses data that were split in another way."""
-    found = interactions_lib.load(self.workdir / "data")
-    made = store.read_manifest(self.workdir / "data")["made_from"].get("split", str(self.rule))
-    if made != str(self.rule):
-      raise errors.UserError(f"{self.workdir}/data was split by {made!r}, the config says "
-                             f"{str(self.rule)!r}: run --stage=prepare again")
-    return found
+    """The run's `interactions.Data`; refuses data that were kept or split in another way."""
+    data = interactions_lib.load(self.workdir / "data")
+    now = {"split": str(self.rule), "dataset": self.config.data.name,
+           "k_core": self.config.data.k_core}
+    _same_settings(self.workdir / "data", store.read_manifest(self.workdir / "data")["made_from"],
+                   now, "prepare")
+    return data
 
   @property
   def rule(self) -> splits.Rule:
@@ -107,17 +108,19 @@ class Run:
 
   @functools.cached_property
   def entities(self) -> entities_lib.EntityTable:
-    """The entity table; refuses one that was not made from this data."""
+    """The entity table; refuses one that was not made from this data and these settings."""
     table = entities_lib.load(self.workdir / "entities")
     made_from = store.read_manifest(self.workdir / "entities")["made_from"]
     if made_from["data"] != self.data.fingerprint:
       was, is_now = errors.short(made_from["data"], self.data.fingerprint)
       raise errors.UserError(f"{self.workdir}/entities was made from data {was}, data/ is "
                              f"{is_now}: delete entities/ and run --stage=cf")
+    _same_settings(self.workdir / "entities", made_from.get("settings", {}),
+                   settings.of_entities(self.config), "cf")
     return table
 
   def prepared(self, task: str, split: str) -> store.Prepared:
-    """A prepared split of a task, by its short name; refuses one made from other data."""
+    """A prepared split of a task, by its short name; refuses one of other data or settings."""
     folder = self.workdir / "prepared" / f"{self.dataset}_{task}" / split
     found = store.Prepared(folder)
     for name, mine in (("data", self.data.fingerprint),
@@ -127,6 +130,8 @@ class Run:
         was, is_now = errors.short(found.manifest["made_from"][name], mine)
         raise errors.UserError(f"{folder} was prepared from {name} {was}, this run has {is_now}: "
                                "run --stage=prepare again")
+    _same_settings(folder, found.manifest["made_from"].get("settings", {}),
+                   settings.of_prepared(self.config), "prepare")
     return found
 
   @property
@@ -227,6 +232,19 @@ class Run:
       return math.prod(self.config.mesh.values())
     import jax
     return jax.device_count()
+
+
+def _same_settings(folder, was: dict, now: dict, stage: str) -> None:
+  """Refuses what `stage` made with other settings; a field that was not recorded is not looked at.
+
+  Raises:
+    UserError: it names each field, with the value that made it and the config's.
+  """
+  differences = provenance.changed({name: was[name] for name in now if name in was},
+                                   {name: now[name] for name in now if name in was})
+  if differences:
+    raise errors.UserError(f"{folder} was made with other settings than the config says "
+                           f"({provenance.words(differences)}): run --stage={stage} again")
 
 
 def _asset_or_path(name: str):

@@ -4,6 +4,7 @@ import tempfile
 import numpy as np
 
 from ilm_jax.cf import histories, ials
+from ilm_jax.config import settings
 from ilm_jax.data import arrays, splits, store
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -19,9 +20,7 @@ def run(run: context.Run) -> None:
   """
   interactions, items, data = run.data
   folder = run.workdir / "entities"
-  made_from = {"data": data, "cf": str(sorted(run.config.cf.to_dict().items())),
-               "seed": run.config.seed,
-               "text_encoder": run.config.text_encoder.asset}
+  made_from = {"data": data, "settings": settings.of_entities(run.config)}
   made = (store.read_manifest(folder) or {}).get("made_from") == made_from
   if made and (run.workdir / "factors.npz").exists():
     return

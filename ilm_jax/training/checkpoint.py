@@ -104,9 +104,8 @@ class Checkpointer:
     """
     step = self.latest() if step is None else step
     meta = self.meta(step)
-    provenance.check_inputs(self.folder, meta["fingerprints"], self.fingerprints)
-    provenance.check_settings(self.folder, meta, self.settings, accept=self._accept,
-                              steps=step + 1 if self._steps is None else self._steps)
+    provenance.check(self.folder, meta, self.fingerprints, self.settings, accept=self._accept,
+                     steps=step + 1 if self._steps is None else self._steps)
     self._history = provenance.history(meta, self.settings)
     want = orbax_io.abstract(_plain(like))
     orbax_io.same_shapes(self._manager, self.folder, step, want, exact=True)
@@ -177,14 +176,13 @@ def finished(folder, fingerprints: dict[str, str], steps: int, settings: dict | 
 
   Raises:
     UserError: there is a checkpoint from other inputs; or from other settings, and the change is
-      not meant or comes too late (`provenance.check_settings`).
+      not meant or comes too late (`provenance.check`).
   """
   step = newest(folder)
   if step is None:
     return False
   meta = read_meta(folder, step)
-  provenance.check_inputs(folder, meta["fingerprints"], fingerprints)
-  provenance.check_settings(folder, meta, settings or {}, steps=steps, accept=accept_changes)
+  provenance.check(folder, meta, fingerprints, settings or {}, steps=steps, accept=accept_changes)
   return step >= steps
 
 

@@ -36,50 +36,31 @@ def words(differences: dict[str, tuple]) -> str:
   return ", ".join(f"{field}: {old} -> {new}" for field, (old, new) in differences.items())
 
 
-def check_inputs(folder, was: dict[str, str], now: dict[str, str]) -> None:
-  """Refuses checkpoints made from other inputs.
-
-  Args:
-    folder: of the checkpoints, for the message.
-    was: {name: sha256} of the newest checkpoint.
-    now: of this run.
-
-  Raises:
-    UserError: an input differs.
-  """
-  for name in sorted(was.keys() | now.keys()):
-    if was.get(name) != now.get(name):
-      before, here = errors.short(was.get(name), now.get(name))
-      raise errors.UserError(
-          f"the checkpoints in {folder} were trained with {name} {before}, this run has {here}: "
-          f"give another --workdir, or delete {folder} to train this phase again")
-
-
-def check_settings(folder, meta: dict, settings: dict, *, steps: int | None = None,
-                   accept: bool = False) -> None:
-  """Refuses checkpoints that other settings made, unless the change is meant.
+def check(folder, meta: dict, fingerprints: dict[str, str], settings: dict, *,
+          steps: int | None = None, accept: bool = False) -> None:
+  """Refuses checkpoints of other inputs, and of other settings unless the change is meant.
 
   Args:
     folder: of the checkpoints, for the message.
     meta: of the newest of them.
+    fingerprints: {name: sha256} of this run's inputs.
     settings: of this run.
     steps: to which this run trains; None: it trains no further, it only reads.
-    accept: whether the change is meant (--accept_changed_settings).
+    accept: whether changed settings are meant (--accept_changed_settings); other inputs never are.
 
   Raises:
-    UserError: settings differ; it names each, and the ways on. With `accept` only where no step is
-      left that the new settings could make.
+    UserError: it names each setting that differs with old and new value, and the ways on. With
+      `accept` only where no step is left that the new settings could make.
   """
   if "settings" not in meta:
     raise errors.UserError(f"the checkpoints in {folder} are older than the record of settings in "
                            f"them, so nobody can tell what made them: give another --workdir, or "
                            f"delete {folder} to train this phase again")
   differences = changed(meta["settings"], settings)
-  if not differences:
+  _check_inputs(folder, meta["fingerprints"], fingerprints, differences)
+  if not differences or (accept and steps is not None and meta["step"] < steps):
     return
   begun = f"{folder} was trained to step {meta['step']} with other settings"
-  if accept and steps is not None and meta["step"] < steps:
-    return
   if accept and steps is not None:
     raise errors.UserError(
         f"{begun} ({words(differences)}), and no step is left for the new ones to train: raise "
@@ -89,6 +70,16 @@ def check_settings(folder, meta: dict, settings: dict, *, steps: int | None = No
       f"{begun}: {words(differences)}. Give another --workdir; or delete {folder} to train it "
       "again; or, where the change is meant (a longer run, a lower rate), add "
       "--accept_changed_settings: training goes on from that step, and its checkpoints keep both")
+
+
+def _check_inputs(folder, was: dict[str, str], now: dict[str, str], differences: dict) -> None:
+  for name in sorted(was.keys() | now.keys()):
+    if was.get(name) != now.get(name):
+      before, here = errors.short(was.get(name), now.get(name))
+      why = f" (settings that differ: {words(differences)})" if differences else ""
+      raise errors.UserError(
+          f"the checkpoints in {folder} were trained with {name} {before}, this run has {here}"
+          f"{why}: give another --workdir, or delete {folder} to train this phase again")
 
 
 def history(meta: dict, settings: dict) -> list[dict]:

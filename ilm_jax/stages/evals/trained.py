@@ -50,8 +50,7 @@ def phase2_meta(run: context.Run, variant: variants.Variant, step: int | None = 
 
 def _meta(folder, made_from: recipe.MadeFrom, step: int | None) -> dict:
   meta = checkpoint.read_meta(folder, step)
-  provenance.check_inputs(folder, meta["fingerprints"], made_from.fingerprints)
-  provenance.check_settings(folder, meta, made_from.settings)
+  provenance.check(folder, meta, made_from.fingerprints, made_from.settings)
   return meta
 
 
