@@ -50,8 +50,8 @@ def test_changed_settings_may_be_meant_where_steps_are_left():
 
 def test_other_inputs_are_refused_whatever_is_meant():
   for accept in (False, True):
-  assert first == [{"until_step": 8, "settings": {"seed": 1}}]
-                                               r"seed: 1 -> 0\): give another --workdir"):
+    with pytest.raises(errors.UserError, match=r"entities e, this run has f \(settings that "
+                                               r"differ: seed: 1 -> 0\): give another"):
       provenance.check("W", meta(seed=1), {"entities": "f"}, SETTINGS, steps=9, accept=accept)
 
 
