@@ -4,6 +4,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.data import batches, filling, packing
+from tests import small_configs
 
 SLOT = 99
 
@@ -19,7 +20,7 @@ C = example([14, 15], [], [2])                                # 2 tokens
 
 
 def spec(**changes):
-  return packing.LmBatchSpec(**{
+  return small_configs.lm_batch(**{
       "rows": 2, "length": 10, "slots": 3, "targets": 5, "queries": 2, "slot_id": SLOT,
       "examples_per_group": 3, "rows_per_group": 2, "task_names": ("t",), **changes})
 

@@ -10,10 +10,10 @@ from ilm_jax.evaluation import dot_scores
 from ilm_jax.models import language_model
 from ilm_jax.objectives import phase2
 from ilm_jax.training import loop, optimizer
-from tests import test_objectives, test_phase2_training
+from tests import small_configs, test_objectives, test_phase2_training
 
 ITEMS, SLOT = 6, 99                # entity rows 1..6 are items, 7 and 8 users
-HEAD = phase2.HeadConfig(weight=1.0, num_items=ITEMS)
+HEAD = phase2.HeadConfig(weight=1.0, num_items=ITEMS, negatives=0)
 
 
 def example(inputs, entities, target, task=0):
@@ -22,7 +22,7 @@ def example(inputs, entities, target, task=0):
 
 
 def spec(**changes):
-  return packing.LmBatchSpec(**{**dict(
+  return small_configs.lm_batch(**{**dict(
       rows=1, length=24, slots=6, targets=6, queries=2, slot_id=SLOT,
       task_names=("sequential", "elm"), head_tasks=("sequential",), num_items=ITEMS,
       examples_per_group=2), **changes})
