@@ -34,8 +34,8 @@ def test_every_slot_of_a_history_is_asked_for_the_next_item():
   tokens    7  u u  8  3 3  4 4  9 | 5 |  7  3 3 | 5
   position  0  1 2  3  4 5  6 7  8   9   10 11 12  13
   """
-  batch, dropped = packing.pack_group(
-      [example([7, SLOT, 8, SLOT, SLOT, 9], [7, 3, 4], 5), example([7, SLOT], [3], 3, task=1)],
+  batch, dropped = packing.pack_groups(
+      [[example([7, SLOT, 8, SLOT, SLOT, 9], [7, 3, 4], 5), example([7, SLOT], [3], 3, task=1)]],
       spec())
   assert dropped == 0
   np.testing.assert_array_equal(batch["next_item"], [[0, 4, 5, 0, 0, 0]])

@@ -81,8 +81,8 @@ def test_packed_examples_equal_examples_alone():
 
   def hidden(group):
     spec = small_configs.lm_batch(rows=1, length=9, slots=1, targets=6, queries=0, slot_id=-1,
-                               encoder_decoder=True)
-    batch, dropped = packing.pack_group(group, spec)
+                                  encoder_decoder=True)
+    batch, dropped = packing.pack_groups([group], spec)
     assert dropped == 0
     return np.asarray(model.target_hidden(model.embed(jnp.asarray(batch["tokens"])), batch))[0]
 

@@ -99,12 +99,6 @@ def pack_groups(groups: Sequence[Sequence[dict]], spec: LmBatchSpec) -> tuple[di
   return batch, dropped
 
 
-def pack_group(examples: Sequence[dict], spec: LmBatchSpec) -> tuple[dict, int]:
-  """`pack_groups` of one group."""
-  batch, dropped = pack_groups([examples], spec)
-  return batch, int(dropped[0])
-
-
 def one_a_row(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarray]:
   """The same arrays with one example in each row and the rest of the rows empty."""
   batch = empty(spec.rows, spec)
