@@ -81,7 +81,8 @@ def _with(change: Change, topology: chips.Topology | None = None, **fields) -> C
 def _meshes(change: Change, shape_of, topology: chips.Topology | None = None) -> Iterator[Change]:
   """Meshes over which the weights are spread, from the least spread on."""
   where = topology or change.topology
-  found = search.meshes(where, shape_of(change.config), change.config.phase2.rows)
+  found = search.meshes(where, shape_of(change.config),
+                        change.config.phase2.rows // change.config.phase2.microbatches)
   for mesh in sorted(found, key=lambda m: (m["fsdp"] * m["tensor"], m["tensor"])):
     yield _with(change, topology, **{f"mesh__{name}": n for name, n in mesh.items()})
 

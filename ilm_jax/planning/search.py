@@ -15,7 +15,8 @@ def candidates(c, lm: decoder.DecoderConfig, topology: chips.Topology) -> list[d
   """{mesh, rows, remat} of the grid around config `c`: its rows, half, twice and four times."""
   found = []
   for rows in sorted({max(c.phase2.rows // 2, 1), *(c.phase2.rows * n for n in (1, 2, 4))}):
-    for mesh in meshes(topology, lm, rows):
+    at_once, rest = divmod(rows, c.phase2.microbatches)
+    for mesh in [] if rest else meshes(topology, lm, at_once):
       found += [{"mesh": mesh, "rows": rows, "remat": remat} for remat in REMATS]
   return found
 
@@ -36,7 +37,8 @@ def meshes(topology: chips.Topology, lm: decoder.DecoderConfig, rows: int) -> li
 def naive(c, topology: chips.Topology) -> dict:
   """What one would write down first: everything over fsdp, of each slice."""
   mesh = {"data": topology.slices, "fsdp": topology.chips // topology.slices, "tensor": 1}
-  rows = math.ceil(c.phase2.rows / topology.chips) * topology.chips
+  multiple = topology.chips * c.phase2.microbatches
+  rows = math.ceil(c.phase2.rows / multiple) * multiple
   return {"mesh": mesh, "rows": rows, "remat": c.lm.remat}
 
 
