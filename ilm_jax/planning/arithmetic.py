@@ -92,14 +92,14 @@ def collectives_by_rules(lm, layer_bytes: float, tokens: float, ways: dict[str, 
   """What axes.RULES makes necessary, as `hlo.totals` has it: weights gathered forward and backward
   over fsdp for each microbatch (there are `parts`), activations summed over tensor after attention
   and mlp, forward and backward."""
-  found = {}
+  totals = {}
   if (n := ways["fsdp"]) > 1:
     size = 2 * lm.num_layers * layer_bytes * parts
-    found["all-gather"] = {"count": 14 * lm.num_layers * parts, "bytes": size,
-                           "sent_bytes": size * (n - 1) / n}
+    totals["all-gather"] = {"count": 14 * lm.num_layers * parts, "bytes": size,
+                            "sent_bytes": size * (n - 1) / n}
   if (n := ways["tensor"]) > 1:
     sums = (1 if lm.parallel else 2) * 2 * lm.num_layers
     size = sums * tokens * lm.width * (4 if lm.dtype == "float32" else 2)
-    found["all-reduce"] = {"count": sums * parts, "bytes": size,
-                           "sent_bytes": 2 * size * (n - 1) / n}
-  return found
+    totals["all-reduce"] = {"count": sums * parts, "bytes": size,
+                            "sent_bytes": 2 * size * (n - 1) / n}
+  return totals
