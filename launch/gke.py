@@ -178,8 +178,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
       p.add_argument("--job", default="train", help="train or eval (train)")
       p.add_argument("--lines", type=int, default=100)
       p.add_argument("--follow", action="store_true")
-  own, command = shell.split(argv)
-  return parser.parse_args(own, argparse.Namespace(command=command))
+  ours, command = shell.split(argv)
+  return parser.parse_args(ours, argparse.Namespace(command=command))
 
 
 def container_flags(p: argparse.ArgumentParser, image_required: bool = True) -> None:

@@ -74,16 +74,16 @@ def experiments(c) -> list[Experiment]:
   names = [name for name, _ in variants]
   if twice := sorted({n for n in names if names.count(n) > 1}):
     raise errors.UserError(f"--variant={twice[0]}:... is there twice: each needs its own name")
-  found = []
+  listed = []
   for variant, changes in variants:
     for seed in seeds:
       parts = [p for p in (variant, f"seed{seed}" if c.seeds else "") if p]
       overrides = (*_overrides("--set", c.set), *changes, *([f"seed={seed}"] if c.seeds else []))
-      found.append(Experiment(
+      listed.append(Experiment(
           name="-".join([c.name, *parts]), config=c.config,
           workdir="/".join([c.workdir.rstrip("/"), *parts]), overrides=overrides,
           of_eval=_overrides("--eval_set", c.eval_set)))
-  return found
+  return listed
 
 
 def on_gke(c, experiment: Experiment) -> tuple[list[str], str]:

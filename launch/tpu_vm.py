@@ -187,8 +187,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
       p.add_argument("--worker", default="0", help="which host, or all (0)")
       p.add_argument("--lines", type=int, default=100)
       p.add_argument("--follow", action="store_true")
-  own, command = shell.split(argv)
-  return parser.parse_args(own, argparse.Namespace(command=command))
+  ours, command = shell.split(argv)
+  return parser.parse_args(ours, argparse.Namespace(command=command))
 
 
 def _where(c) -> list[str]:

@@ -88,13 +88,14 @@ def of_type(accelerator_type: str) -> Generation:
     UserError: no such type, or not offered as a TPU VM.
   """
   prefix, _, number = accelerator_type.rpartition("-")
-  found = {g.type_prefix: g for g in GENERATIONS.values() if g.runtime}
-  if prefix not in found or not number.isdigit() or int(number) < 1:
-    examples = ", ".join(f"{name}-{8 if g.units_per_chip == 2 else 4}" for name, g in found.items())
+  generations = {g.type_prefix: g for g in GENERATIONS.values() if g.runtime}
+  if prefix not in generations or not number.isdigit() or int(number) < 1:
+    examples = ", ".join(f"{name}-{8 if g.units_per_chip == 2 else 4}"
+                         for name, g in generations.items())
     raise errors.UserError(f"--type={accelerator_type}: unknown accelerator type"
-                           f"{_near(prefix, found)}; expected a number after one of "
-                           f"{', '.join(found)}, e.g. {examples}")
-  g = found[prefix]
+                           f"{_near(prefix, generations)}; expected a number after one of "
+                           f"{', '.join(generations)}, e.g. {examples}")
+  g = generations[prefix]
   if int(number) % g.units_per_chip:
     raise errors.UserError(f"--type={accelerator_type}: the number counts TensorCores, of which a "
                            f"chip has {g.units_per_chip}: make it even")

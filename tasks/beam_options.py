@@ -35,6 +35,6 @@ def mistakes_told():
   except errors.UserError:
     raise
   except Exception as error:     # each runner has its own
-    if found := _MISTAKE.search(str(error)):
-      raise errors.UserError(found[1]) from error
+    if mistake := _MISTAKE.search(str(error)):
+      raise errors.UserError(mistake[1]) from error
     raise

@@ -48,10 +48,10 @@ def _to_shards(made, works, firsts: dict):
   """((work, shard), (piece, records)) of each shard that the piece has records of."""
   (number, piece), records = made
   found_in = pieces.by_shard(works[number], firsts[number, piece], records)
-  for shard, found in found_in.items():
-    yield (number, shard), (piece, found)
+  for shard, of_shard in found_in.items():
+    yield (number, shard), (piece, of_shard)
 
 
 def _write(gathered, works) -> None:
-  (number, shard), found = gathered
-  pieces.write_shard(works[number], shard, found)
+  (number, shard), records = gathered
+  pieces.write_shard(works[number], shard, records)

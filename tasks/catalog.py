@@ -46,9 +46,9 @@ def dataset_name(config) -> str:
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
   """All tasks by short name."""
-  own = _own(material)          # first: what is wrong in it is said before the others are made
+  user_tasks = _own(material)   # first: what is wrong in it is said before the others are made
   return {**item_text.definitions(material), **openp5.definitions(material),
-          **elm.definitions(material), **own, "catalogue": _catalogue(material)}
+          **elm.definitions(material), **user_tasks, "catalogue": _catalogue(material)}
 
 
 def import_module(name: str):
@@ -78,14 +78,14 @@ def _own(material: material_lib.Material) -> dict[str, features.Definition]:
   if not material.module:
     return {}
   with _named(material.module):
-    found = importlib.import_module(material.module).definitions(material)
+    given = importlib.import_module(material.module).definitions(material)
   rates = own_tasks.mixture(material.module)
-  if set(found) != set(rates):
+  if set(given) != set(rates):
     raise errors.UserError(
-        f"--tasks_module={material.module}: definitions() gives {sorted(found)}, MIXTURE has "
+        f"--tasks_module={material.module}: definitions() gives {sorted(given)}, MIXTURE has "
         f"{sorted(rates)}: name the same tasks in both")
   wanted = set(features.language(material.lm, material.rows))
-  for name, definition in found.items():
+  for name, definition in given.items():
     if set(definition.output_features) != wanted or "test" not in definition.source.splits:
       raise errors.UserError(
           f"task {name} of {material.module} has features {sorted(definition.output_features)} and "
@@ -93,7 +93,7 @@ def _own(material: material_lib.Material) -> dict[str, features.Definition]:
           "train and test")
     with _named(material.module):
       _ = [own_tasks.metric_name(fn) for fn in definition.metric_fns]
-  return found
+  return given
 
 
 def add(material, tasks: dict[str, features.Definition], dataset: str, rates) -> dict[str, str]:
@@ -122,11 +122,11 @@ def _cacheable(preprocessors: list) -> list:
 
 def _add_elm_24(names: dict[str, str], dataset: str) -> None:
   """The mixture of those of the 24 tasks that there are, at equal rates."""
-  found = [names[task] for task in elm_names.ELM_24 if task in names]
+  present = [names[task] for task in elm_names.ELM_24 if task in names]
   names["elm_24"] = f"{dataset}_elm_24"
   seqio.MixtureRegistry.remove(names["elm_24"])
-  if found:
-    seqio.MixtureRegistry.add(names["elm_24"], found, default_rate=1.0)
+  if present:
+    seqio.MixtureRegistry.add(names["elm_24"], present, default_rate=1.0)
 
 
 @seqio.map_over_dataset

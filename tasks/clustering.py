@@ -87,14 +87,14 @@ def residual_kmeans(vectors_IC: np.ndarray, levels: int, codes: int, seed: int) 
 
   Source: the quantisation of semantic ids (TIGER, arXiv 2305.05065) with k-means for its encoder.
   """
-  left_IC, found = np.asarray(vectors_IC, np.float64), []
+  left_IC, level_codes = np.asarray(vectors_IC, np.float64), []
   for level in range(levels):
     centres = min(codes, len(np.unique(left_IC, axis=0)))
     centre_KC, _ = vq.kmeans2(left_IC, centres, iter=25, minit="++", seed=seed + level)
     code_I, _ = vq.vq(left_IC, centre_KC)
-    found.append(code_I)
+    level_codes.append(code_I)
     left_IC = left_IC - centre_KC[code_I]
-  return np.stack(found, axis=1)
+  return np.stack(level_codes, axis=1)
 
 
 def told_apart(code_IL: np.ndarray) -> list[tuple[int, ...]]:

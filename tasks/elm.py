@@ -72,10 +72,10 @@ def _definition(material, name: str, answers: list[str], by_split: dict,
   known = np.array([bool(answer) for answer in answers])
   splits = {}
   for split, places in by_split.items():
-    asked = np.arange(len(family.seen)) if split == "train" else np.arange(1)
+    wordings = np.arange(len(family.seen)) if split == "train" else np.arange(1)
     first = places[family.fields[0]]
     at, prompt = [x.ravel() for x in np.meshgrid(
-        np.flatnonzero(known[first]), asked, indexing="ij")]
+        np.flatnonzero(known[first]), wordings, indexing="ij")]
     if split == "train":
       kept = material.subsample(name, len(at))
       at, prompt = at[kept], prompt[kept]

@@ -49,10 +49,10 @@ def names(scheme: Scheme, items: interactions_lib.Items, histories: list, vector
   """
   if scheme.kind == "title":
     return ["", *(f" {title}" for title in titles(items)[1:])]
-  found = codes(scheme, len(items), histories, vectors, seed)
+  code_of = codes(scheme, len(items), histories, vectors, seed)
   if scheme.words:
-    return ["", *("".join(f"<index_{n}>" for n in code) for code in found)]
-  return ["", *(" " + "-".join(map(str, code)) for code in found)]
+    return ["", *("".join(f"<index_{n}>" for n in code) for code in code_of)]
+  return ["", *(" " + "-".join(map(str, code)) for code in code_of)]
 
 
 def codes(scheme: Scheme, num_items: int, histories: list, vectors,
@@ -63,10 +63,10 @@ def codes(scheme: Scheme, num_items: int, histories: list, vectors,
   are apart by level.
   """
   if scheme.kind == "semantic":
-    found = clustering.told_apart(clustering.residual_kmeans(
+    semantic = clustering.told_apart(clustering.residual_kmeans(
         vectors(), scheme.levels, scheme.codes, seed))
     step = scheme.codes * scheme.words
-    return [tuple(n + step * level for level, n in enumerate(code)) for code in found]
+    return [tuple(n + step * level for level, n in enumerate(code)) for code in semantic]
   if scheme.kind == "collaborative":
     return clustering.collaborative(
         clustering.co_occurrence(histories, num_items), scheme.clusters, scheme.size, seed)
@@ -96,15 +96,15 @@ def titles(items: interactions_lib.Items) -> list[str]:
   shared = {title for title, count in collections.Counter(short).items() if count > 1}
   plain = [tokenizer_lib.escape(interactions_lib.full_title(items, row + 1))
            if title in shared else title for row, title in enumerate(short)]
-  found, taken, spoken_for = [""], set(), set(plain)
+  titled, taken, spoken_for = [""], set(), set(plain)
   for name in plain:
     number, chosen = 1, name
     while chosen in taken or (number > 1 and chosen in spoken_for):
       number += 1
       chosen = f"{name} #{number}"
     taken.add(chosen)
-    found.append(chosen)
-  return found
+    titled.append(chosen)
+  return titled
 
 
 def report(spoken: list[str], tokenizer: tokenizer_lib.Tokenizer) -> dict:

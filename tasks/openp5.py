@@ -24,13 +24,13 @@ TASKS = ("sequential", "straightforward", "next_item")
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
   """The three tasks, and `_prompts` of each: test targets asked with every one of its templates."""
-  found = {}
+  tasks = {}
   for name in TASKS:
     family = _family(material, name)
-    found[name] = _definition(material, family, _splits(material, name, family))
-    found[f"{name}_prompts"] = _definition(
+    tasks[name] = _definition(material, family, _splits(material, name, family))
+    tasks[f"{name}_prompts"] = _definition(
         material, family, {"test": _in_all_words(material, name, family)})
-  return found
+  return tasks
 
 
 def targets(material: material_lib.Material) -> dict[str, np.ndarray]:
@@ -77,26 +77,26 @@ def windows(material: material_lib.Material) -> np.ndarray:
   With several draws each cuts elsewhere, at places that the seed decides.
   """
   log, H = material.interactions, material.history
-  rng, found = material.rng("next_item/windows"), []
+  rng, places = material.rng("next_item/windows"), []
   for user in range(log.num_users):
     span = log.of_user(user)
     at = span.start + np.flatnonzero(material.split.train[span])
     shifts = np.r_[0, 1 + rng.permutation(max(min(H, len(at) - 1) - 1, 0))][:material.draws]
-    found += [np.sort(at[len(at) - 1 - shift:0:-H]) for shift in shifts]
-  return np.concatenate([np.zeros(0, int), *found])
+    places += [np.sort(at[len(at) - 1 - shift:0:-H]) for shift in shifts]
+  return np.concatenate([np.zeros(0, int), *places])
 
 
 def _splits(material, name: str, family: templates.Family) -> dict:
   at = targets(material)
   if name == "next_item":
-    asked = windows(material)
-    asked = asked[material.subsample(name, len(asked))]
-    drawn = material.rng(f"{name}/prompt").integers(len(family.seen), size=len(asked))
+    places = windows(material)
+    places = places[material.subsample(name, len(places))]
+    drawn = material.rng(f"{name}/prompt").integers(len(family.seen), size=len(places))
   else:
     kept = at["train"][material.subsample(name, len(at["train"]))]
-    asked = np.repeat(kept, material.draws)
+    places = np.repeat(kept, material.draws)
     drawn = _draw(material, name, family, len(kept))
-  return {"train": _examples(material, family, asked, drawn),
+  return {"train": _examples(material, family, places, drawn),
           **{split: _examples(material, family, at[split], 0) for split in ("validation", "test")}}
 
 

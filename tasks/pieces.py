@@ -124,18 +124,18 @@ def by_shard(work: Work, first: int, records: list[bytes]) -> dict[int, list[byt
           for start in range(min(work.shards, len(records)))}
 
 
-def write_shard(work: Work, shard: int, found) -> None:
+def write_shard(work: Work, shard: int, pieces) -> None:
   """Writes a shard.
 
   Args:
     work: the split.
     shard: its number.
-    found: (number of a piece, the shard's records in it), in any order.
+    pieces: (number of a piece, the shard's records in it), in any order.
   """
   name = store.shard_name(shard, work.shards)
   with tempfile.TemporaryDirectory() as local:     # ArrayRecord writes files of this machine only
     path = epath.Path(local) / name
-    store.write_shard(path, (record for _, records in sorted(found) for record in records))
+    store.write_shard(path, (record for _, records in sorted(pieces) for record in records))
     files.write_bytes(epath.Path(work.shard_folder) / name, path.read_bytes())
 
 

@@ -99,25 +99,25 @@ def examples(name: str, split: str):
 
 def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
   """The splits that are not there, are damaged, or were made from something else."""
-  own = own_tasks.mixture(material.module) if material.module else {}
+  theirs = own_tasks.mixture(material.module) if material.module else {}
   todo = []
   for short, definition in definitions.items():
     made_from = _made_from(material, definition) | {"settings": {
         name: value for name, value in settings.items()
         if name != "tasks.prompt_targets" or short.endswith("_prompts")}}
-    if short in own:
+    if short in theirs:
       made_from["module"] = own_tasks.fingerprint(material.module)
     for split in definition.source.splits:
-      found = store.read_manifest(folder / names[short] / split) or {}
-      if (found.get("made_from"), found.get("format")) != (
-          made_from, store.FORMAT) or store.damage(folder / names[short] / split, found):
+      manifest = store.read_manifest(folder / names[short] / split) or {}
+      if (manifest.get("made_from"), manifest.get("format")) != (
+          made_from, store.FORMAT) or store.damage(folder / names[short] / split, manifest):
         todo.append(_Todo(
             folder / names[short] / split, definition,
             {"task": names[short], "split": split, "made_from": made_from,
              "templates": list(definition.prompts.all) if definition.prompts else [],
              "seen": len(definition.prompts.seen) if definition.prompts else 0,
              "metric_fns": [own_tasks.metric_name(fn) for fn in definition.metric_fns]},
-            material.module if short in own else ""))
+            material.module if short in theirs else ""))
   return todo
 
 
@@ -142,11 +142,11 @@ def _shards(split: _Todo) -> int:
 
 def _save_index(folder, material: material_lib.Material) -> None:
   """prepared/index.json: how items are named, how long that is, and the name of every raw id."""
-  found = {"data": material.fingerprint, "scheme": dataclasses.asdict(material.scheme),
+  index = {"data": material.fingerprint, "scheme": dataclasses.asdict(material.scheme),
            "report": material.index_report,
            "names": dict(zip(material.items.ids, material.names[1:]))}
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_text(folder / "index.json", json.dumps(found, indent=1, ensure_ascii=False))
+  files.write_text(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False))
 
 
 def _made_from(material: material_lib.Material, definition) -> dict[str, str]:

@@ -56,12 +56,12 @@ def read_log_2023(paths: dict):
 def read_items(paths: dict, year: int) -> interactions.Items:
   """All products of the metadata, last in `paths`, in the layout of `year`."""
   path = list(paths.values())[-1]
-  found = {}
+  items = {}
   for number, product in lines.objects(path, literals=year == 2014):
     key = "parent_asin" if year == 2023 else "asin"
     raw_id = cells.identity(path, number, key, lines.field(path, number, product, key))
-    found[raw_id] = (raw_id, _clean(product.get("title")), None, _genres(product, year))
-  return lines.items(path, found.values())
+    items[raw_id] = (raw_id, _clean(product.get("title")), None, _genres(product, year))
+  return lines.items(path, items.values())
 
 
 def _genres(product: dict, year: int) -> list[str]:

@@ -70,12 +70,12 @@ def _numbers(user_ids) -> dict[str, int]:
 
 def _example(gathered, firsts: list[int], numbers: dict[str, int]):
   """(number of the user, example) from what the parts have of a user."""
-  user, found = gathered
-  found = sorted(found, key=lambda part: part[0])
-  place_N = np.concatenate([places + firsts[number] for number, places, *_ in found])
-  item_ids = [item for part in found for item in part[2]]
-  time_N = np.concatenate([part[3] for part in found])
-  ratings = [rating for part in found for rating in part[4]]
+  user, parts = gathered
+  parts = sorted(parts, key=lambda part: part[0])
+  place_N = np.concatenate([places + firsts[number] for number, places, *_ in parts])
+  item_ids = [item for part in parts for item in part[2]]
+  time_N = np.concatenate([part[3] for part in parts])
+  ratings = [rating for part in parts for rating in part[4]]
   order_N = splits.order(splits.STABLE, np.zeros(len(place_N), np.int64), time_N)
   return numbers[user], examples.of_user(
       user, [item_ids[i] for i in order_N], time_N[order_N], [ratings[i] for i in order_N],

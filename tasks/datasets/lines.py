@@ -125,12 +125,12 @@ def objects(path, *, literals: bool = False) -> Iterator[tuple[int, dict]]:
       if not line.strip():
         continue
       try:
-        found = parse(line.strip())
+        value = parse(line.strip())
       except (ValueError, SyntaxError, MemoryError, RecursionError) as e:
         raise errors.UserError(f"{path}, line {number} is no {kind}: {e}") from e
-      if not isinstance(found, dict):
-        raise errors.UserError(f"{path}, line {number} is no {kind} but {type(found).__name__}")
-      yield number, _whole(found) if _SURROGATE.search(line) else found
+      if not isinstance(value, dict):
+        raise errors.UserError(f"{path}, line {number} is no {kind} but {type(value).__name__}")
+      yield number, _whole(value) if _SURROGATE.search(line) else value
 
 
 def _whole(value):
@@ -142,26 +142,26 @@ def _whole(value):
   return {key: _whole(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
-def field(path, number: int, found: dict, *names: str):
+def field(path, number: int, fields: dict, *names: str):
   """The first of the fields `names` that the object has, or a UserError."""
   for name in names:
-    if found.get(name) not in (None, ""):
-      return found[name]
+    if fields.get(name) not in (None, ""):
+      return fields[name]
   raise errors.UserError(f"{path}, line {number} has no {' or '.join(names)}: it has "
-                         f"{', '.join(map(str, found))}")
+                         f"{', '.join(map(str, fields))}")
 
 
-def number_of(path, number: int, name: str, found, kind=float):
-  """`found` as a number, or a UserError."""
+def number_of(path, number: int, name: str, raw, kind=float):
+  """`raw` as a number, or a UserError."""
   try:
-    if isinstance(found, bool):
+    if isinstance(raw, bool):
       raise TypeError
-    value = kind(found)
+    value = kind(raw)
     if value != value or value in (float("inf"), float("-inf")):
       raise ValueError
     return value
   except (ValueError, TypeError, OverflowError) as e:
-    raise errors.UserError(f"{path}, line {number}: {name} is {found!r}, expected a number") from e
+    raise errors.UserError(f"{path}, line {number}: {name} is {raw!r}, expected a number") from e
 
 
 def items(path, rows) -> interactions.Items:

@@ -112,11 +112,11 @@ def _recbole_items(path):
 
 def title_and_year(raw: str) -> tuple[str, int | None]:
   """ "Usual Suspects, The (1995)" -> ("The Usual Suspects", 1995). Without year: None."""
-  found = _YEAR.search(raw)
-  title = (raw[:found.start()] if found else raw).strip()
-  return _ARTICLE_LAST.sub(_article_first, title), int(found["year"]) if found else None
+  match = _YEAR.search(raw)
+  title = (raw[:match.start()] if match else raw).strip()
+  return _ARTICLE_LAST.sub(_article_first, title), int(match["year"]) if match else None
 
 
-def _article_first(found: re.Match) -> str:
-  gap = "" if found["article"].endswith("'") else " "
-  return found["article"] + gap + found["title"]
+def _article_first(match: re.Match) -> str:
+  gap = "" if match["article"].endswith("'") else " "
+  return match["article"] + gap + match["title"]

@@ -54,23 +54,23 @@ def read_items(paths: dict, columns) -> interactions.Items:
 
 def read_index(path) -> dict[str, str]:
   """{raw id: index} of an index file, in the order of the file."""
-  found = {}
+  index_of = {}
   for number, (raw_id, index) in lines.separated(path, " ", "id, index"):
-    if raw_id in found:
+    if raw_id in index_of:
       raise errors.UserError(f"{path}, line {number}: {raw_id!r} has an index already")
-    found[raw_id] = index
-  if len(set(found.values())) < len(found):
+    index_of[raw_id] = index
+  if len(set(index_of.values())) < len(index_of):
     raise errors.UserError(f"{path}: some ids share an index, so decoding could not tell them "
                            "apart; make the index again")
-  return found
+  return index_of
 
 
 def read_prompts(path) -> list[Prompt]:
   """The templates of prompt.txt, in the order of the file."""
-  found = []
+  prompts = []
   for number, fields in lines.separated(path, ";", "task, seen or unseen, input, output"):
-    task, seen, inputs, targets = (field.strip() for field in fields)
-    if seen not in ("seen", "unseen"):
-      raise errors.UserError(f"{path}, line {number}: found {seen!r}, expected 'seen' or 'unseen'")
-    found.append(Prompt(task, seen == "seen", inputs, targets))
-  return found
+    task, kind, inputs, targets = (field.strip() for field in fields)
+    if kind not in ("seen", "unseen"):
+      raise errors.UserError(f"{path}, line {number}: found {kind!r}, expected 'seen' or 'unseen'")
+    prompts.append(Prompt(task, kind == "seen", inputs, targets))
+  return prompts

@@ -109,13 +109,13 @@ def _in_folder(data, about: DataSet) -> dict:
              data.columns.items_file)
     about = dataclasses.replace(about, layouts=(tuple(filter(None, names)),))
   for layout in about.layouts:
-    found = {pattern: sorted(folder.glob(pattern)) if "*" in pattern else
-             [path for path in (folder / pattern,) if path.exists()] for pattern in layout}
-    if several := next((paths for paths in found.values() if len(paths) > 1), None):
+    matches = {pattern: sorted(folder.glob(pattern)) if "*" in pattern else
+               [path for path in (folder / pattern,) if path.exists()] for pattern in layout}
+    if several := next((paths for paths in matches.values() if len(paths) > 1), None):
       raise errors.UserError(f"{folder} holds {several[0].name} and {several[1].name}: give a "
                              "folder with the files of one category")
-    if all(found.values()):
-      return {pattern: paths[0] for pattern, paths in found.items()}
+    if all(matches.values()):
+      return {pattern: paths[0] for pattern, paths in matches.items()}
   raise errors.UserError(f"{folder} does not hold the files of {data.name}: expected "
                          f"{_wanted(about)}{f', from {about.homepage}' * bool(about.homepage)}")
 

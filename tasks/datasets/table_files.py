@@ -45,16 +45,16 @@ def read_items(paths: dict, columns) -> interactions.Items:
   if not columns.items_file:
     ids = sorted(set(read_log(paths, columns)[1]))
     return lines.items(next(iter(paths.values())), [(raw_id, "", None, []) for raw_id in ids])
-  path, found = list(paths.values())[-1], {}
+  path, items = list(paths.values())[-1], {}
   for number, (raw, title, year, genres) in _rows(
       path, [columns.id, columns.title, columns.year, columns.genres], needed=[columns.id]):
     raw_id = cells.identity(path, number, columns.id, raw)
-    if raw_id in found:
+    if raw_id in items:
       raise errors.UserError(f"{path}, line {number}: item {raw_id!r} stands in the file twice")
-    found[raw_id] = (raw_id, " ".join(cells.word(path, number, columns.title, title).split()),
+    items[raw_id] = (raw_id, " ".join(cells.word(path, number, columns.title, title).split()),
                      cells.year(path, number, columns.year, year),
                      cells.words(path, number, columns.genres, genres, columns.separator))
-  return lines.items(path, found.values())
+  return lines.items(path, items.values())
 
 
 def _rows(path, columns: list[str], needed: list[str]) -> Iterator[tuple[int, list]]:
@@ -75,14 +75,14 @@ def _rows(path, columns: list[str], needed: list[str]) -> Iterator[tuple[int, li
 def _jsonl(path, names: list[str], needed: set[str]):
   """An object may leave out what is not known, but no column is missing from all of them."""
   absent, keys = dict.fromkeys(names), {}
-  for count, (number, found) in enumerate(lines.objects(path)):
+  for count, (number, fields) in enumerate(lines.objects(path)):
     if absent:
-      keys.update(dict.fromkeys(found))
-      absent = {name: None for name in absent if name not in found}
+      keys.update(dict.fromkeys(fields))
+      absent = {name: None for name in absent if name not in fields}
     for name in absent if not count else ():
       if name in needed:
-        delimited.place(f"{path}, line {number},", list(found), name)
-    yield number, [found.get(name) for name in names]
+        delimited.place(f"{path}, line {number},", list(fields), name)
+    yield number, [fields.get(name) for name in names]
   for name in absent:
     delimited.place(path, list(keys), name)
 
@@ -95,11 +95,11 @@ def _parquet(path, names: list[str]):
     raise errors.UserError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from e
   try:
     with path.open("rb") as file:
-      found = parquet.ParquetFile(file)
+      table = parquet.ParquetFile(file)
       for name in names:
-        delimited.place(path, found.schema_arrow.names, name)
+        delimited.place(path, table.schema_arrow.names, name)
       number = 0
-      for batch in found.iter_batches(columns=names):
+      for batch in table.iter_batches(columns=names):
         for values in zip(*(_listed(batch.column(name)) for name in names)):
           number += 1
           yield number, list(values)
