@@ -63,10 +63,10 @@ def main(_):
     epath.Path(_OUT.value).write_text(json.dumps({"users": len(examples), "rows": rows}, indent=1))
 
 
-def best(score_UI, seen) -> np.ndarray:
-  """[U, TOP] item rows by score, those of `seen` left out; of equal scores the lower row first."""
+def best(score_UI, met_U) -> np.ndarray:
+  """[U, TOP] item rows by score, those of `met_U` left out; of equal scores the lower row first."""
   score_UI = np.array(score_UI)
-  for own_I, rows in zip(score_UI, seen):
+  for own_I, rows in zip(score_UI, met_U):
     own_I[rows] = -np.inf
   return np.argsort(-score_UI, axis=1, kind="stable")[:, :TOP]
 

@@ -57,11 +57,11 @@ def rows(workdir: pathlib.Path) -> list[str]:
     return {row["name"]: row["metrics"] for row in json.loads(path.read_text())["rows"]}
 
   losses = table("phase2/*/loss.json")
-  found = next(iter(table("phase1/*/retrieval.json").values()))
+  retrieval = next(iter(table("phase1/*/retrieval.json").values()))
   mean = next(name for name in losses["ILM"] if name.startswith("mean of"))
   cell = lambda row, name: "{value:.3f} [{lo:.3f}, {hi:.3f}]".format(  # noqa: E731
       **losses[row][name])
-  return [*(f"{found[f'{way} R@10']['value']:.3f}" for way in ("item to text", "text to item")),
+  return [*(f"{retrieval[f'{way} R@10']['value']:.3f}" for way in ("item to text", "text to item")),
           cell("ILM", mean), cell(SHUFFLED, mean), cell("ILM", "elm_genres"),
           cell(SHUFFLED, "elm_genres")]
 

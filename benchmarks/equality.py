@@ -97,9 +97,9 @@ def main() -> None:
     stops = np.linspace(0, args.steps, len(CASES[name]) + 1).astype(int)[1:]
     for part, until in zip(CASES[name], stops):
       pod(root / f"case{number}", args.phases, args.steps, int(until), *part)
-    found = losses(root / f"case{number}", args.phases)
-    want = want or found
-    table[name] = difference(found, want)
+    case_losses = losses(root / f"case{number}", args.phases)
+    want = want or case_losses
+    table[name] = difference(case_losses, want)
     print(f"{name:<32}" + "".join(f"{d:10.1e}" for d in table[name].values()), flush=True)
   if args.out:
     args.out.write_text(json.dumps(table, indent=1))
@@ -120,14 +120,14 @@ def pod(run, phases, steps: int, until: int, processes: int, devices: int, mesh)
 
 def losses(run, phases) -> dict[str, np.ndarray]:
   """Of every step of the phases, and after phase 2 on examples that nobody trained on."""
-  found = {p: np.array([r["loss"] for r in scalars.read(run / p / "metrics.jsonl")])
-           for p in phases}
-  return {**found, "eval": np.array([evaluated(run)])} if "phase2" in phases else found
+  by_phase = {p: np.array([r["loss"] for r in scalars.read(run / p / "metrics.jsonl")])
+              for p in phases}
+  return {**by_phase, "eval": np.array([evaluated(run)])} if "phase2" in phases else by_phase
 
 
-def difference(found: dict, want: dict) -> dict[str, float]:
+def difference(got: dict, want: dict) -> dict[str, float]:
   """Largest relative difference of each loss."""
-  return {k: float(np.max(np.abs(v / want[k] - 1))) for k, v in found.items()}
+  return {k: float(np.max(np.abs(v / want[k] - 1))) for k, v in got.items()}
 
 
 def prepare(root) -> None:

@@ -116,8 +116,8 @@ class _Implicit:
 
   def sweep(self) -> None:
     user_UC, item_IC = self._factors
-    for met, own, other in ((self._met_UI, user_UC, item_IC), (self._met_IU, item_IC, user_UC)):
-      self._model.solver(met, own, other, _REG.value, num_threads=1)
+    for met, vectors, other in ((self._met_UI, user_UC, item_IC), (self._met_IU, item_IC, user_UC)):
+      self._model.solver(met, vectors, other, _REG.value, num_threads=1)
 
   def factors(self):
     return self._factors

@@ -64,12 +64,12 @@ def main():
   codes = step("recursive clusters", lambda: clustering.collaborative(
       affinity, scheme.clusters, scheme.size, seed=0))
   assert len(set(codes)) == args.items
-  found = {"items": args.items, "users": args.users, "length": args.length, "pairs": affinity.nnz,
-           "longest_code": max(map(len, codes)), "steps": rows}
-  print(f"codes of {min(map(len, codes))} to {found['longest_code']} numbers, all different")
+  figures = {"items": args.items, "users": args.users, "length": args.length, "pairs": affinity.nnz,
+             "longest_code": max(map(len, codes)), "steps": rows}
+  print(f"codes of {min(map(len, codes))} to {figures['longest_code']} numbers, all different")
   if args.out:
     with open(args.out, "w") as file:
-      json.dump(found, file, indent=1)
+      json.dump(figures, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def first_batch(start, step: int) -> float:
 def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, float, float]]:
   """{reader: median (batches a second, a CPU second, examples a second)}; they take turns."""
   feeds = {name: start(0) for name, (start, _) in readers.items()}
-  found = {name: [] for name in readers}
+  speeds = {name: [] for name in readers}
   for feed in feeds.values():
     for _ in itertools.islice(feed, 20):
       pass
@@ -131,8 +131,8 @@ def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, 
         examples += int(readers[name][1](next(feed)))
         made += 1
       spent = time.perf_counter() - at
-      found[name].append((made / spent, made / (time.process_time() - cpu), examples / spent))
-  return {name: tuple(statistics.median(x) for x in zip(*all_)) for name, all_ in found.items()}
+      speeds[name].append((made / spent, made / (time.process_time() - cpu), examples / spent))
+  return {name: tuple(statistics.median(x) for x in zip(*all_)) for name, all_ in speeds.items()}
 
 
 def measure(run: context.Run, seconds: float, rounds: int, cached: str) -> list[dict]:

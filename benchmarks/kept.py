@@ -37,8 +37,8 @@ def main(_):
   for name in ("phase1", "phase2", "phase2_rand"):
     folder = run.workdir / name / "checkpoints"
     if checkpoint.newest(folder) is not None:
-      found = checkpoint.read_trainable(folder, {"qformer": start["qformer"]})
-      report(run, graphdef, name, start | found)
+      trained = checkpoint.read_trainable(folder, {"qformer": start["qformer"]})
+      report(run, graphdef, name, start | trained)
 
 
 def report(run: context.Run, graphdef, name: str, trainable: dict) -> None:

@@ -41,9 +41,9 @@ def ours(config, embeds_BLD):
 
   forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
   graphdef = nnx.split(model)[0]
-  asked = prompt.Prompt(embeds_BLD, position_BL, jnp.ones((B, L), bool))
-  prefill = jax.jit(lambda params: asked.run(nnx.merge(graphdef, params), NEW))
-  said = functools.partial(generate.generate, graphdef, params, asked, max_new=NEW, eos_id=-1)
+  prompts = prompt.Prompt(embeds_BLD, position_BL, jnp.ones((B, L), bool))
+  prefill = jax.jit(lambda params: prompts.run(nnx.merge(graphdef, params), NEW))
+  said = functools.partial(generate.generate, graphdef, params, prompts, max_new=NEW, eos_id=-1)
   return {"forward": lambda: jax.block_until_ready(forward(embeds_BLD, params)),
           "forward+backward": lambda: jax.block_until_ready(both(embeds_BLD, params)),
           "prefill": lambda: jax.block_until_ready(prefill(params)),

@@ -227,8 +227,9 @@ def greedy(config, params, ids_BL) -> np.ndarray:
   """[B, NEW] tokens; nothing ends the text."""
   model = language_model.bind(config, params)
   position_BL = jnp.broadcast_to(jnp.arange(ids_BL.shape[1]), ids_BL.shape)
-  asked = prompt.Prompt(model.embed(jnp.asarray(ids_BL)), position_BL, jnp.ones(ids_BL.shape, bool))
-  return np.asarray(generate.generate(nnx.split(model)[0], params, asked, max_new=NEW,
+  prompts = prompt.Prompt(
+      model.embed(jnp.asarray(ids_BL)), position_BL, jnp.ones(ids_BL.shape, bool))
+  return np.asarray(generate.generate(nnx.split(model)[0], params, prompts, max_new=NEW,
                                       eos_id=-1)[0])
 
 

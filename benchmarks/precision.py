@@ -52,10 +52,10 @@ def main():
         "|---|---|---|---|---|")
   for dtype in ("float32", "bfloat16", "int8"):
     config, params = load.language_model(path, dtype=dtype)
-    found = loss(config, params, ids)
+    nll = loss(config, params, ids)
     size = sum(x.nbytes for x in jax.tree.leaves(params))
-    rows.append({"dtype": dtype, "loss": found, "bytes": size})
-    print(f"| {dtype} | {found:.4f} | {found - rows[0]['loss']:+.4f} | {math.exp(found):.2f} | "
+    rows.append({"dtype": dtype, "loss": nll, "bytes": size})
+    print(f"| {dtype} | {nll:.4f} | {nll - rows[0]['loss']:+.4f} | {math.exp(nll):.2f} | "
           f"{size / 1e6:.0f} |", flush=True)
   if args.out:
     with open(args.out, "w") as file:

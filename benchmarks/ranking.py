@@ -87,24 +87,24 @@ def beside(folder, users: int, rounds: int) -> list[dict]:
   graphdef = nnx.split(language_model.bind(config, params))[0]
   tree = trie.build(catalogue, EOS)
   ids_BL = np.random.default_rng(0).integers(FIRST, vocab, (users, LENGTH))
-  asked = prompt.Prompt(
+  prompts = prompt.Prompt(
       language_model.bind(config, params).embed(jnp.asarray(ids_BL)),
       jnp.tile(jnp.arange(LENGTH)[None], (users, 1)), jnp.ones((users, LENGTH), bool))
   rows = []
   for width in (10, 20):
     run = {"ilm_jax": lambda w=width: np.asarray(beam.beam_search(
-               graphdef, params, tree, asked, width=w)[0]),
+               graphdef, params, tree, prompts, width=w)[0]),
            "transformers": lambda w=width: their_ranking(model, ids_BL, catalogue, w)}
-    seconds, found = {peer: [] for peer in run}, {}
+    seconds, results = {peer: [] for peer in run}, {}
     for turn in range(rounds + 1):
       for peer, go in run.items():
         time.sleep(0.5)
         start = time.perf_counter()
-        found[peer] = go()
+        results[peer] = go()
         if turn:  # the first one compiles
           seconds[peer].append(time.perf_counter() - start)
-    ours = [[tuple(catalogue[i - 1]) for i in row if i] for row in found["ilm_jax"]]
-    equal = np.mean([a == b for mine, other in zip(ours, found["transformers"])
+    ours = [[tuple(catalogue[i - 1]) for i in row if i] for row in results["ilm_jax"]]
+    equal = np.mean([a == b for mine, other in zip(ours, results["transformers"])
                      for a, b in zip(mine, other)])
     speed = {peer: users / min(taken) for peer, taken in seconds.items()}
     rows.append({"width": width, "users_per_second": speed, "equal_places": float(equal),
@@ -119,8 +119,8 @@ def growing(sizes: list[int], rounds: int) -> list[dict]:
   params = language_model.init(SMALL, 0)
   graphdef = nnx.split(language_model.bind(SMALL, params))[0]
   rng = np.random.default_rng(0)
-  asked = prompt.Prompt(jnp.asarray(rng.normal(size=(8, 16, SMALL.width)), jnp.float32),
-                        jnp.tile(jnp.arange(16)[None], (8, 1)), jnp.ones((8, 16), bool))
+  prompts = prompt.Prompt(jnp.asarray(rng.normal(size=(8, 16, SMALL.width)), jnp.float32),
+                          jnp.tile(jnp.arange(16)[None], (8, 1)), jnp.ones((8, 16), bool))
   rows = []
   for count in sizes:
     drawn = np.unique(rng.integers(0, 256, (int(count * 1.1) + 16, 4)), axis=0)
@@ -134,7 +134,7 @@ def growing(sizes: list[int], rounds: int) -> list[dict]:
       taken = []
       for turn in range(rounds + 1):
         start = time.perf_counter()
-        jax.block_until_ready(beam.beam_search(graphdef, params, tree, asked, blocked, width=10))
+        jax.block_until_ready(beam.beam_search(graphdef, params, tree, prompts, blocked, width=10))
         if turn:
           taken.append(time.perf_counter() - start)
       best[name] = min(taken)
@@ -160,9 +160,9 @@ def main():
   args = args.parse_args()
   tables = {"beside": lambda: beside(args.data, args.users, args.rounds),
             "growing": lambda: growing([int(n) for n in args.sizes.split(",")], args.rounds)}
-  found = {name: tables[name]() for name in ([args.only] if args.only else tables)}
+  figures = {name: tables[name]() for name in ([args.only] if args.only else tables)}
   if args.out:
-    pathlib.Path(args.out).write_text(json.dumps(found, indent=1))
+    pathlib.Path(args.out).write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -94,20 +94,20 @@ def main():
   args.add_argument("--gb", type=float, default=2.0, help="of the checkpoint, 1e9 bytes")
   args.add_argument("--devices", type=int, default=1, help="of the mesh, all on the tensor axis")
   args.add_argument("--dtype", default="float32", help="of our kernels: float32, bfloat16 or int8")
-  args.add_argument("--out", help="write the figures here as JSON")
+  args.add_argument("--out", help="write the costs here as JSON")
   args.add_argument("--read", help=argparse.SUPPRESS)
   args = args.parse_args()
   if args.read:
     print(json.dumps(read(args.read, args.devices, args.dtype)))
     return
-  found = measure(args.gb, args.devices, args.dtype)
-  print(f"{found['parameters'] / 1e9:.2f} GB in {found['seconds']:.1f} s; beyond the parameters "
-        f"{found['extra'] / 1e6:.0f} MB at most, {found['extra'] / found['largest_tensor']:.2f} of "
-        f"the largest tensor ({found['largest_tensor'] / 1e6:.0f} MB; the largest stacked "
-        f"parameter has {found['largest_parameter'] / 1e6:.0f} MB)")
+  costs = measure(args.gb, args.devices, args.dtype)
+  print(f"{costs['parameters'] / 1e9:.2f} GB in {costs['seconds']:.1f} s; beyond the parameters "
+        f"{costs['extra'] / 1e6:.0f} MB at most, {costs['extra'] / costs['largest_tensor']:.2f} of "
+        f"the largest tensor ({costs['largest_tensor'] / 1e6:.0f} MB; the largest stacked "
+        f"parameter has {costs['largest_parameter'] / 1e6:.0f} MB)")
   if args.out:
     with open(args.out, "w") as file:
-      json.dump(found, file, indent=2)
+      json.dump(costs, file, indent=2)
 
 
 if __name__ == "__main__":

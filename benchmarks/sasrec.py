@@ -94,15 +94,15 @@ def measure(sequences, num_items: int, config: sasrec.Config, again: bool) -> di
   params = sasrec.train([s[:-2] for s in sequences], num_items, config,
                         np.array([s[-2] for s in sequences]), report)
   ndcg, epochs = best
-  found = {"seed": config.seed, "validation ndcg@10": ndcg, "epochs": epochs,
-           **_figures(params, config, sequences)}
+  figures = {"seed": config.seed, "validation ndcg@10": ndcg, "epochs": epochs,
+             **_figures(params, config, sequences)}
   if not again:
-    return {**found, "seconds": time.perf_counter() - start}
-  print(found, flush=True)
+    return {**figures, "seconds": time.perf_counter() - start}
+  print(figures, flush=True)
   longer = dataclasses.replace(config, epochs=epochs, evaluate_every=epochs)
   params = sasrec.train([s[:-1] for s in sequences], num_items, longer,
                         np.zeros(len(sequences)))
-  return {**found, "with validation": _figures(params, config, sequences),
+  return {**figures, "with validation": _figures(params, config, sequences),
           "seconds": time.perf_counter() - start}
 
 
@@ -112,14 +112,14 @@ def _figures(params, config, sequences) -> dict:
   Also how many targets stand in that history: their users are not filtered.
   """
   histories, target_U = [s[:-1] for s in sequences], np.array([s[-1] for s in sequences])
-  seen = metrics.rows_to_filter(histories, target_U)
-  found = {"repeated targets": int(metrics.repeated(histories, target_U).sum())}
-  for suffix, blocked in (("", None), (" filtered", seen)):
+  filtered = metrics.rows_to_filter(histories, target_U)
+  figures = {"repeated targets": int(metrics.repeated(histories, target_U).sum())}
+  for suffix, blocked in (("", None), (" filtered", filtered)):
     rank = sasrec.ranks(params, config, histories, target_U, blocked)
-    found |= {f"recall@5{suffix}": float(metrics.hit_rate(rank, 5).mean()),
-              f"recall@10{suffix}": float(metrics.hit_rate(rank, 10).mean()),
-              f"ndcg@10{suffix}": float(metrics.ndcg(rank, 10).mean())}
-  return found
+    figures |= {f"recall@5{suffix}": float(metrics.hit_rate(rank, 5).mean()),
+                f"recall@10{suffix}": float(metrics.hit_rate(rank, 10).mean()),
+                f"ndcg@10{suffix}": float(metrics.ndcg(rank, 10).mean())}
+  return figures
 
 
 def main():
@@ -147,8 +147,8 @@ def main():
     parts = {"training interactions": runs}
     if args.again:
       parts["and validation"] = [run["with validation"] for run in runs]
-    for learnt, found in parts.items():
-      values = [run[name] for run in found]
+    for learnt, figures in parts.items():
+      values = [run[name] for run in figures]
       print(f"{name}, learnt from {learnt}: {np.mean(values):.4f} +- "
             f"{np.std(values, ddof=1) if len(runs) > 1 else 0:.4f}")
   if args.out:
