@@ -13,7 +13,7 @@ LOG = interactions.Interactions(
     user_ids=["a", "b", "c"], num_items=5, user_N=np.repeat(np.arange(3), 4).astype(np.int32),
     item_N=np.concatenate(ROWS).astype(np.int32), time_N=np.arange(12, dtype=np.int64),
     value_N=np.ones(12, np.float32))
-RUN = types.SimpleNamespace(data=(LOG,))
+RUN = types.SimpleNamespace(data=interactions.Data(LOG, None, ""))
 
 
 def test_stage_eval_filters_nothing_for_a_repeated_target():
