@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from ilm_jax import errors
-from ilm_jax.evaluation import compare, metrics, significance
+from ilm_jax.evaluation import compare, measured, metrics, significance
 
 RANDOM = np.random.default_rng(0)
 
@@ -79,6 +79,7 @@ def evaluated(folder, seed, shift=0, **changes):
                       "popularity": [None if r == 3 else 9 for r in base]}}
   stored.update(changes)
   (step / "ranks.json.gz").write_bytes(gzip.compress(json.dumps(stored).encode()))
+  measured.mark(step, {"checkpoints": {}})
   (folder / "config.eval.json").write_text(json.dumps({"seed": seed, "x": shift}))
   return folder
 
@@ -168,7 +169,7 @@ def test_equal_baselines_stand_there_once(tmp_path):
 def test_losses_and_retrieval_stand_side_by_side(tmp_path, capsys):
   a, c = evaluated(tmp_path / "a", 0), evaluated(tmp_path / "c", 0, 3)
   put(a, eval__phase2__7__loss=part(3.5, split="test", examples=4),
-      eval__phase1__2__retrieval=part(.25))
+      eval__phase1__2__retrieval=part(.25), eval__phase1__2__made_from={"checkpoints": {}})
   put(c, eval__phase2__7__loss=part(3.25, split="test", examples=8))
   content = compare.write([a, c])
   _, losses, retrieval = content["tables"]
