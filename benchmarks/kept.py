@@ -17,7 +17,7 @@ from flax import nnx
 from ml_collections import config_flags
 
 from ilm_jax.config import variants
-from ilm_jax.evaluation import retrieval
+from ilm_jax.evaluation import ridge as ridge_lib
 from ilm_jax.objectives import inputs
 from ilm_jax.stages import context, recipe
 from ilm_jax.training import checkpoint
@@ -51,8 +51,8 @@ def report(run: context.Run, graphdef, name: str, trainable: dict) -> None:
   share_F = share_F[share_F > 0] / share_F.sum()
   parts = [run.entities.vectors[n][items] for n in run.config.vectors]
   y_IC = np.concatenate([p / p.std() / p.shape[1] ** 0.5 for p in parts], axis=1)
-  penalty = retrieval.choose_ridge(x_IF[~held_I], y_IC[~held_I], seed=run.config.seed)
-  ridge = retrieval.fit_ridge(x_IF[~held_I], y_IC[~held_I], penalty)
+  penalty = ridge_lib.choose(x_IF[~held_I], y_IC[~held_I], seed=run.config.seed)
+  ridge = ridge_lib.fit(x_IF[~held_I], y_IC[~held_I], penalty)
   truth_IC = y_IC[held_I] - ridge.mean_P
   square_C = np.sum((ridge.predict(x_IF[held_I]) - truth_IC) ** 2, axis=0)
   cuts = np.cumsum([p.shape[1] for p in parts])[:-1]

@@ -1,5 +1,6 @@
 """Writing so that nothing is ever half written: a temporary name, then a rename. And reading."""
 import contextlib
+import errno
 import io
 import json
 import os
@@ -10,6 +11,11 @@ from etils import epath
 from ilm_jax import errors
 
 _LFS_POINTER = b"version https://git-lfs.github.com/"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How writers that are not Python's say the same.
+NO_ROOM = ("No space left", "ENOSPC", "File too large", "quota exceeded")
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+               errno.ENAMETOOLONG)
 
 
 def write_bytes(path, data: bytes) -> None:
@@ -51,6 +57,36 @@ def refuse_pointer(path) -> None:
     if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
       raise errors.UserError(f"{path} is a git-lfs pointer, expected the file itself: run "
                              "`git lfs pull` in its folder, or download the file")
+
+
+def chain(error: BaseException | None):
+  """`error` and all that it was raised from."""
+  while error is not None:
+    yield error
+    error = error.__cause__ or error.__context__
+
+
+def write_error(error: Exception, workdir) -> errors.UserError | None:
+  """The user's error if `error` is of a disk without room, or of a workdir that cannot be written;
+  None if it is neither."""
+  here = os.path.abspath(workdir)
+  for cause in chain(error):
+    number = getattr(cause, "errno", None)
+    if number in FULL_DISK or any(words in str(cause) for words in NO_ROOM):
+      return full_disk(workdir, cause)
+    name = getattr(cause, "filename", None)
+    if number in _UNWRITABLE and isinstance(name, str | os.PathLike) and (
+        f"{os.path.abspath(name)}/".startswith(f"{here}/")):
+      return errors.UserError(f"{os.fspath(name)} cannot be made or written ({cause.strerror}): "
+                              "give another --workdir, a folder that you may write in")
+  return None
+
+
+def full_disk(folder, cause) -> errors.UserError:
+  """The error for a write that found no room."""
+  return errors.UserError(
+      f"no room to write in {folder} ({str(cause).splitlines()[0][:120]}): free some space or give "
+      "another --workdir, then run the same command again; it resumes from the last checkpoint")
 
 
 class _Raw(io.RawIOBase):

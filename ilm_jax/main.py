@@ -28,7 +28,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.assets import pinned
 from ilm_jax.config import gin_overlay
 from ilm_jax.config import reading as config_lib
@@ -119,8 +119,7 @@ def _started(argv: list[str]) -> int:
 
 
 def _write_error(error: Exception) -> errors.UserError | None:
-  from ilm_jax.monitoring import scalars
-  return scalars.write_error(error, _WORKDIR.value) if _WORKDIR.value else None
+  return files.write_error(error, _WORKDIR.value) if _WORKDIR.value else None
 
 
 def _with_gin(config):

@@ -58,7 +58,7 @@ def test_a_full_disk_is_one_line_whoever_met_it(tmp_path, error):
   outer = ValueError("cannot finish the split\nfor reasons")
   outer.__cause__ = error
   for met in (error, outer):
-    message = str(scalars.write_error(met, tmp_path))
+    message = str(files.write_error(met, tmp_path))
     assert message.startswith(f"no room to write in {tmp_path}") and "\n" not in message
 
 
@@ -68,15 +68,15 @@ def test_a_full_disk_is_one_line_whoever_met_it(tmp_path, error):
 def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, number, text):
   monkeypatch.chdir(tmp_path)
   for name in (tmp_path / "run", "run/eval/table.json"):
-    message = str(scalars.write_error(OSError(number, text, name), "run"))
+    message = str(files.write_error(OSError(number, text, name), "run"))
     assert message.startswith(f"{name} cannot be made or written ({text}): give another --workdir")
   for other in (OSError(number, text, "running"), OSError(number, text, 7), OSError(number, text)):
-    assert scalars.write_error(other, "run") is None
+    assert files.write_error(other, "run") is None
 
 
 def test_a_fault_of_the_program_stays_one(tmp_path):
   for error in (KeyError("x"), OSError(errno.ENOENT, "No such file", str(tmp_path / "x"))):
-    assert scalars.write_error(error, tmp_path) is None
+    assert files.write_error(error, tmp_path) is None
 
 
 @pytest.mark.parametrize("below, stage", [("", "prepare"), ("run", "report")])

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.evaluation import retrieval
+from ilm_jax.evaluation import ridge as ridge_lib
 from ilm_jax.evaluation.rows import label
 from ilm_jax.models import qformer
 from ilm_jax.objectives import phase1
@@ -62,7 +63,7 @@ def test_semantic_input_is_called_trivial():
 
 def test_ridge_by_hand():
   """x = -1, 1, 3 becomes (-q, 0, q) with q^2 = 3/2; y = x gives q (4 / 3) / (1 + penalty)."""
-  ridge = retrieval.fit_ridge(np.array([[-1.0], [1], [3]]), np.array([[-1.0], [1], [3]]), 0.5)
+  ridge = ridge_lib.fit(np.array([[-1.0], [1], [3]]), np.array([[-1.0], [1], [3]]), 0.5)
   q = np.sqrt(3 / 2)
   np.testing.assert_allclose(ridge.weight_CP, [[q * (4 / 3) / 1.5]])
   np.testing.assert_allclose(ridge.predict(np.array([[3.0]])), [[q * q * (4 / 3) / 1.5]])
@@ -86,7 +87,7 @@ def test_noise_asks_for_more_regularisation():
   x_NC = rng.normal(size=(60, 30))
   clean_NP = x_NC[:, :1] @ rng.normal(size=(1, 5))
   noisy_NP = clean_NP + 5 * rng.normal(size=(60, 5))
-  clean, noisy = (retrieval.choose_ridge(x_NC, y, seed=0) for y in (clean_NP, noisy_NP))
+  clean, noisy = (ridge_lib.choose(x_NC, y, seed=0) for y in (clean_NP, noisy_NP))
   assert clean < noisy
 
 

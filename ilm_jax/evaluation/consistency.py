@@ -21,14 +21,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilm_jax.evaluation import metrics, retrieval
+from ilm_jax.evaluation import metrics
+from ilm_jax.evaluation import ridge as ridge_lib
 
 USERS = 10_000       # ranked at most
 
 
 class Behaviour(NamedTuple):
   """The map from sentence vectors to item factors, and the users who are ranked."""
-  ridge: retrieval.Ridge
+  ridge: ridge_lib.Ridge
   user_UC: np.ndarray
 
   def consistency(self, text_NP, item_NC) -> np.ndarray:
@@ -52,7 +53,7 @@ def fit(text_NP, item_NC, user_UC, *, seed: int) -> Behaviour:
     seed: of the folds and of the users.
   """
   text_NP, item_NC = np.asarray(text_NP, np.float64), np.asarray(item_NC, np.float64)
-  best = retrieval.choose_ridge(text_NP, item_NC, seed=seed)
+  best = ridge_lib.choose(text_NP, item_NC, seed=seed)
   chosen = np.sort(np.random.default_rng(seed).permutation(len(user_UC))[:USERS])
-  return Behaviour(retrieval.fit_ridge(text_NP, item_NC, best),
+  return Behaviour(ridge_lib.fit(text_NP, item_NC, best),
                    np.asarray(user_UC, np.float64)[chosen])

@@ -14,6 +14,7 @@ from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.evaluation import metrics, paired
+from ilm_jax.evaluation import ridge as ridge_lib
 from ilm_jax.evaluation import rows as rows_lib
 from ilm_jax.objectives import inputs
 from ilm_jax.runtime import placement
@@ -60,43 +61,6 @@ def _project(graphdef, params, frozen, batch):
 # The floor.
 
 
-class Ridge(NamedTuple):
-  """A linear map between standardised vectors."""
-  mean_C: np.ndarray
-  scale_C: np.ndarray
-  weight_CP: np.ndarray
-  mean_P: np.ndarray
-
-  def predict(self, x_NC) -> np.ndarray:
-    """Differences from the mean text vector, [N, P]."""
-    return ((x_NC - self.mean_C) / self.scale_C) @ self.weight_CP
-
-
-def fit_ridge(x_NC, y_NP, regularisation: float) -> Ridge:
-  """Mean squared error from standardised x to centred y, plus regularisation * squared weights."""
-  mean_C, scale_C, mean_P = x_NC.mean(0), np.maximum(x_NC.std(0), 1e-6), y_NP.mean(0)
-  z_NC = (x_NC - mean_C) / scale_C
-  gram_CC = z_NC.T @ z_NC / len(z_NC) + regularisation * np.eye(z_NC.shape[1])
-  moment_CP = z_NC.T @ (y_NP - mean_P) / len(z_NC)
-  return Ridge(mean_C, scale_C, np.linalg.solve(gram_CC, moment_CP), mean_P)
-
-
-def choose_ridge(x_NC, y_NP, *, grid=(1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0), folds: int = 5,
-                 seed: int) -> float:
-  """The regularisation of `grid` with the least squared error on left-out folds."""
-  fold_N = np.random.default_rng(seed).permutation(len(x_NC)) % folds
-
-  def error(regularisation):
-    total = 0.0
-    for fold in range(folds):
-      out_N = fold_N == fold
-      ridge = fit_ridge(x_NC[~out_N], y_NP[~out_N], regularisation)
-      total += np.sum((ridge.predict(x_NC[out_N]) + ridge.mean_P - y_NP[out_N]) ** 2)
-    return total
-
-  return float(min(grid, key=error))
-
-
 def ridge_space(item_IC, text_IP, held_I, *, seed: int) -> tuple[Space, float]:
   """(items and texts around the mean text vector, the chosen regularisation).
 
@@ -110,8 +74,8 @@ def ridge_space(item_IC, text_IP, held_I, *, seed: int) -> tuple[Space, float]:
     seed: of the folds.
   """
   x_NC, y_NP = item_IC[~held_I].astype(np.float64), text_IP[~held_I].astype(np.float64)
-  regularisation = choose_ridge(x_NC, y_NP, seed=seed)
-  ridge = fit_ridge(x_NC, y_NP, regularisation)
+  regularisation = ridge_lib.choose(x_NC, y_NP, seed=seed)
+  ridge = ridge_lib.fit(x_NC, y_NP, regularisation)
   return Space(_unit(ridge.predict(item_IC.astype(np.float64)))[:, None],
                _unit(text_IP - ridge.mean_P)), regularisation
 

@@ -5,23 +5,15 @@ with the same file as one that was not. What depends on the clock goes to Tensor
 TensorBoard records are written through tensorboard's own protocol buffers: `clu.metric_writers`
 would import TensorFlow.
 """
-import errno
 import json
-import os
 import time
 
 from etils import epath
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer import record_writer
 
-from ilm_jax import errors, files
+from ilm_jax import files
 from ilm_jax.runtime import distributed
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# How writers that are not Python's say the same.
-NO_ROOM = ("No space left", "ENOSPC", "File too large", "quota exceeded")
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
-               errno.ENAMETOOLONG)
 
 
 def read(path) -> list[dict]:
@@ -78,8 +70,8 @@ class Writer:
     try:
       files.write_text(self._path, "".join(json.dumps(r) + "\n" for r in self._records))
     except OSError as e:
-      if e.errno in FULL_DISK:
-        raise full_disk(self._path.parent, e) from e
+      if e.errno in files.FULL_DISK:
+        raise files.full_disk(self._path.parent, e) from e
       raise
 
   def _event(self, **fields) -> None:
@@ -88,36 +80,6 @@ class Writer:
       record_writer.RecordWriter(self._events).write(event.SerializeToString())
       self._events.flush()
     except OSError as e:
-      if e.errno in FULL_DISK:
-        raise full_disk(self._tensorboard, e) from e
+      if e.errno in files.FULL_DISK:
+        raise files.full_disk(self._tensorboard, e) from e
       raise
-
-
-def chain(error: BaseException | None):
-  """`error` and all that it was raised from."""
-  while error is not None:
-    yield error
-    error = error.__cause__ or error.__context__
-
-
-def write_error(error: Exception, workdir) -> errors.UserError | None:
-  """The user's error if `error` is of a disk without room, or of a workdir that cannot be written;
-  None if it is neither."""
-  here = os.path.abspath(workdir)
-  for cause in chain(error):
-    number = getattr(cause, "errno", None)
-    if number in FULL_DISK or any(words in str(cause) for words in NO_ROOM):
-      return full_disk(workdir, cause)
-    name = getattr(cause, "filename", None)
-    if number in _UNWRITABLE and isinstance(name, str | os.PathLike) and (
-        f"{os.path.abspath(name)}/".startswith(f"{here}/")):
-      return errors.UserError(f"{os.fspath(name)} cannot be made or written ({cause.strerror}): "
-                              "give another --workdir, a folder that you may write in")
-  return None
-
-
-def full_disk(folder, cause) -> errors.UserError:
-  """The error for a write that found no room."""
-  return errors.UserError(
-      f"no room to write in {folder} ({str(cause).splitlines()[0][:120]}): free some space or give "
-      "another --workdir, then run the same command again; it resumes from the last checkpoint")
