@@ -7,7 +7,16 @@ import pytest
 
 from ilm_jax.data import interactions
 from ilm_jax.evaluation import metrics, paired, rows, text_scores
-from ilm_jax.stages.evals import between, common, losses, methods, prompts, ranking, text
+from ilm_jax.stages.evals import (
+    between,
+    common,
+    losses,
+    methods,
+    prompts,
+    ranking,
+    text,
+    user_tasks,
+)
 
 BOOTSTRAP = paired.Bootstrap(resamples=50, seed=0)
 
@@ -337,3 +346,44 @@ def test_metrics_look_no_further_than_the_list():
   assert {name: round(m["value"], 6) for name, m in made.items()} == {
       "hr@1": round(1 / 3, 6), "hr@5": round(1 / 3, 6), "ndcg@5": round(1 / 3, 6),
       "mrr@5": round((1 + 1 / 6) / 3, 6)}
+
+
+# Tasks of a user's.
+
+
+def nearness(targets, predictions):
+  """A user's metric function: it sees texts, in the order of the examples."""
+  return {"same": sum(a == b for a, b in zip(targets, predictions)) / len(targets)}
+
+
+def test_metric_functions_of_a_user_s_task_see_the_decoded_answers(monkeypatch):
+  class Speaker:
+    def __init__(self, texts):
+      self.texts, self.max_new = texts, None
+
+    def say(self, examples, spec, max_new):
+      self.max_new = max_new
+      return self.texts
+
+  stored = {"mine": {"metric_fns": [f"{__name__}:nearness"]}, "other": {}}
+  run = types.SimpleNamespace(
+      config=types.SimpleNamespace(
+          tasks=types.SimpleNamespace(mixture={"mine": 1.0, "other": 2.0, "off": 0.0}),
+          phase2=types.SimpleNamespace(compare=("mlp",)),
+          eval=types.SimpleNamespace(consistency_examples=2, generations=1)),
+      prepared=lambda task, split: types.SimpleNamespace(manifest=stored[task]),
+      lm_tokenizer=types.SimpleNamespace(decode=lambda ids: " ".join(map(str, ids))))
+  examples = [{"targets": [7, 8, 2]}, {"targets": [9, 2]}]
+  monkeypatch.setattr(common, "sample", lambda run, task, count: examples[:count])
+  monkeypatch.setattr(common, "spec", lambda run, groups: Spec())
+  monkeypatch.setattr(common, "protocol", lambda run: {})
+  ilm = methods.Method("ILM", Speaker(["7 8", "0"]), None)
+  mlp = methods.Method("MLP", Speaker(["1", "2"]), ilm)
+  alone = methods.Method("no slots", None, ilm)         # is not asked
+  parts = user_tasks.tables(run, [ilm, mlp, alone])
+  assert values(parts["user_tasks"]["rows"]) == {
+      "mine, ILM": {"same": 0.5}, "mine, MLP": {"same": 0}}
+  assert parts["user_answers"]["examples"] == [{"task": "mine", "answer": "7 8", "target": "7 8"}]
+  assert ilm.model.max_new > 3
+  stored["mine"] = {"metric_fns": []}
+  assert user_tasks.tables(run, [ilm, mlp, alone]) == {}

@@ -20,6 +20,7 @@ from ilm_jax.stages.evals import (
     ranking,
     speaker,
     text,
+    user_tasks,
 )
 
 
@@ -51,6 +52,8 @@ def run(run: context.Run) -> None:
     write(name, part)
   if run.config.eval.interpolations and (part := between.table(run, ilm, behaviour)):
     write("between", part)
+  for name, part in user_tasks.tables(run, compared).items():
+    write(name, part)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
   table, predictions, ranks, shown = ranking.recommendation(run, compared)
