@@ -53,12 +53,17 @@ CASES = {
 R, SLOT, VOCAB = 203, 1, 61
 QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every=1, width=16,
                         num_heads=4, mlp_width=32, vocab_size=VOCAB, max_text=8, num_queries=2,
-                        proj_width=8, dropout=0.1, vector_noise=0.2)
+                        kv_tokens=1, kv_width=0, proj_width=8, proj_init="normal",
+                        text_pool="cls", temperature=0.07, min_temperature=0.01, dropout=0.1,
+                        text_dropout=0.0, vector_noise=0.2, remat=False)
+PHASE1 = phase1.Phase1Config(itc=1.0, itm=1.0, itg=1.0, ii=1.0, ui=1.0, label_smoothing=0.1,
+                             contrastive="infonce", logq=True)
 LM = decoder.DecoderConfig(num_layers=2, width=16, num_heads=4, num_kv_heads=2, head_dim=4,
                            mlp_width=32, vocab_size=VOCAB)
 TASKS = ("sequential", "elm_title")
 SPEC = packing.LmBatchSpec(rows=8, length=24, slots=4, targets=8, queries=2, slot_id=SLOT,
-                           examples_per_group=2, task_names=TASKS)
+                           examples_per_group=2, rows_per_group=1, task_names=TASKS,
+                           whole_words=0)
 
 
 def arguments() -> argparse.Namespace:
@@ -150,7 +155,7 @@ def built(phase: str):
   """(graphdef, loss, trainable) of a phase."""
   if phase == "phase1":
     graphdef, trainable = phase1.build_phase1(QFORMER, 0)
-    return graphdef, phase1.phase1_loss(graphdef, phase1.Phase1Config(logq=True)), trainable
+    return graphdef, phase1.phase1_loss(graphdef, PHASE1), trainable
   graphdef, trainable = phase2.build_phase2(QFORMER, LM.width, 0.1, 0)
   return graphdef, phase2.phase2_loss(graphdef, LM, TASKS), trainable
 

@@ -45,7 +45,7 @@ def ours(run: context.Run, packed: bool):
   spec = packing.LmBatchSpec(
       rows=ROWS, length=LENGTH, slots=SLOTS, targets=TARGETS, queries=QUERIES,
       slot_id=run.lm_tokenizer.slot_id, pad_id=run.lm_tokenizer.pad_id, task_names=tuple(rates),
-      examples_per_group=12 if packed else 1, rows_per_group=ROWS if packed else 1,
+      examples_per_group=12 if packed else 1, rows_per_group=ROWS if packed else 1, whole_words=0,
       before=run.lm_tokenizer.before, after=run.lm_tokenizer.after)
 
   def start(step: int):

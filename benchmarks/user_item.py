@@ -71,7 +71,8 @@ def _trained(run: context.Run, logq: bool):
   c = run.config.phase1
   graphdef, trainable = recipe.phase1(run)
   loss = phase1.phase1_loss(graphdef, phase1.Phase1Config(
-      **c.losses.to_dict(), label_smoothing=c.label_smoothing, logq=logq))
+      **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
+      logq=logq))
   frozen = {**recipe.entity_arrays(run), **recipe.log_draws(run)}
   tx = optimizer.make_optimizer(c)
 

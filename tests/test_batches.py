@@ -4,6 +4,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.data import batches, filling, packing
+from tests import small_configs
 
 SLOT = 99
 
@@ -19,14 +20,14 @@ C = example([14, 15], [], [2])                                # 2 tokens
 
 
 def spec(**changes):
-  return packing.LmBatchSpec(**{
+  return small_configs.lm_batch(**{
       "rows": 2, "length": 10, "slots": 3, "targets": 5, "queries": 2, "slot_id": SLOT,
       "examples_per_group": 3, "rows_per_group": 2, "task_names": ("t",), **changes})
 
 
 def test_packing_for_an_encoder_decoder_by_hand():
   """The row holds the inputs alone, A's four places and C's two."""
-  got, dropped = packing.pack_group([A, C], spec(encoder_decoder=True, rows=1, rows_per_group=1))
+  got, dropped = packing.pack_groups([[A, C]], spec(encoder_decoder=True, rows=1, rows_per_group=1))
   assert dropped == 0
   want = {"tokens": [11, 0, 0, 12, 14, 15, 0, 0, 0, 0], "segment": [1, 1, 1, 1, 2, 2, 0, 0, 0, 0],
           "targets": [21, 2, 2, 0, 0], "target_segment": [1, 1, 2, 0, 0],
@@ -37,7 +38,7 @@ def test_packing_for_an_encoder_decoder_by_hand():
 
 def test_ids_around_prompts_take_their_room():
   """BOS 7 before and 8 after C's two tokens: the target is predicted from the 8."""
-  got, dropped = packing.pack_group([C], spec(before=(7,), after=(8,), rows=1, rows_per_group=1))
+  got, dropped = packing.pack_groups([[C]], spec(before=(7,), after=(8,), rows=1, rows_per_group=1))
   assert dropped == 0
   np.testing.assert_array_equal(got["tokens"][0, :5], [7, 14, 15, 8, 0])
   np.testing.assert_array_equal(got["segment"][0], [1] * 4 + [0] * 6)
@@ -46,7 +47,7 @@ def test_ids_around_prompts_take_their_room():
 
 def test_packing_by_hand():
   """Longest first: B opens row 0, A has no room there and opens row 1, C goes behind B."""
-  got, dropped = packing.pack_group([A, {**B, "task": 1}, C], spec())
+  got, dropped = packing.pack_groups([[A, {**B, "task": 1}, C]], spec())
   want = {
       "tokens": [[0, 0, 13, 0, 0, 22, 23, 24, 14, 15], [11, 0, 0, 12, 21, 0, 0, 0, 0, 0]],
       "slot": [[0, 1, -1, 2, 3, -1, -1, -1, -1, -1], [-1, 0, 1, -1, -1, -1, -1, -1, -1, -1]],
@@ -70,7 +71,7 @@ def test_packing_by_hand():
 
 def test_two_examples_in_a_row_keep_their_slots_apart():
   """The second example's soft tokens are those of the row's third entity: 2*2 and 2*2+1."""
-  got, _ = packing.pack_group([A, B], spec(rows=1, rows_per_group=1, length=13, targets=6))
+  got, _ = packing.pack_groups([[A, B]], spec(rows=1, rows_per_group=1, length=13, targets=6))
   np.testing.assert_array_equal(got["slot"][0], [0, 1, -1, 2, 3, -1, -1, -1, -1, 4, 5, -1, -1])
   np.testing.assert_array_equal(got["entities"][0], [6, 7, 5])
   np.testing.assert_array_equal(got["target_at"][0], [4, 5, 6, 7, 11, 12])
@@ -79,14 +80,14 @@ def test_two_examples_in_a_row_keep_their_slots_apart():
 def test_capacities_drop_and_count():
   """A and B need 13 tokens, 3 slots and 6 targets; one less of any, and A is dropped."""
   one_row = {"rows": 1, "rows_per_group": 1, "length": 13, "targets": 6, "slots": 3}
-  assert packing.pack_group([A, B], spec(**one_row))[1] == 0
+  assert packing.pack_groups([[A, B]], spec(**one_row))[1] == 0
   for name in ("length", "targets", "slots"):
-    got, dropped = packing.pack_group([A, B], spec(**{**one_row, name: one_row[name] - 1}))
+    got, dropped = packing.pack_groups([[A, B]], spec(**{**one_row, name: one_row[name] - 1}))
     assert dropped == 1 and got["segment"].max() == 1, name
 
 
 def test_no_queries_leave_the_slots_out():
-  got, _ = packing.pack_group([B], spec(rows=1, rows_per_group=1, queries=0, slots=0))
+  got, _ = packing.pack_groups([[B]], spec(rows=1, rows_per_group=1, queries=0, slots=0))
   np.testing.assert_array_equal(got["tokens"][0], [13, 22, 23, 24, 0, 0, 0, 0, 0, 0])
   assert (got["slot"] == -1).all() and got["entities"].shape == (1, 0)
   np.testing.assert_array_equal(got["target_at"][0], [0, 1, 2, 3, 0])
@@ -101,7 +102,7 @@ def test_a_prompt_of_nothing_is_refused():
   """No inputs; and without soft tokens, slots alone."""
   for nothing, queries in ((example([], [], [2]), 2), (example([SLOT], [5], [2]), 0)):
     with pytest.raises(ValueError, match="inputs are empty"):
-      packing.pack_group([A, nothing], spec(queries=queries))
+      packing.pack_groups([[A, nothing]], spec(queries=queries))
 
 
 def test_too_long_is_an_error_that_names_the_cure():

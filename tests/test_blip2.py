@@ -13,8 +13,9 @@ from flax import nnx
 
 from ilm_jax import errors
 from ilm_jax.models import qformer_init
-from ilm_jax.models.qformer import QFormer, QFormerConfig
+from ilm_jax.models.qformer import QFormer
 from ilm_jax.weights import blip2, torch_zip
+from tests import small_configs
 
 L, W, M, MLP, Q, V, T, P = 4, 8, 6, 12, 3, 24, 7, 4
 SIZES = blip2.Sizes(L, W, MLP, Q, 2, M, V, T, P)
@@ -132,7 +133,7 @@ def write(folder, layout, found):
 
 
 def fresh(**changes):
-  config = QFormerConfig(**dict(
+  config = small_configs.qformer(**dict(
       vectors={"behavioral": 5}, num_layers=L, width=W, num_heads=2, mlp_width=MLP, vocab_size=V,
       max_text=T, num_queries=Q, proj_width=P, kv_tokens=2, kv_width=M, decoder_start=1) | changes)
   return config, nnx.to_pure_dict(nnx.state(QFormer(config, rngs=nnx.Rngs(0))))

@@ -11,6 +11,7 @@ from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.runtime import axes
 from ilm_jax.training import loop
+from tests import small_configs
 
 ROWS = 4093                     # prime: filled up to 4,096
 SHAPES = [{"data": 8, "fsdp": 1, "tensor": 1}, {"data": 2, "fsdp": 2, "tensor": 2}]
@@ -39,7 +40,7 @@ def phase1():
            **{n: rng.integers(1, ROWS, 8) for n in ("pair_a", "pair_b", "upair_user",
                                                     "upair_item")}}
   graphdef, trainable = small.phase1()
-  loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config(logq=True))
+  loss = phase1_lib.phase1_loss(graphdef, small_configs.phase1(logq=True))
   return loss, trainable, frozen(), batch
 
 

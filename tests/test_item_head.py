@@ -10,10 +10,10 @@ from ilm_jax.evaluation import dot_scores
 from ilm_jax.models import language_model
 from ilm_jax.objectives import phase2
 from ilm_jax.training import loop, optimizer
-from tests import test_objectives, test_phase2_training
+from tests import small_configs, test_objectives, test_phase2_training
 
 ITEMS, SLOT = 6, 99                # entity rows 1..6 are items, 7 and 8 users
-HEAD = phase2.HeadConfig(weight=1.0, num_items=ITEMS)
+HEAD = phase2.HeadConfig(weight=1.0, num_items=ITEMS, negatives=0)
 
 
 def example(inputs, entities, target, task=0):
@@ -22,7 +22,7 @@ def example(inputs, entities, target, task=0):
 
 
 def spec(**changes):
-  return packing.LmBatchSpec(**{**dict(
+  return small_configs.lm_batch(**{**dict(
       rows=1, length=24, slots=6, targets=6, queries=2, slot_id=SLOT,
       task_names=("sequential", "elm"), head_tasks=("sequential",), num_items=ITEMS,
       examples_per_group=2), **changes})
@@ -34,8 +34,8 @@ def test_every_slot_of_a_history_is_asked_for_the_next_item():
   tokens    7  u u  8  3 3  4 4  9 | 5 |  7  3 3 | 5
   position  0  1 2  3  4 5  6 7  8   9   10 11 12  13
   """
-  batch, dropped = packing.pack_group(
-      [example([7, SLOT, 8, SLOT, SLOT, 9], [7, 3, 4], 5), example([7, SLOT], [3], 3, task=1)],
+  batch, dropped = packing.pack_groups(
+      [[example([7, SLOT, 8, SLOT, SLOT, 9], [7, 3, 4], 5), example([7, SLOT], [3], 3, task=1)]],
       spec())
   assert dropped == 0
   np.testing.assert_array_equal(batch["next_item"], [[0, 4, 5, 0, 0, 0]])

@@ -9,15 +9,14 @@ from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.models import decoder, ilm, language_model
-from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import inputs
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
-from ilm_jax.objectives.phase1 import Phase1Config
+from tests import small_configs
 
-QFORMER = QFormerConfig(vectors={"behavioral": 5}, num_layers=2, cross_every=1, width=8,
-                        num_heads=2, mlp_width=12, vocab_size=23, max_text=6, num_queries=2,
-                        proj_width=4)
+QFORMER = small_configs.qformer(
+    vectors={"behavioral": 5}, num_layers=2, cross_every=1, width=8, num_heads=2, mlp_width=12,
+    vocab_size=23, max_text=6, num_queries=2, proj_width=4)
 LM = decoder.DecoderConfig(num_layers=1, width=6, num_heads=2, num_kv_heads=1, head_dim=4,
                            mlp_width=8, vocab_size=19)
 R = 9
@@ -44,7 +43,7 @@ ALL = ("itc", "itm", "itg", "ii", "ui")
 
 
 def only(*names, **changes):
-  return Phase1Config(**{n: float(n in names) for n in ALL}, **changes)
+  return small_configs.phase1(**{n: float(n in names) for n in ALL}, **changes)
 
 
 @functools.cache
@@ -84,7 +83,7 @@ def test_logq_takes_the_log_of_draws_from_either_side():
 
 
 def test_phase1_is_the_weighted_sum_of_its_losses():
-  c = Phase1Config(itc=1.0, itm=2.0, itg=0.5, ii=3.0, ui=0.25)
+  c = small_configs.phase1(itc=1.0, itm=2.0, itg=0.5, ii=3.0, ui=0.25)
   (loss, metrics), grads = phase1_step(c)(phase1()[1], frozen(), BATCH_1, None)
   expected = sum(getattr(c, n) * metrics[n] for n in ALL)
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -261,8 +260,8 @@ def test_splice_by_hand():
 
 
 def test_soft_tokens_start_at_the_asked_rms():
-  config = QFormerConfig(vectors={"behavioral": 5}, num_layers=1, width=64, num_heads=2,
-                         mlp_width=8, vocab_size=9, num_queries=4, query_path_only=True)
+  config = small_configs.qformer(vectors={"behavioral": 5}, num_layers=1, width=64, num_heads=2,
+                                 mlp_width=8, vocab_size=9, num_queries=4, query_path_only=True)
   model = ilm.ILM(config, 96, soft_token_rms=0.13, rngs=nnx.Rngs(0))
   soft = model.soft_tokens(*inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)

@@ -13,6 +13,7 @@ from flax import nnx  # noqa: E402
 from benchmarks import parity  # noqa: E402
 from ilm_jax.models import bert, qformer, qformer_init  # noqa: E402
 from ilm_jax.weights import blip2, safetensors  # noqa: E402
+from tests import small_configs  # noqa: E402
 
 
 def array(tensor) -> np.ndarray:
@@ -90,7 +91,7 @@ def _blip2(folder, layout: str):
     path = folder / "blip2.pth"
     torch.save({"model": _as_lavis(whole.state_dict())}, path)
   found, params = blip2.load(path)
-  config = qformer.QFormerConfig(
+  config = small_configs.qformer(
       vectors={"behavioral": 7}, num_layers=4, width=24, num_heads=3, mlp_width=40, vocab_size=60,
       max_text=16, num_queries=3, kv_tokens=5, kv_width=20, proj_width=6)
   blip2.check_room(path, found, config)

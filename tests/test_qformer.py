@@ -9,8 +9,9 @@ from flax import nnx
 
 from ilm_jax import errors, losses
 from ilm_jax.models import bert, qformer, qformer_init
-from ilm_jax.models.qformer import QFormer, QFormerConfig, attention_mask, phase2_subtree
+from ilm_jax.models.qformer import QFormer, attention_mask, phase2_subtree
 from ilm_jax.runtime import axes
+from tests import small_configs
 
 TINY = dict(vectors={"behavioral": 5}, num_layers=3, width=8, num_heads=2, mlp_width=12,
             vocab_size=23, max_text=6, num_queries=3, proj_width=4, decoder_start=1)
@@ -35,7 +36,7 @@ def jitted(model: QFormer) -> QFormer:
 
 
 def make(**changes) -> QFormer:
-  config = QFormerConfig(**(TINY | changes))
+  config = small_configs.qformer(**(TINY | changes))
   graphdef, state = nnx.split(nnx.eval_shape(lambda: QFormer(config, rngs=nnx.Rngs(0))))
   return jitted(nnx.merge(graphdef, large(nnx.to_pure_dict(state), 9)))
 
@@ -244,7 +245,7 @@ def bert_params(num_layers=2, **changes):
 def test_started_from_bert_the_text_pass_is_bert():
   """Two layers, mean pool, identity projection: the text features are BERT's sentence vectors."""
   bert_config, theirs = bert_params()
-  model = QFormer(QFormerConfig(**TINY | dict(
+  model = QFormer(small_configs.qformer(**TINY | dict(
       num_layers=2, proj_width=8, text_pool="mean", proj_init="identity")), rngs=nnx.Rngs(0))
   graphdef, state = nnx.split(model)
   start = qformer_init.init_from_bert(nnx.to_pure_dict(state), theirs)
@@ -264,7 +265,7 @@ def test_started_from_bert_the_text_pass_is_bert():
 def test_start_from_bert_of_another_shape_says_what_stayed_fresh():
   """Three layers from two; another vocabulary and mlp width: those stay, the rest is copied."""
   _, theirs = bert_params(vocab_size=31, mlp_width=16)
-  _, state = nnx.split(QFormer(QFormerConfig(**TINY), rngs=nnx.Rngs(0)))
+  _, state = nnx.split(QFormer(small_configs.qformer(**TINY), rngs=nnx.Rngs(0)))
   before = nnx.to_pure_dict(state)
   start = qformer_init.init_from_bert(before, theirs)
   assert "text_embed/word" in start.fresh and "text_embed/position" in start.copied
@@ -283,7 +284,7 @@ def test_start_from_bert_of_another_shape_says_what_stayed_fresh():
 def test_phase2_subtree_is_a_query_path_only_model():
   model = make()
   graphdef, state = nnx.split(QFormer(
-      QFormerConfig(**TINY, query_path_only=True), rngs=nnx.Rngs(1)))
+      small_configs.qformer(**TINY, query_path_only=True), rngs=nnx.Rngs(1)))
   small = phase2_subtree(nnx.to_pure_dict(nnx.state(model)))
   assert jax.tree.structure(small) == jax.tree.structure(nnx.to_pure_dict(state))
   np.testing.assert_allclose(jitted(nnx.merge(graphdef, small)).queries(*entity()),
@@ -295,7 +296,7 @@ def test_phase2_subtree_is_a_query_path_only_model():
     (dict(proj_init="identity"), "proj_width=8"), (dict(vectors={}), "vectors is empty")])
 def test_wrong_config_is_named(wrong, message):
   with pytest.raises(errors.UserError, match=message):
-    QFormerConfig(**TINY | wrong)
+    small_configs.qformer(**TINY | wrong)
 
 
 def test_text_dropout_thins_the_pooled_text_in_training_alone():

@@ -5,9 +5,9 @@ import pytest
 from ilm_jax.evaluation import retrieval
 from ilm_jax.evaluation import ridge as ridge_lib
 from ilm_jax.evaluation.rows import label
-from ilm_jax.models import qformer
 from ilm_jax.objectives import phase1
 from ilm_jax.runtime import axes
+from tests import small_configs
 
 MESH = axes.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
 TWO_QUERIES = retrieval.Space(
@@ -92,7 +92,7 @@ def test_noise_asks_for_more_regularisation():
 
 
 def test_qformer_space_is_in_order_of_item_rows():
-  config = qformer.QFormerConfig(
+  config = small_configs.qformer(
       vectors={"behavioral": 3}, num_layers=1, cross_every=1, width=8, num_heads=2, mlp_width=12,
       vocab_size=20, max_text=4, num_queries=2, proj_width=4)
   graphdef, trainable = phase1.build_phase1(config, seed=0)

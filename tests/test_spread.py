@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import inputs, phase2, whitening
-from tests import test_phase2_training
+from tests import small_configs, test_phase2_training
 
-CONFIG = QFormerConfig(vectors={"behavioral": 5}, num_layers=1, width=8, num_heads=2, mlp_width=8,
-                       vocab_size=9, num_queries=2, query_path_only=True)
+CONFIG = small_configs.qformer(
+    vectors={"behavioral": 5}, num_layers=1, width=8, num_heads=2, mlp_width=8, vocab_size=9,
+    num_queries=2, query_path_only=True)
 R = 700                    # more than two batches of rows
 
 

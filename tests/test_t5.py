@@ -11,6 +11,7 @@ from flax import nnx
 from ilm_jax.data import packing
 from ilm_jax.decode import beam, exact, generate, prompt, trie
 from ilm_jax.models import language_model, t5
+from tests import small_configs
 
 CONFIG = t5.T5Config(num_layers=2, num_encoder_layers=3, width=24, num_heads=3, head_dim=6,
                      mlp_width=20, vocab_size=31, relative_buckets=8, relative_distance=6)
@@ -79,9 +80,9 @@ def test_packed_examples_equal_examples_alone():
               for i, t in (([5, 9, 3], [4, 1]), ([8, 4, 6, 11], [7, 3, 1]))]
 
   def hidden(group):
-    spec = packing.LmBatchSpec(rows=1, length=9, slots=1, targets=6, queries=0, slot_id=-1,
-                               encoder_decoder=True)
-    batch, dropped = packing.pack_group(group, spec)
+    spec = small_configs.lm_batch(rows=1, length=9, slots=1, targets=6, queries=0, slot_id=-1,
+                                  encoder_decoder=True)
+    batch, dropped = packing.pack_groups([group], spec)
     assert dropped == 0
     return np.asarray(model.target_hidden(model.embed(jnp.asarray(batch["tokens"])), batch))[0]
 

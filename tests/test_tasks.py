@@ -16,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from ilm_jax import elm, errors
 from ilm_jax.config import own_tasks
-from ilm_jax.data import batches, interactions, packing, store, targets, tokenizer
+from ilm_jax.data import batches, interactions, store, targets, tokenizer
 from tasks import (
     catalog,
     elm_requests,
@@ -28,6 +28,7 @@ from tasks import (
     templates,
     vocabulary,
 )
+from tests import small_configs
 
 ITEMS = interactions.Items(
     ids=list("abcdef"), titles=["Heat", "Alien", "Heat", "<slot>", "Big", "Up"],
@@ -412,7 +413,7 @@ def test_prepared_examples_make_batches(prepared, words):
   """The whole way: a packed batch from the disk says what the task said."""
   read, _ = prepared
   tasks = {name: read(name, "train") for name in ("sequential", "elm_title")}
-  spec = packing.LmBatchSpec(
+  spec = small_configs.lm_batch(
       rows=2, length=90, slots=3, targets=20, queries=2, slot_id=words.slot_id,
       task_names=tuple(tasks))
   batch = batches.lm_batches(tasks, {"sequential": 1.0, "elm_title": 1.0}, spec, seed=0).at(3)
@@ -422,7 +423,7 @@ def test_prepared_examples_make_batches(prepared, words):
     assert spell(words, said).startswith(" ") and said[-1] == words.eos_id
     assert batch["slot"][row].max() + 1 == 2 * (batch["entities"][row] > 0).sum()
   with pytest.raises(errors.UserError, match=r"sequential: example .* needs length="):
-    batches.lm_batches(tasks, {"sequential": 1.0}, packing.LmBatchSpec(
+    batches.lm_batches(tasks, {"sequential": 1.0}, small_configs.lm_batch(
         rows=1, length=40, slots=3, targets=20, queries=2, slot_id=words.slot_id,
         task_names=tuple(tasks)), seed=0)
 

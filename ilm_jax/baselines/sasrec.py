@@ -27,12 +27,13 @@ LOSSES = ("full", "sampled", "bce")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """Shape and training of a SASRec."""
+  seed: int
   width: int = 64
   num_layers: int = 2
   num_heads: int = 1
   length: int = 50            # items of a history, the last ones
   dropout: float = 0.2
-  loss: str = "full"
+  loss: str = "full"          # one of LOSSES
   negatives: int = 256        # of "sampled", shared by a batch, drawn uniformly
   temperature: float = 0.0    # scores are cosines over this; 0: inner products
   batch_size: int = 256       # users
@@ -40,7 +41,6 @@ class Config:
   epochs: int = 200           # at most
   patience: int = 5           # evaluations without a better validation NDCG@10 before it stops
   evaluate_every: int = 1     # epochs
-  seed: int = 0
 
   def __post_init__(self):
     if self.loss not in LOSSES:

@@ -23,15 +23,15 @@ class LmBatchSpec:
   targets: int                 # X, predicted tokens in a row
   queries: int                 # Q, soft tokens a slot; 0 leaves the slots out
   slot_id: int
-  examples_per_group: int = 1  # a group packs exactly so many examples ...
-  rows_per_group: int = 1      # ... into so many rows
+  examples_per_group: int      # a group packs exactly so many examples ...
+  rows_per_group: int          # ... into so many rows
+  task_names: tuple[str, ...]
+  whole_words: int             # P5's: prompts are told which word each token belongs to, at most
+  word_starts: np.ndarray | None = dataclasses.field(default=None, compare=False)  # bool [V + 1]
   pad_id: int = 0
-  task_names: tuple[str, ...] = ()
   encoder_decoder: bool = False  # targets stand in a sequence of their own
   before: tuple[int, ...] = ()   # ids around every prompt, e.g. BOS; T5: EOS behind it
   after: tuple[int, ...] = ()
-  whole_words: int = 0           # P5's: prompts are told which word each token belongs to, at most
-  word_starts: np.ndarray | None = dataclasses.field(default=None, compare=False)  # bool [V + 1]
   head_tasks: tuple[str, ...] = ()   # those whose prompts predict items at every slot (item head)
   num_items: int = 0                 # with head_tasks: entity rows up to it are items
 
@@ -97,12 +97,6 @@ def pack_groups(groups: Sequence[Sequence[dict]], spec: LmBatchSpec) -> tuple[di
     first += len(group)
   filling.write(batch, examples, placed, spec)
   return batch, dropped
-
-
-def pack_group(examples: Sequence[dict], spec: LmBatchSpec) -> tuple[dict, int]:
-  """`pack_groups` of one group."""
-  batch, dropped = pack_groups([examples], spec)
-  return batch, int(dropped[0])
 
 
 def one_a_row(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
   """Items and texts as a trained Q-Former projects them for ITC.
 
   Args:
-    graphdef: of the Q-Former (`alignment.build_phase1`).
+    graphdef: of the Q-Former (`phase1.build_phase1`).
     params: its parameters.
     frozen: vectors and present, by name, of all entities.
     batches: text_entities [B], text [B, T], text_mask [B, T] of every item once, all of one shape;

@@ -10,30 +10,31 @@ from ilm_jax import errors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
-  """Shape of a Q-Former. The defaults are MiniLM-L6's, so that its weights fit."""
+  """Shape of a Q-Former; what is set has its values in configs/base.py."""
   vectors: tuple[tuple[str, int], ...]  # (name, width) of the named vectors; a dict is accepted
-  num_layers: int = 6
-  width: int = 384
-  num_heads: int = 12
-  mlp_width: int = 1536
-  vocab_size: int = 30522
-  max_text: int = 64           # text positions
-  num_queries: int = 8
-  cross_every: int = 2         # cross-attention in layers 0, cross_every, 2 * cross_every ..
-  kv_tokens: int = 1           # key/value tokens made from each named vector
-  kv_width: int = 0            # of these tokens; 0: width. BLIP-2's read 1,408 wide patches
-  proj_width: int = 256        # width of the contrastive space
-  proj_init: str = "normal"    # "identity": texts start as their pooled outputs (needs width)
-  text_pool: str = "cls"       # "mean" suits encoders trained with mean pooling (MiniLM)
+  num_layers: int
+  width: int
+  num_heads: int
+  mlp_width: int
+  vocab_size: int
+  max_text: int                # text positions
+  num_queries: int
+  cross_every: int             # cross-attention in layers 0, cross_every, 2 * cross_every ..
+  kv_tokens: int               # key/value tokens made from each named vector
+  kv_width: int                # of these tokens; 0: width. BLIP-2's read 1,408 wide patches
+  proj_width: int              # width of the contrastive space
+  proj_init: str               # "normal"; "identity": texts start as pooled outputs (needs width)
+  text_pool: str               # "cls"; "mean" suits encoders trained with mean pooling (MiniLM)
+  temperature: float           # start of every learned temperature, and
+  min_temperature: float       # its floor (CLIP's is 0.01: similarities grow at most 100 times)
+  dropout: float
+  text_dropout: float          # of the pooled text, before its projection
+  vector_noise: float          # std of noise on the normed vector (its own std is 1)
+  remat: bool                  # recompute each group of layers in the backward pass
+  # What no config sets.
   decoder_start: int = 1       # token that opens generated text; MiniLM's [unused0]
-  temperature: float = 0.07    # start of every learned temperature, and
-  min_temperature: float = 0.01  # its floor (CLIP's: similarities grow at most 100 times)
-  dropout: float = 0.1
-  text_dropout: float = 0.0    # of the pooled text, before its projection
-  vector_noise: float = 0.0    # std of noise on the normed vector (its own std is 1)
   norm_eps: float = 1e-12
   unroll: bool = False           # layers one after the other, in no loop (planning)
-  remat: bool = False            # recompute each group of layers in the backward pass
   query_path_only: bool = False  # phase 2: no text branch, no heads
 
   def __post_init__(self):

@@ -13,15 +13,15 @@ from ilm_jax.objectives.inputs import entity_inputs, step_key
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Phase1Config:
   """Weights of the losses (0: not computed at all) and their form."""
-  itc: float = 1.0
-  itm: float = 1.0
-  itg: float = 1.0
-  ii: float = 1.0
-  ui: float = 1.0
-  label_smoothing: float = 0.1
-  contrastive: str = "infonce"  # of II and UI: "infonce" or "margin"
+  itc: float
+  itm: float
+  itg: float
+  ii: float
+  ui: float
+  label_smoothing: float
+  contrastive: str              # of II and UI: "infonce" or "margin"
+  logq: bool                    # of UI by InfoNCE: corrected for how often entities are drawn
   margin: float = 1.0
-  logq: bool = False            # of UI by InfoNCE: corrected for how often entities are drawn
 
 
 def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:

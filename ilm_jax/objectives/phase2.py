@@ -25,7 +25,7 @@ class HeadConfig:
   """The item head's part of phase 2's loss."""
   weight: float                 # 0: there is no head
   num_items: int                # items are the entity rows 1..num_items
-  negatives: int = 0            # items drawn for a softmax; 0: all of them
+  negatives: int                # items drawn for a softmax; 0: all of them
 
 
 def build_phase2(config: QFormerConfig, lm_width: int, soft_token_rms: float, seed: int,

@@ -68,7 +68,9 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
   trainable |= {"lm": trained_lm} if trained_lm else {}
   tasks = tuple(n for n, rate in c.tasks.mixture.items() if rate)
   spec = packing.LmBatchSpec(rows=p.rows, length=p.length, slots=p.slots, targets=p.targets,
-                             queries=c.qformer.num_queries, slot_id=-1, task_names=tasks)
+                             queries=c.qformer.num_queries, slot_id=-1, task_names=tasks,
+                             examples_per_group=p.examples_per_group,
+                             rows_per_group=p.rows_per_group, whole_words=0)
   batch = packing.empty(p.rows, spec) | {"dropped": np.zeros(p.rows, np.int32)}
   return _program(phase2_lib.phase2_loss(graphdef, lm, tasks), c, c.phase2, trainable,
                   {"lm": frozen_lm, **_entities(config, c.plan.entities)}, batch, mesh)

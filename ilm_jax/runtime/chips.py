@@ -19,7 +19,6 @@ class Chip:
   memory: float             # bytes
   bandwidth: float          # bytes of memory a second
   links: float              # bytes a second over all its links to other chips, both ways together
-  network: float            # bytes a second to other slices: its share of the host's network
   dims: int = 0             # axes of its torus; 0: by arithmetic only, nothing compiles for it
   modelled: bool = False    # XLA's estimate of the time of a program (optimal_seconds) can be used
   config: str = "default"   # libtpu's name for one chip being one device
@@ -27,12 +26,12 @@ class Chip:
 
 GIB = 2.0 ** 30
 CHIPS = {
-    "v4": Chip(275e12, 32 * GIB, 1228e9, 300e9, 6.25e9, dims=3, config="megacore"),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 3.1e9, dims=2),
-    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 6.25e9, dims=3, modelled=True,
+    "v4": Chip(275e12, 32 * GIB, 1228e9, 300e9, dims=3, config="megacore"),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, dims=2),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, dims=3, modelled=True,
                 config="megacore"),
-    "v6e": Chip(918e12, 32 * GIB, 1640e9, 448e9, 6.25e9, dims=2),
-    "h100": Chip(989e12, 80 * GIB, 3350e9, 900e9, 50e9),
+    "v6e": Chip(918e12, 32 * GIB, 1640e9, 448e9, dims=2),
+    "h100": Chip(989e12, 80 * GIB, 3350e9, 900e9),
 }
 SHAPES = {2: ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
           3: ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")}
