@@ -21,6 +21,7 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 from ilm_jax import files
+from ilm_jax.config import variants
 from ilm_jax.evaluation import measured
 from ilm_jax.evaluation import rows as rows_lib
 
@@ -175,7 +176,7 @@ def _by_phase(curves: dict) -> dict[str, dict[str, list[dict]]]:
   phases: dict = {}
   for name, rows in curves.items():
     if rows:
-      phases.setdefault(name.split("_")[0], {})[name] = rows
+      phases.setdefault(variants.stage_of(name), {})[name] = rows
   return phases
 
 
