@@ -264,3 +264,32 @@ def test_unrolled_programs_are_the_same_step():
   got = [float(jax.jit(p.loss)(*values, batch, None)[0]) for p in (looped, unrolled)]
   assert got[0] == pytest.approx(got[1], rel=1e-5)
   assert 1 < got[0] < 100
+
+
+def test_microbatches_are_part_of_the_planned_step():
+  """The program that trains: a loop over halves of the rows, whose weights are gathered twice."""
+  c = base.get_config()
+  with c.unlocked():
+    c.phase2.update(rows=4, length=32, slots=4, targets=8)
+    c.qformer.update(num_layers=1, cross_every=1, width=24, num_heads=2, mlp_width=32,
+                     proj_width=24, num_queries=2)
+    c.plan.entities = 5
+  lm = dataclasses.replace(shapes.SHAPES["llama-2-7b"], num_layers=2, width=16, num_heads=2,
+                           num_kv_heads=2, head_dim=8, mlp_width=24, vocab_size=300)
+  mesh = axes.make_mesh({"data": 1, "fsdp": 2}, jax.devices()[:2])
+
+  def lowered(unroll=False):
+    model = shapes.with_layers(lm, 2, unroll=True) if unroll else lm
+    return programs.phase2(c, model, mesh, unroll=unroll).lower()
+
+  whole, drawn_out = lowered(), lowered(unroll=True).as_text()
+  counted = plan(c, dict(mesh.shape) | {"tensor": 1}, "h100:2", lm)
+  c.phase2.microbatches = 2
+  halves = lowered()
+  assert "tensor<4x32x16x" in whole.as_text() and "tensor<4x32x16x" not in halves.as_text()
+  assert "tensor<2x32x16x" in halves.as_text()
+  assert lowered(unroll=True).as_text() == drawn_out      # costs: of all rows, in no loop
+  again = plan(c, dict(mesh.shape) | {"tensor": 1}, "h100:2", lm)
+  assert again["activation_bytes_per_chip"] < counted["activation_bytes_per_chip"]
+  gathers = [x["collectives"]["all-gather"]["sent_bytes"] for x in (counted, again)]
+  assert gathers[1] == 2 * gathers[0] and again["useful_flops"] == counted["useful_flops"]

@@ -219,6 +219,7 @@ def test_settings_survive_json():
 
 
 @pytest.mark.parametrize(("folder", "stage"), [
-    ("phase1", "phase1"), ("phase2", "phase2"), ("phase2_mlp", "phase2"), ("phase2_blind", "phase2")])
+    ("phase1", "phase1"), ("phase2", "phase2"), ("phase2_mlp", "phase2"),
+    ("phase2_blind", "phase2")])
 def test_the_stage_that_trains_a_folder(folder, stage):
   assert variants.stage_of(folder) == stage

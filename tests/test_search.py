@@ -61,3 +61,12 @@ def test_search_says_when_nothing_fits():
   own = plan(c, c.mesh.to_dict(), "v5e:2x2")
   with pytest.raises(errors.UserError, match="nothing of the grid"):
     search.run(c, chips.parse("v5e:2x2"), lambda c: shapes.of(c.lm), own, None)
+
+
+def test_the_grid_divides_over_microbatches():
+  c = config(**{"phase2.microbatches": 4, "phase2.rows": 8})
+  topology = chips.parse("v5e:2x2")
+  grid = search.candidates(c, small(c), topology)
+  assert grid and {x["rows"] for x in grid} <= {4, 8, 16, 32}
+  for x in [*grid, search.naive(c, topology)]:
+    assert x["rows"] % (4 * x["mesh"]["data"] * x["mesh"]["fsdp"]) == 0

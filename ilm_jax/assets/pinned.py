@@ -121,11 +121,11 @@ def fetch(name: str, *, folder=None, cache=None, assets=ASSETS) -> dict[str, pat
   """
   asset = _lookup(name, assets)
   tried = []
-  if found := _from_folder(name, asset, folder or os.environ.get("ILM_ASSETS_DIR"), tried):
-    return found
+  if path := _from_folder(name, asset, folder or os.environ.get("ILM_ASSETS_DIR"), tried):
+    return path
   home = cache_folder(cache) / name
-  if found := _cached(asset, home, []):
-    return found
+  if path := _cached(asset, home, []):
+    return path
   with _writable(home.parent):
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
@@ -184,8 +184,8 @@ def mismatch(path: pathlib.Path, pin: sources.Pin) -> str:
   if (size := path.stat().st_size) != pin.size:
     return f"has {size} bytes, expected {pin.size}"
   with path.open("rb") as file:
-    found = hashlib.file_digest(file, "sha256").hexdigest()
-  return "" if found == pin.sha256 else f"has sha256 {found}, expected {pin.sha256}"
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+  return "" if digest == pin.sha256 else f"has sha256 {digest}, expected {pin.sha256}"
 
 
 def _cached(asset: Asset, home: pathlib.Path, tried: list[str]):

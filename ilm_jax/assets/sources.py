@@ -184,11 +184,11 @@ def _wheels(requirements: list[str], staging: pathlib.Path, size: int,
              "--progress-bar=off", f"--dest={folder}", *requirements]
   with _bar(size, description) as bar:
     code, output = _watch(command, folder, bar)
-  found = {r: list(folder.glob(f"{r.split('==')[0].replace('-', '_')}-*.whl"))
-           for r in requirements}
-  if code or any(len(wheels) != 1 for wheels in found.values()):
+  by_requirement = {r: list(folder.glob(f"{r.split('==')[0].replace('-', '_')}-*.whl"))
+                    for r in requirements}
+  if code or any(len(wheels) != 1 for wheels in by_requirement.values()):
     raise Unavailable(f"pip could not download it ({_last_error(output)})")
-  return {requirement: wheels[0] for requirement, wheels in found.items()}
+  return {requirement: wheels[0] for requirement, wheels in by_requirement.items()}
 
 
 def _pip() -> list[str]:

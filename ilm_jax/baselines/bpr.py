@@ -40,9 +40,9 @@ def bpr(histories: list, num_items: int, width: int, *, reg: float = 1e-4,
     order = rng.permutation(len(user_N))[:steps * size].reshape(steps, size)
     state = epoch(state, user_N[order].astype(np.int32), item_N[order],
                   jax.random.fold_in(key, number))
-  found = jax.device_get(state[0])
-  user_UC = np.concatenate([found["user"], np.ones((len(histories), 1), np.float32)], axis=1)
-  item_IC = np.concatenate([found["item"], found["bias"][:, None]], axis=1)
+  tables = jax.device_get(state[0])
+  user_UC = np.concatenate([tables["user"], np.ones((len(histories), 1), np.float32)], axis=1)
+  item_IC = np.concatenate([tables["item"], tables["bias"][:, None]], axis=1)
   item_IC[0] = 0
   return user_UC, item_IC
 

@@ -3,7 +3,7 @@ import numpy as np
 import scipy.sparse
 
 
-def item_knn(histories: list, num_items: int, asked: list, *, neighbours: int = 100,
+def item_knn(histories: list, num_items: int, queries: list, *, neighbours: int = 100,
              shrinkage: float = 10.0) -> np.ndarray:
   """Item-based nearest neighbours: the summed similarity to the items of a user's history.
 
@@ -14,7 +14,7 @@ def item_knn(histories: list, num_items: int, asked: list, *, neighbours: int = 
   Args:
     histories: item rows of each user's training interactions.
     num_items: I.
-    asked: item rows of each history to score.
+    queries: item rows of each history to score.
     neighbours: kept for each item.
     shrinkage: draws similarities of rare items towards 0.
 
@@ -29,10 +29,10 @@ def item_knn(histories: list, num_items: int, asked: list, *, neighbours: int = 
   pairs = both_II.tocoo()
   pairs.data = pairs.data / (np.sqrt(count_I[pairs.row] * count_I[pairs.col]) + shrinkage)
   near_II = _strongest(pairs.tocsr(), neighbours)
-  return _scores(_incidence(asked, num_items) @ near_II.T)
+  return _scores(_incidence(queries, num_items) @ near_II.T)
 
 
-def transition(histories: list, num_items: int, asked: list, *, last: int = 5,
+def transition(histories: list, num_items: int, queries: list, *, last: int = 5,
                decay: float = 0.5) -> np.ndarray:
   """A training-free transition graph: what came next after each of the last items.
 
@@ -46,11 +46,11 @@ def transition(histories: list, num_items: int, asked: list, *, last: int = 5,
       shape=(num_items, num_items))
   total_I = np.asarray(next_II.sum(axis=1)).ravel()
   next_II = scipy.sparse.diags_array(1.0 / np.maximum(total_I, 1.0)) @ next_II
-  weights = [(u, item - 1, decay ** k) for u, history in enumerate(asked)
+  weights = [(u, item - 1, decay ** k) for u, history in enumerate(queries)
              for k, item in enumerate(list(history)[::-1][:last])]
   user, item, weight = zip(*weights) if weights else ((), (), ())
   asked_UI = scipy.sparse.csr_array((np.array(weight, float), (user, item)),
-                                    shape=(len(asked), num_items))
+                                    shape=(len(queries), num_items))
   return _scores(asked_UI @ next_II)
 
 

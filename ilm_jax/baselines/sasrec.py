@@ -68,9 +68,9 @@ class Block(nnx.Module):
       return x.reshape(*x.shape[:2], self.config.num_heads, -1)
 
     h_BLW = self.attention_norm(x_BLW)
-    seen = attention.attend(heads(self.query(h_BLW)), heads(self.key(h_BLW)),
-                            heads(self.value(h_BLW)), mask_BLL).reshape(x_BLW.shape)
-    x_BLW = x_BLW + _dropout(self.out(seen), self.config.dropout, keys[0])
+    attended = attention.attend(heads(self.query(h_BLW)), heads(self.key(h_BLW)),
+                                heads(self.value(h_BLW)), mask_BLL).reshape(x_BLW.shape)
+    x_BLW = x_BLW + _dropout(self.out(attended), self.config.dropout, keys[0])
     h_BLW = self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BLW))))
     return x_BLW + _dropout(h_BLW, self.config.dropout, keys[1])
 
@@ -119,7 +119,7 @@ def train(histories: list, num_items: int, config: Config, validation: np.ndarra
   tx = optax.adam(config.learning_rate, b2=0.98)
   slots, rng = tx.init(params), np.random.default_rng(config.seed)
   learns = np.flatnonzero([len(h) > 1 for h in histories])
-  asked = np.flatnonzero(np.asarray(validation) > 0)
+  validated = np.flatnonzero(np.asarray(validation) > 0)
   if not len(learns):
     raise errors.UserError("SASRec: no user has two training interactions: nothing to learn from")
   step = jax.jit(functools.partial(_step, graphdef, config, tx))
@@ -133,11 +133,12 @@ def train(histories: list, num_items: int, config: Config, validation: np.ndarra
       loss.append(value)
     if epoch % config.evaluate_every:
       continue
-    rank = ranks(params, config, [histories[u] for u in asked], np.asarray(validation)[asked])
-    found = float(metrics.ndcg(rank, 10).mean()) if len(asked) else float(epoch)
+    rank = ranks(params, config, [histories[u] for u in validated],
+                 np.asarray(validation)[validated])
+    ndcg = float(metrics.ndcg(rank, 10).mean()) if len(validated) else float(epoch)
     if report:
-      report(epoch, float(np.mean(jax.device_get(loss))), found)
-    best, kept, waited = (found, params, 0) if found > best else (best, kept, waited + 1)
+      report(epoch, float(np.mean(jax.device_get(loss))), ndcg)
+    best, kept, waited = (ndcg, params, 0) if ndcg > best else (best, kept, waited + 1)
     if waited >= config.patience:
       break
   return jax.device_get(kept)
@@ -158,13 +159,13 @@ def scores(params: dict, config: Config, histories: list, batch: int = 512):
 
 def ranks(params: dict, config: Config, histories: list, target_U, blocked=None) -> np.ndarray:
   """float64 [users] ranks of `target_U` among all items; blocked: item rows left out, per user."""
-  found, first = [], 0
+  parts, first = [], 0
   for score_BI in scores(params, config, histories):
     for b in range(len(score_BI) if blocked is not None else 0):
       score_BI[b, blocked[first + b]] = -np.inf
-    found.append(metrics.ranks_from_scores(score_BI, target_U[first:first + len(score_BI)]))
+    parts.append(metrics.ranks_from_scores(score_BI, target_U[first:first + len(score_BI)]))
     first += len(score_BI)
-  return np.concatenate(found) if found else np.zeros(0)
+  return np.concatenate(parts) if parts else np.zeros(0)
 
 
 # Inside.

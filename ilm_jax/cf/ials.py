@@ -96,9 +96,9 @@ def sides(histories, num_items: int, width: int, mesh, stream=None) -> tuple[Sid
   by_user = plan(histories)
   by_item = plan(histories_lib.transposed(histories, num_items, stream))
 
-  def side(own, other):
-    pieces = None if stream else [_place(own, p, other.slot_H1, mesh) for p in own.pieces]
-    return Side(own, other.slot_H1, pieces)
+  def side(layout, other):
+    pieces = None if stream else [_place(layout, p, other.slot_H1, mesh) for p in layout.pieces]
+    return Side(layout, other.slot_H1, pieces)
 
   return side(by_user, by_item), side(by_item, by_user)
 

@@ -48,12 +48,12 @@ class Layout:
     h_R = self.row_SL[shard, piece.offset:piece.offset + rows].astype(np.int64) - 1
     start_R = self.histories.start_H1[h_R]
     length_R = np.where(h_R < 0, 0, self.histories.start_H1[h_R + 1] - start_R)
-    found = np.full((rows, piece.length), slot_O1[0], np.int32)
+    slots = np.full((rows, piece.length), slot_O1[0], np.int32)
     step = max(WORK // piece.length, 1)
     for at in range(0, rows, step):
-      _copy(found[at:at + step], self.histories.other_N, start_R[at:at + step],
+      _copy(slots[at:at + step], self.histories.other_N, start_R[at:at + step],
             length_R[at:at + step], slot_O1)
-    return found.reshape(piece.batches, piece.rows, piece.length)
+    return slots.reshape(piece.batches, piece.rows, piece.length)
 
 
 def plan(histories: histories_lib.Histories, shards: int, entries: int, most_rows: int) -> Layout:
@@ -116,11 +116,11 @@ def lengths(length_H, entries: int) -> np.ndarray:
     chosen[-1] = (cost[-1], chosen[-1])
   enough = max(TIGHT * chosen[-1][0], entries)
   count = next(k for k, (padded, _) in enumerate(chosen) if padded <= enough)
-  found, m = [], len(value_M)
+  longest, m = [], len(value_M)
   for k in range(count, -1, -1):
-    found.append(value_M[m - 1])
+    longest.append(value_M[m - 1])
     m = chosen[k][1][m - 1]
-  return np.array(found[::-1])
+  return np.array(longest[::-1])
 
 
 def _cut(offset: int, share: int, padded: int, entries: int, most_rows: int) -> list[Piece]:

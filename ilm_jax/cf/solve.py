@@ -157,5 +157,5 @@ def _gathered(shard_LC, slot_X) -> jax.Array:
   wish_X = jax.lax.all_gather(slot_X, names, tiled=True)
   mine_X = wish_X - jax.lax.axis_index(names) * len(shard_LC)
   here = (wish_X >= 0) & (mine_X >= 0) & (mine_X < len(shard_LC))
-  found = shard_LC[jnp.where(here, mine_X, 0)] * here[..., None].astype(shard_LC.dtype)
-  return jax.lax.psum_scatter(found, names, tiled=True)
+  rows = shard_LC[jnp.where(here, mine_X, 0)] * here[..., None].astype(shard_LC.dtype)
+  return jax.lax.psum_scatter(rows, names, tiled=True)

@@ -105,20 +105,20 @@ class _Reader:
       elif isinstance(s, config_parser.BindingStatement):
         self._bind(s, at)
 
-  def resolved(self, value, where: str, seen=()):
+  def resolved(self, value, where: str, within=()):
     """`value` with its macros replaced, and lists as the tuples that configs hold."""
     if isinstance(value, _Macro):
-      if value in seen:
+      if value in within:
         raise errors.UserError(f"{where}: macro %{value} refers to itself")
       if value not in self.macros:
         raise errors.UserError(f"{where}: macro %{value} is bound nowhere: "
                                f"{_near(value, self.macros)}bind it, e.g. "
                                f"--gin_bindings='{value} = 1'")
-      return self.resolved(*self.macros[value], (*seen, value))
+      return self.resolved(*self.macros[value], (*within, value))
     if isinstance(value, dict):
-      return {k: self.resolved(v, where, seen) for k, v in value.items()}
+      return {k: self.resolved(v, where, within) for k, v in value.items()}
     if isinstance(value, list | tuple):
-      return tuple(self.resolved(v, where, seen) for v in value)
+      return tuple(self.resolved(v, where, within) for v in value)
     return value
 
   def _bind(self, s, at: str) -> None:

@@ -83,7 +83,7 @@ def score(names: Sequence[str], targets: list[str], predictions: list[str]) -> d
   Raises:
     UserError: a function is gone, fails, or gives no numbers.
   """
-  found = {}
+  scores = {}
   for name in names:
     fn = _metric(name)
     try:
@@ -96,8 +96,8 @@ def score(names: Sequence[str], targets: list[str], predictions: list[str]) -> d
       if isinstance(number, str) or not math.isfinite(number):
         raise errors.UserError(f"metric function {name} gives {metric}={value!r}, expected a "
                                "finite number")
-      found[str(metric)] = float(number)
-  return found
+      scores[str(metric)] = float(number)
+  return scores
 
 
 def _metric(name: str) -> Callable:

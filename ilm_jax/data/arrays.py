@@ -73,9 +73,9 @@ def load(folder, name: str, cure: str) -> tuple[dict, dict, dict]:
     raise errors.UserError(f"{folder} lacks {epath.Path(error.filename).name}: {cure}") from error
   except Exception as error:     # zip, npy and JSON readers each have their own exceptions
     raise errors.UserError(f"{folder} cannot be read ({error}): delete it and {cure}") from error
-  found = fingerprint(arrays, documents)
-  if found != manifest.get("fingerprint"):
-    have, expected = errors.short(found, manifest.get("fingerprint"))
+  actual = fingerprint(arrays, documents)
+  if actual != manifest.get("fingerprint"):
+    have, expected = errors.short(actual, manifest.get("fingerprint"))
     raise errors.UserError(
         f"{folder} is damaged: its content has fingerprint {have}, its manifest says {expected}. "
         f"Delete it and {cure}.")

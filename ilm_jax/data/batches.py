@@ -77,14 +77,14 @@ class Mixture:
     """The examples at these places, in their order; each task is read in one go."""
     part_N, index_N = np.concatenate(
         [self._order.at(places.start, places.stop) for places in stretches], axis=1)
-    found = [None] * len(part_N)
+    drawn = [None] * len(part_N)
     for part in np.unique(part_N):
       number, examples = self._parts[part]
       places = np.flatnonzero(part_N == part)
-      read = getattr(examples, "many", lambda indices, own=examples: [own[i] for i in indices])
+      read = getattr(examples, "many", lambda indices, of=examples: [of[i] for i in indices])
       for place, example in zip(places.tolist(), read(index_N[places].tolist())):
-        found[place] = {**example, "task": number}
-    return found
+        drawn[place] = {**example, "task": number}
+    return drawn
 
 
 def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: LmBatchSpec, *,

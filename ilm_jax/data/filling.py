@@ -107,8 +107,8 @@ def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
   if spec.encoder_decoder:
     return 0 * count_E
   first = (at.token_E + wide_E).repeat(count_E)
-  seen = nth < (count_E - 1).repeat(count_E)
-  flat["tokens"][((at.row_E * spec.length).repeat(count_E) + first + nth)[seen]] = targets[seen]
+  fed = nth < (count_E - 1).repeat(count_E)
+  flat["tokens"][((at.row_E * spec.length).repeat(count_E) + first + nth)[fed]] = targets[fed]
   flat["target_at"][to] = first - 1 + nth
   return count_E - 1
 

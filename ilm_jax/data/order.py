@@ -48,8 +48,8 @@ class Stream:
     task_N, place_N = _mixed(block * _BLOCK + np.arange(_BLOCK), self._rates)
     example_N = np.zeros_like(place_N)
     for task, (size, seed) in enumerate(zip(self._sizes, self._seeds)):
-      own = task_N == task
-      example_N[own] = shuffled(place_N[own], size, seed)
+      of_task = task_N == task
+      example_N[of_task] = shuffled(place_N[of_task], size, seed)
     return np.stack([task_N, example_N])
 
 

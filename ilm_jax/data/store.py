@@ -83,9 +83,9 @@ def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> di
   written = io.BytesIO()
   np.savez(written, **lengths)
   (temporary / _LENGTHS).write_bytes(written.getvalue())
-  found = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
+  identities = {path.name: _identity(path) for path in sorted(temporary.iterdir())}
   count = len(next(iter(lengths.values()), ()))
-  manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": found}
+  manifest = {**manifest, "format": FORMAT, "count": count, "shards": shards, "files": identities}
   manifest["fingerprint"] = arrays_lib.of_manifest(manifest, "fingerprint")
   (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
   _remove(folder)
@@ -101,10 +101,10 @@ def shards_of(count: int | None) -> int:
 def read_manifest(folder) -> dict | None:
   """The manifest of a prepared folder, None if there is none that can be read."""
   try:
-    found = json.loads((epath.Path(folder) / "manifest.json").read_text())
+    manifest = json.loads((epath.Path(folder) / "manifest.json").read_text())
   except (OSError, ValueError):
     return None
-  return found if isinstance(found, dict) else None
+  return manifest if isinstance(manifest, dict) else None
 
 
 def damage(folder, manifest: dict) -> str:
@@ -147,7 +147,7 @@ class Prepared:
 
   def many(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
     """The examples at these indices, in their order."""
-    count, shards, found = len(self), self.manifest["shards"], []
+    count, shards, records = len(self), self.manifest["shards"], []
     with self._lock:
       for index in indices:
         if not 0 <= index < count:
@@ -155,9 +155,9 @@ class Prepared:
         record, shard = divmod(index, shards)
         reader = self._readers.get(shard) or self._reader(shard)
         reader.seek(record)              # and read: 60 times faster than read([record])
-        found.append(reader.read())
+        records.append(reader.read())
     return [{k: np.frombuffer(v, np.int32) for k, v in msgpack.unpackb(data).items()}
-            for data in found]
+            for data in records]
 
   def lengths(self) -> dict[str, np.ndarray]:
     """Array name -> int32 [examples], the length of that array in every example."""

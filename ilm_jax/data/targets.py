@@ -53,8 +53,8 @@ def write_requests(folder, requests: list[Request]) -> None:
 
 
 def read_requests(folder) -> list[Request]:
-  found = _objects(epath.Path(folder) / REQUESTS)
-  return [Request(**{**line, "rows": tuple(line["rows"])}) for line in found]
+  lines = _objects(epath.Path(folder) / REQUESTS)
+  return [Request(**{**line, "rows": tuple(line["rows"])}) for line in lines]
 
 
 def _objects(path) -> list[dict]:
@@ -80,15 +80,15 @@ class Store:
     Raises:
       UserError: a file is damaged.
     """
-    found = {}
+    answers = {}
     for path in sorted(self.folder.glob("*.jsonl")) if self.folder.exists() else ():
       try:
         lines = _objects(path)
-        found.update((line["key"], Answer(line["text"], line["rejected"])) for line in lines)
+        answers.update((line["key"], Answer(line["text"], line["rejected"])) for line in lines)
       except (ValueError, KeyError, TypeError) as e:
         raise errors.UserError(f"{path} is damaged ({e}): delete it and run --stage=targets again"
                                ) from e
-    return found
+    return answers
 
   def lookup(self) -> Callable[[Request], Answer | None]:
     """A function from a request to its answer; None where it has not been asked."""
@@ -148,9 +148,9 @@ def loops(text: str) -> bool:
 
 
 def _echoes(text: str, instruction: str) -> bool:
-  said, told = (" ".join(_words(x)) for x in (text, instruction))
-  told = told.split()
-  runs = (told[i:i + _ECHO] for i in range(max(1, len(told) - _ECHO + 1)))
+  said, words = (" ".join(_words(x)) for x in (text, instruction))
+  words = words.split()
+  runs = (words[i:i + _ECHO] for i in range(max(1, len(words) - _ECHO + 1)))
   return any(f" {' '.join(run)} " in f" {said} " for run in runs)
 
 

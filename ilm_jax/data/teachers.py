@@ -57,11 +57,11 @@ class Endpoint:
       TeacherFailed: a request failed for good; it names the first one.
     """
     with concurrent.futures.ThreadPoolExecutor(max(len(requests), 1)) as pool:
-      asked = [pool.submit(self._ask, request) for request in requests]
-    failed = [f.exception() for f in asked]
+      futures = [pool.submit(self._ask, request) for request in requests]
+    failed = [f.exception() for f in futures]
     if unforeseen := [e for e in failed if e and not isinstance(e, errors.UserError)]:
       raise unforeseen[0]
-    done = [None if e else f.result() for e, f in zip(failed, asked)]
+    done = [None if e else f.result() for e, f in zip(failed, futures)]
     if first := next((e for e in failed if e), None):
       raise TeacherFailed(str(first), done)
     return done
@@ -90,8 +90,8 @@ class Endpoint:
     c = self._config
     body = {"model": c.model, "messages": [{"role": "user", "content": prompt}],
             "max_tokens": c.max_tokens, "temperature": c.temperature, "top_p": c.top_p}
-    asked = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers)
-    with urllib.request.urlopen(asked, timeout=c.timeout) as reply:
+    request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers)
+    with urllib.request.urlopen(request, timeout=c.timeout) as reply:
       choice = json.loads(reply.read().decode())["choices"][0]
     text = choice["message"]["content"]
     if not isinstance(text, str):
@@ -117,9 +117,9 @@ class File:
       if not line.strip():
         continue
       try:
-        found = json.loads(line)
-        key = found["task"], tuple(map(str, found["ids"]))
-        text = found["target"]
+        fields = json.loads(line)
+        key = fields["task"], tuple(map(str, fields["ids"]))
+        text = fields["target"]
         str(text).encode()           # half of a letter, which JSON can hold, is not text
       except (ValueError, KeyError, TypeError) as e:
         raise errors.UserError(

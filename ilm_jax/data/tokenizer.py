@@ -166,8 +166,8 @@ class SentencePieceTokenizer(Tokenizer):
     return sentencepiece.SentencePieceProcessor(model_proto=self._backend)
 
   def control(self, name: str) -> int | None:
-    found = self._processor.piece_to_id(name)
-    return found if self._processor.id_to_piece(found) == name else None
+    token = self._processor.piece_to_id(name)
+    return token if self._processor.id_to_piece(token) == name else None
 
   def spells(self, i: int) -> bool:
     of = self._processor

@@ -36,11 +36,11 @@ def load(path) -> Tokenizer:
   path = epath.Path(path)
   if path.is_dir():
     known = ("tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.model")
-    found = [path / name for name in known if (path / name).exists()]
-    if not found:
+    present = [path / name for name in known if (path / name).exists()]
+    if not present:
       raise errors.UserError(f"{path} has none of {', '.join(known)}: put the model's tokenizer "
                              "there, or name it with --config.lm.tokenizer")
-    path = found[0]
+    path = present[0]
   if path.suffix == ".gguf":
     return from_gguf(path)
   return from_file(path, wrap=False) if path.suffix == ".json" else from_sentencepiece(path)

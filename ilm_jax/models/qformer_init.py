@@ -99,9 +99,9 @@ def _source(name: str, theirs: dict, mine):
 def _layers(leaf: str, theirs: dict, mine):
   """BERT's `leaf` of its first layers, stacked; our own where we have more layers."""
   rows = []
-  for i, own in enumerate(mine):
-    row = theirs.get(f"layers/{i}/{leaf}", own)
-    if row.shape != own.shape:
+  for i, fresh in enumerate(mine):
+    row = theirs.get(f"layers/{i}/{leaf}", fresh)
+    if row.shape != fresh.shape:
       return None
     rows.append(row)
   return jnp.stack(rows)

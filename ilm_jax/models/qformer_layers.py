@@ -123,9 +123,9 @@ class Cross(nnx.Module):
 
   def __call__(self, query_BQW, kv, keep, rate: float) -> jax.Array:
     kv_BNW, present_BN = kv
-    seen = self.attention(query_BQW, kv_BNW, present_BN[:, None, :])
+    read = self.attention(query_BQW, kv_BNW, present_BN[:, None, :])
     any_B11 = jnp.any(present_BN, axis=1)[:, None, None]
-    seen_BQW = jnp.broadcast_to(jnp.where(any_B11, seen, 0.0), query_BQW.shape)
+    seen_BQW = jnp.broadcast_to(jnp.where(any_B11, read, 0.0), query_BQW.shape)
     return self.norm(query_BQW + dropout(seen_BQW, keep, rate))
 
 

@@ -38,12 +38,12 @@ def rows(trained, frozen) -> list[Row]:
           for path, x in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def report(found: list[Row], path, name: str) -> None:
+def report(arrays: list[Row], path, name: str) -> None:
   """Writes all rows to `path`, and prints the table, shortened where it is long."""
-  files.write_text(path, to_text(found))
-  shown = found if len(found) <= _SHOWN else folded(found)
-  note = "" if shown is found else f"; every array is in {path}"
-  title = f"{name}: {totals(found)}{note}"
+  files.write_text(path, to_text(arrays))
+  shown = arrays if len(arrays) <= _SHOWN else folded(arrays)
+  note = "" if shown is arrays else f"; every array is in {path}"
+  title = f"{name}: {totals(arrays)}{note}"
   # Paths are a user's words.
   out = rich_console.Console(markup=False, emoji=False, highlight=False)
   if not out.is_terminal:
@@ -58,34 +58,34 @@ def report(found: list[Row], path, name: str) -> None:
     out.print(title, table, sep="\n", soft_wrap=True)    # a table's title would break the path
 
 
-def totals(found: list[Row]) -> str:
+def totals(arrays: list[Row]) -> str:
   """'trained 1,234 in 4.9 KiB, frozen ...; 5.1 MiB a device'."""
   parts = []
   for group in ("trained", "frozen"):
-    own = [r for r in found if r.group == group]
-    parts.append(f"{group} {sum(r.size for r in own):,} numbers in "
-                 f"{amount(sum(r.bytes for r in own))}")
-  return f"{', '.join(parts)}; {amount(sum(r.on_device for r in found))} on a device"
+    of_group = [r for r in arrays if r.group == group]
+    parts.append(f"{group} {sum(r.size for r in of_group):,} numbers in "
+                 f"{amount(sum(r.bytes for r in of_group))}")
+  return f"{', '.join(parts)}; {amount(sum(r.on_device for r in arrays))} on a device"
 
 
-def folded(found: list[Row]) -> list[Row]:
+def folded(arrays: list[Row]) -> list[Row]:
   """Arrays whose paths begin with the same two words in one row."""
   groups = {}
-  for row in found:
+  for row in arrays:
     groups.setdefault((row.group, "/".join(row.path.split("/")[:2])), []).append(row)
-  return [own[0] if len(own) == 1 else Row(
-      group, f"{start}/..", f"{len(own)} arrays", ", ".join(sorted({r.dtype for r in own})), "",
-      sum(r.size for r in own), sum(r.bytes for r in own), sum(r.on_device for r in own))
-          for (group, start), own in groups.items()]
+  return [part[0] if len(part) == 1 else Row(
+      group, f"{start}/..", f"{len(part)} arrays", ", ".join(sorted({r.dtype for r in part})), "",
+      sum(r.size for r in part), sum(r.bytes for r in part), sum(r.on_device for r in part))
+          for (group, start), part in groups.items()]
 
 
-def to_text(found: list[Row]) -> str:
+def to_text(arrays: list[Row]) -> str:
   """Columns in line, totals below."""
-  return "\n".join([*_lines(found), totals(found), ""])
+  return "\n".join([*_lines(arrays), totals(arrays), ""])
 
 
-def _lines(found: list[Row]) -> list[str]:
-  cells = [_COLUMNS, *map(_cells, found)]
+def _lines(arrays: list[Row]) -> list[str]:
+  cells = [_COLUMNS, *map(_cells, arrays)]
   widths = [max(len(row[i]) for row in cells) for i in range(len(_COLUMNS))]
   return ["  ".join(c.rjust(w) if i >= 5 else c.ljust(w)
                     for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in cells]

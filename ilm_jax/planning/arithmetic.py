@@ -46,18 +46,19 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
   width = 1 if lm.int8 else 2 if lm.dtype == "bfloat16" else 4
   layer = sum(x.size for x in program.frozen["lm"]["layers"].values() if len(x.shape) == 3)
   layer = layer * width / lm.num_layers / ways["tensor"]     # bytes of a whole layer on a chip
-  activations = lm.num_layers * tokens * kept_bytes(lm, p.length, ways["tensor"])
+  parts = p.microbatches                # of which one is held at a time
+  activations = lm.num_layers * tokens / parts * kept_bytes(lm, p.length, ways["tensor"])
   gathered = 2 * layer if ways["fsdp"] > 1 else 0.0
-  logits = 3 * 4 * min(256, p.targets * p.rows) * lm.vocab_size / ways["tensor"]
+  logits = 3 * 4 * min(256, p.targets * p.rows // parts) * lm.vocab_size / ways["tensor"]
   temporaries = of.activations * (activations + gathered + logits)
   peak = int(weights + optimizer + temporaries)
   useful = costs.useful_flops(c, lm, program)
   scores = 4 * 2 * lm.num_layers * p.rows * p.length ** 2 * lm.num_heads * lm.head_dim
   again = {"full": 1.5, "dots": 1.0, "weights": 1.0, "none": 1.0}[lm.remat]
   compiled = again * (useful + scores)
-  sent = collectives_by_rules(lm, layer, tokens, ways)
+  sent = collectives_by_rules(lm, layer, tokens, ways, parts)
   size = of.bytes * 3 * lm.num_layers * (
-      layer + tokens * kept_bytes(lm, p.length, ways["tensor"]))
+      layer * parts + tokens * kept_bytes(lm, p.length, ways["tensor"]))
   line = estimate.roofline(chip, compiled / topology.chips, size,
                            sum(x["sent_bytes"] for x in sent.values()))
   seconds, how = ((line.added, "all added up, as XLA's model does") if chip.modelled else
@@ -86,16 +87,19 @@ def kept_bytes(lm: decoder.DecoderConfig, length: int, tensor: int) -> float:
   return width * (lm.width * (1 if lm.remat == "full" else 2) + kept) + scores
 
 
-def collectives_by_rules(lm, layer_bytes: float, tokens: float, ways: dict[str, int]) -> dict:
+def collectives_by_rules(lm, layer_bytes: float, tokens: float, ways: dict[str, int],
+                         parts: int = 1) -> dict:
   """What axes.RULES makes necessary, as `hlo.totals` has it: weights gathered forward and backward
-  over fsdp, activations summed over tensor after attention and mlp, forward and backward."""
-  found = {}
+  over fsdp for each microbatch (there are `parts`), activations summed over tensor after attention
+  and mlp, forward and backward."""
+  totals = {}
   if (n := ways["fsdp"]) > 1:
-    size = 2 * lm.num_layers * layer_bytes
-    found["all-gather"] = {"count": 14 * lm.num_layers, "bytes": size,
-                           "sent_bytes": size * (n - 1) / n}
+    size = 2 * lm.num_layers * layer_bytes * parts
+    totals["all-gather"] = {"count": 14 * lm.num_layers * parts, "bytes": size,
+                            "sent_bytes": size * (n - 1) / n}
   if (n := ways["tensor"]) > 1:
     sums = (1 if lm.parallel else 2) * 2 * lm.num_layers
     size = sums * tokens * lm.width * (4 if lm.dtype == "float32" else 2)
-    found["all-reduce"] = {"count": sums, "bytes": size, "sent_bytes": 2 * size * (n - 1) / n}
-  return found
+    totals["all-reduce"] = {"count": sums * parts, "bytes": size,
+                            "sent_bytes": 2 * size * (n - 1) / n}
+  return totals

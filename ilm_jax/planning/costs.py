@@ -63,8 +63,8 @@ def measure(c, lm: language_model.Config | None, mesh, topology: chips.Topology)
   useful = useful_flops(c, lm, program)
   if compiled is None:
     return Measured(memory, useful, None, ())
-  found = tuple(hlo.collectives(compiled.as_text(), topology.chips))
-  return Measured(memory, useful, _drawn_out(c, lm, mesh), found)
+  collectives = tuple(hlo.collectives(compiled.as_text(), topology.chips))
+  return Measured(memory, useful, _drawn_out(c, lm, mesh), collectives)
 
 
 def compile_or_say(program: programs.Program):
@@ -123,8 +123,8 @@ def useful_flops(c, lm: language_model.Config | None, program: programs.Program)
   layers = language_model.abstract_params(lm)["layers"]
   frozen = sum(x.size for x in layers.values() if len(x.shape) == 3) * p.rows * p.length
   frozen += (lm.vocab_size + lm.new_tokens) * lm.width * p.rows * p.targets
-  own = sum(trained.values()) + c.qformer.width * lm.width
-  return float(factor * frozen + 6 * own * p.rows * p.slots * c.qformer.num_queries)
+  trained_weights = sum(trained.values()) + c.qformer.width * lm.width
+  return float(factor * frozen + 6 * trained_weights * p.rows * p.slots * c.qformer.num_queries)
 
 
 def matmul_weights(tree) -> dict[str, int]:

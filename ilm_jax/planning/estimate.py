@@ -33,32 +33,32 @@ def roofline(chip: chips.Chip, flops: float, size: float, sent: float) -> Roofli
   return Roofline(flops / chip.flops, size / chip.bandwidth, sent / (chip.links / 2))
 
 
-def plan(topology: chips.Topology, found: costs.Measured) -> dict:
+def plan(topology: chips.Topology, measured: costs.Measured) -> dict:
   """The plan of a measured step: what plan.json holds."""
-  chip, memory = topology.chip, found.memory
+  chip, memory = topology.chip, measured.memory
   result = {
       "topology": topology.name, "chips": topology.chips, "fits": memory.fits,
       "peak_bytes_per_chip": memory.peak, "capacity_bytes_per_chip": int(chip.memory),
       "weight_bytes_per_chip": memory.weights, "optimizer_bytes_per_chip": memory.optimizer,
-      "activation_bytes_per_chip": memory.activations, "useful_flops": found.useful_flops,
+      "activation_bytes_per_chip": memory.activations, "useful_flops": measured.useful_flops,
       "compiled_flops": None, "compiled_over_useful_flops": None, "bytes_per_chip": None,
-      "collectives": hlo.totals(list(found.collectives)),
+      "collectives": hlo.totals(list(measured.collectives)),
       "largest_collectives": [dataclasses.asdict(x) for x in sorted(
-          found.collectives, key=lambda x: -x.sent)[:20]], "estimated_step_seconds": None,
+          measured.collectives, key=lambda x: -x.sent)[:20]], "estimated_step_seconds": None,
       "estimate_of": None, "useful_utilization": None}
   if memory.said:
     result["xla_says"] = memory.said[:500]
-  if found.costs is None:
+  if measured.costs is None:
     return result
-  sent = sum(x.sent for x in found.collectives)
-  line = roofline(chip, found.costs.flops, found.costs.bytes, sent)
-  xla = found.costs.optimal_seconds if chip.modelled else None
+  sent = sum(x.sent for x in measured.collectives)
+  line = roofline(chip, measured.costs.flops, measured.costs.bytes, sent)
+  xla = measured.costs.optimal_seconds if chip.modelled else None
   seconds = xla or line.serial
-  compiled = found.costs.flops * topology.chips
+  compiled = measured.costs.flops * topology.chips
   return result | {
-      "compiled_flops": compiled, "compiled_over_useful_flops": compiled / found.useful_flops,
-      "bytes_per_chip": found.costs.bytes, "estimated_step_seconds": seconds,
+      "compiled_flops": compiled, "compiled_over_useful_flops": compiled / measured.useful_flops,
+      "bytes_per_chip": measured.costs.bytes, "estimated_step_seconds": seconds,
       "estimate_of": "XLA's model (optimal_seconds)" if xla else "roofline, collectives apart",
-      "useful_utilization": found.useful_flops / (seconds * topology.chips * chip.flops),
+      "useful_utilization": measured.useful_flops / (seconds * topology.chips * chip.flops),
       "xla_optimal_seconds": xla, "roofline_seconds": dataclasses.asdict(line) | {
           "overlapped": line.overlapped, "serial": line.serial}}

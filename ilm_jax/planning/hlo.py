@@ -43,18 +43,18 @@ def collectives(text: str, chips: int) -> list[Collective]:
   """
   bodies, entry = _computations(text)
   times = _times(bodies, entry)
-  found = []
+  listed = []
   for name, lines in bodies.items():
     for line in lines:
       if times[name] and (m := _COLLECTIVE.search(line)):
-        found.append(_read(line, m, name, times[name], chips))
-  return found
+        listed.append(_read(line, m, name, times[name], chips))
+  return listed
 
 
-def totals(found: list[Collective]) -> dict[str, dict[str, float]]:
+def totals(listed: list[Collective]) -> dict[str, dict[str, float]]:
   """{kind: {"count", "bytes", "sent_bytes"}} of all kinds that occur, in the order of KINDS."""
   sums = {kind: {"count": 0, "bytes": 0.0, "sent_bytes": 0.0} for kind in KINDS}
-  for c in found:
+  for c in listed:
     sums[c.kind]["count"] += c.count
     sums[c.kind]["bytes"] += c.bytes
     sums[c.kind]["sent_bytes"] += c.sent
@@ -79,11 +79,11 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 def _times(bodies: dict[str, list[str]], entry: str) -> collections.Counter:
   """How often each computation runs in one run of the entry."""
   calls = {name: list(_calls(lines, bodies)) for name, lines in bodies.items()}
-  order, seen = [], set()
+  order, visited = [], set()
 
   def visit(name):
-    if name not in seen:
-      seen.add(name)
+    if name not in visited:
+      visited.add(name)
       for callee, _ in calls.get(name, ()):
         visit(callee)
       order.append(name)

@@ -30,10 +30,11 @@ class Program:
   frozen: dict
   batch: dict
   prng: str
+  microbatches: int
 
   def lower(self):
     """The jitted step of training, lowered for the mesh."""
-    return loop.compile_step(self.loss, self.tx, 0, self.state, prng=self.prng).lower(
+    return loop.compile_step(self.loss, self.tx, 0, self.state, self.microbatches, self.prng).lower(
         self.state, self.frozen, self.batch)
 
 
@@ -54,7 +55,8 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
     c: config of the run.
     lm: see `shapes.of`.
     mesh: where it will run; its devices need not exist.
-    unroll: the Q-Former's layers one after the other (the language model's by its own config).
+    unroll: the Q-Former's layers one after the other (the language model's by its own config), and
+      all rows at once: XLA counts the costs of a loop, also of one over microbatches, only once.
   """
   if language_model.is_encoder_decoder(lm):
     raise errors.UserError("--stage=plan counts decoders, and this language model is a T5: name a "
@@ -73,7 +75,8 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
                              rows_per_group=p.rows_per_group, whole_words=0)
   batch = packing.empty(p.rows, spec) | {"dropped": np.zeros(p.rows, np.int32)}
   return _program(phase2_lib.phase2_loss(graphdef, lm, tasks), c, c.phase2, trainable,
-                  {"lm": frozen_lm, **_entities(config, c.plan.entities)}, batch, mesh)
+                  {"lm": frozen_lm, **_entities(config, c.plan.entities)}, batch, mesh,
+                  microbatches=1 if unroll else p.microbatches)
 
 
 def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int = 0) -> Program:
@@ -100,13 +103,14 @@ def _entities(config: QFormerConfig, rows: int) -> dict:
           "present": {n: jax.ShapeDtypeStruct((rows,), bool) for n, _ in config.vectors}}
 
 
-def _program(loss, c, phase, trainable, frozen, batch, mesh) -> Program:
+def _program(loss, c, phase, trainable, frozen, batch, mesh, microbatches: int = 1) -> Program:
   tx = optimizer.make_optimizer(phase)
   state = jax.eval_shape(
       lambda t: loop.TrainState(jnp.zeros((), jnp.int32), t, tx.init(t)), trainable)
   rows = tuple(n for n in axes.RULES["batch"] if n in mesh.shape)
   over = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(rows)), batch)
-  return Program(loss, tx, _on(mesh, state), _on(mesh, frozen), axes.shapes_at(batch, over), c.prng)
+  return Program(loss, tx, _on(mesh, state), _on(mesh, frozen), axes.shapes_at(batch, over), c.prng,
+                 microbatches)
 
 
 def _on(mesh, tree):

@@ -18,7 +18,7 @@ class Change:
   flags: tuple[str, ...]
 
 
-def would_fit(c, topology: chips.Topology, shape_of: Callable, own: dict) -> list[dict]:
+def would_fit(c, topology: chips.Topology, shape_of: Callable, start_plan: dict) -> list[dict]:
   """Of each kind of change the least that makes phase 2 fit; [{flags, peak_bytes_per_chip}].
 
   The kinds: another mesh of the same chips, remat, fewer rows, a smaller dtype of the frozen
@@ -28,14 +28,15 @@ def would_fit(c, topology: chips.Topology, shape_of: Callable, own: dict) -> lis
     c: config of the run, whose plan does not fit.
     topology: where.
     shape_of: config -> language model.
-    own: the plan of `c`; what a compiler takes beyond arithmetic there is taken elsewhere too.
+    start_plan: the plan of `c`; what a compiler takes beyond arithmetic there is taken elsewhere
+      too.
   """
   start, of = Change(c, topology, ()), arithmetic.AS_COUNTED
-  if own["activation_bytes_per_chip"]:      # 0: the compiler said only that it does not fit
-    of = arithmetic.ratio(own, _plan(start, shape_of))
+  if start_plan["activation_bytes_per_chip"]:      # 0: the compiler said only that it does not fit
+    of = arithmetic.ratio(start_plan, _plan(start, shape_of))
   kinds = (_meshes, _remats, _rows, _dtypes, _more_chips)
-  found = [x for kind in kinds if (x := _first(kind(start, shape_of), shape_of, of))]
-  return found or [x for x in [_first(_together(start, shape_of), shape_of, of)] if x]
+  enough = [x for kind in kinds if (x := _first(kind(start, shape_of), shape_of, of))]
+  return enough or [x for x in [_first(_together(start, shape_of), shape_of, of)] if x]
 
 
 def words(plan: dict) -> str:
@@ -81,8 +82,9 @@ def _with(change: Change, topology: chips.Topology | None = None, **fields) -> C
 def _meshes(change: Change, shape_of, topology: chips.Topology | None = None) -> Iterator[Change]:
   """Meshes over which the weights are spread, from the least spread on."""
   where = topology or change.topology
-  found = search.meshes(where, shape_of(change.config), change.config.phase2.rows)
-  for mesh in sorted(found, key=lambda m: (m["fsdp"] * m["tensor"], m["tensor"])):
+  meshes = search.meshes(where, shape_of(change.config),
+                         change.config.phase2.rows // change.config.phase2.microbatches)
+  for mesh in sorted(meshes, key=lambda m: (m["fsdp"] * m["tensor"], m["tensor"])):
     yield _with(change, topology, **{f"mesh__{name}": n for name, n in mesh.items()})
 
 

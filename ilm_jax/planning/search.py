@@ -13,30 +13,32 @@ REMATS = ("weights", "dots", "full")
 
 def candidates(c, lm: decoder.DecoderConfig, topology: chips.Topology) -> list[dict]:
   """{mesh, rows, remat} of the grid around config `c`: its rows, half, twice and four times."""
-  found = []
+  grid = []
   for rows in sorted({max(c.phase2.rows // 2, 1), *(c.phase2.rows * n for n in (1, 2, 4))}):
-    for mesh in meshes(topology, lm, rows):
-      found += [{"mesh": mesh, "rows": rows, "remat": remat} for remat in REMATS]
-  return found
+    at_once, rest = divmod(rows, c.phase2.microbatches)
+    for mesh in [] if rest else meshes(topology, lm, at_once):
+      grid += [{"mesh": mesh, "rows": rows, "remat": remat} for remat in REMATS]
+  return grid
 
 
 def meshes(topology: chips.Topology, lm: decoder.DecoderConfig, rows: int) -> list[dict[str, int]]:
   """Meshes of powers of two that divide rows and heads, and whose `data` spans the slices."""
-  found = []
+  grid = []
   for tensor in (1, 2, 4, 8):
     ways, rest = divmod(topology.chips, tensor)
     if rest or lm.num_heads % tensor or rows % ways:
       continue
     for fsdp in (2 ** n for n in range(ways.bit_length())):
       if ways % fsdp == 0 and ways // fsdp % topology.slices == 0:
-        found.append({"data": ways // fsdp, "fsdp": fsdp, "tensor": tensor})
-  return found
+        grid.append({"data": ways // fsdp, "fsdp": fsdp, "tensor": tensor})
+  return grid
 
 
 def naive(c, topology: chips.Topology) -> dict:
   """What one would write down first: everything over fsdp, of each slice."""
   mesh = {"data": topology.slices, "fsdp": topology.chips // topology.slices, "tensor": 1}
-  rows = math.ceil(c.phase2.rows / topology.chips) * topology.chips
+  multiple = topology.chips * c.phase2.microbatches
+  rows = math.ceil(c.phase2.rows / multiple) * multiple
   return {"mesh": mesh, "rows": rows, "remat": c.lm.remat}
 
 
@@ -49,7 +51,7 @@ def apply(c, candidate: dict):
   return c
 
 
-def run(c, topology: chips.Topology, shape_of: Callable, own: dict,
+def run(c, topology: chips.Topology, shape_of: Callable, config_plan: dict,
         compiled_plan: Callable | None) -> list:
   """Plans of the grid, best first: [{mesh, rows, remat, naive, plan}].
 
@@ -61,7 +63,7 @@ def run(c, topology: chips.Topology, shape_of: Callable, own: dict,
     c: config of the run.
     topology: where.
     shape_of: config -> language model.
-    own: the plan of `c` as it is.
+    config_plan: the plan of `c` as it is.
     compiled_plan: config -> plan; None: arithmetic alone.
 
   Raises:
@@ -76,30 +78,31 @@ def run(c, topology: chips.Topology, shape_of: Callable, own: dict,
     on_mesh = programs.moved(program, axes.abstract_mesh(candidate["mesh"]))
     return arithmetic.plan(changed, shape_of(changed), on_mesh, topology, of)
 
-  of = arithmetic.ratio(own, counted(mine, arithmetic.AS_COUNTED))
+  of = arithmetic.ratio(config_plan, counted(mine, arithmetic.AS_COUNTED))
   by_mesh = {}
   for candidate in candidates(c, lm, topology):
-    found = {**candidate, "plan": counted(candidate, of)}
-    if found["plan"]["fits"]:
-      by_mesh.setdefault(tuple(candidate["mesh"].values()), []).append(found)
+    planned = {**candidate, "plan": counted(candidate, of)}
+    if planned["plan"]["fits"]:
+      by_mesh.setdefault(tuple(candidate["mesh"].values()), []).append(planned)
   if not by_mesh:
     raise errors.UserError(f"--search: nothing of the grid around phase2.rows={c.phase2.rows} fits "
                            f"into {topology.name}: fewer rows, a shorter length, or more chips")
   best = [_without_plan(x) for x in sorted((min(x, key=rank) for x in by_mesh.values()), key=rank)]
-  asked = [x for x in best if x not in (mine, first)][:COMPILED] + [first] * (first != mine)
-  found = [{**mine, "plan": own}] + [
-      {**x, "plan": compiled_plan(apply(c, x)) if compiled_plan else counted(x, of)} for x in asked]
-  return sorted(({**x, "naive": _without_plan(x) == first} for x in found), key=rank)
+  to_compile = [x for x in best if x not in (mine, first)][:COMPILED] + [first] * (first != mine)
+  planned = [{**mine, "plan": config_plan}] + [
+      {**x, "plan": compiled_plan(apply(c, x)) if compiled_plan else counted(x, of)}
+      for x in to_compile]
+  return sorted(({**x, "naive": _without_plan(x) == first} for x in planned), key=rank)
 
 
-def _without_plan(found: dict) -> dict:
-  return {name: found[name] for name in ("mesh", "rows", "remat")}
+def _without_plan(planned: dict) -> dict:
+  return {name: planned[name] for name in ("mesh", "rows", "remat")}
 
 
-def rank(found: dict) -> tuple:
+def rank(planned: dict) -> tuple:
   """Least time a row first, to a hundredth; then the smaller batch. What does not fit is last."""
-  plan = found["plan"]
+  plan = planned["plan"]
   seconds = plan["estimated_step_seconds"]
   if not plan["fits"] or not seconds:
-    return (True, 0.0, found["rows"])
-  return (False, round(math.log(seconds / found["rows"]), 2), found["rows"])
+    return (True, 0.0, planned["rows"])
+  return (False, round(math.log(seconds / planned["rows"]), 2), planned["rows"])

@@ -42,22 +42,22 @@ def of(c) -> language_model.Config:
     UserError: nothing there says a shape.
   """
   if c.shape:
-    found = SHAPES[c.shape]
+    model = SHAPES[c.shape]
   else:
     path = pinned.only(c.asset) if c.asset in pinned.ASSETS else epath.Path(c.asset)
     if path.suffix == ".gguf":
-      found = gguf.read_config(path)
+      model = gguf.read_config(path)
     elif (path / "config.json").exists():
-      found = hf.read_config(path)
+      model = hf.read_config(path)
     else:
       raise errors.UserError(f"lm.asset={c.asset!r}: --stage=plan reads the shape of a GGUF file "
                              "or of a Hugging Face folder; or name one by "
                              f"lm.shape: {', '.join(SHAPES)}")
   changes = {"remat": c.remat, "new_tokens": c.new_tokens, "int8": c.dtype == "int8",
              "dtype": "bfloat16" if c.dtype == "int8" else c.dtype}
-  if not language_model.is_encoder_decoder(found):
+  if not language_model.is_encoder_decoder(model):
     changes["prefix_lm"] = c.prefix_lm
-  return dataclasses.replace(found, **changes)
+  return dataclasses.replace(model, **changes)
 
 
 def with_layers(lm: language_model.Config, count: int, *, unroll: bool) -> language_model.Config:

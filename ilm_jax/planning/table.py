@@ -51,11 +51,11 @@ def times(plan: dict) -> list[str]:
   return lines
 
 
-def ranking(found: list[dict]) -> str:
+def ranking(planned: list[dict]) -> str:
   """The search's table, best first, and the best beside the naive mesh."""
   lines = ["", f"  {'data x fsdp x tensor':<22}{'rows':>6} {'remat':<9}{'peak':>10}{'step s':>9}"
                f"{'ms a row':>10}{'useful':>8}"]
-  for x in found:
+  for x in planned:
     plan, mesh = x["plan"], " x ".join(str(n) for n in x["mesh"].values())
     seconds = plan["estimated_step_seconds"] or 0.0
     numbers = (f"{seconds:>9.4f}{1e3 * seconds / x['rows']:>10.3f}"
@@ -63,7 +63,7 @@ def ranking(found: list[dict]) -> str:
                "   does not fit")
     lines.append(f"  {mesh:<22}{x['rows']:>6} {x['remat']:<9}{gib(plan['peak_bytes_per_chip']):>10}"
                  f"{numbers}{'  naive FSDP' * x['naive']}")
-  best, naive = found[0], next(x for x in found if x["naive"])
+  best, naive = planned[0], next(x for x in planned if x["naive"])
   if not best["naive"] and best["plan"]["fits"]:
     words = " ".join(f"--config.mesh.{name}={n}" for name, n in best["mesh"].items())
     gain = "which does not fit" if not naive["plan"]["fits"] else (
@@ -73,8 +73,8 @@ def ranking(found: list[dict]) -> str:
   return "\n".join(lines)
 
 
-def per_row(found: dict) -> float:
-  return found["plan"]["estimated_step_seconds"] / found["rows"]
+def per_row(planned: dict) -> float:
+  return planned["plan"]["estimated_step_seconds"] / planned["rows"]
 
 
 def gib(size: float) -> str:

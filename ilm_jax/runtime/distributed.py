@@ -121,18 +121,18 @@ def _any(everywhere):
 
 def _given(coordinator, num_processes, process_id) -> tuple[str, int, int] | None:
   """(coordinator, processes, this process) by flags, else by environment; None for one process."""
-  found = {"--coordinator": coordinator or os.environ.get(COORDINATOR) or None,
+  given = {"--coordinator": coordinator or os.environ.get(COORDINATOR) or None,
            "--num_processes": _number(num_processes, NUM_PROCESSES),
            "--process_id": _number(process_id, PROCESS_ID)}
-  missing = [name for name, value in found.items() if value is None]
-  if len(missing) == len(found):
+  missing = [name for name, value in given.items() if value is None]
+  if len(missing) == len(given):
     return None
   if missing:
     raise errors.UserError(
-        f"{' and '.join(missing)} is not set, but others of {', '.join(found)} are: a job of "
+        f"{' and '.join(missing)} is not set, but others of {', '.join(given)} are: a job of "
         f"several processes needs all three, as flags or as {COORDINATOR}, {NUM_PROCESSES}, "
         f"{PROCESS_ID}")
-  address, count, process = found.values()
+  address, count, process = given.values()
   host, _, port = address.rpartition(":")
   if not host or not port.isdigit():
     raise errors.UserError(f"--coordinator={address}: expected host:port, e.g. localhost:8476")

@@ -70,11 +70,11 @@ def load(path) -> tuple[Sizes, dict]:
   """
   folder = epath.Path(path).is_dir()
   source = hf.Shards(epath.Path(path)) if folder else torch_zip.TorchFile(path)
-  found = {n: s for n, s in source.shapes.items() if not n.startswith(_OTHERS)}
-  layout = _LAVIS if _LAVIS.norm + ".weight" in found else _TRANSFORMERS
-  sizes = _sizes(str(path), layout, found)
-  places = _places(layout, sizes, found)
-  trees.take(str(path), found, {name: shape for name, (_, shape) in places.items()}, _IGNORED)
+  shapes = {n: s for n, s in source.shapes.items() if not n.startswith(_OTHERS)}
+  layout = _LAVIS if _LAVIS.norm + ".weight" in shapes else _TRANSFORMERS
+  sizes = _sizes(str(path), layout, shapes)
+  places = _places(layout, sizes, shapes)
+  trees.take(str(path), shapes, {name: shape for name, (_, shape) in places.items()}, _IGNORED)
   rows: dict[tuple, list] = {}
   for name, (place, _) in places.items():
     array = np.asarray(source.read(name)).astype(np.float32)
@@ -102,29 +102,29 @@ def check_room(path, sizes: Sizes, config: qformer_config.QFormerConfig) -> None
                            f"The whole of it is {sizes._asdict()}: set these in the config")
 
 
-def _sizes(path: str, layout: _Layout, found: dict[str, tuple]) -> Sizes:
+def _sizes(path: str, layout: _Layout, shapes: dict[str, tuple]) -> Sizes:
   """Read off the shapes; what they do not agree on shows in `trees.take`."""
   number = re.compile(re.escape(layout.layer) + r"(\d+)\.(crossattention\.)?")
-  seen = [number.match(name) for name in found]
-  layers = {int(m[1]) for m in seen if m}
+  matches = [number.match(name) for name in shapes]
+  layers = {int(m[1]) for m in matches if m}
   trees.check_sizes(path, {}, {"layers": max(layers, default=0) + 1})
-  crossing = sorted({int(m[1]) for m in seen if m and m[2]})
+  crossing = sorted({int(m[1]) for m in matches if m and m[2]})
   try:
-    _, queries, width = found["query_tokens"]
-    mlp, _ = found[layout.layer + "0.intermediate_query.dense.weight"]
-    _, kv = found[f"{layout.layer}0.crossattention.{layout.inner}.key.weight"]
+    _, queries, width = shapes["query_tokens"]
+    mlp, _ = shapes[layout.layer + "0.intermediate_query.dense.weight"]
+    _, kv = shapes[f"{layout.layer}0.crossattention.{layout.inner}.key.weight"]
   except (KeyError, ValueError) as e:
     raise errors.UserError(
         f"{path}: no Q-Former of BLIP-2 in it ({e} is missing or has another rank): expected "
         "LAVIS's checkpoint or a folder of transformers' Blip2 models") from e
-  vocab, _ = found.get(layout.tables + "word_embeddings.weight", (0, 0))
-  positions, _ = found.get(layout.tables + "position_embeddings.weight", (0, 0))
-  proj, _ = found.get(layout.query_projection + ".weight", (0, 0))
+  vocab, _ = shapes.get(layout.tables + "word_embeddings.weight", (0, 0))
+  positions, _ = shapes.get(layout.tables + "position_embeddings.weight", (0, 0))
+  proj, _ = shapes.get(layout.query_projection + ".weight", (0, 0))
   return Sizes(max(layers) + 1, width, mlp, queries,
                crossing[1] if len(crossing) > 1 else max(layers) + 1, kv, vocab, positions, proj)
 
 
-def _places(layout: _Layout, s: Sizes, found) -> dict[str, tuple[tuple, tuple]]:
+def _places(layout: _Layout, s: Sizes, shapes) -> dict[str, tuple[tuple, tuple]]:
   """Name in the file -> (path in our tree, shape in the file), layers in their order."""
   places = {"query_tokens": (("query_tokens",), (1, s.num_queries, s.width))}
 
@@ -150,7 +150,7 @@ def _places(layout: _Layout, s: Sizes, found) -> dict[str, tuple[tuple, tuple]]:
     linear("itm_head", ("heads", "match"), 2, s.width)
     if layout.temperature:
       places[layout.temperature] = (("heads", "log_temperature_itc"), ())
-  if layout.lm and layout.lm + "bias" in found:
+  if layout.lm and layout.lm + "bias" in shapes:
     places[layout.lm + "bias"] = (("lm", "bias"), (s.vocab_size,))
     linear(layout.lm + "transform.dense", ("lm", "transform"), s.width, s.width)
     norm(layout.lm + "transform.LayerNorm", ("lm", "norm"))

@@ -203,19 +203,19 @@ def _rope_scaling(field, number, path, tensors, head_dim: int) -> attention.Rope
 
 def _places(c: decoder.DecoderConfig, architecture: str) -> dict[str, stream.Place]:
   """Tensor name in the file -> where it belongs."""
-  found = {"token_embd.weight": stream.Place(("embedding",)),
-           "output_norm.weight": stream.Place(("final_norm",))}
+  places = {"token_embd.weight": stream.Place(("embedding",)),
+            "output_norm.weight": stream.Place(("final_norm",))}
   if not c.tied:
-    found["output.weight"] = stream.Place(("head",), turn=stream.TRANSPOSE)
+    places["output.weight"] = stream.Place(("head",), turn=stream.TRANSPOSE)
   permuted = stream.half_split(c.head_dim) if architecture == "llama" else stream.TRANSPOSE
   ours = language_model.abstract_params(c)["layers"]
   for n in range(c.num_layers):
     for theirs, name in _KERNELS.items():
       turn = permuted if name in ("query", "key") else stream.TRANSPOSE
-      found[f"blk.{n}.{theirs}.weight"] = stream.Place(("layers", name), n, turn)
+      places[f"blk.{n}.{theirs}.weight"] = stream.Place(("layers", name), n, turn)
       if f"{name}_bias" in ours:
-        found[f"blk.{n}.{theirs}.bias"] = stream.Place(("layers", f"{name}_bias"), n)
+        places[f"blk.{n}.{theirs}.bias"] = stream.Place(("layers", f"{name}_bias"), n)
     for theirs, name in _NORMS.items():
       if name in ours:
-        found[f"blk.{n}.{theirs}.weight"] = stream.Place(("layers", name), n)
-  return found
+        places[f"blk.{n}.{theirs}.weight"] = stream.Place(("layers", name), n)
+  return places

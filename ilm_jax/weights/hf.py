@@ -161,7 +161,7 @@ def _tensors(path) -> dict[str, _Tensor]:
       raise ValueError(f"a header of {length} bytes in a file of {size}")
     header = files.parse_json(file.read(length))
   header.pop("__metadata__", None)
-  mapped, found = np.memmap(path, np.uint8, "r"), {}
+  mapped, tensors = np.memmap(path, np.uint8, "r"), {}
   for name, entry in header.items():
     if entry["dtype"] not in _DTYPES:
       raise errors.UserError(f"{path}: tensor {name} has dtype {entry['dtype']}, expected one of "
@@ -174,5 +174,5 @@ def _tensors(path) -> dict[str, _Tensor]:
       raise ValueError(f"tensor {name} ends at byte {end} of {size}")
     if end - start != math.prod(shape) * dtype.itemsize:
       raise ValueError(f"tensor {name} of shape {shape} in {dtype} has {end - start} bytes")
-    found[name] = _Tensor(mapped, dtype, shape, start, end)
-  return found
+    tensors[name] = _Tensor(mapped, dtype, shape, start, end)
+  return tensors

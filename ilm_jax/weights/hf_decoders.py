@@ -167,8 +167,8 @@ def _places(norm=stream.KEEP, interleaved=False):
     # Models with a vision tower keep the language model further in.
     root = next((r for r in ("language_model.model.", "model.language_model.", "model.")
                  if f"{r}embed_tokens.weight" in names), "model.")
-    found = {f"{root}embed_tokens.weight": stream.Place(("embedding",)),
-             f"{root}norm.weight": stream.Place(("final_norm",), turn=norm)}
+    by_name = {f"{root}embed_tokens.weight": stream.Place(("embedding",)),
+               f"{root}norm.weight": stream.Place(("final_norm",), turn=norm)}
     head = next((n for n in ("lm_head.weight", "language_model.lm_head.weight") if n in names),
                 "lm_head.weight")
     ignored = {n for n in names if n.endswith("rotary_emb.inv_freq")
@@ -176,7 +176,7 @@ def _places(norm=stream.KEEP, interleaved=False):
     if c.tied:
       ignored.add(head)
     else:
-      found[head] = stream.Place(("head",), turn=stream.TRANSPOSE)
+      by_name[head] = stream.Place(("head",), turn=stream.TRANSPOSE)
     turned = stream.half_split(c.head_dim) if interleaved else stream.TRANSPOSE
     norms = _POST_NORMS if c.post_norms else _NORMS
     used = {"attention_norm": True, "mlp_norm": not c.parallel, "query_norm": c.qk_norm,
@@ -186,13 +186,13 @@ def _places(norm=stream.KEEP, interleaved=False):
       layer = f"{root}layers.{n}."
       for ours, theirs in _KERNELS.items():
         turn = turned if ours in ("query", "key") else stream.TRANSPOSE
-        found[f"{layer}{theirs}.weight"] = stream.Place(("layers", ours), n, turn)
+        by_name[f"{layer}{theirs}.weight"] = stream.Place(("layers", ours), n, turn)
         if c.qkv_bias and ours in ("query", "key", "value"):
-          found[f"{layer}{theirs}.bias"] = stream.Place(("layers", f"{ours}_bias"), n)
+          by_name[f"{layer}{theirs}.bias"] = stream.Place(("layers", f"{ours}_bias"), n)
       for ours, theirs in norms.items():
         if used[ours]:
-          found[f"{layer}{theirs}.weight"] = stream.Place(("layers", ours), n, norm)
-    return found, frozenset(ignored)
+          by_name[f"{layer}{theirs}.weight"] = stream.Place(("layers", ours), n, norm)
+    return by_name, frozenset(ignored)
 
   return places
 

@@ -31,39 +31,39 @@ def _config(per_layer: bool, ever_scaled: bool):
 
 def _places(c: t5.T5Config, names: frozenset[str]):
   """(places, ignored names)."""
-  found = {"shared.weight": stream.Place(("embedding",))}
+  places = {"shared.weight": stream.Place(("embedding",))}
   ignored = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
              # A table that the first releases carry and nobody reads.
              "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"}
   if c.tied:
     ignored.add("lm_head.weight")
   else:
-    found["lm_head.weight"] = stream.Place(("head",), turn=stream.TRANSPOSE)
+    places["lm_head.weight"] = stream.Place(("head",), turn=stream.TRANSPOSE)
   for side, layers in (("encoder", c.num_encoder_layers), ("decoder", c.num_layers)):
-    found[f"{side}.final_layer_norm.weight"] = stream.Place((side, "final_norm"))
+    places[f"{side}.final_layer_norm.weight"] = stream.Place((side, "final_norm"))
     for n in range(layers):
-      found |= _layer(c, side, n)
-  return found, frozenset(ignored)
+      places |= _layer(c, side, n)
+  return places, frozenset(ignored)
 
 
 def _layer(c: t5.T5Config, side: str, n: int) -> dict[str, stream.Place]:
-  root, found = f"{side}.block.{n}.layer.", {}
+  root, places = f"{side}.block.{n}.layer.", {}
   parts = [("self", "SelfAttention")] + [("cross", "EncDecAttention")] * (side == "decoder")
   for at, (ours, theirs) in enumerate(parts):
-    found[f"{root}{at}.layer_norm.weight"] = stream.Place((side, f"{ours}_norm"), n)
+    places[f"{root}{at}.layer_norm.weight"] = stream.Place((side, f"{ours}_norm"), n)
     for kernel, letter in _ATTENTION.items():
-      found[f"{root}{at}.{theirs}.{letter}.weight"] = stream.Place(
+      places[f"{root}{at}.{theirs}.{letter}.weight"] = stream.Place(
           (side, f"{ours}_{kernel}"), n, stream.TRANSPOSE)
   if n == 0 or c.bias_per_layer:
-    found[f"{root}0.SelfAttention.relative_attention_bias.weight"] = stream.Place(
+    places[f"{root}0.SelfAttention.relative_attention_bias.weight"] = stream.Place(
         (side, "relative_bias"), n)
   at = len(parts)
-  found[f"{root}{at}.layer_norm.weight"] = stream.Place((side, "mlp_norm"), n)
+  places[f"{root}{at}.layer_norm.weight"] = stream.Place((side, "mlp_norm"), n)
   kernels = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if c.gated else {"up": "wi", "down": "wo"}
   for ours, theirs in kernels.items():
-    found[f"{root}{at}.DenseReluDense.{theirs}.weight"] = stream.Place(
+    places[f"{root}{at}.DenseReluDense.{theirs}.weight"] = stream.Place(
         (side, ours), n, stream.TRANSPOSE)
-  return found
+  return places
 
 
 FAMILIES = {"t5": (_config(False, True), _places), "mt5": (_config(False, False), _places),

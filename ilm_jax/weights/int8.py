@@ -23,15 +23,15 @@ def quantise(config: language_model.Config, params: dict, mesh=None):
 
 
 def _tree(abstract: dict, params: dict) -> dict:
-  found = {}
+  tree = {}
   for name, want in abstract.items():
     if isinstance(want, dict):
-      found[name] = _tree(want, params[name])
+      tree[name] = _tree(want, params[name])
     elif f"{name}_scale" in abstract:
       # The scale lacks exactly the axis that the matmul sums over.
-      found[name], found[f"{name}_scale"] = stream.round_channels(
+      tree[name], tree[f"{name}_scale"] = stream.round_channels(
           params[name], stream.summed_axis(name, want.ndim))
-    elif name not in found:
-      found[name] = params[name]
-  return found
+    elif name not in tree:
+      tree[name] = params[name]
+  return tree
 

@@ -66,14 +66,14 @@ class Place:
   turn: Turn = KEEP
 
 
-def fill(source: str, places: dict[str, Place], found: dict[str, tuple], read, abstract: dict,
+def fill(source: str, places: dict[str, Place], shapes: dict[str, tuple], read, abstract: dict,
          mesh=None, ignored: frozenset[str] = frozenset()) -> dict:
   """Reads all tensors of a model.
 
   Args:
     source: the file or folder, for messages.
     places: name in the file -> where it belongs.
-    found: name in the file -> its shape there.
+    shapes: name in the file -> its shape there.
     read: name -> numpy array, or anything whose slices [a:b] along the first axis are.
     abstract: our tree as ShapeDtypeStructs, nested dicts. Where it has <name>_scale beside <name>
       (int8), the tensor is rounded as it is placed.
@@ -90,7 +90,7 @@ def fill(source: str, places: dict[str, Place], found: dict[str, tuple], read, a
   for name, place in places.items():
     shape = trees.get(abstract, place.path).shape
     wanted[name] = place.turn.shape(shape if place.layer is None else shape[1:])
-  trees.take(source, found, wanted, ignored)
+  trees.take(source, shapes, wanted, ignored)
   _check_complete(source, places, abstract)
   tree: dict = {}
   for name, place in places.items():

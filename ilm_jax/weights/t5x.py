@@ -160,15 +160,15 @@ def _orbax(folder: epath.Path) -> dict:
     raise errors.UserError(f"{state}/_METADATA: not a readable Orbax checkpoint "
                            f"({type(e).__name__}: {str(e)[:160]}): {_EXPECTED}") from e
   zarr = "zarr3" if keys.get("use_zarr3") else "zarr"
-  one_database, found = (state / "manifest.ocdbt").exists(), {}
+  one_database, tensors = (state / "manifest.ocdbt").exists(), {}
   for key in names:
     if key[0] != "target":
       continue
     name = ".".join(key)
     kvstore = ({"driver": "ocdbt", "base": _kvstore(state), "path": f"{name}/"} if one_database
                else _kvstore(state / name))
-    found["/".join(key[1:])] = _open({"driver": zarr, "kvstore": kvstore}, name, state)
-  return found
+    tensors["/".join(key[1:])] = _open({"driver": zarr, "kvstore": kvstore}, name, state)
+  return tensors
 
 
 def _kvstore(path: epath.Path) -> dict | str:
@@ -205,7 +205,7 @@ def _config(a: dict, tensors: dict, dtype: str):
                                rope_base=0.0, scale=1.0)
 
 
-def _attention(found, theirs, ours, layer, tensors, heads: int, head_dim: int):
+def _attention(places, theirs, ours, layer, tensors, heads: int, head_dim: int):
   """The four kernels of an attention, whose heads may lie apart ([D, H, K] and [H, K, D])."""
   for kernel in ("query", "key", "value", "out"):
     name = f"{theirs}/{kernel}/kernel"
@@ -214,54 +214,55 @@ def _attention(found, theirs, ours, layer, tensors, heads: int, head_dim: int):
       turn = (stream.Turn(lambda x: x.reshape(-1, x.shape[-1]), lambda s: (heads, head_dim, s[1]))
               if kernel == "out" else
               stream.Turn(lambda x: x.reshape(len(x), -1), lambda s: (s[0], heads, head_dim)))
-    found[name] = stream.Place((*ours[:-1], ours[-1] + kernel), layer, turn)
+    places[name] = stream.Place((*ours[:-1], ours[-1] + kernel), layer, turn)
 
 
-def _mlp(found, theirs, ours, layer, gated: bool):
+def _mlp(places, theirs, ours, layer, gated: bool):
   kernels = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if gated else {"up": "wi", "down": "wo"}
   for mine, name in kernels.items():
-    found[f"{theirs}/mlp/{name}/kernel"] = stream.Place((*ours, mine), layer)
+    places[f"{theirs}/mlp/{name}/kernel"] = stream.Place((*ours, mine), layer)
 
 
 def _ends(c, embedder: str) -> dict:
-  found = {f"{embedder}/embedding": stream.Place(("embedding",))}
+  places = {f"{embedder}/embedding": stream.Place(("embedding",))}
   if not c.tied:
-    found["decoder/logits_dense/kernel"] = stream.Place(("head",))
-  return found
+    places["decoder/logits_dense/kernel"] = stream.Place(("head",))
+  return places
 
 
 def _t5_places(c: t5.T5Config, tensors) -> dict[str, stream.Place]:
-  found = _ends(c, "token_embedder")
+  places = _ends(c, "token_embedder")
   for side, layers in (("encoder", c.num_encoder_layers), ("decoder", c.num_layers)):
-    found[f"{side}/{side}_norm/scale"] = stream.Place((side, "final_norm"))
+    places[f"{side}/{side}_norm/scale"] = stream.Place((side, "final_norm"))
     parts = ({"self": ("attention", "pre_attention_layer_norm")} if side == "encoder" else
              {"self": ("self_attention", "pre_self_attention_layer_norm"),
               "cross": ("encoder_decoder_attention", "pre_cross_attention_layer_norm")})
     for n in range(layers):
       root = f"{side}/layers_{n}"
       for ours, (attention, norm) in parts.items():
-        found[f"{root}/{norm}/scale"] = stream.Place((side, f"{ours}_norm"), n)
-        _attention(found, f"{root}/{attention}", (side, f"{ours}_"), n, tensors, c.num_heads,
+        places[f"{root}/{norm}/scale"] = stream.Place((side, f"{ours}_norm"), n)
+        _attention(places, f"{root}/{attention}", (side, f"{ours}_"), n, tensors, c.num_heads,
                    c.head_dim)
-      found[f"{root}/pre_mlp_layer_norm/scale"] = stream.Place((side, "mlp_norm"), n)
-      _mlp(found, root, (side,), n, c.gated)
+      places[f"{root}/pre_mlp_layer_norm/scale"] = stream.Place((side, "mlp_norm"), n)
+      _mlp(places, root, (side,), n, c.gated)
       if n == 0 or c.bias_per_layer:
         at = root if c.bias_per_layer else side
-        found[f"{at}/relpos_bias/rel_embedding"] = stream.Place(
+        places[f"{at}/relpos_bias/rel_embedding"] = stream.Place(
             (side, "relative_bias"), n, stream.TRANSPOSE)
-  return found
+  return places
 
 
 def _decoder_places(c: decoder.DecoderConfig, tensors) -> dict[str, stream.Place]:
-  found = _ends(c, "decoder/token_embedder")
-  found["decoder/decoder_norm/scale"] = stream.Place(("final_norm",))
-  found["decoder/relpos_bias/rel_embedding"] = stream.Place(
+  places = _ends(c, "decoder/token_embedder")
+  places["decoder/decoder_norm/scale"] = stream.Place(("final_norm",))
+  places["decoder/relpos_bias/rel_embedding"] = stream.Place(
       ("relative_bias",), turn=stream.TRANSPOSE)
   for n in range(c.num_layers):
     root = f"decoder/layers_{n}"
-    found[f"{root}/pre_self_attention_layer_norm/scale"] = stream.Place(
+    places[f"{root}/pre_self_attention_layer_norm/scale"] = stream.Place(
         ("layers", "attention_norm"), n)
-    _attention(found, f"{root}/self_attention", ("layers", ""), n, tensors, c.num_heads, c.head_dim)
-    found[f"{root}/pre_mlp_layer_norm/scale"] = stream.Place(("layers", "mlp_norm"), n)
-    _mlp(found, root, ("layers",), n, c.gated)
-  return found
+    _attention(places, f"{root}/self_attention", ("layers", ""), n, tensors, c.num_heads,
+               c.head_dim)
+    places[f"{root}/pre_mlp_layer_norm/scale"] = stream.Place(("layers", "mlp_norm"), n)
+    _mlp(places, root, ("layers",), n, c.gated)
+  return places

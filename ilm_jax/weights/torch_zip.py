@@ -50,7 +50,7 @@ class TorchFile:
       self._zip = zipfile.ZipFile(epath.Path(path).open("rb"))
       pickled = next(n for n in self._zip.namelist() if n.endswith("/data.pkl"))
       self._root = pickled.removesuffix("data.pkl")
-      found = _unpickle(self._member(pickled).read())
+      content = _unpickle(self._member(pickled).read())
     except errors.UserError:
       raise
     except Exception as e:   # a damaged zip or pickle fails in any way
@@ -59,11 +59,11 @@ class TorchFile:
           "zip written by torch.save of 1.6 or newer that holds tensors only; get it again, or "
           "save its state_dict anew") from e
     for key in ("model", "state_dict"):
-      found = found.get(key, found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not any(isinstance(t, Tensor) for t in found.values()):
+      content = content.get(key, content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not any(isinstance(t, Tensor) for t in content.values()):
       raise errors.UserError(f"{path}: no tensors by name in it: expected a state_dict, or one "
                              "under \"model\"")
-    self._tensors = {name: t for name, t in found.items()
+    self._tensors = {name: t for name, t in content.items()
                      if isinstance(name, str) and isinstance(t, Tensor)}
     for name, tensor in self._tensors.items():
       self._check(name, tensor)

@@ -4,24 +4,24 @@ import numpy as np
 from ilm_jax import errors
 
 
-def take(source: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]],
+def take(source: str, tensors: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]],
          ignored: frozenset[str] = frozenset()) -> None:
   """Checks that a file holds exactly the wanted tensors.
 
   Args:
     source: the file, for the message.
-    found: tensor name -> shape in the file.
+    tensors: tensor name -> shape in the file.
     wanted: tensor name -> shape that the model has.
     ignored: names that may be there and are known not to be needed.
 
   Raises:
     UserError: tensors are missing, left over or of another shape; it names all three.
   """
-  missing = sorted(set(wanted) - set(found))
-  left_over = sorted(set(found) - set(wanted) - ignored)
-  shapes = [f"{name} has shape {tuple(found[name])}, expected {tuple(shape)}"
+  missing = sorted(set(wanted) - set(tensors))
+  left_over = sorted(set(tensors) - set(wanted) - ignored)
+  shapes = [f"{name} has shape {tuple(tensors[name])}, expected {tuple(shape)}"
             for name, shape in wanted.items()
-            if name in found and tuple(found[name]) != tuple(shape)]
+            if name in tensors and tuple(tensors[name]) != tuple(shape)]
   wrong = []
   if missing:
     wrong.append(f"{len(missing)} tensor(s) missing: {_some(missing)}")
@@ -31,8 +31,8 @@ def take(source: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple
     wrong.append(f"{len(shapes)} of another shape: {_some(shapes)}")
   if wrong:
     raise errors.UserError(
-        f"{source}: {'; '.join(wrong)}; found {len(found)} tensors, expected {len(wanted)} of the "
-        "sizes that the model states. Get the files again, or use a model of a supported kind")
+        f"{source}: {'; '.join(wrong)}; found {len(tensors)} tensors, expected {len(wanted)} of "
+        "the sizes that the model states. Get the files again, or use a model of a supported kind")
 
 
 _MOST_LAYERS, _MOST = 10_000, (1 << 31) - 1
