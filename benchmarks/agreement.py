@@ -27,7 +27,7 @@ from ml_collections import config_flags
 from ilm_jax.config import reading as config_lib
 from ilm_jax.config import variants
 from ilm_jax.stages import context
-from ilm_jax.stages.evals import prompts, speaker, tables, text
+from ilm_jax.stages.evals import common, ranking, speaker
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "of the run", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "of the run, after phase2", required=True)
@@ -41,10 +41,10 @@ def main(_):
   config_lib.validate(_CONFIG.value, 1)
   run = context.Run(_CONFIG.value, epath.Path(_WORKDIR.value))
   ilm, (trie, _) = speaker.Speaker(run, variants.ILM), speaker.catalogue(run)
-  stored = run.prepared(tables.ranked_task(run), "test")
+  stored = run.prepared(ranking.ranked_task(run.config), "test")
   examples = [stored[i] for i in range(min(_USERS.value, len(stored)))]
-  _, _, seen = prompts.asked(run, examples)
-  spec = text.spec(run, [examples])
+  _, _, seen, _ = common.users_and_filter(run, examples)
+  spec = common.spec(run, [examples])
   best_UK = best(ilm.score(examples, spec, trie), seen)
   print(f"{len(examples)} users, {trie.num_items} items, {trie.num_nodes} nodes; seen items "
         f"filtered", flush=True)

@@ -15,6 +15,8 @@ import pathlib
 import subprocess
 import sys
 
+from ilm_jax.evaluation.rows import label
+
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ("data", "entities", "prepared", "targets", "tfds", "factors.npz")
 # Losses are what is looked at: of texts and ranking the least there is.
@@ -54,7 +56,7 @@ def rows(workdir: pathlib.Path) -> list[str]:
   """The cells of a variant's row."""
   def table(pattern):
     path = max(workdir.glob(f"eval/{pattern}"), key=lambda p: int(p.parent.name))
-    return {row["name"]: row["metrics"] for row in json.loads(path.read_text())["rows"]}
+    return {label(row): row["metrics"] for row in json.loads(path.read_text())["rows"]}
 
   losses = table("phase2/*/loss.json")
   retrieval = next(iter(table("phase1/*/retrieval.json").values()))

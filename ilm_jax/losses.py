@@ -38,7 +38,7 @@ def item_text_similarity(item_BQP, text_TP) -> jax.Array:
 def bag_similarity(left_BQP, right_CQP) -> jax.Array:
   """[B, C] largest cosine over all pairs (query i of left, query j of right) (unit vectors in).
 
-  The ITC rule on both sides: paper.md leaves the rule of ILM's pair losses open, this is ours.
+  The ITC rule on both sides: the paper leaves the rule of ILM's pair losses open, this is ours.
   """
   return jnp.max(jnp.einsum("bip,cjp->bcij", left_BQP, right_CQP), axis=(-2, -1))
 

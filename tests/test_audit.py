@@ -146,7 +146,8 @@ def test_stale_folders_are_found():
 def test_the_stage_says_how_many_targets_repeat_and_reads_templates(monkeypatch, capsys):
   from ilm_jax.stages import auditing
   monkeypatch.setattr(auditing, "_checks", lambda run: iter([("a check", [])]))
-  run = types.SimpleNamespace(data=(one_time_each([1, 2, 1, 1], range(4), 2),),
+  log = one_time_each([1, 2, 1, 1], range(4), 2)
+  run = types.SimpleNamespace(data=interactions.Data(log, None, ""),
                               lm_tokenizer=types.SimpleNamespace(encode=lambda text: text))
   auditing.run(run)
   assert "1 of 1 in validation, 1 of 1 in test" in capsys.readouterr().out

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 
 from ilm_jax import errors
-from ilm_jax.evaluation import compare, metrics, significance
+from ilm_jax.evaluation import compare, measured, metrics, significance
+from ilm_jax.evaluation.rows import label
 
 RANDOM = np.random.default_rng(0)
 
@@ -78,6 +79,7 @@ def evaluated(folder, seed, shift=0, **changes):
             "ranks": {"ILM": [int(r) + 1 + shift + seed for r in base],
                       "popularity": [None if r == 3 else 9 for r in base]}}
   stored.update(changes)
+  measured.mark(step, {"checkpoints": {}})
   (step / "ranks.json.gz").write_bytes(gzip.compress(json.dumps(stored).encode()))
   (folder / "config.eval.json").write_text(json.dumps({"seed": seed, "x": shift}))
   return folder
@@ -87,7 +89,7 @@ def test_runs_beside_one_another(tmp_path, capsys):
   a, b, c = (evaluated(tmp_path / name, seed, shift) for name, seed, shift in
              (("a", 0, 0), ("b", 1, 0), ("c", 0, 6)))
   content = compare.write([a, b, c])
-  rows = {row["name"]: row["metrics"] for row in content["tables"][0]["rows"]}
+  rows = {label(row): row["metrics"] for row in content["tables"][0]["rows"]}
   two = rows["ILM (a, 2 seeds)"]["hr@10"]
   by_seed = [np.mean(np.arange(60) % 12 + 1 + s <= 10) for s in (0, 1)]
   np.testing.assert_allclose([two["value"], two["deviation"]],
@@ -113,8 +115,8 @@ def part(value, **protocol):
   def estimate(v):
     return {"all": {"value": v, "lo": v - .1, "hi": v + .1, "n": 9}}
   return {"title": "T", "note": "N.", "protocol": protocol,
-          "rows": [{"name": "ILM", "metrics": estimate(value)},
-                   {"name": "no slots", "metrics": estimate(9.0)}]}
+          "rows": [{"method": "ILM", "metrics": estimate(value)},
+                   {"method": "no slots", "metrics": estimate(9.0)}]}
 
 
 def test_one_run_is_no_second_seed(tmp_path):
@@ -136,7 +138,7 @@ def test_one_run_is_no_second_seed(tmp_path):
   (copy / "phase2" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.6}\n')
   for folder, seed in ((a, 0), (copy, 1)):
     put(folder, **{"config.eval": {"seed": 0, "x": 0}, "config.phase2": {"seed": seed, "x": 0}})
-  names = [row["name"] for row in compare.write([a, copy])["tables"][0]["rows"]]
+  names = [label(row) for row in compare.write([a, copy])["tables"][0]["rows"]]
   assert "ILM (a, 2 seeds)" in names
 
 
@@ -154,13 +156,13 @@ def test_settings_that_differ_are_named(tmp_path, capsys):
   assert "| phase2.steps | phase2 | 80 | 200 |" in (a / "comparison.md").read_text()
   assert "<td>phase2.steps</td>" in (a / "comparison.html").read_text()
   # Evaluated alike, trained otherwise: no seeds of one another.
-  assert "ILM (c)" in [row["name"] for row in content["tables"][0]["rows"]]
+  assert "ILM (c)" in [label(row) for row in content["tables"][0]["rows"]]
 
 
 def test_equal_baselines_stand_there_once(tmp_path):
   a, b, c = (evaluated(tmp_path / name, seed, shift) for name, seed, shift in
              (("a", 0, 0), ("b", 1, 0), ("c", 0, 6)))
-  names = [row["name"] for row in compare.write([a, b, c])["tables"][0]["rows"]]
+  names = [label(row) for row in compare.write([a, b, c])["tables"][0]["rows"]]
   assert names == ["ILM (a, 2 seeds)", "popularity (a, c)", "ILM (c)",
                    "popularity (a, c) minus ILM (a, 2 seeds)", "ILM (c) minus ILM (a, 2 seeds)"]
 
@@ -169,14 +171,15 @@ def test_losses_and_retrieval_stand_side_by_side(tmp_path, capsys):
   a, c = evaluated(tmp_path / "a", 0), evaluated(tmp_path / "c", 0, 3)
   put(a, eval__phase2__7__loss=part(3.5, split="test", examples=4),
       eval__phase1__2__retrieval=part(.25))
+  measured.mark(a / "eval" / "phase1" / "2", {"checkpoints": {}})
   put(c, eval__phase2__7__loss=part(3.25, split="test", examples=8))
   content = compare.write([a, c])
   _, losses, retrieval = content["tables"]
-  assert [(row["name"], row["metrics"]["all"]["value"]) for row in losses["rows"]] == [
+  assert [(label(row), row["metrics"]["all"]["value"]) for row in losses["rows"]] == [
       ("ILM (a)", 3.5), ("ILM (c)", 3.25), ("no slots (a, c)", 9.0)]
   assert "no paired test" in losses["note"] and losses["note"].endswith("N.")
   assert losses["protocol"] == {"split": "test", "examples": "a: 4, c: 8"}
-  assert [row["name"] for row in retrieval["rows"]] == ["ILM (a)", "no slots (a)"]
+  assert [label(row) for row in retrieval["rows"]] == ["ILM (a)", "no slots (a)"]
   out = capsys.readouterr().out
   assert out.rstrip().splitlines()[-1].endswith("a/comparison.html")
   assert "| ILM (c) | 3.2500 [3.1500, 3.3500] |" in (a / "comparison.md").read_text()
@@ -184,7 +187,7 @@ def test_losses_and_retrieval_stand_side_by_side(tmp_path, capsys):
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
   a, c = evaluated(tmp_path / "x" / "run", 0), evaluated(tmp_path / "y" / "run", 0, 3)
-  names = [row["name"] for row in compare.write([a, c])["tables"][0]["rows"]]
+  names = [label(row) for row in compare.write([a, c])["tables"][0]["rows"]]
   assert "ILM (x/run)" in names and "ILM (y/run)" in names
 
 

@@ -35,7 +35,7 @@ def describer():
                              [1995, 1986, 2009, 1994], [[]] * 4)
   log = types.SimpleNamespace(user_ids=["7", "9"], rows=rows.EntityRows(4, 2))
   found = object.__new__(describe.Describer)
-  found.run = types.SimpleNamespace(data=(log, items, ""))
+  found.run = types.SimpleNamespace(data=interactions.Data(log, items, ""))
   return found
 
 

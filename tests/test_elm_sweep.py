@@ -39,7 +39,7 @@ def asked(monkeypatch):
 
 def write(path, rows):
   path.parent.mkdir(parents=True)
-  path.write_text(json.dumps({"rows": [{"name": n, "metrics": m} for n, m in rows.items()]}))
+  path.write_text(json.dumps({"rows": [{"method": n, "metrics": m} for n, m in rows.items()]}))
 
 
 def sweep(monkeypatch, tmp_path, *flags):

@@ -15,6 +15,7 @@ import random_lm
 from ilm_jax import errors
 from ilm_jax.assets import pinned
 from ilm_jax.data import entities
+from ilm_jax.evaluation.rows import label
 from ilm_jax.monitoring import scalars
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -63,7 +64,7 @@ def run(tmp_path_factory):
 
 def test_every_table_is_there(run):
   report = json.loads((run / "report.json").read_text())
-  rows = {part["title"].split(" (")[0]: [row["name"] for row in part["rows"]]
+  rows = {part["title"].split(" (")[0]: [label(row) for row in part["rows"]]
           for part in report["tables"]}
   assert any("Retrieval" in title for title in rows)
   assert any("Next item, full catalogue of 1349" in title for title in rows)
@@ -123,8 +124,8 @@ def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
   loss, ranked = (json.loads(next((workdir / "eval" / "phase2").glob(f"*/{name}.json")).read_text())
                   for name in ("loss", "recommendation"))
   assert "catalogue of 1349" in ranked["title"]
-  assert {"ILM, beam 20", "popularity"} <= {row["name"] for row in ranked["rows"]}
-  assert ("ILM minus MLP projector" in [row["name"] for row in loss["rows"]]) == (kind == "t5")
+  assert {"ILM, beam 20", "popularity"} <= {label(row) for row in ranked["rows"]}
+  assert ("ILM minus MLP projector" in [label(row) for row in loss["rows"]]) == (kind == "t5")
 
 
 def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
@@ -150,7 +151,7 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
       "target": f"Come and see {items['titles'][r['rows'][0] - 1]}."}) + "\n" for r in asked))
   done = main(workdir, "--stage=targets,prepare,phase2,eval,report", *flags)
   assert done.returncode == 0, done.stderr[-2000:]
-  tables = {part["title"].split(" (")[0]: {row["name"]: row["metrics"] for row in part["rows"]}
+  tables = {part["title"].split(" (")[0]: {label(row): row["metrics"] for row in part["rows"]}
             for part in json.loads((workdir / "report.json").read_text())["tables"]}
   assert tables["Loss on test targets"]["ILM"]["mean of 2 ELM tasks"]["n"] >= 2
   text = tables["Text from vectors alone: held-out items"]
@@ -192,22 +193,28 @@ def test_running_again_changes_nothing(run):
 
 def test_two_processes_train_and_evaluate_as_one_does(run, tmp_path):
   """A pod of two: phase 1's losses, tables of a phase 2 that it finds done, one writer of each."""
-  for name in ("data", "prepared", "entities", "lm", "factors.npz", "phase2"):
-    (tmp_path / name).symlink_to(run / name)
-  done = main(tmp_path, "--stage=phase1,phase2,eval", "--config.mesh.data=2",
-              "--config.phase2.rows_per_group=1", "--config.phase2.compare=()",
-              "--config.eval.baselines=('popularity',)",
-              before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))
-  assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+  made = ("data", "prepared", "entities", "lm", "factors.npz")
+  trains, evaluates = tmp_path / "trains", tmp_path / "evaluates"
+  for workdir, names, flags in (
+      (trains, made, ("--stage=phase1",)),
+      (evaluates, (*made, "phase1", "phase2"), (
+          "--stage=eval", "--config.phase2.compare=()",
+          "--config.eval.baselines=('popularity',)"))):
+    workdir.mkdir()
+    for name in names:
+      (workdir / name).symlink_to(run / name)
+    done = main(workdir, "--config.mesh.data=2", *flags,
+                before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
   one, two = scalars.read(run / "phase1" / "metrics.jsonl"), scalars.read(
-      tmp_path / "phase1" / "metrics.jsonl")
+      trains / "phase1" / "metrics.jsonl")
   assert [r["step"] for r in two] == [r["step"] for r in one] == [2, 4]
   for name in ("loss", "itc", "itm", "itg", "ii", "ui"):
     assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=1e-6)
-  assert len(list((tmp_path / "tensorboard" / "phase1").iterdir())) == 1
+  assert len(list((trains / "tensorboard" / "phase1").iterdir())) == 1
   for table in ("phase1/*/retrieval.json", "phase2/*/loss.json", "phase2/*/recommendation.json"):
-    mine, theirs = ({row["name"]: row["metrics"] for row in json.loads(path.read_text())["rows"]}
-                    for path in (next((w / "eval").glob(table)) for w in (tmp_path, run)))
+    mine, theirs = ({label(row): row["metrics"] for row in json.loads(path.read_text())["rows"]}
+                    for path in (next((w / "eval").glob(table)) for w in (evaluates, run)))
     assert mine
     for name in mine:
       assert mine[name].keys() == theirs[name].keys()

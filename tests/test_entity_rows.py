@@ -25,7 +25,7 @@ def frozen():
 
 
 def on_mesh(mesh, held):
-  """As `stages.phases.entity_arrays` and `loop.fit` place it."""
+  """As `stages.recipe.entity_arrays` and `loop.fit` place it."""
   rows = {k: v for k, v in held.items() if k != "lm"}
   rest = {k: v for k, v in held.items() if k == "lm"}
   rows = jax.tree.map(lambda x: axes.put_rows(mesh, x), rows)

@@ -126,15 +126,14 @@ def main(tmp_path, *flags):
 
 
 def test_main_prints_and_saves_both_forms(tmp_path):
-  """Stage cf ends for want of data, but by then the config is written."""
-  (tmp_path / "run").mkdir()
+  """Printed at the start, saved when a stage has run; stage targets has nothing to write here."""
   (tmp_path / "my.gin").write_text("N = 3\nconfig.cf.iterations = %N\nconfig.cf.width = 9\n")
-  done = main(tmp_path, "--stage=cf", "--gin_file=my.gin", f"--gin_search_paths=x,{tmp_path}",
+  done = main(tmp_path, "--stage=targets", "--gin_file=my.gin", f"--gin_search_paths=x,{tmp_path}",
               "--gin_bindings=N = 5", "--gin_bindings=config.seed = 4", "--config.cf.width=16")
-  assert done.returncode == 1 and "--stage=prepare" in done.stderr
-  saved = reading.from_json((tmp_path / "run" / "config.cf.json").read_text())
+  assert done.returncode == 0, done.stderr
+  saved = reading.from_json((tmp_path / "run" / "config.targets.json").read_text())
   assert (saved.cf.iterations, saved.seed, saved.cf.width) == (5, 4, 16)
-  written = (tmp_path / "run" / "config.cf.gin").read_text()
+  written = (tmp_path / "run" / "config.targets.gin").read_text()
   assert written.strip() in done.stdout and re.search(r"^config.seed = 4$", written, re.M)
 
 

@@ -33,12 +33,12 @@ PARENT = """
 import sys
 import lingering
 from ilm_jax import errors
-from ilm_jax.training import loop as train
+from ilm_jax.training import loop
 from ilm_jax.stages import child
 if __name__ == "__main__":
   try:
     child.run("prepare", getattr(lingering, sys.argv[2]), sys.argv[1])
-  except train.Preempted as e:
+  except loop.Preempted as e:
     print(e)
     sys.exit(143)
   except errors.UserError as e:

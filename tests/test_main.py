@@ -119,9 +119,9 @@ STOPPED = """
 import signal, sys
 from ilm_jax import main
 from ilm_jax.stages import run as stages
-from ilm_jax.training import loop as train
+from ilm_jax.training import loop
 def stopped(*_):
-  raise train.Preempted("phase1: saved step 3", signal.Signals(int(sys.argv[1])))
+  raise loop.Preempted("phase1: saved step 3", signal.Signals(int(sys.argv[1])))
 stages.run = stopped
 sys.exit(main.main(["main", "--config=configs/tiny.py", "--workdir=" + sys.argv[2]]))
 """

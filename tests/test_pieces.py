@@ -25,7 +25,7 @@ from tasks import (
     registered,
     vocabulary,
 )
-from tasks.datasets import lines, registry
+from tasks.datasets import delimited, lines, registry
 
 
 def files_of(folder) -> dict:
@@ -207,7 +207,7 @@ def test_every_task_of_ours_can_be_cut(tmp_path, monkeypatch):
     folder = tmp_path / "prepared" / names[short] / split
     work = pieces.cut(tmp_path / "cut" / short / split, found)
     by_hand(work)
-    kept = ("task", "split", "made_from", "templates", "seen")
+    kept = ("task", "split", "made_from", "templates", "seen", "metric_fns")
     pieces.join(work, {k: v for k, v in store.read_manifest(folder).items() if k in kept})
     pieces.clear(work)
     assert files_of(folder) == files_of(tmp_path / "cut" / short / split), short
@@ -225,17 +225,17 @@ def test_every_task_of_ours_can_be_cut(tmp_path, monkeypatch):
 def test_parts_of_a_file_have_every_line_once(tmp_path, end):
   """Cut at any byte, within lines of several lengths."""
   (tmp_path / "a.csv").write_text("user,time\nx,1\n\nyy,22\nz,3\nwwww,44444" + end)
-  whole = [values for _, values in lines.table(tmp_path / "a.csv", ["user", "time"])]
+  whole = [values for _, values in delimited.table(tmp_path / "a.csv", ["user", "time"])]
   for size in range(1, 40):
     parts = lines.parts(epath.Path(tmp_path / "a.csv"), True, size)
-    found = [values for part in parts for _, values in lines.table(part, ["user", "time"])]
+    found = [values for part in parts for _, values in delimited.table(part, ["user", "time"])]
     assert found == whole, size
     bare = lines.parts(epath.Path(tmp_path / "a.csv"), False, size)
     assert b"".join(part.open("rb").read() for part in bare) == (tmp_path / "a.csv").read_bytes()
   (tmp_path / "a.csv").write_text("user,time\nx,1\ny\n")
   part = lines.parts(epath.Path(tmp_path / "a.csv"), True, 12)[1]
   with pytest.raises(errors.UserError, match=r"a.csv from byte 12, line 2: found 1 fields"):
-    list(lines.table(part, ["user", "time"]))
+    list(delimited.table(part, ["user", "time"]))
 
 
 def test_readers_of_parts_give_the_log(tmp_path):

@@ -216,3 +216,10 @@ def test_settings_survive_json():
   of = settings.of_phase2(c, variants.ILM)
   assert provenance.changed(of, json.loads(json.dumps(of))) == {}
   assert not any(isinstance(v, float) and math.isnan(v) for v in of.values())
+
+
+@pytest.mark.parametrize(("folder", "stage"), [
+    ("phase1", "phase1"), ("phase2", "phase2"), ("phase2_mlp", "phase2"),
+    ("phase2_blind", "phase2")])
+def test_the_stage_that_trains_a_folder(folder, stage):
+  assert variants.stage_of(folder) == stage

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.data import interactions
-from ilm_jax.stages.evals import prompts
+from ilm_jax.stages.evals import common
 
 # User 0 ends with an old item, users 1 and 2 with a new one.
 ROWS = [[3, 1, 4, 3], [2, 5, 1, 3], [4, 4, 1, 2]]
@@ -13,15 +13,15 @@ LOG = interactions.Interactions(
     user_ids=["a", "b", "c"], num_items=5, user_N=np.repeat(np.arange(3), 4).astype(np.int32),
     item_N=np.concatenate(ROWS).astype(np.int32), time_N=np.arange(12, dtype=np.int64),
     value_N=np.ones(12, np.float32))
-RUN = types.SimpleNamespace(data=(LOG,))
+RUN = types.SimpleNamespace(data=interactions.Data(LOG, None, ""))
 
 
 def test_stage_eval_filters_nothing_for_a_repeated_target():
   examples = [{"user": [u + 6], "target_entity": [ROWS[u][-1]]} for u in range(3)]
-  user_U, target_U, rows = prompts.asked(RUN, examples)
+  user_U, target_U, rows, protocol = common.users_and_filter(RUN, examples)
+  assert user_U.tolist() == [0, 1, 2] and target_U.tolist() == [3, 3, 2]
   assert [listed.tolist() for listed in rows] == [[], [1, 2, 5], [1, 4]]
-  repeats = prompts.filter_protocol(RUN, user_U, target_U)["repeated targets"]
-  assert repeats.startswith("1 of 3 ")
+  assert protocol["repeated targets"].startswith("1 of 3 ")
 
 
 def test_the_benchmark_of_the_user_item_space(capsys):

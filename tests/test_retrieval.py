@@ -4,6 +4,7 @@ import pytest
 
 from ilm_jax.evaluation import retrieval
 from ilm_jax.evaluation import ridge as ridge_lib
+from ilm_jax.evaluation.rows import label
 from ilm_jax.objectives import phase1
 from ilm_jax.runtime import axes
 from tests import small_configs
@@ -35,7 +36,7 @@ def test_table_has_both_pools_both_directions_and_chance():
   held_I = np.array([False, True, True])
   made = retrieval.table({"mine": TWO_QUERIES}, held_I, vectors=("behavioral",), ks=(1, 2),
                          resamples=10, seed=0, protocol={"step": 7})
-  rows = {row["name"]: row["metrics"] for row in made["rows"]}
+  rows = {label(row): row["metrics"] for row in made["rows"]}
   assert list(rows) == ["mine, among all 3 items", "chance, among all 3 items",
                         "mine, among the 2 held-out", "chance, among the 2 held-out"]
   assert rows["mine, among all 3 items"]["item to text R@2"]["value"] == 1 / 2
@@ -49,7 +50,7 @@ def test_the_first_system_is_compared_with_the_others_item_by_item():
   perfect = retrieval.Space(np.eye(3, dtype=np.float32)[:, None], np.eye(3, dtype=np.float32))
   made = retrieval.table({"a": TWO_QUERIES, "b": perfect}, np.array([True, True, True]),
                          vectors=("behavioral",), ks=(1, 2), resamples=50, seed=0, protocol={})
-  row = {row["name"]: row["metrics"] for row in made["rows"]}["a minus b, among all 3 items"]
+  row = {label(row): row["metrics"] for row in made["rows"]}["a minus b, among all 3 items"]
   assert row["item to text R@1"] == {"value": -1.0, "lo": -1.0, "hi": -1.0, "n": 3}
   np.testing.assert_allclose(row["item to text R@2"]["value"], -1 / 3)
 

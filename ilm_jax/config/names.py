@@ -1,5 +1,6 @@
 """The names that fields of a config may have."""
 from ilm_jax import elm
+from ilm_jax.config import variants
 
 DATASETS = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small",
             "amazon-2014", "amazon-2014-beauty", "amazon-2014-cds", "amazon-2014-clothing",
@@ -16,7 +17,7 @@ VECTORS = ("behavioral", "semantic")
 TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
 LOSSES = ("itc", "itm", "itg", "ii", "ui")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
-COMPARED = ("rand", "mlp", "blind")            # what phase 2 is trained beside
+COMPARED = tuple(variants.COMPARED)           # what phase 2 is trained beside
 REFERENCES = ("title", "shuffled", "shuffled_mlp")  # what is measured beside it without training
 BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
              "sasrec_sampled", "sasrec_bce")

@@ -14,6 +14,7 @@ _SAME_NUMBERS = {
     "phase2.init_from",          # which phase 1 it was is fingerprinted
     "phase2.compare",
 }
+_FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file"}     # their content is fingerprinted
 _OF_EVALUATION = {"tasks.prompt_targets"}
 _OF_MLP = {"phase2.mlp_scale"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
@@ -58,7 +59,8 @@ def _fields(config, sections: tuple[str, ...]) -> dict:
   out = {}
   for section in sections:
     out |= _flat(section, config[section])
-  return {name: value for name, value in out.items() if name not in _SAME_NUMBERS}
+  return {name: "a path" if name in _FILES and "/" in value else value
+          for name, value in out.items() if name not in _SAME_NUMBERS}
 
 
 def _flat(name: str, value) -> dict:

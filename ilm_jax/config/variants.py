@@ -21,6 +21,11 @@ COMPARED = {variant.key: variant for variant in (
             sees_vectors=False))}
 
 
+def stage_of(folder: str) -> str:
+  """The stage that trains what lies in a folder of the workdir: "phase1" or "phase2"."""
+  return "phase2" if folder in {ILM.folder, *(v.folder for v in COMPARED.values())} else folder
+
+
 def trained(config) -> tuple[Variant, ...]:
   """ILM, then those that `phase2.compare` names, in its order."""
   return ILM, *(COMPARED[key] for key in config.phase2.compare)

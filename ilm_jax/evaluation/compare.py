@@ -13,6 +13,7 @@ from etils import epath
 
 from ilm_jax import files
 from ilm_jax.evaluation import compared_runs, metrics, report, significance
+from ilm_jax.evaluation import rows as rows_lib
 
 METRICS = {"hr@5": lambda r: metrics.hit_rate(r, 5), "hr@10": lambda r: metrics.hit_rate(r, 10),
            "ndcg@5": lambda r: metrics.ndcg(r, 5), "ndcg@10": lambda r: metrics.ndcg(r, 10)}
@@ -59,30 +60,30 @@ def side_by_side(runs: list[compared_runs.Run], name: str) -> dict:
   """One table of the runs' tables `name`: each row of each run, equal ones once."""
   parts = {run.name: run.tables[name] for run in runs if name in run.tables}
   rows: dict = {}                  # (row, metrics) -> runs
-  for row in dict.fromkeys(row["name"] for part in parts.values() for row in part["rows"]):
+  for row in dict.fromkeys(rows_lib.label(row) for part in parts.values() for row in part["rows"]):
     for run, part in parts.items():
       for candidate in part["rows"]:
-        if candidate["name"] == row:
+        if rows_lib.label(candidate) == row:
           rows.setdefault((row, json.dumps(candidate["metrics"])), []).append(run)
   first = next(iter(parts.values()))
   return {"title": f"{first['title']}, side by side", "phase": "comparison", "step": 0,
           "note": "Each run by itself: the values of single examples are not stored, so there is "
                   f"no paired test between runs. {first['note']}",
           "protocol": _protocol({run: part["protocol"] for run, part in parts.items()}),
-          "rows": [{"name": f"{row} ({', '.join(of)})", "metrics": json.loads(values)}
+          "rows": [rows_lib.row(json.loads(values), method=f"{row} ({', '.join(of)})")
                    for (row, values), of in rows.items()]}
 
 
 def table(found: list[Method], run: compared_runs.Run) -> dict:
   """The comparison as a table of `report`: each method, then each one minus the first, paired."""
-  rows = [{"name": _label(m), "metrics": {name: _estimate(value, m.rank_SU)
-                                          for name, value in METRICS.items()}} for m in found]
+  rows = [rows_lib.row({name: _estimate(value, m.rank_SU) for name, value in METRICS.items()},
+                       method=_label(m)) for m in found]
   values = [METRICS[TESTED](m.rank_SU).mean(axis=0) for m in found]
   p = significance.holm([significance.randomisation_test(v, values[0]) for v in values[1:]])
   for method, value_U, corrected in zip(found[1:], values[1:], p):
     difference = metrics.bootstrap(value_U - values[0], resamples=_RESAMPLES, seed=0)._asdict()
-    rows.append({"name": f"{_label(method)} minus {_label(found[0])}",
-                 "metrics": {TESTED: difference, "p (Holm)": {"value": float(corrected)}}})
+    rows.append(rows_lib.row({TESTED: difference, "p (Holm)": {"value": float(corrected)}},
+                             method=_label(method), minus=_label(found[0])))
   return {"title": f"Comparison over {len(run.users)} users", "phase": "comparison", "step": 0,
           "note": "Intervals: 95 %, bootstrap over users. p: paired randomisation test of "
                   f"{TESTED}, 10,000 draws, Holm's correction over the rows.",
@@ -109,7 +110,7 @@ def _markdown(part: dict) -> str:
   columns = list(dict.fromkeys(c for row in part["rows"] for c in row["metrics"]))
   lines = [f"# {part['title']}", "", part["note"], "", _line(["", *columns]),
            "|---" * (len(columns) + 1) + "|"]
-  lines += [_line([row["name"], *(_cell(row["metrics"].get(c)) for c in columns)])
+  lines += [_line([rows_lib.label(row), *(_cell(row["metrics"].get(c)) for c in columns)])
             for row in part["rows"]]
   protocol = "; ".join(f"{k}: {v}" for k, v in part["protocol"].items())
   return "\n".join([*lines, "", f"Protocol: {protocol}", ""])

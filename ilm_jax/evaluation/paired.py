@@ -104,3 +104,41 @@ def mean_over_rankings(value, ranks: list, k: int) -> np.ndarray:
     k: how far the metric looks.
   """
   return np.mean([value(rank_U, k) for rank_U in ranks], axis=0)
+
+
+def with_differences(values: dict[str, dict], baselines: dict[str, str], minus
+                     ) -> list[tuple[dict, dict]]:
+  """The rows of a table of methods: each method's values, then the paired differences.
+
+  A difference is the baseline's values minus the method's: ILM minus MLP is below zero where ILM's
+  are smaller.
+
+  Args:
+    values: method -> its values.
+    baselines: method -> the method whose values it is subtracted from; those without one have no
+      row of differences.
+    minus: `sums_minus` or `values_minus`.
+
+  Returns:
+    [(fields of the row, values)], for `rows.row`.
+  """
+  alone = [({"method": method}, of_method) for method, of_method in values.items()]
+  differences = [({"method": baseline, "minus": method}, minus(values[baseline], values[method]))
+                 for method, baseline in baselines.items()]
+  return alone + differences
+
+
+def loss_metrics(bootstrap: Bootstrap, sums: dict[str, tuple], rows: dict, elm_tasks) -> dict:
+  """Task -> estimate of nats a token, with the mean over those of ELM's tasks that there are.
+
+  Args:
+    bootstrap: of the intervals.
+    sums: task -> (nats, tokens) of each example.
+    rows: task -> item row of each example.
+    elm_tasks: ELM's tasks.
+  """
+  out = {task: bootstrap.mean(nll_N, count_N) for task, (nll_N, count_N) in sums.items()}
+  of_elm = {task: (rows[task], *sums[task]) for task in elm_tasks if task in sums}
+  if len(of_elm) > 1:
+    out[f"mean of {len(of_elm)} ELM tasks"] = bootstrap.mean_over_tasks(of_elm)
+  return out

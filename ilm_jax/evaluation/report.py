@@ -4,7 +4,7 @@ Evaluation writes *tables*, the report only collects them, so the three outputs 
 table is a JSON object
 
   {"title": str, "note": str, "protocol": {name: value},
-   "rows": [{"name": str, "metrics": {column: estimate}}]}
+   "rows": [{"method": str, "metrics": {column: estimate}}]}
 
 with estimate = {"value": float, "lo": float, "hi": float, "n": int},
 
@@ -21,7 +21,9 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 from ilm_jax import files
+from ilm_jax.config import variants
 from ilm_jax.evaluation import measured
+from ilm_jax.evaluation import rows as rows_lib
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;
@@ -72,6 +74,8 @@ def write(workdir) -> dict:
   files.write_text(workdir / "report.json", json.dumps(content, indent=1))
   files.write_text(workdir / "report.html", to_html(content))
   show(content)
+  for folder, why in content["left_out"].items():
+    print(f"Not shown: eval/{folder}: {why}.", flush=True)
   return content
 
 
@@ -87,10 +91,8 @@ def show(content: dict) -> None:
     for i, name in enumerate(["", *columns]):
       table.add_column(name, justify="right" if i else "left")
     for row in part["rows"]:
-      table.add_row(row["name"], *(_cell(row["metrics"].get(c), "\n") for c in columns))
+      table.add_row(rows_lib.label(row), *(_cell(row["metrics"].get(c), "\n") for c in columns))
     out.print(table)
-  for folder, why in content["left_out"].items():
-    out.print(f"Not shown: eval/{folder}: {why}.")
 
 
 def to_html(content: dict) -> str:
@@ -129,7 +131,7 @@ def _html_table(part: dict) -> str:
   rows = []
   for row in part["rows"]:
     cells = "".join(f"<td>{_html_cell(row['metrics'].get(c))}</td>" for c in columns)
-    rows.append(f"<tr><td>{html.escape(row['name'])}</td>{cells}</tr>")
+    rows.append(f"<tr><td>{html.escape(rows_lib.label(row))}</td>{cells}</tr>")
   protocol = "; ".join(f"{k}: {v}" for k, v in part.get("protocol", {}).items())
   return (f"<h2>{html.escape(part['title'])}</h2><p class=note>{html.escape(part.get('note', ''))}"
           f"</p><div class=wide><table><tr>{head}</tr>{''.join(rows)}</table></div>"
@@ -157,8 +159,8 @@ def _html_examples(part: dict) -> str:
 def bars(part: dict, column: str) -> str:
   """A plot of one column of a table with its intervals, as HTML."""
   plt = _pyplot()
-  rows = [(r["name"], r["metrics"][column]) for r in part["rows"]
-          if "lo" in r["metrics"].get(column, {}) and " minus " not in r["name"]]
+  rows = [(rows_lib.label(r), r["metrics"][column]) for r in part["rows"]
+          if "lo" in r["metrics"].get(column, {}) and "minus" not in r]
   figure, axis = plt.subplots(figsize=(9, 0.45 * len(rows) + 1))
   for at, (_, m) in enumerate(rows):
     axis.barh(at, m["value"], color="#8fb1d9")
@@ -174,7 +176,7 @@ def _by_phase(curves: dict) -> dict[str, dict[str, list[dict]]]:
   phases: dict = {}
   for name, rows in curves.items():
     if rows:
-      phases.setdefault(name.split("_")[0], {})[name] = rows
+      phases.setdefault(variants.stage_of(name), {})[name] = rows
   return phases
 
 

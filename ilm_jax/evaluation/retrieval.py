@@ -13,8 +13,9 @@ import numpy as np
 from flax import nnx
 
 from ilm_jax import losses
-from ilm_jax.evaluation import metrics
+from ilm_jax.evaluation import metrics, paired
 from ilm_jax.evaluation import ridge as ridge_lib
+from ilm_jax.evaluation import rows as rows_lib
 from ilm_jax.objectives import inputs
 from ilm_jax.runtime import placement
 
@@ -31,7 +32,7 @@ def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
   """Items and texts as a trained Q-Former projects them for ITC.
 
   Args:
-    graphdef: of the Q-Former (`alignment.build_phase1`).
+    graphdef: of the Q-Former (`phase1.build_phase1`).
     params: its parameters.
     frozen: vectors and present, by name, of all entities.
     batches: text_entities [B], text [B, T], text_mask [B, T] of every item once, all of one shape;
@@ -127,28 +128,24 @@ def table(spaces: dict[str, Space], held_I, *, vectors: tuple[str, ...], ks=(1, 
   held = np.flatnonzero(held_I)
   pools = {f"all {len(held_I)} items": np.arange(len(held_I)),
            f"the {len(held)} held-out": held}
-  rows = []
-
-  def row(name, hits):
-    rows.append({"name": name, "metrics": {
-        column: metrics.bootstrap(hit_N, resamples=resamples, seed=seed)._asdict()
-        for column, hit_N in hits.items()}})
-
+  bootstrap, made = paired.Bootstrap(resamples, seed), []
+  first = next(iter(spaces), "")
   for pool, among in pools.items():
-    found = {name: {f"{direction} R@{k}": metrics.hit_rate(rank, k)
-                    for direction, rank in ranks(space, held, among).items() for k in ks}
-             for name, space in spaces.items()}
-    for name, hits in found.items():
-      row(f"{name}, among {pool}", hits)
-    for name in list(spaces)[1:]:
-      first = next(iter(spaces))
-      row(f"{first} minus {name}, among {pool}",
-          {c: found[first][c] - hit_N for c, hit_N in found[name].items()})
-    chance = {f"{direction} R@{k}": {"value": min(1.0, k / len(among))}
-              for direction in ("item to text", "text to item") for k in ks}
-    rows.append({"name": f"chance, among {pool}", "metrics": chance})
+    hits = {name: {f"{direction} R@{k}": metrics.hit_rate(rank, k)
+                   for direction, rank in ranks(space, held, among).items() for k in ks}
+            for name, space in spaces.items()}
+    differences = {name: {column: hits[first][column] - hit_N for column, hit_N in of.items()}
+                   for name, of in hits.items() if name != first}
+    of_pool = [({"method": name}, of) for name, of in hits.items()]
+    of_pool += [({"method": first, "minus": name}, of) for name, of in differences.items()]
+    by = f"among {pool}"
+    made += [rows_lib.row({column: bootstrap.mean(hit_N) for column, hit_N in of.items()},
+                          **fields, by=by) for fields, of in of_pool]
+    made.append(rows_lib.row({f"{direction} R@{k}": {"value": min(1.0, k / len(among))}
+                              for direction in ("item to text", "text to item") for k in ks},
+                             method="chance", by=by))
   return {"title": f"Retrieval of held-out items from {' + '.join(vectors)} vectors",
-          "note": _note(vectors), "rows": rows,
+          "note": _note(vectors), "rows": made,
           "protocol": {"split": "items whose text was never trained on", "items": len(held),
                        "vectors": ", ".join(vectors), "tie rule": TIE_RULE, "seed": seed,
                        "intervals": f"95 %, bootstrap over items (of a difference: paired), "

@@ -44,17 +44,18 @@ def report(arrays: list[Row], path, name: str) -> None:
   shown = arrays if len(arrays) <= _SHOWN else folded(arrays)
   note = "" if shown is arrays else f"; every array is in {path}"
   title = f"{name}: {totals(arrays)}{note}"
-  out = rich_console.Console(markup=False, emoji=False)      # paths are a user's words
+  # Paths are a user's words.
+  out = rich_console.Console(markup=False, emoji=False, highlight=False)
   if not out.is_terminal:
     print(title, *_lines(shown), sep="\n", flush=True)
     return
-  table = rich_table.Table(title=title, title_justify="left")
+  table = rich_table.Table()
   for i, column in enumerate(_COLUMNS):
     table.add_column(column, justify="right" if i >= 5 else "left")
   for row in shown:
     table.add_row(*_cells(row))
   with tqdm.tqdm.external_write_mode():
-    out.print(table)
+    out.print(title, table, sep="\n", soft_wrap=True)    # a table's title would break the path
 
 
 def totals(arrays: list[Row]) -> str:

@@ -67,12 +67,12 @@ def _checkpoints(run: context.Run):
     folder = run.workdir / name / "checkpoints"
     if (step := checkpoint.newest(folder)) is None:
       continue
-    meta, recorded = checkpoint.read_meta(folder, step), _recorded(run, name.split("_")[0])
+    meta, recorded = checkpoint.read_meta(folder, step), _recorded(run, variants.stage_of(name))
     yield f"{name} is of these inputs and settings", audit.of_this_run(
         folder, meta, made_from(run))
     if recorded is not None:
       yield f"{name} is of its recorded config", audit.of_its_record(
-          folder, meta, settings(recorded), f"config.{name.split('_')[0]}.json")
+          folder, meta, settings(recorded), f"config.{variants.stage_of(name)}.json")
 
 
 def _recorded(run: context.Run, stage: str):

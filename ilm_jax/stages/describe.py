@@ -26,7 +26,7 @@ from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
 from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, recipe
-from ilm_jax.stages.evals import speaker, text
+from ilm_jax.stages.evals import common, speaker
 
 _ASKED = (*elm.OF_ONE, *elm.KNOWN)       # the first that was trained asks, unless a prompt is given
 
@@ -194,7 +194,7 @@ class Describer:
     end = np.array([self.run.lm_tokenizer.eos_id], np.int32)
     examples = [{"inputs": inputs, "entities": np.array([row], np.int32), "targets": end}
                 for row in rows]
-    return grown.say(examples, text.spec(self.run, [examples]),
+    return grown.say(examples, common.spec(self.run, [examples]),
                      max_new=max_new or self.run.config.targets.max_tokens)
 
   def _inputs(self, prompt: str) -> np.ndarray:

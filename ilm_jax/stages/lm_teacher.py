@@ -45,7 +45,7 @@ class LmTeacher:
                    if all(self._tokenizer.control(t) is not None
                           for t in _CONTROL.findall(CHATS[name]))), "none")
     self._chat = CHATS[chat]
-    self._ends = {self._tokenizer.eos_id} | {
+    self._ends = set(self._tokenizer.ends) | {
         i for i in map(self._tokenizer.control, ("<|im_end|>", "<end_of_turn>")) if i is not None}
 
   def write(self, requests: list[targets.Request]) -> list[Said]:
@@ -61,7 +61,7 @@ class LmTeacher:
     key = jax.random.fold_in(jax.random.key(self._seed), first)
     text_BT, _ = _generate(
         self._graphdef, self._params, tokens_BL, valid_BL, key, self._config.max_tokens,
-        self._tokenizer.eos_id,
+        self._tokenizer.eos_id, tuple(sorted(self._ends)),
         generate.Sampling(self._config.temperature, self._config.top_p))
     return [self._said(row.tolist()) for row in np.asarray(text_BT)[:len(requests)]]
 
@@ -83,13 +83,13 @@ class LmTeacher:
     return self._tokenizer.decode(ids[:end]), end is not None
 
 
-def _generate(graphdef, params, tokens_BL, valid_BL, key, max_new, eos_id, sampling):
+def _generate(graphdef, params, tokens_BL, valid_BL, key, max_new, eos_id, ends, sampling):
   embeds_BLD = _embed(graphdef, params, tokens_BL)
   position_BL = np.maximum(np.cumsum(valid_BL, axis=1) - 1, 0)
   prompt = prompt_lib.Prompt(embeds_BLD, jnp.asarray(position_BL, jnp.int32),
                              jnp.asarray(valid_BL))
   return generate.generate(graphdef, params, prompt, max_new=max_new, eos_id=eos_id,
-                           sampling=sampling, key=key)
+                           ends=ends, sampling=sampling, key=key)
 
 
 @jax.jit(static_argnums=0)

@@ -114,7 +114,7 @@ def _fit(run: context.Run, name: str, c, objective: loop.Objective, trainable: d
     if begin and not int(state.step):
       state = state._replace(trainable=begin(state.trainable))
     if distributed.is_main():
-      run.record(name.split("_")[0])
+      run.record(variants.stage_of(name))
       parameters.report(parameters.rows(state.trainable, objective.frozen),
                         run.workdir / f"parameters.{name}.txt", name)
     loop.fit(

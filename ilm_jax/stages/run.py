@@ -138,7 +138,10 @@ def _phase2(run: context.Run) -> None:
 
 def _eval(run: context.Run) -> None:
   from ilm_jax.stages import recipe
-  from ilm_jax.stages.evals import retrieval, tables
+  from ilm_jax.stages.evals import made_from, retrieval, tables
+  from ilm_jax.training import checkpoint
+  if checkpoint.newest(run.workdir / variants.ILM.folder / "checkpoints") is not None:
+    made_from.of_phase2(run)       # refuses before the tables of phase 1 are written
   if recipe.has_phase1(run.config):
     retrieval.run(run)
   tables.run(run)

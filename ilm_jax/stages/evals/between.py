@@ -7,8 +7,9 @@ mean of their sentence vectors and with the mean of the items' factors. Our read
 import numpy as np
 
 from ilm_jax import elm
-from ilm_jax.stages import context, recipe
-from ilm_jax.stages.evals import speaker, text
+from ilm_jax.evaluation import paired, rows, text_scores
+from ilm_jax.stages import context, recipe, vectors
+from ilm_jax.stages.evals import common, speaker
 
 
 def table(run: context.Run, ilm: speaker.Speaker, behaviour) -> dict:
@@ -19,54 +20,45 @@ def table(run: context.Run, ilm: speaker.Speaker, behaviour) -> dict:
     ilm: who answers.
     behaviour: of `text.behaviour`.
   """
-  values, pairs = {}, {}
+  values, item_rows = {}, {}
   for task in recipe.task_names(run.config):
-    if task in elm.OF_ONE and (found := _pairs(run, task)):
-      pairs[task] = [first for first, _ in found]
-      values[task] = _scores(run, ilm, behaviour, found)
+    examples = (common.sample(run, task, run.config.eval.interpolations)
+                if task in elm.OF_ONE else [])
+    if pairs := in_a_circle(examples):
+      item_rows[task] = common.item_rows([first for first, _ in pairs])
+      values[task] = _scores(run, ilm, behaviour, pairs)
   if not values:
     return {}
-  rows = [{"name": task, "metrics": {
-      name: text.bootstrap(run, value_N) for name, value_N in found.items()}}
-          for task, found in values.items()]
+  bootstrap = common.bootstrap(run)
+  made = [rows.row({name: bootstrap.mean(value_N) for name, value_N in of_task.items()}, task=task)
+          for task, of_task in values.items()]
   if len(values) > 1:
-    rows.append({"name": f"mean of {len(values)} tasks",
-                 "metrics": text.over_tasks(run, pairs, values)})
+    made.append(rows.row(paired.means_over_tasks(bootstrap, item_rows, values),
+                         task=f"mean of {len(values)} tasks"))
   return {"title": "Text from vectors halfway between two held-out items",
           "note": "Semantic consistency: with the mean of the two references' sentence vectors; "
                   "behavioural: with the mean of the two items' factors. Beside each, the same of "
                   "another pair. Intervals: 95 %, bootstrap over pairs.",
-          "protocol": {**text.protocol(run), "decoding": "greedy",
-                       "sentence encoder": run.config.text_encoder.asset}, "rows": rows}
+          "protocol": common.text_protocol(run), "rows": made}
 
 
-def _pairs(run: context.Run, task: str) -> list[tuple[dict, dict]]:
-  """Examples of two items each: every one of a seeded draw and the next, in a circle."""
-  found = text.sample(run, task, run.config.eval.interpolations)
-  return list(zip(found, found[1:] + found[:1])) if len(found) > 1 else []
+def in_a_circle(examples: list) -> list[tuple]:
+  """Each example with the next, the last with the first; [] of fewer than two."""
+  return list(zip(examples, examples[1:] + examples[:1])) if len(examples) > 1 else []
 
 
-def _scores(run: context.Run, ilm, behaviour, pairs: list) -> dict[str, np.ndarray]:
+def _scores(run: context.Run, ilm: speaker.Speaker, behaviour, pairs: list) -> dict:
   """Metric -> float [N], one value for each pair."""
   row_N2 = np.array([[int(e["entities"][0]) for e in pair] for pair in pairs])
-  arrays, names = run.entities, run.config.vectors
-  halfway = [{n: arrays.vectors[n][rows].mean(axis=0) for n in names
-              if arrays.present[n][rows].all()} for rows in row_N2]
-  grown, new_N = ilm.knowing(halfway)
+  chosen = {name: run.entities.vectors[name] for name in run.config.vectors}
+  grown, new_N = ilm.knowing(text_scores.mean_vectors(chosen, run.entities.present, row_N2))
   examples = [{**first, "entities": np.array([row], np.int32)}
               for (first, _), row in zip(pairs, new_N)]
   longest = max(len(e["targets"]) for e in examples)
-  said = grown.say(examples, text.spec(run, [examples]), max_new=longest)
-  said_NP = run.sentence_vectors(said)
-  wanted_NP = np.mean([run.sentence_vectors([
+  answers = grown.say(examples, common.spec(run, [examples]), max_new=longest)
+  first_NP, second_NP = (run.sentence_vectors([
       run.lm_tokenizer.decode(pair[i]["targets"][:-1]).strip() for pair in pairs])
-                       for i in range(2)], axis=0)
-  wanted_NP /= np.linalg.norm(wanted_NP, axis=1, keepdims=True)
-  item_NC = text.mean_factors(run, row_N2)
-  # Two further on: the next pair shares an item with this one.
-  other = np.roll(np.arange(len(pairs)), -2)
-  return {"semantic consistency": np.sum(said_NP * wanted_NP, axis=1),
-          "with another pair's references": np.sum(said_NP * wanted_NP[other], axis=1),
-          "behavioural consistency": behaviour.consistency(said_NP, item_NC),
-          "with another pair's users": behaviour.consistency(said_NP, item_NC[other]),
-          "words": np.array([len(answer.split()) for answer in said], float)}
+                         for i in range(2))
+  return text_scores.halfway(
+      behaviour, answers, run.sentence_vectors(answers), first_NP, second_NP,
+      text_scores.mean_factors(vectors.factors(run)[1], row_N2))

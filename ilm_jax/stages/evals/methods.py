@@ -25,38 +25,43 @@ _LIKED = 10              # titles that stand for a user, as a teacher reads them
 @dataclasses.dataclass(frozen=True)
 class Method:
   """One row of the tables."""
-  name: str
+  label: str
   model: speaker.Speaker
+  baseline: "Method | None"      # the difference row is `baseline - this`; None: of ILM itself
   change: Callable[[dict], dict] = lambda example: example     # what it is shown of an example
   queries: int | None = None                                   # 0: slots are left out
   tasks: tuple[str, ...] | None = None                         # None: it answers all
-  beside: str = "ILM"                                          # from which it is subtracted
 
   def answers(self, task: str) -> bool:
     return self.tasks is None or task in self.tasks
 
 
-def methods(run: context.Run, ilm: speaker.Speaker) -> list[Method]:
+def baselines(compared: list[Method]) -> dict[str, str]:
+  """Label -> label of the method from which it is subtracted, of those that are."""
+  return {method.label: method.baseline.label for method in compared if method.baseline}
+
+
+def methods(run: context.Run, speaker_of_ilm: speaker.Speaker) -> list[Method]:
   """ILM first, then `phase2.compare`, "no slots", and `eval.references`, in their order."""
   alone = speaker.Speaker(run, None)
-  found = [Method("ILM", ilm),
-           *(Method(variant.label, speaker.Speaker(run, variant))
-             for variant in variants.trained(run.config)[1:]),
-           Method("no slots", alone, queries=0)]
+  ilm = Method(variants.ILM.label, speaker_of_ilm, None)
+  trained = {variant.key: Method(variant.label, speaker.Speaker(run, variant), ilm)
+             for variant in variants.trained(run.config)[1:]}
+  compared = [ilm, *trained.values(), Method("no slots", alone, ilm, queries=0)]
   if not set(OF_ELM) & set(recipe.task_names(run.config)):
-    return found                     # the references would answer nothing
-  of = {"title": lambda: Method("title as text", alone, _titles(run), 0, OF_ELM),
-        "shuffled": lambda: _other_vectors(run, found[0]),
-        "shuffled_mlp": lambda: _other_vectors(run, *mlp)}
-  # Before its last step --watch measures ILM without what is trained beside it.
-  mlp = [method for method in found if method.name == variants.COMPARED["mlp"].label]
-  return found + [of[name]() for name in run.config.eval.references
-                  if mlp or name != "shuffled_mlp"]
+    return compared                  # the references would answer nothing
+  references = {"title": lambda: Method("title as text", alone, ilm, _titles(run), 0, OF_ELM),
+                "shuffled": lambda: _other_vectors(run, ilm),
+                # Before its last step --watch measures ILM without what is trained beside it.
+                **({"shuffled_mlp": lambda: _other_vectors(run, trained["mlp"])}
+                   if "mlp" in trained else {})}
+  return compared + [references[name]() for name in run.config.eval.references
+                     if name in references]
 
 
 def _other_vectors(run: context.Run, method: Method) -> Method:
-  return Method(f"{method.name}, vectors shuffled", method.model, _shuffled(run), tasks=OF_ELM,
-                beside=method.name)
+  return Method(f"{method.label}, vectors shuffled", method.model, method, _shuffled(run),
+                tasks=OF_ELM)
 
 
 def with_titles(example: dict, slot_id: int, said: Callable[[int], list[int]]) -> dict:

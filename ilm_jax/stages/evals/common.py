@@ -1,0 +1,73 @@
+"""What the tables of stage eval share: examples, shapes of batches, intervals, protocol."""
+import dataclasses
+
+import numpy as np
+
+from ilm_jax.evaluation import metrics, paired
+from ilm_jax.runtime import axes
+from ilm_jax.stages import context, recipe
+
+HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
+
+
+def bootstrap(run: context.Run) -> paired.Bootstrap:
+  """How the run's intervals are made."""
+  return paired.Bootstrap(run.config.eval.bootstrap, run.config.seed)
+
+
+def sample(run: context.Run, task: str, count: int) -> list[dict]:
+  """`count` examples of a task's test split (0: all), drawn with the run's seed."""
+  stored = run.prepared(task, "test")
+  return [stored[i] for i in drawn(len(stored), count, run.config.seed)]
+
+
+def drawn(have: int, want: int, seed: int) -> np.ndarray:
+  """int [min(want, have)]: `want` of the numbers below `have` (0: all), drawn with the seed."""
+  if not want or want >= have:
+    return np.arange(have)
+  return np.random.default_rng(seed).permutation(have)[:want]
+
+
+def item_rows(examples: list[dict]) -> list[int]:
+  """The entity row that each example is about."""
+  return [int(example["target_entity"][0]) for example in examples]
+
+
+def spec(run: context.Run, groups):
+  """One example a row, as long as the longest of `groups` needs (a multiple of 16).
+
+  There are `eval.batch_size` rows, or the next number that the devices can share.
+  """
+  ways = axes.ways(run.mesh, "batch")
+  shape = recipe.lm_spec(run, rows=-(-run.config.eval.batch_size // ways) * ways, one_a_row=True)
+  sizes = [shape.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
+           for examples in groups for e in examples]
+  longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}
+  return dataclasses.replace(shape, length=-(-longest["length"] // 16) * 16,
+                             slots=max(longest["slots"], 1), targets=longest["targets"])
+
+
+def users_and_filter(run: context.Run, examples
+                     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], dict[str, str]]:
+  """Of test examples about a next item: (users from 0, target item rows, item rows to filter, what
+  the protocol says of the filter).
+
+  What is filtered is the user's history, as `metrics.rows_to_filter` says.
+  """
+  log = run.data.log
+  user_U = np.array([log.rows.user_number(int(e["user"][0])) for e in examples])
+  target_U = np.array(item_rows(examples))
+  histories = [log.before_test(user) for user in user_U]
+  return (user_U, target_U, metrics.rows_to_filter(histories, target_U),
+          metrics.filter_protocol(histories, target_U))
+
+
+def protocol(run: context.Run) -> dict:
+  """What every table says of how it was made."""
+  return {"language model": run.config.lm.asset, "vectors": ", ".join(run.config.vectors),
+          "queries": run.config.qformer.num_queries, "seed": run.config.seed}
+
+
+def text_protocol(run: context.Run) -> dict:
+  """Likewise, of tables about generated texts."""
+  return {**protocol(run), "decoding": "greedy", "sentence encoder": run.config.text_encoder.asset}

@@ -1,0 +1,67 @@
+"""Stage eval, log perplexity: nats a token of held-back targets, by every method."""
+import dataclasses
+
+import numpy as np
+
+from ilm_jax import elm
+from ilm_jax.evaluation import paired, rows
+from ilm_jax.stages import context, recipe
+from ilm_jax.stages.evals import common, methods
+
+_NOTE = ("ILM-rand: the same steps without phase 1. MLP projector: the same steps with an mlp in "
+         "the Q-Former's place. ILM without vectors: the same steps with every vector taken away. "
+         "No slots: the frozen language model alone. Title as text: the same, with titles where "
+         "soft tokens stand. Vectors shuffled: it is shown another item. Test split: next items "
+         "never trained on, and held-out items for the elm tasks. The mean of ELM's tasks is that "
+         "of their log perplexities. Intervals: 95 %, bootstrap over examples, of that mean over "
+         "items; of a difference, paired.")
+
+
+def table(run: context.Run, compared: list[methods.Method]) -> dict:
+  """Mean negative log likelihood of test targets by each method, and the differences from ILM."""
+  count = run.config.eval.loss_examples
+  examples = {task: some for task in recipe.task_names(run.config)
+              if (some := common.sample(run, task, count))}
+  sums = {method.label: method_sums(method, examples, lambda groups: common.spec(run, groups))
+          for method in compared}
+  return {"title": "Loss on test targets (nats per token; lower is better)", "note": _NOTE,
+          "protocol": {**common.protocol(run), "split": "test", "examples per task": count},
+          "rows": loss_rows(common.bootstrap(run), sums, methods.baselines(compared),
+                            {task: common.item_rows(some) for task, some in examples.items()})}
+
+
+def loss_rows(bootstrap: paired.Bootstrap, sums: dict, baselines: dict[str, str],
+              item_rows: dict) -> list[dict]:
+  """Rows of methods, then of baseline minus method.
+
+  Args:
+    bootstrap: of the intervals.
+    sums: method -> task -> (nats, tokens) of each example.
+    baselines: method -> the method it is subtracted from.
+    item_rows: task -> item row of each example.
+  """
+  return [rows.row(paired.loss_metrics(bootstrap, of_row, item_rows, elm.ELM_24), **fields)
+          for fields, of_row in paired.with_differences(sums, baselines, paired.sums_minus)]
+
+
+def method_sums(method: methods.Method, examples: dict, spec_of) -> dict:
+  """Task -> (nll, tokens) of each example; "all" too, of a method that answers all tasks.
+
+  Args:
+    method: who is measured.
+    examples: task -> examples.
+    spec_of: from groups of examples to the shape of their batches.
+  """
+  prompts = {task: [method.change(e) for e in some] for task, some in examples.items()
+             if method.answers(task)}
+  # Two shapes, not one a task: each is compiled for each method.
+  short = spec_of([e for task, e in prompts.items() if task != "sequential"] or [[]])
+  sums = {}
+  for task, some in prompts.items():
+    spec = spec_of([some]) if task == "sequential" else short
+    if method.queries is not None:
+      spec = dataclasses.replace(spec, queries=method.queries)
+    sums[task] = method.model.losses(some, spec)
+  if prompts.keys() == examples.keys():
+    sums["all"] = tuple(np.concatenate(parts) for parts in zip(*sums.values()))
+  return sums
