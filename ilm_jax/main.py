@@ -39,7 +39,7 @@ from ilm_jax.runtime import distributed
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
 _GIN_FILE = flags.DEFINE_multi_string(
-    "gin_file", [], "Gin file laid over the config; may be repeated, the last has its way.")
+    "gin_file", [], "Gin file laid over the config; may be repeated; later files win.")
 _GIN_SEARCH_PATHS = flags.DEFINE_list(
     "gin_search_paths", [], "Folders where gin files are looked for, with commas between them.")
 _GIN_BINDINGS = flags.DEFINE_multi_string(
@@ -61,8 +61,8 @@ _ACCEPT_CHANGES = flags.DEFINE_bool(
 _COMPARE = flags.DEFINE_list(
     "compare", [], "With --stage=report: workdirs of other runs, compared with this one.")
 _ITEMS = flags.DEFINE_multi_string(
-    "items", [], "With --stage=describe: 'Title (year)', item:ID or user:ID to start from; given "
-    "again, at the mean of all.")
+    "items", [], "With --stage=describe: 'Title (year)', item:ID or user:ID to start from; "
+    "repeat the flag to start from their mean.")
 _TOWARDS = flags.DEFINE_multi_string(
     "towards", [], "With --stage=describe: where to go, named and repeated like --items.")
 _CONCEPT = flags.DEFINE_multi_string(

@@ -147,7 +147,7 @@ def blocked_leaves(trie: Trie, rows: list) -> np.ndarray:
 
 
 def is_open(trie: Trie, leaf_BK, node_BX) -> jax.Array:
-  """Boolean [B, X...]: some item that the filter leaves can be reached through the node.
+  """Boolean [B, X...]: whether any unblocked item lies at or below the node.
 
   The leaves below a node are a range; those of them that are blocked are counted by two binary
   searches, so the cost follows the nodes asked about and not the catalogue.

@@ -1,1 +1,1 @@
-"""What a run will cost on chips that nobody owns yet: stage `plan`."""
+"""What a run will cost on hardware you do not have: stage `plan`."""

@@ -74,7 +74,7 @@ def wait(name: str) -> None:
 
 
 def first(value: int) -> int:
-  """What process 0 gave, in every process: of what may change between their looks."""
+  """Broadcasts process 0's value, for state that may change between two reads."""
   if _here.count == 1:
     return value
   import numpy as np

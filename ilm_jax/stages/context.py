@@ -168,7 +168,7 @@ class Run:
 
   @functools.cached_property
   def teacher_fingerprint(self) -> str:
-    """sha256 of who writes targets, with all that changes its words; not how fast or patiently."""
+    """sha256 of all that changes the teacher's text (not timeouts, retries, batch size)."""
     from ilm_jax.weights import load
     c = self.config.targets
     identity: dict = {"teacher": c.teacher}
