@@ -122,6 +122,17 @@ def test_settings_of_the_mlp_are_those_that_it_reads(field, value, counts):
   assert changed(field, value, lambda c: settings.of_phase2(c, mlp)) == [field] * counts
 
 
+@pytest.mark.parametrize("field", ["lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"])
+def test_a_file_that_was_moved_is_the_same_file(field):
+  """Its content is fingerprinted; a name of an asset is a setting."""
+  here, there = tiny.get_config(), tiny.get_config()
+  here.update_from_flattened_dict({field: "/here/file"})
+  there.update_from_flattened_dict({field: "gs://there/file"})
+  of_here, of_there = (settings.of_phase2(c, variants.ILM) for c in (here, there))
+  assert of_here == of_there and of_here[field] == "a path"
+  assert settings.of_phase2(tiny.get_config(), variants.ILM)[field] != "a path"
+
+
 def test_a_task_without_a_rate_is_no_setting():
   of = settings.of_phase2(tiny.get_config(), variants.ILM)
   assert "tasks.mixture.sequential" in of and "tasks.mixture.next_item" not in of

@@ -14,7 +14,7 @@ _SAME_NUMBERS = {
     "phase2.init_from",          # which phase 1 it was is fingerprinted
     "phase2.compare",
 }
-_FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file"}     # their content is fingerprinted
+_FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted
 _OF_EVALUATION = {"tasks.prompt_targets"}
 _OF_MLP = {"phase2.mlp_scale"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
