@@ -213,6 +213,20 @@ def test_an_old_step_half_deleted_is_no_obstacle(tmp_path):
   assert checkpoint.steps(tmp_path) == [9, 12]
 
 
+def test_a_step_of_a_bucket_that_is_still_written_is_none(tmp_path, monkeypatch):
+  """There Orbax writes under the final name and commits last; a local folder stands in for one."""
+  from orbax.checkpoint._src.path import gcs_utils
+  monkeypatch.setattr(gcs_utils, "_GCS_PATH_PREFIX", ("gs://", str(tmp_path)))
+  save(tmp_path, toy_state(step=5))
+  shutil.copytree(tmp_path / "5", tmp_path / "10")
+  (tmp_path / "10" / "commit_success.txt").unlink()       # step 10 is being written
+  assert checkpoint.steps(tmp_path) == [5] and checkpoint.newest(tmp_path) == 5
+  assert not checkpoint.finished(tmp_path, toy.FINGERPRINTS, 10)
+  save(tmp_path, toy_state(step=10))                      # the job that is started again
+  assert checkpoint.steps(tmp_path) == [5, 10]
+  assert checkpoint.finished(tmp_path, toy.FINGERPRINTS, 10)
+
+
 @pytest.mark.parametrize("damage", [
     lambda step: shutil.rmtree(step / "state"),
     lambda step: [p.write_bytes(p.read_bytes()[:9]) for p in (step / "state").rglob("d/*")],

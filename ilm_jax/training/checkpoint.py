@@ -215,11 +215,21 @@ def read_trainable(folder, want, step: int | None = None):
 
 
 def steps(folder) -> list[int]:
-  """The steps that have a complete checkpoint in `folder`, ascending."""
+  """The steps that have a complete checkpoint in `folder`, ascending.
+
+  In a bucket Orbax writes a step under its own name and commits it last: until then it is none.
+  """
   folder = epath.Path(folder)
   if not folder.exists():
     return []
-  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and _committed(p))
+
+
+def _committed(path) -> bool:
+  try:
+    return ocp.utils.is_checkpoint_finalized(path)
+  except (FileNotFoundError, ValueError):       # deleted meanwhile
+    return False
 
 
 def newest(folder) -> int | None:
