@@ -203,7 +203,7 @@ def test_the_row_of_means_is_over_elm_s_tasks_if_there_are_several():
   of = {one: {"semantic consistency": np.array([0.2])},
         two: {"semantic consistency": np.array([0.6])},
         "other": {"semantic consistency": np.array([9.0])}}
-  item_rows = dict.fromkeys(of, [1])
+  item_rows = {task: [1] for task in of}
   made = test_tables.values(text._means(test_tables.BOOTSTRAP, item_rows, of))
   assert made == {"mean of 2 of ELM's 24 tasks": {"semantic consistency": pytest.approx(0.4)}}
   assert text._means(test_tables.BOOTSTRAP, item_rows, {one: of[one], "other": of["other"]}) == []
