@@ -74,16 +74,16 @@ def side_by_side(runs: list[compared_runs.Run], name: str) -> dict:
                    for (row, values), of in rows.items()]}
 
 
-def table(found: list[Method], run: compared_runs.Run) -> dict:
+def table(compared: list[Method], run: compared_runs.Run) -> dict:
   """The comparison as a table of `report`: each method, then each one minus the first, paired."""
   rows = [rows_lib.row({name: _estimate(value, m.rank_SU) for name, value in METRICS.items()},
-                       method=_label(m)) for m in found]
-  values = [METRICS[TESTED](m.rank_SU).mean(axis=0) for m in found]
+                       method=_label(m)) for m in compared]
+  values = [METRICS[TESTED](m.rank_SU).mean(axis=0) for m in compared]
   p = significance.holm([significance.randomisation_test(v, values[0]) for v in values[1:]])
-  for method, value_U, corrected in zip(found[1:], values[1:], p):
+  for method, value_U, corrected in zip(compared[1:], values[1:], p):
     difference = metrics.bootstrap(value_U - values[0], resamples=_RESAMPLES, seed=0)._asdict()
     rows.append(rows_lib.row({TESTED: difference, "p (Holm)": {"value": float(corrected)}},
-                             method=_label(method), minus=_label(found[0])))
+                             method=_label(method), minus=_label(compared[0])))
   return {"title": f"Comparison over {len(run.users)} users", "phase": "comparison", "step": 0,
           "note": "Intervals: 95 %, bootstrap over users. p: paired randomisation test of "
                   f"{TESTED}, 10,000 draws, Holm's correction over the rows.",
@@ -126,10 +126,10 @@ def _cell(metric: dict | None) -> str:
 
 def _estimate(value, rank_SU) -> dict:
   value_SU = value(rank_SU)
-  found = metrics.bootstrap(value_SU.mean(axis=0), resamples=_RESAMPLES, seed=0)._asdict()
+  estimate = metrics.bootstrap(value_SU.mean(axis=0), resamples=_RESAMPLES, seed=0)._asdict()
   if len(value_SU) > 1:
-    found["deviation"] = float(value_SU.mean(axis=1).std(ddof=1))
-  return found
+    estimate["deviation"] = float(value_SU.mean(axis=1).std(ddof=1))
+  return estimate
 
 
 def _label(method: Method) -> str:

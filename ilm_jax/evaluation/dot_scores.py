@@ -34,9 +34,9 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
   user_UQP = _project(graphdef, params, frozen, np.asarray(user_U), batch)
   # A similarity is the largest of Q * Q products: about 2^24 of these are in memory at once.
   users = max(1, 2 ** 24 // (num_items * item_IQP.shape[1] ** 2))
-  found = [placement.fetch(_similarity(user_UQP[first:first + users], item_IQP))
+  score_parts = [placement.fetch(_similarity(user_UQP[first:first + users], item_IQP))
            for first in range(0, len(user_UQP), users)]
-  return np.pad(np.concatenate(found), ((0, 0), (1, 0)), constant_values=-np.inf)
+  return np.pad(np.concatenate(score_parts), ((0, 0), (1, 0)), constant_values=-np.inf)
 
 
 class HeadItems(NamedTuple):

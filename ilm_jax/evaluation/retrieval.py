@@ -39,15 +39,16 @@ def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
       entity 0 fills a batch up.
     mesh: where the others lie.
   """
-  found = {}
+  by_row = {}
   for batch in batches:
     query_BQP, text_BP = map(placement.fetch, _project(
         graphdef, params, frozen, placement.over_rows(mesh, batch)))
-    found |= {int(row): (query_BQP[b], text_BP[b])
+    by_row |= {int(row): (query_BQP[b], text_BP[b])
               for b, row in enumerate(batch["text_entities"]) if row}
-  if sorted(found) != list(range(1, len(found) + 1)):
-    raise ValueError(f"expected the text of every item row 1..{max(found)}, got {len(found)} rows")
-  return Space(*(np.stack([found[row][part] for row in sorted(found)]) for part in (0, 1)))
+  if sorted(by_row) != list(range(1, len(by_row) + 1)):
+    raise ValueError(
+        f"expected the text of every item row 1..{max(by_row)}, got {len(by_row)} rows")
+  return Space(*(np.stack([by_row[row][part] for row in sorted(by_row)]) for part in (0, 1)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -101,14 +102,14 @@ def ranks(space: Space, rows, among, block: int = 64) -> dict[str, np.ndarray]:
   """
   rows, among = np.asarray(rows), np.asarray(among)
   item_IQP, text_IP = map(jnp.asarray, (space.item_IQP[among], space.text_IP[among]))
-  found = {"item to text": [], "text to item": []}
+  by_direction = {"item to text": [], "text to item": []}
   for start in range(0, len(rows), block):
     target = np.searchsorted(among, rows[start:start + block])
     for name, score in (
         ("item to text", losses.item_text_similarity(item_IQP[target], text_IP)),
         ("text to item", losses.item_text_similarity(item_IQP, text_IP[target]).T)):
-      found[name].append(metrics.ranks_from_scores(np.asarray(score), target))
-  return {name: np.concatenate(parts) for name, parts in found.items()}
+      by_direction[name].append(metrics.ranks_from_scores(np.asarray(score), target))
+  return {name: np.concatenate(parts) for name, parts in by_direction.items()}
 
 
 def table(spaces: dict[str, Space], held_I, *, vectors: tuple[str, ...], ks=(1, 5, 10),

@@ -35,8 +35,8 @@ def about_items(behaviour, said: list[str], wanted: list[str], said_NP, wanted_N
     factor_NC: factors of each answer's item; None: nothing behavioural is measured.
   """
   other_N = next_in_circle(len(said))
-  own_N, others_N = semantic(said_NP, wanted_NP, other_N)
-  out = {"semantic consistency": own_N, "with another item's reference": others_N,
+  with_own_N, with_other_N = semantic(said_NP, wanted_NP, other_N)
+  out = {"semantic consistency": with_own_N, "with another item's reference": with_other_N,
          "exact match": np.array([a == b for a, b in zip(said, wanted)], float)}
   if factor_NC is not None:
     out |= {"behavioural consistency": behaviour.consistency(said_NP, factor_NC),
@@ -63,8 +63,8 @@ def halfway(behaviour, said: list[str], said_NP, first_NP, second_NP, factor_NC
   wanted_NP = np.mean([first_NP, second_NP], axis=0)
   wanted_NP = wanted_NP / np.linalg.norm(wanted_NP, axis=1, keepdims=True)
   other_N = next_in_circle(len(said), 2)
-  own_N, others_N = semantic(said_NP, wanted_NP, other_N)
-  return {"semantic consistency": own_N, "with another pair's references": others_N,
+  with_own_N, with_other_N = semantic(said_NP, wanted_NP, other_N)
+  return {"semantic consistency": with_own_N, "with another pair's references": with_other_N,
           "behavioural consistency": behaviour.consistency(said_NP, factor_NC),
           "with another pair's users": behaviour.consistency(said_NP, factor_NC[other_N]),
           "words": words(said)}

@@ -24,9 +24,10 @@ def run(run: context.Run) -> None:
     UserError: something was found; it names all of it.
   """
   findings: list[str] = []
-  for name, found in _checks(run):
-    print(f"audit: {name}: {'clean' if not found else f'{len(found)} finding(s)'}", flush=True)
-    findings += found
+  for name, of_check in _checks(run):
+    verdict = f"{len(of_check)} finding(s)" if of_check else "clean"
+    print(f"audit: {name}: {verdict}", flush=True)
+    findings += of_check
   print("audit: repeated targets (docs/ranking.md): " + ", ".join(
       f"{count} of {targets} in {part}"
       for part, (count, targets) in audit.repeated_targets(run.data.log).items()), flush=True)

@@ -122,17 +122,17 @@ class Run:
   def prepared(self, task: str, split: str) -> store.Prepared:
     """A prepared split of a task, by its short name; refuses one of other data or settings."""
     folder = self.workdir / "prepared" / f"{self.dataset}_{task}" / split
-    found = store.Prepared(folder)
+    prepared = store.Prepared(folder)
     for name, mine in (("data", self.data.fingerprint),
                        ("lm_vocabulary", self.lm_tokenizer.fingerprint),
                        ("text_vocabulary", self.text_tokenizer.fingerprint)):
-      if found.manifest["made_from"][name] != mine:
-        was, is_now = errors.short(found.manifest["made_from"][name], mine)
+      if prepared.manifest["made_from"][name] != mine:
+        was, is_now = errors.short(prepared.manifest["made_from"][name], mine)
         raise errors.UserError(f"{folder} was prepared from {name} {was}, this run has {is_now}: "
                                "run --stage=prepare again")
-    _same_settings(folder, found.manifest["made_from"].get("settings", {}),
+    _same_settings(folder, prepared.manifest["made_from"].get("settings", {}),
                    settings.of_prepared(self.config), "prepare")
-    return found
+    return prepared
 
   @property
   def dataset(self) -> str:
@@ -180,10 +180,10 @@ class Run:
       identity |= {"endpoint": c.endpoint, "model": c.model}
     if c.teacher == "lm":
       name = c.model or self.config.lm.asset
-      own = {"gin_file": self.config.lm.gin_file, "tokenizer": self.config.lm.tokenizer}
+      lm_files = {"gin_file": self.config.lm.gin_file, "tokenizer": self.config.lm.tokenizer}
       identity |= {"asset": (pinned.fingerprint(name) if name in pinned.ASSETS
                              else load.fingerprint(self.teacher_files[0])),
-                   "dtype": self.config.lm.dtype, "chat": c.chat, **({} if c.model else own),
+                   "dtype": self.config.lm.dtype, "chat": c.chat, **({} if c.model else lm_files),
                    **({"seed": self.config.seed} if c.temperature else {})}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -194,10 +194,10 @@ class Run:
   @functools.cached_property
   def lm_tokenizer(self) -> tokenizer.Tokenizer:
     c = self.config.lm
-    found = tokenizer_files.load(_asset_or_path(c.tokenizer) if c.tokenizer else self.lm_path)
+    loaded = tokenizer_files.load(_asset_or_path(c.tokenizer) if c.tokenizer else self.lm_path)
     if c.new_tokens:
-      found = tokenizer.with_new_tokens(found, [f"<index_{n}>" for n in range(c.new_tokens)])
-    return found
+      loaded = tokenizer.with_new_tokens(loaded, [f"<index_{n}>" for n in range(c.new_tokens)])
+    return loaded
 
   @functools.cached_property
   def text_tokenizer(self) -> tokenizer.Tokenizer:

@@ -140,11 +140,11 @@ class Describer:
                              f"{raw!r}{hint}")
     full = [interactions_lib.full_title(items, row + 1) for row in range(len(items))]
     for titles in (full, items.titles):
-      found = [row + 1 for row, title in enumerate(titles) if title.casefold() == name.casefold()]
-      if len(found) == 1:
-        return found[0]
-      if found:
-        several = ", ".join(f"item:{items.ids[row - 1]} ({full[row - 1]})" for row in found)
+      matches = [row + 1 for row, title in enumerate(titles) if title.casefold() == name.casefold()]
+      if len(matches) == 1:
+        return matches[0]
+      if matches:
+        several = ", ".join(f"item:{items.ids[row - 1]} ({full[row - 1]})" for row in matches)
         raise errors.UserError(f"{name!r} is the title of several items: say which of {several}")
     if colon and ids:
       raise errors.UserError(f"{name!r}: none of the {len(ids)} {kind}s of the data has the id "

@@ -55,10 +55,10 @@ def run(config, workdir, wish: Wish) -> dict:
   print(table.one(plan))
   files.write_text(epath.Path(workdir) / "plan.json", json.dumps(plan, indent=1) + "\n")
   if wish.search:
-    found = search.run(config, topology, lambda c: shapes.of(c.lm), plan,
+    candidates = search.run(config, topology, lambda c: shapes.of(c.lm), plan,
                        compiled_plan if devices is not None else None)
-    plan = {**plan, "search": found}
-    print(table.ranking(found))
+    plan = {**plan, "search": candidates}
+    print(table.ranking(candidates))
     files.write_text(epath.Path(workdir) / "plan.json", json.dumps(plan, indent=1) + "\n")
   if not plan["fits"]:
     raise errors.UserError(remedies.words(plan))
@@ -67,8 +67,8 @@ def run(config, workdir, wish: Wish) -> dict:
 
 def _asked(c) -> dict:
   """What was planned, as far as it changes the costs."""
-  asked = {"phase": c.plan.phase, "mesh": dict(c.mesh)}
+  step = {"phase": c.plan.phase, "mesh": dict(c.mesh)}
   if c.plan.phase == 1:
-    return asked | {"rows": c.phase1.batch_size, "pairs": c.phase1.pair_batch_size}
-  return asked | {"model": c.lm.shape or c.lm.asset, "dtype": c.lm.dtype, "rows": c.phase2.rows,
+    return step | {"rows": c.phase1.batch_size, "pairs": c.phase1.pair_batch_size}
+  return step | {"model": c.lm.shape or c.lm.asset, "dtype": c.lm.dtype, "rows": c.phase2.rows,
                   "length": c.phase2.length, "remat": c.lm.remat}

@@ -39,12 +39,12 @@ def make_data(run: context.Run) -> None:
   from tasks.datasets import builder, registry
   beam_options.check(run.beam)
   folder, data = run.workdir / "data", run.config.data
-  found = registry.find(data)
-  made_from = {"dataset": data.name, "files": found.fingerprint, "k_core": data.k_core,
+  dataset = registry.find(data)
+  made_from = {"dataset": data.name, "files": dataset.fingerprint, "k_core": data.k_core,
                "split": str(run.rule),
-               "time": "seconds" if found.timed else "unknown: the order of the log"}
+               "time": "seconds" if dataset.timed else "unknown: the order of the log"}
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
-    interactions, items, kept = builder.load(found, run.workdir / "tfds", data.k_core, run.rule,
+    interactions, items, kept = builder.load(dataset, run.workdir / "tfds", data.k_core, run.rule,
                                              run.beam)
     kept_lib.save(folder, kept)
     interactions_lib.save(folder, interactions, items, made_from)

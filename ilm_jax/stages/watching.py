@@ -21,17 +21,17 @@ def run(run: context.Run, seconds: float, *, with_report: bool) -> None:
     seconds: how long to wait before looking again.
     with_report: also write the report after each evaluation.
   """
-  done = told = None
+  done = last_word = None
   while True:
-    if distributed.is_main() and (word := training(run)) not in (None, told):
+    if distributed.is_main() and (word := training(run)) not in (None, last_word):
       print(f"training: {word}", file=sys.stderr, flush=True)
-      told = word
-    seen = newest(run)
-    if seen != done:
-      if evaluate(run, seen) and with_report and distributed.is_main():
+      last_word = word
+    newest_steps = newest(run)
+    if newest_steps != done:
+      if evaluate(run, newest_steps) and with_report and distributed.is_main():
         report.write(run.workdir)
-      done = seen
-    if finished(run.config, seen):
+      done = newest_steps
+    if finished(run.config, newest_steps):
       return
     time.sleep(seconds)
 
@@ -49,12 +49,12 @@ def newest(run: context.Run) -> dict[str, int | None]:
   return {name: checkpoint.newest(folder) for name, folder in folders.items()}
 
 
-def finished(config, seen: dict[str, int | None]) -> bool:
+def finished(config, newest_steps: dict[str, int | None]) -> bool:
   """Whether training will bring nothing more."""
-  return all((seen[name] or 0) >= last for name, last in _last_steps(config).items())
+  return all((newest_steps[name] or 0) >= last for name, last in _last_steps(config).items())
 
 
-def evaluate(run: context.Run, seen: dict[str, int | None]) -> bool:
+def evaluate(run: context.Run, newest_steps: dict[str, int | None]) -> bool:
   """Makes the tables of what is there; False if there was nothing, or it was overtaken.
 
   What phase2.compare names is trained after phase 2. Until it is done phase 2 is measured without
@@ -62,19 +62,19 @@ def evaluate(run: context.Run, seen: dict[str, int | None]) -> bool:
   """
   measured = False
   try:
-    if seen.get("phase1") is not None:
+    if newest_steps.get("phase1") is not None:
       retrieval.run(run)
       measured = True
-    if seen["phase2"] is not None and finished(run.config, seen):
+    if newest_steps["phase2"] is not None and finished(run.config, newest_steps):
       tables.run(run)
       measured = True
-    elif seen["phase2"] is not None and seen["phase2"] < run.config.phase2.steps:
+    elif newest_steps["phase2"] is not None and newest_steps["phase2"] < run.config.phase2.steps:
       tables.run(_alone(run))
       measured = True
   except errors.UserError as e:
     # Training keeps only its newest checkpoints, and may delete one that is being read. Of several
     # processes some may have read it: the job ends, and goes on where it is started again.
-    if distributed.here().count > 1 or newest(run) == seen:
+    if distributed.here().count > 1 or newest(run) == newest_steps:
       raise
     print(f"eval: overtaken by training ({e}); looking again", file=sys.stderr)
     return False
@@ -83,8 +83,8 @@ def evaluate(run: context.Run, seen: dict[str, int | None]) -> bool:
 
 def _last_steps(config) -> dict[str, int]:
   """The phases that this workdir will hold, and the last step of each."""
-  own = recipe.has_phase1(config) and not config.phase2.init_from
-  own_phase1 = {"phase1": config.phase1.steps} if own else {}
+  trains_phase1 = recipe.has_phase1(config) and not config.phase2.init_from
+  own_phase1 = {"phase1": config.phase1.steps} if trains_phase1 else {}
   return own_phase1 | {variant.folder: config.phase2.steps for variant in variants.trained(config)}
 
 

@@ -56,7 +56,7 @@ def _by_template(run: context.Run, task: str) -> tuple[list[str], int, list[list
 
 
 def _rows(run: context.Run, ilm: speaker.Speaker, task: str, trie) -> list[dict]:
-  templates, seen, by_template = _by_template(run, task)
+  templates, num_seen, by_template = _by_template(run, task)
   spec = common.spec(run, by_template)         # one shape for all: each is compiled
   _, target_U, filtered, _ = common.users_and_filter(run, by_template[0])
   bootstrap, width = common.bootstrap(run), run.config.eval.beam_width
@@ -64,9 +64,10 @@ def _rows(run: context.Run, ilm: speaker.Speaker, task: str, trie) -> list[dict]
   for number, (template, examples) in enumerate(zip(templates, by_template)):
     beam_UW = ilm.rank(examples, spec, trie, width=width, blocked=filtered)
     ranks.append(metrics.ranks_from_items(beam_UW, target_U))
-    kind = f"seen {number}" if number < seen else f"unseen {number - seen}"
+    kind = f"seen {number}" if number < num_seen else f"unseen {number - num_seen}"
     made.append(rows.row(
         {**bootstrap.ranks(ranks[-1], hits=_HITS, ndcgs=_NDCGS, depth=width),
          "nll": bootstrap.mean(*ilm.losses(examples, spec))},
         task=task, by=f"{kind}: {template}"))
-  return [*made, rows.row(means(bootstrap, ranks[:seen]), task=task, by=f"mean of {seen} seen")]
+  return [*made, rows.row(means(bootstrap, ranks[:num_seen]), task=task,
+                          by=f"mean of {num_seen} seen")]

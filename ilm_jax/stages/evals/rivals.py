@@ -27,7 +27,7 @@ def _scores(run: context.Run, user_U):
   interactions = run.data.log
   items = interactions.num_items
   learned = interactions_lib.train_histories(interactions)
-  asked = [interactions.before_test(user) for user in user_U]
+  histories = [interactions.before_test(user) for user in user_U]
   for name in run.config.eval.baselines:
     if name == "popularity":
       count_I = popularity.popularity(learned, items)
@@ -39,13 +39,13 @@ def _scores(run: context.Run, user_U):
       user_UC, item_I1C = bpr.bpr(learned, items, run.config.cf.width, seed=run.config.seed)
       yield name, popularity.factors(user_UC[user_U], item_I1C)
     elif name == "item_knn":
-      yield name, neighbours.item_knn(learned, items, asked)
+      yield name, neighbours.item_knn(learned, items, histories)
     elif name == "transition":
-      yield name, neighbours.transition(learned, items, asked)
+      yield name, neighbours.transition(learned, items, histories)
     else:
       config = sasrec.Config(loss=name.removeprefix("sasrec_"), seed=run.config.seed)
       params = sasrec.train(learned, items, config, _validation(interactions))
-      yield name, np.concatenate(list(sasrec.scores(params, config, asked)))
+      yield name, np.concatenate(list(sasrec.scores(params, config, histories)))
 
 
 _NAMES = {"popularity": "popularity", "ials": "iALS (the vectors themselves)", "bpr": "BPR-MF",
@@ -56,7 +56,7 @@ _NAMES = {"popularity": "popularity", "ials": "iALS (the vectors themselves)", "
 
 def _validation(interactions) -> np.ndarray:
   """int [users] item row of each user's validation target; 0: none."""
-  found = np.zeros(interactions.num_users, np.int64)
+  target_U = np.zeros(interactions.num_users, np.int64)
   valid_N = interactions.split.valid
-  found[interactions.user_N[valid_N]] = interactions.item_N[valid_N]
-  return found
+  target_U[interactions.user_N[valid_N]] = interactions.item_N[valid_N]
+  return target_U

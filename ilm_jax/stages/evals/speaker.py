@@ -91,10 +91,10 @@ class Speaker:
     rows += [[]] * spec.rows                   # the last batch may be filled up
     leaf_NK, items = trie.blocked_leaves(catalogue, rows), []
     for first, part in _numbered(examples, spec.rows, f"beam {width}"):
-      found, _ = beam.beam_search(
+      beam_BW, _ = beam.beam_search(
           self.lm_graphdef, self.lm_params, catalogue, self.prompt(part, spec),
           placement.over_rows(self.run.mesh, leaf_NK[first:first + spec.rows]), width=width)
-      items.append(placement.fetch(found)[:len(part)])
+      items.append(placement.fetch(beam_BW)[:len(part)])
     return np.concatenate(items)
 
   def score(self, examples, spec, catalogue: trie.Trie, chunk: int = 256) -> np.ndarray:
@@ -102,9 +102,9 @@ class Speaker:
     plan = placement.everywhere(self.run.mesh, exact.plan(catalogue, chunk))
     scores = []
     for part in _batches(examples, spec.rows, "exact"):
-      found = exact.score_catalogue(
+      score_BI = exact.score_catalogue(
           self.lm_graphdef, self.lm_params, catalogue, plan, self.prompt(part, spec))
-      scores.append(placement.fetch(found)[:len(part)])
+      scores.append(placement.fetch(score_BI)[:len(part)])
     return np.concatenate(scores)
 
   def head_score(self, examples, spec) -> np.ndarray:
@@ -119,8 +119,8 @@ class Speaker:
       batch["target_at"] = filling.last_slot(batch["slot"])[:, None]
       hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(),
                           placement.over_rows(self.run.mesh, batch))
-      found = dot_scores.head_score(self.graphdef, self.trainable, hidden_BD, items)
-      scores.append(placement.fetch(found)[:len(part)])
+      score_BI = dot_scores.head_score(self.graphdef, self.trainable, hidden_BD, items)
+      scores.append(placement.fetch(score_BI)[:len(part)])
     return np.concatenate(scores)
 
   def say(self, examples, spec, max_new: int) -> list[str]:
