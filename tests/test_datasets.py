@@ -309,11 +309,14 @@ def test_files_that_are_damaged(tmp_path):
     registry.find(data("table", tmp_path, interactions_file="interactions.parquet")).read_log()
 
 
-def test_a_changed_file_has_another_fingerprint(tmp_path):
+def test_a_changed_file_has_another_fingerprint(tmp_path, monkeypatch):
   (tmp_path / "interactions.csv").write_text("user_id,item_id\na,1\n")
   first = registry.find(data("table", tmp_path)).fingerprint
   assert registry.find(data("table", tmp_path)).fingerprint == first
   assert registry.find(data("table", tmp_path, separator=";")).fingerprint != first
+  monkeypatch.setattr(registry, "_READERS", 0)      # and so have readers that were mended
+  assert registry.find(data("table", tmp_path)).fingerprint != first
+  monkeypatch.undo()
   (tmp_path / "interactions.csv").write_text("user_id,item_id\na,2\n")
   assert registry.find(data("table", tmp_path)).fingerprint != first
 

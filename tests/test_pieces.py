@@ -15,6 +15,7 @@ from test_tasks import ITEMS, characters, config, log
 from configs import base
 from ilm_jax import errors
 from ilm_jax.data import interactions, rows, store
+from launch import registered
 from tasks import (
     beam_options,
     catalog,
@@ -22,7 +23,6 @@ from tasks import (
     material,
     pieces,
     prepare,
-    registered,
     vocabulary,
 )
 from tasks.datasets import delimited, lines, registry

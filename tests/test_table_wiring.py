@@ -9,9 +9,9 @@ from ilm_jax.data import interactions, rows
 from ilm_jax.evaluation import consistency
 from ilm_jax.stages import recipe, vectors
 from ilm_jax.stages.evals import between, common, methods, prompts, ranking, text, trained
-from tests import test_tables
+from tests import test_table_arithmetic as arithmetic
 
-LABEL = test_tables.rows.label
+LABEL = arithmetic.rows.label
 SCORES = [-np.inf, 5.0, 4.0, 3.0, 1.0]       # of the padding row and four items
 
 
@@ -26,7 +26,7 @@ def test_the_head_ranks_each_model_with_the_users_filter(monkeypatch):
   monkeypatch.setattr(common, "spec", lambda run, groups: None)
   run = namespace(config=namespace(phase2=namespace(head=namespace(weight=1.0))))
   model = namespace(head_score=lambda examples, spec: np.tile(SCORES, (2, 1)))
-  of_users = test_tables.questions([3, 3], [np.array([1]), np.zeros(0, int)])
+  of_users = arithmetic.questions([3, 3], [np.array([1]), np.zeros(0, int)])
   made = ranking._by_head(run, [methods.Method("ILM", model, None)], of_users)
   assert [(r.label, r.rank_U.tolist(), r.depth) for r in made] == [
       ("ILM, item head", [2, 3], np.inf)]
@@ -61,15 +61,15 @@ def test_the_dot_product_is_of_the_users_rows_with_their_filter(monkeypatch):
 
 def test_the_table_of_rankings_keeps_depth_protocol_and_order(monkeypatch):
   monkeypatch.setattr(common, "protocol", lambda run: {"seed": 3})
-  monkeypatch.setattr(common, "bootstrap", lambda run: test_tables.BOOTSTRAP)
+  monkeypatch.setattr(common, "bootstrap", lambda run: arithmetic.BOOTSTRAP)
   run = namespace(config=namespace(tasks=namespace(index="title"), seed=3),
                   rule=namespace(name="loo", meaning="last"), data=namespace(
                       log=namespace(num_items=4)))
-  of_users = test_tables.questions([3, 3], [np.zeros(0, int)] * 2)
+  of_users = arithmetic.questions([3, 3], [np.zeros(0, int)] * 2)
   table = ranking._table(run, "sequential", of_users, [
       ranking.Ranking("ILM", np.array([1.0, np.inf]), 5, "beam 5"),
       ranking.Ranking("popularity", np.array([2.0, 9.0]))])
-  made = test_tables.values(table["rows"])
+  made = arithmetic.values(table["rows"])
   assert list(made) == ["ILM, beam 5", "popularity"]
   assert made["ILM, beam 5"].keys() == {"hr@1", "hr@5", "ndcg@5", "mrr@5"}
   assert made["popularity"]["hr@10"] == 1 and made["popularity"]["mrr"] == (1 / 2 + 1 / 9) / 2
@@ -95,7 +95,7 @@ def test_every_template_is_asked_of_the_same_users_and_seen_ones_are_averaged(mo
     return np.array([[0] * place + [7] + [0] * (width - place - 1)] * len(examples))
 
   monkeypatch.setattr(common, "spec", lambda run, groups: None)
-  monkeypatch.setattr(common, "bootstrap", lambda run: test_tables.BOOTSTRAP)
+  monkeypatch.setattr(common, "bootstrap", lambda run: arithmetic.BOOTSTRAP)
   monkeypatch.setattr(common, "users_and_filter", lambda run, examples: (
       None, np.full(len(examples), 7), [[]] * len(examples), {}))
   run = namespace(
@@ -204,9 +204,9 @@ def test_the_row_of_means_is_over_elm_s_tasks_if_there_are_several():
         two: {"semantic consistency": np.array([0.6])},
         "other": {"semantic consistency": np.array([9.0])}}
   item_rows = {task: [1] for task in of}
-  made = test_tables.values(text._means(test_tables.BOOTSTRAP, item_rows, of))
+  made = arithmetic.values(text._means(arithmetic.BOOTSTRAP, item_rows, of))
   assert made == {"mean of 2 of ELM's 24 tasks": {"semantic consistency": pytest.approx(0.4)}}
-  assert text._means(test_tables.BOOTSTRAP, item_rows, {one: of[one], "other": of["other"]}) == []
+  assert text._means(arithmetic.BOOTSTRAP, item_rows, {one: of[one], "other": of["other"]}) == []
 
 
 def test_the_middle_is_held_against_both_references(monkeypatch):
@@ -231,7 +231,7 @@ def test_the_middle_is_held_against_both_references(monkeypatch):
       sentence_vectors=lambda texts: np.array([as_vector[t] for t in texts]),
       lm_tokenizer=namespace(decode=lambda ids: f"e{ids[0]}"))
   first, second = ({"entities": [n], "target_entity": [n], "targets": [n, 0]} for n in (1, 2))
-  made = between._scores(run, namespace(knowing=knowing), test_tables.Behaviour(),
+  made = between._scores(run, namespace(knowing=knowing), arithmetic.Behaviour(),
                          [(first, second), (second, first)])
   assert [v["x"].tolist() for v in known["vectors"]] == [[4], [4]]
   assert known["entities"] == [[50], [51]] and known["max_new"] == 2

@@ -1,389 +1,202 @@
-"""The arithmetic of the published tables, on arrays worked by hand."""
-import dataclasses
-import types
+"""Tables of a user's own as they come: quote marks, odd ids, times of every unit, gaps, BOMs."""
+import gzip
+import json
 
-import numpy as np
 import pytest
 
+from configs import base
+from ilm_jax import errors
+from ilm_jax.config import reading
 from ilm_jax.data import interactions
-from ilm_jax.evaluation import metrics, paired, rows, text_scores
-from ilm_jax.stages.evals import (
-    between,
-    common,
-    losses,
-    methods,
-    prompts,
-    ranking,
-    text,
-    user_tasks,
-)
-
-BOOTSTRAP = paired.Bootstrap(resamples=50, seed=0)
-
-
-def values(of_rows):
-  """{label: {column: value}} of rows."""
-  return {rows.label(row): {c: m["value"] for c, m in row["metrics"].items()} for row in of_rows}
-
-
-# Rows and their labels.
-
-
-@pytest.mark.parametrize(("fields", "label"), [
-    ({"method": "ILM"}, "ILM"),
-    ({"method": "ILM", "minus": "ILM-rand"}, "ILM minus ILM-rand"),
-    ({"method": "ILM", "by": "beam 20"}, "ILM, beam 20"),
-    ({"method": "a", "minus": "b", "by": "among all"}, "a minus b, among all"),
-    ({"task": "elm_title"}, "elm_title"),
-    ({"task": "sequential", "by": "seen 0: After {history}"},
-     "sequential, seen 0: After {history}")])
-def test_labels_are_made_of_the_fields(fields, label):
-  row = rows.row({"x": 1}, **fields)
-  assert rows.label(row) == label and row["metrics"] == {"x": 1}
-  assert row.keys() == {*fields, "metrics"}       # no empty fields
-
-
-# Sums, differences, means.
-
-
-def test_a_difference_is_the_baseline_minus_the_method_example_by_example():
-  ilm = {"a": (np.array([3.0, 5.0]), np.array([1, 2])), "b": (np.array([7.0]), np.array([4]))}
-  mlp = {"a": (np.array([1.0, 9.0]), np.array([1, 2]))}
-  minus = paired.sums_minus(ilm, mlp)
-  assert minus.keys() == {"a"}
-  assert [x.tolist() for x in minus["a"]] == [[2, -4], [1, 2]]
-  with pytest.raises(ValueError, match="a: a paired difference needs the same examples"):
-    paired.sums_minus(ilm, {"a": (np.array([1.0, 9.0]), np.array([2, 1]))})
+from tasks.datasets import lines, registry
+
+DAYS = [1_700_000_000 + 86_400 * day for day in range(6)]
 
-
-def test_a_difference_of_values_is_taken_where_both_have_them():
-  minus = paired.values_minus({"a": {"x": np.array([3.0, 1.0]), "y": np.array([1.0])}, "b": {}},
-                              {"a": {"x": np.array([1.0, 4.0])}})
-  assert {t: {m: v.tolist() for m, v in of.items()} for t, of in minus.items()} == {
-      "a": {"x": [2, -3]}}
 
+def find(folder, log="log.csv", items="", **columns):
+  """The table in `folder` with columns user_id, item_id, and of the items item_id, title."""
+  c = base.get_config().data
+  c.update(name="table", path=str(folder))
+  c.columns.update(interactions_file=log, items_file=items, **columns)
+  return registry.find(c)
+
+
+def rows(separator, cells, header=("user_id", "item_id", "title", "at")):
+  return "".join(separator.join(map(str, row)) + "\n" for row in [header, *cells])
+
 
-def test_rows_of_differences_stand_behind_those_of_the_methods():
-  made = paired.with_differences(
-      {"ILM": 10, "MLP": 4, "MLP, shuffled": 1}, {"MLP": "ILM", "MLP, shuffled": "MLP"},
-      lambda a, b: a - b)
-  assert made == [({"method": "ILM"}, 10), ({"method": "MLP"}, 4), ({"method": "MLP, shuffled"}, 1),
-                  ({"method": "ILM", "minus": "MLP"}, 6),
-                  ({"method": "MLP", "minus": "MLP, shuffled"}, 3)]
-
-
-def test_the_mean_over_tasks_weighs_tasks_alike_and_counts_an_item_in_all_of_them():
-  """Task a: items 5 and 3, (6 + 2) / (2 + 2) = 2; b: item 3 twice and 9, (1 + 3 + 8) / 3 = 4."""
-  sums = {"a": ([5, 3], np.array([6.0, 2.0]), np.array([2, 2])),
-          "b": ([3, 9, 3], np.array([1.0, 8.0, 3.0]), np.array([1, 1, 1]))}
-  sum_TI, count_TI = paired.by_item(sums)
-  assert sum_TI.tolist() == [[2, 6, 0], [4, 0, 8]]             # items 3, 5, 9
-  assert count_TI.tolist() == [[2, 2, 0], [2, 0, 1]]
-  mean = BOOTSTRAP.mean_over_tasks(sums)
-  assert (mean["value"], mean["n"]) == (3, 3) and mean["lo"] <= 3 <= mean["hi"]
-
-
-def test_intervals_are_over_examples_and_their_counts():
-  alone = BOOTSTRAP.mean(np.array([1.0, 1.0, 1.0]))
-  assert (alone["value"], alone["lo"], alone["hi"], alone["n"]) == (1, 1, 1, 3)
-  assert BOOTSTRAP.mean([2.0, 4.0], [1, 3])["value"] == 1.5
-  spread = BOOTSTRAP.mean(np.arange(10.0))
-  assert spread["lo"] < 4.5 < spread["hi"]
-  assert spread != paired.Bootstrap(resamples=50, seed=1).mean(np.arange(10.0))
-
-
-def test_means_over_tasks_with_the_semantic_consistency_of_each():
-  of = {"a": {"semantic consistency": np.array([0.2, 0.4]), "words": np.array([1.0, 3.0])},
-        "b": {"semantic consistency": np.array([0.9]), "words": np.array([5.0])}}
-  made = paired.means_over_tasks(BOOTSTRAP, {"a": [1, 2], "b": [2]}, of)
-  assert {name: round(m["value"], 9) for name, m in made.items()} == {
-      "semantic consistency": 0.6, "words": 3.5, "semantic, a": 0.3, "semantic, b": 0.9}
-  assert "semantic, a" not in paired.means_over_tasks(BOOTSTRAP, {"a": [1, 2]}, {"a": of["a"]})
-
-
-def test_each_user_is_averaged_over_rankings():
-  """Ranks 1 and 6 of user 0, 2 and inf of user 1: of hits at 5 they have .5 and .5."""
-  ranks = [np.array([1.0, 2.0]), np.array([6.0, np.inf])]
-  assert paired.mean_over_rankings(metrics.hit_rate, ranks, 5).tolist() == [0.5, 0.5]
-  made = prompts.means(BOOTSTRAP, ranks)
-  assert made["hr@5"]["value"] == 0.5 and made["hr@10"]["value"] == 0.75
-  assert made["ndcg@5"]["value"] == pytest.approx((1 + 1 / np.log2(3)) / 4)
-  assert made["ndcg@10"]["value"] == pytest.approx((1 + 1 / np.log2(3) + 1 / np.log2(7)) / 4)
-
-
-# Log perplexity.
-
-
-def test_rows_of_losses():
-  two, other = "elm_summary", "elm_positive_review"
-  sums = {"ILM": {two: (np.array([2.0, 4.0]), np.array([2, 2])),
-                  other: (np.array([1.0]), np.array([1])),
-                  "sequential": (np.array([9.0]), np.array([3]))},
-          "MLP": {two: (np.array([6.0, 6.0]), np.array([2, 2])),
-                  other: (np.array([3.0]), np.array([1]))}}
-  made = values(losses.loss_rows(BOOTSTRAP, sums, {"MLP": "ILM"},
-                                 {two: [1, 2], other: [1], "sequential": [4]}))
-  mean = "mean of 2 ELM tasks"
-  assert made == {"ILM": {two: 1.5, other: 1, "sequential": 3, mean: 1.25},
-                  "MLP": {two: 3, other: 3, mean: 3},
-                  "ILM minus MLP": {two: -1.5, other: -2, mean: -1.75}}
-
-
-class Model:
-  """Losses are the first input of an example; remembers the shapes it was asked in."""
-
-  def __init__(self):
-    self.queries = []
-
-  def losses(self, examples, spec):
-    self.queries.append(spec.queries)
-    nll_N = np.array([e["inputs"][0] for e in examples], float)
-    return nll_N, np.ones(len(examples))
-
-
-def example(number, entities=(1,)):
-  return {"inputs": np.array([number]), "entities": np.array(entities), "targets": np.array([1]),
-          "target_entity": np.array([number])}
-
-
-@dataclasses.dataclass(frozen=True)
-class Spec:
-  """Of a batch, as far as the tables look at it."""
-  queries: int = 4
-  rows: int = 8
-
-
-def spec_of(groups):
-  return Spec()
-
-
-def test_a_method_is_asked_what_it_answers_as_it_is_shown():
-  examples = {"sequential": [example(5)], "elm_title": [example(1), example(3)]}
-  all_tasks = methods.Method("ILM", Model(), None)
-  sums = losses.method_sums(all_tasks, examples, spec_of)
-  assert {task: nll.tolist() for task, (nll, _) in sums.items()} == {
-      "sequential": [5], "elm_title": [1, 3], "all": [5, 1, 3]}
-  assert all_tasks.model.queries == [4, 4]
-  changed = methods.Method("shuffled", Model(), all_tasks, tasks=("elm_title",), queries=0,
-                           change=lambda e: example(int(e["inputs"][0]) * 10))
-  sums = losses.method_sums(changed, examples, spec_of)
-  assert {task: nll.tolist() for task, (nll, _) in sums.items()} == {"elm_title": [10, 30]}
-  assert changed.model.queries == [0]
-
-
-def test_each_method_is_subtracted_from_its_own_baseline():
-  ilm = methods.Method("ILM", None, None)
-  mlp = methods.Method("MLP", None, ilm)
-  moved = methods.Method("MLP, shuffled", None, mlp)
-  assert methods.baselines([ilm, mlp, moved]) == {"MLP": "ILM", "MLP, shuffled": "MLP"}
-
-
-# Texts.
-
-
-class Behaviour:
-  """Consistency is the first text coordinate times the first factor."""
-
-  def consistency(self, text_NP, item_NC):
-    return text_NP[:, 0] * item_NC[:, 0]
-
-
-SAID = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-WANTED = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-FACTORS = np.array([[2.0], [3.0], [5.0]])
-
-
-def test_scores_of_answers_beside_those_of_the_next_item():
-  made = text_scores.about_items(Behaviour(), ["a b", "c", "d"], ["a b", "x", "d"], SAID, WANTED,
-                                 FACTORS)
-  expected = {"semantic consistency": [1, 0.8, 0.8],
-              "with another item's reference": [0.6, 1, 0.6],      # of 1, 2 and 0
-              "exact match": [1, 0, 1],
-              "behavioural consistency": [2, 0, 3],
-              "with another item's users": [3, 0, 1.2],
-              "of the reference": [2, 1.8, 0], "words": [2, 1, 1]}
-  assert made.keys() == expected.keys()
-  for name, value_N in expected.items():
-    np.testing.assert_allclose(made[name], value_N, atol=1e-12, err_msg=name)
-  plain = text_scores.about_items(Behaviour(), ["a"], ["a"], SAID[:1], WANTED[:1])
-  assert "behavioural consistency" not in plain and "words" in plain
-
-
-def test_answers_about_the_middle_are_held_against_the_mean_of_both_references():
-  """Pairs (0, 1), (1, 2), (2, 0) of a circle: the other pair is two further on, 2, 0 and 1."""
-  first, second = np.eye(2)[[0, 0, 1]], np.eye(2)[[0, 1, 0]]
-  half = np.sqrt(0.5)
-  made = text_scores.halfway(Behaviour(), ["a", "b c", "d"], SAID, first, second, FACTORS)
-  expected = {"semantic consistency": [1, half, 1.4 * half],
-              "with another pair's references": [half, 0, 1.4 * half],
-              "behavioural consistency": [2, 0, 3],
-              "with another pair's users": [5, 0, 1.8], "words": [1, 2, 1]}
-  assert made.keys() == expected.keys()
-  for name, value_N in expected.items():
-    np.testing.assert_allclose(made[name], value_N, atol=1e-12, err_msg=name)
-
-
-def test_pairs_are_neighbours_in_a_circle():
-  assert between.in_a_circle([1, 2, 3]) == [(1, 2), (2, 3), (3, 1)]
-  assert between.in_a_circle([1]) == []
-
-
-def test_vectors_halfway_are_of_what_both_have():
-  made = text_scores.mean_vectors(
-      {"x": np.array([[0.0], [2.0], [6.0]]), "y": np.array([[0.0], [1.0], [3.0]])},
-      {"x": np.array([False, True, True]), "y": np.array([False, True, False])},
-      np.array([[1, 2], [1, 1]]))
-  assert [{n: v.tolist() for n, v in of.items()} for of in made] == [
-      {"x": [4]}, {"x": [2], "y": [1]}]
-
-
-def test_mean_factors_of_one_item_and_of_two():
-  item_I1C = np.array([[0.0, 0.0], [2.0, 4.0], [4.0, 8.0]])
-  assert text_scores.mean_factors(item_I1C, [(1,), (1, 2)]).tolist() == [[2, 4], [3, 6]]
-  assert text_scores.mean_factors(item_I1C, []).shape == (0, 2)
-
-
-def test_rows_of_texts_compared():
-  of = {"ILM": {"a": {"semantic consistency": np.array([0.5, 0.7])}},
-        "MLP": {"a": {"semantic consistency": np.array([0.1, 0.2])}}}
-  made = values(text.compared_rows(BOOTSTRAP, of, {"MLP": "ILM"}, {"a": [1, 2]},
-                                   {"ILM": ["x y", "x y"], "MLP": ["z"]}))
-  assert made["ILM minus MLP"] == {"semantic consistency": pytest.approx(0.45)}
-  assert made["ILM"] == {"semantic consistency": 0.6, "distinct-1": 0.5, "distinct-2": 0.5}
-  assert made["MLP"]["distinct-1"] == 1
-
-
-# Ranking.
-
-
-def test_what_is_filtered_is_blocked_and_nothing_else():
-  blocked_UI = ranking.blocked([np.array([1, 3]), np.zeros(0, int)], 3)
-  assert blocked_UI.tolist() == [[False, True, False, True], [False] * 4]
-
-
-LOG = interactions.Interactions(
-    user_ids=["a", "b"], num_items=5, user_N=np.repeat([0, 1], 4).astype(np.int32),
-    item_N=np.array([1, 2, 3, 4, 2, 4, 5, 1], np.int32), time_N=np.arange(8, dtype=np.int64),
-    value_N=np.ones(8, np.float32))
-
-
-def test_users_targets_and_histories_of_examples():
-  run = types.SimpleNamespace(data=interactions.Data(LOG, None, ""))
-  examples = [{"user": [7], "target_entity": [1]}, {"user": [6], "target_entity": [4]}]
-  user_U, target_U, filtered, protocol = common.users_and_filter(run, examples)
-  assert user_U.tolist() == [1, 0] and target_U.tolist() == [1, 4]
-  assert [rows_.tolist() for rows_ in filtered] == [[2, 4, 5], [1, 2, 3]]
-  assert protocol == {"filter": "items of the user's history are taken out",
-                      "repeated targets": "none"}
-
-
-@pytest.mark.parametrize(("have", "want", "count"), [(5, 0, 5), (5, 9, 5), (5, 5, 5), (5, 2, 2)])
-def test_examples_are_drawn_by_the_seed(have, want, count):
-  drawn = common.drawn(have, want, 3)
-  assert len(set(drawn.tolist())) == count and max(drawn) < have
-  assert drawn.tolist() == common.drawn(have, want, 3).tolist()
-  if count == have:
-    assert drawn.tolist() == list(range(have))
-
-
-class Beams:
-  """Recommends the same items to everybody; remembers what was blocked."""
-
-  def __init__(self, items):
-    self.items, self.blocked = items, None
-
-  def rank(self, examples, spec, trie, *, width, blocked):
-    self.blocked = blocked
-    return np.tile(np.array(self.items[:width]), (len(examples), 1))
-
-  def score(self, examples, spec, trie):
-    return np.tile(np.array([-np.inf, 5.0, 4.0, 4.0, 1.0]), (len(examples), 1))
-
-  head_score = None
-
-
-def questions(target_U, filtered):
-  return ranking.Questions([example(1)] * len(target_U), np.arange(len(target_U)),
-                           np.array(target_U), filtered, ranking.blocked(filtered, 4), {})
-
-
-def evaluation(**changes):
-  fields = {"beam_width": 3, "beam_users": 2, "rank_compared": False, "exact_users": 2, **changes}
-  return types.SimpleNamespace(config=types.SimpleNamespace(eval=types.SimpleNamespace(**fields)))
-
-
-def test_beams_rank_the_first_users_with_their_filter(monkeypatch):
-  monkeypatch.setattr(common, "spec", lambda run, groups: None)
-  ilm, mlp = Beams([4, 2, 1]), Beams([1, 2, 3])
-  compared = [methods.Method("ILM", ilm, None), methods.Method("MLP", mlp, None)]
-  of_users = questions([2, 3, 4], [np.array([1])] * 3)
-  made, lists = ranking._by_beam(evaluation(), compared, of_users, None)
-  assert [(r.label, r.rank_U.tolist(), r.depth) for r in made] == [
-      ("ILM, beam 3, first 2 users", [2, np.inf], 3)]
-  assert lists.tolist() == [[4, 2, 1]] * 2 and ilm.blocked is of_users.filtered
-  made, lists = ranking._by_beam(
-      evaluation(rank_compared=True, beam_users=3), compared, of_users, None)
-  assert [(r.label, r.rank_U.tolist()) for r in made] == [
-      ("ILM, beam 3", [2, np.inf, 1]), ("MLP, beam 3", [2, 3, np.inf])]
-  assert lists.tolist() == [[4, 2, 1]] * 3
-
-
-def test_exact_ranks_put_the_lower_row_first_and_leave_out_what_is_filtered(monkeypatch):
-  """Scores 5, 4, 4, 1 of items 1 to 4; item 1 is filtered of user 0 alone."""
-  monkeypatch.setattr(common, "spec", lambda run, groups: Spec())
-  ilm = methods.Method("ILM", Beams([1]), None)
-  of_users = questions([3, 3, 4], [np.array([1]), np.zeros(0, int), np.zeros(0, int)])
-  beam = ranking.Ranking("ILM", np.array([1.0, 7.0, 9.0]), 3)
-  exact, beams = ranking._exact(evaluation(), ilm, of_users, None, beam)
-  assert (exact.label, exact.rank_U.tolist()) == ("ILM, exact, first 2 users", [2, 3])
-  assert (beams.label, beams.rank_U.tolist(), beams.depth) == (
-      "ILM, beam 3, these 2 users", [1, 7], 3)
-  assert ranking._exact(evaluation(exact_users=0), ilm, of_users, None, beam) == []
-
-
-def test_metrics_look_no_further_than_the_list():
-  made = BOOTSTRAP.ranks(np.array([1.0, 6.0, np.inf]), hits=(1, 5, 10), ndcgs=(5,), depth=5)
-  assert {name: round(m["value"], 6) for name, m in made.items()} == {
-      "hr@1": round(1 / 3, 6), "hr@5": round(1 / 3, 6), "ndcg@5": round(1 / 3, 6),
-      "mrr@5": round((1 + 1 / 6) / 3, 6)}
-
-
-# Tasks of a user's.
-
-
-def nearness(targets, predictions):
-  """A user's metric function: it sees texts, in the order of the examples."""
-  return {"same": sum(a == b for a, b in zip(targets, predictions)) / len(targets)}
-
-
-def test_metric_functions_of_a_user_s_task_see_the_decoded_answers(monkeypatch):
-  class Speaker:
-    def __init__(self, texts):
-      self.texts, self.max_new = texts, None
-
-    def say(self, examples, spec, max_new):
-      self.max_new = max_new
-      return self.texts
-
-  stored = {"mine": {"metric_fns": [f"{__name__}:nearness"]}, "other": {}}
-  run = types.SimpleNamespace(
-      config=types.SimpleNamespace(
-          tasks=types.SimpleNamespace(mixture={"mine": 1.0, "other": 2.0, "off": 0.0}),
-          phase2=types.SimpleNamespace(compare=("mlp",)),
-          eval=types.SimpleNamespace(consistency_examples=2, generations=1)),
-      prepared=lambda task, split: types.SimpleNamespace(manifest=stored[task]),
-      lm_tokenizer=types.SimpleNamespace(decode=lambda ids: " ".join(map(str, ids))))
-  examples = [{"targets": [7, 8, 2]}, {"targets": [9, 2]}]
-  monkeypatch.setattr(common, "sample", lambda run, task, count: examples[:count])
-  monkeypatch.setattr(common, "spec", lambda run, groups: Spec())
-  monkeypatch.setattr(common, "protocol", lambda run: {})
-  ilm = methods.Method("ILM", Speaker(["7 8", "0"]), None)
-  mlp = methods.Method("MLP", Speaker(["1", "2"]), ilm)
-  alone = methods.Method("no slots", None, ilm)         # is not asked
-  parts = user_tasks.tables(run, [ilm, mlp, alone])
-  assert values(parts["user_tasks"]["rows"]) == {
-      "mine, ILM": {"same": 0.5}, "mine, MLP": {"same": 0}}
-  assert parts["user_answers"]["examples"] == [{"task": "mine", "answer": "7 8", "target": "7 8"}]
-  assert ilm.model.max_new > 3
-  stored["mine"] = {"metric_fns": []}
-  assert user_tasks.tables(run, [ilm, mlp, alone]) == {}
+def events(titles):
+  return [(f"u{n % 2}", f"P{n}", title, DAYS[n]) for n, title in enumerate(titles)]
+
+
+@pytest.mark.parametrize("titles", [
+    ["Low", '"Heroes', "Scary", "Lodger", "Tonight"],            # never closed
+    ["Low", '"Heroes', "Scary", 'Lodger"', "Tonight"],           # closed three rows below
+    ["Low", '"Heroes', "Scary", '"Lodger"', "Tonight"],
+    ["Low", "Heroes", '"Croco" Kettle', "Lodger", "Tonight"]])
+def test_a_quote_mark_never_eats_rows(tmp_path, titles):
+  """A TSV keeps its marks. A CSV is refused with the line where the mark opens."""
+  (tmp_path / "log.tsv").write_text(rows("\t", events(titles)))
+  log = find(tmp_path, "log.tsv", time="at").read_log()
+  assert log[1] == [f"P{n}" for n in range(5)] and log[2] == DAYS[:5]
+  (tmp_path / "items.tsv").write_text(rows("\t", [(f"P{n}", t) for n, t in enumerate(titles)],
+                                           ("item_id", "title")))
+  assert find(tmp_path, "log.tsv", "items.tsv").read_items().titles == titles
+  (tmp_path / "log.csv").write_text(rows(",", events(titles)))
+  line = 2 + next(n for n, title in enumerate(titles) if title.startswith('"'))
+  with pytest.raises(errors.UserError, match=rf"log.csv, line {line}: .*quote mark"):
+    find(tmp_path, time="at").read_log()
+
+
+def test_csv_cells_may_hold_marks_commas_and_lines(tmp_path):
+  cells = [("P0", '"12"" pan, red"'), ("P1", '"two\nlines"'), ("P2", 'the 5" knife'), ("P3", '""')]
+  (tmp_path / "items.csv").write_text(rows(",", cells, ("item_id", "title")))
+  (tmp_path / "log.csv").write_text("user_id,item_id\nu,P0\n")
+  assert find(tmp_path, items="items.csv").read_items() == interactions.Items(
+      ["P0", "P1", "P2", "P3"], ['12" pan, red', "two lines", 'the 5" knife', ""], [None] * 4,
+      [[]] * 4)
+
+
+def test_a_tsv_whose_header_is_quoted_is_quoted(tmp_path):
+  (tmp_path / "log.tsv").write_text('"user_id"\t"item_id"\n"u"\t"P\t0"\n')
+  assert find(tmp_path, "log.tsv").read_log()[:2] == (["u"], ["P\t0"])
+  # A writer that quotes where it must doubles marks: they are read as it meant them.
+  (tmp_path / "items.tsv").write_text('item_id\ttitle\nP0\t"12"" pan"\nP1\t"""Heroes"""\nP2\t""\n')
+  assert find(tmp_path, "log.tsv", "items.tsv").read_items().titles == ['12" pan', '"Heroes"', '""']
+
+
+@pytest.mark.parametrize("header", ["user_id,item_id", '"user_id","item_id"'])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, header):
+  (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + f"{header}\nu,P\n".encode())
+  assert find(tmp_path).read_log()[:2] == (["u"], ["P"])
+
+
+def test_long_cells_and_packed_names_in_capitals(tmp_path):
+  text = f"user_id,item_id,note\nu,P,{'x' * 140_000}\n".encode()
+  (tmp_path / "log.csv.GZ").write_bytes(gzip.compress(text))
+  assert find(tmp_path, "log.csv.GZ").read_log()[:2] == (["u"], ["P"])
+
+
+def test_another_encoding_is_named_with_its_cure(tmp_path):
+  (tmp_path / "log.csv").write_bytes("user_id,item_id\nu,Café\n".encode("latin-1"))
+  with pytest.raises(errors.UserError, match="expected text in UTF-8; .*iconv"):
+    find(tmp_path).read_log()
+
+
+def test_one_id_in_every_spelling_of_a_whole_number(tmp_path):
+  pairs = [("7", -7), (7, -7.0), (7.0, "-7.0"), ("7.0", "-7"), (" 7 ", -7),
+           (-0.0, "-0"), ("0", "-0.0")]
+  (tmp_path / "log.jsonl").write_text("".join(
+      json.dumps({"user_id": user, "item_id": item}) + "\n" for user, item in pairs))
+  assert find(tmp_path, "log.jsonl").read_log()[:2] == (
+      ["7"] * 5 + ["0"] * 2, ["-7"] * 5 + ["0"] * 2)
+  assert interactions.codes(["10", "-7", "9"])[0] == ["-7", "9", "10"]
+
+
+@pytest.mark.parametrize("value", [True, ["P0"], {"id": 1}, None, "", 2.0 ** 60])
+def test_what_can_be_no_id_is_refused_with_its_line(tmp_path, value):
+  (tmp_path / "log.jsonl").write_text(
+      json.dumps({"user_id": "u", "item_id": "P"}) + "\n"
+      + json.dumps({"user_id": "u", "item_id": value}) + "\n")
+  with pytest.raises(errors.UserError, match="log.jsonl, line 2: item_id is "):
+    find(tmp_path, "log.jsonl").read_log()
+
+
+def test_titles_and_genres_are_text(tmp_path):
+  (tmp_path / "log.csv").write_text("user_id,item_id\nu,P0\n")
+  for wrong in ({"title": ["Soap"]}, {"title": False}, {"tags": {"a": 1}}, {"tags": [["a"]]}):
+    (tmp_path / "items.jsonl").write_text(json.dumps({"item_id": "P0", "title": "", "tags": [],
+                                                      **wrong}) + "\n")
+    with pytest.raises(errors.UserError, match=f"line 1: {next(iter(wrong))} is .*expected text"):
+      find(tmp_path, items="items.jsonl", genres="tags").read_items()
+
+
+def test_half_an_emoji_becomes_the_replacement_character(tmp_path):
+  (tmp_path / "log.csv").write_text("user_id,item_id\nu,P0\n")
+  (tmp_path / "items.jsonl").write_text(
+      '{"item_id": "P0", "title": "cut \\ud83d", "tags": ["\\uDE00 b"]}\n'
+      '{"item_id": "P1", "title": "whole \\ud83d\\ude00", "tags": []}\n')
+  items = find(tmp_path, items="items.jsonl", genres="tags").read_items()
+  assert items.titles == ["cut \ufffd", "whole \U0001f600"]
+  assert items.genres == [["\ufffd b"], []]
+  (tmp_path / "meta.json").write_text("{'title': 'cut \\ud83d'}\n")
+  assert list(lines.objects(tmp_path / "meta.json", literals=True)) == [
+      (1, {"title": "cut \ufffd"})]
+
+
+def test_any_line_may_lack_a_key_that_is_optional(tmp_path):
+  (tmp_path / "log.csv").write_text("user_id,item_id\nu,P0\n")
+  (tmp_path / "items.jsonl").write_text('{"item_id": "P0"}\n{"item_id": "P1", "title": "Soap", '
+                                        '"released": 2001}\n')
+  items = find(tmp_path, items="items.jsonl", year="released").read_items()
+  assert items.titles == ["", "Soap"] and items.years == [None, 2001]
+  with pytest.raises(errors.UserError, match="no column 'relased': .* did you mean 'released'"):
+    find(tmp_path, items="items.jsonl", year="relased").read_items()
+
+
+@pytest.mark.parametrize("value, unit, seconds", [
+    ("1.700000000e+09", "s", 1_700_000_000), ("1.7E12", "ms", 1_700_000_000),
+    (1_700_000_000_000_001, "us", 1_700_000_000), ("1700000000000000001", "ns", 1_700_000_000)])
+def test_numbers_of_time_in_every_unit(tmp_path, value, unit, seconds):
+  (tmp_path / "log.csv").write_text(f"user_id,item_id,at\nu,P0,{value}\n")
+  assert find(tmp_path, time="at", time_unit=unit).read_log()[2] == [seconds]
+
+
+def test_nanoseconds_decide_the_order(tmp_path):
+  (tmp_path / "log.csv").write_text(
+      "user_id,item_id,at\nu,P1,1700000000000000002\nu,P0,1700000000000000001\n")
+  assert find(tmp_path, time="at", time_unit="ns").read_log()[1] == ["P0", "P1"]
+
+
+@pytest.mark.parametrize("value, unit, cure", [
+    (1_700_000_000_000, "s", "time_unit='ms'"), (1_700_000_000_000_000, "s", "time_unit='us'"),
+    (1_700_000_000_000_000_000, "s", "time_unit='ns'"),
+    (1_700_000_000_000_000_000, "ms", "time_unit='ns'"),
+    (20231114, "s", "2023-11-14"), (20231114221320, "s", "2023-11-14T22:13:20"),
+    (10 ** 30, "ns", "since 1970")])
+def test_times_of_another_unit_are_refused_with_the_cure(tmp_path, value, unit, cure):
+  (tmp_path / "log.csv").write_text(f"user_id,item_id,at\nu,P0,{value}\n")
+  with pytest.raises(errors.UserError, match=f"log.csv, line 2: at is {value}.*{cure}"):
+    find(tmp_path, time="at", time_unit=unit).read_log()
+
+
+def test_the_units_are_those_a_config_may_name():
+  c = base.get_config()
+  c.data.update(name="table", path=".")
+  for unit in ("s", "ms", "us", "ns"):
+    c.data.columns.time_unit = unit
+    reading.validate(c, 1)
+  c.data.columns.time_unit = "min"
+  with pytest.raises(errors.UserError, match="time_unit"):
+    reading.validate(c, 1)
+
+
+def test_parquet_of_binary_ids_and_timestamps_in_nanoseconds(tmp_path):
+  pa = pytest.importorskip("pyarrow")
+  import decimal
+
+  from pyarrow import parquet
+  times = pa.array([1_700_000_000_000_000_007, 1_700_000_000_000_000_001], pa.timestamp("ns"))
+  parquet.write_table(pa.table({
+      "user_id": pa.array([b"c00", b"c00"]), "item_id": pa.array([b"P00", "Pö".encode()]),
+      "at": times}), tmp_path / "log.parquet")
+  parquet.write_table(pa.table({
+      "item_id": pa.array([b"P00", "Pö".encode()], pa.large_binary()),
+      "title": pa.array([b"Kettle no. 0", None]),
+      "year": pa.array([decimal.Decimal("2001.00"), None]),
+      "tags": pa.array([[b"garden"], []])}), tmp_path / "items.parquet")
+  found = find(tmp_path, "log.parquet", "items.parquet", time="at", year="year", genres="tags")
+  assert found.read_log()[:3] == (["c00"] * 2, ["Pö", "P00"], [1_700_000_000] * 2)
+  assert found.read_items() == interactions.Items(
+      ["P00", "Pö"], ["Kettle no. 0", ""], [2001, None], [["garden"], []])
+  for unit in ("s", "ms", "us", "ns"):
+    for zone in (None, "Europe/Paris"):
+      column = pa.array([1_700_000_000 * 10 ** {"s": 0, "ms": 3, "us": 6, "ns": 9}[unit]],
+                        pa.timestamp(unit, zone))
+      parquet.write_table(pa.table({"user_id": ["u"], "item_id": ["P"], "at": column}),
+                          tmp_path / "log.parquet")
+      assert find(tmp_path, "log.parquet", time="at").read_log()[2] == [1_700_000_000]
+  parquet.write_table(pa.table({"user_id": pa.array([b"\xff\xfe"]), "item_id": ["P"]}),
+                      tmp_path / "log.parquet")
+  with pytest.raises(errors.UserError, match="line 1: user_id is .*expected text in UTF-8"):
+    find(tmp_path, "log.parquet").read_log()
