@@ -48,6 +48,7 @@ def test_register_a_task_as_written(tmp_path):
 def test_bring_your_data_as_written(tmp_path):
   shown = follow("bring_your_data.md", tmp_path, "smollm2-135m-instruct", "minilm-l6")
   assert len(shown) == 4
+  assert "data: 40 users, 30 items, 600 interactions by the 3-core (data.k_core=3)" in shown[2]
   assert "40 users, 30 items, 600 events" in shown[-1] and "40 test targets" in shown[-1]
   assert "'behavioral'" in shown[-1] and "kettle no. 0" in shown[-1]
 
