@@ -7,7 +7,6 @@ A row is a JSON object {"metrics": {column: estimate}} with those of these field
   by       how, among what or of whom: "beam 20, first 64 users"
   task     where a row belongs to a task
 """
-FIELDS = ("task", "method", "minus", "by")
 
 
 def row(metrics: dict, *, method: str = "", minus: str = "", by: str = "", task: str = "") -> dict:

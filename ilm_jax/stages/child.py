@@ -18,7 +18,7 @@ def run(name: str, function, *arguments) -> None:
     *arguments: what it is called with.
 
   Raises:
-    train.Preempted: SIGTERM came here; the process is ended.
+    loop.Preempted: SIGTERM came here; the process is ended.
     UserError: the process was killed.
     Exception: what the function raised.
   """

@@ -23,7 +23,7 @@ def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = (),
   Raises:
     UserError: the config cannot run, an input is missing or does not fit, or another job writes
       here what these stages write.
-    train.Preempted: SIGTERM came while preparing, or while training; the state is saved.
+    loop.Preempted: SIGTERM came while preparing, or while training; the state is saved.
   """
   run = context.Run(config, workdir, beam=beam, accept_changes=accept_changes)
   if "phase2" in names:
