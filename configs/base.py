@@ -46,6 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
       "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
       "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
                                    # "weights" (models/remat.py)
+      "random": False,             # a control: weights drawn anew, each of the size that it had
       "prefix_lm": False,          # a decoder whose prompt sees all of itself
       "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none
   }
@@ -134,9 +135,14 @@ def qformer() -> dict:
       "mlp_width": 1536,
       "num_queries": 4,            # Q: soft tokens an entity
       "cross_every": 2,            # layers from one cross-attention to the next
+      "cross_init": "bert",        # start of its value and output kernels: "width", the vector at
+                                   # full size; "bert": std 0.02, as in BLIP-2
       "remat": False,              # compute each group of layers again in the backward pass
       "kv_tokens": 1,              # key/value tokens made from each named vector
       "kv_width": 0,               # of these tokens; 0: width
+      "reader_hidden": 0,          # hidden layer before them, times the vector's width; 0: none
+      "members": 0,                # a set beside the vector: an item's neighbours, a user's last
+                                   # items, so many of the table's (cf.members)
       "proj_width": 384,           # of the contrastive space
       "proj_init": "identity",     # of the text projection; "normal": random, any proj_width
       "text_pool": "mean",         # or "cls"
@@ -154,8 +160,11 @@ def phase1() -> dict:
       "steps": 800,
       "batch_size": 64,            # items with their texts
       "pair_batch_size": 64,       # item-item pairs, and as many user-item pairs
-      "losses": {"itc": 1.0, "itm": 0.5, "itg": 0.5, "ii": 0.5, "ui": 0.5},
+      "losses": {"itc": 1.0, "itm": 0.5, "itg": 0.5, "ii": 0.5, "ui": 0.5,
+                 "rec": 0.0, "uni": 0.0},     # what is kept of the vectors, and how evenly it lies
       "contrastive": "infonce",    # of ii and ui; or "margin"
+      "candidates": "batch",       # of ii and ui: whom a pair is told from; or "catalogue": all
+                                   # items, by softmax, which then needs no correction
       "logq": False,               # ui: correct for how often its in-batch negatives are drawn
       "label_smoothing": 0.1,
       "text_scale": 0.1,           # learning rate of the pretrained text tower, as a fraction
@@ -184,10 +193,18 @@ def phase2() -> dict:
       "qformer_scale": 1.0,        # learning rate of the Q-Former, as a fraction; 0: none
       "mlp_scale": 1.0,            # of all of the MLP projector: it has many more inputs
       "spread": False,             # start behind a whitening of the Q-Former's outputs
+      "skip": False,               # a gated Q-Former beside an MLP (models/ilm.py), no whitening
+      "per_query": False,          # a projection of its own for every query
+      "soft_norm": False,          # soft tokens are normed, their size learned
+      "equal_head": False,         # the head reads as many features of ILM as of the MLP projector
       "head": {                    # scores items by a dot product with what the model would say,
           "weight": 0.0,           # of its loss beside the words'; 0: there is none
           "width": 128,
           "negatives": 0,          # items drawn for a step's softmax; 0: the whole catalogue
+          "rows": 0,               # of a batch, for ranking tasks alone: they say nothing and are
+                                   # packed by the following; 0: they stand among the other rows
+          "layer": -1,             # these rows run so many layers; -1: all; 0: none
+          "length": 64, "slots": 52, "examples_per_group": 8, "rows_per_group": 8,
       },
       **optimizer(learning_rate=1e-3, warmup=50),
   }

@@ -197,7 +197,7 @@ BATCH_2 = {
 
 @functools.cache
 def phase2():
-  graphdef, trainable = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=0)
+  graphdef, trainable = small_configs.phase2(QFORMER, 6, 0.05, seed=0)
   loss = phase2_lib.phase2_loss(graphdef, LM, ("sequential", "elm"))
   return trainable, jax.jit(jax.value_and_grad(loss, has_aux=True))
 
@@ -217,7 +217,7 @@ def test_phase2_is_the_mean_over_targets_and_its_sums_add_up():
 def test_phase2_by_hand_built_prompt():
   """Row 0's target from embeddings written out one by one."""
   trainable, step = phase2()
-  graphdef, _ = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=0)
+  graphdef, _ = small_configs.phase2(QFORMER, 6, 0.05, seed=0)
   held = frozen_with_lm()
   model = nnx.merge(graphdef, trainable)
   soft = model.soft_tokens(*inputs.entity_inputs(held, jnp.array([1, 7])))
@@ -242,8 +242,8 @@ def test_phase2_without_slots_needs_no_entities():
 
 def test_phase2_starts_from_phase1():
   _, first = phase1()
-  trainable = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=1, start=lambda _: first["qformer"])[1]
-  fresh = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=1)[1]
+  trainable = small_configs.phase2(QFORMER, 6, 0.05, seed=1, start=lambda _: first["qformer"])[1]
+  fresh = small_configs.phase2(QFORMER, 6, 0.05, seed=1)[1]
   assert jax.tree.structure(trainable) == jax.tree.structure(fresh)
   np.testing.assert_array_equal(trainable["qformer"]["query_tokens"],
                                 first["qformer"]["query_tokens"])
@@ -269,7 +269,7 @@ def test_soft_tokens_start_at_the_asked_rms():
   params = nnx.to_pure_dict(nnx.state(model.qformer))
   scale = params["stack"]["layer"]["query_norm"]["scale"] * 0.4
   params["stack"]["layer"]["query_norm"] |= {"scale": scale}
-  graphdef, trainable = phase2_lib.build_phase2(config, 96, 0.13, seed=0, start=lambda _: params)
+  graphdef, trainable = small_configs.phase2(config, 96, 0.13, seed=0, start=lambda _: params)
   soft = nnx.merge(graphdef, trainable).soft_tokens(
       *inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)

@@ -80,7 +80,8 @@ def _check_mesh(c, device_count: int) -> list[str]:
 
 def _check_qformer(c) -> list[str]:
   q = c.qformer
-  wrong = rules.known("qformer.text_pool", q.text_pool, ("cls", "mean"))
+  wrong = [*rules.known("qformer.text_pool", q.text_pool, ("cls", "mean")),
+           *rules.known("qformer.cross_init", q.cross_init, ("width", "bert"))]
   if q.num_heads > 0 and q.width % q.num_heads:
     wrong.append(f"qformer.width={q.width} does not divide over qformer.num_heads={q.num_heads}")
   return wrong
@@ -89,6 +90,10 @@ def _check_qformer(c) -> list[str]:
 def _check_phase1(c) -> list[str]:
   p = c.phase1
   wrong = rules.known("phase1.contrastive", p.contrastive, ("infonce", "margin"))
+  wrong += rules.known("phase1.candidates", p.candidates, ("batch", "catalogue"))
+  if p.candidates == "catalogue" and p.contrastive == "margin":
+    wrong.append("phase1.candidates='catalogue' is a softmax, and phase1.contrastive='margin' has "
+                 "none: set it to 'infonce'")
   if p.logq and p.contrastive == "margin":
     wrong.append("phase1.logq=True corrects a softmax, and phase1.contrastive='margin' has none: "
                  "set it to 'infonce', or phase1.logq to False")
@@ -109,6 +114,7 @@ def _check_phase2(c) -> list[str]:
   if p.head.weight > 0 and c.tasks.entities == "names":
     wrong.append("phase2.head.weight is above 0 with tasks.entities='names': the item head reads "
                  "soft tokens; set the weight to 0, or tasks.entities='slots'")
+  wrong += _check_head(p.head)
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
                  f"{p.rows_per_group}: examples are packed into groups of that many rows")
@@ -118,6 +124,20 @@ def _check_phase2(c) -> list[str]:
   if c.qformer.num_queries >= p.length:
     wrong.append(f"phase2.length={p.length} has no room for an entity of qformer.num_queries="
                  f"{c.qformer.num_queries} soft tokens and its prompt: make it longer, e.g. 256")
+  return wrong
+
+
+def _check_head(head) -> list[str]:
+  wrong = []
+  if head.rows > 0 and not head.weight:
+    wrong.append(f"phase2.head.rows={head.rows} with phase2.head.weight=0: there is no head to read"
+                 " them; set the weight above 0 or the rows to 0")
+  if head.layer >= 0 and not head.rows:
+    wrong.append(f"phase2.head.layer={head.layer} with phase2.head.rows=0: the head reads the rows "
+                 "that say words, behind all layers; set the rows above 0 or the layer to -1")
+  if head.rows % head.rows_per_group:
+    wrong.append(f"phase2.head.rows={head.rows} is no multiple of phase2.head.rows_per_group="
+                 f"{head.rows_per_group}: examples are packed into groups of that many rows")
   return wrong
 
 

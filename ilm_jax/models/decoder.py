@@ -84,7 +84,8 @@ class Decoder(head.Tables):
       self.relative_bias = nnx.Param(
           jax.random.normal(rngs.params(), (config.relative_buckets, config.num_heads)))
 
-  def hidden(self, embeds_BLD, position_BL, segment_BL, prefix_BL=None) -> jax.Array:
+  def hidden(self, embeds_BLD, position_BL, segment_BL, prefix_BL=None, layers: int = -1
+             ) -> jax.Array:
     """Normed outputs of the last layer; causal within equal `segment`.
 
     Args:
@@ -94,6 +95,7 @@ class Decoder(head.Tables):
         segment of its own.
       prefix_BL: bool, true at prompts; needed by and used in a prefix_lm only: there the whole
         prompt is seen by all of its segment.
+      layers: how many to run, from the first on; -1: all.
     """
     c = self.config
     mask_BLL = attention.causal_mask(segment_BL, prefix_BL if c.prefix_lm else None)
@@ -106,12 +108,17 @@ class Decoder(head.Tables):
 
     body = remat.layer(layer, c.remat)
     x_BLD = axes.constrain(embeds_BLD.astype(c.dtype), "batch")
-    x_BLD, _ = jax.lax.scan(body, x_BLD, self._layers(), unroll=c.unroll)
+    run = self._layers() if layers < 0 else jax.tree.map(lambda x: x[:layers], self._layers())
+    x_BLD, _ = jax.lax.scan(body, x_BLD, run, unroll=c.unroll)
     return decoder_layers.norm(c, x_BLD, self.final_norm[...])
 
-  def target_hidden(self, embeds_BLD, batch: dict) -> jax.Array:
-    """[B, X, D]: the hidden states that predict the targets of a batch (data/packing.py)."""
-    hidden_BLD = self.hidden(embeds_BLD, batch["position"], batch["segment"], batch["prefix"])
+  def target_hidden(self, embeds_BLD, batch: dict, layers: int = -1) -> jax.Array:
+    """[B, X, D]: the hidden states that predict the targets of a batch (data/packing.py).
+
+    `layers`: see `hidden`.
+    """
+    hidden_BLD = self.hidden(
+        embeds_BLD, batch["position"], batch["segment"], batch["prefix"], layers)
     return jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
 
   def init_cache(self, batch: int, length: int, dtype=None) -> Cache:

@@ -2,6 +2,8 @@
 
 Also the item head, where one is asked for: it scores items without saying their names.
 """
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -38,8 +40,39 @@ class ItemHead(nnx.Module):
     return self.key(features_IF) * self.key.out_features ** -0.5, bias_I
 
 
-class ILM(nnx.Module):
-  """A Q-Former and one linear layer into the embedding space of a frozen language model.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Form:
+  """How entities become soft tokens and features of the item head; beside the paper's, where all
+  is False. Each is measured alone in docs/results/."""
+  skip: bool        # ILM: soft tokens of an `MlpProjector`, to which the Q-Former's are added
+  per_query: bool   # ILM: a projection of its own for every query
+  soft_norm: bool   # soft tokens are layer-normed and start at the size of word embeddings
+  equal_head: bool  # ILM: the head reads 10 C features, as it does of the MLP projector
+
+  @classmethod
+  def of(cls, section) -> "Form":
+    """That of a config's section phase2."""
+    return cls(**{field.name: section[field.name] for field in dataclasses.fields(cls)})
+
+
+class Projector(nnx.Module):
+  """What ILM and the MLP projector share. `key` everywhere: for dropout and noise; None: none."""
+
+  def __init__(self, config: QFormerConfig, lm_width: int, form: Form, soft_token_rms: float,
+               rngs: nnx.Rngs):
+    self.config, self.form = config, form
+    if form.soft_norm:
+      self.soft_norm = qformer_layers.norm(lm_width, config.norm_eps, rngs)
+      self.soft_norm.scale[...] = jnp.full((lm_width,), soft_token_rms)
+
+  def soft_tokens(self, vectors, present, key=None) -> jax.Array:
+    """[B, Q, D] soft tokens of B entities, given as in `QFormer`."""
+    soft_BQD = self._soft(vectors, present, key)
+    return self.soft_norm(soft_BQD) if self.form.soft_norm else soft_BQD
+
+
+class ILM(Projector):
+  """A Q-Former and a linear layer into the embedding space of a frozen language model.
 
   The projection's kernel starts as N(0, r^2 / W) and its bias as 0, with r = soft_token_rms. A
   fresh Q-Former ends in a layer norm of scale 1, so its outputs have an RMS of 1 and the soft
@@ -47,30 +80,55 @@ class ILM(nnx.Module):
   model's embeddings (`language_model.embedding_rms`): soft tokens much larger than words drown the
   prompt, much smaller ones are not seen.
 
-  Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}; with
-  `head_width` also head/ (see `ItemHead`), whose features are all query outputs, F = Q W.
+  With `form.skip` it is a superset of the MLP projector, as which it starts:
+
+    soft token = MLP(vectors) + tanh(10 a) projection(Q-Former(vectors)),  a = 0
+
+  (Flamingo's gate, arXiv 2204.14198, section 3.1.2, here on the way in). Ten times: a learns ten
+  times as fast.
+
+  Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}, with
+  `form.per_query` {kernel [Q, W, D], bias [Q, D]}; skip/ and gate [1] of a skip; soft_norm/; with
+  `head_width` also head/ (see `ItemHead`), whose features are all query outputs, F = Q W, or with
+  `form.equal_head` what head_in/ {kernel [Q W, 10 C], bias} makes of them, F = 10 C.
   """
 
-  def __init__(self, config: QFormerConfig, lm_width: int, *, soft_token_rms: float,
+  def __init__(self, config: QFormerConfig, lm_width: int, form: Form, *, soft_token_rms: float,
                head_width: int = 0, rngs: nnx.Rngs):
+    super().__init__(config, lm_width, form, soft_token_rms, rngs)
     self.qformer = QFormer(config, rngs=rngs)
-    std = soft_token_rms * config.width ** -0.5
-    self.projection = nnx.Linear(
-        config.width, lm_width, kernel_init=nnx.initializers.normal(std), rngs=rngs)
+    self.projection = _linears(config.num_queries if form.per_query else 0, config.width, lm_width,
+                               soft_token_rms * config.width ** -0.5, rngs)
+    if form.skip:
+      self.skip = MlpProjector(config, lm_width, dataclasses.replace(form, soft_norm=False),
+                               soft_token_rms=soft_token_rms, rngs=rngs)
+      self.gate = nnx.Param(jnp.zeros((1,)))
     if head_width:
-      self.head = ItemHead(config.num_queries * config.width, lm_width, head_width, rngs)
+      features, hidden = config.num_queries * config.width, 10 * _vector_width(config)
+      if form.equal_head or form.skip:
+        self.head_in = qformer_layers.linear(features, hidden, rngs, features ** -0.5)
+        features = hidden
+      self.head = ItemHead(features, lm_width, head_width, rngs)
 
-  def soft_tokens(self, vectors, present, key=None) -> jax.Array:
-    """[B, Q, D] soft tokens of B entities, given as in `QFormer`."""
-    return self.projection(self.qformer.queries(vectors, present, key))
+  def _soft(self, vectors, present, key) -> jax.Array:
+    soft_BQD = self.projection(self.qformer.queries(vectors, present, key))
+    if self.form.skip:
+      soft_BQD = self.skip.soft_tokens(vectors, present, key) + self._gate() * soft_BQD
+    return soft_BQD
 
   def features(self, vectors, present, key=None) -> jax.Array:
     """[B, F] what the head is given of B entities."""
     query_BQW = self.qformer.queries(vectors, present, key)
-    return query_BQW.reshape(len(query_BQW), -1)
+    read_BF = query_BQW.reshape(len(query_BQW), -1)
+    if self.form.skip:
+      return self.skip.features(vectors, present, key) + self._gate() * self.head_in(read_BF)
+    return qformer_layers.gelu(self.head_in(read_BF)) if self.form.equal_head else read_BF
+
+  def _gate(self) -> jax.Array:
+    return jnp.tanh(10.0 * self.gate[...])
 
 
-class MlpProjector(nnx.Module):
+class MlpProjector(Projector):
   """Two linear layers with a GELU between, from an entity's vectors to its soft tokens.
 
   What CoLLM (arXiv 2310.19488) and ELM (arXiv 2310.04475) put in the Q-Former's place; here for
@@ -78,26 +136,22 @@ class MlpProjector(nnx.Module):
 
   Parameters, a pure dict: norm/<name>/ {scale, bias}, mlp_in {kernel [C, 10 C], bias} and
   projection {kernel [10 C, Q * D], bias}, C the sum of the vectors' widths; ten times as in CoLLM.
-  With `head_width` also head/ (see `ItemHead`), F = 10 C.
+  soft_norm/ as in ILM. With `head_width` also head/ (see `ItemHead`), F = 10 C.
   """
 
-  def __init__(self, config: QFormerConfig, lm_width: int, *, soft_token_rms: float,
+  def __init__(self, config: QFormerConfig, lm_width: int, form: Form, *, soft_token_rms: float,
                head_width: int = 0, rngs: nnx.Rngs):
-    self.config = config
+    width = _vector_width(config)
+    super().__init__(config, lm_width, form, soft_token_rms, rngs)
     self.norm = nnx.Dict({n: qformer_layers.norm(C, config.norm_eps, rngs)
                           for n, C in config.vectors})
-    width = sum(C for _, C in config.vectors)
-    # GELU turns a unit normal into an RMS of 0.65 (E[gelu(z)^2] = 0.425).
-    std = soft_token_rms / 0.65 * (10 * width) ** -0.5
-    self.mlp_in = nnx.Linear(
-        width, 10 * width, kernel_init=nnx.initializers.normal(width ** -0.5), rngs=rngs)
-    self.projection = nnx.Linear(10 * width, config.num_queries * lm_width,
-                                 kernel_init=nnx.initializers.normal(std), rngs=rngs)
+    std = soft_token_rms / qformer_layers.GELU_RMS * (10 * width) ** -0.5
+    self.mlp_in = qformer_layers.linear(width, 10 * width, rngs, width ** -0.5)
+    self.projection = qformer_layers.linear(10 * width, config.num_queries * lm_width, rngs, std)
     if head_width:
       self.head = ItemHead(10 * width, lm_width, head_width, rngs)
 
-  def soft_tokens(self, vectors, present, key=None) -> jax.Array:
-    """[B, Q, D] soft tokens of B entities; vectors, present, key: as in `QFormer`."""
+  def _soft(self, vectors, present, key) -> jax.Array:
     soft = self.projection(self.features(vectors, present, key))
     return soft.reshape(len(soft), self.config.num_queries, -1)
 
@@ -117,6 +171,19 @@ class MlpProjector(nnx.Module):
     return qformer_layers.dropout(hidden_BH, keep, self.config.dropout)
 
 
+def _vector_width(config: QFormerConfig) -> int:
+  """C: what an entity's vectors measure together."""
+  return sum(C for _, C in config.vectors)
+
+
+def _linears(queries: int, n_in: int, n_out: int, std: float, rngs: nnx.Rngs):
+  """[B, Q, n_in] -> [B, Q, n_out]: one layer for each of `queries`; 0: one for all."""
+  if not queries:
+    return qformer_layers.linear(n_in, n_out, rngs, std)
+  return nnx.Einsum("bqi,qio->bqo", (queries, n_in, n_out), (queries, n_out),
+                    kernel_init=nnx.initializers.normal(std), rngs=rngs)
+
+
 def output_rms(qformer: QFormer) -> jax.Array:
   """The RMS of a Q-Former's outputs, measured on 64 random entities.
 
@@ -126,6 +193,10 @@ def output_rms(qformer: QFormer) -> jax.Array:
   keys = jax.random.split(jax.random.key(0), len(widths))
   vectors = {name: jax.random.normal(key, (64, C)) for key, (name, C) in zip(keys, widths)}
   present = {name: jnp.ones((64,), bool) for name, _ in widths}
+  if S := qformer.config.members:
+    members_of = qformer_layers.members_of
+    vectors |= {members_of(name): jnp.zeros((64, S, C)) for name, C in widths}
+    present |= {members_of(name): jnp.zeros((64, S), bool) for name, _ in widths}
   return jnp.sqrt(jnp.mean(jnp.square(qformer.queries(vectors, present))))
 
 

@@ -5,6 +5,7 @@ import jax
 from flax import nnx
 
 from ilm_jax.models import ilm
+from ilm_jax.models.qformer_layers import members_of
 
 
 def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
@@ -20,7 +21,19 @@ def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
 
 
 def entity_inputs(frozen: dict, entity_B) -> tuple[dict, dict]:
-  """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing."""
+  """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing.
+
+  Where `frozen` has members [R, S], rows that belong to a row, also theirs.
+  """
+  vectors, present = _of_rows(frozen, entity_B)
+  if "members" in frozen:
+    of_members = _of_rows(frozen, frozen["members"][entity_B])
+    for mine, theirs in zip((vectors, present), of_members):
+      mine |= {members_of(name): x for name, x in theirs.items()}
+  return vectors, present
+
+
+def _of_rows(frozen: dict, entity_B) -> tuple[dict, dict]:
   vectors = {name: table_RC[entity_B] for name, table_RC in frozen["vectors"].items()}
   present = {name: has_R[entity_B] & (entity_B > 0) for name, has_R in frozen["present"].items()}
   return vectors, present

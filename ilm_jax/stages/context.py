@@ -153,6 +153,8 @@ class Run:
     name, settings = self.config.lm.asset, self.config.lm.to_dict()
     del settings["remat"]        # the same numbers by another way
     del settings["shape"]        # of no run with weights
+    if settings.pop("random"):
+      settings["random"] = self.config.seed
     identity = (pinned.fingerprint(name) if name in pinned.ASSETS
                 else load.fingerprint(self.lm_path))
     text = json.dumps({**settings, "asset": identity}, sort_keys=True)
@@ -224,6 +226,8 @@ class Run:
         vocabulary=self.lm_tokenizer.vocab_size - c.new_tokens, new_tokens=c.new_tokens)
     tokenizer.check_vocabulary(
         self.lm_tokenizer, config.vocab_size + config.new_tokens, self.lm_path)
+    if c.random:
+      config, params = load.redrawn(load.LanguageModel(config, params), self.config.seed)
     return load.adapt(config, params, self.mesh, remat=c.remat, prefix_lm=c.prefix_lm,
                       whole_words=c.whole_words)
 

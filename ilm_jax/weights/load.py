@@ -1,6 +1,7 @@
 """A language model from wherever it is: GGUF, Hugging Face, T5X, or our own layout."""
 import dataclasses
 import hashlib
+import zlib
 from typing import NamedTuple
 
 import jax
@@ -85,6 +86,27 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
     table = {"whole_word": np.zeros((whole_words, config.width), np.float32)}
     params = {**params, **(table if mesh is None else axes.place(mesh, table))}
   return LanguageModel(dataclasses.replace(config, remat=remat, **changes), params)
+
+
+def redrawn(model: LanguageModel, seed: int) -> LanguageModel:
+  """The same shape with weights that know nothing: a control for what pretraining brings.
+
+  Every kernel and table [.., in, out] is drawn from a normal of the size (standard deviation) that
+  it had, layer by layer; norms and biases stay.
+  """
+  axis = {"layers": 1}              # first axis of a layer's own
+
+  def draw(path, x):
+    names = axes.path_name(path).split("/")
+    own = x.ndim - axis.get(names[0], 0)
+    if own < 2 or "norm" in names[-1] or not jnp.issubdtype(x.dtype, jnp.floating):
+      return x
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32("/".join(names).encode()))
+    std = jnp.std(x.astype(jnp.float32), axis=tuple(range(x.ndim - own, x.ndim)), keepdims=True)
+    return (std * jax.random.normal(key, x.shape)).astype(x.dtype)
+
+  params = jax.tree_util.tree_map_with_path(draw, model.params)
+  return LanguageModel(model.config, params)
 
 
 def fingerprint(path) -> str:

@@ -10,7 +10,7 @@ from ilm_jax import files
 from ilm_jax.config import variants
 from ilm_jax.evaluation import measured
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context
+from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import (
     between,
     losses,
@@ -46,7 +46,8 @@ def run(run: context.Run) -> None:
     write_bytes(f"{name}.json", json.dumps(part, indent=1).encode())
 
   compared = methods.methods(run, ilm)
-  write("loss", losses.table(run, compared))
+  if recipe.said_tasks(run.config):
+    write("loss", losses.table(run, compared))
   behaviour = text.behaviour(run)
   for name, part in text.generations(run, compared, behaviour).items():
     write(name, part)
