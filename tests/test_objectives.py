@@ -1,4 +1,5 @@
 """Both phases on tiny models: who gets gradient, what is computed, what the metrics add up to."""
+import dataclasses
 import functools
 
 import jax
@@ -262,7 +263,7 @@ def test_splice_by_hand():
 def test_soft_tokens_start_at_the_asked_rms():
   config = small_configs.qformer(vectors={"behavioral": 5}, num_layers=1, width=64, num_heads=2,
                                  mlp_width=8, vocab_size=9, num_queries=4, query_path_only=True)
-  model = ilm.ILM(config, 96, soft_token_rms=0.13, rngs=nnx.Rngs(0))
+  model = ilm.ILM(config, 96, small_configs.FORM, soft_token_rms=0.13, rngs=nnx.Rngs(0))
   soft = model.soft_tokens(*inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
   # Another start, whose outputs are of another size, is scaled for.
@@ -273,3 +274,38 @@ def test_soft_tokens_start_at_the_asked_rms():
   soft = nnx.merge(graphdef, trainable).soft_tokens(
       *inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
+
+
+def test_over_the_catalogue_a_user_chooses_among_all_items():
+  """II and UI from bags by hand: mean cross-entropy over items 1..6, the asker left out."""
+  graphdef, trainable = phase1()
+  qformer = nnx.merge(graphdef, trainable["qformer"])
+  bag = qformer.project_queries(qformer.queries(*inputs.entity_inputs(frozen(), jnp.arange(R))))
+  c = only("ii", "ui", num_items=6, label_smoothing=0.0)
+  metrics = phase1_metrics(c)(BATCH_1)
+  for name, left, right in (("ui", "upair_user", "upair_item"), ("ii", "pair_a", "pair_b")):
+    logits = np.asarray(losses.bag_similarity(bag[BATCH_1[left]], bag[1:7]))
+    logits = logits / float(qformer.temperature(name))
+    want = []
+    for row, asker, target in zip(logits, np.asarray(BATCH_1[left]), np.asarray(BATCH_1[right])):
+      others = [i for i in range(6) if i + 1 != asker]
+      want.append(np.log(np.sum(np.exp(row[others]))) - row[target - 1])
+    np.testing.assert_allclose(metrics[name], np.mean(want), rtol=1e-4)
+
+
+def test_reconstruction_is_the_error_of_what_is_there():
+  config = dataclasses.replace(QFORMER, reconstructs=True)
+  graphdef, trainable = phase1_lib.build_phase1(config, seed=0)
+  held = frozen()
+  held["present"]["behavioral"] = held["present"]["behavioral"].at[8].set(False)
+  c = only("ui", rec=1.0, uni=1.0, num_items=6)
+  metrics = phase1_lib.phase1_loss(graphdef, c)(trainable, held, BATCH_1, None)[1]
+  qformer = nnx.merge(graphdef, trainable["qformer"])
+  rows = np.array([1, 2, 3, 4, 5, 6, 7])                    # user 8 has nothing to give back
+  given = qformer.reconstructed(qformer.queries(*inputs.entity_inputs(held, jnp.asarray(rows))))
+  error = np.square(given - held["vectors"]["behavioral"][rows])
+  np.testing.assert_allclose(metrics["rec"], error.mean(), rtol=1e-5)
+  assert metrics["uni"] < 0
+  gradient = jax.grad(lambda t: phase1_lib.phase1_loss(graphdef, c)(t, held, BATCH_1, None)[0])(
+      trainable)
+  assert np.abs(gradient["qformer"]["heads"]["vectors"]["kernel"]).max() > 1e-4

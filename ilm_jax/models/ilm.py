@@ -88,7 +88,7 @@ class ILM(Projector):
   times as fast.
 
   Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}, with
-  `form.per_query` {kernel [Q, W, D], bias [Q, D]}; skip/ and gate [1] of a skip; soft_norm/; with
+  `form.per_query` {kernel [Q, W, D], bias [Q, D]}; skip/ and gate [] of a skip; soft_norm/; with
   `head_width` also head/ (see `ItemHead`), whose features are all query outputs, F = Q W, or with
   `form.equal_head` what head_in/ {kernel [Q W, 10 C], bias} makes of them, F = 10 C.
   """
@@ -102,7 +102,7 @@ class ILM(Projector):
     if form.skip:
       self.skip = MlpProjector(config, lm_width, dataclasses.replace(form, soft_norm=False),
                                soft_token_rms=soft_token_rms, rngs=rngs)
-      self.gate = nnx.Param(jnp.zeros((1,)))
+      self.gate = nnx.Param(jnp.zeros(()))
     if head_width:
       features, hidden = config.num_queries * config.width, 10 * _vector_width(config)
       if form.equal_head or form.skip:
