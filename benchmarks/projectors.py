@@ -77,6 +77,8 @@ ARMS = {
     "ui_catalogue_noise0": Arm("phase1", FULL | CATALOGUE | {"qformer.vector_noise": 0.0}),
     "ui_catalogue_long": Arm("phase1", FULL | CATALOGUE | {"phase1.steps": 600}),
     "ui_catalogue_lr": Arm("phase1", FULL | CATALOGUE | {"phase1.learning_rate": 3e-4}),
+    "ui_catalogue_all": Arm("phase1", FULL | CATALOGUE | {
+        "phase1.pair_batch_size": 1024, "phase1.learning_rate": 2e-3}),
     "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
     "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
 }
@@ -104,7 +106,8 @@ def train(args, name: str, seed: int) -> None:
     return
   base = args.out / "base" / str(seed)
   shared = configured(args.config, seed, None, args.set)
-  stages.run(shared, base, ("prepare", "cf"))
+  if not (base / "entities" / "manifest.json").exists():
+    stages.run(shared, base, ("prepare", "cf"))
   config = configured(args.config, seed, arm, args.set)
   _link(folder, base, _SHARED)
   run, began = context.Run(config, folder), time.time()

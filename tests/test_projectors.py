@@ -107,6 +107,23 @@ def test_members_that_are_not_there_change_nothing(hidden):
   assert off_B[0] == 0 and (off_B[1:] > 1e-5).all()
 
 
+def test_an_mlp_reads_the_mean_of_the_members():
+  config = dataclasses.replace(test_objectives.QFORMER, members=2)
+  model = built(config, mlp=True)[0]
+  vectors, present = entities(3)                   # of three in the table two are read
+  name = members_of("behavioral")
+  features_BF = model.features(vectors, present)
+  assert features_BF.shape == (B, 100)
+  swapped = {**vectors, name: vectors[name][:, jnp.array([1, 0, 2])].at[:, 2].set(7.0)}
+  whole = {**present, name: present[name].at[1].set(True)}
+  np.testing.assert_allclose(model.features(swapped, whole)[1:], model.features(vectors, whole)[1:],
+                             rtol=1e-4, atol=1e-5)
+  alone = {**vectors, name: vectors[name].at[1, 1:].set(9.0).at[0].set(9.0)}
+  np.testing.assert_array_equal(model.features(alone, present), features_BF)
+  moved = {**vectors, name: vectors[name].at[1, 0].set(jnp.arange(5.0))}
+  assert np.abs(model.features(moved, present) - features_BF).max(axis=1)[1] > 1e-3
+
+
 def test_members_stand_in_their_order():
   config = dataclasses.replace(test_objectives.QFORMER, members=2, cross_init="width")
   model = built(config)[0].qformer

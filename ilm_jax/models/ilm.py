@@ -132,11 +132,13 @@ class MlpProjector(Projector):
   """Two linear layers with a GELU between, from an entity's vectors to its soft tokens.
 
   What CoLLM (arXiv 2310.19488) and ELM (arXiv 2310.04475) put in the Q-Former's place; here for
-  comparison, with as many soft tokens. An absent vector counts as zeros.
+  comparison, with as many soft tokens. An absent vector counts as zeros. Of members it reads the
+  mean, so that it is given what the Q-Former is given.
 
-  Parameters, a pure dict: norm/<name>/ {scale, bias}, mlp_in {kernel [C, 10 C], bias} and
-  projection {kernel [10 C, Q * D], bias}, C the sum of the vectors' widths; ten times as in CoLLM.
-  soft_norm/ as in ILM. With `head_width` also head/ (see `ItemHead`), F = 10 C.
+  Parameters, a pure dict: norm/<name>/ and [member_norm/<name>/] {scale, bias}, mlp_in {kernel
+  [C, 10 C], bias} and projection {kernel [10 C, Q * D], bias}, C the sum of the vectors' widths
+  (twice with members); ten times as in CoLLM. soft_norm/ as in ILM. With `head_width` also head/
+  (see `ItemHead`), F = 10 C.
   """
 
   def __init__(self, config: QFormerConfig, lm_width: int, form: Form, *, soft_token_rms: float,
@@ -145,6 +147,8 @@ class MlpProjector(Projector):
     super().__init__(config, lm_width, form, soft_token_rms, rngs)
     self.norm = nnx.Dict({n: qformer_layers.norm(C, config.norm_eps, rngs)
                           for n, C in config.vectors})
+    self.member_norm = nnx.Dict({n: qformer_layers.norm(C, config.norm_eps, rngs)
+                                 for n, C in config.vectors if config.members})
     std = soft_token_rms / qformer_layers.GELU_RMS * (10 * width) ** -0.5
     self.mlp_in = qformer_layers.linear(width, 10 * width, rngs, width ** -0.5)
     self.projection = qformer_layers.linear(10 * width, config.num_queries * lm_width, rngs, std)
@@ -164,6 +168,13 @@ class MlpProjector(Projector):
         noise = jax.random.normal(jax.random.fold_in(key, i), x_BC.shape)
         x_BC = x_BC + self.config.vector_noise * noise
       parts.append(jnp.where(present[name][:, None], x_BC, 0.0))
+    for name in self.member_norm:
+      members = qformer_layers.members_of(name)
+      there_BS1 = present[members][:, :self.config.members, None]
+      sum_BC = jnp.sum(jnp.where(there_BS1, vectors[members][:, :self.config.members], 0.0), axis=1)
+      count_B1 = jnp.sum(there_BS1, axis=1)
+      mean_BC = self.member_norm[name](sum_BC / jnp.maximum(count_B1, 1))
+      parts.append(jnp.where(count_B1 > 0, mean_BC, 0.0))
     hidden_BH = qformer_layers.gelu(self.mlp_in(jnp.concatenate(parts, axis=1)))
     keep = qformer_layers.draw_keep(
         None if key is None else jax.random.fold_in(key, len(parts)), self.config.dropout,
@@ -172,8 +183,8 @@ class MlpProjector(Projector):
 
 
 def _vector_width(config: QFormerConfig) -> int:
-  """C: what an entity's vectors measure together."""
-  return sum(C for _, C in config.vectors)
+  """C: what an entity's vectors measure together, with the mean of its members' where there are."""
+  return sum(C for _, C in config.vectors) * (2 if config.members else 1)
 
 
 def _linears(queries: int, n_in: int, n_out: int, std: float, rngs: nnx.Rngs):
