@@ -33,11 +33,11 @@ from ilm_jax.stages.evals import common, ranking, speaker, trained
 
 _SHARED = ("data", "entities", "prepared", "factors.npz", "tfds")
 # Ranking rows alone, behind two layers: minutes a run.
-COMMON = {"phase2.head.rows": 8, "phase2.head.length": 64, "phase2.head.slots": 52,
-          "phase2.head.examples_per_group": 9, "phase2.head.rows_per_group": 8,
+COMMON = {"phase2.head.rows": 16, "phase2.head.length": 64, "phase2.head.slots": 52,
+          "phase2.head.examples_per_group": 19, "phase2.head.rows_per_group": 16,
           "phase2.head.layer": 2, "phase2.head.weight": 1.0, "phase2.spread": False,
-          "phase2.checkpoint_every": 10 ** 6, "tasks.max_train_examples": 20000,
-          "phase2.log_every": 50, "eval.batch_size": 64}
+          "phase2.steps": 400, "phase2.warmup": 30, "phase2.checkpoint_every": 10 ** 6,
+          "tasks.max_train_examples": 20000, "phase2.log_every": 50, "eval.batch_size": 64}
 FULL = {"qformer.cross_init": "width", "qformer.cross_every": 1}
 BEST = FULL | {"phase2.skip": True, "phase2.per_query": True}
 UI = {"phase1.losses.itc": 0.0, "phase1.pair_batch_size": 256}

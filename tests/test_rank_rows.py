@@ -82,6 +82,20 @@ def test_rank_rows_have_the_loss_of_the_same_rows_with_words():
   assert float(sums["tokens"]) == float(of_words["tokens"]) + float(metrics["tokens"])
 
 
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_one_pass_over_the_catalogue_serves_slots_and_head(layer):
+  graphdef, trainable, held = model()
+  ranked = {"rank": packing.one_a_row(EXAMPLES, rank_spec())}
+
+  def loss_and_gradient(items_only):
+    c = dataclasses.replace(HEAD, layer=layer, items_only=items_only)
+    loss = phase2.phase2_loss(graphdef, DEEP, (), c)
+    return jax.value_and_grad(lambda t: loss(t, held, ranked, None)[0])(trainable)
+
+  one, two = loss_and_gradient(False), loss_and_gradient(True)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)
+
+
 def test_deeper_layers_have_no_say():
   graphdef, trainable, held = model()
   ranked = {"rank": packing.one_a_row(EXAMPLES, rank_spec())}

@@ -65,10 +65,21 @@ class Projector(nnx.Module):
       self.soft_norm = qformer_layers.norm(lm_width, config.norm_eps, rngs)
       self.soft_norm.scale[...] = jnp.full((lm_width,), soft_token_rms)
 
+  def read(self, vectors, present, key=None) -> tuple[jax.Array, jax.Array]:
+    """([B, Q, D] soft tokens, [B, F] features for the head) of B entities, given as in `QFormer`.
+
+    Whoever needs only one of them leaves the other to the compiler.
+    """
+    soft_BQD, features_BF = self._read(vectors, present, key)
+    return self.soft_norm(soft_BQD) if self.form.soft_norm else soft_BQD, features_BF
+
   def soft_tokens(self, vectors, present, key=None) -> jax.Array:
-    """[B, Q, D] soft tokens of B entities, given as in `QFormer`."""
-    soft_BQD = self._soft(vectors, present, key)
-    return self.soft_norm(soft_BQD) if self.form.soft_norm else soft_BQD
+    """[B, Q, D]: the first of `read`."""
+    return self.read(vectors, present, key)[0]
+
+  def features(self, vectors, present, key=None) -> jax.Array:
+    """[B, F]: the second of `read`."""
+    return self.read(vectors, present, key)[1]
 
 
 class ILM(Projector):
@@ -103,29 +114,24 @@ class ILM(Projector):
       self.skip = MlpProjector(config, lm_width, dataclasses.replace(form, soft_norm=False),
                                soft_token_rms=soft_token_rms, rngs=rngs)
       self.gate = nnx.Param(jnp.zeros(()))
+    self.equal = bool(head_width) and (form.equal_head or form.skip)
+    features, hidden = config.num_queries * config.width, 10 * _vector_width(config)
+    if self.equal:
+      self.head_in = qformer_layers.linear(features, hidden, rngs, features ** -0.5)
     if head_width:
-      features, hidden = config.num_queries * config.width, 10 * _vector_width(config)
-      if form.equal_head or form.skip:
-        self.head_in = qformer_layers.linear(features, hidden, rngs, features ** -0.5)
-        features = hidden
-      self.head = ItemHead(features, lm_width, head_width, rngs)
+      self.head = ItemHead(hidden if self.equal else features, lm_width, head_width, rngs)
 
-  def _soft(self, vectors, present, key) -> jax.Array:
-    soft_BQD = self.projection(self.qformer.queries(vectors, present, key))
-    if self.form.skip:
-      soft_BQD = self.skip.soft_tokens(vectors, present, key) + self._gate() * soft_BQD
-    return soft_BQD
-
-  def features(self, vectors, present, key=None) -> jax.Array:
-    """[B, F] what the head is given of B entities."""
+  def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
     query_BQW = self.qformer.queries(vectors, present, key)
-    read_BF = query_BQW.reshape(len(query_BQW), -1)
-    if self.form.skip:
-      return self.skip.features(vectors, present, key) + self._gate() * self.head_in(read_BF)
-    return qformer_layers.gelu(self.head_in(read_BF)) if self.form.equal_head else read_BF
-
-  def _gate(self) -> jax.Array:
-    return jnp.tanh(10.0 * self.gate[...])
+    soft_BQD, features_BF = self.projection(query_BQW), query_BQW.reshape(len(query_BQW), -1)
+    if self.equal:
+      features_BF = self.head_in(features_BF)
+    if not self.form.skip:
+      return soft_BQD, qformer_layers.gelu(features_BF) if self.equal else features_BF
+    gate = jnp.tanh(10.0 * self.gate[...])
+    mlp_BQD, hidden_BF = self.skip.read(vectors, present, key)
+    return (mlp_BQD + gate * soft_BQD,
+            hidden_BF + gate * features_BF if self.equal else hidden_BF)
 
 
 class MlpProjector(Projector):
@@ -155,11 +161,12 @@ class MlpProjector(Projector):
     if head_width:
       self.head = ItemHead(10 * width, lm_width, head_width, rngs)
 
-  def _soft(self, vectors, present, key) -> jax.Array:
-    soft = self.projection(self.features(vectors, present, key))
-    return soft.reshape(len(soft), self.config.num_queries, -1)
+  def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
+    hidden_BH = self._hidden(vectors, present, key)
+    soft = self.projection(hidden_BH)
+    return soft.reshape(len(soft), self.config.num_queries, -1), hidden_BH
 
-  def features(self, vectors, present, key=None) -> jax.Array:
+  def _hidden(self, vectors, present, key) -> jax.Array:
     """[B, 10 C]: the hidden layer."""
     parts = []
     for i, (name, _) in enumerate(self.config.vectors):

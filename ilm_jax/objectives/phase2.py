@@ -29,6 +29,7 @@ class HeadConfig:
   num_items: int                # items are the entity rows 1..num_items
   negatives: int                # items drawn for a softmax; 0: all of them
   layer: int = -1               # of the language model, after which "rank" rows are read; -1: all
+  items_only: bool = False      # no user has a slot in them
 
 
 def build_phase2(config: QFormerConfig, lm_width: int, form: ilm.Form, soft_token_rms: float,
@@ -137,24 +138,33 @@ def _words(read: _Reader, batch, of, task_names, head: HeadConfig | None, rng):
 
 def _ranked(read: _Reader, batch, of, head: HeadConfig, rng):
   """(loss, metrics) of rows that the head alone reads, `head.layer` layers deep."""
+  catalogue = None
+  if head.items_only and not head.negatives:      # one pass for slots and head: all are items
+    soft_IQD, catalogue = read.ours.read(
+        *inputs.entity_inputs(read.frozen, jnp.arange(head.num_items + 1)), rng)
+    soft_BSQD = soft_IQD[batch["entities"]]
+    embeds_BLD = ilm.splice(language_model.embed_prompt(read.model, batch), soft_BSQD.reshape(
+        len(soft_BSQD), -1, soft_BSQD.shape[-1]), batch["slot"])
+  else:
+    embeds_BLD = read.embed(batch, rng)
   hidden_BXD = read.model.target_hidden(
-      read.embed(batch, rng), {**batch, "target_at": batch["next_at"]}, head.layer)
-  loss, metrics = _items(read, hidden_BXD, batch, of, head, inputs.step_key(rng, 1))
+      embeds_BLD, {**batch, "target_at": batch["next_at"]}, head.layer)
+  loss, metrics = _items(read, hidden_BXD, batch, of, head, inputs.step_key(rng, 1), catalogue)
   return loss, metrics | _counts(read.model.config, batch)
 
 
-def _items(read: _Reader, hidden_BXD, batch, of, head: HeadConfig, rng):
+def _items(read: _Reader, hidden_BXD, batch, of, head: HeadConfig, rng, catalogue=None):
   """(loss, metrics) of the items that follow."""
   item_N = batch["next_item"].reshape(-1)
   nll_N, hit_N = head_nll(read.ours, head, read.frozen,
-                          hidden_BXD.reshape(len(item_N), -1), item_N, rng)
+                          hidden_BXD.reshape(len(item_N), -1), item_N, rng, catalogue)
   count = jnp.sum(item_N > 0)
   return (head.weight * losses.weighted_mean(nll_N, item_N > 0, of["next_item"] > 0),
           {"head_nll": (jnp.sum(nll_N * (item_N > 0)), count),
            "head_hit": (jnp.sum(hit_N & (item_N > 0)), count)})
 
 
-def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng):
+def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalogue=None):
   """(negative log likelihood, hit), each [N], of the item rows that follow; row 0 means nothing.
 
   With `c.negatives` a softmax over the item itself and so many others, drawn evenly, whose sum
@@ -167,11 +177,13 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng):
     hidden_ND: hidden states of the language model.
     item_N: item rows.
     rng: for noise, dropout and negatives; None: the first alone are off, negatives are fixed.
+    catalogue: [I + 1, F] features of rows 0..num_items, where they are known already.
   """
   query_NP = model.head.query(hidden_ND.astype(jnp.float32))
 
   def keys(rows):
-    features = model.features(*inputs.entity_inputs(frozen, rows), inputs.step_key(rng, 0))
+    features = catalogue[rows] if catalogue is not None else model.features(
+        *inputs.entity_inputs(frozen, rows), inputs.step_key(rng, 0))
     return model.head.items(features, frozen["log_draws"][rows])
 
   if not c.negatives:

@@ -166,7 +166,8 @@ def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
         f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
         f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
   return phase2_lib.HeadConfig(weight=c.weight, num_items=run.data.log.num_items,
-                               negatives=c.negatives, layer=c.layer)
+                               negatives=c.negatives, layer=c.layer,
+                               items_only=rank_tasks(run.config) == ("next_item",))
 
 
 def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) -> dict:
