@@ -153,7 +153,7 @@ def rank(run: context.Run, split: str, score) -> np.ndarray:
 
 def by_head(run: context.Run, examples, user_U, variant) -> np.ndarray:
   """[U, I + 1] scores by the item head."""
-  return speaker.Speaker(run, variant).head_score(examples, common.spec(run, [examples]))
+  return speaker.Speaker(run, variant).head_score(examples, common.head_spec(run, [examples]))
 
 
 def dot_product(run: context.Run, examples, user_U) -> np.ndarray:

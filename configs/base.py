@@ -204,6 +204,7 @@ def phase2() -> dict:
           "rows": 0,               # of a batch, for ranking tasks alone: they say nothing and are
                                    # packed by the following; 0: they stand among the other rows
           "layer": -1,             # these rows run so many layers; -1: all; 0: none
+          "queries": 0,            # soft tokens that an entity has in them; 0: as elsewhere
           "length": 64, "slots": 52, "examples_per_group": 8, "rows_per_group": 8,
       },
       **optimizer(learning_rate=1e-3, warmup=50),

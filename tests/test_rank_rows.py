@@ -9,8 +9,8 @@ from flax import nnx
 
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
-from ilm_jax.models import decoder, language_model
-from ilm_jax.objectives import phase2
+from ilm_jax.models import decoder, ilm, language_model
+from ilm_jax.objectives import inputs, phase2
 from ilm_jax.training import accumulation
 from ilm_jax.weights import load
 from tests import test_item_head, test_objectives
@@ -21,8 +21,8 @@ HEAD = dataclasses.replace(test_item_head.HEAD, weight=0.5)
 
 
 def rank_spec(**changes):
-  return test_item_head.spec(slot_id=LAST, targets=0, head_only=True, rows=2, rows_per_group=2,
-                             task_names=("sequential",), **changes)
+  return test_item_head.spec(**{**dict(slot_id=LAST, targets=0, head_only=True, rows=2,
+                                       rows_per_group=2, task_names=("sequential",)), **changes})
 
 
 EXAMPLES = [test_item_head.example([7, LAST, LAST], [1, 2], 4),
@@ -94,6 +94,25 @@ def test_one_pass_over_the_catalogue_serves_slots_and_head(layer):
 
   one, two = loss_and_gradient(False), loss_and_gradient(True)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)
+
+
+@pytest.mark.parametrize("items_only", [False, True])
+def test_rank_rows_may_hold_fewer_soft_tokens(items_only):
+  """The first of two: the same as a projector that has no second."""
+  graphdef, trainable, held = model()
+  few = {"rank": packing.one_a_row(EXAMPLES, rank_spec(queries=1))}
+  head = dataclasses.replace(HEAD, queries=1, items_only=items_only)
+  value, metrics = phase2.phase2_loss(graphdef, DEEP, (), head)(trainable, held, few, None)
+  ours = nnx.merge(graphdef, trainable)
+  given = inputs.entity_inputs(held, few["rank"]["entities"].reshape(-1))
+  soft = ours.soft_tokens(*given)[:, 0].reshape(2, -1, 6)
+  lm = language_model.bind(DEEP, held["lm"])
+  embeds = ilm.splice(lm.embed(few["rank"]["tokens"]), soft, few["rank"]["slot"])
+  hidden = lm.target_hidden(embeds, {**few["rank"], "target_at": few["rank"]["next_at"]})
+  item_N = few["rank"]["next_item"].reshape(-1)
+  nll_N, _ = phase2.head_nll(ours, head, held, hidden.reshape(len(item_N), -1), item_N, None)
+  np.testing.assert_allclose(metrics["head_nll"][0], np.sum(nll_N * (item_N > 0)), rtol=1e-5)
+  assert float(metrics["tokens"]) == 3 + 3 and value > 0
 
 
 def test_deeper_layers_have_no_say():

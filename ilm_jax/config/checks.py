@@ -114,7 +114,7 @@ def _check_phase2(c) -> list[str]:
   if p.head.weight > 0 and c.tasks.entities == "names":
     wrong.append("phase2.head.weight is above 0 with tasks.entities='names': the item head reads "
                  "soft tokens; set the weight to 0, or tasks.entities='slots'")
-  wrong += _check_head(p.head)
+  wrong += _check_head(p.head, c.qformer.num_queries)
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
                  f"{p.rows_per_group}: examples are packed into groups of that many rows")
@@ -127,8 +127,14 @@ def _check_phase2(c) -> list[str]:
   return wrong
 
 
-def _check_head(head) -> list[str]:
+def _check_head(head, queries: int) -> list[str]:
   wrong = []
+  if head.queries > queries:
+    wrong.append(f"phase2.head.queries={head.queries} is more than qformer.num_queries={queries}: "
+                 "an entity has no more soft tokens; 0 takes all")
+  if head.queries and not head.rows:
+    wrong.append(f"phase2.head.queries={head.queries} with phase2.head.rows=0: rows that say words "
+                 "hold all soft tokens; set the rows above 0 or the queries to 0")
   if head.rows > 0 and not head.weight:
     wrong.append(f"phase2.head.rows={head.rows} with phase2.head.weight=0: there is no head to read"
                  " them; set the weight above 0 or the rows to 0")

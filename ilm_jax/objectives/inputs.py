@@ -50,7 +50,15 @@ def whole(trainable: dict, frozen: dict) -> tuple[dict, dict]:
           {**frozen["lm"], **trainable.get("lm", {})})
 
 
-def soft_tokens(model: ilm.ILM, frozen: dict, entity_BS, rng=None) -> jax.Array:
-  """[B, S * Q, D]: the soft tokens of each row's entities, in order."""
+def soft_tokens(model: ilm.Projector, frozen: dict, entity_BS, rng=None, queries: int = 0
+                ) -> jax.Array:
+  """[B, S * Q, D]: the soft tokens of each row's entities, in order; the first `queries` of each
+  entity, 0: all."""
   soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rng)
-  return soft.reshape(entity_BS.shape[0], -1, soft.shape[-1])
+  return side_by_side(soft.reshape(*entity_BS.shape, *soft.shape[1:]), queries)
+
+
+def side_by_side(soft_BSQD, queries: int) -> jax.Array:
+  """[B, S * queries, D]: the first so many soft tokens of every entity, 0: all."""
+  soft_BSQD = soft_BSQD[:, :, :queries] if queries else soft_BSQD
+  return soft_BSQD.reshape(len(soft_BSQD), -1, soft_BSQD.shape[-1])

@@ -30,6 +30,7 @@ class HeadConfig:
   negatives: int                # items drawn for a softmax; 0: all of them
   layer: int = -1               # of the language model, after which "rank" rows are read; -1: all
   items_only: bool = False      # no user has a slot in them
+  queries: int = 0              # soft tokens of an entity that they hold; 0: all
 
 
 def build_phase2(config: QFormerConfig, lm_width: int, form: ilm.Form, soft_token_rms: float,
@@ -110,12 +111,12 @@ class _Reader(NamedTuple):
   ours: ilm.Projector | None
   frozen: dict
 
-  def embed(self, batch, rng) -> jax.Array:
-    """[B, L, D]: the prompts of a batch, soft tokens spliced in."""
+  def embed(self, batch, rng, queries: int = 0) -> jax.Array:
+    """[B, L, D]: the prompts of a batch, soft tokens spliced in; see `inputs.soft_tokens`."""
     embeds_BLD = language_model.embed_prompt(self.model, batch)
     if self.ours is None:
       return embeds_BLD
-    soft_BXD = inputs.soft_tokens(self.ours, self.frozen, batch["entities"], rng)
+    soft_BXD = inputs.soft_tokens(self.ours, self.frozen, batch["entities"], rng, queries)
     return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
 
 
@@ -142,11 +143,11 @@ def _ranked(read: _Reader, batch, of, head: HeadConfig, rng):
   if head.items_only and not head.negatives:      # one pass for slots and head: all are items
     soft_IQD, catalogue = read.ours.read(
         *inputs.entity_inputs(read.frozen, jnp.arange(head.num_items + 1)), rng)
-    soft_BSQD = soft_IQD[batch["entities"]]
-    embeds_BLD = ilm.splice(language_model.embed_prompt(read.model, batch), soft_BSQD.reshape(
-        len(soft_BSQD), -1, soft_BSQD.shape[-1]), batch["slot"])
+    soft_BXD = inputs.side_by_side(soft_IQD[batch["entities"]], head.queries)
+    embeds_BLD = ilm.splice(
+        language_model.embed_prompt(read.model, batch), soft_BXD, batch["slot"])
   else:
-    embeds_BLD = read.embed(batch, rng)
+    embeds_BLD = read.embed(batch, rng, head.queries)
   hidden_BXD = read.model.target_hidden(
       embeds_BLD, {**batch, "target_at": batch["next_at"]}, head.layer)
   loss, metrics = _items(read, hidden_BXD, batch, of, head, inputs.step_key(rng, 1), catalogue)

@@ -147,7 +147,8 @@ def rank_spec(run: context.Run) -> batches_lib.LmBatchSpec:
   """Shapes of the rows that the item head alone reads."""
   c = run.config.phase2.head
   return dataclasses.replace(
-      lm_spec(run), rows=c.rows, length=c.length, slots=c.slots, targets=0,
+      lm_spec(run, queries=c.queries or None), rows=c.rows, length=c.length, slots=c.slots,
+      targets=0,
       examples_per_group=c.examples_per_group, rows_per_group=c.rows_per_group,
       task_names=rank_tasks(run.config), head_tasks=HEAD_TASKS, head_only=True)
 
@@ -167,7 +168,8 @@ def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
         f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
   return phase2_lib.HeadConfig(weight=c.weight, num_items=run.data.log.num_items,
                                negatives=c.negatives, layer=c.layer,
-                               items_only=rank_tasks(run.config) == ("next_item",))
+                               items_only=rank_tasks(run.config) == ("next_item",),
+                               queries=c.queries)
 
 
 def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) -> dict:

@@ -67,8 +67,9 @@ def _rows(run: context.Run, ilm: speaker.Speaker, task: str, trie) -> list[dict]
   made, ranks = [], []
   for number, (template, examples) in enumerate(zip(templates, by_template)):
     if head:
-      ranks.append(metrics.ranks_from_scores(ilm.head_score(examples, spec), target_U,
-                                             ranking.blocked(filtered, run.data.log.num_items)))
+      score_UI = ilm.head_score(examples, common.head_spec(run, by_template))
+      ranks.append(metrics.ranks_from_scores(
+          score_UI, target_U, ranking.blocked(filtered, run.data.log.num_items)))
     else:
       beam_UW = ilm.rank(examples, spec, trie, width=width, blocked=filtered)
       ranks.append(metrics.ranks_from_items(beam_UW, target_U))

@@ -121,7 +121,7 @@ def _by_head(run: context.Run, models: list[methods.Method], asked_for: Question
              ) -> list[Ranking]:
   if not run.config.phase2.head.weight:
     return []
-  spec = common.spec(run, [asked_for.examples])
+  spec = common.head_spec(run, [asked_for.examples])
   return [Ranking(method.label, metrics.ranks_from_scores(
               method.model.head_score(asked_for.examples, spec), asked_for.target_U,
               asked_for.blocked_UI), by="item head") for method in models]

@@ -113,7 +113,10 @@ class Speaker:
     return np.concatenate(scores)
 
   def head_score(self, examples, spec) -> np.ndarray:
-    """[len(examples), I + 1] scores of every item by the item head: no item is said."""
+    """[len(examples), I + 1] scores of every item by the item head: no item is said.
+
+    `spec`: of `common.head_spec`.
+    """
     frozen = {**self.entities, **recipe.log_draws(self.run)}
     items = dot_scores.head_items(
         self.graphdef, self.trainable, frozen, self.run.data.log.num_items)
@@ -124,7 +127,7 @@ class Speaker:
           [part[min(b, len(part) - 1)] for b in range(spec.rows)], spec)
       batch["target_at"] = filling.last_slot(batch["slot"])[:, None]
       hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(),
-                          placement.over_rows(self.run.mesh, batch), layers)
+                          placement.over_rows(self.run.mesh, batch), layers, spec.queries)
       score_BI = dot_scores.head_score(self.graphdef, self.trainable, hidden_BD, items)
       scores.append(placement.fetch(score_BI)[:len(part)])
     return np.concatenate(scores)
@@ -159,20 +162,21 @@ def catalogue(run: context.Run) -> tuple[trie.Trie, list[str]]:
   return placement.everywhere(run.mesh, built), names
 
 
-def _embed(graphdef, lm_config, trainable, frozen, batch):
+def _embed(graphdef, lm_config, trainable, frozen, batch, queries: int = 0):
   embeds_BLD = language_model.embed_prompt(
       language_model.bind(lm_config, frozen["lm"]), batch)
   if graphdef is None:
     return embeds_BLD
-  soft_BXD = inputs.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])
+  soft_BXD = inputs.soft_tokens(
+      nnx.merge(graphdef, trainable), frozen, batch["entities"], queries=queries)
   return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 5))
-def _states(graphdef, lm_config, trainable, frozen, batch, layers: int):
+@functools.partial(jax.jit, static_argnums=(0, 1, 5, 6))
+def _states(graphdef, lm_config, trainable, frozen, batch, layers: int, queries: int):
   """[B, D]: the hidden state behind so many layers (-1: all) at the first of each target_at."""
   model = language_model.bind(lm_config, frozen["lm"])
-  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch)
+  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch, queries)
   deep = {} if layers < 0 else {"layers": layers}
   return model.target_hidden(embeds_BLD, batch, **deep)[:, 0]
 
