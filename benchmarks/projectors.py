@@ -36,14 +36,16 @@ _SHARED = ("data", "entities", "prepared", "factors.npz", "tfds")
 COMMON = {"phase2.head.rows": 16, "phase2.head.length": 64, "phase2.head.slots": 52,
           "phase2.head.examples_per_group": 19, "phase2.head.rows_per_group": 16,
           "phase2.head.layer": 2, "phase2.head.weight": 1.0, "phase2.spread": False,
-          "phase2.steps": 400, "phase2.warmup": 30, "phase2.checkpoint_every": 10 ** 6,
-          "tasks.max_train_examples": 20000, "phase2.log_every": 50, "eval.batch_size": 64}
-FULL = {"qformer.cross_init": "width", "qformer.cross_every": 1}
+          "phase2.learning_rate": 3e-3, "phase2.steps": 400, "phase2.warmup": 30,
+          "phase2.checkpoint_every": 10 ** 6, "phase2.log_every": 50, "eval.batch_size": 64,
+          "tasks.max_train_examples": 20000}
+FULL = {"qformer.cross_init": "width", "qformer.cross_every": 1, "phase2.qformer_scale": 0.3}
 BEST = FULL | {"phase2.skip": True, "phase2.per_query": True}
 UI = {"phase1.losses.itc": 0.0, "phase1.pair_batch_size": 256}
 CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
                   "qformer.min_temperature": 0.03, "qformer.temperature": 0.1,
                   "phase1.label_smoothing": 0.0}
+DISTIL = {"phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,9 @@ class Arm:
 ARMS = {
     "mlp": Arm("mlp", {}),
     "paper": Arm("rand", {"phase2.spread": True}),
+    "paper_slow": Arm("rand", {"phase2.spread": True, "phase2.qformer_scale": 0.3}),
+    "cross_fast": Arm("rand", FULL | {"phase2.qformer_scale": 1.0}),
+    "skip_fast": Arm("rand", FULL | {"phase2.skip": True, "phase2.qformer_scale": 1.0}),
     "paper_nospread": Arm("rand", {}),
     "size": Arm("rand", {"qformer.cross_init": "width"}),
     "every": Arm("rand", {"qformer.cross_every": 1}),
@@ -79,6 +84,9 @@ ARMS = {
     "ui_catalogue_lr": Arm("phase1", FULL | CATALOGUE | {"phase1.learning_rate": 3e-4}),
     "ui_catalogue_all": Arm("phase1", FULL | CATALOGUE | {
         "phase1.pair_batch_size": 1024, "phase1.learning_rate": 2e-3}),
+    "cf": Arm("phase1", FULL | CATALOGUE | DISTIL),
+    "cf_quiet": Arm("phase1", FULL | CATALOGUE | DISTIL | {
+        "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
     "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
     "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
 }

@@ -161,10 +161,12 @@ def phase1() -> dict:
       "batch_size": 64,            # items with their texts
       "pair_batch_size": 64,       # item-item pairs, and as many user-item pairs
       "losses": {"itc": 1.0, "itm": 0.5, "itg": 0.5, "ii": 0.5, "ui": 0.5,
+                 "cf": 0.0,        # the scores of collaborative filtering, handed on
                  "rec": 0.0, "uni": 0.0},     # what is kept of the vectors, and how evenly it lies
       "contrastive": "infonce",    # of ii and ui; or "margin"
       "candidates": "batch",       # of ii and ui: whom a pair is told from; or "catalogue": all
                                    # items, by softmax, which then needs no correction
+      "cf_temperature": 0.1,       # cf: of those scores, before a softmax over the catalogue
       "logq": False,               # ui: correct for how often its in-batch negatives are drawn
       "label_smoothing": 0.1,
       "text_scale": 0.1,           # learning rate of the pretrained text tower, as a fraction

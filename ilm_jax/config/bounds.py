@@ -62,7 +62,8 @@ _GROUPS = (
     (_from_0(1000, "all"), ("phase2.head.queries",)),
     (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",
                  "phase2.dropout")),
-    (_positive(10 ** 3), ("qformer.temperature", "qformer.min_temperature")),
+    (_positive(10 ** 3), ("qformer.temperature", "qformer.min_temperature",
+                          "phase1.cf_temperature")),
     (_from_0(10 ** 3), ("qformer.vector_noise", "phase2.vector_noise", "phase2.soft_token_rms",
                         "phase1.text_scale", "phase2.qformer_scale", "phase2.mlp_scale")),
     # Tasks and who writes their targets.

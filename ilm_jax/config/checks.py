@@ -91,6 +91,9 @@ def _check_phase1(c) -> list[str]:
   p = c.phase1
   wrong = rules.known("phase1.contrastive", p.contrastive, ("infonce", "margin"))
   wrong += rules.known("phase1.candidates", p.candidates, ("batch", "catalogue"))
+  if p.losses.cf > 0 and p.candidates != "catalogue":
+    wrong.append(f"phase1.losses.cf={p.losses.cf} is a softmax over the catalogue: set "
+                 "phase1.candidates to 'catalogue', or the loss to 0")
   if p.candidates == "catalogue" and p.contrastive == "margin":
     wrong.append("phase1.candidates='catalogue' is a softmax, and phase1.contrastive='margin' has "
                  "none: set it to 'infonce'")

@@ -20,6 +20,7 @@ class Phase1Config:
   itg: float
   ii: float
   ui: float
+  cf: float
   rec: float
   uni: float
   label_smoothing: float
@@ -27,6 +28,7 @@ class Phase1Config:
   logq: bool                    # of UI by InfoNCE: corrected for how often entities are drawn
   num_items: int = 0            # II and UI by softmax over all items, rows 1..num_items; 0: over
                                 # what the batch holds
+  cf_temperature: float = 0.1   # of the collaborative-filtering scores that CF hands on
   margin: float = 1.0
 
   @classmethod
@@ -34,7 +36,8 @@ class Phase1Config:
     """That of a config's section phase1, for so many items."""
     return cls(**section.losses, label_smoothing=section.label_smoothing,
                contrastive=section.contrastive, logq=section.logq,
-               num_items=num_items if section.candidates == "catalogue" else 0)
+               num_items=num_items if section.candidates == "catalogue" else 0,
+               cf_temperature=section.cf_temperature)
 
   @property
   def weights(self) -> dict[str, float]:
@@ -42,7 +45,7 @@ class Phase1Config:
     return {name: getattr(self, name) for name in LOSSES}
 
 
-LOSSES = ("itc", "itm", "itg", "ii", "ui", "rec", "uni")
+LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
 
 
 def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
@@ -65,6 +68,12 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
   the softmax is over all items, which are then drawn evenly: nothing is to be corrected. A user
   chooses an item; an item, the one that came next.
 
+  CF hands on what the vectors knew of users and items: with the `factors` [R, C] of `frozen`, whose
+  inner products are the scores of collaborative filtering, the cross-entropy of the softmax over
+  all items of UI's similarity against that of those scores over their temperature (as LLM-SRec
+  distils a recommender, arXiv 2502.13909). A user's own items are in its vector, so UI alone learns
+  to give them back; the scores say what else is like them.
+
   REC and UNI are computed on all query outputs of the step: what a linear layer reads of the
   vectors in them (mean squared error, a standardised vector's own being 1), and the uniformity of
   their projections.
@@ -78,7 +87,8 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
     if c.itc or c.itm or c.itg:
       metrics |= _text_losses(qformer, c, frozen, batch, rng, outputs)
     pairs = [(n, batch[a], batch[b]) for n, a, b in
-             (("ii", "pair_a", "pair_b"), ("ui", "upair_user", "upair_item")) if getattr(c, n)]
+             (("ii", "pair_a", "pair_b"), ("ui", "upair_user", "upair_item"))
+             if getattr(c, n) or (n == "ui" and c.cf)]
     if pairs:
       of_pairs = _catalogue_losses if c.num_items else _pair_losses
       metrics |= of_pairs(qformer, c, frozen, pairs, step_key(rng, 3), outputs)
@@ -155,8 +165,14 @@ def _catalogue_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: lis
     similarity_BI = losses.bag_similarity(bag[at:at + len(left_B)], bag[:c.num_items])
     at += len(left_B)
     metrics[f"temperature_{name}"] = qformer.temperature(name)
+    logits_BI = similarity_BI / qformer.temperature(name)
     metrics[name] = jnp.mean(losses.over_catalogue(
-        similarity_BI / qformer.temperature(name), right_B, item_I, left_B, c.label_smoothing))
+        logits_BI, right_B, item_I, left_B, c.label_smoothing))
+    if name == "ui" and c.cf:
+      factors = frozen["factors"]
+      given_BI = factors[left_B] @ factors[item_I].T / c.cf_temperature
+      metrics["cf"] = -jnp.mean(jnp.sum(
+          jax.nn.softmax(given_BI) * jax.nn.log_softmax(logits_BI), axis=1))
   return metrics
 
 

@@ -85,14 +85,16 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   config = qformer_config(c, unroll=unroll, num_layers=num_layers)
   graphdef, trainable = inputs.abstract(lambda: phase1_lib.build_phase1(config, seed=0))
   loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config.of(p, c.plan.entities))
-  pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui,
-           "upair_item": p.losses.ui}
+  pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui or p.losses.cf,
+           "upair_item": p.losses.ui or p.losses.cf}
   batch = batches_lib.text_batch([], p.batch_size, c.qformer.max_text) | {
       name: np.zeros(p.pair_batch_size if weight else 0, np.int32)
       for name, weight in pairs.items()}
   frozen = _entities(config, c.plan.entities)
   if p.logq:
     frozen["log_draws"] = jax.ShapeDtypeStruct((c.plan.entities,), jnp.float32)
+  if p.losses.cf:
+    frozen["factors"] = jax.ShapeDtypeStruct((c.plan.entities, c.cf.width), jnp.float32)
   return _program(loss, c, p, trainable, frozen, batch, mesh)
 
 

@@ -43,7 +43,7 @@ RULES = {
 PARAMETER_AXES = (
     (r"^vectors/[^/]+$", ("rows", "none")),      # the entity table
     (r"^(present/[^/]+|log_draws)$", ("rows",)),
-    (r"^members$", ("rows", "none")),
+    (r"^(members|factors)$", ("rows", "none")),
     (r"(embed|embedding|embedder|word)(/embedding)?$", ("vocab", "embed")),
     (r"(query|key|value|wq|wk|wv)/?(kernel)?$", ("embed", "heads")),
     (r"(out|wo_attention|wo)/?(kernel)?$", ("heads", "embed")),

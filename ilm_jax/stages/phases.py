@@ -28,7 +28,7 @@ def phase1(run: context.Run) -> None:
       graphdef, phase1_lib.Phase1Config.of(c, run.data.log.num_items))
   spec = batches_lib.Phase1Spec(
       batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if c.losses.ii else 0,
-      user_batch_size=c.pair_batch_size if c.losses.ui else 0,
+      user_batch_size=c.pair_batch_size if c.losses.ui or c.losses.cf else 0,
       max_text=run.config.qformer.max_text)
   share, shares = axes.batch_share(run.mesh)
   batches = batches_lib.phase1_batches(
@@ -38,6 +38,8 @@ def phase1(run: context.Run) -> None:
   frozen = recipe.entity_arrays(run)
   if c.logq:
     frozen |= recipe.log_draws(run)
+  if c.losses.cf:
+    frozen |= recipe.factors(run)
   examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
   monitor = _monitor(run, "phase1", c.steps, began, {"examples": examples})
   _fit(run, "phase1", c, loop.Objective(loss, frozen, batches), trainable, made_from, monitor)

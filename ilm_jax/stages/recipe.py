@@ -18,7 +18,7 @@ from ilm_jax.objectives import inputs
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.runtime import axes
-from ilm_jax.stages import context
+from ilm_jax.stages import context, vectors
 from ilm_jax.training import checkpoint, provenance
 from ilm_jax.weights import blip2
 
@@ -185,6 +185,12 @@ def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) ->
   if count := run.config.qformer.members:
     arrays["members"] = put(table.members[:, :count])
   return arrays
+
+
+def factors(run: context.Run) -> dict:
+  """On the mesh, {"factors": float32 [R, C]}: of items and users, whose inner products rank."""
+  user_UC, item_I1C = vectors.factors(run)
+  return {"factors": axes.put_rows(run.mesh, np.concatenate([item_I1C, user_UC]))}
 
 
 def log_draws(run: context.Run) -> dict:
