@@ -46,6 +46,8 @@ CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
                   "qformer.min_temperature": 0.03, "qformer.temperature": 0.1,
                   "phase1.label_smoothing": 0.0}
 DISTIL = {"phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0}
+PHASE1 = CATALOGUE | {"phase1.losses.itc": 0.5, "phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0,
+                      "phase1.losses.ii": 0.5, "phase1.losses.rec": 0.2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +75,9 @@ ARMS = {
     "skip": Arm("rand", FULL | {"phase2.skip": True}),
     "skip_paper": Arm("rand", {"phase2.skip": True}),
     "skip_norm": Arm("rand", FULL | {"phase2.skip": True, "phase2.soft_norm": True}),
-    "ilm": Arm("ilm", FULL | {"phase2.skip": True}),
-    "ilm_cross": Arm("ilm", FULL),
+    "ilm": Arm("ilm", FULL | PHASE1 | {"phase2.skip": True}),
+    "ilm_batch": Arm("ilm", FULL | {"phase2.skip": True}),      # phase 1 of pairs in the batch
+    "ilm_cross": Arm("ilm", FULL | PHASE1),
     "mlp_random": Arm("mlp", {"lm.random": True}),
     "ui_batch": Arm("phase1", FULL | UI),
     "ui_catalogue": Arm("phase1", FULL | CATALOGUE),
