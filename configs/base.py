@@ -33,8 +33,14 @@ def get_config() -> ml_collections.ConfigDict:
       "cg_steps": 3,
       "dtype": "float32",          # of the tables and what is gathered; also "bfloat16"
       "stream": False,             # histories from files, piece by piece: logs larger than memory
+      "transition_width": 128,     # of the vectors `sequential` (cf/transitions.py), even
+      "transition_window": 3,      # how far behind an item others count as following it
+      "members": 0,                # entities kept beside each: an item's nearest by co-occurrence,
+                                   # a user's last items; the Q-Former reads qformer.members of them
   }
-  c.vectors = ("behavioral",)      # what the Q-Former is given of an entity; also "semantic"
+  c.vectors = ("behavioral",)      # what the Q-Former is given of an entity: of collaborative
+                                   # filtering; also "semantic", of its text; "sequential", of
+                                   # what follows what
   c.lm = {
       "asset": "smollm2-135m-instruct",  # or a path: a GGUF file, a Hugging Face or T5X folder
       "shape": "",                 # for stage plan alone, an architecture without weights:

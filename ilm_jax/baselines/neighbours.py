@@ -2,14 +2,14 @@
 import numpy as np
 import scipy.sparse
 
+from ilm_jax.cf import cooccurrence
+
 
 def item_knn(histories: list, num_items: int, queries: list, *, neighbours: int = 100,
              shrinkage: float = 10.0) -> np.ndarray:
   """Item-based nearest neighbours: the summed similarity to the items of a user's history.
 
-  Similarity is the shrunk cosine n_ij / (sqrt(n_i n_j) + shrinkage) of co-occurrence counts; of
-  each item only the most similar neighbours count (Sarwar et al. 2001; as tuned in Ferrari Dacrema
-  et al., arXiv 1907.06902).
+  Similarity as in `cooccurrence.nearest`; of each item only the most similar neighbours count.
 
   Args:
     histories: item rows of each user's training interactions.
@@ -21,15 +21,8 @@ def item_knn(histories: list, num_items: int, queries: list, *, neighbours: int 
   Returns:
     float32 [len(asked), I + 1]; column 0 is -inf.
   """
-  seen_UI = _incidence(histories, num_items)
-  both_II = (seen_UI.T @ seen_UI).tocsr()
-  count_I = both_II.diagonal()
-  both_II.setdiag(0)
-  both_II.eliminate_zeros()
-  pairs = both_II.tocoo()
-  pairs.data = pairs.data / (np.sqrt(count_I[pairs.row] * count_I[pairs.col]) + shrinkage)
-  near_II = _strongest(pairs.tocsr(), neighbours)
-  return _scores(_incidence(queries, num_items) @ near_II.T)
+  near_II = cooccurrence.nearest(histories, num_items, neighbours, shrinkage)
+  return _scores(cooccurrence.incidence(queries, num_items) @ near_II.T)
 
 
 def transition(histories: list, num_items: int, queries: list, *, last: int = 5,
@@ -52,25 +45,6 @@ def transition(histories: list, num_items: int, queries: list, *, last: int = 5,
   asked_UI = scipy.sparse.csr_array((np.array(weight, float), (user, item)),
                                     shape=(len(queries), num_items))
   return _scores(asked_UI @ next_II)
-
-
-def _incidence(histories: list, num_items: int) -> scipy.sparse.csr_array:
-  """[users, I] 1 where the history has the item."""
-  rows = [np.unique(np.asarray(h, np.int64)) - 1 for h in histories]
-  user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-  item = np.concatenate([np.zeros(0, np.int64), *rows])
-  return scipy.sparse.csr_array((np.ones(len(item)), (user, item)),
-                                shape=(len(rows), num_items))
-
-
-def _strongest(matrix: scipy.sparse.csr_array, count: int) -> scipy.sparse.csr_array:
-  """The `count` largest entries of each row; of equal ones the lower column stays."""
-  row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-  order = np.lexsort((matrix.indices, -matrix.data, row))
-  place = np.arange(len(order)) - matrix.indptr[row[order]]
-  kept = order[place < count]
-  return scipy.sparse.csr_array((matrix.data[kept], (row[kept], matrix.indices[kept])),
-                                shape=matrix.shape)
 
 
 def _scores(score_UI) -> np.ndarray:

@@ -44,7 +44,8 @@ _GROUPS = (
     (_positive(10 ** 6), ("cf.iterations", "cf.cg_steps")),
     # Sizes of arrays.
     (_positive(2 ** 20), (
-        "cf.width", "mesh.data", "mesh.fsdp", "mesh.tensor", "phase1.batch_size",
+        "cf.width", "cf.transition_width", "cf.transition_window", "mesh.data", "mesh.fsdp",
+        "mesh.tensor", "phase1.batch_size",
         "phase1.pair_batch_size", "phase2.rows", "phase2.length", "phase2.slots",
         "phase2.targets", "phase2.examples_per_group", "phase2.rows_per_group",
         "phase2.microbatches", "eval.batch_size",
@@ -58,7 +59,7 @@ _GROUPS = (
     (_from_0(_INT32), ("phase2.head.negatives",)),
     (_from_0(2 ** 20, "ranking tasks among the others"), ("phase2.head.rows",)),
     (Bound(-1, 1000, "-1 (all layers) or more, at most 1000"), ("phase2.head.layer",)),
-    (_from_0(1000, "none"), ("qformer.reader_hidden", "qformer.members")),
+    (_from_0(1000, "none"), ("qformer.reader_hidden", "qformer.members", "cf.members")),
     (_from_0(1000, "all"), ("phase2.head.queries",)),
     (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",
                  "phase2.dropout")),

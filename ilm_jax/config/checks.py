@@ -82,6 +82,9 @@ def _check_qformer(c) -> list[str]:
   q = c.qformer
   wrong = [*rules.known("qformer.text_pool", q.text_pool, ("cls", "mean")),
            *rules.known("qformer.cross_init", q.cross_init, ("width", "bert"))]
+  if q.members > c.cf.members:
+    wrong.append(f"qformer.members={q.members} is more than cf.members={c.cf.members}, which stage "
+                 "cf keeps of each entity: raise the second")
   if q.num_heads > 0 and q.width % q.num_heads:
     wrong.append(f"qformer.width={q.width} does not divide over qformer.num_heads={q.num_heads}")
   return wrong
@@ -91,7 +94,7 @@ def _check_phase1(c) -> list[str]:
   p = c.phase1
   wrong = rules.known("phase1.contrastive", p.contrastive, ("infonce", "margin"))
   wrong += rules.known("phase1.candidates", p.candidates, ("batch", "catalogue"))
-  if p.losses.cf > 0 and p.candidates != "catalogue":
+  if p.losses.get("cf", 0) > 0 and p.candidates != "catalogue":
     wrong.append(f"phase1.losses.cf={p.losses.cf} is a softmax over the catalogue: set "
                  "phase1.candidates to 'catalogue', or the loss to 0")
   if p.candidates == "catalogue" and p.contrastive == "margin":

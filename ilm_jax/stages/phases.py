@@ -24,11 +24,11 @@ def phase1(run: context.Run) -> None:
   if _finished(run, "phase1", c.steps, made_from):
     return
   graphdef, trainable = recipe.phase1(run)
-  loss = phase1_lib.phase1_loss(
-      graphdef, phase1_lib.Phase1Config.of(c, run.data.log.num_items))
+  of_losses = phase1_lib.Phase1Config.of(c, run.data.log.num_items)
+  loss = phase1_lib.phase1_loss(graphdef, of_losses)
   spec = batches_lib.Phase1Spec(
-      batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if c.losses.ii else 0,
-      user_batch_size=c.pair_batch_size if c.losses.ui or c.losses.cf else 0,
+      batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if of_losses.ii else 0,
+      user_batch_size=c.pair_batch_size if of_losses.ui or of_losses.cf else 0,
       max_text=run.config.qformer.max_text)
   share, shares = axes.batch_share(run.mesh)
   batches = batches_lib.phase1_batches(
@@ -38,7 +38,7 @@ def phase1(run: context.Run) -> None:
   frozen = recipe.entity_arrays(run)
   if c.logq:
     frozen |= recipe.log_draws(run)
-  if c.losses.cf:
+  if of_losses.cf:
     frozen |= recipe.factors(run)
   examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
   monitor = _monitor(run, "phase1", c.steps, began, {"examples": examples})

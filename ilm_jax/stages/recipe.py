@@ -118,7 +118,7 @@ def qformer_config(run: context.Run) -> qformer.QFormerConfig:
   vectors = tuple((n, run.entities.vectors[n].shape[1]) for n in run.config.vectors)
   return qformer.QFormerConfig(
       vectors=vectors, vocab_size=run.text_tokenizer.vocab_size,
-      reconstructs=run.config.phase1.losses.rec > 0, **fields)
+      reconstructs=run.config.phase1.losses.get("rec", 0.0) > 0, **fields)
 
 
 # Shapes and arrays.

@@ -3,7 +3,7 @@ import tempfile
 
 import numpy as np
 
-from ilm_jax.cf import histories, ials
+from ilm_jax.cf import cooccurrence, histories, ials, transitions
 from ilm_jax.config import settings
 from ilm_jax.data import arrays, splits, store
 from ilm_jax.data import entities as entities_lib
@@ -34,11 +34,24 @@ def run(run: context.Run) -> None:
   semantic_IW = run.sentence_vectors(texts)
   standard_I1C = np.zeros_like(item_I1C)
   standard_I1C[1:] = standardised(item_I1C[1:])
-  table = entities_lib.make(
-      interactions.num_items, interactions.num_users,
-      behavioral=(standard_I1C, standardised(user_UC)),
-      semantic=(np.concatenate([np.zeros_like(semantic_IW[:1]), semantic_IW]), None))
+  named = {"behavioral": (standard_I1C, standardised(user_UC)),
+           "semantic": (np.concatenate([np.zeros_like(semantic_IW[:1]), semantic_IW]), None)}
+  if "sequential" in run.config.vectors:
+    named["sequential"] = _sequential(run)
+  count, learnt = run.config.cf.members, interactions_lib.train_histories(interactions)
+  members = cooccurrence.members(learnt, len(items), count) if count else None
+  table = entities_lib.make(interactions.num_items, interactions.num_users, members, **named)
   table.save(folder, made_from)
+
+
+def _sequential(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
+  """(item_I1C, user_UC) of `transitions.vectors`, standardised."""
+  c, log = run.config.cf, run.data.log
+  item_I1C, user_UC = transitions.vectors(
+      interactions_lib.train_histories(log), log.num_items, c.transition_width,
+      window=c.transition_window, seed=run.config.seed)
+  item_I1C[1:] = standardised(item_I1C[1:])
+  return item_I1C, standardised(user_UC)
 
 
 def factorise(config, log: interactions_lib.Interactions, mesh) -> tuple[np.ndarray, np.ndarray]:

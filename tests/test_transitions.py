@@ -1,0 +1,81 @@
+"""What follows what, and what goes together: against dense arithmetic on small logs."""
+import numpy as np
+
+from ilm_jax.baselines import neighbours
+from ilm_jax.cf import cooccurrence, transitions
+from ilm_jax.data import entities
+
+HISTORIES = [np.array([1, 2, 3, 1]), np.array([2, 3]), np.array([4]), np.zeros(0, int),
+             np.array([5, 2, 3])]
+
+
+def test_vectors_factorise_what_follows_what():
+  """With all dimensions U S V^T is the matrix of positive mutual information, made by loops."""
+  count = np.zeros((5, 5))
+  for history in HISTORIES:
+    for at, item in enumerate(history):
+      for far in (1, 2):
+        if at + far < len(history):
+          count[item - 1, history[at + far] - 1] += 1 / far
+  with np.errstate(divide="ignore", invalid="ignore"):
+    mutual = np.log(count * count.sum() / (count.sum(1, keepdims=True) * count.sum(0)))
+  mutual = np.where(count > 0, np.maximum(mutual, 0), 0)
+  item_I1C, user_UC = transitions.vectors(HISTORIES, 5, 8, window=2, seed=0)
+  assert item_I1C.shape == (6, 8) and not item_I1C[0].any()
+  left, right = item_I1C[1:, :4], item_I1C[1:, 4:]
+  size = np.linalg.svd(mutual)[1]
+  assert size[4] < 1e-9                                # four dimensions hold all of it
+  np.testing.assert_allclose(left @ right.T, mutual, atol=1e-5)
+  np.testing.assert_allclose(np.sum(left ** 2, axis=0), size[:4], rtol=1e-5)
+  np.testing.assert_allclose(user_UC[0], item_I1C[[3, 1]].mean(axis=0), rtol=1e-6)
+  assert not user_UC[3].any()
+
+
+def test_a_small_catalogue_leaves_dimensions_empty_and_the_seed_changes_nothing():
+  wide, _ = transitions.vectors(HISTORIES, 5, 20, window=2, seed=0)
+  assert wide.shape == (6, 20) and not wide[:, 4:10].any() and not wide[:, 14:].any()
+  again, _ = transitions.vectors(HISTORIES, 5, 20, window=2, seed=7)
+  np.testing.assert_allclose(again, wide, atol=1e-5)   # signs are fixed
+  nothing, _ = transitions.vectors([np.array([1]), np.array([2])], 2, 4, window=3, seed=0)
+  assert not nothing.any()
+
+
+def test_order_is_what_they_know():
+  """1 is followed by 2 alone, 3 by 4: who leads is told from who follows."""
+  item, _ = transitions.vectors([np.array([1, 2])] * 3 + [np.array([3, 4])] * 2, 4, 6, window=1,
+                                seed=0)
+  score = item[1:, :3] @ item[1:, 3:].T
+  assert score[0].argmax() == 1 and score[2].argmax() == 3
+  assert score[0, 1] > 0.1 and abs(score[1, 0]) < 1e-6
+
+
+def test_members_are_neighbours_and_last_items():
+  """Items 2 and 3 go together thrice, 1 with each of them once; 4 with nobody, 5 with 2 and 3."""
+  table = cooccurrence.members(HISTORIES, 5, 2)
+  similar = {(a, b): n / (np.sqrt(x * y) + 10) for (a, b, n, x, y) in
+             ((2, 3, 3, 3, 3), (1, 2, 1, 1, 3), (5, 2, 1, 1, 3))}
+  assert similar[2, 3] > similar[1, 2]
+  np.testing.assert_array_equal(table[:6], [[0, 0], [2, 3], [3, 1], [2, 1], [0, 0], [2, 3]])
+  np.testing.assert_array_equal(table[6:], [[1, 3], [3, 2], [4, 0], [0, 0], [3, 2]])
+  assert table.dtype == np.int32
+
+
+def test_nearest_keeps_what_item_knn_sums():
+  near = cooccurrence.nearest(HISTORIES, 5, 1).toarray()
+  assert (np.count_nonzero(near, axis=1) <= 1).all() and near[0, 1] > 0 and near[0, 2] == 0
+  score = neighbours.item_knn(HISTORIES, 5, [np.array([1])], neighbours=1)
+  np.testing.assert_allclose(score[0, 1:], near[:, 0])
+
+
+def test_a_table_keeps_its_members_and_none_changes_nothing(tmp_path):
+  behavioral = (np.ones((6, 3), np.float32), np.ones((5, 3), np.float32))
+  plain = entities.make(5, 5, behavioral=behavioral)
+  with_members = entities.make(5, 5, cooccurrence.members(HISTORIES, 5, 2), behavioral=behavioral)
+  assert plain.members is None and plain.fingerprint != with_members.fingerprint
+  assert plain.fingerprint == entities.make(5, 5, None, behavioral=behavioral).fingerprint
+  for table in (plain, with_members):
+    folder = tmp_path / table.fingerprint[:8]
+    table.save(folder, {})
+    again = entities.load(folder)
+    assert again.fingerprint == table.fingerprint
+    np.testing.assert_array_equal(again.members, table.members)
