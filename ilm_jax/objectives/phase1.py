@@ -34,9 +34,9 @@ class Phase1Config:
   @classmethod
   def of(cls, section, num_items: int) -> "Phase1Config":
     """That of a config's section phase1, for so many items."""
-    return cls(**{name: section.losses.get(name, 0.0) for name in LOSSES}, label_smoothing=section.label_smoothing,
-               contrastive=section.contrastive, logq=section.logq,
-               num_items=num_items if section.candidates == "catalogue" else 0,
+    return cls(**{name: section.losses.get(name, 0.0) for name in LOSSES},
+               label_smoothing=section.label_smoothing, contrastive=section.contrastive,
+               logq=section.logq, num_items=num_items if section.candidates == "catalogue" else 0,
                cf_temperature=section.cf_temperature)
 
   @property
