@@ -192,8 +192,8 @@ def _alike(rankings: list[Ranking], protocol: dict) -> dict:
   """How alike the lists of different users are, by each method that made lists."""
   return {"title": f"How alike the lists of different users are (first {lists.TOP})",
           "note": f"Shared by two users: items that two users' first {lists.TOP} have in common, "
-                  f"as a share of {lists.TOP}, mean over all pairs; 1: everybody is recommended the "
-                  "same. Distinct items: of the lists of all users together.",
+                  f"as a share of {lists.TOP}, mean over all pairs; 1: everybody gets the same. "
+                  "Distinct items: of the lists of all users together.",
           "protocol": protocol,
           "rows": [rows.row(lists.alike(r.items_UK), method=r.method, by=r.by)
                    for r in rankings if r.items_UK is not None]}
@@ -209,8 +209,8 @@ def _recommended(run: context.Run, shown: Ranking, asked_for: Questions, names: 
       "next (the target)": names[target]}
       for user, target, items_K in zip(asked_for.user_U[:_SHOWN], asked_for.target_U,
                                        shown.items_UK)]
-  return {"title": "Recommendations", "note": f"ILM's first {lists.TOP} by {shown.by}; items of the "
-          "user's history are taken out.", "examples": examples}
+  return {"title": "Recommendations", "examples": examples,
+          "note": f"ILM's first {lists.TOP} by {shown.by}, without items of the user's history."}
 
 
 def _predictions(run: context.Run, shown: Ranking, asked_for: Questions) -> bytes:
