@@ -10,7 +10,7 @@ from rich import cells
 
 from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.evaluation import metrics, paired
+from ilm_jax.evaluation import lists, metrics, paired
 from ilm_jax.evaluation import rows as rows_lib
 
 _METRIC, _K = "hr@10", 10
@@ -39,6 +39,7 @@ def summary(content: dict, *, config: dict, user_ids: list, items, ranks: dict) 
   steps = {part["phase"]: part["step"] for part in content["tables"]}
   return {"run": content["run"], "trained": _trained(config, steps, user_ids, items),
           "lists": _lists(examples.get("examples")),
+          "shared": _shared(tables.get("lists", {}).get("rows", []), rows),
           "description": _description(examples.get("generations"), items),
           "table": [{"label": rows_lib.label(row), **row["metrics"][_METRIC]} for row in rows],
           "differences": _differences(rows, ranks, config)}
@@ -78,6 +79,10 @@ def lines(said: dict, width: int = 100) -> list[str]:
     for user in said["lists"]["users"]:
       out += wrapped(f"user {user['user']}: {_joined(user['last'])} -> "
                      f"{_joined(user['recommended'])}", width, "  ")
+    if said["shared"]:
+      each = ", ".join(f"{of['method']}: {of['value'] * lists.TOP:.1f}" for of in said["shared"])
+      out += wrapped("Of the ten recommended to each, two users have in common, on average: "
+                     f"{each}.", width, "  ")
   if said["description"]:
     of = said["description"]
     out += ["", *wrapped(f"{of['item']}: never described in training. From its vector alone the "
@@ -141,6 +146,14 @@ def _lists(part: dict | None) -> dict | None:
                     "recommended": recommended[:_TITLES], "title": last})
   return {"users": users, "title": f"What users {users[0]['title']} -> what ILM recommends them "
           "next:"} if users else None
+
+
+def _shared(alike: list[dict], rows: list[dict]) -> list[dict]:
+  """What two users' lists share, of the methods in the first and the last of the table's rows."""
+  share = {rows_lib.label(row): row["metrics"].get("shared by two users") for row in alike}
+  return [{"method": row["method"], "value": share[label]["value"]}
+          for row in {row["method"]: row for row in [*rows[:1], *rows[-1:]]}.values()
+          if share.get(label := rows_lib.label(row))]
 
 
 def _description(part: dict | None, items) -> dict | None:
