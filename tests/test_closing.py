@@ -109,7 +109,7 @@ def test_a_description_is_the_longest_text_or_all_short_answers():
   part_of(content, "generations")["examples"][0]["elm_summary"] = LONG
   text = text_of(summary(content))
   assert "Heat (1995). Drama: never described in training." in text
-  assert "says: It is a long and" in text and "title: Hot" not in text
+  assert "says: summary: It is a long and" in text and "title: Hot" not in text
   assert "..." in text and LONG.strip() not in text
 
 

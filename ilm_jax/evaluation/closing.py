@@ -165,11 +165,10 @@ def _description(part: dict | None, items) -> dict | None:
   texts = {task: " ".join(text.split()) for task, text in answers if text.strip()}
   if not texts:
     return None
-  longest = max(texts.values(), key=lambda text: len(text.split()))
-  if len(longest.split()) < _SENTENCE:
-    longest = "; ".join(f"{task.removeprefix('elm_').replace('_', ' ')}: {text}"
-                        for task, text in texts.items())
-  return {"item": item[1], "text": longest, "name": _name(item[1], items)}
+  longest = max(texts, key=lambda task: len(texts[task].split()))
+  shown = [longest] if len(texts[longest].split()) >= _SENTENCE else texts
+  text = "; ".join(f"{task.removeprefix('elm_').replace('_', ' ')}: {texts[task]}" for task in shown)
+  return {"item": item[1], "text": text, "name": _name(item[1], items)}
 
 
 def _name(text: str, items) -> str:
