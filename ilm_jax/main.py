@@ -12,7 +12,8 @@
 The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
 process of a TPU pod (`launch/`); process 0 prepares and reports alone. The fifth compiles the
 step for chips that are not there and says what it would cost. The last prints what the model says
-of the vectors on the way from one item to another.
+of the vectors on the way from one item to another. Stage report prints a closing summary, and with
+--tables all tables, too.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`), also by gin
 (`--gin_file`, `--gin_search_paths`, `--gin_bindings="config.phase2.steps = 10"`). Every stage is

@@ -95,10 +95,10 @@ def test_differences_are_paired_by_user():
   assert (best["minus"], best["value"]) == ("SASRec", -.5) and best["hi"] < 0
   assert (rand["minus"], rand["value"]) == ("ILM-rand", .5) and rand["lo"] > 0
   text = text_of(summary())
-  assert "ILM minus SASRec (the best baseline), user by user: -0.500 [" in text
+  assert "ILM minus SASRec (the best baseline), paired: -0.500 [" in text
   assert text.index("ILM is worse.") < text.index("ILM is better.")
   equal = {**RANKS, "SASRec": RANKS["ILM, item head"]}
-  assert "+0.000 [+0.000, +0.000]: no clear difference." in text_of(summary(ranks=equal))
+  assert "+0.000 [+0.000, +0.000], no clear difference." in text_of(summary(ranks=equal))
   assert summary(ranks={**RANKS, "SASRec": [1]})["differences"] == [rand]     # of fewer users
 
 

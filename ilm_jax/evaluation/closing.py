@@ -73,7 +73,8 @@ def lines(said: dict, width: int = 100) -> list[str]:
     width: of the terminal.
   """
   out = [f"Summary of {said['run']}"]
-  out += wrapped(said["trained"], width)
+  for line in said["trained"]:
+    out += wrapped(line, width)
   if said["lists"]:
     out += ["", *wrapped(said["lists"]["title"], width)]
     for user in said["lists"]["users"]:
@@ -121,8 +122,8 @@ def cut(text: str, width: int) -> str:
   return f"{kept.rstrip(' ,;:-')}..."
 
 
-def _trained(config: dict, steps: dict, user_ids: list, items) -> str:
-  """Which data, which language model, how many steps."""
+def _trained(config: dict, steps: dict, user_ids: list, items) -> list[str]:
+  """Which data and which language model; how many steps."""
   name = config.get("data", {}).get("name")
   data = f"Data: {name}, {len(user_ids):,} users, {len(items):,} items. " if name and items else ""
   lm = config.get("lm", {})
@@ -130,9 +131,10 @@ def _trained(config: dict, steps: dict, user_ids: list, items) -> str:
          "all": "trained, too"}.get(lm.get("train"))
   model = f"Language model: {lm['asset']} ({how}). " if how else ""
   done = [f"{steps[phase]:,} steps of {what}" for phase, what in (
-      ("phase1", "phase 1 (aligns vectors with texts)"),
-      ("phase2", "phase 2 (feeds them to the language model)")) if phase in steps]
-  return f"{data}{model}{'Trained: ' + ', '.join(done) + '.' if done else ''}"
+      ("phase1", "phase 1 (vectors to texts)"),
+      ("phase2", "phase 2 (vectors to the language model)")) if phase in steps]
+  return [line for line in (f"{data}{model}", f"Trained: {', '.join(done)}." if done else "")
+          if line]
 
 
 def _lists(part: dict | None) -> dict | None:
@@ -167,7 +169,8 @@ def _description(part: dict | None, items) -> dict | None:
     return None
   longest = max(texts, key=lambda task: len(texts[task].split()))
   shown = [longest] if len(texts[longest].split()) >= _SENTENCE else texts
-  text = "; ".join(f"{task.removeprefix('elm_').replace('_', ' ')}: {texts[task]}" for task in shown)
+  text = "; ".join(f"{task.removeprefix('elm_').replace('_', ' ')}: {texts[task]}"
+                   for task in shown)
   return {"item": item[1], "text": text, "name": _name(item[1], items)}
 
 
@@ -195,7 +198,7 @@ def _differences(rows: list[dict], ranks: dict, config: dict) -> list[dict]:
   hits = {method: metrics.hit_rate([np.inf if rank is None else rank for rank in rank_U], _K)
           for method, rank_U in ranks.items()}
   made = []
-  for row, what in ((best, "the best baseline"), (rand, "the same steps without phase 1")):
+  for row, what in ((best, "the best baseline"), (rand, "no phase 1")):
     labels = [rows_lib.label(ilm), rows_lib.label(row)] if row else []
     if row and all(label in hits for label in labels) and len({len(hits[n]) for n in labels}) == 1:
       made.append({"minus": row["method"], "what": what,
@@ -217,8 +220,8 @@ def _table(rows: list[dict], width: int) -> list[str]:
 def _difference(of: dict) -> str:
   meaning = ("ILM is better" if of["lo"] > 0 else "ILM is worse" if of["hi"] < 0 else
              "no clear difference")
-  return (f"ILM minus {of['minus']} ({of['what']}), user by user: {of['value']:+.3f} "
-          f"[{of['lo']:+.3f}, {of['hi']:+.3f}]: {meaning}.")
+  return (f"ILM minus {of['minus']} ({of['what']}), paired: {of['value']:+.3f} "
+          f"[{of['lo']:+.3f}, {of['hi']:+.3f}], {meaning}.")
 
 
 def _joined(titles: list[str]) -> str:
