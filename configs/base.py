@@ -89,7 +89,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   c.eval = {
       "users": 0,                  # test users whose next item is ranked; 0: all
-      "beam_users": 943,           # of these, the first so many by constrained beam search
+      "beam_users": 943,           # of these, the first so many by constrained beam search; 0: none
       "exact_users": 20,           # of these, the first so many also by scoring every title
       "prompt_users": 0,           # users also ranked with every template, seen and unseen
       "rank_compared": False,      # beams of what phase2.compare names, not only of ILM

@@ -30,6 +30,7 @@ def test_the_head_ranks_each_model_with_the_users_filter(monkeypatch):
   made = ranking._by_head(run, [methods.Method("ILM", model, None)], of_users)
   assert [(r.label, r.rank_U.tolist(), r.depth) for r in made] == [
       ("ILM, item head", [2, 3], np.inf)]
+  assert [r.items_UK[:, :4].tolist() for r in made] == [[[2, 3, 4, 0], [1, 2, 3, 4]]]
   run.config.phase2.head.weight = 0.0
   assert ranking._by_head(run, [], of_users) == []
 

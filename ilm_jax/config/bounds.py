@@ -92,8 +92,7 @@ _GROUPS = (
     (_from_0(10 ** 9, "no profile"), ("profile.steps",)),
     (Bound(1, 2, "1 or 2, whose step is planned"), ("plan.phase",)),
     # Evaluation.
-    (_positive(_INT32), ("eval.beam_users",)),
-    (_from_0(_INT32, "none"), ("eval.exact_users",)),
+    (_from_0(_INT32, "none"), ("eval.beam_users", "eval.exact_users")),
     (_positive(10 ** 4), ("eval.beam_width",)),
     (_positive(10 ** 6), ("eval.bootstrap",)),
     (_from_0(_INT32), tuple(f"eval.{name}" for name in (

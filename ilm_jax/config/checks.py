@@ -175,11 +175,16 @@ def _check_eval(c) -> list[str]:
                  "it, add it there")
   if e.exact_users > e.beam_users:
     wrong.append(f"eval.exact_users={e.exact_users} is more than eval.beam_users={e.beam_users}: "
-                 "users ranked exactly are the first of those ranked by beam")
+                 "users ranked exactly are the first of those ranked by beam; set it to "
+                 f"{e.beam_users} or less")
+  if e.rank_compared and not e.beam_users:
+    wrong.append("eval.rank_compared=True with eval.beam_users=0: it asks for beams of what "
+                 "phase2.compare names, and none are searched; set it to False, or eval.beam_users "
+                 "above 0")
   if 0 < e.users < e.beam_users:
     wrong.append(f"eval.beam_users={e.beam_users} is more than eval.users={e.users}: users ranked "
                  "by beam are the first of all that are ranked")
-  if e.beam_width < (most := names.LARGEST_CUTOFF):
+  if (e.beam_users or e.prompt_users) and e.beam_width < (most := names.LARGEST_CUTOFF):
     wrong.append(f"eval.beam_width={e.beam_width} is less than {most}, so HR@{most} cannot be "
                  f"measured: make it {most} or more")
   return wrong

@@ -26,11 +26,14 @@ class Run:
     devices: False where no device will be used (stage prepare).
     beam: options of the Apache Beam pipeline that prepares; (): none.
     accept_changes: a phase goes on from a checkpoint that other settings made.
+    tables: stage report prints all tables, not only the closing summary.
+    command: what was typed, without the stage; "": unknown.
   """
 
   def __init__(self, config, workdir, devices: bool = True, beam: tuple[str, ...] = (),
-               accept_changes: bool = False):
+               accept_changes: bool = False, tables: bool = False, command: str = ""):
     self.config, self.beam, self.accept_changes = config, beam, accept_changes
+    self.tables, self.command = tables, command
     self.workdir = epath.Path(workdir)
     self._devices = devices
     config_lib.validate(config, self._device_count())

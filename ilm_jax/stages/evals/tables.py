@@ -57,9 +57,9 @@ def run(run: context.Run) -> None:
     write(name, part)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
-  table, predictions, ranks, shown = ranking.recommendation(run, compared)
-  write("examples", shown)
-  write_bytes("predictions.jsonl.gz", predictions)
-  write_bytes("ranks.json.gz", ranks)
-  write("recommendation", table)
+  parts, stored = ranking.recommendation(run, compared)
+  for name, data in stored.items():
+    write_bytes(name, data)
+  for name, part in parts.items():
+    write(name, part)
   measured.mark(folder, made)
