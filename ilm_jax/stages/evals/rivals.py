@@ -1,7 +1,7 @@
 """Methods without language, scored for the users and histories on which ILM is ranked."""
 import numpy as np
 
-from ilm_jax.baselines import bpr, neighbours, popularity, sasrec
+from ilm_jax.baselines import bpr, ease, neighbours, popularity, sasrec
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import metrics
 from ilm_jax.stages import context, vectors
@@ -18,7 +18,7 @@ def ranks(run: context.Run, user_U, target_U, blocked_UI) -> dict[str, np.ndarra
     target_U: item rows.
     blocked_UI: bool [U, I + 1], item rows left out.
   """
-  return {_NAMES[name]: metrics.ranks_from_scores(scores, target_U, blocked_UI)
+  return {NAMES[name]: metrics.ranks_from_scores(scores, target_U, blocked_UI)
           for name, scores in _scores(run, user_U)}
 
 
@@ -42,19 +42,25 @@ def _scores(run: context.Run, user_U):
       yield name, neighbours.item_knn(learned, items, histories)
     elif name == "transition":
       yield name, neighbours.transition(learned, items, histories)
+    elif name == "ease":
+      yield name, ease.ease(learned, items, histories)
     else:
-      config = sasrec.Config(loss=name.removeprefix("sasrec_"), seed=run.config.seed)
-      params = sasrec.train(learned, items, config, _validation(interactions))
+      config = sasrec.Config(**SASREC[name], seed=run.config.seed)
+      params = sasrec.train(learned, items, config, validation(interactions))
       yield name, np.concatenate(list(sasrec.scores(params, config, histories)))
 
 
-_NAMES = {"popularity": "popularity", "ials": "iALS (the vectors themselves)", "bpr": "BPR-MF",
+NAMES = {"popularity": "popularity", "ials": "iALS (the vectors themselves)", "bpr": "BPR-MF",
           "item_knn": "item-kNN", "transition": "transition graph",
           "sasrec_full": "SASRec, full softmax", "sasrec_sampled": "SASRec, sampled softmax",
-          "sasrec_bce": "SASRec, binary loss"}
+          "sasrec_bce": "SASRec, binary loss", "sasrec_gbce": "gSASRec", "esasrec": "eSASRec",
+          "ease": "EASE^R"}
+SASREC = {"sasrec_full": {"loss": "full"}, "sasrec_sampled": {"loss": "sampled"},
+           "sasrec_bce": {"loss": "bce"}, "sasrec_gbce": {"loss": "gbce"},
+           "esasrec": {"block": "ligr", "loss": "sampled"}}
 
 
-def _validation(interactions) -> np.ndarray:
+def validation(interactions) -> np.ndarray:
   """int [users] item row of each user's validation target; 0: none."""
   target_U = np.zeros(interactions.num_users, np.int64)
   valid_N = interactions.split.valid
