@@ -149,8 +149,8 @@ def main() -> None:
                       default=[0, 1, 2])
   parser.add_argument("--methods", type=lambda text: text.split(","), default=list(SPACES),
                       help=f"some of {', '.join(SPACES)}")
-  parser.add_argument("--epochs", type=int, default=200, help="of SASRec and its kin, at most")
-  parser.add_argument("--patience", type=int, default=5,
+  parser.add_argument("--epochs", type=int, default=40, help="of SASRec and its kin, at most")
+  parser.add_argument("--patience", type=int, default=3,
                       help="evaluations, every 2 epochs, without a better one before it stops")
   args = parser.parse_args()
   if unknown := [m for m in args.methods if m not in SPACES]:
@@ -161,9 +161,10 @@ def main() -> None:
   path = args.workdir / "baselines.json"
   rows = json.loads(path.read_text()) if path.exists() else {}
   for name in args.methods:
+    stops = ({"epochs": args.epochs, "patience": args.patience} if name in rivals.SASREC else {})
     made_from = json.loads(json.dumps({
         "data": data.fingerprint, "space": SPACES[name], "trials": args.trials,
-        "seeds": args.seeds, "epochs": args.epochs, "patience": args.patience}))
+        "seeds": args.seeds, **stops}))
     if rows.get(name, {}).get("made_from") == made_from:
       continue
     rows[name] = {**measure(name, data.log, args), "made_from": made_from}
