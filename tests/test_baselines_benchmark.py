@@ -1,11 +1,16 @@
 """benchmarks/baselines.py: tuned on validation, ranked on test, each method once."""
+import functools
 import json
+import types
 
 import numpy as np
 import pytest
 
 from benchmarks import baselines
+from ilm_jax.baselines import sasrec
+from ilm_jax.config import names
 from ilm_jax.data import interactions, splits
+from ilm_jax.stages.evals import rivals
 
 PARTS = (*[splits.TRAIN] * 3, splits.VALID, splits.TEST)
 # Each user walks on round a wheel of 9 items; user 2 comes back to item 1 for the test.
@@ -93,3 +98,18 @@ def test_an_unknown_method_is_refused(monkeypatch, tmp_path, capsys):
   with pytest.raises(SystemExit):
     baselines.main()
   assert "unknown ['als']" in capsys.readouterr().err
+
+
+def test_every_baseline_of_a_config_is_ranked_under_a_name(log, monkeypatch):
+  monkeypatch.setattr(rivals.sasrec, "Config", functools.partial(
+      sasrec.Config, epochs=1, width=8, length=4, batch_size=4, negatives=2))
+  monkeypatch.setattr(rivals.vectors, "factors", lambda run: (np.ones((4, 2)), np.ones((10, 2))))
+  run = types.SimpleNamespace(
+      config=types.SimpleNamespace(eval=types.SimpleNamespace(baselines=names.BASELINES), seed=0,
+                                   cf=types.SimpleNamespace(width=4)),
+      data=interactions.Data(log, None, "print"))
+  _, user_U, target_U = baselines.targets(log)[1]
+  got = rivals.ranks(run, user_U, target_U, np.zeros((4, 10), bool))
+  assert len(got) == len(names.BASELINES) and {"EASE^R", "gSASRec", "eSASRec"} <= got.keys()
+  for method, rank_U in got.items():
+    assert ((rank_U >= 1) & (rank_U <= 9)).all(), method
