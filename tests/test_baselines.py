@@ -37,11 +37,13 @@ def test_transition_by_hand():
 
 
 def test_transition_is_smoothed_towards_the_share_of_each_successor():
-  """Successors in all: 2 twice, 3 twice. With 2 more, 1 has 3 + 2 and 3, without any, just 2."""
+  """Successors in all: 2 twice, 3 twice. With s more, 1 has 3 + s and 3, without any, just s."""
   histories = [[1, 2, 3], [1, 2], [1, 3]]
-  got = neighbours.transition(histories, 3, [[1], [3], []], smoothing=2.0)
-  np.testing.assert_allclose(got[:, 1:], [[0, 3 / 5, 2 / 5], [0, 1 / 2, 1 / 2], [0, 0, 0]],
-                             rtol=1e-6)
+  for s in (0.5, 2.0):
+    got = neighbours.transition(histories, 3, [[1], [3], []], smoothing=s)
+    np.testing.assert_allclose(
+        got[:, 1:], [[0, (2 + s / 2) / (3 + s), (1 + s / 2) / (3 + s)], [0, 1 / 2, 1 / 2],
+                     [0, 0, 0]], rtol=1e-6)
 
 
 def test_ease_weights_are_the_regressions_of_each_item_on_the_others():

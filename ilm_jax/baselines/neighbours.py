@@ -57,7 +57,7 @@ def transition(histories: list, num_items: int, queries: list, *, last: int = 5,
       (np.ones(len(before)), (before.astype(np.int64) - 1, after.astype(np.int64) - 1)),
       shape=(num_items, num_items))
   total_I = next_II.sum(axis=1)
-  scale_I = np.maximum(total_I + smoothing, np.where(total_I > 0, 0.0, 1.0))
+  scale_I = np.where(total_I + smoothing > 0, total_I + smoothing, 1.0)
   popular_I = next_II.sum(axis=0) / max(len(before), 1)
   next_II = scipy.sparse.diags_array(1.0 / scale_I) @ next_II
   weights = [(u, item - 1, decay ** k) for u, history in enumerate(queries)
