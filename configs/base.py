@@ -95,7 +95,8 @@ def get_config() -> ml_collections.ConfigDict:
       "rank_compared": False,      # beams of what phase2.compare names, not only of ILM
       "beam_width": 20,
       "baselines": ("popularity", "ials", "item_knn", "transition"),  # ranked beside; also "bpr",
-                                   # "sasrec_full", "sasrec_sampled", "sasrec_bce"
+                                   # "ease", "sasrec_full", "sasrec_sampled", "sasrec_bce",
+                                   # "sasrec_gbce" (gSASRec), "esasrec"
       "bootstrap": 1000,           # resamples of the 95 % intervals
       "loss_examples": 500,        # test examples of each task for log perplexity; 0: all
       "consistency_examples": 100,  # generations of each ELM task compared by meaning; 0: all

@@ -1,7 +1,7 @@
 """Methods without language, scored for the users and histories on which ILM is ranked."""
 import numpy as np
 
-from ilm_jax.baselines import bpr, neighbours, popularity, sasrec
+from ilm_jax.baselines import bpr, ease, neighbours, popularity, sasrec
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context, vectors
 
@@ -19,7 +19,7 @@ def scores(run: context.Run, user_U):
   learned = interactions_lib.train_histories(interactions)
   histories = [interactions.before_test(user) for user in user_U]
   for name in run.config.eval.baselines:
-    yield _NAMES[name], _scores(run, name, user_U, learned, histories)
+    yield NAMES[name], _scores(run, name, user_U, learned, histories)
 
 
 def _scores(run: context.Run, name: str, user_U, learned: list, histories: list) -> np.ndarray:
@@ -37,18 +37,24 @@ def _scores(run: context.Run, name: str, user_U, learned: list, histories: list)
     return neighbours.item_knn(learned, items, histories)
   if name == "transition":
     return neighbours.transition(learned, items, histories)
-  config = sasrec.Config(loss=name.removeprefix("sasrec_"), seed=run.config.seed)
-  params = sasrec.train(learned, items, config, _validation(run.data.log))
+  if name == "ease":
+    return ease.ease(learned, items, histories)
+  config = sasrec.Config(**SASREC[name], seed=run.config.seed)
+  params = sasrec.train(learned, items, config, validation(run.data.log))
   return np.concatenate(list(sasrec.scores(params, config, histories)))
 
 
-_NAMES = {"popularity": "popularity", "ials": "iALS (the vectors themselves)", "bpr": "BPR-MF",
+NAMES = {"popularity": "popularity", "ials": "iALS (the vectors themselves)", "bpr": "BPR-MF",
           "item_knn": "item-kNN", "transition": "transition graph",
           "sasrec_full": "SASRec, full softmax", "sasrec_sampled": "SASRec, sampled softmax",
-          "sasrec_bce": "SASRec, binary loss"}
+          "sasrec_bce": "SASRec, binary loss", "sasrec_gbce": "gSASRec", "esasrec": "eSASRec",
+          "ease": "EASE^R"}
+SASREC = {"sasrec_full": {"loss": "full"}, "sasrec_sampled": {"loss": "sampled"},
+           "sasrec_bce": {"loss": "bce"}, "sasrec_gbce": {"loss": "gbce"},
+           "esasrec": {"block": "ligr", "loss": "sampled"}}
 
 
-def _validation(interactions) -> np.ndarray:
+def validation(interactions) -> np.ndarray:
   """int [users] item row of each user's validation target; 0: none."""
   target_U = np.zeros(interactions.num_users, np.int64)
   valid_N = interactions.split.valid
