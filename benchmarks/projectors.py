@@ -195,7 +195,7 @@ def table(args, split: str) -> str:
     line = json.loads(text)
     lines[line["arm"], line["seed"]] = line
   hits = {name: [metrics.hit_rate(_ranks(args, name, seed, split), 10) for seed in args.seeds]
-          for name in args.arms}
+          for name in {*args.arms, args.against}}
   ndcg = {name: np.mean([metrics.ndcg(_ranks(args, name, seed, split), 10).mean()
                          for seed in args.seeds]) for name in args.arms}
   out = [f"| {split}, HR@10 | 95 % | seeds | minus {args.against} | NDCG@10 | parameters "
