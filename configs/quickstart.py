@@ -19,14 +19,14 @@ def get_config() -> ml_collections.ConfigDict:
   # The first two of MiniLM's six layers: a third of the time. Two soft tokens describe an item, the
   # first of them stands in a history.
   c.qformer.update(num_layers=2, num_queries=2, cross_init="width", cross_every=1)
-  c.qformer.update(temperature=0.1, min_temperature=0.05)  # 200 steps want larger gradients
+  c.qformer.update(temperature=0.1, min_temperature=0.05)  # few steps want larger gradients
   # Without the losses that cost most: what is left aligns vectors with text, keeps them, and hands
   # on whom collaborative filtering would recommend what.
   c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0, ui=0.0, cf=0.5, rec=0.2)
-  c.phase1.update(steps=150, warmup=15, learning_rate=1e-3, checkpoint_every=75, log_every=10,
+  c.phase1.update(steps=120, warmup=12, learning_rate=1e-3, checkpoint_every=60, log_every=10,
                   candidates="catalogue")
-  c.phase2.update(steps=100, rows=2, length=96, slots=10, targets=32, examples_per_group=6,
-                  rows_per_group=2, warmup=10, checkpoint_every=50, log_every=5, dropout=0.0,
+  c.phase2.update(steps=90, rows=2, length=96, slots=10, targets=32, examples_per_group=6,
+                  rows_per_group=2, warmup=9, checkpoint_every=45, log_every=5, dropout=0.0,
                   vector_noise=0.1, skip=True, learning_rate=5e-3, qformer_scale=0.2)
   c.phase2.head.update(weight=1.0, rows=16, layer=2, queries=1, length=64, slots=52,
                        examples_per_group=19, rows_per_group=16)
