@@ -1,9 +1,11 @@
 """What follows what, and what goes together: against dense arithmetic on small logs."""
 import numpy as np
 
+from configs import base
 from ilm_jax.baselines import neighbours
 from ilm_jax.cf import cooccurrence, transitions
-from ilm_jax.data import entities
+from ilm_jax.config import settings
+from ilm_jax.data import arrays, entities
 
 HISTORIES = [np.array([1, 2, 3, 1]), np.array([2, 3]), np.array([4]), np.zeros(0, int),
              np.array([5, 2, 3])]
@@ -36,8 +38,9 @@ def test_a_small_catalogue_leaves_dimensions_empty_and_the_seed_changes_nothing(
   assert wide.shape == (6, 20) and not wide[:, 4:10].any() and not wide[:, 14:].any()
   again, _ = transitions.vectors(HISTORIES, 5, 20, window=2, seed=7)
   np.testing.assert_allclose(again, wide, atol=1e-5)   # signs are fixed
-  nothing, _ = transitions.vectors([np.array([1]), np.array([2])], 2, 4, window=3, seed=0)
-  assert not nothing.any()
+  for histories in ([np.array([1]), np.array([2])], [np.array([1, 2])]):   # no order, no surprise
+    nothing, _ = transitions.vectors(histories, 3, 4, window=3, seed=0)
+    assert not nothing.any()
 
 
 def test_order_is_what_they_know():
@@ -47,6 +50,7 @@ def test_order_is_what_they_know():
   score = item[1:, :3] @ item[1:, 3:].T
   assert score[0].argmax() == 1 and score[2].argmax() == 3
   assert score[0, 1] > 0.1 and abs(score[1, 0]) < 1e-6
+  assert not item[:, 2].any() and not item[:, 5].any()      # two pairs: two dimensions, no noise
 
 
 def test_members_are_neighbours_and_last_items():
@@ -57,6 +61,8 @@ def test_members_are_neighbours_and_last_items():
   assert similar[2, 3] > similar[1, 2]
   np.testing.assert_array_equal(table[:6], [[0, 0], [2, 3], [3, 1], [2, 1], [0, 0], [2, 3]])
   np.testing.assert_array_equal(table[6:], [[1, 3], [3, 2], [4, 0], [0, 0], [3, 2]])
+  again = cooccurrence.members([np.array([2, 1, 2])], 2, 3)
+  np.testing.assert_array_equal(again[3], [2, 1, 0])        # each once
   assert table.dtype == np.int32
 
 
@@ -72,10 +78,23 @@ def test_a_table_keeps_its_members_and_none_changes_nothing(tmp_path):
   plain = entities.make(5, 5, behavioral=behavioral)
   with_members = entities.make(5, 5, cooccurrence.members(HISTORIES, 5, 2), behavioral=behavioral)
   assert plain.members is None and plain.fingerprint != with_members.fingerprint
-  assert plain.fingerprint == entities.make(5, 5, None, behavioral=behavioral).fingerprint
+  # Of a table as it was made before there were members.
+  assert plain.fingerprint == arrays.fingerprint({
+      "num_items": np.int32(5), "vectors/behavioral": plain.vectors["behavioral"],
+      "present/behavioral": plain.present["behavioral"]})
   for table in (plain, with_members):
     folder = tmp_path / table.fingerprint[:8]
     table.save(folder, {})
     again = entities.load(folder)
     assert again.fingerprint == table.fingerprint
     np.testing.assert_array_equal(again.members, table.members)
+
+
+def test_what_is_not_used_decides_no_entity_table():
+  c = base.get_config()
+  names = set(settings.of_entities(c))
+  assert "cf.width" in names and not any("transition" in n or "members" in n for n in names)
+  with c.unlocked():
+    c.vectors, c.cf.members = ("behavioral", "sequential"), 4
+  more = set(settings.of_entities(c)) - names
+  assert more == {"vectors", "cf.members", "cf.transition_width", "cf.transition_window"}

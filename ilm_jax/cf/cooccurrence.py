@@ -43,8 +43,8 @@ def nearest(histories: list, num_items: int, neighbours: int, shrinkage: float =
 def members(histories: list, num_items: int, count: int) -> np.ndarray:
   """int32 [1 + I + U, count] entity rows that belong to each entity row, the strongest first.
 
-  Of an item its nearest others, of a user the last items of its history, newest first; 0 where
-  there are no more.
+  Of an item its nearest others, of a user the last items of its history, newest first, each once;
+  0 where there are no more.
 
   Args:
     histories: item rows of each user's training interactions, in time order.
@@ -56,7 +56,7 @@ def members(histories: list, num_items: int, count: int) -> np.ndarray:
   (row, entry), place = _ranked(near_II)
   table_RS[row + 1, place] = near_II.indices[entry] + 1
   for user, history in enumerate(histories):
-    last = np.asarray(history)[::-1][:count]
+    last = list(dict.fromkeys(np.asarray(history)[::-1].tolist()))[:count]
     table_RS[1 + num_items + user, :len(last)] = last
   return table_RS
 

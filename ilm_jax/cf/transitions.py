@@ -30,7 +30,8 @@ def vectors(histories: list, num_items: int, width: int, *, window: int, seed: i
     order = np.argsort(-size_K, kind="stable")
     left_IK, size_K, right_IK = left_IK[:, order], size_K[order], right_KI[order].T
     sign_K = np.sign(left_IK[np.abs(left_IK).argmax(axis=0), np.arange(rank)])
-    scale_K = sign_K * np.sqrt(size_K)
+    # What is only rounding would be blown up to full size by a standardisation.
+    scale_K = np.where(size_K > 1e-6 * size_K[0], sign_K * np.sqrt(size_K), 0.0)
     item_I1C[1:, :rank] = left_IK * scale_K
     item_I1C[1:, width // 2:width // 2 + rank] = right_IK * scale_K
   user_UC = np.stack([item_I1C[np.asarray(h, np.int64)[-window:]].mean(axis=0) if len(h) else
@@ -55,5 +56,7 @@ def _mutual_information(count_II: scipy.sparse.csr_array) -> scipy.sparse.csr_ar
   pairs = count_II.tocoo()
   row_I, column_I, whole = count_II.sum(axis=1), count_II.sum(axis=0), count_II.sum()
   value = np.log(pairs.data * whole / (row_I[pairs.row] * column_I[pairs.col]))
-  return scipy.sparse.csr_array(
+  mutual_II = scipy.sparse.csr_array(
       (np.maximum(value, 0.0), (pairs.row, pairs.col)), shape=pairs.shape)
+  mutual_II.eliminate_zeros()
+  return mutual_II

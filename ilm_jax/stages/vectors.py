@@ -38,8 +38,9 @@ def run(run: context.Run) -> None:
            "semantic": (np.concatenate([np.zeros_like(semantic_IW[:1]), semantic_IW]), None)}
   if "sequential" in run.config.vectors:
     named["sequential"] = _sequential(run)
-  count, learnt = run.config.cf.members, interactions_lib.train_histories(interactions)
-  members = cooccurrence.members(learnt, len(items), count) if count else None
+  count = run.config.cf.members
+  members = cooccurrence.members(
+      interactions_lib.train_histories(interactions), len(items), count) if count else None
   table = entities_lib.make(interactions.num_items, interactions.num_users, members, **named)
   table.save(folder, made_from)
 
