@@ -10,6 +10,7 @@ from benchmarks import baselines
 from ilm_jax.baselines import sasrec
 from ilm_jax.config import names
 from ilm_jax.data import interactions, splits
+from ilm_jax.evaluation import metrics
 from ilm_jax.stages.evals import rivals
 
 PARTS = (*[splits.TRAIN] * 3, splits.VALID, splits.TEST)
@@ -109,7 +110,8 @@ def test_every_baseline_of_a_config_is_ranked_under_a_name(log, monkeypatch):
                                    cf=types.SimpleNamespace(width=4)),
       data=interactions.Data(log, None, "print"))
   _, user_U, target_U = baselines.targets(log)[1]
-  got = rivals.ranks(run, user_U, target_U, np.zeros((4, 10), bool))
+  got = {method: metrics.ranks_from_scores(score_UI, target_U)
+         for method, score_UI in rivals.scores(run, user_U)}
   assert len(got) == len(names.BASELINES) and {"EASE^R", "gSASRec", "eSASRec"} <= got.keys()
   for method, rank_U in got.items():
     assert ((rank_U >= 1) & (rank_U <= 9)).all(), method
