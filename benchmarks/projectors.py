@@ -32,8 +32,15 @@ from ilm_jax.stages import run as stages
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
 _SHARED = ("data", "entities", "prepared", "factors.npz", "tfds")
+# The paper's form, to which an arm adds.
+PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.temperature": 0.15,
+         "qformer.min_temperature": 0.15, "qformer.vector_noise": 0.5, "qformer.dropout": 0.2,
+         "phase1.candidates": "batch", "phase1.logq": True, "phase1.pair_batch_size": 64,
+         "phase1.label_smoothing": 0.1, "phase1.losses.itc": 0.5, "phase1.losses.ii": 0.0,
+         "phase1.losses.ui": 1.0, "phase1.losses.cf": 0.0, "phase1.losses.rec": 0.0,
+         "phase2.skip": False, "phase2.qformer_scale": 1.0}
 # Ranking rows alone, behind two layers: minutes a run.
-COMMON = {"phase2.head.rows": 16, "phase2.head.length": 64, "phase2.head.slots": 52,
+COMMON = PAPER | {"phase2.head.rows": 16, "phase2.head.length": 64, "phase2.head.slots": 52,
           "phase2.head.examples_per_group": 19, "phase2.head.rows_per_group": 16,
           "phase2.head.layer": 2, "phase2.head.weight": 1.0, "phase2.spread": False,
           "phase2.learning_rate": 3e-3, "phase2.steps": 400, "phase2.warmup": 30,
@@ -98,15 +105,13 @@ ARMS = {
 def configured(config_file: str, seed: int, arm: Arm | None, more: dict):
   """The config of an arm; None: of what all arms of a seed share."""
   c = importlib.import_module(config_file.removesuffix(".py").replace("/", ".")).get_config()
-  with c.unlocked():
-    for name, value in {**COMMON, **(arm.changes if arm else {}), **more, "seed": seed}.items():
-      *path, last = name.split(".")
-      node = c
-      for part in path:
-        node = node[part]
-      node[last] = value
-    c.phase2.compare = (arm.variant,) if arm and arm.variant in variants.COMPARED else ()
-    c.eval.beam_users = 1
+  for name, value in {**COMMON, **(arm.changes if arm else {}), **more, "seed": seed}.items():
+    *path, last = name.split(".")
+    node = c
+    for part in path:
+      node = node[part]
+    node[last] = value
+  c.phase2.compare = (arm.variant,) if arm and arm.variant in variants.COMPARED else ()
   return c
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of projectors: its arms are configs that run, and its table is arithmetic of ranks."""
+"""The benchmark of projectors: arms are configs that run, and its table is arithmetic of ranks."""
 import json
 import types
 
@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import projectors
 from ilm_jax.config import reading
+from ilm_jax.models import ilm
 
 
 @pytest.mark.parametrize("name", projectors.ARMS)
@@ -21,6 +22,13 @@ def test_every_arm_is_a_config_that_runs(name):
     for part in field.split("."):
       node = node[part]
     assert node == value, field
+
+
+def test_arms_add_to_the_papers_form():
+  c = projectors.configured("configs/ml100k_head.py", 0, projectors.ARMS["paper"], {})
+  assert not any(vars(ilm.Form.of(c.phase2)).values())
+  assert (c.qformer.cross_init, c.qformer.cross_every, c.phase1.candidates) == ("bert", 2, "batch")
+  assert c.phase1.losses.ui and not c.phase1.losses.cf and c.phase2.spread
 
 
 def test_an_arm_that_names_no_field_is_refused():
