@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
                   candidates="catalogue")
   c.phase2.update(steps=90, rows=2, length=96, slots=10, targets=32, examples_per_group=6,
                   rows_per_group=2, warmup=9, checkpoint_every=45, log_every=5, dropout=0.0,
-                  vector_noise=0.1, skip=True, learning_rate=5e-3, qformer_scale=0.2)
+                  vector_noise=0.1, skip=True, learning_rate=2e-3, qformer_scale=0.5)
   c.phase2.head.update(weight=1.0, rows=16, layer=2, queries=1, length=64, slots=52,
                        examples_per_group=19, rows_per_group=16)
   c.eval.update(beam_users=0, exact_users=0, loss_examples=48, consistency_examples=32,
