@@ -40,14 +40,14 @@ PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.temper
          "phase1.losses.ui": 1.0, "phase1.losses.cf": 0.0, "phase1.losses.rec": 0.0,
          "phase2.skip": False, "phase2.qformer_scale": 1.0}
 # Ranking rows alone, behind two layers: minutes a run.
-COMMON = PAPER | {"phase2.head.rows": 16, "phase2.head.length": 64, "phase2.head.slots": 52,
-          "phase2.head.examples_per_group": 19, "phase2.head.rows_per_group": 16,
-          "phase2.head.layer": 2, "phase2.head.weight": 1.0, "phase2.spread": False,
-          "phase2.learning_rate": 3e-3, "phase2.steps": 400, "phase2.warmup": 30,
-          "phase2.checkpoint_every": 10 ** 6, "phase2.log_every": 50, "eval.batch_size": 64,
-          "tasks.max_train_examples": 20000}
+COMMON = PAPER | {
+    "phase2.head.rows": 16, "phase2.head.length": 64, "phase2.head.slots": 52,
+    "phase2.head.examples_per_group": 19, "phase2.head.rows_per_group": 16,
+    "phase2.head.layer": 2, "phase2.head.weight": 1.0, "phase2.spread": False,
+    "phase2.learning_rate": 3e-3, "phase2.steps": 400, "phase2.warmup": 30,
+    "phase2.checkpoint_every": 10 ** 6, "phase2.log_every": 50, "eval.batch_size": 64,
+    "eval.beam_users": 0, "eval.exact_users": 0, "tasks.max_train_examples": 20000}
 FULL = {"qformer.cross_init": "width", "qformer.cross_every": 1, "phase2.qformer_scale": 0.3}
-BEST = FULL | {"phase2.skip": True, "phase2.per_query": True}
 UI = {"phase1.losses.itc": 0.0, "phase1.pair_batch_size": 256}
 CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
                   "qformer.min_temperature": 0.03, "qformer.temperature": 0.1,

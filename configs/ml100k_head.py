@@ -4,8 +4,8 @@
 
 Nothing is said in words: a batch is 16 rows of histories, read by the head alone; the catalogue
 goes through the projector once a step. Phase 1 hands on the scores of collaborative filtering. The
-paper's form: --gin_file=configs/gin/paper_form.gin. Figures, seeds and what each part is worth:
-docs/results/ml100k_projectors.md.
+paper's form: --gin_file=configs/gin/paper_form.gin. Runs with such rows are in
+docs/results/ml100k_projectors.md; the whole of this config has not been measured.
 """
 import ml_collections
 

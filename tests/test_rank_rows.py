@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs import ml100k_head
+from ilm_jax import errors
+from ilm_jax.config import reading
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
 from ilm_jax.models import decoder, ilm, language_model
@@ -42,6 +45,22 @@ def test_rank_rows_hold_no_targets():
   assert (batch["segment"] > 0).sum() == 5 + 4
   sizes = rank_spec().sizes(3, 2, 40)
   assert sizes == {"length": 5, "slots": 2, "targets": 0}
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"phase2.head.rows": 12, "phase2.head.rows_per_group": 4, "phase2.microbatches": 8,
+      "phase2.rows": 8}, "phase2.head.rows=12 does not divide over phase2.microbatches=8"),
+    ({"eval.beam_users": 5}, "beams say titles, and ranking tasks then train no words"),
+    ({"phase2.head.layer": 2, "phase2.head.rows": 0}, "set the rows above 0 or the layer to -1"),
+    ({"phase2.head.queries": 9}, "an entity has no more soft tokens"),
+    ({"phase2.head.rows": 12}, "no multiple of phase2.head.rows_per_group=16"),
+])
+def test_rows_that_cannot_be_are_refused(changes, words):
+  c = ml100k_head.get_config()
+  reading.validate(c, 1)
+  c.update_from_flattened_dict(changes)
+  with pytest.raises(errors.UserError, match=words):
+    reading.validate(c, 1)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])

@@ -1,11 +1,16 @@
 """What follows what, and what goes together: against dense arithmetic on small logs."""
+import types
+
 import numpy as np
+import pytest
 
 from configs import base
+from ilm_jax import errors
 from ilm_jax.baselines import neighbours
 from ilm_jax.cf import cooccurrence, transitions
 from ilm_jax.config import settings
 from ilm_jax.data import arrays, entities
+from ilm_jax.stages import context
 
 HISTORIES = [np.array([1, 2, 3, 1]), np.array([2, 3]), np.array([4]), np.zeros(0, int),
              np.array([5, 2, 3])]
@@ -98,3 +103,15 @@ def test_what_is_not_used_decides_no_entity_table():
     c.vectors, c.cf.members = ("behavioral", "sequential"), 4
   more = set(settings.of_entities(c)) - names
   assert more == {"vectors", "cf.members", "cf.transition_width", "cf.transition_window"}
+
+
+def test_a_table_made_before_the_config_asked_for_more_is_refused(tmp_path, monkeypatch):
+  log = types.SimpleNamespace(fingerprint="d")
+  table = entities.make(5, 5, behavioral=(np.ones((6, 3), np.float32), np.ones((5, 3), np.float32)))
+  table.save(tmp_path / "entities", {"data": "d"})
+  c = base.get_config()
+  c.vectors, c.cf.members, c.qformer.members = ("behavioral", "sequential"), 2, 2
+  run = context.Run(c, tmp_path, devices=False)
+  monkeypatch.setitem(run.__dict__, "data", log)
+  with pytest.raises(errors.UserError, match="no vectors 'sequential', no 2 members of an entity"):
+    _ = run.entities

@@ -66,15 +66,18 @@ def _check_mesh(c, device_count: int) -> list[str]:
     wrong.append(f"mesh={c.mesh.to_dict()} needs {need} devices, this job has {device_count}: make "
                  f"the product of its sizes {device_count}, e.g. --config.mesh.data={device_count}")
   ways = max(c.mesh.data * c.mesh.fsdp, 1)
-  for name in ("phase1.batch_size", "phase1.pair_batch_size", "phase2.rows"):
+  for name in ("phase1.batch_size", "phase1.pair_batch_size", "phase2.rows",
+               "phase2.head.rows"):
     if (rows := rules.get(c, name)) % ways:
       wrong.append(f"{name}={rows} does not divide over mesh.data * mesh.fsdp = {ways}: make it a "
                    f"multiple, e.g. --config.{name}={max(math.ceil(rows / ways), 1) * ways}")
-  rows, parts = c.phase2.rows, max(c.phase2.microbatches, 1) * ways
-  if not rows % ways and rows % parts:
-    wrong.append(f"phase2.rows={rows} does not divide over phase2.microbatches="
-                 f"{c.phase2.microbatches} on mesh.data * mesh.fsdp = {ways}: make it a multiple "
-                 f"of {parts}, e.g. --config.phase2.rows={math.ceil(rows / parts) * parts}")
+  parts = max(c.phase2.microbatches, 1) * ways
+  for name in ("phase2.rows", "phase2.head.rows"):
+    rows = rules.get(c, name)
+    if not rows % ways and rows % parts:
+      wrong.append(f"{name}={rows} does not divide over phase2.microbatches="
+                   f"{c.phase2.microbatches} on mesh.data * mesh.fsdp = {ways}: make it a multiple "
+                   f"of {parts}, e.g. --config.{name}={math.ceil(rows / parts) * parts}")
   return wrong
 
 
@@ -173,6 +176,9 @@ def _check_eval(c) -> list[str]:
   if "shuffled_mlp" in e.references and "mlp" not in c.phase2.compare:
     wrong.append("eval.references has 'shuffled_mlp' and phase2.compare no 'mlp': nothing trains "
                  "it, add it there")
+  if c.phase2.head.rows > 0 and e.beam_users > 0:
+    wrong.append(f"eval.beam_users={e.beam_users} with phase2.head.rows={c.phase2.head.rows}: "
+                 "beams say titles, and ranking tasks then train no words; set one of them to 0")
   if e.exact_users > e.beam_users:
     wrong.append(f"eval.exact_users={e.exact_users} is more than eval.beam_users={e.beam_users}: "
                  "users ranked exactly are the first of those ranked by beam; set it to "

@@ -60,6 +60,11 @@ class Run:
     """Raises a UserError if the processes cannot share phase 2's batches: known before phase 1."""
     from ilm_jax.runtime import axes
     c, (_, shares) = self.config.phase2, axes.batch_share(self.mesh)
+    if c.head.weight and c.head.rows // c.head.rows_per_group % shares:
+      raise errors.UserError(
+          f"phase2.head.rows={c.head.rows} / phase2.head.rows_per_group={c.head.rows_per_group} "
+          f"makes groups that do not divide over the {shares} processes that share a batch: make "
+          f"them a multiple, e.g. --config.phase2.head.rows={shares * c.head.rows_per_group}")
     if (groups := c.rows // c.rows_per_group) % shares:
       raise errors.UserError(
           f"phase2.rows={c.rows} / phase2.rows_per_group={c.rows_per_group} makes {groups} groups, "
@@ -120,6 +125,13 @@ class Run:
                              f"{is_now}: delete entities/ and run --stage=cf")
     _same_settings(self.workdir / "entities", made_from.get("settings", {}),
                    settings.of_entities(self.config), "cf")
+    absent = [f"vectors {name!r}" for name in self.config.vectors if name not in table.vectors]
+    have = 0 if table.members is None else table.members.shape[1]
+    if (want := self.config.qformer.members) > have:
+      absent.append(f"{want} members of an entity (it has {have})")
+    if absent:
+      raise errors.UserError(f"{self.workdir}/entities holds no {', no '.join(absent)}: it was "
+                             "made before the config asked for them, run --stage=cf again")
     return table
 
   def prepared(self, task: str, split: str) -> store.Prepared:
