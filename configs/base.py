@@ -48,7 +48,9 @@ def get_config() -> ml_collections.ConfigDict:
       "gin_file": "",              # of a T5X checkpoint: the architecture
       "tokenizer": "",             # likewise, where the model does not bring its own (T5X)
       "dtype": "float32",          # of the weights; also "bfloat16", "int8"
-      "train": "none",             # "index_tokens": the added words alone; "all": everything
+      "train": "none",             # "index_tokens": the added words alone; "lora": low-rank
+                                   # updates of its kernels; "all": everything
+      "lora_rank": 0,              # of these, 8 or so; 0: none
       "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
       "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
                                    # "weights" (models/remat.py)

@@ -61,10 +61,11 @@ def test_one_device_equals_a_mesh(sizes, lm):
   np.testing.assert_allclose(one, many, rtol=2e-5)
 
 
-@pytest.mark.parametrize("train_lm", ["none", "index_tokens", "all"])
+@pytest.mark.parametrize("train_lm", ["none", "index_tokens", "lora", "all"])
 def test_what_is_asked_for_trains_and_nothing_else(train_lm):
   """Two words of the targets are new; only what is trained has a place in the state."""
-  lm = dataclasses.replace(test_objectives.LM, vocab_size=17, new_tokens=2, tied=False)
+  lm = dataclasses.replace(test_objectives.LM, vocab_size=17, new_tokens=2, tied=False,
+                           lora_rank=2 if train_lm == "lora" else 0)
   graphdef, trainable = small_configs.phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
   params = language_model.init(lm, 5)
   frozen_lm, trained = language_model.split_trained(params, train_lm)
@@ -87,7 +88,7 @@ def test_what_is_asked_for_trains_and_nothing_else(train_lm):
       (np.asarray(a) != b).any() for a, b in zip(jax.tree.leaves(after[name]),
                                                  jax.tree.leaves(before[name])))}
   assert changed == {"none": set(), "index_tokens": {"new_embedding", "new_head"},
-                     "all": set(before)}[train_lm]
+                     "lora": {"lora"}, "all": set(before)}[train_lm]
 
 
 def test_the_language_model_is_the_same_bytes_after_training():

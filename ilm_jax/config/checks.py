@@ -45,11 +45,14 @@ def _check_inputs(c) -> list[str]:
 
 def _check_lm(lm) -> list[str]:
   wrong = [*rules.known("lm.dtype", lm.dtype, ("float32", "bfloat16", "int8")),
-           *rules.known("lm.train", lm.train, ("none", "index_tokens", "all")),
+           *rules.known("lm.train", lm.train, ("none", "index_tokens", "lora", "all")),
            *rules.known("lm.remat", lm.remat, ("none", "dots", "weights", "full"))]
   wrong += rules.known("lm.shape", lm.shape, ("", *names.SHAPES))
   if lm.train == "index_tokens" and not lm.new_tokens:
     wrong.append("lm.train='index_tokens' has nothing to train: set lm.new_tokens above 0")
+  if (lm.train == "lora") != bool(lm.lora_rank):
+    wrong.append(f"lm.train={lm.train!r} with lm.lora_rank={lm.lora_rank}: low-rank updates are "
+                 "trained where there are some; set lm.train='lora' and a rank, or neither")
   if lm.whole_words and lm.train != "all":
     wrong.append(f"lm.whole_words={lm.whole_words} with lm.train={lm.train!r}: they start at zero "
                  "and would stay there; set lm.train='all'")

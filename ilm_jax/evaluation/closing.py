@@ -128,6 +128,7 @@ def _trained(config: dict, steps: dict, user_ids: list, items) -> list[str]:
   data = f"Data: {name}, {len(user_ids):,} users, {len(items):,} items. " if name and items else ""
   lm = config.get("lm", {})
   how = {"none": "frozen", "index_tokens": "frozen but for its new index tokens",
+         "lora": "frozen but for low-rank updates",
          "all": "trained, too"}.get(lm.get("train"))
   model = f"Language model: {lm['asset']} ({how}). " if how else ""
   done = [f"{steps[phase]:,} steps of {what}" for phase, what in (

@@ -51,6 +51,7 @@ class DecoderConfig:
   logit_scale: float = 1.0     # T5X with a tied head: width ** -0.5
   logit_softcap: float = 0.0   # Gemma 2
   new_tokens: int = 0          # words added behind the vocabulary
+  lora_rank: int = 0           # of what is added to every kernel of a layer; 0: nothing
   # How it runs.
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
   unroll: int = 1              # layers in one turn of the scan
@@ -79,6 +80,8 @@ class Decoder(head.Tables):
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     self._make_tables(config, rngs)
     self.layers = decoder_layers.Layers(config, rngs=rngs)
+    if config.lora_rank:
+      self.lora = decoder_layers.Lora(config, rngs=rngs)
     self.final_norm = nnx.Param(jnp.ones((config.width,)))
     if config.relative_buckets:
       self.relative_bias = nnx.Param(
@@ -177,6 +180,8 @@ class Decoder(head.Tables):
 
   def _layers(self) -> tuple:
     params = nnx.to_pure_dict(nnx.state(self.layers, nnx.Param))
+    if self.config.lora_rank:
+      params |= nnx.to_pure_dict(nnx.state(self.lora, nnx.Param))
     return decoder_layers.layer_inputs(self.config, params)
 
   def _sight(self, mask_BTM, position_BT, position_BM) -> decoder_layers.Sight:
