@@ -19,9 +19,9 @@ _NOTE = ("Semantic consistency: cosine of MiniLM sentence vectors of the answer 
          "behavioural: Spearman of all users ranked by the answer and by the item's own factors "
          "(evaluation/consistency.py). Beside each, the same of another item's reference or "
          "vector: what style alone gives. First genre right: the first genre of the answer is one "
-         "of the item's; of the commonest: always naming the genre that most training items have. "
-         "Words: length of an answer. Intervals: 95 %, bootstrap over examples, of means over "
-         "items; of differences, paired.")
+         "of the item's; commonest genre right: the genre that most training items have is. Words: "
+         "length of an answer. Intervals: 95 %, bootstrap over examples, of means over items; of "
+         "differences, paired.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _genres(run: context.Run, answers: Answers, bootstrap: paired.Bootstrap) -> 
   genre = text_scores.commonest([of_item for of_item, heldout in
                                  zip(run.data.items.genres, run.heldout[1:]) if not heldout])
   right = {"first genre right": answers.texts,
-           "of the commonest": [genre] * len(answers.references)}
+           "commonest genre right": [genre] * len(answers.references)}
   return ({name: bootstrap.mean(text_scores.first_named(texts, answers.references))
            for name, texts in right.items()}, {"commonest genre": genre})
 
@@ -204,4 +204,5 @@ def _described(run: context.Run, answers: list[Answers]) -> dict:
     examples.append({"item (never shown)": name, **texts})
   return {"title": "What the model says of an item, given only its vector",
           "note": "Held-out items: no text of theirs was trained on in either phase as a "
-                  "description. Greedy decoding.", "examples": examples}
+                  "description. Drawn by the seed, not picked. Greedy decoding.",
+          "examples": examples}
