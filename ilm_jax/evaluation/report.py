@@ -1,7 +1,7 @@
 """Tables, curves and examples of a workdir: `report.json`, `report.html` and the terminal.
 
-The terminal gets the closing summary (`closing`), which the page begins with, and all tables if
-they are asked for.
+The terminal gets the closing summary (`closing`, `sentences`), with which the page (`page`) begins,
+and all tables if they are asked for.
 
 Evaluation writes *tables*, the report only collects them, so the three outputs cannot disagree. A
 table is a JSON object
