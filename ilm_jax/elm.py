@@ -6,7 +6,8 @@ prompt files in tasks/prompts and `tasks.elm`.
 from typing import NamedTuple
 
 # Answered from what the data set itself knows of an item.
-KNOWN = ("elm_title", "elm_genres", "elm_year")
+GENRES = "elm_genres"
+KNOWN = ("elm_title", GENRES, "elm_year")
 
 # The paper's 24, about one vector ...
 OF_ONE = ("elm_summary", "elm_positive_review", "elm_negative_review", "elm_neutral_review",

@@ -146,20 +146,24 @@ def _with_gin(config):
 def command(arguments: list[str]) -> str:
   """The same command for another stage: without those flags that belong to stages of this one.
 
+  A script that was typed instead, with its words in $ILM_TYPED, gives config and workdir itself.
+
   Args:
     arguments: what was typed after the program, e.g. ["--config=c.py", "--stage", "all"].
   """
+  script = shlex.split(os.environ.get("ILM_TYPED", ""))
+  dropped = (*_OF_STAGES, *(("config", "workdir") if script else ()))
   kept, skip = [], False
   for argument in arguments:
     name, equals, _ = argument.lstrip("-").partition("=")
     if skip:
       skip = False
-    elif argument.startswith("-") and name in _OF_STAGES:
+    elif argument.startswith("-") and name in dropped:
       skip = not equals and name not in _SWITCHES
     else:
       kept.append(argument)
   python = "python" if shutil.which("python") == sys.executable else sys.executable
-  return shlex.join([python, "-m", "ilm_jax.main", *kept])
+  return shlex.join([*(script or [python, "-m", "ilm_jax.main"]), *kept])
 
 
 def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:

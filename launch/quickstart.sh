@@ -3,12 +3,16 @@
 # Run it again and it resumes, or finds everything done.
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 workdir="$root/runs/quickstart"
+# What the summary says to type again: this script, and the workdir as it was typed.
+typed=(bash "$0")
 if [ $# -gt 0 ]; then
   case "$1" in
     -*) ;;
-    /* | *://*) workdir="$1"; shift ;;
-    *) workdir="$PWD/$1"; shift ;;
+    /* | *://*) workdir="$1"; typed+=("$1"); shift ;;
+    *) workdir="$PWD/$1"; typed+=("$1"); shift ;;
   esac
 fi
+ILM_TYPED="$(printf '%q ' "${typed[@]}")"
+export ILM_TYPED
 cd "$root"
 exec "$python" -m ilm_jax.main --config=configs/quickstart.py --workdir="$workdir" --stage=all "$@"

@@ -1,6 +1,8 @@
 """The command line: names of stages, workdirs that are refused, and how it ends."""
 import os
 import pathlib
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +60,28 @@ def test_the_list_of_stages_holds_together():
      "'--config.lm.asset=my lm'")])
 def test_the_same_command_for_another_stage(typed, kept):
   assert cli.command(typed).endswith(f" -m ilm_jax.main {kept}")
+
+
+def test_the_same_command_of_a_script_that_gives_config_and_workdir(monkeypatch):
+  monkeypatch.setenv("ILM_TYPED", "bash launch/quickstart.sh my\\ runs ")
+  typed = ["--config=c.py", "--workdir", "/clone/my runs", "--stage=all", "--config.seed=1"]
+  assert cli.command(typed) == "bash launch/quickstart.sh 'my runs' --config.seed=1"
+
+
+@pytest.mark.parametrize(("arguments", "typed"), [
+    ((), []), (("--config.seed=1",), []), (("my runs", "--config.seed=1"), ["my runs"]),
+    (("/runs/a",), ["/runs/a"])])
+def test_the_quickstart_says_how_it_was_typed(tmp_path, arguments, typed):
+  """Of its arguments the workdir alone: the flags are known to the program it starts."""
+  launch = tmp_path / "launch"
+  launch.mkdir()
+  shutil.copy(ROOT / "launch" / "quickstart.sh", launch)
+  (launch / "_env.sh").write_text(f"root={tmp_path}\npython={tmp_path}/python\n")
+  (tmp_path / "python").write_text('#!/bin/sh\nprintf %s "$ILM_TYPED"')
+  (tmp_path / "python").chmod(0o755)
+  done = subprocess.run(["bash", "launch/quickstart.sh", *arguments], cwd=tmp_path,
+                        capture_output=True, text=True, check=True)
+  assert shlex.split(done.stdout) == ["bash", "launch/quickstart.sh", *typed]
 
 
 # The workdir.

@@ -3,7 +3,7 @@ import io
 import json
 import sys
 
-from ilm_jax.evaluation import measured, report
+from ilm_jax.evaluation import measured, page, report
 
 ODD = "sequential, seen 0: After {history}? [/item] [bold]what[/bold] :smile: <b>"
 
@@ -26,7 +26,7 @@ def test_a_plot_takes_a_run_s_name_as_it_is():
   """Between two dollar signs matplotlib expects a formula."""
   estimate = {"value": 0.5, "lo": 0.4, "hi": 0.6}
   part = {"rows": [{"method": "ILM ($a_{b$)", "metrics": {"hr@5": estimate}}]}
-  assert "<img" in report.bars(part, "hr@5")
+  assert "<img" in page.bars(part, "hr@5")
 
 
 def write_parts(workdir, **parts):
@@ -54,12 +54,66 @@ def test_the_terminal_gets_the_summary_and_tables_when_they_are_asked_for(tmp_pa
 
 
 def test_the_page_begins_with_the_summary_and_lists_are_numbered(tmp_path, capsys):
-  write_parts(tmp_path, examples=LISTS, recommendation=TABLE)
+  """Its titles are whole, however wide the terminal, and the page does not name its own path."""
+  long = "A Title That No Line Of A Terminal Would Hold Without Cutting It Somewhere " * 3 + "!"
+  of_user = {**LISTS["examples"][0], "recommended": [long, "Caf\u00e9"]}
+  write_parts(tmp_path, examples={**LISTS, "examples": [of_user]}, recommendation=TABLE)
   report.write(tmp_path)
-  page = (tmp_path / "report.html").read_text()
-  summary, rest = page.split("</pre>")
-  assert "<h1>" in summary and "<h2>" not in summary and "user 7: &lt;One&gt;; Two -&gt;" in summary
+  page_text = (tmp_path / "report.html").read_text()
+  summary, rest = page_text.split("</section>")
+  assert "<h1>" in summary and "<h2>" not in summary and str(tmp_path) not in summary
+  assert f"<li>user 7: &lt;One&gt;; Two -&gt; {long}; Caf\u00e9" in summary
   assert "<ol><li>&lt;One&gt;<li>Two</ol>" in rest and "<td>8</td>" in rest    # a count is whole
+
+
+def test_the_page_has_the_summary_s_rows_and_command(tmp_path):
+  estimate = {"value": .5, "lo": .25, "hi": .75, "n": 4}
+  write_parts(tmp_path, recommendation={**TABLE, "rows": [
+      {"method": method, "metrics": {"hr@10": estimate}} for method in ("ILM", "<mine>")]})
+  content = report.collect(tmp_path)
+  content["summary"] |= {"command": "bash 'my script'", "description": {
+      "item": "One", "name": "One & Two", "answers": {"elm_title": "x"}, "right": {}}}
+  summary = page.to_html(content).split("</section>")[0]
+  assert "<tr><td>ILM<td>.500 [.250, .750]<td>" in summary and "<td>&lt;mine&gt;<td>" in summary
+  assert ("<code>bash &#x27;my script&#x27; --stage=describe --items=&#x27;One &amp; Two&#x27;"
+          "</code>") in summary
+
+
+def test_after_the_summary_stands_what_it_was_picked_from_then_the_rest(tmp_path):
+  """Tables and lists in one order, not one kind behind the other."""
+  names = ("audit", "consistency", "examples", "generations", "lists", "loss", "recommendation")
+  texts = {**LISTS, "examples": [{"item (never shown)": "One", "elm_title": "Two"}]}
+  write_parts(tmp_path, **{
+      name: {**{"examples": LISTS, "generations": texts}.get(name, TABLE), "title": f"Part {name}"}
+      for name in names})
+  text = page.to_html(report.collect(tmp_path))
+  order = sorted(names, key=lambda name: text.index(f"<h2>Part {name}<"))
+  assert order == ["examples", "recommendation", "lists", "generations", "consistency", "loss",
+                   "audit"]
+
+
+def test_the_page_suits_a_phone_and_a_dark_window(tmp_path):
+  """Every table scrolls by itself in a window that is narrower."""
+  write_parts(tmp_path, examples=LISTS, recommendation=TABLE)
+  text = page.to_html(report.collect(tmp_path))
+  assert "<meta name=viewport content='width=device-width" in text
+  assert "prefers-color-scheme:dark" in text
+  assert text.count("<table") == text.count("<div class=wide><table") > 0
+
+
+def test_curves_begin_with_the_loss_and_name_models_as_tables_do(monkeypatch):
+  drawn = []
+
+  def keep(plt, figure, name):
+    drawn.append([axis.get_title() for axis in figure.axes])
+    drawn.append([text.get_text() for text in figure.axes[0].get_legend().get_texts()])
+    plt.close(figure)
+    return ""
+
+  monkeypatch.setattr(page, "_image", keep)
+  row = {"step": 1, "dropped": 0.0, "grad_norm": 1.0, "hit": .5, "loss": 2.0, "time/wait": .1}
+  page._curves("phase2", {"phase2": [row], "phase2_rand": [row]})
+  assert drawn == [["loss", "hit", "dropped", "grad_norm"], ["ILM", "ILM-rand"]]
 
 
 def test_a_terminal_without_a_letter_shows_a_question_mark(tmp_path, monkeypatch):

@@ -209,6 +209,33 @@ def test_scores_of_answers_beside_those_of_the_next_item():
   assert "behavioural consistency" not in plain and "words" in plain
 
 
+def test_an_answer_of_names_is_right_where_its_first_is_one_of_the_item_s():
+  said = ["Drama", "comedy, Drama", "Musical, Drama", "", "Drama, and a film about a film"]
+  wanted = ["Action, Drama", "Comedy", "Drama", "Drama", "Drama"]
+  assert text_scores.first_named(said, wanted).tolist() == [1, 1, 0, 0, 1]
+
+
+def test_the_commonest_name_counts_items_and_of_equal_ones_is_the_first_in_the_alphabet():
+  assert text_scores.commonest([["War", "Drama"], ["Drama"], ["War"], []]) == "Drama"
+  assert text_scores.commonest([[], []]) == ""
+
+
+def test_genres_stand_beside_always_naming_the_commonest_of_training_items():
+  """Items 1 and 2 are trained on, so the commonest is Drama, though War is among held-out ones."""
+  items = interactions.Items(list("abcde"), list("ABCDE"), [None] * 5,
+                             [["Drama"], ["Drama"], ["War"], ["War"], ["War", "Drama"]])
+  run = types.SimpleNamespace(data=types.SimpleNamespace(items=items),
+                              heldout=np.array([0, 0, 0, 1, 1, 1], bool))
+  answers = [text.Answers("elm_genres", [], ["War", "Drama", "Drama"],
+                          ["War", "War", "War, Drama"]),
+             text.Answers("elm_year", [], ["1995"], ["1996"])]
+  columns, said = text._genres(run, answers[0], BOOTSTRAP)
+  assert {name: made["value"] for name, made in columns.items()} == {
+      "first genre right": pytest.approx(2 / 3), "commonest genre right": pytest.approx(1 / 3)}
+  assert said == {"commonest genre": "Drama"}
+  assert text._genres(run, answers[1], BOOTSTRAP) == ({}, {})
+
+
 def test_answers_about_the_middle_are_held_against_the_mean_of_both_references():
   """Pairs (0, 1), (1, 2), (2, 0) of a circle: the other pair is two further on, 2, 0 and 1."""
   first, second = np.eye(2)[[0, 0, 1]], np.eye(2)[[0, 1, 0]]

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import files
-from ilm_jax.evaluation import compared_runs, metrics, report, significance
+from ilm_jax.evaluation import compared_runs, metrics, page, report, significance
 from ilm_jax.evaluation import rows as rows_lib
 
 METRICS = {"hr@5": lambda r: metrics.hit_rate(r, 5), "hr@10": lambda r: metrics.hit_rate(r, 10),
@@ -48,7 +48,7 @@ def write(workdirs: list) -> dict:
   files.write_text(first / "comparison.json", json.dumps(content, indent=1))
   files.write_text(first / "comparison.md", to_markdown(content))
   files.write_text(first / "comparison.html",
-                   report.to_html(content).replace("</body>", report.bars(part, TESTED)))
+                   page.to_html(content).replace("</body>", page.bars(part, TESTED)))
   report.show(content)
   for line in _lines(content["examples"]):
     print(line)

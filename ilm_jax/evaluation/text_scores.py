@@ -3,6 +3,8 @@
 Beside each consistency stands the same with another item's reference or factors: what the style of
 the answers gives alone.
 """
+import collections
+
 import numpy as np
 
 
@@ -90,6 +92,22 @@ def mean_factors(item_I1C, rows: list[tuple[int, ...]]) -> np.ndarray:
     rows: one tuple an answer.
   """
   return np.array([item_I1C[list(r)].mean(axis=0) for r in rows]).reshape(-1, item_I1C.shape[1])
+
+
+def first_named(said: list[str], wanted: list[str]) -> np.ndarray:
+  """float [N]: 1 where the first name of an answer ("Drama, War") is among the reference's."""
+  return np.array([_names(answer)[0] in _names(reference)
+                   for answer, reference in zip(said, wanted)], float)
+
+
+def commonest(names: list[list[str]]) -> str:
+  """The name that most of the lists have, of equal ones the first in the alphabet; "": no name."""
+  count = collections.Counter(name for some in names for name in set(some))
+  return min(count, key=lambda name: (-count[name], name), default="")
+
+
+def _names(text: str) -> list[str]:
+  return [name.strip().casefold() for name in text.split(",")]
 
 
 def words(texts: list[str]) -> np.ndarray:

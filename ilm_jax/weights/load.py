@@ -84,8 +84,8 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
     raise errors.UserError("lm.whole_words with a decoder: they are embeddings of a T5's encoder "
                            "input; set it to 0 or use a T5")
   if lora_rank and encodes:
-    raise errors.UserError(f"lm.lora_rank={lora_rank} with a T5: only a decoder has low-rank updates"
-                           "; set it to 0, or lm.train='all'")
+    raise errors.UserError(f"lm.lora_rank={lora_rank} with a T5: only a decoder has low-rank "
+                           "updates; set it to 0, or lm.train='all'")
   changes, added = {"prefix_lm": True} if prefix_lm else {}, {}
   if whole_words:
     changes["whole_words"] = whole_words

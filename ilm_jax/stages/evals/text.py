@@ -18,8 +18,10 @@ _SLACK = 8           # a teacher's tokens may be other ones than the model's
 _NOTE = ("Semantic consistency: cosine of MiniLM sentence vectors of the answer and the reference; "
          "behavioural: Spearman of all users ranked by the answer and by the item's own factors "
          "(evaluation/consistency.py). Beside each, the same of another item's reference or "
-         "vector: what style alone gives. Words: length of an answer. Intervals: 95 %, bootstrap "
-         "over examples, of means over items; of differences, paired.")
+         "vector: what style alone gives. First genre right: the first genre of the answer is one "
+         "of the item's; commonest genre right: the genre that most training items have is. Words: "
+         "length of an answer. Intervals: 95 %, bootstrap over examples, of means over items; of "
+         "differences, paired.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +50,12 @@ def generations(run: context.Run, compared: list[methods.Method], behaviour) -> 
   answers = list(_answers(run, compared[0], examples))
   values = {a.task: _scores(run, a, behaviour) for a in answers}
   bootstrap = common.bootstrap(run)
+  genres = {a.task: _genres(run, a, bootstrap) for a in answers}
   made = [rows.row({**{name: bootstrap.mean(value_N) for name, value_N in values[a.task].items()},
-                    **_variety(a.texts)}, task=a.task) for a in answers]
+                    **genres[a.task][0], **_variety(a.texts)}, task=a.task) for a in answers]
   item_rows = {a.task: common.item_rows(a.examples) for a in answers}
   table = {"title": "Text from vectors alone: held-out items", "note": _NOTE,
-           "protocol": common.text_protocol(run),
+           "protocol": {**common.text_protocol(run), **genres.get(elm.GENRES, ({}, {}))[1]},
            "rows": made + _means(bootstrap, item_rows, values)}
   return {"consistency": table, **_compared(run, compared, answers, behaviour),
           "generations": _described(run, answers)}
@@ -112,6 +115,18 @@ def _means(bootstrap: paired.Bootstrap, item_rows: dict, values: dict) -> list[d
 
 def _variety(texts: list[str]) -> dict:
   return {f"distinct-{n}": {"value": metrics.distinct(texts, n)} for n in (1, 2)}
+
+
+def _genres(run: context.Run, answers: Answers, bootstrap: paired.Bootstrap) -> tuple[dict, dict]:
+  """(columns of the row of genres, what the protocol says of them); ({}, {}) of other tasks."""
+  if answers.task != elm.GENRES:
+    return {}, {}
+  genre = text_scores.commonest([of_item for of_item, heldout in
+                                 zip(run.data.items.genres, run.heldout[1:]) if not heldout])
+  right = {"first genre right": answers.texts,
+           "commonest genre right": [genre] * len(answers.references)}
+  return ({name: bootstrap.mean(text_scores.first_named(texts, answers.references))
+           for name, texts in right.items()}, {"commonest genre": genre})
 
 
 def _scores(run: context.Run, answers: Answers, behaviour) -> dict[str, np.ndarray]:
@@ -189,4 +204,5 @@ def _described(run: context.Run, answers: list[Answers]) -> dict:
     examples.append({"item (never shown)": name, **texts})
   return {"title": "What the model says of an item, given only its vector",
           "note": "Held-out items: no text of theirs was trained on in either phase as a "
-                  "description. Greedy decoding.", "examples": examples}
+                  "description. Drawn by the seed, not picked. Greedy decoding.",
+          "examples": examples}

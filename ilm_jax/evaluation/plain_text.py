@@ -1,0 +1,77 @@
+"""Plain text for a terminal: words in lines, titles cut between words, aligned columns, commands.
+
+A letter of a wide script takes two columns.
+"""
+import re
+import shlex
+
+from rich import cells
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+  """The words of `text` in lines of at most `width` columns; all but the first are indented more.
+
+  A word that is wider stands alone in its line.
+  """
+  out, line = [], indent
+  for word in text.split():
+    longer = f"{line} {word}" if line.strip() else line + word
+    if line.strip() and cells.cell_len(longer) > width:
+      out.append(line)
+      longer = f"{indent}  {word}"
+    line = longer
+  return [*out, line] if line.strip() else out
+
+
+def cut(text: str, width: int) -> str:
+  """`text` in one line, cut to `width` columns between words, with "..." where it is cut."""
+  text = " ".join(text.split())
+  if cells.cell_len(text) <= width:
+    return text
+  kept = cells.set_cell_size(text, width - 3).rstrip()
+  if text[len(kept):len(kept) + 1] != " " and " " in kept[width // 2:]:
+    kept = kept[:kept.rindex(" ")]
+  return f"{kept.rstrip(' ,;:-')}..."
+
+
+def number(value: float, sign: bool = False) -> str:
+  """Three digits without the 0 in front: ".171", "+.006", "-1.250"."""
+  text = f"{value:+.3f}" if sign else f"{value:.3f}"
+  return re.sub(r"^([+-]?)0\.", r"\1.", text)
+
+
+def estimate(of: dict, sign: bool = False) -> str:
+  """A value with its interval, where it has one: ".171 [.147, .196]"."""
+  value = number(of["value"], sign)
+  return f"{value} [{number(of['lo'], sign)}, {number(of['hi'], sign)}]" if "lo" in of else value
+
+
+def aligned(rows: list[list[str]], width: int, indent: str = "  ") -> list[str]:
+  """A line for each row of cells, in columns; those at the right that do not fit are left out.
+
+  The first column is cut where it alone is too wide for the second.
+  """
+  size = [max(cells.cell_len(row[c]) for row in rows) for c in range(len(rows[0]))]
+  size[0] = min(size[0], max(width - len(indent) - 2 - size[1], 8)) if size[1:] else size[0]
+  kept = [c for c in range(len(size))
+          if len(indent) + sum(size[:c + 1]) + 2 * c <= width or c < 2]
+  return [(indent + "  ".join(cells.set_cell_size(cut(row[c], size[c]), size[c])
+                              for c in kept)).rstrip() for row in rows]
+
+
+def typed(words: list[str], width: int, start: str = "") -> list[str]:
+  r"""A command behind `start`, in lines that a shell joins again: all but the last end in " \\"."""
+  out, line = [], start
+  for word in map(quoted, words):
+    longer = f"{line} {word}" if line.strip() else line + word
+    if line.strip() and cells.cell_len(longer) > width - 2:
+      out.append(f"{line} \\" if line != start else line)
+      longer = f"    {word}"
+    line = longer
+  return [*out, line]
+
+
+def quoted(word: str) -> str:
+  """A word for a shell, as a person writes it: --items='Heat (1995)'."""
+  flag, equals, value = word.partition("=")
+  return f"{flag}={shlex.quote(value)}" if equals and flag.startswith("-") else shlex.quote(word)

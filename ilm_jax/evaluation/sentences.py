@@ -1,0 +1,157 @@
+"""The closing summary in words: sentences and a table, laid out for a terminal.
+
+`page` lays out the same blocks.
+"""
+import shlex
+from typing import NamedTuple
+
+from rich import cells
+
+from ilm_jax.config import variants
+from ilm_jax.evaluation import lists, plain_text
+
+_COUNTS = ((2, 3), (2, 2), (1, 2), (1, 1))    # titles of a list: chosen last, recommended; the
+_TITLE = 18              # first are taken with which a title has as many columns, or is whole
+_QUOTES = "\"' "
+_TEXT = 240              # columns of a description before it is cut
+# What a row of the table is, for who does not know its name.
+MEANING = {
+    variants.ILM.label: "trained here", variants.COMPARED["rand"].label: "no phase 1",
+    variants.COMPARED["mlp"].label: "a plain network",
+    variants.COMPARED["blind"].label: "no vectors", "popularity": "the most chosen",
+    "iALS (the vectors themselves)": "ILM's vectors", "BPR-MF": "matrix factors",
+    "item-kNN": "chosen together", "transition graph": "what came next", "EASE^R": "linear model",
+    **dict.fromkeys(("SASRec, full softmax", "SASRec, sampled softmax", "SASRec, binary loss",
+                     "gSASRec", "eSASRec"), "transformer")}
+
+
+class Block(NamedTuple):
+  """A part of the summary: a sentence, then indented sentences, a table or a command."""
+  head: str
+  sentences: tuple[str, ...] = ()
+  rows: tuple[tuple[str, ...], ...] = ()
+  command: tuple[str, ...] = ()
+
+
+def lines(said: dict, width: int = 100) -> list[str]:
+  """The summary as lines no wider than `width` columns, but for a path or word that is wider.
+
+  Args:
+    said: of `closing.summary`; with "report", the path of the page, and "command", that of the run
+      without its stage, the last lines say where all tables are and what to type next.
+    width: of the terminal.
+  """
+  out = []
+  for block in blocks(said, width):
+    if block.command:
+      out += plain_text.typed(block.command, width, block.head)
+      continue
+    out += plain_text.wrapped(block.head, width)
+    for sentence in block.sentences:
+      out += plain_text.wrapped(sentence, width, "  ")
+    out += plain_text.aligned(block.rows, width) if block.rows else []
+  return out
+
+
+def blocks(said: dict, width: int) -> list[Block]:
+  """All parts, in order, with titles cut for lines of `width` columns. Args: of `lines`."""
+  made = [Block(_trained(said)), *_of_lists(said, width)]
+  if of := said["description"]:
+    made.append(Block(f"{of['item']}: never described in training. From its vector ILM says:",
+                      tuple(_described(of, said["things"], width - 2))))
+  if said["table"]:
+    users = max(row["n"] for row in said["table"])
+    made.append(Block(f"HR@10: share of {users:,} users whose next {said['thing']} is in a list of "
+                      "ten [95 % interval]:", rows=_rows(said["table"])))
+  if of := said["phase1"]:
+    effect = ("lowers" if of["hi"] < 0 else "raises" if of["lo"] > 0 else "does not clearly move")
+    learns = f" (learns {', '.join(of['learns'])})" if of["learns"] else ""
+    made.append(Block(f"Phase 1{learns} {effect} loss on unseen texts: "
+                      f"{plain_text.estimate(of, sign=True)}."))
+  if said.get("report"):
+    made.append(Block(f"All tables, curves and lists: {said['report']}"))
+  name = (said["description"] or {}).get("name")
+  if name and said.get("command"):
+    made.append(Block("Next, ask ILM more:", command=(
+        *shlex.split(said["command"]), "--stage=describe", f"--items={name}")))
+  return made
+
+
+def _trained(said: dict) -> str:
+  """What was trained, how long, on what."""
+  steps = " + ".join(f"{step:,}" for phase, step in sorted(said["steps"].items())
+                     if phase in ("phase1", "phase2"))
+  if not steps:
+    return f"Summary of {said['run']}."
+  on = f" on {said['data']}" if said["data"] else ""
+  how = {"none": "the frozen", "index_tokens": "the frozen (but for index tokens)",
+         "lora": "the frozen (but for low-rank updates)",
+         "all": "the trained"}.get(said["lm"]["train"])
+  ilm = "phase 1 of ILM" if "phase2" not in said["steps"] else "ILM" if how is None else " ".join(
+      word for word in ("ILM,", how, "random" if said["lm"]["random"] else "",
+                        said["lm"]["asset"], f"reading {said['thing']} vectors") if word)
+  return f"Trained {steps} steps{on}: {ilm}."
+
+
+def _of_lists(said: dict, width: int) -> list[Block]:
+  """The users' lists, if there are any, and how alike lists are."""
+  if not said["lists"]:
+    return []
+  alike = ", ".join(f"{'' if of['method'] == variants.ILM.label else of['method'] + ' '}"
+                    f"{of['value'] * lists.TOP:.1f}{'' if n else f' of {lists.TOP}'}"
+                    for n, of in enumerate(said["shared"]))
+  shared = f" (shared by two users: {alike})" if alike else ""
+  return [Block(f"{said['lists']['title'].capitalize()} -> ILM recommends{shared}:",
+                tuple(_recommended(user, width - 2) for user in said["lists"]["users"]))]
+
+
+def _recommended(user: dict, width: int) -> str:
+  """One user's line: "user 1: One; Two -> Three; Four; Five"."""
+  for last, recommended in _COUNTS:
+    shown = [user["last"][-last:], user["recommended"][:recommended]]
+    for most in range(width, _TITLE - 1, -1):
+      left, right = ("; ".join(plain_text.cut(title, most) for title in titles)
+                     for titles in shown)
+      line = f"user {user['user']}: {left} -> {right}"
+      if cells.cell_len(line) <= width:
+        return line
+  return line
+
+
+def _described(of: dict, things: str, width: int) -> list[str]:
+  """What the model says of the item, and how right such texts are where that was measured."""
+  names = {task: task.removeprefix("elm_").replace("_", " ") for task in of["answers"]}
+  text = "; ".join(f"{names[task]}: {answer.strip(_QUOTES)}"
+                   for task, answer in of["answers"].items())
+  made = [plain_text.cut(text, width if len(names) > 1 else _TEXT)]
+  for kind, words in (("right", "Right"), ("likeness", "Likeness to the reference")):
+    measured = {task: right for task, right in of["right"].items() if right["kind"] == kind}
+    if measured:
+      count = max(right["n"] for right in measured.values())
+      parts = [_how_right(names[task], right) for task, right in measured.items()]
+      made.append(f"{words} in {count} such {things}: {', '.join(parts)}.")
+  return made
+
+
+def _how_right(name: str, of: dict) -> str:
+  """ "first genre 59 % [44, 75] (always Drama: 34 %)"; of a likeness no per cent."""
+  name, free = of.get("name", name), of.get("free")
+  if of["kind"] == "likeness":
+    return f"{name} {plain_text.estimate(of)}" + (
+        f" ({free['name']}: {plain_text.number(free['value'])})" if free else "")
+  value, lo, hi = (f"{100 * of[bound]:.0f}" for bound in ("value", "lo", "hi"))
+  return f"{name} {value} %" + (
+      f" [{lo}, {hi}] ({free['name']}: {100 * free['value']:.0f} %)" if free else "")
+
+
+def _rows(table: list[dict]) -> tuple[tuple[str, ...], ...]:
+  """Method, HR@10, ILM minus it, what it is; without a column that is empty."""
+  rows = []
+  for row in table:
+    meaning = MEANING.get(row["method"], "")
+    name = row["method"].partition(" (")[0] if meaning else row["method"]
+    rows.append((", ".join(filter(None, (name, row.get("by")))), plain_text.estimate(row),
+                 plain_text.estimate(row["lead"], sign=True) if "lead" in row else "", meaning))
+  if any(row[2] for row in rows):
+    rows[0] = (*rows[0][:2], "ILM's lead (paired):", rows[0][3])
+  return tuple(tuple(row[c] for c in range(4) if any(row[c] for row in rows)) for row in rows)
