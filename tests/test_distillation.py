@@ -160,8 +160,8 @@ def test_without_weight_the_step_is_the_same_bit_by_bit():
 def test_the_teacher_gets_no_gradient():
   graphdef, trainable, held = model()
   loss = loss_of(graphdef, head(distil=distil()))
-  of_teacher = jax.jit(jax.grad(lambda t: loss(trainable, {**held, "teacher": t}, ranked(), None)[0]))(
-      held["teacher"])
+  of_teacher = jax.jit(jax.grad(
+      lambda t: loss(trainable, {**held, "teacher": t}, ranked(), None)[0]))(held["teacher"])
   assert all(not np.asarray(x).any() for x in jax.tree.leaves(of_teacher))
 
 

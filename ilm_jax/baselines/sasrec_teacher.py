@@ -1,5 +1,4 @@
-"""A trained SASRec for others to read: its parameters in a folder, its states, its scores in a step.
-"""
+"""A trained SASRec for others to read: parameters in a folder, states, scores inside a step."""
 from collections.abc import Callable
 
 import jax

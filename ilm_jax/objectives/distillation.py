@@ -20,7 +20,7 @@ class Distil:
   """A teacher of the item head, and what it has to say."""
   weight: float           # of the divergence beside the head's own loss
   temperature: float      # T of both softmaxes
-  teacher: Callable       # (frozen["teacher"], item rows [B, S], segments [B, S]) -> scores [B, S, I]
+  teacher: Callable       # (frozen["teacher"], *histories) -> float [B, S, I] scores of all items
 
 
 def histories(batch: dict, num_items: int, queries: int) -> tuple[jax.Array, jax.Array]:

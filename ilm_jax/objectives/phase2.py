@@ -79,8 +79,8 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
 
   Metrics, as (sum over target tokens, their count) so that they add up over batches: "nll" and
   "hit" (the target is the arg max), the same per task ("nll/<task>", ..); "head_nll", "head_hit" of
-  a head, "head_kl" of its teacher. Of the whole batch: "tokens", the places of its sequences that are no padding; and
-  "dropped", the examples that packing left out of it, where the batch says so.
+  a head, "head_kl" of its teacher. Of the whole batch: "tokens", the places of its sequences that
+  are no padding; and "dropped", the examples that packing left out of it, where the batch says so.
 
   Args:
     graphdef: of the ILM; None for the same prompts without slots (`slot` all -1, nothing trained).
