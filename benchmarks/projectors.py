@@ -100,6 +100,9 @@ ARMS = {
     "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
     "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
     "mlp_sasrec": Arm("mlp", {"vectors": ("behavioral", "sequential"), "cf.sequential": "sasrec"}),
+    # Items are SASRec's, as in LLM-SRec; words are left out of the prompts.
+    "llm_srec": Arm("mlp", {"vectors": ("sequential",), "cf.sequential": "sasrec",
+                            "phase2.head.distil": 1.0}),
     **{f"{name}_distil{suffix}": Arm(variant, changes | {"phase2.head.distil": weight})
        for name, variant, changes in (("mlp", "mlp", {}),
                                       ("skip", "rand", FULL | {"phase2.skip": True}))

@@ -1,4 +1,7 @@
 """The SASRec of stage cf: what it is trained on, the vectors it gives, and what refuses it."""
+import types
+
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -7,11 +10,13 @@ from configs import ml100k_head, tiny
 from ilm_jax import errors
 from ilm_jax.baselines import sasrec
 from ilm_jax.config import reading, settings, variants
-from ilm_jax.data import entities, interactions
+from ilm_jax.data import entities, interactions, packing
+from ilm_jax.models import language_model
 from ilm_jax.objectives import phase2
 from ilm_jax.planning import programs
 from ilm_jax.stages import context, recipe, sequence_model, vectors
-from tests import test_stages
+from ilm_jax.weights import load
+from tests import test_item_head, test_objectives, test_phase2_training, test_rank_rows, test_stages
 
 ITEMS = interactions.Items(list("abcdefg"), list("ABCDEFG"), [None] * 7, [[]] * 7)
 # Six users who each go round the seven items, from different starts.
@@ -116,6 +121,29 @@ def test_the_head_gets_it_as_a_teacher_only_where_it_weighs(workdir):
   assert score.shape == (1, 3, 7)
   assert recipe.head_config(_decoder(make(workdir))) == phase2.HeadConfig(
       weight=1.0, num_items=7, negatives=0)
+
+
+@pytest.mark.parametrize("key", ["rand", "mlp"])
+def test_what_the_recipe_builds_learns_from_it(workdir, monkeypatch, key):
+  """The loss and arrays of a run, as `loop.fit` gets them, on histories 1, 2 and 3, 4, 5."""
+  monkeypatch.setattr(context.Run, "mesh", test_phase2_training.mesh_of(1, 1, 1))
+  run = make(workdir, **{"phase2.head.distil": 0.5, "qformer.init": "", "qformer.width": 24,
+                         "qformer.num_heads": 2, "qformer.mlp_width": 12, "qformer.proj_width": 24})
+  vectors.run(run)
+  config = test_objectives.LM
+  run.__dict__["lm"] = load.LanguageModel(config, language_model.init(config, 0))
+  run.__dict__["text_tokenizer"] = types.SimpleNamespace(vocab_size=9)
+  built = recipe.phase2(run, variants.COMPARED[key])
+  loss = phase2.phase2_loss(built.graphdef, config, (), recipe.head_config(run))
+  shape = test_rank_rows.rank_spec(rows=1, length=24, num_items=7)
+  batch, _ = packing.pack_groups([[test_item_head.example([5, 18, 18], [1, 2], 3),
+                                   test_item_head.example([5, 18, 18, 18], [3, 4, 5], 6)]], shape)
+  (_, metrics), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+      built.trainable, built.frozen, {"rank": batch}, jax.random.key(0))
+  divergence, count = metrics["head_kl"]
+  assert float(count) == 5 and np.isfinite(float(divergence)) and float(divergence) > 0
+  assert np.asarray(gradient["head"]["query"]["kernel"]).any() and "teacher" not in gradient
+  assert "teacher" in built.frozen
 
 
 def _decoder(run):
