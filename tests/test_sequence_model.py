@@ -194,6 +194,13 @@ def test_what_is_not_read_decides_nothing(more, field, of, counts):
         name in counts), name
 
 
+def test_checkpoints_from_before_there_were_teachers_stay_valid():
+  fields = {*settings.of_phase1(tiny.get_config()), *settings.of_entities(tiny.get_config()),
+            *settings.of_phase2(tiny.get_config(), variants.ILM)}
+  assert "cf.transition_width" in fields and "phase2.head.layer" in fields
+  assert not [f for f in fields if "sasrec" in f or "distil" in f or f == "cf.sequential"]
+
+
 def test_a_plan_knows_how_wide_sequential_vectors_are():
   c = tiny.get_config()
   c.vectors = ("behavioral", "sequential")

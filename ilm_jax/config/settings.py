@@ -17,6 +17,7 @@ _SAME_NUMBERS = {
 _FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted
 _OF_EVALUATION = {"tasks.prompt_targets"}
 _OF_MLP = {"phase2.mlp_scale"}
+_OF_DISTIL = {"phase2.head.distil", "phase2.head.distil_temperature"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
 
 
@@ -33,7 +34,7 @@ def of_phase2(config, variant: variants.Variant) -> dict:
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
   others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION
   others |= _unused_of_cf(config, needs_sasrec(config))
-  others |= {"phase2.head.distil_temperature"} if not config.phase2.head.distil else set()
+  others |= _OF_DISTIL if not config.phase2.head.distil else set()
   return {name: value for name, value in fields.items() if name not in others
           and not (mlp and name.startswith("qformer.") and name != "qformer.num_queries")
           and not (name.startswith("tasks.mixture.") and not value)}
