@@ -23,7 +23,7 @@ import time
 
 import numpy as np
 
-from ilm_jax.config import variants
+from ilm_jax.config import settings, variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import dot_scores, metrics, paired
 from ilm_jax.monitoring import utilization
@@ -31,7 +31,7 @@ from ilm_jax.stages import context, phases, recipe
 from ilm_jax.stages import run as stages
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
-_SHARED = ("data", "entities", "prepared", "factors.npz", "tfds")
+_PREPARED, _OF_CF = ("data", "prepared", "tfds"), ("entities", "factors.npz", "sasrec")
 # The paper's form, to which an arm adds.
 PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.temperature": 0.15,
          "qformer.min_temperature": 0.15, "qformer.vector_noise": 0.5, "qformer.dropout": 0.2,
@@ -99,6 +99,14 @@ ARMS = {
         "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
     "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
     "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
+    "mlp_sasrec": Arm("mlp", {"vectors": ("behavioral", "sequential"), "cf.sequential": "sasrec"}),
+    # Items are SASRec's, as in LLM-SRec; words are left out of the prompts.
+    "llm_srec": Arm("mlp", {"vectors": ("sequential",), "cf.sequential": "sasrec",
+                            "phase2.head.distil": 1.0}),
+    **{f"{name}_distil{suffix}": Arm(variant, changes | {"phase2.head.distil": weight})
+       for name, variant, changes in (("mlp", "mlp", {}),
+                                      ("skip", "rand", FULL | {"phase2.skip": True}))
+       for suffix, weight in (("_half", 0.5), ("", 1.0), ("_twice", 2.0))},
 }
 
 
@@ -125,7 +133,8 @@ def train(args, name: str, seed: int) -> None:
   if not (base / "entities" / "manifest.json").exists():
     stages.run(shared, base, ("prepare", "cf"))
   config = configured(args.config, seed, arm, args.set)
-  _link(folder, base, _SHARED)
+  _link(folder, base, _PREPARED)
+  _vectors(config, shared, base, folder)
   run, began = context.Run(config, folder), time.time()
   variant = variants.COMPARED.get(arm.variant, variants.ILM)
   if variant.from_phase1:
@@ -145,6 +154,17 @@ def train(args, name: str, seed: int) -> None:
   with (args.out / "log.jsonl").open("a") as log:
     log.write(json.dumps(line) + "\n")
   print(json.dumps(line), flush=True)
+
+
+def _vectors(config, shared, base: pathlib.Path, folder: pathlib.Path) -> None:
+  """What stage cf makes for an arm: in `base` and linked, where its entity table is that of all."""
+  same = settings.of_entities(config) == settings.of_entities(shared)
+  where = base if same else folder
+  wanted = ["entities"] + ["sasrec"] * settings.needs_sasrec(config)
+  if not all((where / name / "manifest.json").exists() for name in wanted):
+    stages.run(config, where, ("cf",))
+  if same:
+    _link(folder, base, _OF_CF)
 
 
 def _link(folder: pathlib.Path, base: pathlib.Path, names) -> None:

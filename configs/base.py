@@ -33,8 +33,12 @@ def get_config() -> ml_collections.ConfigDict:
       "cg_steps": 3,
       "dtype": "float32",          # of the tables and what is gathered; also "bfloat16"
       "stream": False,             # histories from files, piece by piece: logs larger than memory
-      "transition_width": 128,     # of the vectors `sequential` (cf/transitions.py), even
+      "sequential": "transitions",  # where the vectors `sequential` come from: a factorisation of
+                                   # what follows what (cf/transitions.py); "sasrec": its item
+                                   # table, and its state at the end of a user's history
+      "transition_width": 128,     # of those of transitions, even
       "transition_window": 3,      # how far behind an item others count as following it
+      "sasrec": sasrec(),          # for sequential="sasrec" and phase2.head.distil
       "members": 0,                # entities kept beside each: an item's nearest by co-occurrence,
                                    # a user's last items; the Q-Former reads qformer.members of them
   }
@@ -111,6 +115,24 @@ def get_config() -> ml_collections.ConfigDict:
       "batch_size": 16,            # rows of an evaluation batch
   }
   return c.lock()                  # a leaf's typo is an error
+
+
+def sasrec() -> dict:
+  """SASRec trained on the training interactions, by full softmax, in stage cf.
+
+  Of what `benchmarks/baselines.py` has tried on MovieLens-100K, the best on validation.
+  """
+  return {
+      "width": 64, "num_layers": 1, "num_heads": 1,
+      "length": 50,                # items of a history that it reads, the last ones
+      "dropout": 0.5,
+      "batch_size": 64,            # users
+      "learning_rate": 4e-3,
+      "epochs": 40,                # at most
+      "evaluate_every": 2,         # epochs from one NDCG@10 of the validation items to the next
+      "patience": 3,               # so many without a better one end it, and the best is kept; 0:
+                                   # all epochs, and the validation items are not looked at
+  }
 
 
 def columns() -> dict:
@@ -216,6 +238,9 @@ def phase2() -> dict:
                                    # packed by the following; 0: they stand among the other rows
           "layer": -1,             # these rows run so many layers; -1: all; 0: none
           "queries": 0,            # soft tokens that an entity has in them; 0: as elsewhere
+          "distil": 0.0,           # weight, beside the head's own loss, of its divergence from a
+                                   # SASRec that reads the same history (cf.sasrec); 0: off
+          "distil_temperature": 1.0,   # of both softmaxes in it
           "length": 64, "slots": 52, "examples_per_group": 8, "rows_per_group": 8,
       },
       **optimizer(learning_rate=1e-3, warmup=50),

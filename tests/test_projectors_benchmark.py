@@ -51,3 +51,26 @@ def test_the_table_is_of_means_over_seeds_paired_by_user(tmp_path):
   row = projectors.table(args, "validation").splitlines()[-1]
   assert row.startswith("| skip 0.7500 |") and "| 0.2500 | +0.5000 [" in row
   assert row.endswith("| 2.50 M | 3.5 | 60 |")
+
+
+def test_arms_share_what_stage_cf_makes_unless_their_vectors_differ(tmp_path, monkeypatch):
+  """A teacher is trained once, in base; an arm of other vectors has a table of its own."""
+  ran, base = [], tmp_path / "base"
+
+  def run(config, workdir, names):
+    ran.append((workdir.name, names))
+    for name in ("entities", "sasrec"):
+      (workdir / name).mkdir(parents=True, exist_ok=True)
+      (workdir / name / "manifest.json").write_text("{}")
+
+  monkeypatch.setattr(projectors.stages, "run", run)
+  (base / "entities").mkdir(parents=True)
+  (base / "entities" / "manifest.json").write_text("{}")
+  shared = projectors.configured("configs/ml100k_head.py", 0, None, {})
+  for name in ("mlp", "mlp_distil", "mlp_distil_twice", "skip_distil", "mlp_sasrec"):
+    config = projectors.configured("configs/ml100k_head.py", 0, projectors.ARMS[name], {})
+    (tmp_path / name).mkdir()
+    projectors._vectors(config, shared, base, tmp_path / name)
+  assert ran == [("base", ("cf",)), ("mlp_sasrec", ("cf",))]
+  assert (tmp_path / "skip_distil" / "sasrec").resolve() == base / "sasrec"
+  assert not (tmp_path / "mlp_sasrec" / "entities").is_symlink()

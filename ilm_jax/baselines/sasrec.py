@@ -77,11 +77,28 @@ class SASRec(nnx.Module):
 
   def hidden(self, row_BL, key=None) -> jax.Array:
     """[B, L, W] outputs of item rows padded with 0 in front; `key` for dropout, None: none."""
+    mask_BLL = jnp.tri(row_BL.shape[1], dtype=bool)[None] & (row_BL > 0)[:, None, :]
+    return self._through(self.item[...][row_BL] + self.position[...][None], mask_BLL, key)
+
+  def packed(self, row_BL, segment_BL) -> jax.Array:
+    """[B, L, W] as `hidden` of every history alone, where several share a row.
+
+    Args:
+      row_BL: item rows; 0: no item of a history (padding, users), whose output means nothing.
+      segment_BL: int, which history of the row a place belongs to. None has more items than
+        `config.length`.
+    """
+    same_BLL = (segment_BL[:, :, None] == segment_BL[:, None, :]) & (row_BL > 0)[:, None, :]
+    past_LL = jnp.tri(row_BL.shape[1], dtype=bool)
+    behind_BL = jnp.sum(same_BLL & ~past_LL[None], axis=2)      # a history ends at the last place
+    place_BL = jnp.maximum(self.config.length - 1 - behind_BL, 0)
+    return self._through(self.item[...][row_BL] + self.position[...][place_BL],
+                         same_BLL & past_LL[None], None)
+
+  def _through(self, x_BLW, mask_BLL, key) -> jax.Array:
     keys = ([None] * (1 + len(self.blocks)) if key is None
             else list(jax.random.split(key, 1 + len(self.blocks))))
-    x_BLW = self.item[...][row_BL] + self.position[...][None]
     x_BLW = sasrec_blocks.dropout(x_BLW, self.config.dropout, keys[0])
-    mask_BLL = jnp.tri(row_BL.shape[1], dtype=bool)[None] & (row_BL > 0)[:, None, :]
     for block, block_key in zip(self.blocks, keys[1:]):
       x_BLW = block(x_BLW, mask_BLL, block_key)
     return self.norm(x_BLW)
@@ -136,14 +153,15 @@ def train(histories: list, num_items: int, config: Config, validation: np.ndarra
 def scores(params: dict, config: Config, histories: list, batch: int = 512):
   """Yields float32 [<= batch, I + 1] scores of users by their histories; column 0 is -inf."""
   score = _scorer(config, params["item"].shape[0] - 1)
-  for first in range(0, len(histories), batch):
-    part = histories[first:first + batch]
-    rows = np.zeros((batch, config.length), np.int32)
-    for b, history in enumerate(part):
-      _put(rows[b], history)
-    found_BI = np.array(score(params, rows))[:len(part)]
-    found_BI[:, 0] = -np.inf
-    yield found_BI
+  for rows, count in padded(histories, config, batch):
+    score_BI = np.array(score(params, rows))[:count]
+    score_BI[:, 0] = -np.inf
+    yield score_BI
+
+
+def abstract(config: Config, num_items: int) -> SASRec:
+  """The model with shapes in place of arrays."""
+  return nnx.eval_shape(lambda: SASRec(config, num_items, rngs=nnx.Rngs(0)))
 
 
 def ranks(params: dict, config: Config, histories: list, target_U, blocked=None) -> np.ndarray:
@@ -162,11 +180,11 @@ def ranks(params: dict, config: Config, histories: list, target_U, blocked=None)
 
 @functools.lru_cache(maxsize=8)
 def _scorer(config: Config, num_items: int):
-  graphdef = nnx.split(nnx.eval_shape(lambda: SASRec(config, num_items, rngs=nnx.Rngs(0))))[0]
+  graphdef = nnx.split(abstract(config, num_items))[0]
 
   @jax.jit
   def score(params, row_BL):
-    hidden_BW, item_IW = _compared(
+    hidden_BW, item_IW = compared(
         config, nnx.merge(graphdef, params).hidden(row_BL)[:, -1], params["item"])
     return hidden_BW @ item_IW.T
 
@@ -189,7 +207,7 @@ def _step(graphdef, config: Config, tx, params, slots, batch, seed):
 
 def _losses(config: Config, item_IW, hidden_BLW, at_N, target_N, key) -> jax.Array:
   """[N] loss of each target; `at_N`: its place among the B * L positions."""
-  hidden_BLW, item_IW = _compared(config, hidden_BLW, item_IW)
+  hidden_BLW, item_IW = compared(config, hidden_BLW, item_IW)
   hidden_NW, num_items = hidden_BLW.reshape(-1, config.width)[at_N], item_IW.shape[0] - 1
   logit_N = jnp.sum(hidden_NW * item_IW[target_N], axis=1)
   if config.loss == "full":
@@ -209,7 +227,7 @@ def _losses(config: Config, item_IW, hidden_BLW, at_N, target_N, key) -> jax.Arr
   return sasrec_blocks.gbce(logit_N, logits_NK, num_items, config.calibration)
 
 
-def _compared(config: Config, hidden, item_IW):
+def compared(config: Config, hidden, item_IW):
   """Both, so that their inner product is the score."""
   if not config.temperature:
     return hidden, item_IW
@@ -238,6 +256,16 @@ def _batch(histories: list, config: Config, room: int) -> dict:
   return {"rows": rows, **{k: np.pad(v, (0, room - len(at))).astype(v.dtype if k == "weights" else
                                                                    np.int32)
                            for k, v in placed.items()}}
+
+
+def padded(histories: list, config: Config, batch: int):
+  """Yields (int32 [batch, L] ends of so many histories, how many of them are there)."""
+  for first in range(0, len(histories), batch):
+    part = histories[first:first + batch]
+    rows = np.zeros((batch, config.length), np.int32)
+    for b, history in enumerate(part):
+      _put(rows[b], history)
+    yield rows, len(part)
 
 
 def _put(row, history) -> None:

@@ -45,7 +45,8 @@ _GROUPS = (
     # Sizes of arrays.
     (_positive(2 ** 20), (
         "cf.width", "cf.transition_width", "cf.transition_window", "mesh.data", "mesh.fsdp",
-        "mesh.tensor", "phase1.batch_size",
+        "mesh.tensor", "cf.sasrec.width", "cf.sasrec.num_heads", "cf.sasrec.length",
+        "cf.sasrec.batch_size", "phase1.batch_size",
         "phase1.pair_batch_size", "phase2.rows", "phase2.length", "phase2.slots",
         "phase2.targets", "phase2.examples_per_group", "phase2.rows_per_group",
         "phase2.microbatches", "eval.batch_size",
@@ -54,7 +55,7 @@ _GROUPS = (
         *(f"qformer.{name}" for name in (
             "width", "num_heads", "mlp_width", "num_queries", "kv_tokens", "proj_width",
             "max_text")))),
-    (_positive(1000), ("qformer.num_layers", "qformer.cross_every")),
+    (_positive(1000), ("qformer.num_layers", "qformer.cross_every", "cf.sasrec.num_layers")),
     (_from_0(2 ** 20), ("qformer.kv_width", "lm.new_tokens", "lm.whole_words")),
     (_from_0(_INT32), ("phase2.head.negatives",)),
     (_from_0(2 ** 20, "ranking tasks among the others"), ("phase2.head.rows",)),
@@ -63,9 +64,12 @@ _GROUPS = (
                              "lm.lora_rank")),
     (_from_0(1000, "all"), ("phase2.head.queries",)),
     (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",
-                 "phase2.dropout")),
+                 "phase2.dropout", "cf.sasrec.dropout")),
+    (_positive(10 ** 6), ("cf.sasrec.epochs", "cf.sasrec.evaluate_every")),
+    (_positive(100), ("cf.sasrec.learning_rate",)),
+    (_from_0(10 ** 6, "all epochs, without validation"), ("cf.sasrec.patience",)),
     (_positive(10 ** 3), ("qformer.temperature", "qformer.min_temperature",
-                          "phase1.cf_temperature")),
+                          "phase1.cf_temperature", "phase2.head.distil_temperature")),
     (_from_0(10 ** 3), ("qformer.vector_noise", "phase2.vector_noise", "phase2.soft_token_rms",
                         "phase1.text_scale", "phase2.qformer_scale", "phase2.mlp_scale")),
     # Tasks and who writes their targets.
@@ -90,6 +94,7 @@ _GROUPS = (
           (_FRACTION, ("final_fraction", "b2")))),
     (_from_0(10 ** 6, "off"), ("phase1.losses",)),
     (_from_0(10 ** 6), ("phase2.head.weight",)),
+    (_from_0(10 ** 6, "off"), ("phase2.head.distil",)),
     (_from_0(10 ** 9, "no profile"), ("profile.steps",)),
     (Bound(1, 2, "1 or 2, whose step is planned"), ("plan.phase",)),
     # Evaluation.

@@ -35,11 +35,24 @@ def _check_inputs(c) -> list[str]:
       *rules.known("text_encoder.asset", c.text_encoder.asset, names.TEXT_ENCODERS),
       *rules.known("cf.solver", c.cf.solver, ("cholesky", "cg")),
       *rules.known("cf.dtype", c.cf.dtype, ("float32", "bfloat16")),
+      *rules.known("cf.sequential", c.cf.sequential, names.SEQUENTIAL),
+      *_check_sasrec(c.cf.sasrec),
   ]
   if not c.vectors:
     wrong.append("vectors is empty: name at least one, e.g. --config.vectors=\"('behavioral',)\"")
   for name in c.vectors:
     wrong += rules.known("vectors", name, names.VECTORS)
+  return wrong
+
+
+def _check_sasrec(s) -> list[str]:
+  wrong = []
+  if s.num_heads > 0 and s.width % s.num_heads:
+    wrong.append(f"cf.sasrec.width={s.width} does not divide over cf.sasrec.num_heads="
+                 f"{s.num_heads}: make it a multiple")
+  if s.patience > 0 and s.evaluate_every > s.epochs:
+    wrong.append(f"cf.sasrec.evaluate_every={s.evaluate_every} is more than cf.sasrec.epochs="
+                 f"{s.epochs}: no epoch would be kept; make it {s.epochs} or less")
   return wrong
 
 
@@ -127,6 +140,7 @@ def _check_phase2(c) -> list[str]:
     wrong.append("phase2.head.weight is above 0 with tasks.entities='names': the item head reads "
                  "soft tokens; set the weight to 0, or tasks.entities='slots'")
   wrong += _check_head(p.head, c.qformer.num_queries)
+  wrong += _check_distil(c)
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
                  f"{p.rows_per_group}: examples are packed into groups of that many rows")
@@ -156,6 +170,23 @@ def _check_head(head, queries: int) -> list[str]:
   if head.rows % head.rows_per_group:
     wrong.append(f"phase2.head.rows={head.rows} is no multiple of phase2.head.rows_per_group="
                  f"{head.rows_per_group}: examples are packed into groups of that many rows")
+  return wrong
+
+
+def _check_distil(c) -> list[str]:
+  head, wrong = c.phase2.head, []
+  if not head.distil:
+    return []
+  if not head.weight:
+    wrong.append(f"phase2.head.distil={head.distil} with phase2.head.weight=0: there is no head to "
+                 "learn from a SASRec; set the weight above 0 or distil to 0")
+  if head.negatives:
+    wrong.append(f"phase2.head.distil={head.distil} compares softmaxes over the catalogue, and "
+                 f"phase2.head.negatives={head.negatives} draws from it: set one of them to 0")
+  if c.tasks.history > c.cf.sasrec.length:
+    wrong.append(f"phase2.head.distil={head.distil}: a prompt shows tasks.history="
+                 f"{c.tasks.history} items, more than cf.sasrec.length={c.cf.sasrec.length} that "
+                 "its teacher reads: raise the second")
   return wrong
 
 

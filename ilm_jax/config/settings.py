@@ -17,12 +17,15 @@ _SAME_NUMBERS = {
 _FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted
 _OF_EVALUATION = {"tasks.prompt_targets"}
 _OF_MLP = {"phase2.mlp_scale"}
+_OF_DISTIL = {"phase2.head.distil", "phase2.head.distil_temperature"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
 
 
 def of_phase1(config) -> dict:
   """{dotted field: value} of what decides phase 1."""
-  return _fields(config, (*_DATA, "qformer", "phase1"))
+  unused = _unused_of_cf(config, _vectors_of_sasrec(config))
+  return {name: value for name, value in _fields(config, (*_DATA, "qformer", "phase1")).items()
+          if name not in unused}
 
 
 def of_phase2(config, variant: variants.Variant) -> dict:
@@ -30,6 +33,8 @@ def of_phase2(config, variant: variants.Variant) -> dict:
   mlp = variant.projector == "mlp"
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
   others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION
+  others |= _unused_of_cf(config, needs_sasrec(config))
+  others |= _OF_DISTIL if not config.phase2.head.distil else set()
   return {name: value for name, value in fields.items() if name not in others
           and not (mlp and name.startswith("qformer.") and name != "qformer.num_queries")
           and not (name.startswith("tasks.mixture.") and not value)}
@@ -47,11 +52,33 @@ def of_prepared(config) -> dict:
 def of_entities(config) -> dict:
   """{dotted field: value} of what decides the entity table, beside the data."""
   fields = _fields(config, ("seed", "cf", "text_encoder"))
-  sequential = "sequential" in config.vectors
-  unused = {name for name in fields if name.startswith("cf.transition_") and not sequential}
+  sequential, of_sasrec = "sequential" in config.vectors, _vectors_of_sasrec(config)
+  unused = {name for name in fields if name.startswith("cf.transition_")
+            and (of_sasrec or not sequential)}
+  unused |= _unused_of_cf(config, of_sasrec)
   unused |= {"cf.members"} if not config.cf.members else set()
   return {name: value for name, value in fields.items() if name not in unused} | (
       {"vectors": "sequential"} if sequential else {})
+
+
+def of_sasrec(config) -> dict:
+  """{dotted field: value} of what decides the SASRec of stage cf, beside the data."""
+  return {"seed": config.seed, **_flat("cf.sasrec", config.cf.sasrec)}
+
+
+def needs_sasrec(config) -> bool:
+  """Whether something reads the SASRec of stage cf: vectors, or the item head as its teacher."""
+  return bool(_vectors_of_sasrec(config) or config.phase2.head.distil)
+
+
+def _vectors_of_sasrec(config) -> bool:
+  return "sequential" in config.vectors and config.cf.sequential == "sasrec"
+
+
+def _unused_of_cf(config, trains_sasrec: bool) -> set[str]:
+  """Fields of section cf about a SASRec that decide nothing."""
+  return (set() if _vectors_of_sasrec(config) else {"cf.sequential"}) | (
+      set() if trains_sasrec else set(_flat("cf.sasrec", config.cf.sasrec)))
 
 
 def shared_with_phase1(settings: dict) -> dict:

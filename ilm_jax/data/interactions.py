@@ -171,6 +171,14 @@ def train_histories(interactions: Interactions) -> list[np.ndarray]:
   return np.split(interactions.item_N[train_N], np.cumsum(counts_U)[:-1])
 
 
+def validation_targets(interactions: Interactions) -> np.ndarray:
+  """int [users] item row of each user's validation target, the last one; 0: none."""
+  target_U = np.zeros(interactions.num_users, np.int64)
+  valid_N = interactions.split.valid
+  target_U[interactions.user_N[valid_N]] = interactions.item_N[valid_N]
+  return target_U
+
+
 def heldout_items(items: Items, fraction: float, seed: int) -> np.ndarray:
   """bool [I + 1] by entity row: items whose text is never trained on. Row 0 is False.
 

@@ -19,7 +19,7 @@ from flax import nnx
 from ilm_jax import losses
 from ilm_jax.models import ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig, phase2_subtree
-from ilm_jax.objectives import inputs
+from ilm_jax.objectives import distillation, inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class HeadConfig:
   layer: int = -1               # of the language model, after which "rank" rows are read; -1: all
   items_only: bool = False      # no user has a slot in them
   queries: int = 0              # soft tokens of an entity that they hold; 0: all
+  distil: distillation.Distil | None = None      # a teacher whose softmax over items is matched
 
 
 def build_phase2(config: QFormerConfig, lm_width: int, form: ilm.Form, soft_token_rms: float,
@@ -72,13 +73,14 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
   Batch: what data/packing.py makes; "rank" of it is a batch whose rows are read by the head alone,
   through the first `head.layer` layers, and where no other rows are there, no word is said. Of a
   microbatch also "whole", the batch of which it is a part and over which means are taken. `frozen`:
-  lm (its parameters), vectors, present; for a head log_draws. `trainable`: of the ILM; and lm,
-  those parameters of the language model that are not frozen.
+  lm (its parameters), vectors, present; for a head log_draws; with `head.distil` also teacher, its
+  parameters. `trainable`: of the ILM; and lm, those parameters of the language model that are not
+  frozen.
 
   Metrics, as (sum over target tokens, their count) so that they add up over batches: "nll" and
   "hit" (the target is the arg max), the same per task ("nll/<task>", ..); "head_nll", "head_hit" of
-  a head. Of the whole batch: "tokens", the places of its sequences that are no padding; and
-  "dropped", the examples that packing left out of it, where the batch says so.
+  a head, "head_kl" of its teacher. Of the whole batch: "tokens", the places of its sequences that
+  are no padding; and "dropped", the examples that packing left out of it, where the batch says so.
 
   Args:
     graphdef: of the ILM; None for the same prompts without slots (`slot` all -1, nothing trained).
@@ -150,19 +152,40 @@ def _ranked(read: _Reader, batch, of, head: HeadConfig, rng):
     embeds_BLD = read.embed(batch, rng, head.queries)
   hidden_BXD = read.model.target_hidden(
       embeds_BLD, {**batch, "target_at": batch["next_at"]}, head.layer)
-  loss, metrics = _items(read, hidden_BXD, batch, of, head, inputs.step_key(rng, 1), catalogue)
+  loss, metrics = _items(
+      read, hidden_BXD, batch, of, head, inputs.step_key(rng, 1), catalogue, head.queries)
   return loss, metrics | _counts(read.model.config, batch)
 
 
-def _items(read: _Reader, hidden_BXD, batch, of, head: HeadConfig, rng, catalogue=None):
-  """(loss, metrics) of the items that follow."""
-  item_N = batch["next_item"].reshape(-1)
-  nll_N, hit_N = head_nll(read.ours, head, read.frozen,
-                          hidden_BXD.reshape(len(item_N), -1), item_N, rng, catalogue)
+def _items(read: _Reader, hidden_BXD, batch, of, head: HeadConfig, rng, catalogue=None,
+           queries: int = 0):
+  """(loss, metrics) of the items that follow; `queries` as in `_Reader.embed`."""
+  item_N, c = batch["next_item"].reshape(-1), head.distil
+  hidden_ND = hidden_BXD.reshape(len(item_N), -1)
+  if c is None:
+    nll_N, hit_N = head_nll(read.ours, head, read.frozen, hidden_ND, item_N, rng, catalogue)
+  else:
+    said_NI = head_logits(read.ours, head, read.frozen, hidden_ND, rng, catalogue)
+    nll_N, hit_N = _among_all(said_NI, item_N)
   count = jnp.sum(item_N > 0)
-  return (head.weight * losses.weighted_mean(nll_N, item_N > 0, of["next_item"] > 0),
-          {"head_nll": (jnp.sum(nll_N * (item_N > 0)), count),
-           "head_hit": (jnp.sum(hit_N & (item_N > 0)), count)})
+  loss = losses.weighted_mean(nll_N, item_N > 0, of["next_item"] > 0)
+  metrics = {"head_nll": (jnp.sum(nll_N * (item_N > 0)), count),
+             "head_hit": (jnp.sum(hit_N & (item_N > 0)), count)}
+  if c is not None:
+    given_BSI = c.teacher(read.frozen["teacher"], *distillation.histories(
+        batch, head.num_items, queries or read.ours.config.num_queries))
+    kl_N = distillation.divergence(
+        given_BSI.reshape(said_NI.shape), said_NI, c.temperature)
+    at_N = distillation.matched(batch, head.num_items).reshape(-1)
+    loss += c.weight * losses.weighted_mean(kl_N, at_N, distillation.matched(of, head.num_items))
+    metrics["head_kl"] = (jnp.sum(kl_N * at_N), jnp.sum(at_N))
+  return head.weight * loss, metrics
+
+
+def head_logits(model, c: HeadConfig, frozen: dict, hidden_ND, rng, catalogue=None) -> jax.Array:
+  """[N, I] scores of all items; see `head_nll`."""
+  key_IP, bias_I = _keys(model, frozen, jnp.arange(1, c.num_items + 1), rng, catalogue)
+  return model.head.query(hidden_ND.astype(jnp.float32)) @ key_IP.T + bias_I[None]
 
 
 def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalogue=None):
@@ -180,27 +203,31 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalog
     rng: for noise, dropout and negatives; None: the first alone are off, negatives are fixed.
     catalogue: [I + 1, F] features of rows 0..num_items, where they are known already.
   """
-  query_NP = model.head.query(hidden_ND.astype(jnp.float32))
-
-  def keys(rows):
-    features = catalogue[rows] if catalogue is not None else model.features(
-        *inputs.entity_inputs(frozen, rows), inputs.step_key(rng, 0))
-    return model.head.items(features, frozen["log_draws"][rows])
-
   if not c.negatives:
-    key_IP, bias_I = keys(jnp.arange(1, c.num_items + 1))
-    logits_NI = query_NP @ key_IP.T + bias_I[None]
-    own_N = jnp.take_along_axis(logits_NI, jnp.maximum(item_N - 1, 0)[:, None], axis=1)[:, 0]
-    return jax.nn.logsumexp(logits_NI, axis=1) - own_N, own_N >= jnp.max(logits_NI, axis=1)
+    return _among_all(head_logits(model, c, frozen, hidden_ND, rng, catalogue), item_N)
+  query_NP = model.head.query(hidden_ND.astype(jnp.float32))
   draw = jax.random.key(0) if rng is None else inputs.step_key(rng, 1)
   drawn_K = jax.random.randint(draw, (c.negatives,), 1, c.num_items + 1)
-  key_MP, bias_M = keys(jnp.concatenate([item_N, drawn_K]))
+  key_MP, bias_M = _keys(model, frozen, jnp.concatenate([item_N, drawn_K]), rng, catalogue)
   n = len(item_N)
   own_N = jnp.sum(query_NP * key_MP[:n], axis=1) + bias_M[:n]
   other_NK = query_NP @ key_MP[n:].T + bias_M[None, n:] + jnp.log(c.num_items / c.negatives)
   other_NK = jnp.where(drawn_K[None] == item_N[:, None], -jnp.inf, other_NK)
   logits_NK = jnp.concatenate([own_N[:, None], other_NK], axis=1)
   return jax.nn.logsumexp(logits_NK, axis=1) - own_N, own_N >= jnp.max(logits_NK, axis=1)
+
+
+def _keys(model, frozen: dict, rows, rng, catalogue) -> tuple[jax.Array, jax.Array]:
+  """`ItemHead.items` of item rows."""
+  features = catalogue[rows] if catalogue is not None else model.features(
+      *inputs.entity_inputs(frozen, rows), inputs.step_key(rng, 0))
+  return model.head.items(features, frozen["log_draws"][rows])
+
+
+def _among_all(logits_NI, item_N) -> tuple[jax.Array, jax.Array]:
+  """(negative log likelihood, hit), each [N], of item rows among all."""
+  own_N = jnp.take_along_axis(logits_NI, jnp.maximum(item_N - 1, 0)[:, None], axis=1)[:, 0]
+  return jax.nn.logsumexp(logits_NI, axis=1) - own_N, own_N >= jnp.max(logits_NI, axis=1)
 
 
 def _counts(lm: language_model.Config, batch) -> dict:

@@ -40,7 +40,9 @@ class Program:
 
 def qformer_config(c, *, unroll: bool = False, num_layers: int = 0, **changes) -> QFormerConfig:
   """The Q-Former of a run's config, with the widths that its data would give it."""
-  width = {"behavioral": c.cf.width, "semantic": _SEMANTIC}
+  of_sasrec = c.cf.sequential == "sasrec"
+  width = {"behavioral": c.cf.width, "semantic": _SEMANTIC,
+           "sequential": c.cf.sasrec.width if of_sasrec else c.cf.transition_width}
   fields = {k: v for k, v in c.qformer.items() if k != "init"} | changes
   fields["num_layers"] = num_layers or c.qformer.num_layers
   return QFormerConfig(vectors=tuple((n, width[n]) for n in c.vectors), unroll=unroll,

@@ -10,15 +10,16 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import errors
+from ilm_jax.baselines import sasrec_teacher
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import ilm, language_model, qformer, qformer_init
-from ilm_jax.objectives import inputs
+from ilm_jax.objectives import distillation, inputs
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
-from ilm_jax.runtime import axes
-from ilm_jax.stages import context, vectors
+from ilm_jax.runtime import axes, placement
+from ilm_jax.stages import context, sequence_model, vectors
 from ilm_jax.training import checkpoint, provenance
 from ilm_jax.weights import blip2
 
@@ -37,7 +38,7 @@ class Built:
   """A model of phase 2, as it is trained and evaluated."""
   graphdef: object               # of the ILM
   trainable: dict                # arrays where training starts; or, read back, their shapes
-  frozen: dict                   # lm, vectors, present, log_draws: on the mesh
+  frozen: dict                   # lm, vectors, present, log_draws, teacher: on the mesh
 
 
 def has_phase1(config) -> bool:
@@ -109,6 +110,8 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
   frozen = {"lm": frozen_lm, **entity_arrays(run, variant)}
   if c.head.weight:
     frozen |= log_draws(run)
+  if c.head.distil:
+    frozen["teacher"] = placement.everywhere(run.mesh, sequence_model.load(run)[0])
   return Built(graphdef, trainable, frozen)
 
 
@@ -169,7 +172,16 @@ def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
   return phase2_lib.HeadConfig(weight=c.weight, num_items=run.data.log.num_items,
                                negatives=c.negatives, layer=c.layer,
                                items_only=rank_tasks(run.config) == ("next_item",),
-                               queries=c.queries)
+                               queries=c.queries, distil=_distil(run))
+
+
+def _distil(run: context.Run) -> distillation.Distil | None:
+  """The SASRec of stage cf as the item head's teacher, if it has one."""
+  c = run.config.phase2.head
+  if not c.distil:
+    return None
+  teacher = sasrec_teacher.scorer(sequence_model.config(run), run.data.log.num_items)
+  return distillation.Distil(c.distil, c.distil_temperature, teacher)
 
 
 def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) -> dict:
@@ -220,6 +232,8 @@ def phase2_made_from(run: context.Run, variant: variants.Variant) -> MadeFrom:
   """
   made_from = {**_fingerprints(run), "lm": run.lm_fingerprint,
                **_tasks(run, task_names(run.config))}
+  if run.config.phase2.head.distil:
+    made_from["teacher"] = sequence_model.load(run)[1]
   if variant.from_phase1 and has_phase1(run.config):
     theirs, mine = phase1_folder(run), run.workdir / variant.folder / "checkpoints"
     if checkpoint.newest(theirs) is not None:

@@ -9,25 +9,28 @@ from ilm_jax.data import arrays, splits, store
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context
+from ilm_jax.stages import context, sequence_model
 
 
 def run(run: context.Run) -> None:
-  """Writes entities/ and factors.npz unless they are there, of this data and these settings.
+  """Writes entities/, factors.npz and, where something reads it, sasrec/, unless they are there.
 
-  All processes factorise, the first writes. Where factors.npz alone is missing, entities/ stays:
-  checkpoints hang on its bits.
+  All processes factorise, the first trains a SASRec and writes. Where entities/ is there, of this
+  data and these settings, it stays, whatever else is missing: checkpoints hang on its bits.
   """
   interactions, items, data = run.data
   folder = run.workdir / "entities"
   made_from = {"data": data, "settings": settings.of_entities(run.config)}
   made = (store.read_manifest(folder) or {}).get("made_from") == made_from
-  if made and (run.workdir / "factors.npz").exists():
-    return
-  user_UC, item_I1C = factorise(run.config, interactions, run.mesh)
+  factored = made and (run.workdir / "factors.npz").exists()
+  if not factored:
+    user_UC, item_I1C = factorise(run.config, interactions, run.mesh)
   if not distributed.is_main():
     return
-  arrays.save_file(run.workdir / "factors.npz", {"user_UC": user_UC, "item_I1C": item_I1C})
+  if settings.needs_sasrec(run.config):
+    sequence_model.make(run)
+  if not factored:
+    arrays.save_file(run.workdir / "factors.npz", {"user_UC": user_UC, "item_I1C": item_I1C})
   if made:
     return
   texts = [interactions_lib.item_text(items, row + 1) for row in range(len(items))]
@@ -46,11 +49,12 @@ def run(run: context.Run) -> None:
 
 
 def _sequential(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
-  """(item_I1C, user_UC) of `transitions.vectors`, standardised."""
+  """(item_I1C, user_UC) from what `cf.sequential` names, standardised."""
   c, log = run.config.cf, run.data.log
-  item_I1C, user_UC = transitions.vectors(
-      interactions_lib.train_histories(log), log.num_items, c.transition_width,
-      window=c.transition_window, seed=run.config.seed)
+  item_I1C, user_UC = sequence_model.vectors(run) if c.sequential == "sasrec" else (
+      transitions.vectors(
+          interactions_lib.train_histories(log), log.num_items, c.transition_width,
+          window=c.transition_window, seed=run.config.seed))
   item_I1C[1:] = standardised(item_I1C[1:])
   return item_I1C, standardised(user_UC)
 

@@ -53,10 +53,4 @@ SASREC = {"sasrec_full": {"loss": "full"}, "sasrec_sampled": {"loss": "sampled"}
            "sasrec_bce": {"loss": "bce"}, "sasrec_gbce": {"loss": "gbce"},
            "esasrec": {"block": "ligr", "loss": "sampled"}}
 
-
-def validation(interactions) -> np.ndarray:
-  """int [users] item row of each user's validation target; 0: none."""
-  target_U = np.zeros(interactions.num_users, np.int64)
-  valid_N = interactions.split.valid
-  target_U[interactions.user_N[valid_N]] = interactions.item_N[valid_N]
-  return target_U
+validation = interactions_lib.validation_targets
