@@ -46,7 +46,7 @@ def test_the_list_of_stages_holds_together():
     assert set(stage.needs) <= set(before)
     before.append(stage.name)
   assert stage_list.ALL == stage_list.TRAIN + stage_list.WATCH
-  assert set(stages._STAGES) | {"describe", "plan"} == set(stage_list.BY_NAME)
+  assert set(stages._STAGES) | {"describe", "recommend", "plan"} == set(stage_list.BY_NAME)
   assert set(stages._LOCKS) <= {stage.name for stage in stage_list.STAGES if stage.writes}
 
 
