@@ -102,6 +102,9 @@ _BEAM_OPTIONS = flags.DEFINE_list(
     "--beam_options=--project=mine,--region=us-east5.")
 _STAGE = flags.DEFINE_string(
     "stage", "all", f"all, or some of {','.join(stage_list.BY_NAME)}.")
+_ONLY_WITH = {
+    "report": (_COMPARE, _TABLES), "describe": (_ITEMS, _TOWARDS, _CONCEPT, _PROMPT),
+    "recommend": (_USER, _LIKED, _USERS, _OUT), "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
 _OF_STAGES = ("stage", "watch", "tables", "compare", "beam_runner", "beam_options", "items",
               "towards", "concept", "steps", "prompt", "user", "liked", "users", "k", "out",
@@ -131,10 +134,9 @@ def _one_line_if_unwritable(argv: list[str]) -> int:
 def _started(argv: list[str]) -> int:
   config = config_lib.at_home(_with_gin(config_lib.from_flags(flags.FLAGS, argv, _CONFIG)))
   names = stage_list.parse(_STAGE.value)
-  if _COMPARE.value and "report" not in names:
-    raise errors.UserError("--compare is for --stage=report: add it")
-  if _TABLES.value and "report" not in names:
-    raise errors.UserError("--tables is for --stage=report: add it")
+  for stage, its_flags in _ONLY_WITH.items():
+    if given := [flag.name for flag in its_flags if flag.value and stage not in names]:
+      raise errors.UserError(f"--{given[0]} is for --stage={stage}: add it")
   workdir = workdir_lib.resolve(_WORKDIR.value)
   workdir_lib.check(workdir, names, waits=_WATCH.value is not None)
   return _run(config_lib.with_tasks(config, _TASKS_MODULE.value), workdir, names,

@@ -98,3 +98,14 @@ def test_a_config_without_members_gives_none(run, monkeypatch):
   monkeypatch.setattr(vectors, "factors", lambda run: run.factors)
   monkeypatch.setattr(run.config.qformer, "members", 0)
   assert newcomers.Users(run).members(HISTORIES) is None
+
+
+def test_a_new_item_has_the_vector_of_its_text_alone():
+  run = types.SimpleNamespace(
+      config=types.SimpleNamespace(vectors=("behavioral", "semantic")),
+      sentence_vectors=lambda texts: [[len(text), 0.5] for text in texts])
+  made, = newcomers.items(run, ["Heat 2 (2027)"])
+  assert list(made) == ["semantic"] and made["semantic"].tolist() == [13, 0.5]
+  assert made["semantic"].dtype == np.float32
+  run.config.vectors = ("behavioral",)
+  assert newcomers.items(run, ["Heat 2 (2027)"]) == [{}]

@@ -71,7 +71,8 @@ class Recommender:
     """(items_NK, score_NK): for each of N users the best items that are not in the history.
 
     Args:
-      histories: of each user the entity rows (1..I) of its items, oldest first, at least one.
+      histories: of each of N >= 1 users the entity rows (1..I) of its items, oldest first, at
+        least one.
       k: length of the lists.
 
     Returns:
