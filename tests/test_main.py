@@ -113,7 +113,7 @@ def test_main_checks_the_workdir_before_it_begins(tmp_path):
 
 
 @pytest.mark.parametrize(("flag", "stage"), [
-    ("--liked=Heat (1995)", "recommend"), ("--items=Heat (1995)", "describe"), ("--search", "plan")])
+    ("--liked=Up (2009)", "recommend"), ("--items=Up (2009)", "describe"), ("--search", "plan")])
 def test_a_flag_of_a_stage_that_does_not_run_is_refused(flag, stage, tmp_path):
   done = main("--stage=cf", f"--workdir={tmp_path}", flag)
   assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
