@@ -1,6 +1,7 @@
 """Stage recommend: wishes that cannot be met, files of lists, by what a run ranks."""
 import csv
 import dataclasses
+import errno
 import sys
 import types
 
@@ -152,3 +153,10 @@ def test_a_place_that_cannot_be_written_is_said_before_a_model_loads(run, monkey
   with pytest.raises(errors.UserError, match="top.csv cannot be written") as caught:
     recommend.run(run, recommend.Wish(users="all", k=1, out=f"{tmp_path}/file/top.csv"))
   assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_said_of_the_file_and_not_of_the_workdir(tmp_path):
+  with pytest.raises(errors.UserError, match=r"top.csv: no room .* free some space"):
+    with list_files.writing(str(tmp_path / "top.csv")):
+      raise OSError(errno.ENOSPC, "No space left on device")
+  assert not list(tmp_path.iterdir())

@@ -50,9 +50,9 @@ def writing(path: str) -> Iterator[Callable[[list[Row]], None]]:
     path: that `check` let pass.
 
   Raises:
-    UserError: the file cannot be made.
+    UserError: the file cannot be made, or the disk is full.
   """
-  with contextlib.ExitStack() as stack:
+  with _room(path), contextlib.ExitStack() as stack:
     try:
       file = stack.enter_context(files.writing(path))
     except OSError as e:
@@ -60,6 +60,17 @@ def writing(path: str) -> Iterator[Callable[[list[Row]], None]]:
                              "a folder that you may write in") from e
     make = _csv if path.lower().endswith(".csv") else _parquet
     yield stack.enter_context(make(file))
+
+
+@contextlib.contextmanager
+def _room(path: str):
+  try:
+    yield
+  except OSError as e:
+    if e.errno in files.FULL_DISK:
+      raise errors.UserError(f"--out={path}: no room to write it ({e.strerror}): free some space, "
+                             "or name a file elsewhere") from e
+    raise
 
 
 @contextlib.contextmanager
