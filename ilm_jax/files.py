@@ -20,11 +20,19 @@ _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXI
 
 def write_bytes(path, data: bytes) -> None:
   """Writes `data` to `path` atomically (object stores: a single-object put is atomic too)."""
+  with writing(path) as file:
+    file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path):
+  """A binary file to write to, in pieces; when the block ends without an error it is `path`."""
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
   try:
-    temporary.write_bytes(data)
+    with temporary.open("wb") as file:
+      yield file
     temporary.replace(path)
   except BaseException:
     temporary.unlink(missing_ok=True)

@@ -8,12 +8,13 @@
         --topology=v5p:4x4x4
     python -m ilm_jax.main --config=... --workdir=... --stage=describe --items='Heat (1995)' \\
         --towards='Toy Story (1995)' --steps=5
+    python -m ilm_jax.main --config=... --workdir=... --stage=recommend --liked='Heat (1995)'
 
 The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
 process of a TPU pod (`launch/`); process 0 prepares and reports alone. The fifth compiles the
-step for chips that are not there and says what it would cost. The last prints what the model says
-of the vectors on the way from one item to another. Stage report prints a closing summary, and with
---tables all tables, too.
+step for chips that are not there and says what it would cost. The next prints what the model says
+of the vectors on the way from one item to another, the last what it recommends to somebody who
+liked that film. Stage report prints a closing summary, and with --tables all tables, too.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`), also by gin
 (`--gin_file`, `--gin_search_paths`, `--gin_bindings="config.phase2.steps = 10"`). Every stage is
@@ -77,6 +78,15 @@ _STEPS = flags.DEFINE_integer("steps", 5, "With --stage=describe: texts on the w
                               "counted.", lower_bound=1)
 _PROMPT = flags.DEFINE_string(
     "prompt", "", "With --stage=describe: what to ask, a text with one <slot>.")
+_USER = flags.DEFINE_string(
+    "user", "", "With --stage=recommend: user:ID, whose list to print, by the whole history.")
+_LIKED = flags.DEFINE_multi_string(
+    "liked", [], "With --stage=recommend: 'Title (year)' or item:ID that somebody new liked; "
+    "repeat the flag, oldest first.")
+_USERS = flags.DEFINE_string(
+    "users", "", "With --stage=recommend: all, to write the lists of all users to --out.")
+_K = flags.DEFINE_integer("k", 10, "With --stage=recommend: items of a list.")
+_OUT = flags.DEFINE_string("out", "", "With --users=all: a .csv or .parquet file.")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "With --stage=plan: chips to plan for, e.g. v5p:4x4x4, v5e:4x4, two slices as "
     "v5p:4x4x4*2, h100:8 (by arithmetic).")
@@ -92,9 +102,13 @@ _BEAM_OPTIONS = flags.DEFINE_list(
     "--beam_options=--project=mine,--region=us-east5.")
 _STAGE = flags.DEFINE_string(
     "stage", "all", f"all, or some of {','.join(stage_list.BY_NAME)}.")
+_ONLY_WITH = {
+    "report": (_COMPARE, _TABLES), "describe": (_ITEMS, _TOWARDS, _CONCEPT, _PROMPT),
+    "recommend": (_USER, _LIKED, _USERS, _OUT), "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
 _OF_STAGES = ("stage", "watch", "tables", "compare", "beam_runner", "beam_options", "items",
-              "towards", "concept", "steps", "prompt", "topology", "search")
+              "towards", "concept", "steps", "prompt", "user", "liked", "users", "k", "out",
+              "topology", "search")
 _SWITCHES = ("tables", "search")     # no value follows
 
 
@@ -120,10 +134,9 @@ def _one_line_if_unwritable(argv: list[str]) -> int:
 def _started(argv: list[str]) -> int:
   config = config_lib.at_home(_with_gin(config_lib.from_flags(flags.FLAGS, argv, _CONFIG)))
   names = stage_list.parse(_STAGE.value)
-  if _COMPARE.value and "report" not in names:
-    raise errors.UserError("--compare is for --stage=report: add it")
-  if _TABLES.value and "report" not in names:
-    raise errors.UserError("--tables is for --stage=report: add it")
+  for stage, its_flags in _ONLY_WITH.items():
+    if given := [flag.name for flag in its_flags if flag.value and stage not in names]:
+      raise errors.UserError(f"--{given[0]} is for --stage={stage}: add it")
   workdir = workdir_lib.resolve(_WORKDIR.value)
   workdir_lib.check(workdir, names, waits=_WATCH.value is not None)
   return _run(config_lib.with_tasks(config, _TASKS_MODULE.value), workdir, names,
@@ -180,10 +193,14 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
     if _WATCH.value is None:
       if "plan" in names:      # first: what follows needs the devices of the mesh
         stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
-      if others := tuple(n for n in names if n not in ("describe", "plan")):
+      if others := tuple(n for n in names if n not in ("describe", "recommend", "plan")):
         stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value, _TABLES.value, typed)
       if "describe" in names:
         stages.describe_vectors(config, workdir, _wish())
+      if "recommend" in names:
+        stages.recommend_items(config, workdir, {
+            "user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
+            "k": _K.value, "out": os.path.expanduser(_OUT.value)})
       if _COMPARE.value:
         from ilm_jax.evaluation import compare
         compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import random_lm
 
@@ -30,13 +31,13 @@ for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
 """
 
 
-def main(workdir, *flags, path="", config="tiny", before=()):
+def main(workdir, *flags, path="", config="tiny", before=(), module=("-m", "ilm_jax.main")):
   """Runs ilm_jax.main with the language model in workdir/lm."""
   env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}",
          "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled"),
          "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
   return subprocess.run(
-      [sys.executable, *before, "-m", "ilm_jax.main", f"--config={ROOT}/configs/{config}.py",
+      [sys.executable, *before, *module, f"--config={ROOT}/configs/{config}.py",
        f"--workdir={workdir}",
        f"--config.lm.asset={workdir}/lm", "--config.lm.tokenizer=smollm2-135m-instruct", *flags],
       capture_output=True, text=True, env=env, check=False)
@@ -274,3 +275,50 @@ def test_phase1_of_another_entity_table_is_refused(run):
   lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
   assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr
   assert table.fingerprint[:12] in lines[0] and other.fingerprint[:12] in lines[0]
+
+
+FOLDED_IN = """
+import json, sys, types
+import numpy as np
+from ilm_jax import main
+from ilm_jax.config import reading
+from ilm_jax.data import interactions
+from ilm_jax.stages import context, recommender
+
+assert main.main(sys.argv[1:]) == 0
+config = main._with_gin(main._CONFIG.value)
+run = context.Run(config, main._WORKDIR.value)
+histories = interactions.train_histories(run.data.log)[:3]
+table, users = run.entities, run.entities.rows.users
+trained = [{name: table.vectors[name][users][u] for name in config.vectors} for u in range(3)]
+ask = recommender.Recommender(run)
+makes = ask._users
+for by in ("item head", "dot product", "beams"):
+  lists = []
+  for vectors in (makes.vectors(histories), trained, [{}] * 3):
+    ask.by, ask._users = by, types.SimpleNamespace(
+        vectors=lambda _, vectors=vectors: vectors, members=makes.members)
+    lists.append([x.tolist() for x in ask.top(histories, 4)])
+  print(json.dumps([by, [h.tolist() for h in histories], lists]))
+"""
+
+
+def test_recommend_to_users_folded_in_as_to_those_trained(run):
+  """The list that is asked for; and by every way, a training history does what its user does."""
+  done = main(run, "--stage=recommend", "--liked=Heat (1995)", "--liked=Fargo (1996)", "--k=3",
+              module=("-c", FOLDED_IN, "main"))
+  assert done.returncode == 0, done.stderr[-2000:]
+  said, by_way = done.stdout.splitlines()[:5], map(json.loads, done.stdout.splitlines()[5:])
+  assert said[:2] == ["liked: Heat (1995), Fargo (1996)",
+                      "recommended by item head, without these:"]
+  names = [line[3:-10].strip() for line in said[2:]]
+  assert len(set(names)) == 3 and not set(names) & {"Heat (1995)", "Fargo (1996)"}
+  ways = []
+  for by, histories, ((items, mine), (_, trained), (_, without)) in by_way:
+    ways.append(by)
+    assert np.shape(items) == (3, 4) and all(len(set(row)) == 4 and 0 not in row for row in items)
+    assert not any(set(row) & set(history) for row, history in zip(items, histories))
+    assert all(row == sorted(row, reverse=True) for row in mine)
+    np.testing.assert_allclose(mine, trained, rtol=1e-6, atol=2e-5)
+    assert not np.allclose(mine, without, rtol=1e-6, atol=2e-5)      # the vector is read
+  assert ways == ["item head", "dot product", "beams"]

@@ -48,7 +48,7 @@ def test_the_list_of_stages_holds_together():
     assert set(stage.needs) <= set(before)
     before.append(stage.name)
   assert stage_list.ALL == stage_list.TRAIN + stage_list.WATCH
-  assert set(stages._STAGES) | {"describe", "plan"} == set(stage_list.BY_NAME)
+  assert set(stages._STAGES) | {"describe", "recommend", "plan"} == set(stage_list.BY_NAME)
   assert set(stages._LOCKS) <= {stage.name for stage in stage_list.STAGES if stage.writes}
 
 
@@ -134,6 +134,14 @@ def test_main_checks_the_workdir_before_it_begins(tmp_path):
   assert (done.returncode, done.stdout) == (1, "") and not list(tmp_path.iterdir())
   assert done.stderr.startswith(f"error: --workdir={tmp_path}/rnu does not exist")
   assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("flag", "stage"), [
+    ("--liked=Up (2009)", "recommend"), ("--items=Up (2009)", "describe"), ("--search", "plan")])
+def test_a_flag_of_a_stage_that_does_not_run_is_refused(flag, stage, tmp_path):
+  done = main("--stage=cf", f"--workdir={tmp_path}", flag)
+  assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+  assert done.stderr.startswith(f"error: {flag.partition('=')[0]} is for --stage={stage}: add it")
 
 
 # How it ends.

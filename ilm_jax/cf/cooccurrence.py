@@ -55,10 +55,17 @@ def members(histories: list, num_items: int, count: int) -> np.ndarray:
   near_II = nearest(histories, num_items, count)
   (row, entry), place = _ranked(near_II)
   table_RS[row + 1, place] = near_II.indices[entry] + 1
-  for user, history in enumerate(histories):
-    last = list(dict.fromkeys(np.asarray(history)[::-1].tolist()))[:count]
-    table_RS[1 + num_items + user, :len(last)] = last
+  table_RS[1 + num_items:] = last_items(histories, count)
   return table_RS
+
+
+def last_items(histories, count: int) -> np.ndarray:
+  """int32 [N, count]: the last items of each history, newest first, each once; 0: no more."""
+  last_NS = np.zeros((len(histories), count), np.int32)
+  for last_S, history in zip(last_NS, histories):
+    last = list(dict.fromkeys(np.asarray(history)[::-1].tolist()))[:count]
+    last_S[:len(last)] = last
+  return last_NS
 
 
 def _ranked(matrix: scipy.sparse.csr_array):

@@ -78,6 +78,21 @@ def describe_vectors(config, workdir, wish) -> None:
   stage.run(context.Run(config, workdir), stage.Wish(**wish))
 
 
+def recommend_items(config, workdir, wish) -> None:
+  """Prints or writes what the model of `workdir` recommends to whom a `recommend.Wish` names.
+
+  Args:
+    config: of the run.
+    workdir: after stage phase2.
+    wish: keyword arguments of `stages.recommend.Wish`.
+
+  Raises:
+    UserError: the wish cannot be met, or an input is missing or does not fit the config.
+  """
+  from ilm_jax.stages import recommend as stage
+  stage.run(context.Run(config, workdir), stage.Wish(**wish))
+
+
 def plan_step(config, workdir, **wish) -> dict:
   """Says what the step of `config` would cost on chips that are not there; plan.json.
 

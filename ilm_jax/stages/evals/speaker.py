@@ -48,26 +48,16 @@ class Speaker:
   def frozen(self) -> dict:
     return {"lm": self.lm_params, **self.entities}
 
-  def knowing(self, vectors) -> tuple["Speaker", np.ndarray]:
+  def knowing(self, vectors, members=None) -> tuple["Speaker", np.ndarray]:
     """(a copy that knows more entities, their rows).
 
     Args:
       vectors: for each of N, name -> float [C] of the vectors that it has.
+      members: int [N, S] entity rows that belong to each; None: nothing does.
     """
-    grown, first = copy.copy(self), self.run.entities.rows.total
-    arrays = {"vectors": {}, "present": {}}
-    for name, table_RC in self.entities["vectors"].items():
-      empty_C = np.zeros(table_RC.shape[1], np.float32)
-      more = {"vectors": np.stack([v.get(name, empty_C) for v in vectors]).astype(np.float32),
-              "present": np.array([name in v for v in vectors])}
-      for kind, new in more.items():
-        known = placement.fetch(self.entities[kind][name])[:first]   # without what fills it up
-        arrays[kind][name] = axes.put_rows(self.run.mesh, np.concatenate([known, new]))
-    if "members" in self.entities:                       # what is made up belongs to nothing
-      members_RS = placement.fetch(self.entities["members"])[:first]
-      arrays["members"] = axes.put_rows(self.run.mesh, np.concatenate(
-          [members_RS, np.zeros((len(vectors), members_RS.shape[1]), np.int32)]))
-    grown.entities = arrays
+    grown = copy.copy(self)
+    grown.entities = with_more(self.run, self.entities, vectors, members)
+    first = self.run.entities.rows.total
     return grown, np.arange(first, first + len(vectors), dtype=np.int32)
 
   def losses(self, examples, spec: batches_lib.LmBatchSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -91,16 +81,21 @@ class Speaker:
       width: beams.
       blocked: item rows not to propose, per example; None: none.
     """
+    return self.rank_scored(examples, spec, catalogue, width=width, blocked=blocked)[0]
+
+  def rank_scored(self, examples, spec, catalogue: trie.Trie, *, width: int, blocked=None):
+    """As `rank`: (item rows, float32 log-probabilities of their indices, -inf where none is left).
+    """
     # Of all at once: leaves are looked up once, and one shape of the search is compiled.
     rows = list(blocked[:len(examples)] if blocked else [[]] * len(examples))
     rows += [[]] * spec.rows                   # the last batch may be filled up
-    leaf_NK, items = trie.blocked_leaves(catalogue, rows), []
+    leaf_NK, made = trie.blocked_leaves(catalogue, rows), []
     for first, part in _numbered(examples, spec.rows, f"beam {width}"):
-      beam_BW, _ = beam.beam_search(
+      searched = beam.beam_search(
           self.lm_graphdef, self.lm_params, catalogue, self.prompt(part, spec),
           placement.over_rows(self.run.mesh, leaf_NK[first:first + spec.rows]), width=width)
-      items.append(placement.fetch(beam_BW)[:len(part)])
-    return np.concatenate(items)
+      made.append([placement.fetch(x)[:len(part)] for x in searched])
+    return tuple(np.concatenate(parts) for parts in zip(*made))
 
   def score(self, examples, spec, catalogue: trie.Trie, chunk: int = 256) -> np.ndarray:
     """[len(examples), I + 1] exact log-probabilities of every item's index."""
@@ -117,9 +112,6 @@ class Speaker:
 
     `spec`: of `common.head_spec`.
     """
-    frozen = {**self.entities, **recipe.log_draws(self.run)}
-    items = dot_scores.head_items(
-        self.graphdef, self.trainable, frozen, self.run.data.log.num_items)
     scores, config = [], self.run.config
     layers = config.phase2.head.layer if recipe.rank_tasks(config) else -1
     for part in _batches(examples, spec.rows, "item head"):
@@ -128,9 +120,17 @@ class Speaker:
       batch["target_at"] = filling.last_slot(batch["slot"])[:, None]
       hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(),
                           placement.over_rows(self.run.mesh, batch), layers, spec.queries)
-      score_BI = dot_scores.head_score(self.graphdef, self.trainable, hidden_BD, items)
+      score_BI = dot_scores.head_score(
+          self.graphdef, self.trainable, hidden_BD, self.head_items)
       scores.append(placement.fetch(score_BI)[:len(part)])
     return np.concatenate(scores)
+
+  @functools.cached_property
+  def head_items(self) -> dot_scores.HeadItems:
+    """The catalogue as the item head sees it; copies by `knowing` made after it share it."""
+    frozen = {**self.entities, **recipe.log_draws(self.run)}
+    return dot_scores.head_items(
+        self.graphdef, self.trainable, frozen, self.run.data.log.num_items)
 
   def say(self, examples, spec, max_new: int) -> list[str]:
     """The greedy answer to each example's prompt."""
@@ -149,6 +149,31 @@ class Speaker:
     embeds_BLD = _prompt_embeds(
         self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
     return prompt_lib.Prompt(embeds_BLD, batch["position"], batch["valid"])
+
+
+def with_more(run: context.Run, arrays: dict, vectors, members=None) -> dict:
+  """Entity arrays (`recipe.entity_arrays`) with N rows behind those of the run's entity table.
+
+  Args:
+    run: the run.
+    arrays: vectors, present and members by name, on the mesh.
+    vectors, members: as of `Speaker.knowing`.
+  """
+  first, more = run.entities.rows.total, {"vectors": {}, "present": {}}
+  for name, table_RC in arrays["vectors"].items():
+    empty_C = np.zeros(table_RC.shape[1], np.float32)
+    more["vectors"][name] = np.stack([v.get(name, empty_C) for v in vectors]).astype(np.float32)
+    more["present"][name] = np.array([name in v for v in vectors])
+  if "members" in arrays:
+    width = arrays["members"].shape[1]
+    more["members"] = (np.zeros((len(vectors), width), np.int32) if members is None
+                       else np.asarray(members, np.int32))
+
+  def grown(known, new):
+    known = placement.fetch(known)[:first]               # without what fills it up
+    return axes.put_rows(run.mesh, np.concatenate([known, new]))
+
+  return jax.tree.map(grown, arrays, more)
 
 
 def catalogue(run: context.Run) -> tuple[trie.Trie, list[str]]:

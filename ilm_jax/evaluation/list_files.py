@@ -1,0 +1,101 @@
+"""Lists of recommendations as a file: one row for each user and place, written piece by piece.
+
+The columns are user, rank, item (ids as in the data; rank from 1), title and score. In CSV a cell
+of text that begins with = + - @, a tab or a carriage return gets an apostrophe in front:
+spreadsheets would run it as a formula. Parquet holds the text as it is.
+"""
+import contextlib
+import csv
+import io
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ilm_jax import errors, files
+
+SUFFIXES = (".csv", ".parquet")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Row(NamedTuple):
+  """One place of a user's list."""
+  user: str
+  rank: int
+  item: str
+  title: str
+  score: float
+
+
+def check(path: str) -> None:
+  """Raises a UserError if lists cannot be written to `path`: before any work."""
+  suffix = pathlib.PurePath(path).suffix.lower()
+  if suffix not in SUFFIXES:
+    raise errors.UserError(f"--out={path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+  if "://" not in path and pathlib.Path(path).is_dir():
+    raise errors.UserError(f"--out={path} is a folder, expected a file: name one in it, e.g. "
+                           f"--out={path}/lists{suffix}")
+  if suffix == ".parquet":
+    try:
+      import pyarrow  # noqa: F401
+    except ImportError as e:
+      raise errors.UserError(f"--out={path}: writing Parquet needs pyarrow: pip install pyarrow, "
+                             "or name a .csv file") from e
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[Callable[[list[Row]], None]]:
+  """A function that appends rows to the file, which is there whole when the block ends, else not.
+
+  Args:
+    path: that `check` let pass.
+
+  Raises:
+    UserError: the file cannot be made, or the disk is full.
+  """
+  with _room(path), contextlib.ExitStack() as stack:
+    try:
+      file = stack.enter_context(files.writing(path))
+    except OSError as e:
+      raise errors.UserError(f"--out={path} cannot be written ({e.strerror or e}): name a file in "
+                             "a folder that you may write in") from e
+    make = _csv if path.lower().endswith(".csv") else _parquet
+    yield stack.enter_context(make(file))
+
+
+@contextlib.contextmanager
+def _room(path: str):
+  try:
+    yield
+  except OSError as e:
+    if e.errno in files.FULL_DISK:
+      raise errors.UserError(f"--out={path}: no room to write it ({e.strerror}): free some space, "
+                             "or name a file elsewhere") from e
+    raise
+
+
+@contextlib.contextmanager
+def _csv(file):
+  text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+  try:
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(Row._fields)
+    yield lambda rows: table.writerows(
+        (_cell(r.user), r.rank, _cell(r.item), _cell(r.title), f"{r.score:.6g}") for r in rows)
+  finally:
+    text.detach()
+
+
+def _cell(text: str) -> str:
+  return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+@contextlib.contextmanager
+def _parquet(file):
+  import pyarrow
+  from pyarrow import parquet
+  schema = pyarrow.schema([("user", pyarrow.string()), ("rank", pyarrow.int32()),
+                           ("item", pyarrow.string()), ("title", pyarrow.string()),
+                           ("score", pyarrow.float32())])
+  with parquet.ParquetWriter(file, schema) as table:
+    yield lambda rows: table.write_table(pyarrow.table(
+        [list(column) for column in zip(*rows)] or [[]] * len(schema), schema=schema))

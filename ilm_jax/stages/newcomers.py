@@ -1,0 +1,76 @@
+"""Users and items that were not in the log: what the entity table would hold of them.
+
+A user has what stage cf makes of users: `behavioral` by folding in, `sequential`, members. An item
+has its text's `semantic` vector and nothing of behaviour. Nothing is trained.
+
+    users = newcomers.Users(run)
+    vectors = users.vectors([[50, 7, 181]])        # entity rows of what each liked, oldest first
+    describe.Describer(run).say(vectors)           # or evals.speaker.Speaker.knowing
+"""
+import functools
+
+import numpy as np
+
+from ilm_jax.cf import cooccurrence, fold_in
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.stages import context, vectors
+
+
+class Users:
+  """Makes vectors of users from what they liked.
+
+  Args:
+    run: after stage cf; its factors and entity table are read.
+  """
+
+  def __init__(self, run: context.Run):
+    self.run = run
+    self._makers = {name: make() for name, make in (
+        ("behavioral", self._behavioral), ("sequential", self._sequential))
+        if name in run.config.vectors}
+
+  def vectors(self, histories) -> list[dict]:
+    """For each of N users, name -> float32 [C], of those in `config.vectors` that users have.
+
+    Args:
+      histories: of each user the entity rows (1..I) of its items, oldest first, at least one. A
+        user of the log gets its row of the entity table back for its training history.
+    """
+    made = {name: fitted(make(histories)) for name, (make, fitted) in self._makers.items()}
+    return [{name: made_NC[n] for name, made_NC in made.items()} for n in range(len(histories))]
+
+  def members(self, histories) -> np.ndarray | None:
+    """int32 [N, S] of `qformer.members`: each user's last items; None where the config has none."""
+    count = self.run.config.qformer.members
+    return cooccurrence.last_items(histories, count) if count else None
+
+  def _behavioral(self):
+    c, (user_UC, item_I1C) = self.run.config.cf, vectors.factors(self.run)
+    make = fold_in.Form(item_I1C, reg=c.reg, alpha=c.alpha).users
+    return make, fold_in.Fitted.of(user_UC, self._table("behavioral"))
+
+  def _sequential(self):
+    # From the table's items, which were standardised as the users were, but by other numbers: what
+    # is left is an affine map, which the users of the log show.
+    items = self.run.entities.vectors["sequential"][:1 + self.run.data.log.num_items]
+    make = functools.partial(fold_in.of_last_items, item_I1C=items,
+                             window=self.run.config.cf.transition_window)
+    histories = interactions_lib.train_histories(self.run.data.log)
+    with_history = [u for u, history in enumerate(histories) if len(history)]
+    return make, fold_in.Fitted.of(make([histories[u] for u in with_history]),
+                                   self._table("sequential")[with_history])
+
+  def _table(self, name: str) -> np.ndarray:
+    return self.run.entities.vectors[name][self.run.entities.rows.users]
+
+
+def items(run: context.Run, texts: list[str]) -> list[dict]:
+  """For each new item, {"semantic": float32 [C]} by the sentence encoder; {} if not in the config.
+
+  Args:
+    run: after stage cf.
+    texts: as `interactions.item_text` words them: "Toy Story (1995). Animation, Comedy".
+  """
+  if "semantic" not in run.config.vectors:
+    return [{} for _ in texts]
+  return [{"semantic": vector} for vector in np.asarray(run.sentence_vectors(texts), np.float32)]

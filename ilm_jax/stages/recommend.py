@@ -1,0 +1,134 @@
+"""Stage recommend: lists for a user of the log, for somebody new, or for all users.
+
+    python -m ilm_jax.main --config=.. --workdir=W --stage=recommend --user=user:405
+    python -m ilm_jax.main --config=.. --workdir=W --stage=recommend \\
+        --liked='Heat (1995)' --liked='Fargo (1996)' --k=10
+    python -m ilm_jax.main --config=.. --workdir=W --stage=recommend --users=all --out=top10.csv
+
+How a list is made, and the same in Python: `stages.recommender`.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.evaluation import list_files
+from ilm_jax.runtime import distributed
+from ilm_jax.stages import context, describe
+from ilm_jax.stages import recommender as recommender_lib
+
+
+class Wish(NamedTuple):
+  """What the command line asks for; names as in `describe.Describer.row`."""
+  user: str = ""                # of the log; with or without "user:" before the id
+  liked: tuple[str, ...] = ()   # items, oldest first
+  users: str = ""               # "all"
+  k: int = 10
+  out: str = ""                 # with `users`: a .csv or .parquet file
+
+
+def run(run: context.Run, wish: Wish) -> None:
+  """Prints a list, or writes those of all users.
+
+  Raises:
+    UserError: the wish cannot be met; known before a model is loaded.
+  """
+  _check(wish)
+  history = None if wish.users else _history(run, wish)
+  if wish.k > (items := len(run.data.items)):
+    raise errors.UserError(f"--k={wish.k}: the catalogue has {items} items")
+  recommender = recommender_lib.Recommender(run)
+  if wish.users:
+    _write_all(recommender, wish)
+  else:
+    _print(recommender, wish, history)
+
+
+def _history(run: context.Run, wish: Wish) -> np.ndarray:
+  """int32 [T]: item rows of who is asked about, oldest first."""
+  log, names = run.data.log, describe.Describer(run)
+  if wish.user:
+    row = names.row(wish.user if wish.user.startswith("user:") else f"user:{wish.user}")
+    if not log.rows.is_user(row):
+      raise errors.UserError(f"--user={wish.user} is an item, expected a user: user:ID by the raw "
+                             "ids of the data")
+    return log.item_N[log.of_user(log.rows.user_number(row))]
+  rows = [names.row(name) for name in wish.liked]
+  for name, row in zip(wish.liked, rows):
+    if log.rows.is_user(row):
+      raise errors.UserError(f"--liked={name} is a user, expected an item: 'Title (year)' or "
+                             f"item:ID; a user's list is --user={name}")
+  return np.array(rows, np.int32)
+
+
+def _print(recommender: recommender_lib.Recommender, wish: Wish, history) -> None:
+  items_K, score_K = (x[0] for x in recommender.top([history], wish.k))
+  if not distributed.is_main():
+    return
+  items, reads = recommender.run.data.items, recommender.reads
+
+  def title(row):
+    return interactions_lib.full_title(items, int(row))
+
+  if wish.user:
+    read = f"; its last {reads} are read" if 0 < reads < len(history) else ""
+    print(f"{wish.user}: the whole history, {len(history)} items{read}")
+  else:
+    print(f"liked: {', '.join(map(title, history))}")
+  print(f"recommended by {recommender.by}, without these:")
+  shown = [(title(row), score) for row, score in zip(items_K, score_K) if row]
+  wide = max((len(name) for name, _ in shown), default=0)
+  for place, (name, score) in enumerate(shown, 1):
+    print(f"{place:3}  {name:{wide}}  {score:8.3f}")
+  if len(shown) < wish.k:
+    print(f"{len(shown)} of the {wish.k} asked for: the catalogue has no more")
+
+
+def _write_all(recommender: recommender_lib.Recommender, wish: Wish) -> None:
+  """Of a few users at a time: what is in memory does not grow with their number."""
+  log, items, _ = recommender.run.data
+  titles = ["", *(interactions_lib.full_title(items, n + 1) for n in range(len(items)))]
+  if not distributed.is_main():
+    for _ in _all_lists(recommender, wish.k):      # all processes score
+      pass
+    return
+  with list_files.writing(wish.out) as write:
+    for users, items_NK, score_NK in _all_lists(recommender, wish.k):
+      write([list_files.Row(log.user_ids[user], place + 1, items.ids[row - 1], titles[row], score)
+             for user, items_K, score_K in zip(users, items_NK.tolist(), score_NK.tolist())
+             for place, (row, score) in enumerate(zip(items_K, score_K)) if row])
+  print(f"{wish.out}: {log.num_users} users, {wish.k} items each, by {recommender.by}")
+
+
+def _all_lists(recommender: recommender_lib.Recommender, k: int):
+  """(users from 0, items_NK, score_NK) of all users of the log, by their whole histories."""
+  log, offsets_U1 = recommender.run.data.log, recommender.run.data.log.offsets_U1
+  for first in range(0, log.num_users, recommender.together):
+    users = range(first, min(first + recommender.together, log.num_users))
+    yield users, *recommender.top(
+        [log.item_N[offsets_U1[u]:offsets_U1[u + 1]] for u in users], k)
+
+
+def _check(wish: Wish) -> None:
+  given = {"--user": wish.user, "--liked": wish.liked, "--users": wish.users}
+  given = [flag for flag, value in given.items() if value]
+  if not given:
+    raise errors.UserError("--stage=recommend needs --user=user:ID, --liked='Title (year)', or "
+                           "--users=all with --out")
+  if len(given) > 1:
+    raise errors.UserError(f"{' and '.join(given)} ask for the lists of different people: give one")
+  if not all(name.strip() for name in wish.liked):
+    raise errors.UserError("--liked is empty: name an item, e.g. --liked='Heat (1995)'")
+  if wish.users and wish.users != "all":
+    raise errors.UserError(f"--users={wish.users}: expected all; the list of one user is "
+                           f"--user={wish.users}")
+  if wish.users and not wish.out:
+    raise errors.UserError("--users=all needs a file: name it, e.g. --out=top10.csv")
+  if wish.out and not wish.users:
+    raise errors.UserError(f"--out={wish.out} is for the lists of --users=all; the list of one is "
+                           "printed: leave --out away")
+  if wish.out:
+    list_files.check(wish.out)
+  if wish.k < 1:
+    raise errors.UserError(f"--k={wish.k}: expected 1 or more")

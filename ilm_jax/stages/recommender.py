@@ -1,0 +1,161 @@
+"""What to recommend to somebody, from what they liked: users of the log and new ones alike.
+
+    recommender = recommender.Recommender(context.Run(config, workdir))
+    items_NK, score_NK = recommender.top([[50, 7, 181]], 10)     # item rows, oldest first
+
+A list is made as stage eval makes that of a run: by ILM's item head; in a run without one by the
+dot product of the space of phase 1's user-item loss; without that by beams. Prompts are those of
+its ranking task. Where a prompt or that space has a user, the vector is folded in from the history
+given, also for a user of the log: the trained one does not know what was left out for testing.
+"""
+import functools
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.config import variants
+from ilm_jax.data import history_prompt
+from ilm_jax.evaluation import dot_scores, lists
+from ilm_jax.stages import context, newcomers, recipe
+from ilm_jax.stages.evals import common, ranking, speaker, trained
+
+HEAD, DOT, BEAMS = "item head", "dot product", "beams"
+_TOGETHER = 1024         # users scored together,
+_SCORES = 1 << 26        # unless these are more scores
+
+
+def way(config) -> str:
+  """By what a run of `config` ranks: HEAD, DOT or BEAMS.
+
+  Raises:
+    UserError: by nothing; or its prompts name users, and a new one has no name.
+  """
+  if config.tasks.entities != "slots":
+    raise errors.UserError(f"tasks.entities={config.tasks.entities!r}: prompts of this run name "
+                           "users, and somebody new has no name there: recommendations need a run "
+                           "with tasks.entities='slots'")
+  if config.phase2.head.weight:
+    return HEAD
+  if config.phase1.losses.ui:
+    return DOT
+  if ranking.ranked_task(config) in recipe.said_tasks(config):
+    return BEAMS
+  raise errors.UserError("nothing in this run ranks items: it has no item head "
+                         "(phase2.head.weight), no user-item loss (phase1.losses.ui) and no "
+                         "ranking task (tasks.mixture.sequential, tasks.mixture.next_item)")
+
+
+class Recommender:
+  """A trained run, ready to be asked. What it needs is loaded when first asked.
+
+  Args:
+    run: after the stages that train what ranks.
+
+  Attributes:
+    by: `way` of its config.
+
+  Raises:
+    UserError: as `way`; and when asked, if something is not there or does not fit the config.
+  """
+
+  def __init__(self, run: context.Run):
+    self.run, self.by = run, way(run.config)
+    self.together = max(1, min(_TOGETHER, _SCORES // (run.data.log.num_items + 1)))
+
+  @property
+  def reads(self) -> int:
+    """How many of the last items of a history a prompt shows; 0: no prompt, all count."""
+    return 0 if self.by == DOT else self.run.config.tasks.history
+
+  def top(self, histories, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(items_NK, score_NK): for each of N users the best items that are not in the history.
+
+    Args:
+      histories: of each of N >= 1 users the entity rows (1..I) of its items, oldest first, at
+        least one.
+      k: length of the lists.
+
+    Returns:
+      int32 entity rows, best first, 0 where no item is left; float32 scores, -inf there. A score is
+      a logit of the item head, a cosine, or the log-probability of an item's index; it compares
+      items for one user.
+    """
+    parts = [self._top([np.asarray(h, np.int32) for h in histories[first:first + self.together]], k)
+             for first in range(0, len(histories), self.together)]
+    return tuple(np.concatenate(part) for part in zip(*parts))
+
+  def _top(self, histories, k: int):
+    if self.by == BEAMS:
+      return self._by_beams(histories, k)
+    score_NI = (self._by_head if self.by == HEAD else self._by_dot_product)(histories)
+    blocked_NI = ranking.blocked(histories, self.run.data.log.num_items)
+    items_NK = lists.top_items(score_NI, blocked_NI, k)
+    return items_NK, np.take_along_axis(np.asarray(score_NI, np.float32), items_NK, axis=1)
+
+  def _by_head(self, histories) -> np.ndarray:
+    _ = self._speaker.head_items       # made here, copies that know more users share it
+    asked, examples, longest = self._ask(histories)
+    return asked.head_score(examples, common.head_spec(self.run, [longest]))
+
+  def _by_beams(self, histories, k: int):
+    trie, _ = self._catalogue
+    asked, examples, longest = self._ask(histories)
+    width = max(k, self.run.config.eval.beam_width)
+    items_NW, score_NW = asked.rank_scored(
+        examples, common.spec(self.run, [longest]), trie, width=width, blocked=histories)
+    return items_NW[:, :k], score_NW[:, :k]
+
+  def _by_dot_product(self, histories) -> np.ndarray:
+    (graphdef, params), log_rows = self._phase1, self.run.data.log.rows
+    arrays = speaker.with_more(
+        self.run, recipe.entity_arrays(self.run), *self._folded_in(histories))
+    rows = log_rows.total + np.arange(len(histories))
+    return dot_scores.score(graphdef, params, arrays, rows, log_rows.num_items)
+
+  def _ask(self, histories):
+    """(who is asked, an example for each history, [one as long as any]: one shape is compiled)."""
+    prompt, end, reads = self._prompt, self.run.lm_tokenizer.eos_id, self.reads
+    asked, rows = self._speaker, np.zeros(len(histories), np.int32)
+    if prompt.has_user:
+      asked, rows = self._speaker.knowing(*self._folded_in(histories))
+    examples = [prompt.example(history[-reads:], int(row), end)
+                for history, row in zip(histories, rows)]
+    return asked, examples, [prompt.example(np.ones(reads, np.int32), 0, end)]
+
+  def _folded_in(self, histories):
+    """(vectors, members) of users, filled up to `together`, so that one shape is compiled."""
+    spare = self.together - len(histories)
+    vectors, members = self._users.vectors(histories), self._users.members(histories)
+    if members is not None:
+      members = np.pad(members, ((0, spare), (0, 0)))
+    return vectors + [{}] * spare, members
+
+  @functools.cached_property
+  def _users(self) -> newcomers.Users:
+    return newcomers.Users(self.run)
+
+  @functools.cached_property
+  def _speaker(self) -> speaker.Speaker:
+    return speaker.Speaker(self.run, variants.ILM)
+
+  @functools.cached_property
+  def _catalogue(self):
+    return speaker.catalogue(self.run)
+
+  @functools.cached_property
+  def _phase1(self):
+    theirs = self.run.config.phase2.init_from
+    if not theirs:
+      trained.phase1_meta(self.run)          # refuses one of other inputs or settings
+    return trained.phase1(self.run, theirs or self.run.workdir)
+
+  @functools.cached_property
+  def _prompt(self) -> history_prompt.HistoryPrompt:
+    """That of the ranking task, as stage eval asks it."""
+    task = ranking.ranked_task(self.run.config)
+    stored = self.run.prepared(task, "test")
+    prompt = history_prompt.of(stored, self.run.lm_tokenizer.slot_id)
+    if prompt is None:
+      raise errors.UserError(f"the {len(stored)} test prompts of task {task} show no history: "
+                             "recommendations need one with a place for it")
+    return prompt

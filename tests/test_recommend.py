@@ -1,0 +1,162 @@
+"""Stage recommend: wishes that cannot be met, files of lists, by what a run ranks."""
+import csv
+import dataclasses
+import errno
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from configs import openp5_ml100k, quickstart, tiny
+from ilm_jax import errors
+from ilm_jax.data import interactions
+from ilm_jax.evaluation import list_files
+from ilm_jax.stages import recommend, recommender
+
+
+@pytest.fixture
+def run():
+  """Two users, four items, and no model: what is refused is refused before one is loaded."""
+  items = interactions.Items(["10", "11", "12", "13"], ["Heat", "Heat", "Up", "=1+1"],
+                             [1995, 1986, 2009, None], [[]] * 4)
+  log = interactions.Interactions(["7", "9"], 4, np.array([0, 0, 0, 1], np.int32),
+                                  np.array([3, 1, 4, 2], np.int32), np.zeros(4, np.int64),
+                                  np.ones(4, np.float32))
+  return types.SimpleNamespace(data=interactions.Data(log, items, ""), config=tiny.get_config())
+
+
+WISH = recommend.Wish(liked=("Up (2009)",))
+
+
+@pytest.mark.parametrize(("wish", "words"), [
+    (recommend.Wish(), "needs --user=user:ID, --liked="),
+    (recommend.Wish(liked=("",)), "--liked is empty"),
+    (recommend.Wish(user="7", liked=("Up",)), "--user and --liked ask for .* different people"),
+    (recommend.Wish(liked=("Up",), users="all"), "--liked and --users ask for"),
+    (recommend.Wish(users="7"), "--users=7: expected all; .* is --user=7"),
+    (recommend.Wish(users="all"), "--users=all needs a file"),
+    (recommend.Wish(users="all", out="top.xlsx"), r"--out=top.xlsx: expected .* \.csv or"),
+    (WISH._replace(out="top.csv"), "--out=top.csv is for the lists of --users=all"),
+    (WISH._replace(k=0), "--k=0: expected 1 or more"),
+    (WISH._replace(k=5), "--k=5: the catalogue has 4 items"),
+    (recommend.Wish(user="user:8"), "none of the 2 users of the data has the id '8'"),
+    (recommend.Wish(user="8"), "none of the 2 users"),
+    (recommend.Wish(liked=("Upp (2009)",)), r"near it: 'Up \(2009\)'"),
+    (recommend.Wish(liked=("item:14",)), "none of the 4 items of the data has the id '14'"),
+    (recommend.Wish(liked=("Heat",)), "several items: say which of item:10"),
+    (recommend.Wish(liked=("user:9",)), "--liked=user:9 is a user, expected an item")])
+def test_wishes_that_cannot_be_met_in_one_line(run, wish, words):
+  with pytest.raises(errors.UserError, match=words) as caught:
+    recommend.run(run, wish)
+  assert "\n" not in str(caught.value)
+
+
+def test_lists_into_a_folder_or_without_pyarrow_are_refused(tmp_path, monkeypatch):
+  (tmp_path / "x.csv").mkdir()
+  with pytest.raises(errors.UserError, match="is a folder, expected a file"):
+    list_files.check(f"{tmp_path}/x.csv")
+  monkeypatch.setitem(sys.modules, "pyarrow", None)
+  with pytest.raises(errors.UserError, match="pip install pyarrow, or name a .csv file"):
+    list_files.check("top.parquet")
+
+
+def test_by_what_a_run_ranks():
+  c = quickstart.get_config()
+  assert recommender.way(c) == "item head"
+  c.phase2.head.weight = 0.0
+  with pytest.raises(errors.UserError, match="nothing in this run ranks") as caught:
+    recommender.way(with_rates(c, next_item=0.0))
+  assert "\n" not in str(caught.value)
+  assert recommender.way(c) == "beams"
+  c.phase1.losses.ui = 0.5
+  assert recommender.way(c) == "dot product"
+  with pytest.raises(errors.UserError, match="tasks.entities='names'"):
+    recommender.way(openp5_ml100k.get_config())
+
+
+def with_rates(config, **rates):
+  changed = config.copy_and_resolve_references()
+  changed.tasks.mixture.update(rates)
+  return changed
+
+
+@dataclasses.dataclass
+class Fake:
+  """In place of `recommender.Recommender`: the score of an item is its row, the last user knows."""
+  run: object
+  by: str = "item head"
+  reads: int = 2
+  together: int = 1
+
+  def top(self, histories, k):
+    rows = [sorted({1, 2, 3, 4} - set(map(int, h)))[::-1][:k] for h in histories]
+    items = np.array([r + [0] * (k - len(r)) for r in rows], np.int32)
+    return items, np.where(items, items - 2.5, -np.inf).astype(np.float32)
+
+
+def test_a_list_of_somebody_new_and_of_a_user(run, monkeypatch, capsys):
+  monkeypatch.setattr(recommender, "Recommender", Fake)
+  recommend.run(run, recommend.Wish(liked=("Up (2009)", "item:13"), k=2))
+  assert capsys.readouterr().out == (
+      "liked: Up (2009), =1+1\nrecommended by item head, without these:\n"
+      "  1  Heat (1986)    -0.500\n  2  Heat (1995)    -1.500\n")
+  recommend.run(run, recommend.Wish(user="7", k=2))
+  assert capsys.readouterr().out == (
+      "7: the whole history, 3 items; its last 2 are read\n"
+      "recommended by item head, without these:\n  1  Heat (1986)    -0.500\n"
+      "1 of the 2 asked for: the catalogue has no more\n")
+
+
+def test_lists_of_all_users_as_csv(run, monkeypatch, tmp_path, capsys):
+  """A title that a spreadsheet would run is text; a negative score stays a number."""
+  monkeypatch.setattr(recommender, "Recommender", Fake)
+  out = tmp_path / "new" / "top.csv"
+  recommend.run(run, recommend.Wish(users="all", k=3, out=str(out)))
+  assert list(csv.reader(out.open())) == [
+      ["user", "rank", "item", "title", "score"], ["7", "1", "11", "Heat (1986)", "-0.5"],
+      ["9", "1", "13", "'=1+1", "1.5"], ["9", "2", "12", "Up (2009)", "0.5"],
+      ["9", "3", "10", "Heat (1995)", "-1.5"]]
+  assert f"{out}: 2 users, 3 items each, by item head" in capsys.readouterr().out
+  assert [p.name for p in out.parent.iterdir()] == ["top.csv"]
+
+
+def test_lists_of_all_users_as_parquet(run, monkeypatch, tmp_path):
+  parquet = pytest.importorskip("pyarrow.parquet")
+  monkeypatch.setattr(recommender, "Recommender", Fake)
+  out = tmp_path / "top.parquet"
+  recommend.run(run, recommend.Wish(users="all", k=2, out=str(out)))
+  assert parquet.read_table(out).to_pylist() == [
+      {"user": "7", "rank": 1, "item": "11", "title": "Heat (1986)", "score": -0.5},
+      {"user": "9", "rank": 1, "item": "13", "title": "=1+1", "score": 1.5},
+      {"user": "9", "rank": 2, "item": "12", "title": "Up (2009)", "score": 0.5}]
+
+
+@pytest.mark.parametrize("name", ["top.csv", "top.parquet"])
+def test_what_fails_half_way_leaves_the_old_file(run, monkeypatch, tmp_path, name):
+  """Of two users the second fails; no scrap of a new file stays beside the old one."""
+  if name.endswith("parquet"):
+    pytest.importorskip("pyarrow")
+  first = iter([Fake.top])
+  monkeypatch.setattr(recommender, "Recommender", Fake)
+  monkeypatch.setattr(Fake, "top", lambda *args: next(first)(*args))
+  (tmp_path / name).write_text("old")
+  with pytest.raises(RuntimeError, match="StopIteration"):
+    recommend.run(run, recommend.Wish(users="all", k=1, out=str(tmp_path / name)))
+  assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_place_that_cannot_be_written_is_said_before_a_model_loads(run, monkeypatch, tmp_path):
+  monkeypatch.setattr(recommender, "Recommender", Fake)
+  monkeypatch.setattr(Fake, "top", None)
+  (tmp_path / "file").write_text("")
+  with pytest.raises(errors.UserError, match="top.csv cannot be written") as caught:
+    recommend.run(run, recommend.Wish(users="all", k=1, out=f"{tmp_path}/file/top.csv"))
+  assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_said_of_the_file_and_not_of_the_workdir(tmp_path):
+  with pytest.raises(errors.UserError, match=r"top.csv: no room .* free some space"):
+    with list_files.writing(str(tmp_path / "top.csv")):
+      raise OSError(errno.ENOSPC, "No space left on device")
+  assert not list(tmp_path.iterdir())
