@@ -244,7 +244,7 @@ class Run:
     if c.random:
       config, params = load.redrawn(load.LanguageModel(config, params), self.config.seed)
     return load.adapt(config, params, self.mesh, remat=c.remat, prefix_lm=c.prefix_lm,
-                      whole_words=c.whole_words)
+                      whole_words=c.whole_words, layers=c.layers, index_only=c.index_only)
 
   def _device_count(self) -> int:
     if not self._devices:

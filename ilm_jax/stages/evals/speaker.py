@@ -158,7 +158,10 @@ def catalogue(run: context.Run) -> tuple[trie.Trie, list[str]]:
             for e in map(stored.__getitem__, range(len(stored)))}
   indices = [by_row[row] for row in range(1, len(by_row) + 1)]
   names = ["", *(run.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
-  built = trie.build(indices, run.lm_tokenizer.eos_id, names[1:])
+  if run.config.lm.index_only:         # whose codes end where they end
+    built = trie.build([ids[:-1] for ids in indices], None, names[1:])
+  else:
+    built = trie.build(indices, run.lm_tokenizer.eos_id, names[1:])
   return placement.everywhere(run.mesh, built), names
 
 
