@@ -55,6 +55,7 @@ CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
 DISTIL = {"phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0}
 PHASE1 = CATALOGUE | {"phase1.losses.itc": 0.5, "phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0,
                       "phase1.losses.ii": 0.5, "phase1.losses.rec": 0.2}
+WORDS = {"phase2.head.weight": 0.0, "phase2.head.rows": 0, "phase2.head.layer": -1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,19 +100,22 @@ ARMS = {
         "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
     "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
     "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
+    # By words, with --config=configs/ml100k_index.py; where there is a head, it ranks.
+    "mlp_words": Arm("mlp", WORDS),
+    "mlp_words_head": Arm("mlp", WORDS | {"phase2.head.weight": 1.0}),
 }
 
 
-def configured(config_file: str, seed: int, arm: Arm | None, more: dict):
-  """The config of an arm; None: of what all arms of a seed share."""
+def configured(config_file: str, seed: int, arm: Arm, more: dict):
+  """The config of an arm."""
   c = importlib.import_module(config_file.removesuffix(".py").replace("/", ".")).get_config()
-  for name, value in {**COMMON, **(arm.changes if arm else {}), **more, "seed": seed}.items():
+  for name, value in {**COMMON, **arm.changes, **more, "seed": seed}.items():
     *path, last = name.split(".")
     node = c
     for part in path:
       node = node[part]
     node[last] = value
-  c.phase2.compare = (arm.variant,) if arm and arm.variant in variants.COMPARED else ()
+  c.phase2.compare = (arm.variant,) if arm.variant in variants.COMPARED else ()
   return c
 
 
@@ -121,10 +125,9 @@ def train(args, name: str, seed: int) -> None:
   if (folder / "ranks.npz").exists():
     return
   base = args.out / "base" / str(seed)
-  shared = configured(args.config, seed, None, args.set)
-  if not (base / "entities" / "manifest.json").exists():
-    stages.run(shared, base, ("prepare", "cf"))
   config = configured(args.config, seed, arm, args.set)
+  if not (base / "entities" / "manifest.json").exists():
+    stages.run(config, base, ("prepare", "cf"))      # which read what all arms share, or refuse
   _link(folder, base, _SHARED)
   run, began = context.Run(config, folder), time.time()
   variant = variants.COMPARED.get(arm.variant, variants.ILM)
@@ -133,7 +136,8 @@ def train(args, name: str, seed: int) -> None:
   if arm.variant != "phase1":
     phases.phase2(run, variant)
   seconds = time.time() - began
-  score = dot_product if arm.variant == "phase1" else functools.partial(by_head, variant=variant)
+  by = by_head if config.phase2.head.weight else by_words
+  score = dot_product if arm.variant == "phase1" else functools.partial(by, variant=variant)
   ranks = {split: rank(run, split, score) for split in ("validation", "test")}
   np.savez(folder / "ranks.npz", **ranks)
   line = {"arm": name, "seed": seed, "config": args.config, "variant": arm.variant,
@@ -170,6 +174,12 @@ def rank(run: context.Run, split: str, score) -> np.ndarray:
 def by_head(run: context.Run, examples, user_U, variant) -> np.ndarray:
   """[U, I + 1] scores by the item head."""
   return speaker.Speaker(run, variant).head_score(examples, common.head_spec(run, [examples]))
+
+
+def by_words(run: context.Run, examples, user_U, variant) -> np.ndarray:
+  """[U, I + 1] log-probabilities of every item's index, all of the trie walked."""
+  return speaker.Speaker(run, variant).score(
+      examples, common.spec(run, [examples]), speaker.catalogue(run)[0])
 
 
 def dot_product(run: context.Run, examples, user_U) -> np.ndarray:
