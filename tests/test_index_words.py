@@ -1,6 +1,7 @@
 """Items said in words of their own: branches of a history, and nothing else that can be said."""
 import dataclasses
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from ilm_jax.decode import beam, exact, trie
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.models import attention, ilm, language_model
 from ilm_jax.objectives import inputs, phase2
+from ilm_jax.stages.evals import speaker
 from ilm_jax.weights import load
 from tests import test_item_head, test_objectives
 
@@ -126,6 +128,18 @@ def test_an_index_of_one_word_each_ranks():
   np.testing.assert_allclose(score_BI[:, 1:], logp_BN[:, jnp.array([2, 0, 3])], rtol=1e-5)
   item_BW, _ = beam.beam_search(graphdef, params, tree, prompt, width=3)
   np.testing.assert_array_equal(item_BW, 1 + np.argsort(-np.asarray(score_BI[:, 1:]), axis=1))
+
+
+def test_a_prompt_ends_at_its_last_slot_and_an_index_has_no_eos():
+  shown = spec().shown([EXAMPLES[1], {**EXAMPLES[1], "inputs": np.array([3, 4])}])
+  assert [e["inputs"].tolist() for e in shown] == [[SLOT, 5, SLOT], [3, 4]]
+  assert [e["targets"].tolist() for e in shown] == [[WORD + 3]] * 2
+  assert spec(index_only=False).shown(EXAMPLES) is EXAMPLES
+
+
+def test_a_model_of_indices_alone_describes_nothing():
+  with pytest.raises(errors.UserError, match="says indices of items and no words"):
+    speaker.Speaker.say(types.SimpleNamespace(lm_config=LM), EXAMPLES, spec(), 3)
 
 
 def test_an_open_index_that_begins_another_is_refused():

@@ -70,8 +70,10 @@ class LmBatchSpec:
     """The examples as rows hold them; see `index_only`."""
     if not self.index_only:
       return examples
-    return [{**e, "inputs": e["inputs"][:1 + np.flatnonzero(e["inputs"] == self.slot_id)[-1]],
-             "targets": e["targets"][:max(1, len(e["targets"]) - 1)]} for e in examples]
+    end = [np.flatnonzero(np.append(e["inputs"], -1) == self.slot_id)[-1:] + 1 for e in examples]
+    return [{**e, "inputs": e["inputs"][:at[0]] if len(at) else e["inputs"],
+             "targets": e["targets"][:max(1, len(e["targets"]) - 1)]}
+            for e, at in zip(examples, end)]
 
 
 def check_fits(name: str, lengths: dict[str, np.ndarray], spec: LmBatchSpec):

@@ -8,6 +8,7 @@ import numpy as np
 import tqdm
 from flax import nnx
 
+from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import filling
@@ -133,7 +134,14 @@ class Speaker:
     return np.concatenate(scores)
 
   def say(self, examples, spec, max_new: int) -> list[str]:
-    """The greedy answer to each example's prompt."""
+    """The greedy answer to each example's prompt.
+
+    Raises:
+      UserError: the model says nothing but indices.
+    """
+    if self.lm_config.index_only:
+      raise errors.UserError("lm.index_only=True: this model says indices of items and no words, so "
+                             "it ranks and describes nothing; set it to False and train anew")
     tokenizer, texts = self.run.lm_tokenizer, []
     for part in _batches(examples, spec.rows, "generate"):
       tokens, lengths = generate.generate(
