@@ -140,8 +140,8 @@ class Speaker:
       UserError: the model says nothing but indices.
     """
     if self.lm_config.index_only:
-      raise errors.UserError("lm.index_only=True: this model says indices of items and no words, so "
-                             "it ranks and describes nothing; set it to False and train anew")
+      raise errors.UserError("lm.index_only=True: this model says indices of items and no "
+                             "words: it describes nothing; set it to False and train again")
     tokenizer, texts = self.run.lm_tokenizer, []
     for part in _batches(examples, spec.rows, "generate"):
       tokens, lengths = generate.generate(
