@@ -46,7 +46,8 @@ COMMON = PAPER | {
     "phase2.head.layer": 2, "phase2.head.weight": 1.0, "phase2.spread": False,
     "phase2.learning_rate": 3e-3, "phase2.steps": 400, "phase2.warmup": 30,
     "phase2.checkpoint_every": 10 ** 6, "phase2.log_every": 50, "eval.batch_size": 64,
-    "eval.beam_users": 0, "eval.exact_users": 0, "tasks.max_train_examples": 20000}
+    "eval.beam_users": 0, "eval.exact_users": 0, "eval.rank_compared": False,
+    "tasks.max_train_examples": 20000}
 FULL = {"qformer.cross_init": "width", "qformer.cross_every": 1, "phase2.qformer_scale": 0.3}
 UI = {"phase1.losses.itc": 0.0, "phase1.pair_batch_size": 256}
 CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
@@ -55,6 +56,7 @@ CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
 DISTIL = {"phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0}
 PHASE1 = CATALOGUE | {"phase1.losses.itc": 0.5, "phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0,
                       "phase1.losses.ii": 0.5, "phase1.losses.rec": 0.2}
+WORDS = {"phase2.head.weight": 0.0, "phase2.head.rows": 0, "phase2.head.layer": -1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,19 +109,22 @@ ARMS = {
        for name, variant, changes in (("mlp", "mlp", {}),
                                       ("skip", "rand", FULL | {"phase2.skip": True}))
        for suffix, weight in (("_half", 0.5), ("", 1.0), ("_twice", 2.0))},
+    # By words, with --config=configs/ml100k_index.py; where there is a head, it ranks.
+    "mlp_words": Arm("mlp", WORDS),
+    "mlp_words_head": Arm("mlp", WORDS | {"phase2.head.weight": 1.0}),
 }
 
 
-def configured(config_file: str, seed: int, arm: Arm | None, more: dict):
-  """The config of an arm; None: of what all arms of a seed share."""
+def configured(config_file: str, seed: int, arm: Arm, more: dict):
+  """The config of an arm."""
   c = importlib.import_module(config_file.removesuffix(".py").replace("/", ".")).get_config()
-  for name, value in {**COMMON, **(arm.changes if arm else {}), **more, "seed": seed}.items():
+  for name, value in {**COMMON, **arm.changes, **more, "seed": seed}.items():
     *path, last = name.split(".")
     node = c
     for part in path:
       node = node[part]
     node[last] = value
-  c.phase2.compare = (arm.variant,) if arm and arm.variant in variants.COMPARED else ()
+  c.phase2.compare = (arm.variant,) if arm.variant in variants.COMPARED else ()
   return c
 
 
@@ -129,12 +134,10 @@ def train(args, name: str, seed: int) -> None:
   if (folder / "ranks.npz").exists():
     return
   base = args.out / "base" / str(seed)
-  shared = configured(args.config, seed, None, args.set)
-  if not (base / "entities" / "manifest.json").exists():
-    stages.run(shared, base, ("prepare", "cf"))
   config = configured(args.config, seed, arm, args.set)
+  stages.run(config, base, ("prepare",))        # which finds what all arms share, or refuses
   _link(folder, base, _PREPARED)
-  _vectors(config, shared, base, folder)
+  _vectors(config, configured(args.config, seed, Arm("", {}), args.set), base, folder)
   run, began = context.Run(config, folder), time.time()
   variant = variants.COMPARED.get(arm.variant, variants.ILM)
   if variant.from_phase1:
@@ -142,7 +145,8 @@ def train(args, name: str, seed: int) -> None:
   if arm.variant != "phase1":
     phases.phase2(run, variant)
   seconds = time.time() - began
-  score = dot_product if arm.variant == "phase1" else functools.partial(by_head, variant=variant)
+  by = by_head if config.phase2.head.weight else by_words
+  score = dot_product if arm.variant == "phase1" else functools.partial(by, variant=variant)
   ranks = {split: rank(run, split, score) for split in ("validation", "test")}
   np.savez(folder / "ranks.npz", **ranks)
   line = {"arm": name, "seed": seed, "config": args.config, "variant": arm.variant,
@@ -190,6 +194,12 @@ def rank(run: context.Run, split: str, score) -> np.ndarray:
 def by_head(run: context.Run, examples, user_U, variant) -> np.ndarray:
   """[U, I + 1] scores by the item head."""
   return speaker.Speaker(run, variant).head_score(examples, common.head_spec(run, [examples]))
+
+
+def by_words(run: context.Run, examples, user_U, variant) -> np.ndarray:
+  """[U, I + 1] log-probabilities of every item's index, all of the trie walked."""
+  return speaker.Speaker(run, variant).score(
+      examples, common.spec(run, [examples]), speaker.catalogue(run)[0])
 
 
 def dot_product(run: context.Run, examples, user_U) -> np.ndarray:

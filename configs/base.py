@@ -56,6 +56,9 @@ def get_config() -> ml_collections.ConfigDict:
                                    # updates of its kernels; "all": everything
       "lora_rank": 0,              # of these, 8 or so; 0: none
       "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
+      "index_only": False,         # nothing but these can be said: for next_item alone, in whose
+                                   # rows every item of a history then is (docs/ranking.md)
+      "layers": 0,                 # of a decoder, so many are kept, from the first on; 0: all
       "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
                                    # "weights" (models/remat.py)
       "random": False,             # a control: weights drawn anew, each of the size that it had
@@ -68,6 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
       "index": "title",            # how items are named: also "random", "sequential",
                                    # "collaborative", "semantic" (tasks/indexing.py)
       "index_words": False,        # codes in words of their own, <index_0>, .. (lm.new_tokens)
+      "index_apart": False,        # a word is of one code's beginning alone, never shared
       "index_clusters": 20,        # collaborative: clusters of a group,
       "index_size": 500,           # and the largest group that is not clustered
       "index_levels": 3,           # semantic: numbers of a code,

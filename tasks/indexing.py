@@ -30,6 +30,7 @@ class Scheme:
   """How items are named: a kind and the sizes of its code."""
   kind: str = "title"
   words: bool = False      # codes spelled with <index_0>, <index_1>, ..
+  apart: bool = False      # a word belongs to one beginning of codes alone
   clusters: int = 20       # collaborative: clusters of a group
   size: int = 500          # collaborative: the largest group that is not clustered
   levels: int = 3          # semantic: numbers of a code, before one that tells equal codes apart
@@ -50,6 +51,8 @@ def names(scheme: Scheme, items: interactions_lib.Items, histories: list, vector
   if scheme.kind == "title":
     return ["", *(f" {title}" for title in titles(items)[1:])]
   code_of = codes(scheme, len(items), histories, vectors, seed)
+  if scheme.apart:
+    code_of = _apart(code_of)
   if scheme.words:
     return ["", *("".join(f"<index_{n}>" for n in code) for code in code_of)]
   return ["", *(" " + "-".join(map(str, code)) for code in code_of)]
@@ -76,6 +79,15 @@ def codes(scheme: Scheme, num_items: int, histories: list, vectors,
     place_I = np.argsort(_order_met(histories, num_items), kind="stable")
   first = 0 if scheme.words else _FIRST
   return [(first + int(place),) for place in place_I]
+
+
+def _apart(code_of: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+  """Codes whose numbers are those of their beginnings, counted level by level."""
+  number: dict[tuple[int, ...], int] = {}
+  for depth in range(1, 1 + max(map(len, code_of))):
+    for beginning in sorted({code[:depth] for code in code_of if len(code) >= depth}):
+      number[beginning] = len(number)
+  return [tuple(number[code[:n + 1]] for n in range(len(code))) for code in code_of]
 
 
 def _order_met(histories: list, num_items: int) -> np.ndarray:

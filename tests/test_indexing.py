@@ -116,3 +116,12 @@ def test_a_catalogue_of_words_that_are_not_there_is_refused():
                                    None, 0), Letters())
   found = indexing.report(["", " 1", " 12", " 3"], Letters())
   assert (found["prefixes"], found["longest"]) == (1, 3)
+
+
+def test_words_apart_belong_to_one_beginning_of_codes():
+  assert indexing._apart([(1, 0), (0, 1), (0, 0), (2,)]) == [(1, 5), (0, 4), (0, 3), (2,)]
+  scheme = indexing.Scheme(kind="collaborative", clusters=2, size=3, words=True, apart=True)
+  named = indexing.names(scheme, ITEMS, HISTORIES, None, 0)
+  plain = codes("collaborative", clusters=2, size=3)
+  beginnings = {code[:n] for code in plain for n in range(1, len(code) + 1)}
+  assert indexing.words_needed(named) == len(beginnings)

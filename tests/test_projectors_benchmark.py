@@ -24,6 +24,13 @@ def test_every_arm_is_a_config_that_runs(name):
     assert node == value, field
 
 
+@pytest.mark.parametrize("name, head", [("mlp_words", 0.0), ("mlp_words_head", 1.0)])
+def test_arms_of_words_run_where_indices_are_said(name, head):
+  c = projectors.configured("configs/ml100k_index.py", 0, projectors.ARMS[name], {})
+  reading.validate(c, 1)
+  assert c.lm.index_only and (c.phase2.head.weight, c.phase2.head.rows) == (head, 0)
+
+
 def test_arms_add_to_the_papers_form():
   c = projectors.configured("configs/ml100k_head.py", 0, projectors.ARMS["paper"], {})
   assert not any(vars(ilm.Form.of(c.phase2)).values())

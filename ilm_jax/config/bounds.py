@@ -62,7 +62,7 @@ _GROUPS = (
     (Bound(-1, 1000, "-1 (all layers) or more, at most 1000"), ("phase2.head.layer",)),
     (_from_0(1000, "none"), ("qformer.reader_hidden", "qformer.members", "cf.members",
                              "lm.lora_rank")),
-    (_from_0(1000, "all"), ("phase2.head.queries",)),
+    (_from_0(1000, "all"), ("phase2.head.queries", "lm.layers")),
     (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",
                  "phase2.dropout", "cf.sasrec.dropout")),
     (_positive(10 ** 6), ("cf.sasrec.epochs", "cf.sasrec.evaluate_every")),

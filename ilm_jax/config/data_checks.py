@@ -50,11 +50,36 @@ def check_tasks(c) -> list[str]:
     wrong.append("tasks.index_words=True with tasks.index='title': titles are spelled as they are")
   if t.index_clusters == 1:
     wrong.append("tasks.index_clusters=1 divides nothing: make it 2 or more")
+  if t.index_apart and not t.index_words:
+    wrong.append("tasks.index_apart=True with tasks.index_words=False: it gives codes words of "
+                 "their own; set tasks.index_words too")
+  wrong += _check_index_only(c) if c.lm.index_only else []
   for name in () if t.module else c.tasks.mixture:
     wrong += rules.known("tasks.mixture", name, names.TASKS)
   if not any(rate > 0 for rate in c.tasks.mixture.values()):
     wrong.append("tasks.mixture has no task with a rate above 0: give one to some of "
                  f"{names.TASKS}")
+  return wrong
+
+
+def _check_index_only(c) -> list[str]:
+  wrong, others = [], [n for n, rate in c.tasks.mixture.items() if rate and n != "next_item"]
+  if not c.tasks.index_words:
+    wrong.append("lm.index_only=True with tasks.index_words=False: items are called by words that "
+                 "cannot be said; set tasks.index_words, and tasks.index to a code")
+  if c.lm.train == "none":
+    wrong.append("lm.index_only=True with lm.train='none': what can be said would stay as it was "
+                 "drawn; set lm.train='index_tokens'")
+  if others:
+    wrong.append(f"lm.index_only=True with tasks.mixture.{others[0]}={c.tasks.mixture[others[0]]}: "
+                 "next_item alone says nothing but indices; leave out "
+                 f"{', '.join(others)} (rate 0)")
+  if c.tasks.entities == "names":
+    wrong.append("lm.index_only=True with tasks.entities='names': it reads histories of soft "
+                 "tokens; set tasks.entities='slots'")
+  if c.phase2.head.rows:
+    wrong.append(f"lm.index_only=True with phase2.head.rows={c.phase2.head.rows}: next_item would "
+                 "be ranked by the head alone, and no index be said; set the rows to 0")
   return wrong
 
 

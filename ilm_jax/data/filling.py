@@ -46,12 +46,15 @@ def write(batch: dict, examples, placed: list[tuple], spec) -> None:
   chosen, at = [examples[i] for i in which.tolist()], _Places(*at)
   flat = {k: v.reshape(-1) for k, v in batch.items()}
   wide_E, slot = _write_prompts(flat, chosen, at, spec)
-  length_E = wide_E if spec.head_only else wide_E + _write_targets(flat, chosen, at, wide_E, spec)
+  ahead = _write_entities(flat, chosen, at, wide_E, slot, spec) if spec.queries else None
+  length_E = wide_E
+  if spec.branches is None and not spec.head_only:
+    length_E = wide_E + _write_targets(flat, chosen, at, wide_E, spec)
   to = _places(at.row_E * spec.length + at.token_E, length_E)
   flat["segment"][to] = at.segment_E.repeat(length_E)
   flat["position"][to] = _places(0 * length_E, length_E)
-  if spec.queries:
-    _write_entities(flat, chosen, at, wide_E, slot, spec)
+  if spec.branches is not None:
+    _write_branches(flat, chosen, at, wide_E, ahead, spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,17 +116,56 @@ def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
   return count_E - 1
 
 
-def _write_entities(flat: dict, chosen, at: _Places, wide_E, slot, spec) -> None:
+def _write_branches(flat: dict, chosen, at: _Places, wide_E, ahead: "_Ahead", spec) -> None:
+  """Writes the index of what follows each slot: its tokens as targets, and all but the last of them
+  behind the prompt, in a branch that leaves it at the slot (`attention.forked`).
+
+  Letters: N slots of all examples, K tokens of all their branches.
+  """
+  count_N = (spec.branches >= 0).sum(axis=1)[ahead.item_N]
+  fed_N = np.maximum(count_N - 1, 0)
+  example_N = np.arange(len(chosen)).repeat(ahead.held_E)
+  of_example = lambda x_N: x_N.cumsum() - x_N - (x_N.cumsum() - x_N)[  # noqa: E731
+      (ahead.held_E.cumsum() - ahead.held_E)[example_N]]
+  start_N = (at.token_E + wide_E)[example_N] + of_example(fed_N)       # of the branch in its row
+  nth_K, of_K = _places(0 * count_N, count_N), np.arange(len(count_N)).repeat(count_N)
+  token_K = spec.branches[ahead.item_N[of_K], nth_K]
+  row_K, segment_K = at.row_E[example_N[of_K]], at.segment_E[example_N[of_K]]
+  to = row_K * spec.targets + (at.target_E[example_N] + of_example(count_N))[of_K] + nth_K
+  before_K = np.where(nth_K == 0, ahead.at_N[of_K], start_N[of_K] + nth_K - 1)
+  flat["targets"][to], flat["target_at"][to], flat["weights"][to] = token_K, before_K, 1.0
+  flat["target_segment"][to], flat["target_position"][to] = segment_K, nth_K
+  flat["task"][to] = np.array([e.get("task", 0) for e in chosen])[example_N[of_K]]
+  fed = nth_K < fed_N[of_K]
+  place = (row_K * spec.length + start_N[of_K] + nth_K)[fed]
+  fork_K = (ahead.at_N - at.token_E[example_N] + 1)[of_K]
+  flat["tokens"][place], flat["segment"][place] = token_K[fed], segment_K[fed]
+  flat["fork"][place], flat["position"][place] = fork_K[fed], (fork_K + nth_K)[fed]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ahead:
+  """Of the N slots of all examples, int [N] each: the place of its last soft token in the row, and
+  the item row that follows, 0 where none is asked for; int [E], how many slots each example has."""
+  at_N: np.ndarray
+  item_N: np.ndarray
+  held_E: np.ndarray
+
+
+def _write_entities(flat: dict, chosen, at: _Places, wide_E, slot, spec) -> "_Ahead | None":
   """Writes the entity of every slot; with the item head, what follows it, and where it is asked."""
   entities = np.concatenate([e["entities"] for e in chosen])
   held_E = np.array([len(e["entities"]) for e in chosen])
   to = _places(at.row_E * spec.slots + at.slot_E, held_E)
   flat["entities"][to] = entities
+  if not spec.head_tasks and spec.branches is None:
+    return None
+  ends = (slot >= 0) & (slot % spec.queries == spec.queries - 1)
+  position = _places(at.token_E, wide_E)[ends]
+  next_at, next_item = _next_items(chosen, entities, held_E, position, spec)
   if spec.head_tasks:
-    ends = (slot >= 0) & (slot % spec.queries == spec.queries - 1)
-    position = _places(at.token_E, wide_E)[ends]
-    flat["next_at"][to], flat["next_item"][to] = _next_items(
-        chosen, entities, held_E, position, spec)
+    flat["next_at"][to], flat["next_item"][to] = next_at, next_item
+  return _Ahead(next_at, next_item, held_E)
 
 
 def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +181,8 @@ def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, n
     position: of the last soft token of each slot.
     spec: shapes.
   """
-  asks_E = np.array([spec.task_names[e.get("task", 0)] in spec.head_tasks for e in chosen])
+  asks_E = np.array([spec.branches is not None
+                     or spec.task_names[e.get("task", 0)] in spec.head_tasks for e in chosen])
   is_item = entities <= spec.num_items
   after = np.append(entities[1:], 0)
   follows = np.where(is_item & np.append(is_item[1:], False), after, 0)

@@ -35,6 +35,11 @@ class LmBatchSpec:
   head_tasks: tuple[str, ...] = ()   # those whose prompts predict items at every slot (item head)
   num_items: int = 0                 # with head_tasks: entity rows up to it are items
   head_only: bool = False            # nothing is said: prompts alone, for the item head
+  # Items are said in words of their own, and no others can be: prompts end at their last slot, and
+  # indices have no EOS. With `branches` int32 [num_items + 1, T], the index of each item (-1 behind
+  # its end), what follows every slot is said: branches.py.
+  index_only: bool = False
+  branches: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
   @property
   def groups(self) -> int:
@@ -54,8 +59,21 @@ class LmBatchSpec:
     """
     targets = 0 * targets if self.head_only else targets
     said = 0 * targets if self.encoder_decoder or self.head_only else targets - 1
+    if self.branches is not None:
+      longest = self.branches.shape[1]
+      targets, said = slots * longest, slots * (longest - 1)
     return {"length": inputs + slots * (self.queries - 1) + said + len(self.before)
             + len(self.after), "slots": slots * (self.queries > 0), "targets": targets}
+
+
+  def shown(self, examples: Sequence[dict]) -> Sequence[dict]:
+    """The examples as rows hold them; see `index_only`."""
+    if not self.index_only:
+      return examples
+    end = [np.flatnonzero(np.append(e["inputs"], -1) == self.slot_id)[-1:] + 1 for e in examples]
+    return [{**e, "inputs": e["inputs"][:at[0]] if len(at) else e["inputs"],
+             "targets": e["targets"][:max(1, len(e["targets"]) - 1)]}
+            for e, at in zip(examples, end)]
 
 
 def check_fits(name: str, lengths: dict[str, np.ndarray], spec: LmBatchSpec):
@@ -83,7 +101,7 @@ def pack_groups(groups: Sequence[Sequence[dict]], spec: LmBatchSpec) -> tuple[di
     examples of a group did not fit.
   """
   batch = empty(len(groups) * spec.rows_per_group, spec)
-  examples = [e for group in groups for e in group]
+  examples = spec.shown([e for group in groups for e in group])
   sizes = _sizes(examples, spec)
   placed, dropped, first = [], np.zeros(len(groups), np.int32), 0
   for g, group in enumerate(groups):
@@ -106,7 +124,7 @@ def one_a_row(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarr
   batch = empty(spec.rows, spec)
   if len(examples) > spec.rows:
     raise ValueError(f"{len(examples)} examples for {spec.rows} rows")
-  placed = []
+  examples, placed = spec.shown(examples), []
   for b, size in enumerate(_sizes(examples, spec)):
     if (place := _Row(b, spec).take(size)) is None:
       raise errors.UserError(
@@ -129,7 +147,9 @@ def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
       "task": np.zeros(predicted, np.int32)}
   words = {"word": np.zeros(in_row, np.int32)} if spec.whole_words else {}
   head = {name: np.zeros((rows, spec.slots), np.int32) for name in ("next_at", "next_item")}
+  forks = {} if spec.branches is None else {"fork": np.zeros(in_row, np.int32)}
   return {
+      **forks,                                           # attention.forked
       **words,                                           # number of the token's word in its prompt
       **(head if spec.head_tasks else {}),               # position, item row that follows
       "tokens": np.full(in_row, spec.pad_id, np.int32),

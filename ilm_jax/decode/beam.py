@@ -61,8 +61,8 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
   root = Beams(jnp.zeros((B, 1), jnp.int32), jnp.zeros((B, 1)),
                jnp.zeros((B, 1, steps * width), bool))
   none = Finished(jnp.zeros((B, width), jnp.int32), jnp.full((B, width), -jnp.inf))
-  beams, finished = _grow(trie, blocked_BK, root, none, decoder.logits(start.last_BD[:, None]),
-                          trie.root_fanout)
+  beams, finished = _grow(decoder, trie, blocked_BK, root, none,
+                          decoder.logits(start.last_BD[:, None]), trie.root_fanout)
   widths = _widths(width)
 
   def unfinished(carry):
@@ -74,7 +74,8 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
     own_NA = jax.nn.one_hot(t * width + jnp.arange(n), steps * width, dtype=bool)
     some = some._replace(past_BWA=some.past_BWA | own_NA[None])
     logits_BNV, cache = _run(decoder, trie, some, start, cache, t * width)
-    return t + 1, *_grow(trie, blocked_BK, some, finished, logits_BNV, trie.fanout), cache
+    grown = _grow(decoder, trie, blocked_BK, some, finished, logits_BNV, trie.fanout)
+    return t + 1, *grown, cache
 
   def narrowest_step(carry):
     _, beams, finished, _ = carry
@@ -110,14 +111,14 @@ def _run(decoder, trie, beams: Beams, start, cache, at):
   return decoder.logits(hidden_BWD), cache
 
 
-def _grow(trie, blocked_BK, some: Beams, finished: Finished, logits_BNV,
+def _grow(decoder, trie, blocked_BK, some: Beams, finished: Finished, logits_BNV,
           fanout: int) -> tuple[Beams, Finished]:
   """One token further: the best allowed children of beams, and the finished ones with theirs.
 
   Of 2 W children at most W are finished, one of each beam: W unfinished ones are among them.
   """
   B, W = finished.node_BW.shape
-  child_BNF, score_BNF = _children(trie, blocked_BK, some, logits_BNV, fanout)
+  child_BNF, score_BNF = _children(decoder, trie, blocked_BK, some, logits_BNV, fanout)
   missing = max(0, 2 * W - child_BNF.shape[1] * fanout)
   child_BC = jnp.pad(child_BNF.reshape(B, -1), ((0, 0), (0, missing)))
   score_BC = jnp.pad(score_BNF.reshape(B, -1), ((0, 0), (0, missing)), constant_values=-jnp.inf)
@@ -163,7 +164,7 @@ def _sorted(trie, node_BK, score_BK, from_BK):
   return node_BK, -worse_BK, from_BK
 
 
-def _children(trie, blocked_BK, beams: Beams, logits_BWV, fanout: int):
+def _children(decoder, trie, blocked_BK, beams: Beams, logits_BWV, fanout: int):
   """Nodes [B, W, fanout] below each beam and their scores; -inf where there is none to enter."""
   edge_F = jnp.arange(fanout)
   edge_BWF = trie.child_start_Z[beams.node_BW][..., None] + edge_F[None, None]
@@ -171,7 +172,8 @@ def _children(trie, blocked_BK, beams: Beams, logits_BWV, fanout: int):
   exists_BWF = edge_F[None, None] < trie.child_count_Z[beams.node_BW][..., None]
   if blocked_BK is not None:
     exists_BWF = exists_BWF & trie_lib.is_open(trie, blocked_BK, child_BWF)
-  picked_BWF = jnp.take_along_axis(logits_BWV, trie.token_Z[child_BWF], axis=2)
+  picked_BWF = jnp.take_along_axis(
+      logits_BWV, jnp.maximum(decoder.columns(trie.token_Z[child_BWF]), 0), axis=2)
   logp_BWF = picked_BWF - jax.nn.logsumexp(logits_BWV, axis=2, keepdims=True)
   score_BWF = beams.score_BW[..., None] + logp_BWF
   return child_BWF, jnp.where(exists_BWF, score_BWF, -jnp.inf)

@@ -46,6 +46,7 @@ def plan(trie: trie_lib.Trie, chunk: int) -> Plan:
         f"{2 * trie.max_depth} or more (256 is a good value)")
   parent_Z = np.asarray(trie.parent_Z)
   inner = 1 + np.flatnonzero(np.asarray(trie.child_count_Z)[1:])
+  chunk = min(chunk, max(len(inner), 2 * trie.max_depth))      # a small trie fills no more
   chunks, repeated, at = [], [], 0
   while at < len(inner):
     head = _ancestors(parent_Z, inner[at])
@@ -130,13 +131,13 @@ def _decide(decoder, trie, logp_BZ, hidden_BTD, slot_X, child_X):
   turns = -(-T // max(1, HELD // B))
   t = -(-T // turns)
   hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, turns * t - T), (0, 0)))
-  token_X = trie.token_Z[jnp.minimum(child_X, trie.num_nodes - 1)]
+  column_X = decoder.columns(trie.token_Z[jnp.minimum(child_X, trie.num_nodes - 1)])
 
   def one(turn_and_hidden):
     turn, hidden_BtD = turn_and_hidden
     logits_BtV = decoder.logits(hidden_BtD)
     at_X = jnp.clip(slot_X - turn * t, 0, t - 1)
-    logp_BX = logits_BtV[:, at_X, token_X] - jax.nn.logsumexp(logits_BtV, axis=2)[:, at_X]
+    logp_BX = logits_BtV[:, at_X, column_X] - jax.nn.logsumexp(logits_BtV, axis=2)[:, at_X]
     return jnp.where((slot_X // t == turn)[None], logp_BX, 0.0)
 
   cut_nBtD = jnp.moveaxis(hidden_BTD.reshape(B, turns, t, D), 1, 0)

@@ -50,17 +50,18 @@ jax.tree_util.register_dataclass(
     meta_fields=[f.name for f in dataclasses.fields(Trie) if f.type is not jax.Array])
 
 
-def build(indices: list[list[int]], eos_id: int, names: list[str] | None = None) -> Trie:
+def build(indices: list[list[int]], eos_id: int | None, names: list[str] | None = None) -> Trie:
   """The trie of a catalogue.
 
   Args:
     indices: `indices[i]` is the index of item row i + 1: token ids that end in `eos_id` and hold
       it nowhere else. So an index may be the beginning of another one.
-    eos_id: the end-of-sequence token.
+    eos_id: the end-of-sequence token; None: indices are not closed, and none may begin another.
     names: what to call the items in errors; None: their rows.
 
   Raises:
-    UserError: an index is empty, is not closed by EOS, or is the index of two items.
+    UserError: an index is empty, is not closed by EOS, is the index of two items, or without EOS
+      the beginning of another one.
   """
   names = names or [f"row {i + 1}" for i in range(len(indices))]
   _check(indices, eos_id, names)
@@ -70,6 +71,8 @@ def build(indices: list[list[int]], eos_id: int, names: list[str] | None = None)
   token_IT[np.arange(T)[None] < length_I[:, None]] = np.concatenate(indices)
   order_I = np.lexsort(token_IT.T[::-1])
   layout = _number(token_IT[order_I], length_I[order_I], [names[i] for i in order_I])
+  if eos_id is None:
+    _check_apart(layout, [names[i] for i in order_I])
   return _finish(layout, token_IT[order_I], order_I + 1)
 
 
@@ -84,10 +87,17 @@ def _check(indices, eos_id: int, names) -> None:
     raise errors.UserError("the catalogue is empty: a trie needs at least one item")
   for index, name in zip(indices, names):
     index = list(index)
-    if not index or index[-1] != eos_id or eos_id in index[:-1]:
+    if not index or (eos_id is not None and (index[-1] != eos_id or eos_id in index[:-1])):
       raise errors.UserError(
           f"index of item {name!r} is {index}, expected tokens closed by one EOS ({eos_id}): "
           "tokenise the item's name and append EOS")
+
+
+def _check_apart(layout: _Layout, names) -> None:
+  for at in np.flatnonzero((layout.node_IT[1:] == layout.leaf_I[:-1, None]).any(axis=1)):
+    raise errors.UserError(
+        f"the index of item {names[at]!r} is the beginning of that of {names[at + 1]!r}, and "
+        "nothing says where it ends: close indices by EOS, or make codes of one length")
 
 
 def _number(token_IT, length_I, names) -> _Layout:

@@ -62,6 +62,17 @@ def causal_mask(segment_BL, prefix_BL=None) -> jax.Array:
   return same_BLL & (seen_BLL if prefix_BL is None else seen_BLL | prefix_BL[:, None, :])
 
 
+def forked(fork_BL, position_BL) -> jax.Array:
+  """[B, L, L] boolean, beside a causal mask: what branches of a sequence see of it and each other.
+
+  A sequence is followed by its branches. One that leaves it behind position p has p + 1 in
+  `fork_BL` at its places, the sequence itself 0; it sees the sequence up to p, and itself.
+  """
+  from_BL1, to_B1L = fork_BL[:, :, None], fork_BL[:, None]
+  before_BLL = (from_BL1 == 0) | (position_BL[:, None] < from_BL1)
+  return jnp.where(to_B1L == 0, before_BLL, from_BL1 == to_B1L)
+
+
 def relative_bucket(back_BTM, buckets: int, distance: int, *, bidirectional: bool) -> jax.Array:
   """T5's bucket of "how far back does the query look": query position minus key position.
 

@@ -51,6 +51,7 @@ class DecoderConfig:
   logit_scale: float = 1.0     # T5X with a tied head: width ** -0.5
   logit_softcap: float = 0.0   # Gemma 2
   new_tokens: int = 0          # words added behind the vocabulary
+  index_only: bool = False     # nothing but these can be said (models/head.py)
   lora_rank: int = 0           # of what is added to every kernel of a layer; 0: nothing
   # How it runs.
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
@@ -87,8 +88,8 @@ class Decoder(head.Tables):
       self.relative_bias = nnx.Param(
           jax.random.normal(rngs.params(), (config.relative_buckets, config.num_heads)))
 
-  def hidden(self, embeds_BLD, position_BL, segment_BL, prefix_BL=None, layers: int = -1
-             ) -> jax.Array:
+  def hidden(self, embeds_BLD, position_BL, segment_BL, prefix_BL=None, layers: int = -1,
+             fork_BL=None) -> jax.Array:
     """Normed outputs of the last layer; causal within equal `segment`.
 
     Args:
@@ -99,9 +100,12 @@ class Decoder(head.Tables):
       prefix_BL: bool, true at prompts; needed by and used in a prefix_lm only: there the whole
         prompt is seen by all of its segment.
       layers: how many to run, from the first on; -1: all.
+      fork_BL: int; where branches leave the sequence, see `attention.forked`; None: nowhere.
     """
     c = self.config
     mask_BLL = attention.causal_mask(segment_BL, prefix_BL if c.prefix_lm else None)
+    if fork_BL is not None:
+      mask_BLL = mask_BLL & attention.forked(fork_BL, position_BL)
     see = self._sight(mask_BLL, position_BL, position_BL)
 
     def layer(x_BLD, xs):
@@ -121,7 +125,8 @@ class Decoder(head.Tables):
     `layers`: see `hidden`.
     """
     hidden_BLD = self.hidden(
-        embeds_BLD, batch["position"], batch["segment"], batch["prefix"], layers)
+        embeds_BLD, batch["position"], batch["segment"], batch["prefix"], layers,
+        batch.get("fork"))
     return jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
 
   def init_cache(self, batch: int, length: int, dtype=None) -> Cache:

@@ -13,8 +13,11 @@ class Tables(nnx.Module):
   The `new_tokens` last words of the vocabulary live apart, so that they can be trained alone:
   new_embedding [N, D], and new_head [D, N] unless tied.
 
-  Reads of the config: vocab_size (V, without the new ones), width, tied, new_tokens, embed_scale,
-  logit_scale, logit_softcap, dtype, int8, unroll.
+  With `index_only` the new words are all that can be said: logits are [..., N], and `columns` says
+  where a token stands in them.
+
+  Reads of the config: vocab_size (V, without the new ones), width, tied, new_tokens, index_only,
+  embed_scale, logit_scale, logit_softcap, dtype, int8, unroll.
   """
 
   def _make_tables(self, config, rngs: nnx.Rngs):
@@ -48,8 +51,12 @@ class Tables(nnx.Module):
       rows = jnp.where((tokens >= c.vocab_size)[..., None], new.astype(rows.dtype), rows)
     return rows * jnp.asarray(c.embed_scale, rows.dtype) if c.embed_scale != 1.0 else rows
 
+  def columns(self, tokens) -> jax.Array:
+    """Where `logits` hold these tokens, which must be among those that can be said."""
+    return tokens - self.config.vocab_size if self.config.index_only else tokens
+
   def logits(self, hidden) -> jax.Array:
-    """[..., D] -> [..., V + N] float32."""
+    """[..., D] -> [..., V + N] float32; [..., N] where only new words can be said."""
     c = self.config
     name, form = ("embedding", "...d,vd->...v") if c.tied else ("head", "...d,dv->...v")
 
@@ -57,12 +64,15 @@ class Tables(nnx.Module):
       return jnp.einsum(form, hidden, getattr(self, name)[...].astype(hidden.dtype),
                         preferred_element_type=jnp.float32)
 
-    logits = product(name)
-    if c.int8:
-      scale_V = getattr(self, f"{name}_scale")[...]
-      logits = logits * jnp.expand_dims(scale_V, range(logits.ndim - 1))
-    if c.new_tokens:
-      logits = jnp.concatenate([logits, product(f"new_{name}")], axis=-1)
+    if c.index_only:
+      logits = product(f"new_{name}")
+    else:
+      logits = product(name)
+      if c.int8:
+        scale_V = getattr(self, f"{name}_scale")[...]
+        logits = logits * jnp.expand_dims(scale_V, range(logits.ndim - 1))
+      if c.new_tokens:
+        logits = jnp.concatenate([logits, product(f"new_{name}")], axis=-1)
     if c.logit_scale != 1.0:
       logits = logits * c.logit_scale
     return c.logit_softcap * jnp.tanh(logits / c.logit_softcap) if c.logit_softcap else logits
@@ -78,6 +88,7 @@ class Tables(nnx.Module):
     Returns:
       (nll, hit): float32 [...] in nats, and bool [...] whether the target is the arg max.
     """
+    targets = jnp.maximum(self.columns(targets), 0)      # padding is any word
     ways = axes.batch_ways()    # each takes its own rows through the turns
     ways = 1 if len(targets) % ways else ways
     n = targets.size // ways

@@ -3,9 +3,12 @@
 They share one face: embed, target_hidden, prefill, extend, logits, token_nll. What is written
 against it (objectives, decode/, stages/) runs with all of them.
 """
+import dataclasses
+
 import jax.numpy as jnp
 from flax import nnx
 
+from ilm_jax import errors
 from ilm_jax.models import decoder, decoder_layers, t5
 
 Config = decoder.DecoderConfig | t5.T5Config
@@ -37,6 +40,28 @@ def embed_prompt(model: LanguageModel, batch: dict):
   """[B, L, D]: embeddings of a batch's tokens, with their whole words' where it has these."""
   embeds_BLD = model.embed(batch["tokens"])
   return model.add_whole_words(embeds_BLD, batch["word"]) if "word" in batch else embeds_BLD
+
+
+def narrowed(config: Config, layers: int, index_only: bool) -> Config:
+  """The shape of the first `layers` layers of a decoder (0: all); `index_only`: see `head.Tables`.
+
+  Raises:
+    UserError: either of an encoder-decoder, more layers than there are, or index_only without
+      added words.
+  """
+  if not layers and not index_only:
+    return config
+  if is_encoder_decoder(config):
+    raise errors.UserError(f"lm.layers={layers}, lm.index_only={index_only}: both are for "
+                           "decoders, and this language model is a T5: set them to 0 and False")
+  if layers > config.num_layers:
+    raise errors.UserError(f"lm.layers={layers}: the language model has {config.num_layers}, set "
+                           "that or less; 0 takes all")
+  if index_only and not config.new_tokens:
+    raise errors.UserError("lm.index_only=True with lm.new_tokens=0: nothing could be said")
+  few = layers or config.num_layers
+  return dataclasses.replace(config, index_only=index_only, num_layers=few,
+                             local_layers=config.local_layers[:few])
 
 
 def split_trained(params: dict, train: str) -> tuple[dict, dict]:

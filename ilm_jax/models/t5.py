@@ -35,6 +35,7 @@ class T5Config:
   start_id: int = 0            # what the decoder is given before the first token
   whole_words: int = 0         # P5's whole-word embeddings on the encoder's input; 0: none
   new_tokens: int = 0          # words added behind the vocabulary
+  index_only: bool = False     # nothing but these can be said
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
   unroll: int = 1              # layers in one turn of a scan
   dtype: str = "float32"       # of kernels and activations; norms and softmax are float32

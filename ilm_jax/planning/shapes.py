@@ -57,7 +57,7 @@ def of(c) -> language_model.Config:
              "dtype": "bfloat16" if c.dtype == "int8" else c.dtype}
   if not language_model.is_encoder_decoder(model):
     changes |= {"prefix_lm": c.prefix_lm, "lora_rank": c.lora_rank}
-  return dataclasses.replace(model, **changes)
+  return language_model.narrowed(dataclasses.replace(model, **changes), c.layers, c.index_only)
 
 
 def with_layers(lm: language_model.Config, count: int, *, unroll: bool) -> language_model.Config:

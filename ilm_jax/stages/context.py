@@ -170,8 +170,9 @@ class Run:
     del settings["shape"]        # of no run with weights
     if settings.pop("random"):
       settings["random"] = self.config.seed
-    if not settings["lora_rank"]:
-      del settings["lora_rank"]  # runs from before there was one stay what they are
+    for later in ("lora_rank", "layers", "index_only"):
+      if not settings[later]:      # runs from before there was one stay what they are
+        del settings[later]
     identity = (pinned.fingerprint(name) if name in pinned.ASSETS
                 else load.fingerprint(self.lm_path))
     text = json.dumps({**settings, "asset": identity}, sort_keys=True)
@@ -246,7 +247,8 @@ class Run:
     if c.random:
       config, params = load.redrawn(load.LanguageModel(config, params), self.config.seed)
     return load.adapt(config, params, self.mesh, remat=c.remat, prefix_lm=c.prefix_lm,
-                      whole_words=c.whole_words, lora_rank=c.lora_rank, seed=self.config.seed)
+                      whole_words=c.whole_words, layers=c.layers, index_only=c.index_only,
+                      lora_rank=c.lora_rank, seed=self.config.seed)
 
   def _device_count(self) -> int:
     if not self._devices:

@@ -141,9 +141,22 @@ def lm_spec(run: context.Run, *, rows: int = 0, length: int = 0, queries: int | 
       encoder_decoder=language_model.is_encoder_decoder(run.lm.config),
       before=run.lm_tokenizer.before, after=run.lm_tokenizer.after,
       head_tasks=HEAD_TASKS if c.head.weight and not (one_a_row or c.head.rows) else (),
+      index_only=run.config.lm.index_only,
+      branches=indices(run) if run.config.lm.index_only and not one_a_row else None,
       num_items=run.data.log.num_items,
       whole_words=run.config.lm.whole_words,
       word_starts=run.lm_tokenizer.starts_word if run.config.lm.whole_words else None)
+
+
+def indices(run: context.Run) -> np.ndarray:
+  """int32 [I + 1, T]: the tokens of each item's index, without EOS; -1 behind its end."""
+  stored = run.prepared("catalogue", "test")
+  said = {int(e["target_entity"][0]): e["targets"][:-1]
+          for e in map(stored.__getitem__, range(len(stored)))}
+  index_IT = np.full((len(said) + 1, max(map(len, said.values()))), -1, np.int32)
+  for row, tokens in said.items():
+    index_IT[row, :len(tokens)] = tokens
+  return index_IT
 
 
 def rank_spec(run: context.Run) -> batches_lib.LmBatchSpec:

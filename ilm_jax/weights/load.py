@@ -59,7 +59,8 @@ def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "
 
 
 def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bool = False,
-          whole_words: int = 0, lora_rank: int = 0, seed: int = 0
+          whole_words: int = 0, layers: int = 0, index_only: bool = False, lora_rank: int = 0,
+          seed: int = 0
           ) -> tuple[models_lib.Config, dict]:
   """The same model, run or extended as a config asks.
 
@@ -70,6 +71,7 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
     prefix_lm: a decoder's prompt sees all of itself.
     whole_words: rows of a table for P5's whole-word embeddings, which start at zero so that the
       model says at first what it said before; 0: none.
+    layers, index_only: see `language_model.narrowed`, whose errors are raised here, too.
     lora_rank: of low-rank updates of a decoder's kernels, which start at zero; 0: none.
     seed: of these.
 
@@ -87,6 +89,9 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
     raise errors.UserError(f"lm.lora_rank={lora_rank} with a T5: only a decoder has low-rank "
                            "updates; set it to 0, or lm.train='all'")
   changes, added = {"prefix_lm": True} if prefix_lm else {}, {}
+  config = models_lib.narrowed(config, layers, index_only)
+  if layers:
+    params = {**params, "layers": jax.tree.map(lambda x: x[:layers], params["layers"])}
   if whole_words:
     changes["whole_words"] = whole_words
     added["whole_word"] = np.zeros((whole_words, config.width), np.float32)

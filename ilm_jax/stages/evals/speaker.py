@@ -8,6 +8,7 @@ import numpy as np
 import tqdm
 from flax import nnx
 
+from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import filling
@@ -133,7 +134,14 @@ class Speaker:
         self.graphdef, self.trainable, frozen, self.run.data.log.num_items)
 
   def say(self, examples, spec, max_new: int) -> list[str]:
-    """The greedy answer to each example's prompt."""
+    """The greedy answer to each example's prompt.
+
+    Raises:
+      UserError: the model says nothing but indices.
+    """
+    if self.lm_config.index_only:
+      raise errors.UserError("lm.index_only=True: this model says indices of items and no "
+                             "words: it describes nothing; set it to False and train again")
     tokenizer, texts = self.run.lm_tokenizer, []
     for part in _batches(examples, spec.rows, "generate"):
       tokens, lengths = generate.generate(
@@ -183,7 +191,10 @@ def catalogue(run: context.Run) -> tuple[trie.Trie, list[str]]:
             for e in map(stored.__getitem__, range(len(stored)))}
   indices = [by_row[row] for row in range(1, len(by_row) + 1)]
   names = ["", *(run.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
-  built = trie.build(indices, run.lm_tokenizer.eos_id, names[1:])
+  if run.config.lm.index_only:         # whose codes end where they end
+    built = trie.build([ids[:-1] for ids in indices], None, names[1:])
+  else:
+    built = trie.build(indices, run.lm_tokenizer.eos_id, names[1:])
   return placement.everywhere(run.mesh, built), names
 
 

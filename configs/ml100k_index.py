@@ -1,0 +1,28 @@
+"""MovieLens-100K ranked by what the frozen SmolLM2-135M says, in index words, beside the item head.
+
+    python -m ilm_jax.main --config=configs/ml100k_index.py --workdir=runs/ml100k_index --stage=all
+
+An item is called by two new words: one of its cluster (OpenP5's spectral clusters of training
+co-occurrence) and one of its own. They alone can be said, and beside the projector they alone are
+trained; of the language model two frozen layers are kept. Histories are soft tokens; behind each
+of them the next item is said, in a branch that nothing else sees, so that a row of 25 items has 25
+targets. The head reads the same rows. docs/ranking.md has what was measured, of words alone with
+the MLP projector; the whole of this config has not been.
+"""
+import ml_collections
+
+from configs import ml100k_head
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = ml100k_head.get_config()
+  # 40 clusters of at most 100 items, and a word for each of the 1,349 items.
+  c.lm.update(train="index_tokens", new_tokens=1389, index_only=True, layers=2)
+  c.tasks.update(index="collaborative", index_words=True, index_apart=True, index_clusters=40,
+                 index_size=100, history=25)
+  c.phase2.update(compare=("mlp",), rows=16, length=64, slots=26, targets=52,
+                  examples_per_group=17, rows_per_group=16)
+  c.phase2.head.update(rows=0, layer=-1)
+  # 943 users by beams and exactly: a minute each, for the words of clusters are 40.
+  c.eval.update(beam_users=943, exact_users=943, rank_compared=True)
+  return c
