@@ -190,6 +190,16 @@ def test_the_last_lines_are_a_path_and_a_command_that_a_shell_reads():
   assert "--stage=describe" not in text_of({**said, "command": ""})
 
 
+def test_where_items_are_ranked_the_reader_is_shown_how_to_ask_for_a_list():
+  content = copy.deepcopy(CONTENT)
+  part_of(content, "examples")["examples"][0]["recommended"] = [
+      "Heat (1995). Drama", "Brazil (1985). War", "Brazil (1985). Sci-Fi"]
+  out = text_of({**summary(content), "command": "bash launch/quickstart.sh"})
+  assert ("Next, name films you like: bash launch/quickstart.sh --stage=recommend "
+          "--liked='Heat (1995)' --liked=item:9") in " ".join(out.replace(" \\", "").split())
+  assert "--stage=describe" not in out
+
+
 def test_a_summary_of_everything_has_eighteen_lines():
   said = {**summary(), "report": "/r.html", "command": "bash launch/quickstart.sh"}
   assert len(sentences.lines(said, 100)) == 18

@@ -16,6 +16,7 @@ _METRIC, _K = "hr@10", 10
 _MOST_ROWS = 6           # of the table: models first, popularity last,
 _MOST_MODELS = 3         # and between them the best of the other baselines
 _USERS = 3               # whose lists are shown
+_LIKED = 2               # of the first of them, to go on from
 _SENTENCE = 8            # words from which an answer is a description
 _HEAD = "item head"      # how ILM ranks where it has one
 _MODELS = (variants.ILM.label, *(v.label for v in variants.COMPARED.values()))
@@ -41,7 +42,7 @@ def summary(content: dict, *, config: dict, items, ranks: dict) -> dict:
   return {"run": content["run"], "thing": words.thing, "things": words.things, "data": data.name,
           "lm": {name: config.get("lm", {}).get(name, "") for name in ("asset", "train", "random")},
           "steps": {part["phase"]: part["step"] for part in content["tables"]},
-          "lists": _lists(examples.get("examples")),
+          "lists": _lists(examples.get("examples"), items),
           "shared": _shared(tables.get("lists", {}).get("rows", []), rows),
           "description": _description(examples.get("generations"), items,
                                       tables.get("consistency", {})),
@@ -67,8 +68,11 @@ def compared_rows(rows: list[dict]) -> list[dict]:
   return [*kept, *baselines[:_MOST_ROWS - len(kept) - len(popular)], *popular]
 
 
-def _lists(part: dict | None) -> dict | None:
-  """The first users' lists; None where there are none that can be read."""
+def _lists(part: dict | None, items) -> dict | None:
+  """The first users' lists; None where there are none that can be read.
+
+  "liked" names what the first user is recommended first, for a command to ask on from there.
+  """
   users, title = [], ""
   for example in (part or {}).get("examples", [])[:_USERS]:
     last = next((name for name in example if name.startswith("last ")), "")
@@ -76,7 +80,10 @@ def _lists(part: dict | None) -> dict | None:
     if isinstance(chosen, list) and isinstance(recommended, list) and recommended:
       users.append({"user": example["user"], "last": chosen, "recommended": recommended})
       title = last
-  return {"users": users, "title": title} if users else None
+  if not users:
+    return None
+  liked = [_name(text, items) for text in users[0]["recommended"][:_LIKED]]
+  return {"users": users, "title": title, "liked": [name for name in liked if name]}
 
 
 def _shared(alike: list[dict], rows: list[dict]) -> list[dict]:

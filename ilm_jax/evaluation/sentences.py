@@ -70,11 +70,21 @@ def blocks(said: dict, width: int) -> list[Block]:
                       f"{plain_text.estimate(of, sign=True)}."))
   if said.get("report"):
     made.append(Block(f"All tables, curves and lists: {said['report']}"))
+  return [*made, *_next(said)] if said.get("command") else made
+
+
+def _next(said: dict) -> list[Block]:
+  """A command for a list of the reader's own; where nothing is ranked, for another text."""
+  liked = said["lists"]["liked"] if said["lists"] else []
   name = (said["description"] or {}).get("name")
-  if name and said.get("command"):
-    made.append(Block("Next, ask ILM more:", command=(
-        *shlex.split(said["command"]), "--stage=describe", f"--items={name}")))
-  return made
+  if liked:
+    words, flags = f"Next, name {said['things']} you like:", (
+        "--stage=recommend", *(f"--liked={title}" for title in liked))
+  elif name:
+    words, flags = "Next, ask ILM more:", ("--stage=describe", f"--items={name}")
+  else:
+    return []
+  return [Block(words, command=(*shlex.split(said["command"]), *flags))]
 
 
 def _trained(said: dict) -> str:
