@@ -86,22 +86,28 @@ def averaged(c, keys):
   return jax.tree.map(lambda x: np.mean(x, axis=0), jax.vmap(step, (0, None))(keys, trainable))
 
 
-@pytest.mark.parametrize("name, draw", [
-    ("ui", "popularity"), ("ii", "uniform"), ("cf", "uniform")])
+@pytest.mark.parametrize("name, draw", [("ui", "popularity"), ("cf", "uniform")])
 def test_losses_over_drawn_items_come_near_those_over_all(name, draw):
-  """Also their gradients; as many as there are make the very same."""
-  c = only(name, num_items=ITEMS, cf_temperature=0.5, label_smoothing=0.2, draw=draw)
+  """Also their gradients; the log of a sum that is right on average is a little less."""
+  c = only(name, "ii", cf=float(name == "cf"), num_items=ITEMS, cf_temperature=0.5,
+           label_smoothing=0.2, draw=draw)
   step, trainable = loss_of(c)
   full, gradient = step(jax.random.key(0), trainable)
-  step, _ = loss_of(dataclasses.replace(c, negatives=ITEMS))
-  for a, b in zip(jax.tree.leaves(step(jax.random.key(0), trainable)),
-                  jax.tree.leaves((full, gradient))):
-    np.testing.assert_array_equal(a, b)
   keys = jax.random.split(jax.random.key(1), 300)
   some, of_some = averaged(dataclasses.replace(c, negatives=4), keys)
-  np.testing.assert_allclose(some, full, rtol=0.03)
+  np.testing.assert_allclose(some, full, rtol=0.06)
   flat, of_full = (jax.flatten_util.ravel_pytree(x)[0] for x in (of_some, gradient))
   assert np.linalg.norm(flat - of_full) < 0.15 * np.linalg.norm(of_full)
+
+
+def test_as_many_as_there_are_make_the_very_program_over_all():
+  """And nobody need say how often they are met."""
+  def program(negatives):
+    c = only("ui", "ii", cf=1.0, num_items=ITEMS, negatives=negatives)
+    step, trainable = loss_of(c)
+    return str(jax.make_jaxpr(step)(jax.random.key(0), trainable))
+
+  assert program(0) == program(ITEMS) == program(9) != program(5)
 
 
 def test_the_right_item_is_always_among_them():
