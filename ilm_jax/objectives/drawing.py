@@ -16,9 +16,10 @@ def items(key, num_items: int, count: int, log_weight_I=None) -> Drawn:
 
   Each item's log weight gets Gumbel noise, and the largest are drawn: as if one by one, by weight.
   Evenly, the chance of each is count / I. By weight, with t what the next one has, an item was to
-  be drawn with chance 1 - exp(-exp(log weight - t)), and sums weighted by the inverse are unbiased (Duffield et al., "Priority sampling for estimation
-  of arbitrary subset sums", JACM 2007; Kool et al., "Stochastic beams and where to find them", ICML
-  2019, section 4.2). The draw hangs on the key alone: every process and device makes the same.
+  be drawn with chance 1 - exp(-exp(log weight - t)), and sums weighted by the inverse are unbiased
+  (Duffield et al., "Priority sampling for estimation of arbitrary subset sums", JACM 2007; Kool et
+  al., "Stochastic beams and where to find them", ICML 2019, section 4.2). The draw hangs on the key
+  alone: every process and device makes the same.
 
   Args:
     key: of the step; its numbers are drawn by threefry, whatever draws the dropout, as those of
