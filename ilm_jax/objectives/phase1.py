@@ -212,7 +212,7 @@ def _candidates(drawn: drawing.Drawn, left_B, right_B, whole: bool):
   """
   item_BK = jnp.broadcast_to(drawn.item_K, (len(left_B), len(drawn.item_K)))
   target_BK = item_BK == right_B[:, None]
-  stands_BK = jnp.where(item_BK == left_B[:, None], 0.0, drawn.stands_K)
+  stands_BK = jnp.where(item_BK == left_B[:, None], 0.0, drawn.stands_K[None])
   if whole:      # a target that asks for itself stays a candidate
     return target_BK, jnp.where(target_BK, 1.0, stands_BK)
   return (_beside(jnp.ones_like(right_B, bool), jnp.zeros_like(target_BK)),

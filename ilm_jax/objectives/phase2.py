@@ -208,7 +208,7 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalog
   key_MP, bias_M = keys(jnp.concatenate([item_N, drawn.item_K]))
   n = len(item_N)
   own_N = jnp.sum(query_NP * key_MP[:n], axis=1) + bias_M[:n]
-  other_NK = query_NP @ key_MP[n:].T + bias_M[None, n:] + jnp.log(drawn.stands_K)
+  other_NK = query_NP @ key_MP[n:].T + bias_M[None, n:] + jnp.log(drawn.stands_K)[None]
   other_NK = jnp.where(drawn.item_K[None] == item_N[:, None], -jnp.inf, other_NK)
   logits_NK = jnp.concatenate([own_N[:, None], other_NK], axis=1)
   return jax.nn.logsumexp(logits_NK, axis=1) - own_N, own_N >= jnp.max(logits_NK, axis=1)
