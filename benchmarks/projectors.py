@@ -97,6 +97,8 @@ ARMS = {
     "ui_catalogue_all": Arm("phase1", FULL | CATALOGUE | {
         "phase1.pair_batch_size": 1024, "phase1.learning_rate": 2e-3}),
     "cf": Arm("phase1", FULL | CATALOGUE | DISTIL),
+    "cf_drawn": Arm("phase1", FULL | CATALOGUE | DISTIL | {
+        "phase1.negatives": 256, "phase1.draw": "popularity"}),
     "cf_quiet": Arm("phase1", FULL | CATALOGUE | DISTIL | {
         "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
     "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),

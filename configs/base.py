@@ -94,7 +94,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase2 = phase2()
   c.plan = {                       # stage plan: what no data is there to say
       "phase": 2,                  # whose step; also 1
-      "entities": 100_000,         # rows of the entity table
+      "entities": 100_000,         # rows of the entity table,
+      "catalogue": 0,              # of which so many are items; 0: all but the padding
       "text_vocabulary": 30522,    # words of the text encoder; MiniLM's
   }
   c.eval = {
@@ -201,6 +202,9 @@ def phase1() -> dict:
       "contrastive": "infonce",    # of ii and ui; or "margin"
       "candidates": "batch",       # of ii and ui: whom a pair is told from; or "catalogue": all
                                    # items, by softmax, which then needs no correction
+      "negatives": 0,              # of the catalogue, items drawn for a step, the same for the
+                                   # whole batch; 0: all of it
+      "draw": "uniform",           # how; "popularity": by how often they are met in training
       "cf_temperature": 0.1,       # cf: of those scores, before a softmax over the catalogue
       "logq": False,               # ui: correct for how often its in-batch negatives are drawn
       "label_smoothing": 0.1,

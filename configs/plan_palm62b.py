@@ -7,6 +7,7 @@ Found, with 8 rows a chip: fits, 63.90 GiB of 95 a chip (14.59 weights and entit
 optimizer, 49.24 temporaries); 5.193e17 FLOPs compiled for 5.089e17 useful ones (1.021); all-gathers
 of weights send 2.62e11 bytes a chip; by XLA's model 2.915 s a step, useful utilisation .743 (at
 published peaks 2.210 s at least, 3.084 s if nothing of the collectives is hidden).
+Useful FLOPs are told here without attention's products, which count now.
 """
 import ml_collections
 

@@ -11,6 +11,7 @@ utilisation of .067 little. A chip sends 2.26 GB: XLA gathers the queries of pai
 again for every use (at least .99 GB, where .095 would do), the rest is mostly gradients. Without
 qformer.remat (and with threefry) it wanted 25.72 GiB. What each loss sends before that compiler:
 benchmarks/phase1_bytes.py (ITC 36.2 MB, 24.4 with a reduce-scatter, beside the least of 23.6).
+Useful FLOPs are told here without attention's products and similarities, which count now.
 """
 import ml_collections
 

@@ -43,6 +43,11 @@ def bag_similarity(left_BQP, right_CQP) -> jax.Array:
   return jnp.max(jnp.einsum("bip,cjp->bcij", left_BQP, right_CQP), axis=(-2, -1))
 
 
+def pair_similarity(left_BQP, right_BQP) -> jax.Array:
+  """[B]: the diagonal of `bag_similarity`."""
+  return jnp.max(jnp.einsum("bip,bjp->bij", left_BQP, right_BQP), axis=(-2, -1))
+
+
 def contrastive(logits_BB, positive_BB=None, excluded_BB=None, smoothing: float = 0.0) -> jax.Array:
   """Symmetric InfoNCE with spread targets.
 
@@ -73,24 +78,32 @@ def contrastive(logits_BB, positive_BB=None, excluded_BB=None, smoothing: float 
   return 0.5 * (one_way(1) + one_way(0))
 
 
-def over_catalogue(logits_BK, target_B, candidate_K, excluded_B=None, smoothing: float = 0.0
-                   ) -> jax.Array:
+def over_catalogue(logits_BK, target_BK, stands_BK, smoothing: float = 0.0) -> jax.Array:
   """[B] cross-entropy of a target among candidates, smoothed over all of them.
 
   Args:
-    logits_BK: of every candidate; the column of `target_B` is its score.
-    target_B: which candidate, by its entity.
-    candidate_K: the entity of each column, all different.
-    excluded_B: an entity that is no candidate of this row, e.g. the one that asks.
-    smoothing: share of the target that is spread over the candidates.
+    logits_BK: of every candidate.
+    target_BK: boolean, one of each row.
+    stands_BK: how many of the catalogue a candidate stands for: 1 each where all are there; of some
+      that are drawn, 1 / the chance of it, so that the softmax's sum is on average that over the
+      catalogue. 0: no candidate of this row, e.g. the entity that asks.
+    smoothing: share of the target that is spread over the catalogue.
   """
-  target_BK = target_B[:, None] == candidate_K[None]
-  candidate_BK = jnp.ones_like(target_BK) if excluded_B is None else (
-      (excluded_B[:, None] != candidate_K[None]) | target_BK)
-  log_BK = jax.nn.log_softmax(jnp.where(candidate_BK, logits_BK, _NEVER), axis=1)
-  spread_BK = candidate_BK / jnp.sum(candidate_BK, axis=1, keepdims=True)
+  spread_BK = stands_BK / jnp.sum(stands_BK, axis=1, keepdims=True)
   wanted_BK = (1.0 - smoothing) * target_BK + smoothing * spread_BK
-  return -jnp.sum(wanted_BK * jnp.where(candidate_BK, log_BK, 0.0), axis=1)
+  return jax.nn.logsumexp(logits_BK, axis=1, b=stands_BK) - jnp.sum(wanted_BK * logits_BK, axis=1)
+
+
+def handed_on(logits_BK, given_BK, stands_BK) -> jax.Array:
+  """[B] cross-entropy of the softmax of `logits_BK` against that of `given_BK`; see
+  `over_catalogue`.
+
+  Over drawn candidates both are normed by these alone, and the gradient leans towards them: of 60
+  items by .57 of its size with 10 drawn, .36 with 20, .13 with 40 (tests/test_drawing.py).
+  """
+  given_BK = given_BK - jax.nn.logsumexp(given_BK, axis=1, b=stands_BK, keepdims=True)
+  wanted_BK = stands_BK * jnp.exp(given_BK)
+  return jax.nn.logsumexp(logits_BK, axis=1, b=stands_BK) - jnp.sum(wanted_BK * logits_BK, axis=1)
 
 
 def uniformity(unit_NP, sharpness: float = 2.0) -> jax.Array:

@@ -22,6 +22,8 @@ def test_bag_similarity_takes_the_best_pair_of_queries():
   left_BQP = jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [-0.6, -0.8]]])
   right_CQP = jnp.array([[[0.6, 0.8], [0.0, -1.0]]])
   np.testing.assert_allclose(losses.bag_similarity(left_BQP, right_CQP), [[0.8], [0.8]], atol=1e-6)
+  np.testing.assert_allclose(
+      losses.pair_similarity(left_BQP, jnp.repeat(right_CQP, 2, axis=0)), [0.8, 0.8], atol=1e-6)
   # The other way round it is the transpose.
   np.testing.assert_allclose(losses.bag_similarity(right_CQP, left_BQP), [[0.8, 0.8]], atol=1e-6)
 
@@ -131,16 +133,23 @@ def test_unit_and_weighted_mean_at_zero():
 
 
 def test_over_catalogue_by_hand():
-  """Entities 3, 1, 2 are the columns; row 1 is asked by item 2, no candidate of its own."""
-  logits_BK = jnp.array([[2.0, 1.2, 0.5], [0.0, 1.6, 9.0]])
-  loss_B = losses.over_catalogue(logits_BK, jnp.array([1, 3]), jnp.array([3, 1, 2]),
-                                 jnp.array([8, 2]), smoothing=0.3)
+  """Row 1 leaves its last candidate out; row 2's stand for 1, 2 and 4."""
+  logits_BK = jnp.array([[2.0, 1.2, 0.5], [0.0, 1.6, 9.0], [2.0, 1.2, 0.5]])
+  target_BK = jnp.array([[0, 1, 0], [1, 0, 0], [1, 0, 0]], bool)
+  stands_BK = jnp.array([[1.0, 1, 1], [1, 1, 0], [1, 2, 4]])
+  loss_B = losses.over_catalogue(logits_BK, target_BK, stands_BK, smoothing=0.3)
   row_0 = lse(2.0, 1.2, 0.5) - 0.8 * 1.2 - 0.1 * (2.0 + 0.5)
   row_1 = lse(0.0, 1.6) - 0.85 * 0.0 - 0.15 * 1.6
-  np.testing.assert_allclose(loss_B, [row_0, row_1], rtol=1e-6)
-  # A target that asks for itself stays a candidate.
-  same = losses.over_catalogue(logits_BK[:1], jnp.array([1]), jnp.array([3, 1, 2]), jnp.array([1]))
-  np.testing.assert_allclose(same, [lse(2.0, 1.2, 0.5) - 1.2], rtol=1e-6)
+  row_2 = lse(2.0, 1.2, 1.2, *[0.5] * 4) - 0.7 * 2.0 - 0.3 / 7 * (2.0 + 2 * 1.2 + 4 * 0.5)
+  np.testing.assert_allclose(loss_B, [row_0, row_1, row_2], rtol=1e-6)
+
+
+def test_handed_on_by_hand():
+  logits_BK, given_BK = jnp.array([[2.0, 1.2, 0.5]]), jnp.array([[0.3, 1.0, -2.0]])
+  p = np.array([1, 2, 4]) * np.exp([0.3, 1.0, -2.0])
+  want = lse(2.0, 1.2, 1.2, *[0.5] * 4) - np.sum(p / p.sum() * np.array([2.0, 1.2, 0.5]))
+  got = losses.handed_on(logits_BK, given_BK, jnp.array([[1.0, 2.0, 4.0]]))
+  np.testing.assert_allclose(got, [want], rtol=1e-6)
 
 
 def test_uniformity_by_hand():

@@ -37,6 +37,7 @@ _GROUPS = (
            "between 0 and 1, e.g. 0.2; retrieval is measured on the items held out"),
      ("data.heldout_fraction",)),
     (_from_0(_INT32, "items that nobody met stay, too"), ("data.k_core",)),
+    (_from_0(_INT32, "all entities"), ("plan.catalogue",)),
     (_positive(_INT32), ("plan.entities", "plan.text_vocabulary", "profile.start")),
     # iALS: weights are float32, and squared.
     (_positive(10 ** 6), ("cf.alpha",)),
@@ -57,7 +58,7 @@ _GROUPS = (
             "max_text")))),
     (_positive(1000), ("qformer.num_layers", "qformer.cross_every", "cf.sasrec.num_layers")),
     (_from_0(2 ** 20), ("qformer.kv_width", "lm.new_tokens", "lm.whole_words")),
-    (_from_0(_INT32), ("phase2.head.negatives",)),
+    (_from_0(_INT32, "all items"), ("phase1.negatives", "phase2.head.negatives")),
     (_from_0(2 ** 20, "ranking tasks among the others"), ("phase2.head.rows",)),
     (Bound(-1, 1000, "-1 (all layers) or more, at most 1000"), ("phase2.head.layer",)),
     (_from_0(1000, "none"), ("qformer.reader_hidden", "qformer.members", "cf.members",

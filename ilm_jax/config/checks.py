@@ -116,6 +116,11 @@ def _check_phase1(c) -> list[str]:
   if p.losses.get("cf", 0) > 0 and p.candidates != "catalogue":
     wrong.append(f"phase1.losses.cf={p.losses.cf} is a softmax over the catalogue: set "
                  "phase1.candidates to 'catalogue', or the loss to 0")
+  wrong += rules.known("phase1.draw", p.draw, ("uniform", "popularity"))
+  if p.negatives and p.candidates != "catalogue":
+    wrong.append(f"phase1.negatives={p.negatives} are drawn of the catalogue, and "
+                 f"phase1.candidates={p.candidates!r}: set it to 'catalogue', or the negatives to "
+                 "0")
   if p.candidates == "catalogue" and p.contrastive == "margin":
     wrong.append("phase1.candidates='catalogue' is a softmax, and phase1.contrastive='margin' has "
                  "none: set it to 'infonce'")

@@ -3,10 +3,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.models.qformer import QFormer, QFormerConfig
+from ilm_jax.objectives import drawing
 from ilm_jax.objectives.inputs import entity_inputs, step_key
 
 UNIFORM = 256                 # entities of a step whose pairs UNI looks at
@@ -28,6 +30,8 @@ class Phase1Config:
   logq: bool                    # of UI by InfoNCE: corrected for how often entities are drawn
   num_items: int = 0            # II and UI by softmax over all items, rows 1..num_items; 0: over
                                 # what the batch holds
+  negatives: int = 0            # of all items, so many are drawn a step; 0: all stay
+  draw: str = "uniform"         # how; "popularity": by how often an item is met in training
   cf_temperature: float = 0.1   # of the collaborative-filtering scores that CF hands on
   margin: float = 1.0
 
@@ -37,7 +41,18 @@ class Phase1Config:
     return cls(**{name: section.losses.get(name, 0.0) for name in LOSSES},
                label_smoothing=section.label_smoothing, contrastive=section.contrastive,
                logq=section.logq, num_items=num_items if section.candidates == "catalogue" else 0,
+               negatives=section.negatives, draw=section.draw,
                cf_temperature=section.cf_temperature)
+
+  @property
+  def by_popularity(self) -> bool:
+    """Whether items are drawn by how often they are met."""
+    return self.negatives > 0 and self.draw == "popularity"
+
+  @property
+  def needs_log_draws(self) -> bool:
+    """Whether `frozen` must say how often entities are drawn."""
+    return self.logq or self.by_popularity
 
   @property
   def weights(self) -> dict[str, float]:
@@ -58,15 +73,17 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
   """Weighted sum of the losses of phase 1.
 
   Batch: text_entities [B], text [B, T] ids, text_mask [B, T]; pair_a, pair_b [B2] (II);
-  upair_user, upair_item [B3] (UI). `frozen`: vectors, present; with `logq` also log_draws [R], the
-  log of how often an entity is in UI's pairs. What has weight 0 needs no fields.
+  upair_user, upair_item [B3] (UI). `frozen`: vectors, present; where `needs_log_draws` also
+  log_draws [R], the log of how often an entity is in UI's pairs. What has weight 0 needs no fields.
 
   Negatives come from the batch, so an entity is one as often as it is drawn, and a softmax over
   them learns log p(item | user) / p(item): what everybody likes ranks low. With `logq` the logits
   are less by log p(drawn), on either side, and learn log p(item | user) (Yi et al., "Sampling-bias-
   corrected neural modeling for large corpus item recommendations", RecSys 2019). With `num_items`
   the softmax is over all items, which are then drawn evenly: nothing is to be corrected. A user
-  chooses an item; an item, the one that came next.
+  chooses an item; an item, the one that came next. With `negatives` it is over the right item and
+  so many others, the same for the whole batch, each of which stands for more of the catalogue
+  (`drawing.items`).
 
   CF hands on what the vectors knew of users and items: with the `factors` [R, C] of `frozen`, whose
   inner products are the scores of collaborative filtering, the cross-entropy of the softmax over
@@ -155,25 +172,51 @@ def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rng) -> dict
 
 
 def _catalogue_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dict:
-  """II and UI, the right side among all items; one pass through the Q-Former."""
-  item_I = jnp.arange(1, c.num_items + 1)
-  rows = jnp.concatenate([item_I, *(left_B for _, left_B, _ in pairs)])
+  """II, UI and CF, the right side among all items; one pass through the Q-Former."""
+  log_weight_I = frozen["log_draws"][1:c.num_items + 1] if c.by_popularity else None
+  drawn = drawing.items(step_key(rng, 5), c.num_items, c.negatives, log_weight_I)
+  K, whole = len(drawn.item_K), len(drawn.item_K) == c.num_items
+  sides = [x for _, left_B, right_B in pairs for x in ([left_B] if whole else [left_B, right_B])]
+  rows = jnp.concatenate([drawn.item_K, *sides])
   query_NQW = qformer.queries(*entity_inputs(frozen, rows), rng)
   outputs.append((rows, query_NQW))
-  bag, metrics, at = qformer.project_queries(query_NQW), {}, c.num_items
+  bags = jnp.split(qformer.project_queries(query_NQW), np.cumsum([K, *map(len, sides[:-1])]))
+  metrics, parts = {}, iter(bags[1:])
   for name, left_B, right_B in pairs:
-    similarity_BI = losses.bag_similarity(bag[at:at + len(left_B)], bag[:c.num_items])
-    at += len(left_B)
+    left = next(parts)
+    similarity_BK = losses.bag_similarity(left, bags[0])
+    if not whole:
+      similarity_BK = _beside(losses.pair_similarity(left, next(parts)), similarity_BK)
     metrics[f"temperature_{name}"] = qformer.temperature(name)
-    logits_BI = similarity_BI / qformer.temperature(name)
+    logits_BK = similarity_BK / qformer.temperature(name)
+    target_BK, stands_BK = _candidates(drawn, left_B, right_B, whole)
     metrics[name] = jnp.mean(losses.over_catalogue(
-        logits_BI, right_B, item_I, left_B, c.label_smoothing))
+        logits_BK, target_BK, stands_BK, c.label_smoothing))
     if name == "ui" and c.cf:
       factors = frozen["factors"]
-      given_BI = factors[left_B] @ factors[item_I].T / c.cf_temperature
-      metrics["cf"] = -jnp.mean(jnp.sum(
-          jax.nn.softmax(given_BI) * jax.nn.log_softmax(logits_BI), axis=1))
+      given_BK = factors[left_B] @ factors[drawn.item_K].T
+      if not whole:
+        given_BK = _beside(jnp.sum(factors[left_B] * factors[right_B], axis=1), given_BK)
+      metrics["cf"] = jnp.mean(losses.handed_on(logits_BK, given_BK / c.cf_temperature, stands_BK))
   return metrics
+
+
+def _beside(own_B, other_BK) -> jax.Array:
+  return jnp.concatenate([own_B[:, None], other_BK], axis=1)
+
+
+def _candidates(drawn: drawing.Drawn, left_B, right_B, whole: bool):
+  """(target, stands) for `losses.over_catalogue`, of pairs.
+
+  Where items are left out, the right one stands in the first column, for itself alone.
+  """
+  item_BK = jnp.broadcast_to(drawn.item_K, (len(left_B), len(drawn.item_K)))
+  target_BK = item_BK == right_B[:, None]
+  stands_BK = jnp.where(item_BK == left_B[:, None], 0.0, drawn.stands_K[None])
+  if whole:      # a target that asks for itself stays a candidate
+    return target_BK, jnp.where(target_BK, 1.0, stands_BK)
+  return (_beside(jnp.ones_like(right_B, bool), jnp.zeros_like(target_BK)),
+          _beside(jnp.ones(len(left_B)), jnp.where(target_BK, 0.0, stands_BK)))
 
 
 def _kept(qformer, c: Phase1Config, frozen, outputs: list) -> dict:

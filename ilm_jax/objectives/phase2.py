@@ -19,7 +19,7 @@ from flax import nnx
 from ilm_jax import losses
 from ilm_jax.models import ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig, phase2_subtree
-from ilm_jax.objectives import distillation, inputs
+from ilm_jax.objectives import distillation, drawing, inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,18 @@ class HeadConfig:
   items_only: bool = False      # no user has a slot in them
   queries: int = 0              # soft tokens of an entity that they hold; 0: all
   distil: distillation.Distil | None = None      # a teacher whose softmax over items is matched
+
+  @classmethod
+  def of(cls, section, num_items: int, items_only: bool,
+         distil: distillation.Distil | None = None) -> "HeadConfig":
+    """That of a config's section phase2.head, for so many items."""
+    return cls(weight=section.weight, num_items=num_items, negatives=section.negatives,
+               layer=section.layer, items_only=items_only, queries=section.queries, distil=distil)
+
+  @property
+  def whole(self) -> bool:
+    """Whether the softmax is over all items."""
+    return not 0 < self.negatives < self.num_items
 
 
 def build_phase2(config: QFormerConfig, lm_width: int, form: ilm.Form, soft_token_rms: float,
@@ -142,7 +154,7 @@ def _words(read: _Reader, batch, of, task_names, head: HeadConfig | None, rng):
 def _ranked(read: _Reader, batch, of, head: HeadConfig, rng):
   """(loss, metrics) of rows that the head alone reads, `head.layer` layers deep."""
   catalogue = None
-  if head.items_only and not head.negatives:      # one pass for slots and head: all are items
+  if head.items_only and head.whole:      # one pass for slots and head: all are items
     soft_IQD, catalogue = read.ours.read(
         *inputs.entity_inputs(read.frozen, jnp.arange(head.num_items + 1)), rng)
     soft_BXD = inputs.side_by_side(soft_IQD[batch["entities"]], head.queries)
@@ -192,7 +204,7 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalog
   """(negative log likelihood, hit), each [N], of the item rows that follow; row 0 means nothing.
 
   With `c.negatives` a softmax over the item itself and so many others, drawn evenly, whose sum
-  stands for that over all others: each weighs I / negatives, as often as it is left undrawn.
+  stands for that over all others (`drawing.items`).
 
   Args:
     model: with a head.
@@ -203,16 +215,16 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalog
     rng: for noise, dropout and negatives; None: the first alone are off, negatives are fixed.
     catalogue: [I + 1, F] features of rows 0..num_items, where they are known already.
   """
-  if not c.negatives:
+  if c.whole:
     return _among_all(head_logits(model, c, frozen, hidden_ND, rng, catalogue), item_N)
   query_NP = model.head.query(hidden_ND.astype(jnp.float32))
-  draw = jax.random.key(0) if rng is None else inputs.step_key(rng, 1)
-  drawn_K = jax.random.randint(draw, (c.negatives,), 1, c.num_items + 1)
-  key_MP, bias_M = _keys(model, frozen, jnp.concatenate([item_N, drawn_K]), rng, catalogue)
+  drawn = drawing.items(
+      None if rng is None else inputs.step_key(rng, 1), c.num_items, c.negatives)
+  key_MP, bias_M = _keys(model, frozen, jnp.concatenate([item_N, drawn.item_K]), rng, catalogue)
   n = len(item_N)
   own_N = jnp.sum(query_NP * key_MP[:n], axis=1) + bias_M[:n]
-  other_NK = query_NP @ key_MP[n:].T + bias_M[None, n:] + jnp.log(c.num_items / c.negatives)
-  other_NK = jnp.where(drawn_K[None] == item_N[:, None], -jnp.inf, other_NK)
+  other_NK = query_NP @ key_MP[n:].T + bias_M[None, n:] + jnp.log(drawn.stands_K)[None]
+  other_NK = jnp.where(drawn.item_K[None] == item_N[:, None], -jnp.inf, other_NK)
   logits_NK = jnp.concatenate([own_N[:, None], other_NK], axis=1)
   return jax.nn.logsumexp(logits_NK, axis=1) - own_N, own_N >= jnp.max(logits_NK, axis=1)
 

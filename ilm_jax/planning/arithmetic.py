@@ -3,9 +3,11 @@
 For chips that nothing here compiles for, and to choose what is worth compiling (search.py).
 """
 import dataclasses
+from typing import NamedTuple
 
+from ilm_jax.config import mixture
 from ilm_jax.models import decoder
-from ilm_jax.planning import costs, estimate, programs
+from ilm_jax.planning import estimate, programs
 from ilm_jax.runtime import chips
 
 
@@ -37,28 +39,30 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
     topology: of the mesh.
     of: what to multiply by: as a compiler found it for a like step.
   """
-  p, chip = c.phase2, topology.chip
+  chip, parts = topology.chip, c.phase2.microbatches     # one part is held at a time
   mesh = program.state.step.sharding.mesh
   ways = {n: mesh.shape[n] for n in ("data", "fsdp", "tensor")}
-  tokens = p.rows * p.length / (ways["data"] * ways["fsdp"])
+  spread = ways["data"] * ways["fsdp"]
   weights = programs.bytes_per_chip((program.state.trainable, program.frozen))
   optimizer = programs.bytes_per_chip(program.state.opt_state)
   width = 1 if lm.int8 else 2 if lm.dtype == "bfloat16" else 4
   layer = sum(x.size for x in program.frozen["lm"]["layers"].values() if len(x.shape) == 3)
   layer = layer * width / lm.num_layers / ways["tensor"]     # bytes of a whole layer on a chip
-  parts = p.microbatches                # of which one is held at a time
-  activations = lm.num_layers * tokens / parts * kept_bytes(lm, p.length, ways["tensor"])
+  runs = passes(c, lm, spread)
+  kept = sum(run.layers * run.tokens * kept_bytes(lm, run.length, ways["tensor"]) for run in runs)
+  entities = sum(n if n % spread else n / spread for n in entities_read(c))    # as axes.constrain
+  of_entities = entities * program.entity_bytes() + 3 * 4 * scores(c) / spread
   gathered = 2 * layer if ways["fsdp"] > 1 else 0.0
-  logits = 3 * 4 * min(256, p.targets * p.rows // parts) * lm.vocab_size / ways["tensor"]
-  temporaries = of.activations * (activations + gathered + logits)
+  targets = c.phase2.targets * c.phase2.rows if mixture.said_tasks(c) else 0
+  logits = 3 * 4 * min(256, targets // parts) * lm.vocab_size / ways["tensor"]
+  temporaries = of.activations * (kept / parts + of_entities + gathered + logits)
   peak = int(weights + optimizer + temporaries)
-  useful = costs.useful_flops(c, lm, program)
-  scores = 4 * 2 * lm.num_layers * p.rows * p.length ** 2 * lm.num_heads * lm.head_dim
+  useful = program.useful_flops()
   again = {"full": 1.5, "dots": 1.0, "weights": 1.0, "none": 1.0}[lm.remat]
-  compiled = again * (useful + scores)
-  sent = collectives_by_rules(lm, layer, tokens, ways, parts)
-  size = of.bytes * 3 * lm.num_layers * (
-      layer * parts + tokens * kept_bytes(lm, p.length, ways["tensor"]))
+  compiled = again * useful + program.again_flops()
+  sent = collectives_by_rules(lm, layer, runs, ways, parts)
+  size = of.bytes * 3 * (sum(run.layers for run in runs) * layer * parts + kept
+                         + of_entities * parts)
   line = estimate.roofline(chip, compiled / topology.chips, size,
                            sum(x["sent_bytes"] for x in sent.values()))
   seconds, how = ((line.added, "all added up, as XLA's model does") if chip.modelled else
@@ -87,19 +91,73 @@ def kept_bytes(lm: decoder.DecoderConfig, length: int, tensor: int) -> float:
   return width * (lm.width * (1 if lm.remat == "full" else 2) + kept) + scores
 
 
-def collectives_by_rules(lm, layer_bytes: float, tokens: float, ways: dict[str, int],
+class Pass(NamedTuple):
+  """Rows of a step that run together through the language model."""
+  layers: int
+  tokens: float             # of all these rows, on one chip
+  length: int               # of a row
+
+
+def passes(c, lm: decoder.DecoderConfig, spread: int) -> list[Pass]:
+  """Those of phase 2's step: rows that say words, rows that only rank; over `spread` chips."""
+  p, found = c.phase2, []
+  if mixture.said_tasks(c):
+    found.append(Pass(lm.num_layers, p.rows * p.length / spread, p.length))
+  if mixture.rank_tasks(c):
+    layers = p.head.layer if 0 <= p.head.layer < lm.num_layers else lm.num_layers
+    found.append(Pass(layers, p.head.rows * p.head.length / spread, p.head.length))
+  return found
+
+
+def entities_read(c) -> list[int]:
+  """How many entities pass through the projector together, in one microbatch of phase 2.
+
+  A catalogue passes whole, whatever the microbatch; where rows hold items alone, once for their
+  slots and the head.
+  """
+  p, parts = c.phase2, c.phase2.microbatches
+  slots = p.rows * p.slots // parts if mixture.said_tasks(c) else 0
+  found, ranked, scored = [slots] * (slots > 0), mixture.rank_tasks(c), _scored(c)
+  if ranked and not (scored == programs.num_items(c) and mixture.ranks_items_only(c)):
+    found.append(_asked(c))
+  if scored == programs.num_items(c):
+    return found + [scored + mixture.ranks_items_only(c)]       # with the padding's row
+  return found + [_asked(c) + scored] * (scored > 0)
+
+
+def scores(c) -> int:
+  """Logits of the item head in one microbatch."""
+  return _asked(c) * _scored(c)
+
+
+def _asked(c) -> int:
+  """Places of one microbatch at which the item head is asked what follows."""
+  p = c.phase2
+  if mixture.rank_tasks(c):
+    return p.head.rows * p.head.slots // p.microbatches
+  return p.rows * p.slots // p.microbatches if p.head.weight else 0
+
+
+def _scored(c) -> int:
+  """Items of the head's softmax, beside the right one where they are drawn; 0: there is no head."""
+  head, every = c.phase2.head, programs.num_items(c)
+  return min(head.negatives or every, every) if head.weight else 0
+
+
+def collectives_by_rules(lm, layer_bytes: float, runs: list[Pass], ways: dict[str, int],
                          parts: int = 1) -> dict:
   """What axes.RULES makes necessary, as `hlo.totals` has it: weights gathered forward and backward
   over fsdp for each microbatch (there are `parts`), activations summed over tensor after attention
   and mlp, forward and backward."""
-  totals = {}
+  totals, layers = {}, sum(run.layers for run in runs)
   if (n := ways["fsdp"]) > 1:
-    size = 2 * lm.num_layers * layer_bytes * parts
-    totals["all-gather"] = {"count": 14 * lm.num_layers * parts, "bytes": size,
+    size = 2 * layers * layer_bytes * parts
+    totals["all-gather"] = {"count": 14 * layers * parts, "bytes": size,
                             "sent_bytes": size * (n - 1) / n}
   if (n := ways["tensor"]) > 1:
-    sums = (1 if lm.parallel else 2) * 2 * lm.num_layers
-    size = sums * tokens * lm.width * (4 if lm.dtype == "float32" else 2)
-    totals["all-reduce"] = {"count": sums * parts, "bytes": size,
+    sums = (1 if lm.parallel else 2) * 2
+    size = sums * sum(run.layers * run.tokens for run in runs) * lm.width * (
+        4 if lm.dtype == "float32" else 2)
+    totals["all-reduce"] = {"count": sums * layers * parts, "bytes": size,
                             "sent_bytes": 2 * size * (n - 1) / n}
   return totals

@@ -6,12 +6,14 @@ collectives come from the real program, its loops multiplied out.
 """
 import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from ilm_jax.config import mixture
 from ilm_jax.models import language_model
 from ilm_jax.planning import hlo, programs, shapes
 from ilm_jax.runtime import chips
@@ -60,11 +62,15 @@ def measure(c, lm: language_model.Config | None, mesh, topology: chips.Topology)
   program = _program(c, lm, mesh)
   compiled, said = compile_or_say(program)
   memory = _memory(program, compiled, said, topology.chip.memory)
-  useful = useful_flops(c, lm, program)
+  useful = program.useful_flops()
   if compiled is None:
     return Measured(memory, useful, None, ())
   collectives = tuple(hlo.collectives(compiled.as_text(), topology.chips))
-  return Measured(memory, useful, _drawn_out(c, lm, mesh), collectives)
+  of_step = _drawn_out(c, lm, mesh)
+  if of_step is not None:
+    of_step = dataclasses.replace(
+        of_step, flops=of_step.flops + program.again_flops() / topology.chips)
+  return Measured(memory, useful, of_step, collectives)
 
 
 def compile_or_say(program: programs.Program):
@@ -108,63 +114,6 @@ def extrapolate(at: dict[int, Costs], depth: int) -> Costs:
                  for x, y in zip(dataclasses.astuple(low), dataclasses.astuple(high))))
 
 
-def useful_flops(c, lm: language_model.Config | None, program: programs.Program) -> float:
-  """FLOPs of all chips that the step cannot do without: 4 F + 6 T.
-
-  A frozen weight is used twice a token that passes through it, forward and for the gradient of its
-  input, at 2 FLOPs each: 4 F. A trained one three times: 6 T. Only matmuls count: no look-up of
-  embeddings, no attention scores, and the head only where a target is predicted.
-  """
-  trained = matmul_weights(program.state.trainable.get("qformer", {}))
-  if lm is None:
-    return 6.0 * _phase1_uses(c, trained)
-  p = c.phase2
-  factor = 6 if c.lm.train == "all" else 4
-  layers = language_model.abstract_params(lm)["layers"]
-  frozen = sum(x.size for x in layers.values() if len(x.shape) == 3) * p.rows * p.length
-  frozen += (lm.vocab_size + lm.new_tokens) * lm.width * p.rows * p.targets
-  trained_weights = sum(trained.values()) + c.qformer.width * lm.width
-  return float(factor * frozen + 6 * trained_weights * p.rows * p.slots * c.qformer.num_queries)
-
-
-def matmul_weights(tree) -> dict[str, int]:
-  """{path: numbers} of the kernels in a tree of parameters: what rows are multiplied with."""
-  paths = jax.tree_util.tree_leaves_with_path(tree)
-  named = {programs.axes.path_name(path): x for path, x in paths}
-  return {name: x.size for name, x in named.items() if name.endswith("kernel")}
-
-
-def _phase1_uses(c, weights: dict[str, int]) -> float:
-  """Sum over phase 1's weights of numbers times the rows that pass through them."""
-  p, q, T = c.phase1, c.qformer, c.qformer.max_text
-  on = p.losses
-  B, pairs = p.batch_size, 2 * p.pair_batch_size * (bool(on.ii) + bool(on.ui))
-  aligned = B if on.itc or on.itm or on.itg else 0
-  matched = 3 * B if on.itm else 0
-  texts = aligned * T * (bool(on.itc or on.itm) + bool(on.itg)) + matched * T
-  queries = (aligned + matched + pairs) * q.num_queries
-  uses = 0.0
-  for name, size in weights.items():
-    if "text_mlp" in name:
-      rows = texts
-    elif "stack/layer/attention" in name:
-      rows = texts + queries
-    elif name.startswith("reader/") or ("stack/cross" in name and _one_token(c)):
-      rows = aligned + matched + pairs
-    elif name.startswith("lm/"):
-      rows = aligned * T * bool(on.itg)
-    elif name.startswith("heads/text"):
-      rows = aligned
-    else:
-      rows = queries
-    uses += float(size) * rows
-  return uses + float(c.plan.text_vocabulary * q.width) * aligned * T * bool(on.itg)
-
-
-def _one_token(c) -> bool:
-  return len(c.vectors) * c.qformer.kv_tokens == 1
-
-
 def _program(c, lm, mesh) -> programs.Program:
   return programs.phase1(c, mesh) if lm is None else programs.phase2(c, lm, mesh)
 
@@ -182,26 +131,41 @@ def _memory(program, compiled, said: str, capacity: float) -> Memory:
 
 
 def _drawn_out(c, lm, mesh) -> Costs | None:
-  """Costs of the real depth, from unrolled programs of two depths."""
+  """Costs of the real depth, from unrolled programs of few layers."""
   if lm is None:
-    group = c.qformer.cross_every
-    depth, make = c.qformer.num_layers, lambda n: programs.phase1(
-        c, mesh, unroll=True, num_layers=n)
-  else:
-    group, depth = 1, lm.num_layers
-    make = lambda n: programs.phase2(  # noqa: E731
-        c, shapes.with_layers(lm, n, unroll=True), mesh, unroll=True)
-  return drawn_out(make, group, depth)
+    return drawn_out(lambda n: _costs(programs.phase1(c, mesh, unroll=True, num_layers=n)),
+                     c.qformer.cross_every, c.qformer.num_layers)
+
+  @functools.cache
+  def at(n: int, rank_layers: int | None) -> Costs | None:
+    model = shapes.with_layers(lm, n, unroll=True)
+    return _costs(programs.phase2(c, model, mesh, unroll=True, rank_layers=rank_layers))
+
+  layer = c.phase2.head.layer if mixture.rank_tasks(c) else -1
+  if not 0 <= layer < lm.num_layers:       # all rows run all layers
+    return drawn_out(lambda n: at(n, None), 1, lm.num_layers)
+  few = min(layer, 1)
+  whole = drawn_out(lambda n: at(n, few), 1, lm.num_layers)
+  if layer <= 1 or whole is None:
+    return whole
+  # Rows that only rank stop before the others: a line of their own in their depth.
+  ranked = drawn_out(lambda n: at(2, n), 1, layer)
+  return ranked and Costs(*(x + y - z for x, y, z in zip(
+      *map(dataclasses.astuple, (whole, ranked, at(2, 1))))))
 
 
-def drawn_out(make: Callable[[int], programs.Program], group: int, depth: int) -> Costs | None:
-  """Costs at `depth` layers of the programs that `make` builds with some; None: one did not fit."""
-  at = {}
-  for n in sorted({min(n * group, depth) for n in DEPTHS}):
-    compiled, _ = compile_or_say(make(n))
-    if compiled is None:
-      return None
-    analysis = compiled.cost_analysis()
-    at[n] = Costs(analysis["flops"], analysis["bytes accessed"],
-                  analysis.get("optimal_seconds", 0.0))
-  return next(iter(at.values())) if len(at) == 1 else extrapolate(at, depth)
+def _costs(program: programs.Program) -> Costs | None:
+  """Of a program without loops; None: it did not fit."""
+  compiled, _ = compile_or_say(program)
+  if compiled is None:
+    return None
+  analysis = compiled.cost_analysis()
+  return Costs(analysis["flops"], analysis["bytes accessed"], analysis.get("optimal_seconds", 0.0))
+
+
+def drawn_out(at: Callable[[int], Costs | None], group: int, depth: int) -> Costs | None:
+  """Costs at `depth` layers, of what `at` says of few; None: one of them did not fit."""
+  few = {n: at(n) for n in sorted({min(n * group, depth) for n in DEPTHS})}
+  if None in few.values():
+    return None
+  return next(iter(few.values())) if len(few) == 1 else extrapolate(few, depth)

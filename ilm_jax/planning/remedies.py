@@ -3,7 +3,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 
-from ilm_jax.config import checks
+from ilm_jax.config import checks, mixture
 from ilm_jax.planning import arithmetic, programs, search, table
 from ilm_jax.runtime import axes, chips
 
@@ -21,8 +21,9 @@ class Change:
 def would_fit(c, topology: chips.Topology, shape_of: Callable, start_plan: dict) -> list[dict]:
   """Of each kind of change the least that makes phase 2 fit; [{flags, peak_bytes_per_chip}].
 
-  The kinds: another mesh of the same chips, remat, fewer rows, a smaller dtype of the frozen
-  language model, more chips. Where none is enough alone, they are put together.
+  The kinds: another mesh of the same chips, remat, fewer rows, an item head over drawn items, a
+  smaller dtype of the frozen language model, more chips. Where none is enough alone, they are put
+  together.
 
   Args:
     c: config of the run, whose plan does not fit.
@@ -34,7 +35,7 @@ def would_fit(c, topology: chips.Topology, shape_of: Callable, start_plan: dict)
   start, of = Change(c, topology, ()), arithmetic.AS_COUNTED
   if start_plan["activation_bytes_per_chip"]:      # 0: the compiler said only that it does not fit
     of = arithmetic.ratio(start_plan, _plan(start, shape_of))
-  kinds = (_meshes, _remats, _rows, _dtypes, _more_chips)
+  kinds = (_meshes, _remats, _rows, _drawn, _dtypes, _more_chips)
   enough = [x for kind in kinds if (x := _first(kind(start, shape_of), shape_of, of))]
   return enough or [x for x in [_first(_together(start, shape_of), shape_of, of)] if x]
 
@@ -45,7 +46,9 @@ def words(plan: dict) -> str:
           f"{table.gib(plan['peak_bytes_per_chip'])} a chip of "
           f"{table.gib(plan['capacity_bytes_per_chip'])}; ")
   if plan["phase"] == 1:
-    return said + "lower phase1.batch_size or phase1.pair_batch_size, or take more chips"
+    return said + (
+        "lower phase1.batch_size, phase1.pair_batch_size or, of a catalogue, phase1.negatives, or "
+        "take more chips")
   if not plan["would_fit"]:
     return said + "nothing near it would: lower phase2.length, or take a smaller model"
   return said + "by arithmetic these would: " + ", or ".join(
@@ -83,7 +86,7 @@ def _meshes(change: Change, shape_of, topology: chips.Topology | None = None) ->
   """Meshes over which the weights are spread, from the least spread on."""
   where = topology or change.topology
   meshes = search.meshes(where, shape_of(change.config),
-                         change.config.phase2.rows // change.config.phase2.microbatches)
+                         search.at_once(change.config, change.config.phase2.rows))
   for mesh in sorted(meshes, key=lambda m: (m["fsdp"] * m["tensor"], m["tensor"])):
     yield _with(change, topology, **{f"mesh__{name}": n for name, n in mesh.items()})
 
@@ -95,10 +98,25 @@ def _remats(change: Change, shape_of) -> Iterator[Change]:
 
 
 def _rows(change: Change, shape_of) -> Iterator[Change]:
-  rows = change.config.phase2.rows
-  while rows % 2 == 0:
-    rows //= 2
-    yield _with(change, phase2__rows=rows)
+  """Fewer of the rows that say words; then, also, of those that only rank."""
+  p = change.config.phase2
+  kinds = [("phase2__rows", p.rows)] if mixture.said_tasks(change.config) else []
+  kinds += [("phase2__head__rows", p.head.rows)] if mixture.rank_tasks(change.config) else []
+  for name, rows in kinds:
+    start = change
+    while rows % 2 == 0:
+      rows //= 2
+      change = _with(start, **{name: rows})
+      yield change
+
+
+def _drawn(change: Change, shape_of) -> Iterator[Change]:
+  """Drawn items in place of the whole catalogue."""
+  head = change.config.phase2.head
+  if head.weight and not head.negatives:
+    for drawn in (65536, 8192, 1024):
+      if drawn < programs.num_items(change.config):
+        yield _with(change, phase2__head__negatives=drawn)
 
 
 def _dtypes(change: Change, shape_of) -> Iterator[Change]:
@@ -116,8 +134,8 @@ def _more_chips(change: Change, shape_of) -> Iterator[Change]:
 
 
 def _together(change: Change, shape_of) -> Iterator[Change]:
-  """The last of remats and dtypes, then fewer rows, each on all meshes; at last on more chips."""
-  for kind in (_remats, _dtypes):
+  """The last of remats, dtypes and drawn items; fewer rows, each on all meshes; more chips."""
+  for kind in (_remats, _dtypes, _drawn):
     *_, change = change, *kind(change, shape_of)
   for fewer in itertools.chain([change], _rows(change, shape_of)):
     yield from _meshes(fewer, shape_of)

@@ -1,8 +1,10 @@
 """A small grid of meshes, batches and remat policies: all by arithmetic, the best compiled."""
+import functools
 import math
 from collections.abc import Callable
 
 from ilm_jax import errors
+from ilm_jax.config import mixture
 from ilm_jax.models import decoder
 from ilm_jax.planning import arithmetic, programs
 from ilm_jax.runtime import axes, chips
@@ -15,14 +17,20 @@ def candidates(c, lm: decoder.DecoderConfig, topology: chips.Topology) -> list[d
   """{mesh, rows, remat} of the grid around config `c`: its rows, half, twice and four times."""
   grid = []
   for rows in sorted({max(c.phase2.rows // 2, 1), *(c.phase2.rows * n for n in (1, 2, 4))}):
-    at_once, rest = divmod(rows, c.phase2.microbatches)
-    for mesh in [] if rest else meshes(topology, lm, at_once):
+    for mesh in [] if rows % c.phase2.microbatches else meshes(topology, lm, at_once(c, rows)):
       grid += [{"mesh": mesh, "rows": rows, "remat": remat} for remat in REMATS]
   return grid
 
 
+def at_once(c, rows: int) -> int:
+  """What a mesh must divide, with so many rows that say words: those of a microbatch, of each kind
+  that there is."""
+  ranked = c.phase2.head.rows if mixture.rank_tasks(c) else 0
+  return math.gcd(rows if mixture.said_tasks(c) else 0, ranked) // c.phase2.microbatches
+
+
 def meshes(topology: chips.Topology, lm: decoder.DecoderConfig, rows: int) -> list[dict[str, int]]:
-  """Meshes of powers of two that divide rows and heads, and whose `data` spans the slices."""
+  """Meshes of powers of two that divide `rows` and heads, and whose `data` spans the slices."""
   grid = []
   for tensor in (1, 2, 4, 8):
     ways, rest = divmod(topology.chips, tensor)
@@ -71,11 +79,15 @@ def run(c, topology: chips.Topology, shape_of: Callable, config_plan: dict,
   """
   lm, first = shape_of(c), naive(c, topology)
   mine = {"mesh": dict(c.mesh), "rows": c.phase2.rows, "remat": c.lm.remat}
-  program = programs.phase2(c, lm, axes.abstract_mesh(first["mesh"]))
+
+  @functools.cache
+  def of_rows(rows: int) -> programs.Program:
+    return programs.phase2(apply(c, {**first, "rows": rows}), lm,
+                           axes.abstract_mesh(first["mesh"]))
 
   def counted(candidate, of):
     changed = apply(c, candidate)
-    on_mesh = programs.moved(program, axes.abstract_mesh(candidate["mesh"]))
+    on_mesh = programs.moved(of_rows(candidate["rows"]), axes.abstract_mesh(candidate["mesh"]))
     return arithmetic.plan(changed, shape_of(changed), on_mesh, topology, of)
 
   of = arithmetic.ratio(config_plan, counted(mine, arithmetic.AS_COUNTED))

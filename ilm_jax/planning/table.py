@@ -15,7 +15,7 @@ def one(plan: dict) -> str:
     add("would fit, by arithmetic", f"{x['flags']}: {gib(x['peak_bytes_per_chip'])}")
   if "xla_says" in plan:
     add("XLA says", plan["xla_says"])
-  add("useful FLOPs, 4 F + 6 T, all chips", f"{plan['useful_flops']:.4g}")
+  add("useful FLOPs, all chips", f"{plan['useful_flops']:.4g}")
   if plan["compiled_flops"]:
     add("FLOPs of the program, all chips", f"{plan['compiled_flops']:.4g} "
         f"({plan['compiled_over_useful_flops']:.3f} of the useful)")
@@ -30,11 +30,22 @@ def one(plan: dict) -> str:
 
 def title(plan: dict) -> str:
   mesh = " x ".join(f"{name} {n}" for name, n in plan["mesh"].items())
-  what = (f"{plan['rows']} rows of {plan['length']} tokens through {plan['model']} "
-          f"({plan['dtype']}, remat {plan['remat']})" if plan["phase"] == 2 else
-          f"{plan['rows']} items with texts, {plan['pairs']} pairs of each kind")
+  what = (f"{_rows(plan)} through {plan['model']} ({plan['dtype']}, remat {plan['remat']})"
+          if plan["phase"] == 2 else
+          f"{plan['rows']} items with texts, {plan['pairs']} pairs of each kind{_scored(plan)}")
   return (f"phase {plan['phase']} on {plan['topology']}, {plan['chips']} chips ({mesh}): {what}; "
           "per chip")
+
+
+def _rows(plan: dict) -> str:
+  said = [f"{plan['rows']} rows of {plan['length']} tokens"] if plan["rows"] else []
+  if "rank_rows" in plan:
+    said.append(f"{plan['rank_rows']} that only rank, of {plan['rank_length']}")
+  return ", ".join(said) + _scored(plan)
+
+
+def _scored(plan: dict) -> str:
+  return f", {plan['catalogue']} items scored," if "catalogue" in plan else ""
 
 
 def times(plan: dict) -> list[str]:

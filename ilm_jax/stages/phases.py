@@ -36,7 +36,7 @@ def phase1(run: context.Run) -> None:
       run.prepared("user_item", "train"), spec, seed=run.config.seed,
       process_index=share, process_count=shares)
   frozen = recipe.entity_arrays(run)
-  if c.logq:
+  if of_losses.needs_log_draws:
     frozen |= recipe.log_draws(run)
   if of_losses.cf:
     frozen |= recipe.factors(run)

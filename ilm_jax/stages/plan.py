@@ -5,6 +5,7 @@ import json
 from etils import epath
 
 from ilm_jax import errors, files
+from ilm_jax.config import mixture
 from ilm_jax.config import reading as config_lib
 from ilm_jax.planning import arithmetic, costs, estimate, programs, remedies, search, shapes, table
 from ilm_jax.runtime import axes, chips
@@ -69,6 +70,19 @@ def _asked(c) -> dict:
   """What was planned, as far as it changes the costs."""
   step = {"phase": c.plan.phase, "mesh": dict(c.mesh)}
   if c.plan.phase == 1:
-    return step | {"rows": c.phase1.batch_size, "pairs": c.phase1.pair_batch_size}
-  return step | {"model": c.lm.shape or c.lm.asset, "dtype": c.lm.dtype, "rows": c.phase2.rows,
-                  "length": c.phase2.length, "remat": c.lm.remat}
+    step |= {"rows": c.phase1.batch_size, "pairs": c.phase1.pair_batch_size}
+    return step | (_scored(c, c.phase1.negatives) if c.phase1.candidates == "catalogue" else {})
+  head = c.phase2.head
+  step |= {"model": c.lm.shape or c.lm.asset, "dtype": c.lm.dtype, "rows": c.phase2.rows,
+           "length": c.phase2.length, "remat": c.lm.remat}
+  if not head.weight:
+    return step
+  ranked = {"rank_rows": head.rows, "rank_length": head.length} if mixture.rank_tasks(c) else {}
+  if ranked and not mixture.said_tasks(c):
+    step |= {"rows": 0}
+  return step | ranked | _scored(c, head.negatives)
+
+
+def _scored(c, negatives: int) -> dict:
+  """How many items a step scores, of whom `negatives` are drawn; 0: all."""
+  return {"catalogue": min(negatives or programs.num_items(c), programs.num_items(c))}

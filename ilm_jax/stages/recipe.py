@@ -13,6 +13,7 @@ from ilm_jax import errors
 from ilm_jax.baselines import sasrec_teacher
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
+from ilm_jax.config.mixture import HEAD_TASKS, rank_tasks, ranks_items_only, said_tasks, task_names
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import ilm, language_model, qformer, qformer_init
 from ilm_jax.objectives import distillation, inputs
@@ -22,8 +23,6 @@ from ilm_jax.runtime import axes, placement
 from ilm_jax.stages import context, sequence_model, vectors
 from ilm_jax.training import checkpoint, provenance
 from ilm_jax.weights import blip2
-
-HEAD_TASKS = ("sequential", "straightforward", "next_item")    # whose prompts the item head reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +43,6 @@ class Built:
 def has_phase1(config) -> bool:
   """Whether there is a phase 1: prompts that name entities (OpenP5) have no soft tokens."""
   return config.tasks.entities == "slots"
-
-
-def task_names(config) -> tuple[str, ...]:
-  """The tasks of the mixture that have a rate, in the order of the config."""
-  return tuple(name for name, rate in config.tasks.mixture.items() if rate)
-
-
-def rank_tasks(config) -> tuple[str, ...]:
-  """Of these, those whose rows the item head alone reads (`phase2.head.rows`)."""
-  apart = config.phase2.head.weight and config.phase2.head.rows
-  return tuple(name for name in task_names(config) if apart and name in HEAD_TASKS)
-
-
-def said_tasks(config) -> tuple[str, ...]:
-  """Of these, those whose targets are said in words: all others."""
-  return tuple(name for name in task_names(config) if name not in rank_tasks(config))
 
 
 def phase1_folder(run: context.Run):
@@ -182,10 +165,8 @@ def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
     raise errors.UserError(
         f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
         f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
-  return phase2_lib.HeadConfig(weight=c.weight, num_items=run.data.log.num_items,
-                               negatives=c.negatives, layer=c.layer,
-                               items_only=rank_tasks(run.config) == ("next_item",),
-                               queries=c.queries, distil=_distil(run))
+  return phase2_lib.HeadConfig.of(
+      c, run.data.log.num_items, ranks_items_only(run.config), _distil(run))
 
 
 def _distil(run: context.Run) -> distillation.Distil | None:
