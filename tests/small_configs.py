@@ -5,7 +5,7 @@ from ilm_jax.objectives.phase1 import Phase1Config
 
 QFORMER = dict(cross_every=2, kv_tokens=1, kv_width=0, max_text=64, proj_width=256,
                proj_init="normal", text_pool="cls", dropout=0.1, text_dropout=0.0, vector_noise=0.0,
-               temperature=0.07, min_temperature=0.01, remat=False)
+               vector_dropout=0.0, temperature=0.07, min_temperature=0.01, remat=False)
 PHASE1 = dict(itc=1.0, itm=1.0, itg=1.0, ii=1.0, ui=1.0, label_smoothing=0.1,
               contrastive="infonce", logq=False)
 LM_BATCH = dict(examples_per_group=1, rows_per_group=1, task_names=(), whole_words=0)

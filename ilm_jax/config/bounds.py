@@ -36,6 +36,7 @@ _GROUPS = (
     (Bound(_ABOVE_0, _BELOW_1,
            "between 0 and 1, e.g. 0.2; retrieval is measured on the items held out"),
      ("data.heldout_fraction",)),
+    (Bound(_ABOVE_0, _BELOW_1, "between 0 and 1, e.g. 0.1"), ("data.cold_fraction",)),
     (_from_0(_INT32, "items that nobody met stay, too"), ("data.k_core",)),
     (_positive(_INT32), ("plan.entities", "plan.text_vocabulary", "profile.start")),
     # iALS: weights are float32, and squared.
@@ -56,6 +57,8 @@ _GROUPS = (
     (_from_0(_INT32), ("phase2.head.negatives",)),
     (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",
                  "phase2.dropout")),
+    (Bound(0, 1, "a probability, from 0 to 1"), ("qformer.vector_dropout",
+                                                 "phase2.vector_dropout")),
     (_positive(10 ** 3), ("qformer.temperature", "qformer.min_temperature")),
     (_from_0(10 ** 3), ("qformer.vector_noise", "phase2.vector_noise", "phase2.soft_token_rms",
                         "phase1.text_scale", "phase2.qformer_scale", "phase2.mlp_scale")),

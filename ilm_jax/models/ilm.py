@@ -53,6 +53,7 @@ class ILM(nnx.Module):
 
   def __init__(self, config: QFormerConfig, lm_width: int, *, soft_token_rms: float,
                head_width: int = 0, rngs: nnx.Rngs):
+    self.config = config
     self.qformer = QFormer(config, rngs=rngs)
     std = soft_token_rms * config.width ** -0.5
     self.projection = nnx.Linear(

@@ -63,7 +63,7 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
 def _text_losses(qformer, c: Phase1Config, frozen, batch, rng) -> dict:
   """ITC, ITM and ITG on one batch of items and their texts."""
   entity_B, ids_BT, mask_BT = batch["text_entities"], batch["text"], batch["text_mask"]
-  inputs = entity_inputs(frozen, entity_B)
+  inputs = entity_inputs(frozen, entity_B, rng, qformer.config.vector_dropout)
   metrics = {}
   if c.itg and (c.itc or c.itm):
     query_BQW, text_BTW, said_BTW = qformer.align(*inputs, ids_BT, mask_BT, step_key(rng, 0))
@@ -117,7 +117,8 @@ def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rng) -> dict
 def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng) -> dict:
   """II and UI; all their entities go through the Q-Former in one pass."""
   rows = jnp.concatenate([x for _, left_B, right_B in pairs for x in (left_B, right_B)])
-  bag = qformer.project_queries(qformer.queries(*entity_inputs(frozen, rows), rng))
+  vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
+  bag = qformer.project_queries(qformer.queries(vectors, present, rng))
   metrics, at = {}, 0
   for name, left_B, right_B in pairs:
     B = left_B.shape[0]

@@ -126,7 +126,9 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng):
   query_NP = model.head.query(hidden_ND.astype(jnp.float32))
 
   def keys(rows):
-    features = model.features(*inputs.entity_inputs(frozen, rows), inputs.step_key(rng, 0))
+    key = inputs.step_key(rng, 0)
+    vectors, present = inputs.entity_inputs(frozen, rows, key, model.config.vector_dropout)
+    features = model.features(vectors, present, key)
     return model.head.items(features, frozen["log_draws"][rows])
 
   if not c.negatives:

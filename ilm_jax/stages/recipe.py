@@ -83,7 +83,8 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
   """
   c = run.config.phase2
   config = dataclasses.replace(
-      qformer_config(run), dropout=c.dropout, vector_noise=c.vector_noise)
+      qformer_config(run), dropout=c.dropout, vector_noise=c.vector_noise,
+      vector_dropout=c.vector_dropout)
   build = functools.partial(
       phase2_lib.build_phase2, config, run.lm.config.width, seed=run.config.seed,
       mlp=variant.projector == "mlp", head_width=c.head.width if c.head.weight else 0)
@@ -163,11 +164,7 @@ def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) ->
 def log_draws(run: context.Run) -> dict:
   """On the mesh, {"log_draws": float32 [R]}: log of how many training interactions an item or user
   has; 0 if none."""
-  log, _, _ = run.data
-  train_N = log.split.train
-  rows_N = np.r_[log.item_N[train_N], log.rows.user(log.user_N[train_N])]
-  count_R = np.bincount(rows_N, minlength=log.rows.total)
-  log_R = np.log(np.maximum(count_R, 1)).astype(np.float32)
+  log_R = np.log(np.maximum(run.data.log.train_counts, 1)).astype(np.float32)
   return {"log_draws": axes.put_rows(run.mesh, log_R)}
 
 
