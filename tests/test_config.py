@@ -151,7 +151,8 @@ def test_every_mistake_is_named_at_once():
     ("data.name", "ml-2m", "did you mean 'ml-32m'?"),
     ("data.name", "ml-1m", "data.path is empty: data.name='ml-1m' is read from files of yours"),
     ("data.path", "no/such/folder", "is no folder"),
-    ("data.split", "loo", "expected one of 'loo_stable', 'loo_openp5', 'global_time'"),
+    ("data.split", "loo", "expected one of 'loo_stable', 'loo_openp5', 'global_time', "
+     "'cold_items'"),
     ("data.heldout_fraction", 0.0, "between 0 and 1"),
     ("cf.solver", "cgs", "did you mean 'cg'?"),
     ("prng", "threefry", "did you mean 'threefry2x32'?"),
@@ -258,6 +259,8 @@ def with_fields(part, **fields):
     ({"columns.interactions_file": "log.xlsx"}, "expected a file ending in .csv, .tsv"),
     ({"columns.time_unit": "h"}, "time_unit='h' is unknown: expected one of 's', 'ms'"),
     ({"split": "global_time"}, "has none: name data.columns.time, or choose 'loo_stable'"),
+    ({"name": "lastfm", "split": "cold_items"}, "'cold_items' needs times, and data.name='lastfm'"),
+    ({"name": "ml-1m", "split": "cold_items"}, "vectors=('behavioral',): a cold item has no"),
     ({"name": "lastfm", "split": "global_time"}, "'lastfm' has none: choose 'loo_stable'"),
     ({"name": "ml-1m", "split": "global_time", "time_fractions": (0.9, 0.8)},
      "data.time_fractions=(0.9, 0.8): expected two ascending numbers"),

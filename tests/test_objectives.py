@@ -1,4 +1,5 @@
 """Both phases on tiny models: who gets gradient, what is computed, what the metrics add up to."""
+import dataclasses
 import functools
 
 import jax
@@ -273,3 +274,61 @@ def test_soft_tokens_start_at_the_asked_rms():
   soft = nnx.merge(graphdef, trainable).soft_tokens(
       *inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
+
+
+def several():
+  """Rows 1 to 3: all three vectors, two of them, one; 4: none."""
+  has = {"a": [0, 1, 1, 0, 0], "b": [0, 1, 0, 1, 0], "c": [0, 1, 1, 0, 0]}
+  return {"vectors": {n: jnp.ones((5, 2)) for n in has},
+          "present": {n: jnp.array(column, bool) for n, column in has.items()}}
+
+
+def shown(hide, rows, key=None):
+  return np.stack(list(inputs.entity_inputs(several(), jnp.array(rows), key, hide)[1].values()))
+
+
+def test_a_vector_is_hidden_at_its_rate_and_never_the_last():
+  """Of 4,000 rows of each kind three in ten lose one vector, each as often."""
+  key, rows = jax.random.key(0), np.repeat(np.arange(5), 4000)
+  left_NB, all_NB = shown(0.3, rows, key), shown(0.0, rows)
+  lost_NB = all_NB & ~left_NB
+  assert not (left_NB & ~all_NB).any() and lost_NB.sum(axis=0).max() == 1
+  for row, each in ((1, [0.1, 0.1, 0.1]), (2, [0.15, 0, 0.15]), (3, [0, 0, 0]), (4, [0, 0, 0])):
+    np.testing.assert_allclose(lost_NB[:, rows == row].mean(axis=1), each, atol=0.02)
+  assert (shown(1.0, [1, 2, 3, 4], key).sum(axis=0) == [2, 1, 1, 0]).all()
+
+
+def test_nothing_is_hidden_without_a_key_or_a_rate():
+  rows = list(range(5)) * 20
+  for hide, key in ((1.0, None), (0.0, jax.random.key(0))):
+    np.testing.assert_array_equal(shown(hide, rows, key), shown(0.0, rows))
+  alone = frozen()
+  _, present = inputs.entity_inputs(alone, jnp.arange(R), jax.random.key(0), 1.0)
+  np.testing.assert_array_equal(present["behavioral"], alone["present"]["behavioral"])
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+def test_both_phases_and_both_projectors_hide_vectors(monkeypatch, mlp):
+  """What the config names reaches every gathering that has a key; in evaluation none has."""
+  rates, gather = [], inputs.entity_inputs
+
+  def watched(frozen, entity_B, rng=None, hide=0.0):
+    rates.append((rng is not None, hide))
+    return gather(frozen, entity_B, rng, hide)
+
+  monkeypatch.setattr(inputs, "entity_inputs", watched)
+  monkeypatch.setattr(phase1_lib, "entity_inputs", watched)
+  config = dataclasses.replace(QFORMER, vector_dropout=0.4)
+  if not mlp:
+    graphdef, trainable = phase1_lib.build_phase1(config, 0)
+    phase1_lib.phase1_loss(graphdef, small_configs.phase1())(
+        trainable, frozen(), BATCH_1 | {"text_mask": BATCH_1["text"] > 0}, jax.random.key(1))
+    assert rates == [(True, 0.4)] * 2
+    rates.clear()
+  graphdef, trainable = phase2_lib.build_phase2(config, 6, 1.0, seed=0, mlp=mlp, head_width=3)
+  model, held = nnx.merge(graphdef, trainable), frozen() | {"log_draws": jnp.zeros(R)}
+  head = phase2_lib.HeadConfig(weight=1.0, num_items=6, negatives=0)
+  for key in (jax.random.key(1), None):
+    inputs.soft_tokens(model, held, jnp.array([[1, 7]]), key)
+    phase2_lib.head_nll(model, head, held, jnp.ones((1, 6)), jnp.array([2]), key)
+  assert rates == [(True, 0.4)] * 2 + [(False, 0.4)] * 2

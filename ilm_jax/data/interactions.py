@@ -85,11 +85,15 @@ class Interactions:
     start, stop = np.searchsorted(self.user_N, [user, user + 1])
     return slice(int(start), int(stop))
 
+  def before_target(self, user: int, part: int = splits.TEST) -> np.ndarray:
+    """int32: item rows of `user` before the target of `part`, oldest first; all if it has none."""
+    span = self.of_user(user)
+    at = np.flatnonzero(self.part_N[span] == part)
+    return self.item_N[span][:at[0]] if len(at) else self.item_N[span]
+
   def before_test(self, user: int) -> np.ndarray:
     """int32: item rows of `user` before the test target, oldest first; all if there is none."""
-    span = self.of_user(user)
-    at = np.flatnonzero(self.part_N[span] == splits.TEST)
-    return self.item_N[span][:at[0]] if len(at) else self.item_N[span]
+    return self.before_target(user)
 
 
 def k_core(user_N, item_N, k: int) -> np.ndarray:

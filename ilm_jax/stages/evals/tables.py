@@ -13,6 +13,7 @@ from ilm_jax.runtime import distributed
 from ilm_jax.stages import context
 from ilm_jax.stages.evals import (
     between,
+    cold,
     losses,
     made_from,
     methods,
@@ -56,6 +57,9 @@ def run(run: context.Run) -> None:
     write(name, part)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
+  if run.rule.name == "cold_items":
+    for name, part in cold.tables(run, compared).items():
+      write(name, part)
   table, predictions, ranks, shown = ranking.recommendation(run, compared)
   write("examples", shown)
   write_bytes("predictions.jsonl.gz", predictions)
