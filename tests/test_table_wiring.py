@@ -105,11 +105,12 @@ def test_cold_items_rank_among_themselves_and_among_all(monkeypatch):
       f"ILM, item head, {few}": 0.5, f"ILM, item head, {every}": 0.5,
       f"MLP, item head, {few}": 0.5, f"MLP, item head, {every}": 0,
       f"text nearest neighbour, {few}": 0.5, f"text nearest neighbour, {every}": 0,
-      f"popularity, {every}": 0,
+      f"popularity, {few}": 0.5, f"popularity, {every}": 0,
       f"ILM, item head minus MLP, item head, {few}": 0,
       f"ILM, item head minus MLP, item head, {every}": 0.5,
       f"ILM, item head minus text nearest neighbour, {few}": 0,
       f"ILM, item head minus text nearest neighbour, {every}": 0.5,
+      f"ILM, item head minus popularity, {few}": 0,
       f"ILM, item head minus popularity, {every}": 0.5}
   assert "hr@1 among them is 0.5000" in table["note"] and "(2 users)" in table["title"]
 

@@ -47,8 +47,8 @@ def _without_one(present: dict, rng, hide: float) -> dict:
   which, whether = jax.random.split(rng)
   turn_NB = jnp.where(has_NB, jax.random.uniform(which, has_NB.shape), -1.0)
   loses_B = jax.random.bernoulli(whether, hide, has_NB.shape[1:]) & (has_NB.sum(axis=0) > 1)
-  chosen_NB = jnp.arange(len(has_NB))[:, None] == jnp.argmax(turn_NB, axis=0)
-  return dict(zip(present, has_NB & ~(chosen_NB & loses_B)))
+  chosen_NB = jnp.arange(len(has_NB))[:, None] == jnp.argmax(turn_NB, axis=0)[None]
+  return dict(zip(present, has_NB & ~(chosen_NB & loses_B[None])))
 
 
 def step_key(rng, n: int):

@@ -54,21 +54,17 @@ def _table(run: context.Run, models: list[methods.Method], split: str) -> dict:
   values = {}
   for method, score_UI in _scores(run, models, asked_for):
     values[method] = {by: _values(metrics.ranks_from_scores(score_UI, asked_for.target_U, out_UI))
-                      for by, out_UI in ways.items()
-                      # Nobody met a cold item, so that popularity has no order among these.
-                      if method != _POPULARITY or out_UI is blocked_UI}
+                      for by, out_UI in ways.items()}
   return {"title": f"Next item among items without training interactions, {split} "
                    f"({len(asked_for.examples)} users)",
           "note": f"Cold items: {len(cold)}, known by their text alone. In random order hr@{_K} "
-                  f"among them is {min(_K / len(cold), 1):.4f}. Intervals: 95 %, bootstrap over "
+                  f"among them is {min(_K / len(cold), 1):.4f}. Popularity knows no order among "
+                  "them: it is that of item rows, by which ids tell something. Intervals: 95 %, bootstrap over "
                   "users; differences are paired.",
           "protocol": {**common.protocol(run), "split": f"{split} ({run.rule.meaning})",
                        "task": task, "prompt": "seen template 0",
                        "tie rule": "lower item row first", **protocol},
           "rows": _rows(common.bootstrap(run), values)}
-
-
-_POPULARITY, _NEIGHBOUR = "popularity", "text nearest neighbour"
 
 
 def _scores(run: context.Run, models: list[methods.Method], asked_for: ranking.Questions):
@@ -77,10 +73,10 @@ def _scores(run: context.Run, models: list[methods.Method], asked_for: ranking.Q
     yield f"{label}, item head", score_UI
   log, users = run.data.log, len(asked_for.user_U)
   text_I1C = run.entities.vectors["semantic"][:log.num_items + 1]
-  yield _NEIGHBOUR, text_neighbour(text_I1C, asked_for.histories)
+  yield "text nearest neighbour", text_neighbour(text_I1C, asked_for.histories)
   count_I = log.train_counts[:log.num_items + 1].astype(np.float32)
-  yield _POPULARITY, np.broadcast_to(np.r_[np.float32(-np.inf), count_I[1:]],
-                                     (users, len(count_I)))
+  count_I[0] = -np.inf
+  yield "popularity", np.broadcast_to(count_I, (users, len(count_I)))
 
 
 def _filter(run: context.Run, asked_for: ranking.Questions) -> tuple[np.ndarray, dict]:
