@@ -1,13 +1,13 @@
 """How far beam search finds what exact scoring finds, with a trained model.
 
-    python -m benchmarks.agreement --config=configs/ml100k_head.py --workdir=runs/ml100k_head \\
+    python -m benchmarks.agreement --config=configs/ml100k_smollm2.py --workdir=runs/ml100k \\
         --users=12 --widths=10,20,50
 
 For the first so many test users of a run after stage phase2: its first ten items by exact scoring
 of the whole catalogue beside those by constrained beam search. Agreement: the share of the exact
 ten that the beam's ten have; first: whether the first item is the same; equal: all ten in order.
 
-With the run of configs/ml100k_head.py (titles of 1,349 items, 6,276 nodes; 12 users):
+Titles of 1,349 items (6,276 nodes), a run of 600 steps that said the next title; 12 users:
 
   width           10     20     50
   agreement     .117   .208   .400

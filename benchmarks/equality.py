@@ -32,7 +32,7 @@ import ml_collections
 import numpy as np
 
 from ilm_jax.data import batches, packing, store
-from ilm_jax.models import decoder, language_model
+from ilm_jax.models import decoder, ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.monitoring import scalars
 from ilm_jax.objectives import phase1, phase2, whitening
@@ -51,13 +51,16 @@ CASES = {
     "resume": [(1, 1, (1, 1, 1)), (2, 1, (2, 1, 1)), (4, 1, (2, 2, 1)), (1, 8, (2, 2, 2))],
 }
 R, SLOT, VOCAB = 203, 1, 61
-QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every=1, width=16,
+FORM = ilm.Form(skip=False, per_query=False, soft_norm=False, equal_head=False)
+QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every=1,
+                        cross_init="bert", reader_hidden=0, members=0, width=16,
                         num_heads=4, mlp_width=32, vocab_size=VOCAB, max_text=8, num_queries=2,
                         kv_tokens=1, kv_width=0, proj_width=8, proj_init="normal",
                         text_pool="cls", temperature=0.07, min_temperature=0.01, dropout=0.1,
                         text_dropout=0.0, vector_noise=0.2,
                         vector_dropout=0.0, remat=False)
-PHASE1 = phase1.Phase1Config(itc=1.0, itm=1.0, itg=1.0, ii=1.0, ui=1.0, label_smoothing=0.1,
+PHASE1 = phase1.Phase1Config(itc=1.0, itm=1.0, itg=1.0, ii=1.0, ui=1.0, cf=0.0, rec=0.0, uni=0.0,
+                             label_smoothing=0.1,
                              contrastive="infonce", logq=True)
 LM = decoder.DecoderConfig(num_layers=2, width=16, num_heads=4, num_kv_heads=2, head_dim=4,
                            mlp_width=32, vocab_size=VOCAB)
@@ -157,7 +160,7 @@ def built(phase: str):
   if phase == "phase1":
     graphdef, trainable = phase1.build_phase1(QFORMER, 0)
     return graphdef, phase1.phase1_loss(graphdef, PHASE1), trainable
-  graphdef, trainable = phase2.build_phase2(QFORMER, LM.width, 0.1, 0)
+  graphdef, trainable = phase2.build_phase2(QFORMER, LM.width, FORM, 0.1, 0)
   return graphdef, phase2.phase2_loss(graphdef, LM, TASKS), trainable
 
 

@@ -18,12 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilm_jax.data import packing
-from ilm_jax.models import decoder, language_model, qformer
+from ilm_jax.models import decoder, ilm, language_model, qformer
 from ilm_jax.objectives import phase2
 
 LM = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3, head_dim=64,
                            mlp_width=1536, vocab_size=49152, rope_base=1e5)
-QFORMER = qformer.QFormerConfig(vectors={"behavioral": 64}, num_layers=2, cross_every=2, width=384,
+FORM = ilm.Form(skip=False, per_query=False, soft_norm=False, equal_head=False)
+QFORMER = qformer.QFormerConfig(vectors={"behavioral": 64}, num_layers=2, cross_every=2,
+                                cross_init="bert", reader_hidden=0, members=0, width=384,
                                 num_heads=12, mlp_width=1536, vocab_size=30522, max_text=24,
                                 num_queries=4, kv_tokens=1, kv_width=0, proj_width=384,
                                 proj_init="identity", text_pool="mean", dropout=0.1,
@@ -37,7 +39,7 @@ SPEC = packing.LmBatchSpec(rows=4, length=128, slots=28, targets=40, queries=4, 
 def step_flops(lm: decoder.DecoderConfig, config, spec: packing.LmBatchSpec) -> float:
   """FLOPs of loss and gradient, counted by XLA; nothing is run."""
   lm = dataclasses.replace(lm, unroll=lm.num_layers)
-  graphdef, trainable = phase2.build_phase2(config, lm.width, 0.1, seed=0)
+  graphdef, trainable = phase2.build_phase2(config, lm.width, FORM, 0.1, seed=0)
   loss = phase2.phase2_loss(graphdef, lm, ("task",))
   frozen = {"lm": language_model.abstract_params(lm),
             "vectors": {n: jax.ShapeDtypeStruct((2000, C), jnp.float32) for n, C in config.vectors},
@@ -54,7 +56,7 @@ def least_flops(lm: decoder.DecoderConfig, config, spec: packing.LmBatchSpec) ->
 
   layers = language_model.abstract_params(lm)["layers"]
   layer_weights = sum(int(np.prod(x.shape)) for x in layers.values() if len(x.shape) == 3)
-  _, trainable = phase2.build_phase2(config, lm.width, 0.1, seed=0)
+  _, trainable = phase2.build_phase2(config, lm.width, FORM, 0.1, seed=0)
   trained = matmul_weights({k: v for k, v in trainable["qformer"].items() if k != "query_tokens"})
   trained += matmul_weights(trainable["projection"])
   soft = spec.rows * spec.slots * spec.queries

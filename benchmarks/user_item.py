@@ -21,6 +21,8 @@ Measured by the command above on two busy CPU cores:
   Q-Former, logq=False               .0721    .0379
   Q-Former, logq=True                .0976    .0499
 """
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -70,9 +72,8 @@ def _trained(run: context.Run, logq: bool):
   """(graphdef, parameters) after `phase1.steps` of the user-item loss."""
   c = run.config.phase1
   graphdef, trainable = recipe.phase1(run)
-  loss = phase1.phase1_loss(graphdef, phase1.Phase1Config(
-      **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
-      logq=logq))
+  loss = phase1.phase1_loss(graphdef, dataclasses.replace(
+      phase1.Phase1Config.of(c, run.data.log.num_items), logq=logq))
   frozen = {**recipe.entity_arrays(run), **recipe.log_draws(run)}
   tx = optimizer.make_optimizer(c)
 

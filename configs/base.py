@@ -35,8 +35,14 @@ def get_config() -> ml_collections.ConfigDict:
       "cg_steps": 3,
       "dtype": "float32",          # of the tables and what is gathered; also "bfloat16"
       "stream": False,             # histories from files, piece by piece: logs larger than memory
+      "transition_width": 128,     # of the vectors `sequential` (cf/transitions.py), even
+      "transition_window": 3,      # how far behind an item others count as following it
+      "members": 0,                # entities kept beside each: an item's nearest by co-occurrence,
+                                   # a user's last items; the Q-Former reads qformer.members of them
   }
-  c.vectors = ("behavioral",)      # what the Q-Former is given of an entity; also "semantic"
+  c.vectors = ("behavioral",)      # what the Q-Former is given of an entity: of collaborative
+                                   # filtering; also "semantic", of its text; "sequential", of
+                                   # what follows what
   c.lm = {
       "asset": "smollm2-135m-instruct",  # or a path: a GGUF file, a Hugging Face or T5X folder
       "shape": "",                 # for stage plan alone, an architecture without weights:
@@ -44,10 +50,13 @@ def get_config() -> ml_collections.ConfigDict:
       "gin_file": "",              # of a T5X checkpoint: the architecture
       "tokenizer": "",             # likewise, where the model does not bring its own (T5X)
       "dtype": "float32",          # of the weights; also "bfloat16", "int8"
-      "train": "none",             # "index_tokens": the added words alone; "all": everything
+      "train": "none",             # "index_tokens": the added words alone; "lora": low-rank
+                                   # updates of its kernels; "all": everything
+      "lora_rank": 0,              # of these, 8 or so; 0: none
       "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
       "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
                                    # "weights" (models/remat.py)
+      "random": False,             # a control: weights drawn anew, each of the size that it had
       "prefix_lm": False,          # a decoder whose prompt sees all of itself
       "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none
   }
@@ -84,13 +93,14 @@ def get_config() -> ml_collections.ConfigDict:
   }
   c.eval = {
       "users": 0,                  # test users whose next item is ranked; 0: all
-      "beam_users": 943,           # of these, the first so many by constrained beam search
+      "beam_users": 943,           # of these, the first so many by constrained beam search; 0: none
       "exact_users": 20,           # of these, the first so many also by scoring every title
       "prompt_users": 0,           # users also ranked with every template, seen and unseen
       "rank_compared": False,      # beams of what phase2.compare names, not only of ILM
       "beam_width": 20,
       "baselines": ("popularity", "ials", "item_knn", "transition"),  # ranked beside; also "bpr",
-                                   # "sasrec_full", "sasrec_sampled", "sasrec_bce"
+                                   # "ease", "sasrec_full", "sasrec_sampled", "sasrec_bce",
+                                   # "sasrec_gbce" (gSASRec), "esasrec"
       "bootstrap": 1000,           # resamples of the 95 % intervals
       "loss_examples": 500,        # test examples of each task for log perplexity; 0: all
       "consistency_examples": 100,  # generations of each ELM task compared by meaning; 0: all
@@ -136,9 +146,14 @@ def qformer() -> dict:
       "mlp_width": 1536,
       "num_queries": 4,            # Q: soft tokens an entity
       "cross_every": 2,            # layers from one cross-attention to the next
+      "cross_init": "bert",        # start of its value and output kernels: "width", the vector at
+                                   # full size; "bert": std 0.02, as in BLIP-2
       "remat": False,              # compute each group of layers again in the backward pass
       "kv_tokens": 1,              # key/value tokens made from each named vector
       "kv_width": 0,               # of these tokens; 0: width
+      "reader_hidden": 0,          # hidden layer before them, times the vector's width; 0: none
+      "members": 0,                # a set beside the vector: an item's neighbours, a user's last
+                                   # items, so many of the table's (cf.members)
       "proj_width": 384,           # of the contrastive space
       "proj_init": "identity",     # of the text projection; "normal": random, any proj_width
       "text_pool": "mean",         # or "cls"
@@ -148,8 +163,8 @@ def qformer() -> dict:
       "temperature": 0.15,         # of the contrastive losses: learned from here up;
       "min_temperature": 0.15,     # a start at its floor stayed there when measured
       "vector_noise": 0.5,         # phase 1: std of the noise on the normed vector, whose own is 1
-      "vector_dropout": 0.0,       # phase 1: probability that an entity with several vectors is
-                                   # read without one of them; > 0 to rank items that lack one
+      "vector_dropout": 0.0,       # phase 1: probability that an item is read by its text alone
+                                   # (needs vectors "semantic"); > 0 to rank items nobody has met
   }
 
 
@@ -158,8 +173,13 @@ def phase1() -> dict:
       "steps": 800,
       "batch_size": 64,            # items with their texts
       "pair_batch_size": 64,       # item-item pairs, and as many user-item pairs
-      "losses": {"itc": 1.0, "itm": 0.5, "itg": 0.5, "ii": 0.5, "ui": 0.5},
+      "losses": {"itc": 1.0, "itm": 0.5, "itg": 0.5, "ii": 0.5, "ui": 0.5,
+                 "cf": 0.0,        # the scores of collaborative filtering, handed on
+                 "rec": 0.0, "uni": 0.0},     # what is kept of the vectors, and how evenly it lies
       "contrastive": "infonce",    # of ii and ui; or "margin"
+      "candidates": "batch",       # of ii and ui: whom a pair is told from; or "catalogue": all
+                                   # items, by softmax, which then needs no correction
+      "cf_temperature": 0.1,       # cf: of those scores, before a softmax over the catalogue
       "logq": False,               # ui: correct for how often its in-batch negatives are drawn
       "label_smoothing": 0.1,
       "text_scale": 0.1,           # learning rate of the pretrained text tower, as a fraction
@@ -189,10 +209,19 @@ def phase2() -> dict:
       "qformer_scale": 1.0,        # learning rate of the Q-Former, as a fraction; 0: none
       "mlp_scale": 1.0,            # of all of the MLP projector: it has many more inputs
       "spread": False,             # start behind a whitening of the Q-Former's outputs
+      "skip": False,               # a gated Q-Former beside an MLP (models/ilm.py), no whitening
+      "per_query": False,          # a projection of its own for every query
+      "soft_norm": False,          # soft tokens are normed, their size learned
+      "equal_head": False,         # the head reads as many features of ILM as of the MLP projector
       "head": {                    # scores items by a dot product with what the model would say,
           "weight": 0.0,           # of its loss beside the words'; 0: there is none
           "width": 128,
           "negatives": 0,          # items drawn for a step's softmax; 0: the whole catalogue
+          "rows": 0,               # of a batch, for ranking tasks alone: they say nothing and are
+                                   # packed by the following; 0: they stand among the other rows
+          "layer": -1,             # these rows run so many layers; -1: all; 0: none
+          "queries": 0,            # soft tokens that an entity has in them; 0: as elsewhere
+          "length": 64, "slots": 52, "examples_per_group": 8, "rows_per_group": 8,
       },
       **optimizer(learning_rate=1e-3, warmup=50),
   }

@@ -3,9 +3,11 @@
     python -m ilm_jax.main --config=configs/ml100k_cold.py --workdir=runs/ml100k_cold --stage=all
 
 The last tenth of the films by first appearance, 135 of 1,349, are cold: in turn 68 for validation
-and 67 for test; 586 and 451 users have a target. In training either vector may be hidden, so that text alone ranks, too. Stage eval
-ranks among the cold films, and among all: tables `cold` (test) and `cold_validation`, to choose
-settings by. docs/ranking.md has the protocol.
+and 67 for test; 586 and 451 users have a target. In training half of the films are read by their
+text alone, so that text ranks, too; phase 1 hands on the scores of collaborative filtering, to text
+as well. Rows that only rank, as in configs/ml100k_head.py. Stage eval ranks among the cold films,
+and among all: tables `cold` (test) and `cold_validation`, to choose settings by. docs/ranking.md
+has the protocol.
 """
 import ml_collections
 
@@ -16,8 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
   c = ml100k_head.get_config()
   c.data.split = "cold_items"
   c.vectors = ("behavioral", "semantic")
-  c.qformer.vector_dropout = 0.3
-  c.phase2.vector_dropout = 0.3
-  c.phase2.update(steps=300, warmup=20)
+  c.qformer.vector_dropout = 0.5
+  c.phase2.vector_dropout = 0.5
+  c.phase2.update(steps=300, warmup=30)
   c.eval.baselines = ("popularity",)
   return c

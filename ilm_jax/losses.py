@@ -73,6 +73,51 @@ def contrastive(logits_BB, positive_BB=None, excluded_BB=None, smoothing: float 
   return 0.5 * (one_way(1) + one_way(0))
 
 
+def over_catalogue(logits_BK, target_B, candidate_K, excluded_B=None, smoothing: float = 0.0,
+                   absent_K=None) -> jax.Array:
+  """[B] cross-entropy of a target among candidates, smoothed over all of them.
+
+  Args:
+    logits_BK: of every candidate; the column of `target_B` is its score.
+    target_B: which candidate, by its entity.
+    candidate_K: the entity of each column, all different.
+    excluded_B: an entity that is no candidate of this row, e.g. the one that asks.
+    smoothing: share of the target that is spread over the candidates.
+    absent_K: bool, columns that are no candidates of any row but the one whose target they are.
+  """
+  target_BK = target_B[:, None] == candidate_K[None]
+  candidate_BK = jnp.ones_like(target_BK) if excluded_B is None else (
+      (excluded_B[:, None] != candidate_K[None]) | target_BK)
+  if absent_K is not None:
+    candidate_BK &= ~absent_K[None] | target_BK
+  log_BK = jax.nn.log_softmax(jnp.where(candidate_BK, logits_BK, _NEVER), axis=1)
+  spread_BK = candidate_BK / jnp.sum(candidate_BK, axis=1, keepdims=True)
+  wanted_BK = (1.0 - smoothing) * target_BK + smoothing * spread_BK
+  return -jnp.sum(wanted_BK * jnp.where(candidate_BK, log_BK, 0.0), axis=1)
+
+
+def distilled(given_BK, logits_BK, absent_K=None) -> jax.Array:
+  """[B] cross-entropy of one softmax over candidates against another's, which is handed on.
+
+  Args:
+    given_BK: the logits that are handed on.
+    logits_BK: those of the model that learns.
+    absent_K: bool, columns that are no candidates; None: all are.
+  """
+  if absent_K is not None:
+    given_BK, logits_BK = (jnp.where(absent_K[None], _NEVER, x) for x in (given_BK, logits_BK))
+  return -jnp.sum(jax.nn.softmax(given_BK) * jax.nn.log_softmax(logits_BK), axis=1)
+
+
+def uniformity(unit_NP, sharpness: float = 2.0) -> jax.Array:
+  """log of the mean of exp(-sharpness |x - y|^2) over pairs of different rows: the lower, the more
+  evenly unit vectors fill the sphere (Wang and Isola, arXiv 2005.10242, section 4.1.2)."""
+  square_NN = 2.0 - 2.0 * unit_NP @ unit_NP.T
+  apart_NN = ~jnp.eye(len(unit_NP), dtype=bool)
+  return jax.nn.logsumexp(jnp.where(apart_NN, -sharpness * square_NN, -jnp.inf)) - jnp.log(
+      apart_NN.sum())
+
+
 def margin(similarity_BB, positive_BB=None, excluded_BB=None, width: float = 1.0) -> jax.Array:
   """Hadsell's margin loss on distances d = |x - y| = sqrt(2 - 2 cosine) of unit vectors.
 

@@ -12,7 +12,8 @@
 The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
 process of a TPU pod (`launch/`); process 0 prepares and reports alone. The fifth compiles the
 step for chips that are not there and says what it would cost. The last prints what the model says
-of the vectors on the way from one item to another.
+of the vectors on the way from one item to another. Stage report prints a closing summary, and with
+--tables all tables, too.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`), also by gin
 (`--gin_file`, `--gin_search_paths`, `--gin_bindings="config.phase2.steps = 10"`). Every stage is
@@ -23,6 +24,8 @@ Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 130 st
 anything else is a fault of the program. A second Ctrl-C ends at once, without saving.
 """
 import os
+import shlex
+import shutil
 import sys
 
 from absl import flags, logging
@@ -60,6 +63,8 @@ _ACCEPT_CHANGES = flags.DEFINE_bool(
     "for a longer run or a lower rate; new checkpoints keep both settings.")
 _COMPARE = flags.DEFINE_list(
     "compare", [], "With --stage=report: workdirs of other runs, compared with this one.")
+_TABLES = flags.DEFINE_bool(
+    "tables", False, "With --stage=report: print all tables, not only the closing summary.")
 _ITEMS = flags.DEFINE_multi_string(
     "items", [], "With --stage=describe: 'Title (year)', item:ID or user:ID to start from; "
     "repeat the flag to start from their mean.")
@@ -87,6 +92,10 @@ _BEAM_OPTIONS = flags.DEFINE_list(
     "--beam_options=--project=mine,--region=us-east5.")
 _STAGE = flags.DEFINE_string(
     "stage", "all", f"all, or some of {','.join(stage_list.BY_NAME)}.")
+# Of what is typed, what another stage of the same run does not want.
+_OF_STAGES = ("stage", "watch", "tables", "compare", "beam_runner", "beam_options", "items",
+              "towards", "concept", "steps", "prompt", "topology", "search")
+_SWITCHES = ("tables", "search")     # no value follows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,9 +122,12 @@ def _started(argv: list[str]) -> int:
   names = stage_list.parse(_STAGE.value)
   if _COMPARE.value and "report" not in names:
     raise errors.UserError("--compare is for --stage=report: add it")
+  if _TABLES.value and "report" not in names:
+    raise errors.UserError("--tables is for --stage=report: add it")
   workdir = workdir_lib.resolve(_WORKDIR.value)
   workdir_lib.check(workdir, names, waits=_WATCH.value is not None)
-  return _run(config_lib.with_tasks(config, _TASKS_MODULE.value), workdir, names)
+  return _run(config_lib.with_tasks(config, _TASKS_MODULE.value), workdir, names,
+              command(argv[1:]))
 
 
 def _write_error(error: Exception) -> errors.UserError | None:
@@ -131,7 +143,26 @@ def _with_gin(config):
   return config
 
 
-def _run(config, workdir: str, names: tuple[str, ...]) -> int:
+def command(arguments: list[str]) -> str:
+  """The same command for another stage: without those flags that belong to stages of this one.
+
+  Args:
+    arguments: what was typed after the program, e.g. ["--config=c.py", "--stage", "all"].
+  """
+  kept, skip = [], False
+  for argument in arguments:
+    name, equals, _ = argument.lstrip("-").partition("=")
+    if skip:
+      skip = False
+    elif argument.startswith("-") and name in _OF_STAGES:
+      skip = not equals and name not in _SWITCHES
+    else:
+      kept.append(argument)
+  python = "python" if shutil.which("python") == sys.executable else sys.executable
+  return shlex.join([python, "-m", "ilm_jax.main", *kept])
+
+
+def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
   # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs(workdir))
   from ilm_jax.stages import run as stages
@@ -146,14 +177,14 @@ def _run(config, workdir: str, names: tuple[str, ...]) -> int:
       if "plan" in names:      # first: what follows needs the devices of the mesh
         stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
       if others := tuple(n for n in names if n not in ("describe", "plan")):
-        stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value)
+        stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value, _TABLES.value, typed)
       if "describe" in names:
         stages.describe_vectors(config, workdir, _wish())
       if _COMPARE.value:
         from ilm_jax.evaluation import compare
         compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])
     else:
-      stages.watch(config, workdir, names, _WATCH.value)
+      stages.watch(config, workdir, names, _WATCH.value, _TABLES.value, typed)
   except loop.Preempted as e:
     print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
     return 128 + e.signal

@@ -428,3 +428,11 @@ def test_digests_of_arrays_that_two_processes_share(tmp_path):
   assert two("restore").count("restored") == 2
   flip(largest(folder), largest(folder).stat().st_size // 2)
   assert two("restore").count("7 is damaged: trainable/noise has digest") == 2
+
+
+def test_reading_warns_of_nothing(tmp_path, caplog):
+  """Orbax says at each opening that a folder opened to read is read only."""
+  save(tmp_path, toy_state(step=1))
+  caplog.clear()
+  checkpoint.read_meta(tmp_path)
+  assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []

@@ -130,6 +130,16 @@ def test_json_and_back():
   assert reading.fingerprint(again.cf) == reading.fingerprint(c.cf)
 
 
+def test_no_beams_at_all():
+  """No width is too small then, and beams of what is trained beside cannot be asked for."""
+  c = base.get_config()
+  c.eval.update(beam_users=0, exact_users=0, beam_width=5)
+  reading.validate(c, device_count=1)
+  c.eval.rank_compared = True
+  with pytest.raises(errors.UserError, match="rank_compared=True with eval.beam_users=0"):
+    reading.validate(c, device_count=1)
+
+
 def test_every_mistake_is_named_at_once():
   c = base.get_config()
   c.lm.asset = "smollm2-135m"
@@ -183,6 +193,8 @@ def test_every_mistake_is_named_at_once():
     ("phase2.length", 3, "no room for an entity"),
     ("eval.beam_width", 5, "HR@20 cannot be measured"),
     ("eval.exact_users", -2, "expected 0 (none) or more"),
+    ("eval.beam_users", -1, "expected 0 (none) or more"),
+    ("eval.beam_users", 0, "eval.exact_users=20 is more than eval.beam_users=0"),
     ("eval.bootstrap", 0, "eval.bootstrap=0: expected more than 0"),
     ("eval.references", ("shuffled_mlp",), "phase2.compare no 'mlp': nothing trains it"),
 ])

@@ -2,6 +2,7 @@
 
 The language models are small ones of random weights; real ones: test_docs (register_a_task).
 """
+import gzip
 import json
 import os
 import pathlib
@@ -59,6 +60,7 @@ def run(tmp_path_factory):
               "--config.eval.rank_compared=True", *COMPARED,
               "--config.eval.references=('title','shuffled','shuffled_mlp')", path=blocked)
   assert rest.returncode == 0, rest.stderr[-2000:]
+  (workdir / "said.txt").write_text(rest.stdout)
   return workdir
 
 
@@ -93,6 +95,26 @@ def test_every_table_is_there(run):
       json.loads, (run / name / "metrics.jsonl").read_text().splitlines())]
               for name in ("phase2", "phase2_mlp"))
   assert ilm[-1] > 0 and mlp == [rate * 0.5 for rate in ilm]        # phase2.mlp_scale
+
+
+def test_the_lists_are_the_item_head_s(run):
+  """In the examples, in what is stored, and in the closing summary, which has no wide table."""
+  folder = run / "eval" / "phase2" / "2"
+  shown = json.loads((folder / "examples.json").read_text())
+  assert "by item head" in shown["note"]
+  names = shown["examples"][0]["recommended"]
+  stored = [json.loads(line) for line in
+            gzip.decompress((folder / "predictions.jsonl.gz").read_bytes()).splitlines()]
+  titles = json.loads((run / "data" / "items.json").read_text())["titles"]
+  assert [name.split(" (")[0] for name in names] == [
+      titles[row - 1] for row in stored[0]["items"][:10]] and len(stored[0]["items"]) == 20
+  ranks = json.loads(gzip.decompress((folder / "ranks.json.gz").read_bytes()))["ranks"]
+  assert [line["rank"] for line in stored] == ranks["ILM, item head"]
+  alike = json.loads((folder / "lists.json").read_text())["rows"]
+  assert {"ILM, beam 20", "ILM, item head", "ILM-rand, item head", "MLP projector, item head",
+          "popularity", "iALS (the vectors themselves)"} <= {label(row) for row in alike}
+  said = (run / "said.txt").read_text()
+  assert f"-> {names[0][:20]}" in said and "--stage=describe" in said and "Loss on test" not in said
 
 
 def test_a_finished_run_refuses_other_settings(run):

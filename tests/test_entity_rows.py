@@ -45,7 +45,7 @@ def phase1():
 
 
 def phase2():
-  graphdef, trainable = phase2_lib.build_phase2(small.QFORMER, 6, 0.05, seed=0)
+  graphdef, trainable = small_configs.phase2(small.QFORMER, 6, 0.05, seed=0)
   batch = jax.tree.map(lambda x: np.concatenate([np.asarray(x)] * 4), small.BATCH_2)
   batch["entities"] = np.where(batch["entities"] > 0, batch["entities"] * 411, 0)
   held = frozen() | {"lm": small.frozen_with_lm()["lm"]}

@@ -9,6 +9,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.config import gin_overlay, reading
+from ilm_jax.models import ilm
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ROOT / "configs" / "tiny.py"
@@ -111,12 +112,23 @@ def test_every_gin_config_builds_and_tells_its_command(path, tmp_path):
   c = gin_overlay.overlay(reading.load(ROOT / "configs" / "base.py"), [str(path)],
                          [f"DATA = '{tmp_path}'"])
   reading.validate(c, c.mesh.data * c.mesh.fsdp * c.mesh.tensor)
-  assert c.data.name == "ml-1m" and c.data.path == str(tmp_path)
+  if path.stem != "paper_form":
+    assert c.data.name == "ml-1m" and c.data.path == str(tmp_path)
   assert f"--gin_file=configs/gin/{path.name}" in path.read_text()
 
 
-def test_there_are_both_gin_configs():
-  assert {p.stem for p in FILES} == {"ml1m", "pod"}
+def test_there_are_three_gin_configs():
+  assert {p.stem for p in FILES} == {"ml1m", "paper_form", "pod"}
+
+
+def test_the_papers_form_takes_everything_of_ours_away():
+  c = reading.load(ROOT / "configs" / "ml100k_head.py")
+  assert c.phase2.skip and c.qformer.cross_init == "width" and c.phase1.losses.cf
+  gin_overlay.overlay(c, [str(ROOT / "configs" / "gin" / "paper_form.gin")], [])
+  reading.validate(c, 1)
+  assert not any(ilm.Form.of(c.phase2).__dict__.values()) and c.phase2.spread
+  assert (c.qformer.cross_init, c.qformer.cross_every, c.phase1.candidates) == ("bert", 2, "batch")
+  assert {name for name, weight in c.phase1.losses.items() if weight} == {"itc", "ii", "ui"}
 
 
 def main(tmp_path, *flags):

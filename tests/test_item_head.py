@@ -49,7 +49,7 @@ def test_no_head_no_fields():
 
 
 def model(mlp=False):
-  graphdef, trainable = phase2.build_phase2(
+  graphdef, trainable = small_configs.phase2(
       test_objectives.QFORMER, 6, 0.05, seed=0, mlp=mlp, head_width=4)
   held = test_objectives.frozen() | {"log_draws": jnp.log(jnp.arange(1.0, 10.0))}
   return graphdef, trainable, held

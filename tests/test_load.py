@@ -226,3 +226,29 @@ def test_whole_words_say_nothing_at_first_and_suit_a_t5_alone(tmp_path):
   with pytest.raises(errors.UserError, match="prefix_lm with a T5"):
     load.adapt(config, {}, prefix_lm=True)
   assert load.adapt(CONFIG, {}, prefix_lm=True)[0].prefix_lm
+
+
+def test_low_rank_updates_say_nothing_at_first_and_are_those_of_merged_kernels():
+  before = language_model.init(CONFIG, 0)
+  config, after = load.adapt(CONFIG, before, lora_rank=3, seed=1)
+  assert config.lora_rank == 3
+  frozen, trained = language_model.split_trained(after, "lora")
+  assert trained.keys() == {"lora"} and frozen.keys() == before.keys()
+  embeds = np.random.default_rng(0).normal(size=(1, 4, CONFIG.width)).astype(np.float32)
+
+  def hidden(config, params):
+    place = np.arange(4)[None]
+    return language_model.bind(config, params).hidden(embeds, place, np.ones_like(place))
+
+  np.testing.assert_array_equal(hidden(config, after), hidden(CONFIG, before))
+  rng, merged = np.random.default_rng(1), dict(before["layers"])
+  lora = {name: np.asarray(x) if name.endswith("_a") else rng.normal(size=x.shape, scale=0.1)
+          for name, x in after["lora"].items()}
+  for name in ("query", "key", "value", "out", "gate", "up", "down"):
+    merged[name] = merged[name] + lora[f"{name}_lora_a"] @ lora[f"{name}_lora_b"]
+  moved = hidden(config, {**after, "lora": jax.tree.map(jnp.float32, lora)})
+  np.testing.assert_allclose(moved, hidden(CONFIG, {**before, "layers": merged}), atol=2e-4)
+  assert np.abs(moved - hidden(CONFIG, before)).max() > 0.05
+  with pytest.raises(errors.UserError, match="lora_rank=2 with a T5"):
+    load.adapt(t5.T5Config(num_layers=1, num_encoder_layers=1, width=8, num_heads=2, head_dim=4,
+                           mlp_width=8, vocab_size=9), {}, lora_rank=2)

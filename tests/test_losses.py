@@ -128,3 +128,24 @@ def test_unit_and_weighted_mean_at_zero():
   assert np.all(np.isfinite(jax.grad(lambda x: losses.unit(x).sum())(jnp.zeros((1, 2)))))
   assert losses.weighted_mean(jnp.array([5.0, 7.0]), jnp.array([0, 0])) == 0.0
   assert losses.weighted_mean(jnp.array([5.0, 8.0]), jnp.array([1.0, 2.0])) == 7.0
+
+
+def test_over_catalogue_by_hand():
+  """Entities 3, 1, 2 are the columns; row 1 is asked by item 2, no candidate of its own."""
+  logits_BK = jnp.array([[2.0, 1.2, 0.5], [0.0, 1.6, 9.0]])
+  loss_B = losses.over_catalogue(logits_BK, jnp.array([1, 3]), jnp.array([3, 1, 2]),
+                                 jnp.array([8, 2]), smoothing=0.3)
+  row_0 = lse(2.0, 1.2, 0.5) - 0.8 * 1.2 - 0.1 * (2.0 + 0.5)
+  row_1 = lse(0.0, 1.6) - 0.85 * 0.0 - 0.15 * 1.6
+  np.testing.assert_allclose(loss_B, [row_0, row_1], rtol=1e-6)
+  # A target that asks for itself stays a candidate.
+  same = losses.over_catalogue(logits_BK[:1], jnp.array([1]), jnp.array([3, 1, 2]), jnp.array([1]))
+  np.testing.assert_allclose(same, [lse(2.0, 1.2, 0.5) - 1.2], rtol=1e-6)
+
+
+def test_uniformity_by_hand():
+  """Squares of distances over ordered pairs: 2, 4 and 2, each twice."""
+  unit_NP = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+  want = np.log(np.mean([np.exp(-4.0), np.exp(-8.0), np.exp(-4.0)]))
+  np.testing.assert_allclose(losses.uniformity(unit_NP), want, rtol=1e-5)
+  np.testing.assert_allclose(losses.uniformity(jnp.ones((4, 1))), 0.0, atol=1e-6)

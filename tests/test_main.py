@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ilm_jax import errors
+from ilm_jax import main as cli
 from ilm_jax.config import stages as stage_list
 from ilm_jax.config import workdir as workdir_lib
 from ilm_jax.stages import run as stages
@@ -47,6 +48,16 @@ def test_the_list_of_stages_holds_together():
   assert stage_list.ALL == stage_list.TRAIN + stage_list.WATCH
   assert set(stages._STAGES) | {"describe", "plan"} == set(stage_list.BY_NAME)
   assert set(stages._LOCKS) <= {stage.name for stage in stage_list.STAGES if stage.writes}
+
+
+@pytest.mark.parametrize(("typed", "kept"), [
+    (["--config=c.py", "--workdir=w", "--stage=all"], "--config=c.py --workdir=w"),
+    (["--stage", "all", "--config", "c.py", "--tables", "--workdir=w"],
+     "--config c.py --workdir=w"),
+    (["-stage=eval,report", "--config.lm.asset=my lm", "--compare=runs/b", "--watch=3"],
+     "'--config.lm.asset=my lm'")])
+def test_the_same_command_for_another_stage(typed, kept):
+  assert cli.command(typed).endswith(f" -m ilm_jax.main {kept}")
 
 
 # The workdir.

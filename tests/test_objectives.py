@@ -198,7 +198,7 @@ BATCH_2 = {
 
 @functools.cache
 def phase2():
-  graphdef, trainable = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=0)
+  graphdef, trainable = small_configs.phase2(QFORMER, 6, 0.05, seed=0)
   loss = phase2_lib.phase2_loss(graphdef, LM, ("sequential", "elm"))
   return trainable, jax.jit(jax.value_and_grad(loss, has_aux=True))
 
@@ -218,7 +218,7 @@ def test_phase2_is_the_mean_over_targets_and_its_sums_add_up():
 def test_phase2_by_hand_built_prompt():
   """Row 0's target from embeddings written out one by one."""
   trainable, step = phase2()
-  graphdef, _ = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=0)
+  graphdef, _ = small_configs.phase2(QFORMER, 6, 0.05, seed=0)
   held = frozen_with_lm()
   model = nnx.merge(graphdef, trainable)
   soft = model.soft_tokens(*inputs.entity_inputs(held, jnp.array([1, 7])))
@@ -243,8 +243,8 @@ def test_phase2_without_slots_needs_no_entities():
 
 def test_phase2_starts_from_phase1():
   _, first = phase1()
-  trainable = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=1, start=lambda _: first["qformer"])[1]
-  fresh = phase2_lib.build_phase2(QFORMER, 6, 0.05, seed=1)[1]
+  trainable = small_configs.phase2(QFORMER, 6, 0.05, seed=1, start=lambda _: first["qformer"])[1]
+  fresh = small_configs.phase2(QFORMER, 6, 0.05, seed=1)[1]
   assert jax.tree.structure(trainable) == jax.tree.structure(fresh)
   np.testing.assert_array_equal(trainable["qformer"]["query_tokens"],
                                 first["qformer"]["query_tokens"])
@@ -263,72 +263,71 @@ def test_splice_by_hand():
 def test_soft_tokens_start_at_the_asked_rms():
   config = small_configs.qformer(vectors={"behavioral": 5}, num_layers=1, width=64, num_heads=2,
                                  mlp_width=8, vocab_size=9, num_queries=4, query_path_only=True)
-  model = ilm.ILM(config, 96, soft_token_rms=0.13, rngs=nnx.Rngs(0))
+  model = ilm.ILM(config, 96, small_configs.FORM, soft_token_rms=0.13, rngs=nnx.Rngs(0))
   soft = model.soft_tokens(*inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
   # Another start, whose outputs are of another size, is scaled for.
   params = nnx.to_pure_dict(nnx.state(model.qformer))
   scale = params["stack"]["layer"]["query_norm"]["scale"] * 0.4
   params["stack"]["layer"]["query_norm"] |= {"scale": scale}
-  graphdef, trainable = phase2_lib.build_phase2(config, 96, 0.13, seed=0, start=lambda _: params)
+  graphdef, trainable = small_configs.phase2(config, 96, 0.13, seed=0, start=lambda _: params)
   soft = nnx.merge(graphdef, trainable).soft_tokens(
       *inputs.entity_inputs(frozen(), jnp.array([1, 2, 3])))
   np.testing.assert_allclose(jnp.sqrt(jnp.mean(soft ** 2)), 0.13, rtol=0.05)
 
 
-def several():
-  """Rows 1 to 3: all three vectors, two of them, one; 4: none."""
-  has = {"a": [0, 1, 1, 0, 0], "b": [0, 1, 0, 1, 0], "c": [0, 1, 1, 0, 0]}
-  return {"vectors": {n: jnp.ones((5, 2)) for n in has},
-          "present": {n: jnp.array(column, bool) for n, column in has.items()}}
+def test_over_the_catalogue_a_user_chooses_among_all_items():
+  """II and UI from bags by hand: mean cross-entropy over items 1..6, the asker left out."""
+  graphdef, trainable = phase1()
+  qformer = nnx.merge(graphdef, trainable["qformer"])
+  bag = qformer.project_queries(qformer.queries(*inputs.entity_inputs(frozen(), jnp.arange(R))))
+  c = only("ii", "ui", num_items=6, label_smoothing=0.0)
+  metrics = phase1_metrics(c)(BATCH_1)
+  for name, left, right in (("ui", "upair_user", "upair_item"), ("ii", "pair_a", "pair_b")):
+    logits = np.asarray(losses.bag_similarity(bag[BATCH_1[left]], bag[1:7]))
+    logits = logits / float(qformer.temperature(name))
+    want = []
+    for row, asker, target in zip(logits, np.asarray(BATCH_1[left]), np.asarray(BATCH_1[right])):
+      others = [i for i in range(6) if i + 1 != asker]
+      want.append(np.log(np.sum(np.exp(row[others]))) - row[target - 1])
+    np.testing.assert_allclose(metrics[name], np.mean(want), rtol=1e-4)
 
 
-def shown(hide, rows, key=None):
-  return np.stack(list(inputs.entity_inputs(several(), jnp.array(rows), key, hide)[1].values()))
+def test_cf_hands_its_scores_on():
+  """Users 7 and 8: cross-entropy of the similarity's softmax over six items, by the factors'."""
+  graphdef, trainable = phase1()
+  qformer = nnx.merge(graphdef, trainable["qformer"])
+  held = frozen() | {"factors": jax.random.normal(jax.random.key(9), (R, 3))}
+  c = only(cf=1.0, num_items=6, cf_temperature=0.5)
+  loss, metrics = phase1_lib.phase1_loss(graphdef, c)(trainable, held, BATCH_1, None)
+  bag = qformer.project_queries(qformer.queries(*inputs.entity_inputs(held, jnp.arange(R))))
+  want = []
+  for user in (7, 8):
+    logits = np.asarray(losses.bag_similarity(bag[user:user + 1], bag[1:7]))[0]
+    logits = logits / float(qformer.temperature("ui"))
+    given = np.exp(np.asarray(held["factors"][1:7] @ held["factors"][user]) / 0.5)
+    want.append(-np.sum(given / given.sum() * (logits - lse(*logits))))
+  np.testing.assert_allclose(metrics["cf"], np.mean(want), rtol=1e-5)
+  np.testing.assert_allclose(loss, metrics["cf"], rtol=1e-6)
 
 
-def test_a_vector_is_hidden_at_its_rate_and_never_the_last():
-  """Of 4,000 rows of each kind three in ten lose one vector, each as often."""
-  key, rows = jax.random.key(0), np.repeat(np.arange(5), 4000)
-  left_NB, all_NB = shown(0.3, rows, key), shown(0.0, rows)
-  lost_NB = all_NB & ~left_NB
-  assert not (left_NB & ~all_NB).any() and lost_NB.sum(axis=0).max() == 1
-  for row, each in ((1, [0.1, 0.1, 0.1]), (2, [0.15, 0, 0.15]), (3, [0, 0, 0]), (4, [0, 0, 0])):
-    np.testing.assert_allclose(lost_NB[:, rows == row].mean(axis=1), each, atol=0.02)
-  assert (shown(1.0, [1, 2, 3, 4], key).sum(axis=0) == [2, 1, 1, 0]).all()
+def lse(*xs):
+  return np.log(np.sum(np.exp(xs)))
 
 
-def test_nothing_is_hidden_without_a_key_or_a_rate():
-  rows = list(range(5)) * 20
-  for hide, key in ((1.0, None), (0.0, jax.random.key(0))):
-    np.testing.assert_array_equal(shown(hide, rows, key), shown(0.0, rows))
-  alone = frozen()
-  _, present = inputs.entity_inputs(alone, jnp.arange(R), jax.random.key(0), 1.0)
-  np.testing.assert_array_equal(present["behavioral"], alone["present"]["behavioral"])
-
-
-@pytest.mark.parametrize("mlp", [False, True])
-def test_both_phases_and_both_projectors_hide_vectors(monkeypatch, mlp):
-  """What the config names reaches every gathering that has a key; in evaluation none has."""
-  rates, gather = [], inputs.entity_inputs
-
-  def watched(frozen, entity_B, rng=None, hide=0.0):
-    rates.append((rng is not None, hide))
-    return gather(frozen, entity_B, rng, hide)
-
-  monkeypatch.setattr(inputs, "entity_inputs", watched)
-  monkeypatch.setattr(phase1_lib, "entity_inputs", watched)
-  config = dataclasses.replace(QFORMER, vector_dropout=0.4)
-  if not mlp:
-    graphdef, trainable = phase1_lib.build_phase1(config, 0)
-    phase1_lib.phase1_loss(graphdef, small_configs.phase1())(
-        trainable, frozen(), BATCH_1 | {"text_mask": BATCH_1["text"] > 0}, jax.random.key(1))
-    assert rates == [(True, 0.4)] * 2
-    rates.clear()
-  graphdef, trainable = phase2_lib.build_phase2(config, 6, 1.0, seed=0, mlp=mlp, head_width=3)
-  model, held = nnx.merge(graphdef, trainable), frozen() | {"log_draws": jnp.zeros(R)}
-  head = phase2_lib.HeadConfig(weight=1.0, num_items=6, negatives=0)
-  for key in (jax.random.key(1), None):
-    inputs.soft_tokens(model, held, jnp.array([[1, 7]]), key)
-    phase2_lib.head_nll(model, head, held, jnp.ones((1, 6)), jnp.array([2]), key)
-  assert rates == [(True, 0.4)] * 2 + [(False, 0.4)] * 2
+def test_reconstruction_is_the_error_of_what_is_there():
+  config = dataclasses.replace(QFORMER, reconstructs=True)
+  graphdef, trainable = phase1_lib.build_phase1(config, seed=0)
+  held = frozen()
+  held["present"]["behavioral"] = held["present"]["behavioral"].at[8].set(False)
+  c = only("ui", rec=1.0, uni=1.0, num_items=6)
+  metrics = phase1_lib.phase1_loss(graphdef, c)(trainable, held, BATCH_1, None)[1]
+  qformer = nnx.merge(graphdef, trainable["qformer"])
+  rows = np.array([1, 2, 3, 4, 5, 6, 7])                    # user 8 has nothing to give back
+  given = qformer.reconstructed(qformer.queries(*inputs.entity_inputs(held, jnp.asarray(rows))))
+  error = np.square(given - held["vectors"]["behavioral"][rows])
+  np.testing.assert_allclose(metrics["rec"], error.mean(), rtol=1e-5)
+  assert metrics["uni"] < 0
+  gradient = jax.grad(lambda t: phase1_lib.phase1_loss(graphdef, c)(t, held, BATCH_1, None)[0])(
+      trainable)
+  assert np.abs(gradient["qformer"]["heads"]["vectors"]["kernel"]).max() > 1e-4

@@ -7,7 +7,6 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
-import test_objectives
 from flax import nnx
 from jax.sharding import AxisType
 
@@ -15,6 +14,7 @@ from ilm_jax.models import language_model, t5
 from ilm_jax.objectives import phase2
 from ilm_jax.runtime import axes
 from ilm_jax.training import accumulation, loop, optimizer
+from tests import small_configs, test_objectives
 
 C = ml_collections.ConfigDict(dict(learning_rate=0.05, warmup=0, steps=4, final_fraction=0.1,
                                    b2=0.98, clip=1.0, weight_decay=0.01))
@@ -37,7 +37,7 @@ T5 = t5.T5Config(num_layers=1, num_encoder_layers=2, width=6, num_heads=2, head_
 
 def trained(mesh, lm=test_objectives.LM):
   """(losses of four steps, frozen arrays after them) on a mesh."""
-  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  graphdef, trainable = small_configs.phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
   loss = phase2.phase2_loss(graphdef, lm, ("sequential", "elm"))
   tx = optimizer.make_optimizer(C)
   state = loop.init_state(trainable, tx, mesh)
@@ -61,11 +61,12 @@ def test_one_device_equals_a_mesh(sizes, lm):
   np.testing.assert_allclose(one, many, rtol=2e-5)
 
 
-@pytest.mark.parametrize("train_lm", ["none", "index_tokens", "all"])
+@pytest.mark.parametrize("train_lm", ["none", "index_tokens", "lora", "all"])
 def test_what_is_asked_for_trains_and_nothing_else(train_lm):
   """Two words of the targets are new; only what is trained has a place in the state."""
-  lm = dataclasses.replace(test_objectives.LM, vocab_size=17, new_tokens=2, tied=False)
-  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  lm = dataclasses.replace(test_objectives.LM, vocab_size=17, new_tokens=2, tied=False,
+                           lora_rank=2 if train_lm == "lora" else 0)
+  graphdef, trainable = small_configs.phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
   params = language_model.init(lm, 5)
   frozen_lm, trained = language_model.split_trained(params, train_lm)
   trainable |= {"lm": trained} if trained else {}
@@ -87,7 +88,7 @@ def test_what_is_asked_for_trains_and_nothing_else(train_lm):
       (np.asarray(a) != b).any() for a, b in zip(jax.tree.leaves(after[name]),
                                                  jax.tree.leaves(before[name])))}
   assert changed == {"none": set(), "index_tokens": {"new_embedding", "new_head"},
-                     "all": set(before)}[train_lm]
+                     "lora": {"lora"}, "all": set(before)}[train_lm]
 
 
 def test_the_language_model_is_the_same_bytes_after_training():
@@ -99,7 +100,7 @@ def test_the_language_model_is_the_same_bytes_after_training():
 def test_an_mlp_makes_soft_tokens_of_the_asked_size():
   """RMS as asked at the start, nothing from an absent vector's numbers, every entity its own."""
   config = test_objectives.QFORMER
-  graphdef, trainable = phase2.build_phase2(config, 6, 0.05, seed=0, mlp=True)
+  graphdef, trainable = small_configs.phase2(config, 6, 0.05, seed=0, mlp=True)
   assert set(trainable) == {"norm", "mlp_in", "projection"}
   rng = np.random.default_rng(0)
   vectors = {n: rng.normal(size=(64, C)).astype(np.float32) for n, C in config.vectors}
@@ -115,7 +116,7 @@ def test_an_mlp_makes_soft_tokens_of_the_asked_size():
 
 
 def test_an_mlp_learns_through_the_frozen_model():
-  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0, mlp=True)
+  graphdef, trainable = small_configs.phase2(test_objectives.QFORMER, 6, 0.05, seed=0, mlp=True)
   loss = phase2.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
   held = test_objectives.frozen() | {"lm": language_model.init(test_objectives.LM, 5)}
   tx = optimizer.make_optimizer(C)
@@ -134,7 +135,7 @@ def test_microbatches_equal_the_whole_batch(sizes, head):
   """Rows of unequal numbers of targets and items that follow, one part without any: a mean of
   means would be off, and so would one weight for both losses."""
   quiet = dataclasses.replace(test_objectives.QFORMER, dropout=0.0, vector_noise=0.0)
-  graphdef, trainable = phase2.build_phase2(
+  graphdef, trainable = small_configs.phase2(
       quiet, 6, 0.05, seed=0, head_width=4 if head else 0)
   loss = phase2.phase2_loss(
       graphdef, test_objectives.LM, ("sequential", "elm"),
@@ -162,7 +163,7 @@ def test_microbatches_equal_the_whole_batch(sizes, head):
 
 def test_microbatches_hold_one_part_at_a_time():
   """The memory XLA plans for the step: a fourth of the rows, less than half of the space."""
-  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  graphdef, trainable = small_configs.phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
   loss = phase2.phase2_loss(graphdef, test_objectives.LM, ("sequential", "elm"))
   rows = {k: np.tile(v, (32, *[1] * (v.ndim - 1))) for k, v in batch().items()}
   whole, parts = (

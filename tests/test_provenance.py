@@ -198,8 +198,11 @@ def test_the_newest_tables_whose_weights_are_there_are_read(tmp_path):
       "phase1/200": "the weights of phase1 at step 200 that it measured are no longer there"}
   (gone / measured.NAME).unlink()
   assert measured.stale(tmp_path) == {"phase1/200": "measuring has not ended"}
+  (first / "examples.json").write_text("{}")
+  (first / "mine.txt").write_text("a user's")
   measured.begin(first)
   assert measured.newest(tmp_path, "phase1") is None
+  assert [path.name for path in first.iterdir()] == ["mine.txt"]     # no table of other settings
 
 
 def test_tables_are_done_where_all_that_made_them_is_the_same(tmp_path):

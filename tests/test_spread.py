@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax.objectives import inputs, phase2, whitening
+from ilm_jax.objectives import inputs, whitening
 from tests import small_configs, test_phase2_training
 
 CONFIG = small_configs.qformer(
@@ -24,7 +24,7 @@ def frozen():
 @pytest.mark.parametrize(("sizes", "queries"), [((1, 1, 1), 2), ((4, 1, 2), 1)])
 def test_soft_tokens_and_keys_are_centred_and_of_the_asked_size(sizes, queries):
   config = dataclasses.replace(CONFIG, num_queries=queries)
-  graphdef, fresh = phase2.build_phase2(config, 6, 0.2, seed=0, head_width=3)
+  graphdef, fresh = small_configs.phase2(config, 6, 0.2, seed=0, head_width=3)
   got = whitening.spread(graphdef, fresh, frozen(), test_phase2_training.mesh_of(*sizes))
   jax.tree.map(np.testing.assert_array_equal, got["qformer"], fresh["qformer"])
   model, given = nnx.merge(graphdef, got), inputs.entity_inputs(frozen(), jnp.arange(1, R))
@@ -37,7 +37,7 @@ def test_soft_tokens_and_keys_are_centred_and_of_the_asked_size(sizes, queries):
 
 def test_what_fills_the_table_up_is_no_entity():
   """Zeros behind the last row, as on a mesh that the rows do not divide over."""
-  graphdef, fresh = phase2.build_phase2(CONFIG, 6, 0.2, seed=0)
+  graphdef, fresh = small_configs.phase2(CONFIG, 6, 0.2, seed=0)
   filled = jax.tree.map(lambda x: jnp.pad(x, [(0, 60)] + [(0, 0)] * (x.ndim - 1)), frozen())
   mesh = test_phase2_training.mesh_of(1, 1, 1)
   want = whitening.spread(graphdef, fresh, frozen(), mesh)["projection"]

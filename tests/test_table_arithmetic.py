@@ -317,15 +317,20 @@ def test_beams_rank_the_first_users_with_their_filter(monkeypatch):
   ilm, mlp = Beams([4, 2, 1]), Beams([1, 2, 3])
   compared = [methods.Method("ILM", ilm, None), methods.Method("MLP", mlp, None)]
   of_users = questions([2, 3, 4], [np.array([1])] * 3)
-  made, lists = ranking._by_beam(evaluation(), compared, of_users, None)
+  made = ranking._by_beam(evaluation(), compared, of_users, None)
   assert [(r.label, r.rank_U.tolist(), r.depth) for r in made] == [
       ("ILM, beam 3, first 2 users", [2, np.inf], 3)]
-  assert lists.tolist() == [[4, 2, 1]] * 2 and ilm.blocked is of_users.filtered
-  made, lists = ranking._by_beam(
+  assert made[0].items_UK.tolist() == [[4, 2, 1]] * 2 and ilm.blocked is of_users.filtered
+  made = ranking._by_beam(
       evaluation(rank_compared=True, beam_users=3), compared, of_users, None)
   assert [(r.label, r.rank_U.tolist()) for r in made] == [
       ("ILM, beam 3", [2, np.inf, 1]), ("MLP, beam 3", [2, 3, np.inf])]
-  assert lists.tolist() == [[4, 2, 1]] * 3
+  assert [r.items_UK.tolist() for r in made] == [[[4, 2, 1]] * 3, [[1, 2, 3]] * 3]
+
+
+def test_no_beams_are_searched_for_no_users():
+  none = [methods.Method("ILM", None, None)]
+  assert ranking._by_beam(evaluation(beam_users=0), none, questions([2], [[]]), None) == []
 
 
 def test_exact_ranks_put_the_lower_row_first_and_leave_out_what_is_filtered(monkeypatch):

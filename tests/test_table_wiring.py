@@ -23,13 +23,14 @@ def namespace(**fields):
 
 
 def test_the_head_ranks_each_model_with_the_users_filter(monkeypatch):
-  monkeypatch.setattr(common, "spec", lambda run, groups: None)
+  monkeypatch.setattr(common, "head_spec", lambda run, groups: None)
   run = namespace(config=namespace(phase2=namespace(head=namespace(weight=1.0))))
   model = namespace(head_score=lambda examples, spec: np.tile(SCORES, (2, 1)))
   of_users = arithmetic.questions([3, 3], [np.array([1]), np.zeros(0, int)])
   made = ranking._by_head(run, [methods.Method("ILM", model, None)], of_users)
   assert [(r.label, r.rank_U.tolist(), r.depth) for r in made] == [
       ("ILM, item head", [2, 3], np.inf)]
+  assert [r.items_UK[:, :4].tolist() for r in made] == [[[2, 3, 4, 0], [1, 2, 3, 4]]]
   run.config.phase2.head.weight = 0.0
   assert ranking._by_head(run, [], of_users) == []
 
@@ -126,7 +127,8 @@ def test_the_text_neighbour_compares_the_mean_of_the_last_ten():
 # Prompts.
 
 
-def test_every_template_is_asked_of_the_same_users_and_seen_ones_are_averaged(monkeypatch):
+@pytest.mark.parametrize("head", [0.0, 1.0])
+def test_every_template_is_asked_of_the_same_users_and_seen_ones_are_averaged(monkeypatch, head):
   """Three templates of which two are seen; the example of user u and template n has number 3u + n.
 
   A template ranks the target of every user at n + 1, so hits at 5 are 1; NDCG differs.
@@ -141,14 +143,24 @@ def test_every_template_is_asked_of_the_same_users_and_seen_ones_are_averaged(mo
     place = examples[0]["number"] % 3
     return np.array([[0] * place + [7] + [0] * (width - place - 1)] * len(examples))
 
+  def head_score(examples, spec):
+    assert head and spec == "head"
+    asked.append([e["number"] for e in examples])
+    place = examples[0]["number"] % 3             # so many others are before item 7
+    return np.array([[-np.inf] + [5.0] * place + [1.0] * (6 - place) + [4.0]] * len(examples))
+
   monkeypatch.setattr(common, "spec", lambda run, groups: None)
+  monkeypatch.setattr(common, "head_spec", lambda run, groups: "head")
   monkeypatch.setattr(common, "bootstrap", lambda run: arithmetic.BOOTSTRAP)
   monkeypatch.setattr(common, "users_and_filter", lambda run, examples: (
       None, np.full(len(examples), 7), [[]] * len(examples), {}))
   run = namespace(
-      config=namespace(eval=namespace(prompt_users=0, beam_width=5), seed=0),
+      config=namespace(eval=namespace(prompt_users=0, beam_width=5), seed=0,
+                       tasks=namespace(mixture={"sequential": 1.0}),
+                       phase2=namespace(head=namespace(weight=head, rows=0))),
+      data=namespace(log=namespace(num_items=7)),
       prepared=lambda task, split: Stored({"number": n} for n in range(6)))
-  ilm = namespace(rank=rank, losses=lambda examples, spec: (
+  ilm = namespace(rank=rank, head_score=head_score, losses=lambda examples, spec: (
       np.array([float(e["number"]) for e in examples]), np.ones(len(examples))))
   made = prompts._rows(run, ilm, "sequential", None)
   assert asked == [[0, 3], [1, 4], [2, 5]]

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_objectives
 
 from ilm_jax.models import language_model
 from ilm_jax.monitoring import utilization
 from ilm_jax.objectives import phase2
+from tests import small_configs, test_objectives
 
 B, C, W, D = 3, 5, 7, 11
 
@@ -64,7 +64,7 @@ def test_phase2_costs_4_a_frozen_weight_and_6_a_trained_one():
   """The language model of the tests, frozen and trained: twice and three times its forward pass,
   apart from attention, which always has its gradients on both sides."""
   lm = test_objectives.LM
-  graphdef, trainable = phase2.build_phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
+  graphdef, trainable = small_configs.phase2(test_objectives.QFORMER, 6, 0.05, seed=0)
   loss = phase2.phase2_loss(graphdef, lm, ("sequential", "elm"))
   params = language_model.init(lm, 5)
   held = test_objectives.frozen() | {"lm": params}

@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch):
         {"phase1": watching.retrieval, "phase2": watching.tables}[name], "run",
         lambda run, name=name: noted.append(
             (name, watching.newest(run)[name], "rand" in run.config.phase2.compare)))
-  monkeypatch.setattr(watching.report, "write", lambda workdir: noted.append("report"))
+  monkeypatch.setattr(watching.report, "write", lambda workdir, **shown: noted.append("report"))
   run.noted = noted
   return run
 

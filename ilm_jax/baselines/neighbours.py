@@ -2,14 +2,14 @@
 import numpy as np
 import scipy.sparse
 
+from ilm_jax.cf import cooccurrence
+
 
 def item_knn(histories: list, num_items: int, queries: list, *, neighbours: int = 100,
              shrinkage: float = 10.0) -> np.ndarray:
   """Item-based nearest neighbours: the summed similarity to the items of a user's history.
 
-  Similarity is the shrunk cosine n_ij / (sqrt(n_i n_j) + shrinkage) of co-occurrence counts; of
-  each item only the most similar neighbours count (Sarwar et al. 2001; as tuned in Ferrari Dacrema
-  et al., arXiv 1907.06902).
+  Similarity as in `cooccurrence.nearest`; of each item only the most similar neighbours count.
 
   Args:
     histories: item rows of each user's training interactions.
@@ -19,61 +19,53 @@ def item_knn(histories: list, num_items: int, queries: list, *, neighbours: int 
     shrinkage: draws similarities of rare items towards 0.
 
   Returns:
-    float32 [len(asked), I + 1]; column 0 is -inf.
+    float32 [len(queries), I + 1]; column 0 is -inf.
   """
-  seen_UI = _incidence(histories, num_items)
-  both_II = (seen_UI.T @ seen_UI).tocsr()
-  count_I = both_II.diagonal()
-  both_II.setdiag(0)
-  both_II.eliminate_zeros()
-  pairs = both_II.tocoo()
-  pairs.data = pairs.data / (np.sqrt(count_I[pairs.row] * count_I[pairs.col]) + shrinkage)
-  near_II = _strongest(pairs.tocsr(), neighbours)
-  return _scores(_incidence(queries, num_items) @ near_II.T)
+  near_II = cooccurrence.nearest(histories, num_items, neighbours, shrinkage)
+  return with_padding((cooccurrence.incidence(queries, num_items) @ near_II.T).toarray())
 
 
 def transition(histories: list, num_items: int, queries: list, *, last: int = 5,
-               decay: float = 0.5) -> np.ndarray:
+               decay: float = 0.5, smoothing: float = 0.0) -> np.ndarray:
   """A training-free transition graph: what came next after each of the last items.
 
   Counts of direct successors, each row divided by its sum; the k-th last item of a history counts
-  decay ** k. Args and result as `item_knn`; `last`: how many items of a history are asked.
+  decay ** k.
+
+  Args:
+    histories: item rows of each user's training interactions, in time order.
+    num_items: I.
+    queries: item rows of each history to score, in time order.
+    last: how many items at the end of a history count.
+    decay: weight of an item relative to the one after it.
+    smoothing: so many more successors of every item, distributed as all successors are: an item
+      with few of its own scores others by their popularity.
+
+  Returns:
+    float32 [len(queries), I + 1]; column 0 is -inf.
   """
   before = np.concatenate([np.zeros(0, np.int64), *(np.asarray(h[:-1]) for h in histories)])
   after = np.concatenate([np.zeros(0, np.int64), *(np.asarray(h[1:]) for h in histories)])
   next_II = scipy.sparse.csr_array(
       (np.ones(len(before)), (before.astype(np.int64) - 1, after.astype(np.int64) - 1)),
       shape=(num_items, num_items))
-  total_I = np.asarray(next_II.sum(axis=1)).ravel()
-  next_II = scipy.sparse.diags_array(1.0 / np.maximum(total_I, 1.0)) @ next_II
+  total_I = next_II.sum(axis=1)
+  scale_I = np.where(total_I + smoothing > 0, total_I + smoothing, 1.0)
+  popular_I = next_II.sum(axis=0) / max(len(before), 1)
+  next_II = scipy.sparse.diags_array(1.0 / scale_I) @ next_II
   weights = [(u, item - 1, decay ** k) for u, history in enumerate(queries)
              for k, item in enumerate(list(history)[::-1][:last])]
   user, item, weight = zip(*weights) if weights else ((), (), ())
-  asked_UI = scipy.sparse.csr_array((np.array(weight, float), (user, item)),
-                                    shape=(len(queries), num_items))
-  return _scores(asked_UI @ next_II)
+  last_UI = scipy.sparse.csr_array((np.array(weight, float), (user, item)),
+                                   shape=(len(queries), num_items))
+  score_UI = (last_UI @ next_II).toarray()
+  if smoothing:
+    score_UI += np.outer(last_UI @ (smoothing / scale_I), popular_I)
+  return with_padding(score_UI)
 
 
-def _incidence(histories: list, num_items: int) -> scipy.sparse.csr_array:
-  """[users, I] 1 where the history has the item."""
-  rows = [np.unique(np.asarray(h, np.int64)) - 1 for h in histories]
-  user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-  item = np.concatenate([np.zeros(0, np.int64), *rows])
-  return scipy.sparse.csr_array((np.ones(len(item)), (user, item)),
-                                shape=(len(rows), num_items))
-
-
-def _strongest(matrix: scipy.sparse.csr_array, count: int) -> scipy.sparse.csr_array:
-  """The `count` largest entries of each row; of equal ones the lower column stays."""
-  row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-  order = np.lexsort((matrix.indices, -matrix.data, row))
-  place = np.arange(len(order)) - matrix.indptr[row[order]]
-  kept = order[place < count]
-  return scipy.sparse.csr_array((matrix.data[kept], (row[kept], matrix.indices[kept])),
-                                shape=matrix.shape)
-
-
-def _scores(score_UI) -> np.ndarray:
-  dense_UI = np.full((score_UI.shape[0], score_UI.shape[1] + 1), -np.inf, np.float32)
-  dense_UI[:, 1:] = score_UI.toarray()
-  return dense_UI
+def with_padding(score_UI) -> np.ndarray:
+  """float32 [users, I + 1] from [users, I] scores: column 0, of padding, is -inf."""
+  padded_UI = np.full((score_UI.shape[0], score_UI.shape[1] + 1), -np.inf, np.float32)
+  padded_UI[:, 1:] = score_UI
+  return padded_UI

@@ -2,8 +2,9 @@
 
 The inner product of its last output with the item table, or their cosine over a temperature, scores
 all items. Trained with the loss of the paper (binary, one sampled negative a position), with the
-full softmax over the catalogue, or with a softmax over sampled negatives; the last two are what a
-comparison should use (arXiv 2309.07602, 2508.06450).
+full softmax over the catalogue, with a softmax over sampled negatives, or with gSASRec's binary
+loss of many negatives; all but the first are what a comparison should use (arXiv 2309.07602,
+2308.07192). eSASRec (arXiv 2508.06450) is block="ligr" with loss="sampled".
 
 Letters: B users, L positions, W width, N target positions of a batch, I items, K negatives.
 """
@@ -18,10 +19,10 @@ import optax
 from flax import nnx
 
 from ilm_jax import errors
+from ilm_jax.baselines import sasrec_blocks
 from ilm_jax.evaluation import metrics
-from ilm_jax.models import attention
 
-LOSSES = ("full", "sampled", "bce")
+LOSSES = ("full", "sampled", "bce", "gbce")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,10 @@ class Config:
   num_heads: int = 1
   length: int = 50            # items of a history, the last ones
   dropout: float = 0.2
+  block: str = "plain"        # or "ligr": sasrec_blocks.BLOCKS
   loss: str = "full"          # one of LOSSES
-  negatives: int = 256        # of "sampled", shared by a batch, drawn uniformly
+  negatives: int = 256        # of "sampled" and "gbce", drawn uniformly for each user of a batch
+  calibration: float = 0.75   # t of "gbce", 0..1
   temperature: float = 0.0    # scores are cosines over this; 0: inner products
   batch_size: int = 256       # users
   learning_rate: float = 1e-3
@@ -45,34 +48,18 @@ class Config:
   def __post_init__(self):
     if self.loss not in LOSSES:
       raise errors.UserError(f"SASRec: loss={self.loss!r}, expected one of {LOSSES}")
+    if self.block not in sasrec_blocks.BLOCKS:
+      raise errors.UserError(f"SASRec: block={self.block!r}, expected one of "
+                             f"{tuple(sasrec_blocks.BLOCKS)}")
+    if not 0 <= self.calibration <= 1:
+      raise errors.UserError(f"SASRec: calibration={self.calibration}, expected 0 to 1")
+    if self.negatives < 1:
+      raise errors.UserError(f"SASRec: negatives={self.negatives}, expected 1 or more")
     if self.width % self.num_heads:
       raise errors.UserError(f"SASRec: width={self.width} does not divide over num_heads="
                              f"{self.num_heads}")
     if self.temperature < 0:
       raise errors.UserError(f"SASRec: temperature={self.temperature}, expected 0 or more")
-
-
-class Block(nnx.Module):
-  """Pre-norm self-attention and a position-wise mlp."""
-
-  def __init__(self, c: Config, *, rngs: nnx.Rngs):
-    self.config = c
-    self.attention_norm, self.mlp_norm = (nnx.LayerNorm(c.width, rngs=rngs) for _ in range(2))
-    self.query, self.key, self.value, self.out, self.mlp_in, self.mlp_out = (
-        nnx.Linear(c.width, c.width, rngs=rngs) for _ in range(6))
-
-  def __call__(self, x_BLW, mask_BLL, key) -> jax.Array:
-    keys = (None, None) if key is None else jax.random.split(key)
-
-    def heads(x):
-      return x.reshape(*x.shape[:2], self.config.num_heads, -1)
-
-    h_BLW = self.attention_norm(x_BLW)
-    attended = attention.attend(heads(self.query(h_BLW)), heads(self.key(h_BLW)),
-                                heads(self.value(h_BLW)), mask_BLL).reshape(x_BLW.shape)
-    x_BLW = x_BLW + _dropout(self.out(attended), self.config.dropout, keys[0])
-    h_BLW = self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BLW))))
-    return x_BLW + _dropout(h_BLW, self.config.dropout, keys[1])
 
 
 class SASRec(nnx.Module):
@@ -83,7 +70,9 @@ class SASRec(nnx.Module):
     self.item = nnx.Param(0.02 * jax.random.normal(rngs.params(), (num_items + 1, config.width)))
     self.position = nnx.Param(
         0.02 * jax.random.normal(rngs.params(), (config.length, config.width)))
-    self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.num_layers)])
+    block = sasrec_blocks.BLOCKS[config.block]
+    self.blocks = nnx.List([block(config.width, config.num_heads, config.dropout, rngs=rngs)
+                            for _ in range(config.num_layers)])
     self.norm = nnx.LayerNorm(config.width, rngs=rngs)
 
   def hidden(self, row_BL, key=None) -> jax.Array:
@@ -91,7 +80,7 @@ class SASRec(nnx.Module):
     keys = ([None] * (1 + len(self.blocks)) if key is None
             else list(jax.random.split(key, 1 + len(self.blocks))))
     x_BLW = self.item[...][row_BL] + self.position[...][None]
-    x_BLW = _dropout(x_BLW, self.config.dropout, keys[0])
+    x_BLW = sasrec_blocks.dropout(x_BLW, self.config.dropout, keys[0])
     mask_BLL = jnp.tri(row_BL.shape[1], dtype=bool)[None] & (row_BL > 0)[:, None, :]
     for block, block_key in zip(self.blocks, keys[1:]):
       x_BLW = block(x_BLW, mask_BLL, block_key)
@@ -189,8 +178,8 @@ def _step(graphdef, config: Config, tx, params, slots, batch, seed):
 
   def loss_fn(params):
     hidden_BLW = nnx.merge(graphdef, params).hidden(batch["rows"], key_dropout)
-    hidden_NW = hidden_BLW.reshape(-1, config.width)[batch["at"]]
-    loss_N = _losses(config, params["item"], hidden_NW, batch["targets"], key_negatives)
+    loss_N = _losses(config, params["item"], hidden_BLW, batch["at"], batch["targets"],
+                     key_negatives)
     return jnp.sum(loss_N * batch["weights"]) / jnp.sum(batch["weights"])
 
   loss, grads = jax.value_and_grad(loss_fn)(params)
@@ -198,32 +187,37 @@ def _step(graphdef, config: Config, tx, params, slots, batch, seed):
   return optax.apply_updates(params, updates), slots, loss
 
 
-def _losses(config: Config, item_IW, hidden_NW, target_N, key) -> jax.Array:
-  """[N] loss of each target position."""
-  hidden_NW, item_IW = _compared(config, hidden_NW, item_IW)
-  own_N = jnp.sum(hidden_NW * item_IW[target_N], axis=1)
+def _losses(config: Config, item_IW, hidden_BLW, at_N, target_N, key) -> jax.Array:
+  """[N] loss of each target; `at_N`: its place among the B * L positions."""
+  hidden_BLW, item_IW = _compared(config, hidden_BLW, item_IW)
+  hidden_NW, num_items = hidden_BLW.reshape(-1, config.width)[at_N], item_IW.shape[0] - 1
+  logit_N = jnp.sum(hidden_NW * item_IW[target_N], axis=1)
   if config.loss == "full":
-    logits_NI = hidden_NW @ item_IW[1:].T
-    return jax.nn.logsumexp(logits_NI, axis=1) - own_N
+    return sasrec_blocks.full_softmax(logit_N, hidden_NW @ item_IW[1:].T)
+  if config.loss == "bce":
+    other_N = jax.random.randint(key, target_N.shape, 1, num_items + 1)
+    return jax.nn.softplus(-logit_N) + jax.nn.softplus(
+        jnp.sum(hidden_NW * item_IW[other_N], axis=1))
+  # A user's positions share their negatives: one matrix product, and no [N, K, W] of vectors.
+  users, length, _ = hidden_BLW.shape
+  negative_BK = jax.random.randint(key, (users, config.negatives), 1, num_items + 1)
+  logits_BLK = jnp.einsum("blw,bkw->blk", hidden_BLW, item_IW[negative_BK])
+  logits_NK = logits_BLK.reshape(users * length, -1)[at_N]
+  logits_NK = jnp.where(negative_BK[at_N // length] == target_N[:, None], -jnp.inf, logits_NK)
   if config.loss == "sampled":
-    negative_K = jax.random.randint(key, (config.negatives,), 1, item_IW.shape[0])
-    logits_NK = hidden_NW @ item_IW[negative_K].T
-    logits_NK = jnp.where(negative_K[None] == target_N[:, None], -jnp.inf, logits_NK)
-    return jax.nn.logsumexp(jnp.concatenate([own_N[:, None], logits_NK], 1), axis=1) - own_N
-  negative_N = jax.random.randint(key, target_N.shape, 1, item_IW.shape[0])
-  other_N = jnp.sum(hidden_NW * item_IW[negative_N], axis=1)
-  return jax.nn.softplus(-own_N) + jax.nn.softplus(other_N)
+    return sasrec_blocks.sampled_softmax(logit_N, logits_NK)
+  return sasrec_blocks.gbce(logit_N, logits_NK, num_items, config.calibration)
 
 
-def _compared(config: Config, hidden_NW, item_IW):
+def _compared(config: Config, hidden, item_IW):
   """Both, so that their inner product is the score."""
   if not config.temperature:
-    return hidden_NW, item_IW
+    return hidden, item_IW
 
   def unit(x):
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
-  return unit(hidden_NW) / config.temperature, unit(item_IW)
+  return unit(hidden) / config.temperature, unit(item_IW)
 
 
 def _room(histories, learns, config: Config) -> int:
@@ -250,9 +244,3 @@ def _put(row, history) -> None:
   """Writes the end of a history to the end of `row`."""
   if n := min(len(history), len(row)):
     row[-n:] = history[-n:]
-
-
-def _dropout(x, rate: float, key) -> jax.Array:
-  if key is None or not rate:
-    return x
-  return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)

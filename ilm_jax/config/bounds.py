@@ -45,21 +45,30 @@ _GROUPS = (
     (_positive(10 ** 6), ("cf.iterations", "cf.cg_steps")),
     # Sizes of arrays.
     (_positive(2 ** 20), (
-        "cf.width", "mesh.data", "mesh.fsdp", "mesh.tensor", "phase1.batch_size",
+        "cf.width", "cf.transition_width", "cf.transition_window", "mesh.data", "mesh.fsdp",
+        "mesh.tensor", "phase1.batch_size",
         "phase1.pair_batch_size", "phase2.rows", "phase2.length", "phase2.slots",
         "phase2.targets", "phase2.examples_per_group", "phase2.rows_per_group",
-        "phase2.microbatches", "phase2.head.width", "eval.batch_size",
+        "phase2.microbatches", "eval.batch_size",
+        *(f"phase2.head.{name}" for name in (
+            "width", "length", "slots", "examples_per_group", "rows_per_group")),
         *(f"qformer.{name}" for name in (
             "width", "num_heads", "mlp_width", "num_queries", "kv_tokens", "proj_width",
             "max_text")))),
     (_positive(1000), ("qformer.num_layers", "qformer.cross_every")),
     (_from_0(2 ** 20), ("qformer.kv_width", "lm.new_tokens", "lm.whole_words")),
     (_from_0(_INT32), ("phase2.head.negatives",)),
+    (_from_0(2 ** 20, "ranking tasks among the others"), ("phase2.head.rows",)),
+    (Bound(-1, 1000, "-1 (all layers) or more, at most 1000"), ("phase2.head.layer",)),
+    (_from_0(1000, "none"), ("qformer.reader_hidden", "qformer.members", "cf.members",
+                             "lm.lora_rank")),
+    (_from_0(1000, "all"), ("phase2.head.queries",)),
     (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",
                  "phase2.dropout")),
     (Bound(0, 1, "a probability, from 0 to 1"), ("qformer.vector_dropout",
                                                  "phase2.vector_dropout")),
-    (_positive(10 ** 3), ("qformer.temperature", "qformer.min_temperature")),
+    (_positive(10 ** 3), ("qformer.temperature", "qformer.min_temperature",
+                          "phase1.cf_temperature")),
     (_from_0(10 ** 3), ("qformer.vector_noise", "phase2.vector_noise", "phase2.soft_token_rms",
                         "phase1.text_scale", "phase2.qformer_scale", "phase2.mlp_scale")),
     # Tasks and who writes their targets.
@@ -87,8 +96,7 @@ _GROUPS = (
     (_from_0(10 ** 9, "no profile"), ("profile.steps",)),
     (Bound(1, 2, "1 or 2, whose step is planned"), ("plan.phase",)),
     # Evaluation.
-    (_positive(_INT32), ("eval.beam_users",)),
-    (_from_0(_INT32, "none"), ("eval.exact_users",)),
+    (_from_0(_INT32, "none"), ("eval.beam_users", "eval.exact_users")),
     (_positive(10 ** 4), ("eval.beam_width",)),
     (_positive(10 ** 6), ("eval.bootstrap",)),
     (_from_0(_INT32), tuple(f"eval.{name}" for name in (

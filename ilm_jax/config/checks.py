@@ -45,11 +45,14 @@ def _check_inputs(c) -> list[str]:
 
 def _check_lm(lm) -> list[str]:
   wrong = [*rules.known("lm.dtype", lm.dtype, ("float32", "bfloat16", "int8")),
-           *rules.known("lm.train", lm.train, ("none", "index_tokens", "all")),
+           *rules.known("lm.train", lm.train, ("none", "index_tokens", "lora", "all")),
            *rules.known("lm.remat", lm.remat, ("none", "dots", "weights", "full"))]
   wrong += rules.known("lm.shape", lm.shape, ("", *names.SHAPES))
   if lm.train == "index_tokens" and not lm.new_tokens:
     wrong.append("lm.train='index_tokens' has nothing to train: set lm.new_tokens above 0")
+  if (lm.train == "lora") != bool(lm.lora_rank):
+    wrong.append(f"lm.train={lm.train!r} with lm.lora_rank={lm.lora_rank}: low-rank updates are "
+                 "trained where there are some; set lm.train='lora' and a rank, or neither")
   if lm.whole_words and lm.train != "all":
     wrong.append(f"lm.whole_words={lm.whole_words} with lm.train={lm.train!r}: they start at zero "
                  "and would stay there; set lm.train='all'")
@@ -66,21 +69,28 @@ def _check_mesh(c, device_count: int) -> list[str]:
     wrong.append(f"mesh={c.mesh.to_dict()} needs {need} devices, this job has {device_count}: make "
                  f"the product of its sizes {device_count}, e.g. --config.mesh.data={device_count}")
   ways = max(c.mesh.data * c.mesh.fsdp, 1)
-  for name in ("phase1.batch_size", "phase1.pair_batch_size", "phase2.rows"):
+  for name in ("phase1.batch_size", "phase1.pair_batch_size", "phase2.rows",
+               "phase2.head.rows"):
     if (rows := rules.get(c, name)) % ways:
       wrong.append(f"{name}={rows} does not divide over mesh.data * mesh.fsdp = {ways}: make it a "
                    f"multiple, e.g. --config.{name}={max(math.ceil(rows / ways), 1) * ways}")
-  rows, parts = c.phase2.rows, max(c.phase2.microbatches, 1) * ways
-  if not rows % ways and rows % parts:
-    wrong.append(f"phase2.rows={rows} does not divide over phase2.microbatches="
-                 f"{c.phase2.microbatches} on mesh.data * mesh.fsdp = {ways}: make it a multiple "
-                 f"of {parts}, e.g. --config.phase2.rows={math.ceil(rows / parts) * parts}")
+  parts = max(c.phase2.microbatches, 1) * ways
+  for name in ("phase2.rows", "phase2.head.rows"):
+    rows = rules.get(c, name)
+    if not rows % ways and rows % parts:
+      wrong.append(f"{name}={rows} does not divide over phase2.microbatches="
+                   f"{c.phase2.microbatches} on mesh.data * mesh.fsdp = {ways}: make it a multiple "
+                   f"of {parts}, e.g. --config.{name}={math.ceil(rows / parts) * parts}")
   return wrong
 
 
 def _check_qformer(c) -> list[str]:
   q = c.qformer
-  wrong = rules.known("qformer.text_pool", q.text_pool, ("cls", "mean"))
+  wrong = [*rules.known("qformer.text_pool", q.text_pool, ("cls", "mean")),
+           *rules.known("qformer.cross_init", q.cross_init, ("width", "bert"))]
+  if q.members > c.cf.members:
+    wrong.append(f"qformer.members={q.members} is more than cf.members={c.cf.members}, which stage "
+                 "cf keeps of each entity: raise the second")
   if q.num_heads > 0 and q.width % q.num_heads:
     wrong.append(f"qformer.width={q.width} does not divide over qformer.num_heads={q.num_heads}")
   return wrong
@@ -89,6 +99,13 @@ def _check_qformer(c) -> list[str]:
 def _check_phase1(c) -> list[str]:
   p = c.phase1
   wrong = rules.known("phase1.contrastive", p.contrastive, ("infonce", "margin"))
+  wrong += rules.known("phase1.candidates", p.candidates, ("batch", "catalogue"))
+  if p.losses.get("cf", 0) > 0 and p.candidates != "catalogue":
+    wrong.append(f"phase1.losses.cf={p.losses.cf} is a softmax over the catalogue: set "
+                 "phase1.candidates to 'catalogue', or the loss to 0")
+  if p.candidates == "catalogue" and p.contrastive == "margin":
+    wrong.append("phase1.candidates='catalogue' is a softmax, and phase1.contrastive='margin' has "
+                 "none: set it to 'infonce'")
   if p.logq and p.contrastive == "margin":
     wrong.append("phase1.logq=True corrects a softmax, and phase1.contrastive='margin' has none: "
                  "set it to 'infonce', or phase1.logq to False")
@@ -109,6 +126,7 @@ def _check_phase2(c) -> list[str]:
   if p.head.weight > 0 and c.tasks.entities == "names":
     wrong.append("phase2.head.weight is above 0 with tasks.entities='names': the item head reads "
                  "soft tokens; set the weight to 0, or tasks.entities='slots'")
+  wrong += _check_head(p.head, c.qformer.num_queries)
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
                  f"{p.rows_per_group}: examples are packed into groups of that many rows")
@@ -118,6 +136,26 @@ def _check_phase2(c) -> list[str]:
   if c.qformer.num_queries >= p.length:
     wrong.append(f"phase2.length={p.length} has no room for an entity of qformer.num_queries="
                  f"{c.qformer.num_queries} soft tokens and its prompt: make it longer, e.g. 256")
+  return wrong
+
+
+def _check_head(head, queries: int) -> list[str]:
+  wrong = []
+  if head.queries > queries:
+    wrong.append(f"phase2.head.queries={head.queries} is more than qformer.num_queries={queries}: "
+                 "an entity has no more soft tokens; 0 takes all")
+  if head.queries and not head.rows:
+    wrong.append(f"phase2.head.queries={head.queries} with phase2.head.rows=0: rows that say words "
+                 "hold all soft tokens; set the rows above 0 or the queries to 0")
+  if head.rows > 0 and not head.weight:
+    wrong.append(f"phase2.head.rows={head.rows} with phase2.head.weight=0: there is no head to read"
+                 " them; set the weight above 0 or the rows to 0")
+  if head.layer >= 0 and not head.rows:
+    wrong.append(f"phase2.head.layer={head.layer} with phase2.head.rows=0: the head reads the rows "
+                 "that say words, behind all layers; set the rows above 0 or the layer to -1")
+  if head.rows % head.rows_per_group:
+    wrong.append(f"phase2.head.rows={head.rows} is no multiple of phase2.head.rows_per_group="
+                 f"{head.rows_per_group}: examples are packed into groups of that many rows")
   return wrong
 
 
@@ -141,13 +179,21 @@ def _check_eval(c) -> list[str]:
   if "shuffled_mlp" in e.references and "mlp" not in c.phase2.compare:
     wrong.append("eval.references has 'shuffled_mlp' and phase2.compare no 'mlp': nothing trains "
                  "it, add it there")
+  if c.phase2.head.rows > 0 and e.beam_users > 0:
+    wrong.append(f"eval.beam_users={e.beam_users} with phase2.head.rows={c.phase2.head.rows}: "
+                 "beams say titles, and ranking tasks then train no words; set one of them to 0")
   if e.exact_users > e.beam_users:
     wrong.append(f"eval.exact_users={e.exact_users} is more than eval.beam_users={e.beam_users}: "
-                 "users ranked exactly are the first of those ranked by beam")
+                 "users ranked exactly are the first of those ranked by beam; set it to "
+                 f"{e.beam_users} or less")
+  if e.rank_compared and not e.beam_users:
+    wrong.append("eval.rank_compared=True with eval.beam_users=0: it asks for beams of what "
+                 "phase2.compare names, and none are searched; set it to False, or eval.beam_users "
+                 "above 0")
   if 0 < e.users < e.beam_users:
     wrong.append(f"eval.beam_users={e.beam_users} is more than eval.users={e.users}: users ranked "
                  "by beam are the first of all that are ranked")
-  if e.beam_width < (most := names.LARGEST_CUTOFF):
+  if (e.beam_users or e.prompt_users) and e.beam_width < (most := names.LARGEST_CUTOFF):
     wrong.append(f"eval.beam_width={e.beam_width} is less than {most}, so HR@{most} cannot be "
                  f"measured: make it {most} or more")
   return wrong

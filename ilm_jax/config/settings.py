@@ -46,7 +46,12 @@ def of_prepared(config) -> dict:
 
 def of_entities(config) -> dict:
   """{dotted field: value} of what decides the entity table, beside the data."""
-  return _fields(config, ("seed", "cf", "text_encoder"))
+  fields = _fields(config, ("seed", "cf", "text_encoder"))
+  sequential = "sequential" in config.vectors
+  unused = {name for name in fields if name.startswith("cf.transition_") and not sequential}
+  unused |= {"cf.members"} if not config.cf.members else set()
+  return {name: value for name, value in fields.items() if name not in unused} | (
+      {"vectors": "sequential"} if sequential else {})
 
 
 def shared_with_phase1(settings: dict) -> dict:

@@ -34,19 +34,19 @@ class Batches:
       threads: that make them.
       ahead: batches, at least, that wait to be taken.
     """
-    self._make, self._together = make, together
+    self.make, self.together = make, together
     self._options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(2, ahead // together))
 
   def at(self, step: int) -> dict[str, np.ndarray]:
-    return self._make(range(int(step), int(step) + 1))[0]
+    return self.make(range(int(step), int(step) + 1))[0]
 
   def iterate(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
     """The batches of steps start, ..., stop - 1."""
     if stop <= start:
       return iter(())
-    made = grain.MapDataset.range(start, stop, self._together).map(
-        lambda first: self._make(range(first, min(first + self._together, stop))))
+    made = grain.MapDataset.range(start, stop, self.together).map(
+        lambda first: self.make(range(first, min(first + self.together, stop))))
     return itertools.chain.from_iterable(made.to_iter_dataset(self._options))
 
 
@@ -121,6 +121,15 @@ def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: 
             for at in range(0, len(steps) * rows, rows)]
 
   return Batches(make, together=max(1, _TOGETHER // (len(groups) * spec.rows_per_group)))
+
+
+def with_ranking(said: Batches | None, ranked: Batches) -> Batches:
+  """Batches of `said`, if there are any, with those of `ranked` under "rank" (`head_only`)."""
+  def make(steps: range) -> list[dict]:
+    others = said.make(steps) if said else [{}] * len(steps)
+    return [{**other, "rank": rank} for other, rank in zip(others, ranked.make(steps))]
+
+  return Batches(make, together=ranked.together)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The entity table: everything that is known of items and users as numbers.
 
 R rows: padding, items, users, as `rows.EntityRows` counts them. A named vector that an entity does
-not have (users have no `semantic` one, what has no training interaction no `behavioral` one) is
-zero there, and marked absent.
+not have (users have no `semantic` one, what has no training interaction neither a `behavioral` nor
+a `sequential` one) is zero there, and marked absent.
 """
 import dataclasses
 
@@ -20,19 +20,22 @@ class EntityTable:
   vectors: dict[str, np.ndarray]     # name -> float32 [R, C]
   present: dict[str, np.ndarray]     # name -> bool [R]
   fingerprint: str
+  members: np.ndarray | None = None  # int32 [R, S]: entity rows that belong to a row, strongest
+                                     # first, 0 behind the last; None: no set goes with an entity
 
   def save(self, folder, made_from: dict) -> None:
     """Writes table.npz and manifest.json."""
-    arrays.save(folder, "table", _stored(self.rows.num_items, self.vectors, self.present),
-                made_from=made_from)
+    arrays.save(folder, "table", _stored(
+        self.rows.num_items, self.vectors, self.present, self.members), made_from=made_from)
 
 
-def make(num_items: int, num_users: int, *, lacking: dict[str, np.ndarray] | None = None,
-         **vectors) -> EntityTable:
+def make(num_items: int, num_users: int, members: np.ndarray | None = None, *,
+         lacking: dict[str, np.ndarray] | None = None, **vectors) -> EntityTable:
   """A table from parts.
 
   Args:
     num_items, num_users: I and U.
+    members: see `EntityTable`.
     lacking: name -> bool [R]: rows without that vector, whatever is given for them; None: none.
     **vectors: name -> (item_I1C, user_UC): rows 0..I with row 0 ignored, and users; None where the
       kind has no such vector.
@@ -59,7 +62,7 @@ def make(num_items: int, num_users: int, *, lacking: dict[str, np.ndarray] | Non
     if not np.isfinite(table[name]).all():
       raise ValueError(f"{name} vectors are not finite")
   return EntityTable(rows, table, present,
-                     arrays.fingerprint(_stored(num_items, table, present)))
+                     arrays.fingerprint(_stored(num_items, table, present, members)), members)
 
 
 def load(folder) -> EntityTable:
@@ -68,16 +71,19 @@ def load(folder) -> EntityTable:
   split = {kind: {key.removeprefix(f"{kind}/"): array for key, array in stored.items()
                   if key.startswith(f"{kind}/")} for kind in ("vectors", "present")}
   num_items = int(stored["num_items"])
+  members = stored.get("members")
   num_rows = {len(array) for kind in split.values() for array in kind.values()}
+  num_rows |= set() if members is None else {len(members)}
   if len(num_rows) != 1:
     raise errors.UserError(f"{folder} holds tables of {sorted(num_rows)} rows, expected one number:"
                            " delete it and run --stage=cf")
   return EntityTable(rows_lib.EntityRows.of_table(num_rows.pop(), num_items), **split,
-                     fingerprint=manifest["fingerprint"])
+                     fingerprint=manifest["fingerprint"], members=members)
 
 
-def _stored(num_items: int, vectors: dict, present: dict) -> dict[str, np.ndarray]:
+def _stored(num_items: int, vectors: dict, present: dict, members) -> dict[str, np.ndarray]:
   """The arrays of the file, which are also what the fingerprint covers."""
   return {"num_items": np.int32(num_items),
+          **({} if members is None else {"members": members}),
           **{f"vectors/{name}": array for name, array in vectors.items()},
           **{f"present/{name}": array for name, array in present.items()}}

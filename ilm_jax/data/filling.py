@@ -46,7 +46,7 @@ def write(batch: dict, examples, placed: list[tuple], spec) -> None:
   chosen, at = [examples[i] for i in which.tolist()], _Places(*at)
   flat = {k: v.reshape(-1) for k, v in batch.items()}
   wide_E, slot = _write_prompts(flat, chosen, at, spec)
-  length_E = wide_E + _write_targets(flat, chosen, at, wide_E, spec)
+  length_E = wide_E if spec.head_only else wide_E + _write_targets(flat, chosen, at, wide_E, spec)
   to = _places(at.row_E * spec.length + at.token_E, length_E)
   flat["segment"][to] = at.segment_E.repeat(length_E)
   flat["position"][to] = _places(0 * length_E, length_E)

@@ -6,9 +6,11 @@ carries order in time. Interactions of a user follow each other by time; the rul
 """
 import dataclasses
 import functools
+import json
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from ilm_jax import errors
 from ilm_jax.data import arrays, splits
@@ -238,3 +240,10 @@ def load(folder) -> Data:
   items = Items(**documents["items"])
   interactions = Interactions(user_ids=documents["users"], num_items=len(items), **stored)
   return Data(interactions, items, manifest["fingerprint"])
+
+
+def load_names(folder) -> tuple[list[str], Items]:
+  """(raw ids of the users, the items) of what `save` wrote, without its interactions."""
+  users, items = (json.loads((epath.Path(folder) / f"{name}.json").read_text())
+                  for name in ("users", "items"))
+  return users, Items(**items)

@@ -34,6 +34,7 @@ class LmBatchSpec:
   after: tuple[int, ...] = ()
   head_tasks: tuple[str, ...] = ()   # those whose prompts predict items at every slot (item head)
   num_items: int = 0                 # with head_tasks: entity rows up to it are items
+  head_only: bool = False            # nothing is said: prompts alone, for the item head
 
   @property
   def groups(self) -> int:
@@ -51,9 +52,10 @@ class LmBatchSpec:
       slots: number of slots in the prompt.
       targets: tokens to predict.
     """
-    said = len(self.before) + len(self.after) + (0 if self.encoder_decoder else targets - 1)
-    return {"length": inputs + slots * (self.queries - 1) + said,
-            "slots": slots * (self.queries > 0), "targets": targets}
+    targets = 0 * targets if self.head_only else targets
+    said = 0 * targets if self.encoder_decoder or self.head_only else targets - 1
+    return {"length": inputs + slots * (self.queries - 1) + said + len(self.before)
+            + len(self.after), "slots": slots * (self.queries > 0), "targets": targets}
 
 
 def check_fits(name: str, lengths: dict[str, np.ndarray], spec: LmBatchSpec):
@@ -118,6 +120,13 @@ def one_a_row(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarr
 def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
   """A batch of `rows` rows without examples."""
   in_row, predicted = (rows, spec.length), (rows, spec.targets)
+  said = {} if spec.head_only else {
+      "target_at": np.zeros(predicted, np.int32),        # position whose hidden state predicts it
+      "targets": np.full(predicted, spec.pad_id, np.int32),
+      "target_segment": np.zeros(predicted, np.int32),   # of their example; 0 for padding
+      "target_position": np.zeros(predicted, np.int32),  # from 0 in every example
+      "weights": np.zeros(predicted, np.float32),
+      "task": np.zeros(predicted, np.int32)}
   words = {"word": np.zeros(in_row, np.int32)} if spec.whole_words else {}
   head = {name: np.zeros((rows, spec.slots), np.int32) for name in ("next_at", "next_item")}
   return {
@@ -129,12 +138,7 @@ def empty(rows: int, spec: LmBatchSpec) -> dict[str, np.ndarray]:
       "position": np.zeros(in_row, np.int32),            # from 0 in every example
       "prefix": np.zeros(in_row, bool),                  # inputs, not targets
       "entities": np.zeros((rows, spec.slots), np.int32),
-      "target_at": np.zeros(predicted, np.int32),        # position whose hidden state predicts it
-      "targets": np.full(predicted, spec.pad_id, np.int32),
-      "target_segment": np.zeros(predicted, np.int32),   # of their example; 0 for padding
-      "target_position": np.zeros(predicted, np.int32),  # from 0 in every example
-      "weights": np.zeros(predicted, np.float32),
-      "task": np.zeros(predicted, np.int32),
+      **said,
   }
 
 

@@ -22,9 +22,15 @@ def done(folder, made_from: dict) -> bool:
 
 
 def begin(folder) -> None:
-  """Removes the mark first, so that tables of a killed run are not taken for finished ones."""
-  if distributed.is_main():
-    (epath.Path(folder) / NAME).unlink(missing_ok=True)
+  """Removes the mark first, so that tables of a killed run are not taken for finished ones.
+
+  Then all else that was measured there: other settings may leave out a table, and the old one would
+  stand beside the new ones.
+  """
+  if distributed.is_main() and (folder := epath.Path(folder)).exists():
+    (folder / NAME).unlink(missing_ok=True)
+    for path in [*folder.glob("*.json"), *folder.glob("*.gz")]:
+      path.unlink()
 
 
 def mark(folder, made_from: dict) -> None:

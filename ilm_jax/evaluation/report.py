@@ -1,5 +1,8 @@
 """Tables, curves and examples of a workdir: `report.json`, `report.html` and the terminal.
 
+The terminal gets the closing summary (`closing`), which the page begins with, and all tables if
+they are asked for.
+
 Evaluation writes *tables*, the report only collects them, so the three outputs cannot disagree. A
 table is a JSON object
 
@@ -9,12 +12,16 @@ table is a JSON object
 with estimate = {"value": float, "lo": float, "hi": float, "n": int},
 
 where `lo`, `hi` (a 95 % interval) and `n` may be absent. A *list of examples* is
-{"title", "note", "examples": [{column: text}]}. Both live in `eval/<phase>/<step>/<name>.json`.
+{"title", "note", "examples": [{column: text or list of texts}]}. Both live in
+`eval/<phase>/<step>/<name>.json`.
 """
 import base64
+import gzip
 import html
 import io
 import json
+import shutil
+import sys
 
 from etils import epath
 from rich import console as rich_console
@@ -22,7 +29,8 @@ from rich import table as rich_table
 
 from ilm_jax import files
 from ilm_jax.config import variants
-from ilm_jax.evaluation import measured
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.evaluation import closing, measured
 from ilm_jax.evaluation import rows as rows_lib
 
 _STYLE = """
@@ -36,7 +44,10 @@ table.examples th{text-align:left}
 small{color:#57606a;display:block}details{color:#57606a}
 img{max-width:100%}th{background:#f6f8fa}
 .wide{overflow-x:auto}
+pre{background:#f6f8fa;padding:.8rem 1rem;white-space:pre-wrap;overflow-wrap:anywhere}
+td ol{margin:0;padding-left:1.6rem;min-width:11rem}
 """
+_WIDTH = 100         # columns of the closing summary at most
 
 
 def collect(workdir) -> dict:
@@ -49,7 +60,7 @@ def collect(workdir) -> dict:
 
   Returns:
     {"run": name, "tables": [...], "examples": [...], "curves": {phase: [{"step": .., ...}]},
-    "left_out": {"phase1/200": why}}.
+    "left_out": {"phase1/200": why}, "summary": of `closing.summary`}.
   """
   workdir = epath.Path(workdir)
   tables, examples = [], []
@@ -58,25 +69,57 @@ def collect(workdir) -> dict:
     for path in sorted(folder.glob("*.json")) if folder else []:
       if path.name == measured.NAME:
         continue
-      part = {"phase": phase.name, "step": int(folder.name), **json.loads(path.read_text())}
+      part = {"phase": phase.name, "step": int(folder.name), "name": path.stem,
+              **json.loads(path.read_text())}
       (tables if "rows" in part else examples).append(part)
   curves = {}
   for path in sorted(workdir.glob("*/metrics.jsonl")):
     curves[path.parent.name] = [json.loads(line) for line in path.read_text().splitlines()]
-  return {"run": workdir.name, "tables": tables, "examples": examples, "curves": curves,
-          "left_out": measured.stale(workdir)}
+  content = {"run": workdir.name, "tables": tables, "examples": examples, "curves": curves,
+             "left_out": measured.stale(workdir)}
+  return {**content, "summary": _summary(workdir, content)}
 
 
-def write(workdir) -> dict:
-  """Writes report.json and report.html into `workdir`, prints the tables, returns the content."""
+def write(workdir, *, with_tables: bool = False, command: str = "") -> dict:
+  """Writes report.json and report.html into `workdir`, prints the closing summary.
+
+  Args:
+    workdir: folder of a run.
+    with_tables: print all tables, too, before it.
+    command: of the run, without its stage, for what the summary says to type next; "": unknown.
+
+  Returns:
+    The content of the report.
+  """
   workdir = epath.Path(workdir)
   content = collect(workdir)
+  content["summary"] |= {"report": str(workdir / "report.html"), "command": command}
   files.write_text(workdir / "report.json", json.dumps(content, indent=1))
   files.write_text(workdir / "report.html", to_html(content))
-  show(content)
+  if with_tables:
+    show(content)
   for folder, why in content["left_out"].items():
-    print(f"Not shown: eval/{folder}: {why}.", flush=True)
+    print(f"Not shown: eval/{folder}: {why}.")
+  width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
+  text = "\n".join(["", *closing.lines(content["summary"], width)])
+  # Titles are a user's; a terminal that lacks a letter of theirs shows "?".
+  encoding = sys.stdout.encoding or "utf-8"
+  print(text.encode(encoding, "replace").decode(encoding), flush=True)
   return content
+
+
+def _summary(workdir, content: dict) -> dict:
+  """`closing.summary` with what it wants beside the content: some of it may not be there."""
+  config, data = workdir / "config.eval.json", workdir / "data"
+  folder = measured.newest(workdir, variants.ILM.folder)
+  ranks = folder and folder / "ranks.json.gz"
+  user_ids, items = (interactions_lib.load_names(data) if (data / "items.json").exists()
+                     else ([], None))
+  return closing.summary(
+      content, config=json.loads(config.read_text()) if config.exists() else {},
+      user_ids=user_ids, items=items,
+      ranks=json.loads(gzip.decompress(ranks.read_bytes()))["ranks"]
+      if ranks and ranks.exists() else {})
 
 
 def show(content: dict) -> None:
@@ -98,6 +141,9 @@ def show(content: dict) -> None:
 def to_html(content: dict) -> str:
   """One self-contained page: no script, no request to anywhere."""
   body = [f"<h1>{html.escape(content['run'])}</h1>"]
+  if "summary" in content:
+    text = "\n".join(closing.lines(content["summary"], _WIDTH))
+    body.append(f"<pre class=summary>{html.escape(text)}</pre>")
   body += [_html_table(part) for part in content["tables"]]
   body += [_html_examples(part) for part in content["examples"]]
   if content["curves"]:
@@ -119,7 +165,8 @@ def _cell(metric: dict | None, newline: str) -> str:
   if metric is None:
     return ""
   value = metric["value"]
-  text = f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+  text = (str(value) if isinstance(value, int) else f"{value:.4f}" if abs(value) < 10
+          else f"{value:.1f}")
   if "lo" in metric:
     text += f"{newline}{metric['lo']:.3f}..{metric['hi']:.3f}"
   return text
@@ -150,10 +197,17 @@ def _html_examples(part: dict) -> str:
   columns = list(dict.fromkeys(c for e in part["examples"] for c in e))
   head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
   rows = "".join(
-      "<tr>" + "".join(f"<td>{html.escape(str(e.get(c, '')))}</td>" for c in columns) + "</tr>"
+      "<tr>" + "".join(f"<td>{_html_text(e.get(c, ''))}</td>" for c in columns) + "</tr>"
       for e in part["examples"])
   return (f"<h2>{html.escape(part['title'])}</h2><p class=note>{html.escape(part.get('note', ''))}"
           f"</p><div class=wide><table class=examples><tr>{head}</tr>{rows}</table></div>")
+
+
+def _html_text(text: str | list[str]) -> str:
+  """A cell of examples; a list, one text a line, numbered."""
+  if isinstance(text, list):
+    return f"<ol>{''.join(f'<li>{html.escape(str(line))}' for line in text)}</ol>"
+  return html.escape(str(text))
 
 
 def bars(part: dict, column: str) -> str:

@@ -51,6 +51,7 @@ class DecoderConfig:
   logit_scale: float = 1.0     # T5X with a tied head: width ** -0.5
   logit_softcap: float = 0.0   # Gemma 2
   new_tokens: int = 0          # words added behind the vocabulary
+  lora_rank: int = 0           # of what is added to every kernel of a layer; 0: nothing
   # How it runs.
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
   unroll: int = 1              # layers in one turn of the scan
@@ -79,12 +80,15 @@ class Decoder(head.Tables):
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     self._make_tables(config, rngs)
     self.layers = decoder_layers.Layers(config, rngs=rngs)
+    if config.lora_rank:
+      self.lora = decoder_layers.Lora(config, rngs=rngs)
     self.final_norm = nnx.Param(jnp.ones((config.width,)))
     if config.relative_buckets:
       self.relative_bias = nnx.Param(
           jax.random.normal(rngs.params(), (config.relative_buckets, config.num_heads)))
 
-  def hidden(self, embeds_BLD, position_BL, segment_BL, prefix_BL=None) -> jax.Array:
+  def hidden(self, embeds_BLD, position_BL, segment_BL, prefix_BL=None, layers: int = -1
+             ) -> jax.Array:
     """Normed outputs of the last layer; causal within equal `segment`.
 
     Args:
@@ -94,6 +98,7 @@ class Decoder(head.Tables):
         segment of its own.
       prefix_BL: bool, true at prompts; needed by and used in a prefix_lm only: there the whole
         prompt is seen by all of its segment.
+      layers: how many to run, from the first on; -1: all.
     """
     c = self.config
     mask_BLL = attention.causal_mask(segment_BL, prefix_BL if c.prefix_lm else None)
@@ -106,12 +111,17 @@ class Decoder(head.Tables):
 
     body = remat.layer(layer, c.remat)
     x_BLD = axes.constrain(embeds_BLD.astype(c.dtype), "batch")
-    x_BLD, _ = jax.lax.scan(body, x_BLD, self._layers(), unroll=c.unroll)
+    run = self._layers() if layers < 0 else jax.tree.map(lambda x: x[:layers], self._layers())
+    x_BLD, _ = jax.lax.scan(body, x_BLD, run, unroll=c.unroll)
     return decoder_layers.norm(c, x_BLD, self.final_norm[...])
 
-  def target_hidden(self, embeds_BLD, batch: dict) -> jax.Array:
-    """[B, X, D]: the hidden states that predict the targets of a batch (data/packing.py)."""
-    hidden_BLD = self.hidden(embeds_BLD, batch["position"], batch["segment"], batch["prefix"])
+  def target_hidden(self, embeds_BLD, batch: dict, layers: int = -1) -> jax.Array:
+    """[B, X, D]: the hidden states that predict the targets of a batch (data/packing.py).
+
+    `layers`: see `hidden`.
+    """
+    hidden_BLD = self.hidden(
+        embeds_BLD, batch["position"], batch["segment"], batch["prefix"], layers)
     return jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
 
   def init_cache(self, batch: int, length: int, dtype=None) -> Cache:
@@ -170,6 +180,8 @@ class Decoder(head.Tables):
 
   def _layers(self) -> tuple:
     params = nnx.to_pure_dict(nnx.state(self.layers, nnx.Param))
+    if self.config.lora_rank:
+      params |= nnx.to_pure_dict(nnx.state(self.lora, nnx.Param))
     return decoder_layers.layer_inputs(self.config, params)
 
   def _sight(self, mask_BTM, position_BT, position_BM) -> decoder_layers.Sight:

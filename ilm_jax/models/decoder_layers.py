@@ -25,12 +25,7 @@ class Layers(nnx.Module):
   """
 
   def __init__(self, c, *, rngs: nnx.Rngs):
-    heads, groups = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    kernels = {"query": (c.width, heads), "key": (c.width, groups), "value": (c.width, groups),
-               "out": (heads, c.width), "up": (c.width, c.mlp_width),
-               "down": (c.mlp_width, c.width)}
-    if c.gated:
-      kernels["gate"] = (c.width, c.mlp_width)
+    kernels = _kernel_shapes(c)
     for name, shape in kernels.items():
       self._kernel(c, name, shape, rngs)
     norms = {"attention_norm": c.width}
@@ -56,6 +51,33 @@ class Layers(nnx.Module):
       setattr(self, f"{name}_scale", nnx.Param(scale))
     else:
       setattr(self, name, nnx.Param((values * std).astype(jnp.dtype(c.dtype))))
+
+
+class Lora(nnx.Module):
+  """Low-rank updates of the kernels of all layers (LoRA, arXiv 2106.09685, with alpha = rank).
+
+  x @ W becomes x @ W + (x @ A) @ B; A is drawn at unit gain and B starts at zero, so a fresh model
+  says what it said before.
+
+  Parameters, float32: <kernel>_lora_a [n, in, r], <kernel>_lora_b [n, r, out].
+  """
+
+  def __init__(self, c, *, rngs: nnx.Rngs):
+    for name, (n_in, n_out) in _kernel_shapes(c).items():
+      draw = n_in ** -0.5 * jax.random.normal(rngs.params(), (c.num_layers, n_in, c.lora_rank))
+      setattr(self, f"{name}_lora_a", nnx.Param(draw))
+      setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.num_layers, c.lora_rank, n_out))))
+
+
+def _kernel_shapes(c) -> dict[str, tuple[int, int]]:
+  """(in, out) of a layer's kernels."""
+  heads, groups = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+  kernels = {"query": (c.width, heads), "key": (c.width, groups), "value": (c.width, groups),
+             "out": (heads, c.width), "up": (c.width, c.mlp_width),
+             "down": (c.mlp_width, c.width)}
+  if c.gated:
+    kernels["gate"] = (c.width, c.mlp_width)
+  return kernels
 
 
 class Sight(NamedTuple):
@@ -142,10 +164,13 @@ def rms_norm(x, scale, eps: float) -> jax.Array:
 
 
 def dot(p: dict, name: str, x) -> jax.Array:
-  """x @ p[name], of a kernel in any dtype; int8 kernels have a scale for every output."""
+  """x @ p[name], of a kernel in any dtype; int8 kernels have a scale for every output. With a
+  low-rank update beside it (`Lora`), where it has one."""
   y = x @ p[name].astype(x.dtype)
   if (scale := p.get(f"{name}_scale")) is not None:
     y = y * jnp.expand_dims(scale, range(y.ndim - 1)).astype(y.dtype)
+  if (low := p.get(f"{name}_lora_a")) is not None:
+    y = y + x @ low.astype(x.dtype) @ p[f"{name}_lora_b"].astype(x.dtype)
   return y
 
 

@@ -2,6 +2,8 @@
 
 Also the item head, where one is asked for: it scores items without saying their names.
 """
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -38,8 +40,50 @@ class ItemHead(nnx.Module):
     return self.key(features_IF) * self.key.out_features ** -0.5, bias_I
 
 
-class ILM(nnx.Module):
-  """A Q-Former and one linear layer into the embedding space of a frozen language model.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Form:
+  """How entities become soft tokens and features of the item head; beside the paper's, where all
+  is False. Each is measured alone in docs/results/."""
+  skip: bool        # ILM: soft tokens of an `MlpProjector`, to which the Q-Former's are added
+  per_query: bool   # ILM: a projection of its own for every query
+  soft_norm: bool   # soft tokens are layer-normed and start at the size of word embeddings
+  equal_head: bool  # ILM: the head reads 10 C features, as it does of the MLP projector
+
+  @classmethod
+  def of(cls, section) -> "Form":
+    """That of a config's section phase2."""
+    return cls(**{field.name: section[field.name] for field in dataclasses.fields(cls)})
+
+
+class Projector(nnx.Module):
+  """What ILM and the MLP projector share. `key` everywhere: for dropout and noise; None: none."""
+
+  def __init__(self, config: QFormerConfig, lm_width: int, form: Form, soft_token_rms: float,
+               rngs: nnx.Rngs):
+    self.config, self.form = config, form
+    if form.soft_norm:
+      self.soft_norm = qformer_layers.norm(lm_width, config.norm_eps, rngs)
+      self.soft_norm.scale[...] = jnp.full((lm_width,), soft_token_rms)
+
+  def read(self, vectors, present, key=None) -> tuple[jax.Array, jax.Array]:
+    """([B, Q, D] soft tokens, [B, F] features for the head) of B entities, given as in `QFormer`.
+
+    Whoever needs only one of them leaves the other to the compiler.
+    """
+    soft_BQD, features_BF = self._read(vectors, present, key)
+    return self.soft_norm(soft_BQD) if self.form.soft_norm else soft_BQD, features_BF
+
+  def soft_tokens(self, vectors, present, key=None) -> jax.Array:
+    """[B, Q, D]: the first of `read`."""
+    return self.read(vectors, present, key)[0]
+
+  def features(self, vectors, present, key=None) -> jax.Array:
+    """[B, F]: the second of `read`."""
+    return self.read(vectors, present, key)[1]
+
+
+class ILM(Projector):
+  """A Q-Former and a linear layer into the embedding space of a frozen language model.
 
   The projection's kernel starts as N(0, r^2 / W) and its bias as 0, with r = soft_token_rms. A
   fresh Q-Former ends in a layer norm of scale 1, so its outputs have an RMS of 1 and the soft
@@ -47,62 +91,82 @@ class ILM(nnx.Module):
   model's embeddings (`language_model.embedding_rms`): soft tokens much larger than words drown the
   prompt, much smaller ones are not seen.
 
-  Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}; with
-  `head_width` also head/ (see `ItemHead`), whose features are all query outputs, F = Q W.
+  With `form.skip` it is a superset of the MLP projector, as which it starts:
+
+    soft token = MLP(vectors) + tanh(10 a) projection(Q-Former(vectors)),  a = 0
+
+  (Flamingo's gate, arXiv 2204.14198, section 3.1.2, here on the way in). Ten times: a learns ten
+  times as fast.
+
+  Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}, with
+  `form.per_query` {kernel [Q, W, D], bias [Q, D]}; skip/ and gate [] of a skip; soft_norm/; with
+  `head_width` also head/ (see `ItemHead`), whose features are all query outputs, F = Q W, or with
+  `form.equal_head` what head_in/ {kernel [Q W, 10 C], bias} makes of them, F = 10 C.
   """
 
-  def __init__(self, config: QFormerConfig, lm_width: int, *, soft_token_rms: float,
+  def __init__(self, config: QFormerConfig, lm_width: int, form: Form, *, soft_token_rms: float,
                head_width: int = 0, rngs: nnx.Rngs):
-    self.config = config
+    super().__init__(config, lm_width, form, soft_token_rms, rngs)
     self.qformer = QFormer(config, rngs=rngs)
-    std = soft_token_rms * config.width ** -0.5
-    self.projection = nnx.Linear(
-        config.width, lm_width, kernel_init=nnx.initializers.normal(std), rngs=rngs)
+    self.projection = _linears(config.num_queries if form.per_query else 0, config.width, lm_width,
+                               soft_token_rms * config.width ** -0.5, rngs)
+    if form.skip:
+      self.skip = MlpProjector(config, lm_width, dataclasses.replace(form, soft_norm=False),
+                               soft_token_rms=soft_token_rms, rngs=rngs)
+      self.gate = nnx.Param(jnp.zeros(()))
+    self.equal = bool(head_width) and (form.equal_head or form.skip)
+    features, hidden = config.num_queries * config.width, 10 * _vector_width(config)
+    if self.equal:
+      self.head_in = qformer_layers.linear(features, hidden, rngs, features ** -0.5)
     if head_width:
-      self.head = ItemHead(config.num_queries * config.width, lm_width, head_width, rngs)
+      self.head = ItemHead(hidden if self.equal else features, lm_width, head_width, rngs)
 
-  def soft_tokens(self, vectors, present, key=None) -> jax.Array:
-    """[B, Q, D] soft tokens of B entities, given as in `QFormer`."""
-    return self.projection(self.qformer.queries(vectors, present, key))
-
-  def features(self, vectors, present, key=None) -> jax.Array:
-    """[B, F] what the head is given of B entities."""
+  def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
     query_BQW = self.qformer.queries(vectors, present, key)
-    return query_BQW.reshape(len(query_BQW), -1)
+    soft_BQD, features_BF = self.projection(query_BQW), query_BQW.reshape(len(query_BQW), -1)
+    if self.equal:
+      features_BF = self.head_in(features_BF)
+    if not self.form.skip:
+      return soft_BQD, qformer_layers.gelu(features_BF) if self.equal else features_BF
+    gate = jnp.tanh(10.0 * self.gate[...])
+    mlp_BQD, hidden_BF = self.skip.read(vectors, present, key)
+    return (mlp_BQD + gate * soft_BQD,
+            hidden_BF + gate * features_BF if self.equal else hidden_BF)
 
 
-class MlpProjector(nnx.Module):
+class MlpProjector(Projector):
   """Two linear layers with a GELU between, from an entity's vectors to its soft tokens.
 
   What CoLLM (arXiv 2310.19488) and ELM (arXiv 2310.04475) put in the Q-Former's place; here for
-  comparison, with as many soft tokens. An absent vector counts as zeros.
+  comparison, with as many soft tokens. An absent vector counts as zeros. Of members it reads the
+  mean, so that it is given what the Q-Former is given.
 
-  Parameters, a pure dict: norm/<name>/ {scale, bias}, mlp_in {kernel [C, 10 C], bias} and
-  projection {kernel [10 C, Q * D], bias}, C the sum of the vectors' widths; ten times as in CoLLM.
-  With `head_width` also head/ (see `ItemHead`), F = 10 C.
+  Parameters, a pure dict: norm/<name>/ and [member_norm/<name>/] {scale, bias}, mlp_in {kernel
+  [C, 10 C], bias} and projection {kernel [10 C, Q * D], bias}, C the sum of the vectors' widths
+  (twice with members); ten times as in CoLLM. soft_norm/ as in ILM. With `head_width` also head/
+  (see `ItemHead`), F = 10 C.
   """
 
-  def __init__(self, config: QFormerConfig, lm_width: int, *, soft_token_rms: float,
+  def __init__(self, config: QFormerConfig, lm_width: int, form: Form, *, soft_token_rms: float,
                head_width: int = 0, rngs: nnx.Rngs):
-    self.config = config
+    width = _vector_width(config)
+    super().__init__(config, lm_width, form, soft_token_rms, rngs)
     self.norm = nnx.Dict({n: qformer_layers.norm(C, config.norm_eps, rngs)
                           for n, C in config.vectors})
-    width = sum(C for _, C in config.vectors)
-    # GELU turns a unit normal into an RMS of 0.65 (E[gelu(z)^2] = 0.425).
-    std = soft_token_rms / 0.65 * (10 * width) ** -0.5
-    self.mlp_in = nnx.Linear(
-        width, 10 * width, kernel_init=nnx.initializers.normal(width ** -0.5), rngs=rngs)
-    self.projection = nnx.Linear(10 * width, config.num_queries * lm_width,
-                                 kernel_init=nnx.initializers.normal(std), rngs=rngs)
+    self.member_norm = nnx.Dict({n: qformer_layers.norm(C, config.norm_eps, rngs)
+                                 for n, C in config.vectors if config.members})
+    std = soft_token_rms / qformer_layers.GELU_RMS * (10 * width) ** -0.5
+    self.mlp_in = qformer_layers.linear(width, 10 * width, rngs, width ** -0.5)
+    self.projection = qformer_layers.linear(10 * width, config.num_queries * lm_width, rngs, std)
     if head_width:
       self.head = ItemHead(10 * width, lm_width, head_width, rngs)
 
-  def soft_tokens(self, vectors, present, key=None) -> jax.Array:
-    """[B, Q, D] soft tokens of B entities; vectors, present, key: as in `QFormer`."""
-    soft = self.projection(self.features(vectors, present, key))
-    return soft.reshape(len(soft), self.config.num_queries, -1)
+  def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
+    hidden_BH = self._hidden(vectors, present, key)
+    soft = self.projection(hidden_BH)
+    return soft.reshape(len(soft), self.config.num_queries, -1), hidden_BH
 
-  def features(self, vectors, present, key=None) -> jax.Array:
+  def _hidden(self, vectors, present, key) -> jax.Array:
     """[B, 10 C]: the hidden layer."""
     parts = []
     for i, (name, _) in enumerate(self.config.vectors):
@@ -111,11 +175,31 @@ class MlpProjector(nnx.Module):
         noise = jax.random.normal(jax.random.fold_in(key, i), x_BC.shape)
         x_BC = x_BC + self.config.vector_noise * noise
       parts.append(jnp.where(present[name][:, None], x_BC, 0.0))
+    for name in self.member_norm:
+      members = qformer_layers.members_of(name)
+      there_BS1 = present[members][:, :self.config.members, None]
+      sum_BC = jnp.sum(jnp.where(there_BS1, vectors[members][:, :self.config.members], 0.0), axis=1)
+      count_B1 = jnp.sum(there_BS1, axis=1)
+      mean_BC = self.member_norm[name](sum_BC / jnp.maximum(count_B1, 1))
+      parts.append(jnp.where(count_B1 > 0, mean_BC, 0.0))
     hidden_BH = qformer_layers.gelu(self.mlp_in(jnp.concatenate(parts, axis=1)))
     keep = qformer_layers.draw_keep(
         None if key is None else jax.random.fold_in(key, len(parts)), self.config.dropout,
         hidden_BH.shape)
     return qformer_layers.dropout(hidden_BH, keep, self.config.dropout)
+
+
+def _vector_width(config: QFormerConfig) -> int:
+  """C: what an entity's vectors measure together, with the mean of its members' where there are."""
+  return sum(C for _, C in config.vectors) * (2 if config.members else 1)
+
+
+def _linears(queries: int, n_in: int, n_out: int, std: float, rngs: nnx.Rngs):
+  """[B, Q, n_in] -> [B, Q, n_out]: one layer for each of `queries`; 0: one for all."""
+  if not queries:
+    return qformer_layers.linear(n_in, n_out, rngs, std)
+  return nnx.Einsum("bqi,qio->bqo", (queries, n_in, n_out), (queries, n_out),
+                    kernel_init=nnx.initializers.normal(std), rngs=rngs)
 
 
 def output_rms(qformer: QFormer) -> jax.Array:
@@ -127,6 +211,10 @@ def output_rms(qformer: QFormer) -> jax.Array:
   keys = jax.random.split(jax.random.key(0), len(widths))
   vectors = {name: jax.random.normal(key, (64, C)) for key, (name, C) in zip(keys, widths)}
   present = {name: jnp.ones((64,), bool) for name, _ in widths}
+  if S := qformer.config.members:
+    members_of = qformer_layers.members_of
+    vectors |= {members_of(name): jnp.zeros((64, S, C)) for name, C in widths}
+    present |= {members_of(name): jnp.zeros((64, S), bool) for name, _ in widths}
   return jnp.sqrt(jnp.mean(jnp.square(qformer.queries(vectors, present))))
 
 

@@ -6,7 +6,7 @@ against it (objectives, decode/, stages/) runs with all of them.
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax.models import decoder, t5
+from ilm_jax.models import decoder, decoder_layers, t5
 
 Config = decoder.DecoderConfig | t5.T5Config
 LanguageModel = decoder.Decoder | t5.T5
@@ -28,6 +28,11 @@ def init(config: Config, seed: int) -> dict:
   return nnx.to_pure_dict(nnx.state(_MODELS[type(config)](config, rngs=nnx.Rngs(seed)), nnx.Param))
 
 
+def fresh_lora(config: decoder.DecoderConfig, seed: int) -> dict:
+  """Low-rank updates where training starts, see `decoder_layers.Lora`."""
+  return nnx.to_pure_dict(nnx.state(decoder_layers.Lora(config, rngs=nnx.Rngs(seed)), nnx.Param))
+
+
 def embed_prompt(model: LanguageModel, batch: dict):
   """[B, L, D]: embeddings of a batch's tokens, with their whole words' where it has these."""
   embeds_BLD = model.embed(batch["tokens"])
@@ -39,10 +44,12 @@ def split_trained(params: dict, train: str) -> tuple[dict, dict]:
 
   Args:
     params: of a model.
-    train: "none"; "index_tokens": the tables of the added words alone; or "all".
+    train: "none"; "index_tokens": the tables of the added words alone; "lora": low-rank updates
+      alone; or "all".
   """
   trained = {"none": lambda name: False, "all": lambda name: True,
-             "index_tokens": lambda name: name.startswith("new_")}[train]
+             "index_tokens": lambda name: name.startswith("new_"),
+             "lora": lambda name: name == "lora"}[train]
   return ({k: v for k, v in params.items() if not trained(k)},
           {k: v for k, v in params.items() if trained(k)})
 

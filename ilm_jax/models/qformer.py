@@ -12,7 +12,8 @@ cross-attention from the queries alone to the entity's named vectors. Parameters
   stack/cross/ attention/ [query key] value out   norm      [layers 0, cross_every, .. alone, ..]
   text_embed/ word [V, W]  position [max_text, W]     (T)
   lm/ transform {kernel, bias}  norm  bias [V]        (T)  head tied to text_embed/word
-  heads/ query_projection text_projection match {kernel, bias}  log_temperature_{itc,ii,ui}  (T)
+  heads/ query_projection text_projection match [vectors] {kernel, bias}
+         log_temperature_{itc,ii,ui}                                                         (T)
 
 (T): absent when `query_path_only`, the form in which phase 2 stores and trains it.
 """
@@ -65,6 +66,9 @@ class Heads(nnx.Module):
     if c.proj_init == "identity":
       self.text_projection.kernel[...] = jnp.eye(c.width)
     self.match = qformer_layers.linear(c.width, 2, rngs)
+    if c.reconstructs:
+      self.vectors = qformer_layers.linear(
+          c.num_queries * c.width, sum(C for _, C in c.vectors), rngs)
     for name in ("itc", "ii", "ui"):
       setattr(self, f"log_temperature_{name}", nnx.Param(jnp.array(math.log(c.temperature))))
 
@@ -173,6 +177,10 @@ class QFormer(nnx.Module):
   def project_queries(self, hidden_BQW) -> jax.Array:
     """[B, Q, P] unit vectors."""
     return losses.unit(self.heads.query_projection(hidden_BQW))
+
+  def reconstructed(self, hidden_BQW) -> jax.Array:
+    """[B, sum of C]: what the query outputs keep of all named vectors, in their order."""
+    return self.heads.vectors(hidden_BQW.reshape(len(hidden_BQW), -1))
 
   def project_text(self, hidden_BTW, mask_BT, key=None) -> jax.Array:
     """[B, P] unit vectors of the pooled text: its first output or the mean of its outputs."""

@@ -20,8 +20,12 @@ class QFormerConfig:
   max_text: int                # text positions
   num_queries: int
   cross_every: int             # cross-attention in layers 0, cross_every, 2 * cross_every ..
+  cross_init: str              # start of its value and out kernels: "width", std width ** -0.5, so
+                               # that a vector enters at full size; "bert", std 0.02 (BLIP-2)
   kv_tokens: int               # key/value tokens made from each named vector
   kv_width: int                # of these tokens; 0: width. BLIP-2's read 1,408 wide patches
+  reader_hidden: int           # a hidden layer of so many times the vector's width; 0: linear
+  members: int                 # entities read beside each entity (`entities.EntityTable.members`)
   proj_width: int              # width of the contrastive space
   proj_init: str               # "normal"; "identity": texts start as pooled outputs (needs width)
   text_pool: str               # "cls"; "mean" suits encoders trained with mean pooling (MiniLM)
@@ -37,6 +41,7 @@ class QFormerConfig:
   norm_eps: float = 1e-12
   unroll: bool = False           # layers one after the other, in no loop (planning)
   query_path_only: bool = False  # phase 2: no text branch, no heads
+  reconstructs: bool = False     # phase 1: a head that gives the vectors back
 
   def __post_init__(self):
     if isinstance(self.vectors, Mapping):
@@ -48,6 +53,8 @@ class QFormerConfig:
       object.__setattr__(self, "kv_width", self.width)
     if self.width % self.num_heads:
       wrong.append(f"width={self.width} does not divide over num_heads={self.num_heads}")
+    if self.cross_init not in ("width", "bert"):
+      wrong.append(f"cross_init={self.cross_init!r}: expected 'width' or 'bert'")
     if self.text_pool not in ("cls", "mean"):
       wrong.append(f"text_pool={self.text_pool!r}: expected 'cls' or 'mean'")
     if self.proj_init not in ("normal", "identity"):

@@ -23,8 +23,8 @@ def draw_keep(key, rate: float, shape) -> jax.Array | None:
   return None if key is None or rate == 0.0 else jax.random.bernoulli(key, 1.0 - rate, shape)
 
 
-def linear(n_in: int, n_out: int, rngs: nnx.Rngs) -> nnx.Linear:
-  return nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.normal(_BERT_STD), rngs=rngs)
+def linear(n_in: int, n_out: int, rngs: nnx.Rngs, std: float = _BERT_STD) -> nnx.Linear:
+  return nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.normal(std), rngs=rngs)
 
 
 def gelu(x) -> jax.Array:
@@ -32,16 +32,25 @@ def gelu(x) -> jax.Array:
   return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5 ** 0.5))
 
 
+GELU_RMS = 0.65              # of a unit normal behind it: E[gelu(z)^2] = 0.425
+
+
 def norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
   return nnx.LayerNorm(width, epsilon=eps, use_fast_variance=False, rngs=rngs)
 
 
 class VectorTokens(nnx.Module):
-  """LayerNorm, then Linear(C -> kv_tokens * M), M = kv_width: a vector as key/value tokens."""
+  """LayerNorm, then Linear(C -> kv_tokens * M), M = kv_width: a vector as key/value tokens.
+
+  With `reader_hidden` a layer of so many times C with a GELU stands between.
+  """
 
   def __init__(self, c: QFormerConfig, width: int, *, rngs: nnx.Rngs):
     self.config = c
     self.norm = norm(width, c.norm_eps, rngs)
+    if c.reader_hidden:
+      self.hidden = linear(width, c.reader_hidden * width, rngs, width ** -0.5)
+      width = c.reader_hidden * width
     self.tokens = nnx.Linear(width, c.kv_tokens * c.kv_width, rngs=rngs)
 
   def __call__(self, vector_BC, key=None) -> jax.Array:
@@ -50,17 +59,26 @@ class VectorTokens(nnx.Module):
     if key is not None and c.vector_noise:
       noise_BC = jax.random.normal(key, x_BC.shape)
       x_BC = x_BC + c.vector_noise * noise_BC
+    if c.reader_hidden:
+      x_BC = gelu(self.hidden(x_BC)) / GELU_RMS
     return self.tokens(x_BC).reshape(-1, c.kv_tokens, c.kv_width)
 
 
 class Reader(nnx.Module):
-  """Turns an entity's named vectors into the key/value tokens of cross-attention."""
+  """Turns an entity's named vectors into the key/value tokens of cross-attention.
+
+  With `members` also those of so many other entities, by the same parameters and one learned vector
+  for each place.
+  """
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
     self.config = c
     self.vectors = nnx.Dict({n: VectorTokens(c, width, rngs=rngs) for n, width in c.vectors})
     self.vector_type = nnx.Param(
         _BERT_STD * jax.random.normal(rngs.params(), (len(c.vectors), c.kv_width)))
+    if c.members:
+      self.member_place = nnx.Param(
+          _BERT_STD * jax.random.normal(rngs.params(), (c.members, c.kv_width)))
 
   def __call__(self, vectors, present, key=None) -> tuple[jax.Array, jax.Array]:
     """(tokens [B, N, M], boolean [B, N]: which of them stand for a present vector)."""
@@ -71,19 +89,36 @@ class Reader(nnx.Module):
       own_key = None if key is None else jax.random.fold_in(key, i)
       tokens.append(self.vectors[name](vectors[name], own_key) + kind_11W)
       masks.append(jnp.repeat(present[name][:, None], c.kv_tokens, axis=1))
+      if c.members:
+        vector_BSC = vectors[members_of(name)][:, :c.members]
+        token_BSW = self.vectors[name](vector_BSC.reshape(-1, vector_BSC.shape[-1])).reshape(
+            len(vector_BSC), c.members, -1, c.kv_width)
+        token_BSW += kind_11W[None] + self.member_place[...][None, :, None]
+        tokens.append(token_BSW.reshape(len(vector_BSC), -1, c.kv_width))
+        masks.append(jnp.repeat(present[members_of(name)][:, :c.members], c.kv_tokens, axis=1))
     return jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1)
 
 
+def members_of(name: str) -> str:
+  """The key under which the vectors [B, S, C] of an entity's members stand beside its own."""
+  return f"{name}/members"
+
+
 class Attention(nnx.Module):
-  """Multi-head attention. Without `scored` every query takes the one value there is."""
+  """Multi-head attention. Without `scored` every query takes the one value there is.
+
+  `init`: "bert"; or "width", where values keep the size of what they are made from.
+  """
 
   def __init__(self, c: QFormerConfig, *, scored: bool = True, kv_width: int = 0,
-               rngs: nnx.Rngs):
+               init: str = "bert", rngs: nnx.Rngs):
     self.num_heads, self.scored = c.num_heads, scored
     kv_width = kv_width or c.width
     if scored:
       self.query, self.key = linear(c.width, c.width, rngs), linear(kv_width, c.width, rngs)
-    self.value, self.out = linear(kv_width, c.width, rngs), linear(c.width, c.width, rngs)
+    value, out = ((kv_width ** -0.5, c.width ** -0.5) if init == "width" else (_BERT_STD,) * 2)
+    self.value = linear(kv_width, c.width, rngs, value)
+    self.out = linear(c.width, c.width, rngs, out)
 
   def __call__(self, x_BTW, kv_BMW, mask_BTM) -> jax.Array:
     if not self.scored:  # softmax over one key is 1: [B, 1, W], the same for every query
@@ -118,7 +153,8 @@ class Cross(nnx.Module):
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
     self.attention = Attention(
-        c, scored=len(c.vectors) * c.kv_tokens > 1, kv_width=c.kv_width, rngs=rngs)
+        c, scored=len(c.vectors) * c.kv_tokens * (1 + c.members) > 1, kv_width=c.kv_width,
+        init=c.cross_init, rngs=rngs)
     self.norm = norm(c.width, c.norm_eps, rngs)
 
   def __call__(self, query_BQW, kv, keep, rate: float) -> jax.Array:

@@ -7,7 +7,9 @@ from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.models.qformer import QFormer, QFormerConfig
-from ilm_jax.objectives.inputs import entity_inputs, step_key
+from ilm_jax.objectives.inputs import entity_inputs, never_met, step_key
+
+UNIFORM = 256                 # entities of a step whose pairs UNI looks at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,10 +20,32 @@ class Phase1Config:
   itg: float
   ii: float
   ui: float
+  cf: float
+  rec: float
+  uni: float
   label_smoothing: float
   contrastive: str              # of II and UI: "infonce" or "margin"
   logq: bool                    # of UI by InfoNCE: corrected for how often entities are drawn
+  num_items: int = 0            # II and UI by softmax over all items, rows 1..num_items; 0: over
+                                # what the batch holds
+  cf_temperature: float = 0.1   # of the collaborative-filtering scores that CF hands on
   margin: float = 1.0
+
+  @classmethod
+  def of(cls, section, num_items: int) -> "Phase1Config":
+    """That of a config's section phase1, for so many items."""
+    return cls(**{name: section.losses.get(name, 0.0) for name in LOSSES},
+               label_smoothing=section.label_smoothing, contrastive=section.contrastive,
+               logq=section.logq, num_items=num_items if section.candidates == "catalogue" else 0,
+               cf_temperature=section.cf_temperature)
+
+  @property
+  def weights(self) -> dict[str, float]:
+    """Loss -> its weight."""
+    return {name: getattr(self, name) for name in LOSSES}
+
+
+LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
 
 
 def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
@@ -40,27 +64,46 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
   Negatives come from the batch, so an entity is one as often as it is drawn, and a softmax over
   them learns log p(item | user) / p(item): what everybody likes ranks low. With `logq` the logits
   are less by log p(drawn), on either side, and learn log p(item | user) (Yi et al., "Sampling-bias-
-  corrected neural modeling for large corpus item recommendations", RecSys 2019).
+  corrected neural modeling for large corpus item recommendations", RecSys 2019). With `num_items`
+  the softmax is over all items, which are then drawn evenly: nothing is to be corrected. A user
+  chooses an item; an item, the one that came next.
+
+  CF hands on what the vectors knew of users and items: with the `factors` [R, C] of `frozen`, whose
+  inner products are the scores of collaborative filtering, the cross-entropy of the softmax over
+  all items of UI's similarity against that of those scores over their temperature (as LLM-SRec
+  distils a recommender, arXiv 2502.13909). A user's own items are in its vector, so UI alone learns
+  to give them back; the scores say what else is like them.
+
+  With `vector_dropout` some items of each loss are read by their text alone, and items without a
+  training interaction, `never_met` of `frozen`, are no candidates: they have no score to be
+  trained towards. REC still asks for the vectors that were hidden.
+
+  REC and UNI are computed on all query outputs of the step: what a linear layer reads of the
+  vectors in them (mean squared error, a standardised vector's own being 1), and the uniformity of
+  their projections.
 
   Metrics: each loss, unweighted; itg_nll (without smoothing); itc_accuracy and itm_accuracy;
   temperature_itc, _ii, _ui of the InfoNCE losses computed.
   """
   def loss_fn(trainable, frozen, batch, rng):
     qformer = nnx.merge(graphdef, trainable["qformer"])
-    metrics = {}
+    metrics, outputs = {}, []          # outputs: (entity rows, query outputs)
     if c.itc or c.itm or c.itg:
-      metrics |= _text_losses(qformer, c, frozen, batch, rng)
+      metrics |= _text_losses(qformer, c, frozen, batch, rng, outputs)
     pairs = [(n, batch[a], batch[b]) for n, a, b in
-             (("ii", "pair_a", "pair_b"), ("ui", "upair_user", "upair_item")) if getattr(c, n)]
+             (("ii", "pair_a", "pair_b"), ("ui", "upair_user", "upair_item"))
+             if getattr(c, n) or (n == "ui" and c.cf)]
     if pairs:
-      metrics |= _pair_losses(qformer, c, frozen, pairs, step_key(rng, 3))
-    weights = {n: getattr(c, n) for n in ("itc", "itm", "itg", "ii", "ui")}
-    return sum(w * metrics[n] for n, w in weights.items() if w) + jnp.float32(0), metrics
+      of_pairs = _catalogue_losses if c.num_items else _pair_losses
+      metrics |= of_pairs(qformer, c, frozen, pairs, step_key(rng, 3), outputs)
+    if c.rec or c.uni:
+      metrics |= _kept(qformer, c, frozen, outputs)
+    return sum(w * metrics[n] for n, w in c.weights.items() if w) + jnp.float32(0), metrics
 
   return loss_fn
 
 
-def _text_losses(qformer, c: Phase1Config, frozen, batch, rng) -> dict:
+def _text_losses(qformer, c: Phase1Config, frozen, batch, rng, outputs: list) -> dict:
   """ITC, ITM and ITG on one batch of items and their texts."""
   entity_B, ids_BT, mask_BT = batch["text_entities"], batch["text"], batch["text_mask"]
   inputs = entity_inputs(frozen, entity_B, rng, qformer.config.vector_dropout)
@@ -68,10 +111,11 @@ def _text_losses(qformer, c: Phase1Config, frozen, batch, rng) -> dict:
   if c.itg and (c.itc or c.itm):
     query_BQW, text_BTW, said_BTW = qformer.align(*inputs, ids_BT, mask_BT, step_key(rng, 0))
   elif c.itg:
-    _, said_BTW = qformer.speak(*inputs, ids_BT, mask_BT, step_key(rng, 0))
+    query_BQW, said_BTW = qformer.speak(*inputs, ids_BT, mask_BT, step_key(rng, 0))
   else:
     query_BQW = qformer.queries(*inputs, step_key(rng, 0))
     text_BTW = qformer.text(ids_BT, mask_BT, step_key(rng, 1))
+  outputs.append((entity_B, query_BQW))
   if c.itg:
     target_BT, weight_BT = jnp.roll(ids_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1)
     weight_BT = weight_BT.at[:, -1].set(False)  # position t predicts t + 1; the last, nothing
@@ -114,12 +158,56 @@ def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rng) -> dict
           "itm_accuracy": losses.weighted_mean(hit.astype(jnp.float32), weight)}
 
 
-def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng) -> dict:
+def _catalogue_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dict:
+  """II and UI, the right side among all items; one pass through the Q-Former."""
+  item_I = jnp.arange(1, c.num_items + 1)
+  rows = jnp.concatenate([item_I, *(left_B for _, left_B, _ in pairs)])
+  vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
+  query_NQW = qformer.queries(vectors, present, rng)
+  outputs.append((rows, query_NQW))
+  bag, metrics, at = qformer.project_queries(query_NQW), {}, c.num_items
+  never_I = never_met(frozen, item_I, rng)
+  for name, left_B, right_B in pairs:
+    similarity_BI = losses.bag_similarity(bag[at:at + len(left_B)], bag[:c.num_items])
+    at += len(left_B)
+    metrics[f"temperature_{name}"] = qformer.temperature(name)
+    logits_BI = similarity_BI / qformer.temperature(name)
+    metrics[name] = jnp.mean(losses.over_catalogue(
+        logits_BI, right_B, item_I, left_B, c.label_smoothing, never_I))
+    if name == "ui" and c.cf:
+      factors = frozen["factors"]
+      given_BI = factors[left_B] @ factors[item_I].T / c.cf_temperature
+      metrics["cf"] = jnp.mean(losses.distilled(given_BI, logits_BI, never_I))
+  return metrics
+
+
+def _kept(qformer, c: Phase1Config, frozen, outputs: list) -> dict:
+  """REC and UNI on all query outputs of the step."""
+  rows = jnp.concatenate([rows for rows, _ in outputs])
+  query_NQW = jnp.concatenate([query_NQW for _, query_NQW in outputs])
+  metrics = {}
+  if c.rec:
+    vectors, present = entity_inputs(frozen, rows)
+    names = [name for name, _ in qformer.config.vectors]
+    error_NC = jnp.square(qformer.reconstructed(query_NQW) - jnp.concatenate(
+        [vectors[name] for name in names], axis=1))
+    there_NC = jnp.concatenate([jnp.broadcast_to(present[name][:, None], vectors[name].shape)
+                                for name in names], axis=1)
+    metrics["rec"] = losses.weighted_mean(error_NC, there_NC)
+  if c.uni:
+    few = query_NQW[:UNIFORM]
+    metrics["uni"] = losses.uniformity(qformer.project_queries(few).reshape(
+        -1, qformer.config.proj_width))
+  return metrics
+
+
+def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dict:
   """II and UI; all their entities go through the Q-Former in one pass."""
   rows = jnp.concatenate([x for _, left_B, right_B in pairs for x in (left_B, right_B)])
   vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
-  bag = qformer.project_queries(qformer.queries(vectors, present, rng))
-  metrics, at = {}, 0
+  query_NQW = qformer.queries(vectors, present, rng)
+  outputs.append((rows, query_NQW))
+  bag, metrics, at = qformer.project_queries(query_NQW), {}, 0
   for name, left_B, right_B in pairs:
     B = left_B.shape[0]
     similarity_BB = losses.bag_similarity(bag[at:at + B], bag[at + B:at + 2 * B])

@@ -44,10 +44,12 @@ def spread(graphdef, trainable: dict, frozen: dict, mesh, rows: int | None = Non
   """
   everywhere = NamedSharding(mesh, PartitionSpec())
   measure = jax.jit(functools.partial(_moments, graphdef, rows), out_shardings=everywhere)
-  ours = {name: trainable[name] for name in ("qformer", "projection", "head") if name in trainable}
+  ours = {name: part for name, part in trainable.items() if name != "lm"}
   of_soft, of_head = jax.device_get(measure(ours, frozen))
   found = {**trainable, "projection": _behind(mesh, whitening(of_soft), trainable["projection"])}
-  if "head" in trainable:
+  if "head_in" in trainable:
+    found["head_in"] = _behind(mesh, whitening(of_head), trainable["head_in"])
+  elif "head" in trainable:
     found["head"] = {**trainable["head"],
                      "key": _behind(mesh, whitening(of_head), trainable["head"]["key"])}
   return found

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ilm_jax import errors
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
-from ilm_jax.models import language_model
+from ilm_jax.models import ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import inputs
 from ilm_jax.objectives import phase1 as phase1_lib
@@ -65,7 +65,7 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh,
   config = qformer_config(c, unroll=unroll, dropout=p.dropout, vector_noise=p.vector_noise,
                           vector_dropout=p.vector_dropout)
   graphdef, trainable = inputs.abstract(
-      lambda: phase2_lib.build_phase2(config, lm.width, 1.0, seed=0))
+      lambda: phase2_lib.build_phase2(config, lm.width, ilm.Form.of(p), 1.0, seed=0))
   frozen_lm, trained_lm = language_model.split_trained(
       language_model.abstract_params(lm), c.lm.train)
   trainable |= {"lm": trained_lm} if trained_lm else {}
@@ -85,17 +85,17 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   p = c.phase1
   config = qformer_config(c, unroll=unroll, num_layers=num_layers)
   graphdef, trainable = inputs.abstract(lambda: phase1_lib.build_phase1(config, seed=0))
-  loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config(
-      **p.losses.to_dict(), label_smoothing=p.label_smoothing, contrastive=p.contrastive,
-      logq=p.logq))
-  pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui,
-           "upair_item": p.losses.ui}
+  loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config.of(p, c.plan.entities))
+  pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui or p.losses.cf,
+           "upair_item": p.losses.ui or p.losses.cf}
   batch = batches_lib.text_batch([], p.batch_size, c.qformer.max_text) | {
       name: np.zeros(p.pair_batch_size if weight else 0, np.int32)
       for name, weight in pairs.items()}
   frozen = _entities(config, c.plan.entities)
   if p.logq:
     frozen["log_draws"] = jax.ShapeDtypeStruct((c.plan.entities,), jnp.float32)
+  if p.losses.cf:
+    frozen["factors"] = jax.ShapeDtypeStruct((c.plan.entities, c.cf.width), jnp.float32)
   return _program(loss, c, p, trainable, frozen, batch, mesh)
 
 

@@ -56,7 +56,7 @@ def of(c) -> language_model.Config:
   changes = {"remat": c.remat, "new_tokens": c.new_tokens, "int8": c.dtype == "int8",
              "dtype": "bfloat16" if c.dtype == "int8" else c.dtype}
   if not language_model.is_encoder_decoder(model):
-    changes["prefix_lm"] = c.prefix_lm
+    changes |= {"prefix_lm": c.prefix_lm, "lora_rank": c.lora_rank}
   return dataclasses.replace(model, **changes)
 
 

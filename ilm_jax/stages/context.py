@@ -26,11 +26,14 @@ class Run:
     devices: False where no device will be used (stage prepare).
     beam: options of the Apache Beam pipeline that prepares; (): none.
     accept_changes: a phase goes on from a checkpoint that other settings made.
+    tables: stage report prints all tables, not only the closing summary.
+    command: what was typed, without the stage; "": unknown.
   """
 
   def __init__(self, config, workdir, devices: bool = True, beam: tuple[str, ...] = (),
-               accept_changes: bool = False):
+               accept_changes: bool = False, tables: bool = False, command: str = ""):
     self.config, self.beam, self.accept_changes = config, beam, accept_changes
+    self.tables, self.command = tables, command
     self.workdir = epath.Path(workdir)
     self._devices = devices
     config_lib.validate(config, self._device_count())
@@ -57,6 +60,11 @@ class Run:
     """Raises a UserError if the processes cannot share phase 2's batches: known before phase 1."""
     from ilm_jax.runtime import axes
     c, (_, shares) = self.config.phase2, axes.batch_share(self.mesh)
+    if c.head.weight and c.head.rows // c.head.rows_per_group % shares:
+      raise errors.UserError(
+          f"phase2.head.rows={c.head.rows} / phase2.head.rows_per_group={c.head.rows_per_group} "
+          f"makes groups that do not divide over the {shares} processes that share a batch: make "
+          f"them a multiple, e.g. --config.phase2.head.rows={shares * c.head.rows_per_group}")
     if (groups := c.rows // c.rows_per_group) % shares:
       raise errors.UserError(
           f"phase2.rows={c.rows} / phase2.rows_per_group={c.rows_per_group} makes {groups} groups, "
@@ -118,6 +126,13 @@ class Run:
                              f"{is_now}: delete entities/ and run --stage=cf")
     _same_settings(self.workdir / "entities", made_from.get("settings", {}),
                    settings.of_entities(self.config), "cf")
+    absent = [f"vectors {name!r}" for name in self.config.vectors if name not in table.vectors]
+    have = 0 if table.members is None else table.members.shape[1]
+    if (want := self.config.qformer.members) > have:
+      absent.append(f"{want} members of an entity (it has {have})")
+    if absent:
+      raise errors.UserError(f"{self.workdir}/entities holds no {', no '.join(absent)}: it was "
+                             "made before the config asked for them, run --stage=cf again")
     return table
 
   def prepared(self, task: str, split: str) -> store.Prepared:
@@ -154,6 +169,10 @@ class Run:
     name, settings = self.config.lm.asset, self.config.lm.to_dict()
     del settings["remat"]        # the same numbers by another way
     del settings["shape"]        # of no run with weights
+    if settings.pop("random"):
+      settings["random"] = self.config.seed
+    if not settings["lora_rank"]:
+      del settings["lora_rank"]  # runs from before there was one stay what they are
     identity = (pinned.fingerprint(name) if name in pinned.ASSETS
                 else load.fingerprint(self.lm_path))
     text = json.dumps({**settings, "asset": identity}, sort_keys=True)
@@ -225,8 +244,10 @@ class Run:
         vocabulary=self.lm_tokenizer.vocab_size - c.new_tokens, new_tokens=c.new_tokens)
     tokenizer.check_vocabulary(
         self.lm_tokenizer, config.vocab_size + config.new_tokens, self.lm_path)
+    if c.random:
+      config, params = load.redrawn(load.LanguageModel(config, params), self.config.seed)
     return load.adapt(config, params, self.mesh, remat=c.remat, prefix_lm=c.prefix_lm,
-                      whole_words=c.whole_words)
+                      whole_words=c.whole_words, lora_rank=c.lora_rank, seed=self.config.seed)
 
   def _device_count(self) -> int:
     if not self._devices:

@@ -24,12 +24,11 @@ def phase1(run: context.Run) -> None:
   if _finished(run, "phase1", c.steps, made_from):
     return
   graphdef, trainable = recipe.phase1(run)
-  loss = phase1_lib.phase1_loss(graphdef, phase1_lib.Phase1Config(
-      **c.losses.to_dict(), label_smoothing=c.label_smoothing, contrastive=c.contrastive,
-      logq=c.logq))
+  of_losses = phase1_lib.Phase1Config.of(c, run.data.log.num_items)
+  loss = phase1_lib.phase1_loss(graphdef, of_losses)
   spec = batches_lib.Phase1Spec(
-      batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if c.losses.ii else 0,
-      user_batch_size=c.pair_batch_size if c.losses.ui else 0,
+      batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if of_losses.ii else 0,
+      user_batch_size=c.pair_batch_size if of_losses.ui or of_losses.cf else 0,
       max_text=run.config.qformer.max_text)
   share, shares = axes.batch_share(run.mesh)
   batches = batches_lib.phase1_batches(
@@ -39,6 +38,8 @@ def phase1(run: context.Run) -> None:
   frozen = recipe.entity_arrays(run)
   if c.logq:
     frozen |= recipe.log_draws(run)
+  if of_losses.cf:
+    frozen |= recipe.factors(run)
   examples = spec.batch_size + spec.pair_batch_size + spec.user_batch_size
   monitor = _monitor(run, "phase1", c.steps, began, {"examples": examples})
   _fit(run, "phase1", c, loop.Objective(loss, frozen, batches), trainable, made_from, monitor)
@@ -49,22 +50,41 @@ def phase2(run: context.Run, variant: variants.Variant) -> None:
   c, began, made_from = run.config.phase2, time.time(), recipe.phase2_made_from(run, variant)
   if _finished(run, variant.folder, c.steps, made_from):
     return
-  built, names = recipe.phase2(run, variant), recipe.task_names(run.config)
-  share, shares = axes.batch_share(run.mesh)
-  batches = batches_lib.lm_batches(
-      {name: run.prepared(name, "train") for name in names}, run.config.tasks.mixture.to_dict(),
-      built.spec, seed=run.config.seed, process_index=share, process_count=shares)
-  loss = phase2_lib.phase2_loss(built.graphdef, run.lm.config, names, recipe.head_config(run))
+  built, batches = recipe.phase2(run, variant), phase2_batches(run)
+  loss = phase2_lib.phase2_loss(built.graphdef, run.lm.config, recipe.said_tasks(run.config),
+                                recipe.head_config(run))
   has_phase1 = recipe.has_phase1(run.config)
   init_from = (c.init_from or str(run.workdir)) if variant.from_phase1 and has_phase1 else ""
   begin = None
   if c.spread and has_phase1 and variant.projector == "qformer":
     begin = functools.partial(whitening.spread, built.graphdef, frozen=built.frozen, mesh=run.mesh,
                               rows=run.entities.rows.total)
-  targets = c.targets if language_model.is_encoder_decoder(run.lm.config) else 0
-  monitor = _monitor(run, variant.folder, c.steps, began, {"places": c.rows * (c.length + targets)})
+  monitor = _monitor(run, variant.folder, c.steps, began, {"places": _places(run)})
   _fit(run, variant.folder, _of_variant(c, variant), loop.Objective(loss, built.frozen, batches),
        built.trainable, made_from, monitor, init_from, begin)
+
+
+def phase2_batches(run: context.Run) -> batches_lib.Batches:
+  """What phase 2 trains on: rows that say words, and apart from them those that only rank."""
+  share, shares = axes.batch_share(run.mesh)
+
+  def batches(names, spec):
+    return batches_lib.lm_batches(
+        {name: run.prepared(name, "train") for name in names}, run.config.tasks.mixture.to_dict(),
+        spec, seed=run.config.seed, process_index=share, process_count=shares)
+
+  said, ranked = recipe.said_tasks(run.config), recipe.rank_tasks(run.config)
+  spoken = batches(said, recipe.lm_spec(run)) if said else None
+  return batches_lib.with_ranking(spoken, batches(ranked, recipe.rank_spec(run))
+                                  ) if ranked else spoken
+
+
+def _places(run: context.Run) -> int:
+  """Tokens that a batch has room for."""
+  c = run.config.phase2
+  targets = c.targets if language_model.is_encoder_decoder(run.lm.config) else 0
+  said = c.rows * (c.length + targets) if recipe.said_tasks(run.config) else 0
+  return said + (c.head.rows * c.head.length if recipe.rank_tasks(run.config) else 0)
 
 
 def _of_variant(c, variant: variants.Variant):

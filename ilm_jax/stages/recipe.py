@@ -13,12 +13,12 @@ from ilm_jax import errors
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.models import language_model, qformer, qformer_init
+from ilm_jax.models import ilm, language_model, qformer, qformer_init
 from ilm_jax.objectives import inputs
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.runtime import axes
-from ilm_jax.stages import context
+from ilm_jax.stages import context, vectors
 from ilm_jax.training import checkpoint, provenance
 from ilm_jax.weights import blip2
 
@@ -38,7 +38,6 @@ class Built:
   graphdef: object               # of the ILM
   trainable: dict                # arrays where training starts; or, read back, their shapes
   frozen: dict                   # lm, vectors, present, log_draws: on the mesh
-  spec: batches_lib.LmBatchSpec  # of training's batches
 
 
 def has_phase1(config) -> bool:
@@ -49,6 +48,17 @@ def has_phase1(config) -> bool:
 def task_names(config) -> tuple[str, ...]:
   """The tasks of the mixture that have a rate, in the order of the config."""
   return tuple(name for name, rate in config.tasks.mixture.items() if rate)
+
+
+def rank_tasks(config) -> tuple[str, ...]:
+  """Of these, those whose rows the item head alone reads (`phase2.head.rows`)."""
+  apart = config.phase2.head.weight and config.phase2.head.rows
+  return tuple(name for name in task_names(config) if apart and name in HEAD_TASKS)
+
+
+def said_tasks(config) -> tuple[str, ...]:
+  """Of these, those whose targets are said in words: all others."""
+  return tuple(name for name in task_names(config) if name not in rank_tasks(config))
 
 
 def phase1_folder(run: context.Run):
@@ -86,8 +96,9 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
       qformer_config(run), dropout=c.dropout, vector_noise=c.vector_noise,
       vector_dropout=c.vector_dropout)
   build = functools.partial(
-      phase2_lib.build_phase2, config, run.lm.config.width, seed=run.config.seed,
-      mlp=variant.projector == "mlp", head_width=c.head.width if c.head.weight else 0)
+      phase2_lib.build_phase2, config, run.lm.config.width,
+      form=ilm.Form.of(c), seed=run.config.seed, mlp=variant.projector == "mlp",
+      head_width=c.head.width if c.head.weight else 0)
   if fresh:
     rms = c.soft_token_rms or language_model.embedding_rms(*run.lm)
     graphdef, trainable = build(soft_token_rms=rms, start=functools.partial(_pretrained, run))
@@ -99,7 +110,7 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
   frozen = {"lm": frozen_lm, **entity_arrays(run, variant)}
   if c.head.weight:
     frozen |= log_draws(run)
-  return Built(graphdef, trainable, frozen, lm_spec(run))
+  return Built(graphdef, trainable, frozen)
 
 
 def qformer_config(run: context.Run) -> qformer.QFormerConfig:
@@ -107,7 +118,8 @@ def qformer_config(run: context.Run) -> qformer.QFormerConfig:
   fields = {k: v for k, v in run.config.qformer.items() if k != "init"}
   vectors = tuple((n, run.entities.vectors[n].shape[1]) for n in run.config.vectors)
   return qformer.QFormerConfig(
-      vectors=vectors, vocab_size=run.text_tokenizer.vocab_size, **fields)
+      vectors=vectors, vocab_size=run.text_tokenizer.vocab_size,
+      reconstructs=run.config.phase1.losses.get("rec", 0.0) > 0, **fields)
 
 
 # Shapes and arrays.
@@ -123,13 +135,23 @@ def lm_spec(run: context.Run, *, rows: int = 0, length: int = 0, queries: int | 
       queries=run.config.qformer.num_queries if queries is None else queries,
       slot_id=run.lm_tokenizer.slot_id, pad_id=run.lm_tokenizer.pad_id,
       examples_per_group=1 if one_a_row else c.examples_per_group,
-      rows_per_group=1 if one_a_row else c.rows_per_group, task_names=task_names(run.config),
+      rows_per_group=1 if one_a_row else c.rows_per_group, task_names=said_tasks(run.config),
       encoder_decoder=language_model.is_encoder_decoder(run.lm.config),
       before=run.lm_tokenizer.before, after=run.lm_tokenizer.after,
-      head_tasks=HEAD_TASKS if c.head.weight and not one_a_row else (),
+      head_tasks=HEAD_TASKS if c.head.weight and not (one_a_row or c.head.rows) else (),
       num_items=run.data.log.num_items,
       whole_words=run.config.lm.whole_words,
       word_starts=run.lm_tokenizer.starts_word if run.config.lm.whole_words else None)
+
+
+def rank_spec(run: context.Run) -> batches_lib.LmBatchSpec:
+  """Shapes of the rows that the item head alone reads."""
+  c = run.config.phase2.head
+  return dataclasses.replace(
+      lm_spec(run, queries=c.queries or None), rows=c.rows, length=c.length, slots=c.slots,
+      targets=0,
+      examples_per_group=c.examples_per_group, rows_per_group=c.rows_per_group,
+      task_names=rank_tasks(run.config), head_tasks=HEAD_TASKS, head_only=True)
 
 
 def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
@@ -146,19 +168,33 @@ def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
         f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
         f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
   return phase2_lib.HeadConfig(weight=c.weight, num_items=run.data.log.num_items,
-                               negatives=c.negatives)
-
+                               negatives=c.negatives, layer=c.layer,
+                               items_only=rank_tasks(run.config) == ("next_item",),
+                               queries=c.queries)
 
 
 def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) -> dict:
-  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in.
+  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in; with
+  `vector_dropout` also "never_met", bool [R] (`inputs.never_met`).
 
   For a variant that sees no vectors all are marked absent.
   """
   table = run.entities
   put = functools.partial(axes.put_rows, run.mesh)
-  return {"vectors": {n: put(table.vectors[n]) for n in run.config.vectors},
-          "present": {n: put(table.present[n] & variant.sees_vectors) for n in run.config.vectors}}
+  arrays = {"vectors": {n: put(table.vectors[n]) for n in run.config.vectors},
+            "present": {n: put(table.present[n] & variant.sees_vectors)
+                        for n in run.config.vectors}}
+  if count := run.config.qformer.members:
+    arrays["members"] = put(table.members[:, :count])
+  if run.config.qformer.vector_dropout or run.config.phase2.vector_dropout:
+    arrays["never_met"] = put(run.data.log.train_counts == 0)
+  return arrays
+
+
+def factors(run: context.Run) -> dict:
+  """On the mesh, {"factors": float32 [R, C]}: of items and users, whose inner products rank."""
+  user_UC, item_I1C = vectors.factors(run)
+  return {"factors": axes.put_rows(run.mesh, np.concatenate([item_I1C, user_UC]))}
 
 
 def log_draws(run: context.Run) -> dict:

@@ -12,20 +12,22 @@ from ilm_jax.stages import context
 
 
 def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = (),
-        accept_changes: bool = False) -> None:
+        accept_changes: bool = False, tables: bool = False, command: str = "") -> None:
   """Runs the stages `names` of `config` in `workdir`, in the order given.
 
   In a job of several processes all of them factorise, train, evaluate and write targets, and
   process 0 does the rest while they wait. `beam`: options of the Apache Beam pipeline that
   prepares, e.g. ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
   `accept_changes`: a phase goes on from a checkpoint that other settings made, and keeps both.
+  `tables`, `command`: of stage report, see `context.Run`.
 
   Raises:
     UserError: the config cannot run, an input is missing or does not fit, or another job writes
       here what these stages write.
     loop.Preempted: SIGTERM came while preparing, or while training; the state is saved.
   """
-  run = context.Run(config, workdir, beam=beam, accept_changes=accept_changes)
+  run = context.Run(config, workdir, beam=beam, accept_changes=accept_changes, tables=tables,
+                    command=command)
   if "phase2" in names:
     run.check_groups()
   written = {_LOCKS[name] for name in names if name in _LOCKS and distributed.is_main()}
@@ -39,7 +41,8 @@ def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = (),
       distributed.wait(name)
 
 
-def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
+def watch(config, workdir, names: tuple[str, ...], seconds: float, tables: bool = False,
+          command: str = "") -> None:
   """Evaluates each checkpoint that another job saves in `workdir`, until the last of all phases.
 
   Args:
@@ -47,6 +50,7 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
     workdir: the same as its.
     names: "eval", and "report" to write it after each evaluation.
     seconds: how long to wait before looking again.
+    tables, command: of stage report, see `context.Run`.
 
   Raises:
     UserError: another stage was named, or what is found does not fit the config.
@@ -55,7 +59,7 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float) -> None:
     raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
                            f"or eval,report, found {','.join(names)}")
   from ilm_jax.stages import watching
-  run = context.Run(config, workdir)
+  run = context.Run(config, workdir, tables=tables, command=command)
   watching.run(run, seconds, with_report="report" in names)
 
 
@@ -149,7 +153,7 @@ def _eval(run: context.Run) -> None:
 
 def _report(run: context.Run) -> None:
   from ilm_jax.evaluation import report
-  report.write(run.workdir)
+  report.write(run.workdir, with_tables=run.tables, command=run.command)
 
 
 def _audit(run: context.Run) -> None:

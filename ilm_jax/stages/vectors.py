@@ -3,7 +3,7 @@ import tempfile
 
 import numpy as np
 
-from ilm_jax.cf import histories, ials
+from ilm_jax.cf import cooccurrence, histories, ials, transitions
 from ilm_jax.config import settings
 from ilm_jax.data import arrays, splits, store
 from ilm_jax.data import entities as entities_lib
@@ -35,11 +35,28 @@ def run(run: context.Run) -> None:
   rows, met_R = interactions.rows, interactions.train_counts > 0
   standard_I1C = np.zeros_like(item_I1C)
   standard_I1C[1:] = standardised(item_I1C[1:], met_R[rows.items])
+  named = {"behavioral": (standard_I1C, standardised(user_UC, met_R[rows.users])),
+           "semantic": (np.concatenate([np.zeros_like(semantic_IW[:1]), semantic_IW]), None)}
+  if "sequential" in run.config.vectors:
+    named["sequential"] = _sequential(run)
+  count = run.config.cf.members
+  members = cooccurrence.members(
+      interactions_lib.train_histories(interactions), len(items), count) if count else None
+  lacking = {name: ~met_R for name in named if name != "semantic"}
   table = entities_lib.make(
-      interactions.num_items, interactions.num_users, lacking={"behavioral": ~met_R},
-      behavioral=(standard_I1C, standardised(user_UC, met_R[rows.users])),
-      semantic=(np.concatenate([np.zeros_like(semantic_IW[:1]), semantic_IW]), None))
+      interactions.num_items, interactions.num_users, members, lacking=lacking, **named)
   table.save(folder, made_from)
+
+
+def _sequential(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
+  """(item_I1C, user_UC) of `transitions.vectors`, standardised."""
+  c, log = run.config.cf, run.data.log
+  met_R = log.train_counts > 0
+  item_I1C, user_UC = transitions.vectors(
+      interactions_lib.train_histories(log), log.num_items, c.transition_width,
+      window=c.transition_window, seed=run.config.seed)
+  item_I1C[1:] = standardised(item_I1C[1:], met_R[log.rows.items])
+  return item_I1C, standardised(user_UC, met_R[log.rows.users])
 
 
 def factorise(config, log: interactions_lib.Interactions, mesh) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ def run(run: context.Run, seconds: float, *, with_report: bool) -> None:
     newest_steps = newest(run)
     if newest_steps != done:
       if evaluate(run, newest_steps) and with_report and distributed.is_main():
-        report.write(run.workdir)
+        report.write(run.workdir, with_tables=run.tables, command=run.command)
       done = newest_steps
     if finished(run.config, newest_steps):
       return

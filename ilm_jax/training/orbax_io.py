@@ -1,9 +1,15 @@
 """Orbax as checkpoint.py uses it: what does not fit or cannot be read is refused in one line."""
+import logging
+
 import jax
 import orbax.checkpoint as ocp
 
 from ilm_jax import errors
 from ilm_jax.runtime import axes
+
+# Orbax warns, at each opening, of what reading alone entails: it hides what matters.
+_MEANT = ("CheckpointManagerOptions.read_only=True", "Given directory is read only")
+logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith(_MEANT))
 
 
 def open_manager(folder, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:

@@ -1,6 +1,7 @@
 """A language model from wherever it is: GGUF, Hugging Face, T5X, or our own layout."""
 import dataclasses
 import hashlib
+import zlib
 from typing import NamedTuple
 
 import jax
@@ -58,7 +59,8 @@ def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "
 
 
 def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bool = False,
-          whole_words: int = 0) -> tuple[models_lib.Config, dict]:
+          whole_words: int = 0, lora_rank: int = 0, seed: int = 0
+          ) -> tuple[models_lib.Config, dict]:
   """The same model, run or extended as a config asks.
 
   Args:
@@ -68,9 +70,11 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
     prefix_lm: a decoder's prompt sees all of itself.
     whole_words: rows of a table for P5's whole-word embeddings, which start at zero so that the
       model says at first what it said before; 0: none.
+    lora_rank: of low-rank updates of a decoder's kernels, which start at zero; 0: none.
+    seed: of these.
 
   Raises:
-    UserError: a prefix for an encoder-decoder, whole words for a decoder.
+    UserError: a prefix or low-rank updates for an encoder-decoder, whole words for a decoder.
   """
   encodes = models_lib.is_encoder_decoder(config)
   if prefix_lm and encodes:
@@ -79,12 +83,39 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
   if whole_words and not encodes:
     raise errors.UserError("lm.whole_words with a decoder: they are embeddings of a T5's encoder "
                            "input; set it to 0 or use a T5")
-  changes = {"prefix_lm": True} if prefix_lm else {}
+  if lora_rank and encodes:
+    raise errors.UserError(f"lm.lora_rank={lora_rank} with a T5: only a decoder has low-rank "
+                           "updates; set it to 0, or lm.train='all'")
+  changes, added = {"prefix_lm": True} if prefix_lm else {}, {}
   if whole_words:
     changes["whole_words"] = whole_words
-    table = {"whole_word": np.zeros((whole_words, config.width), np.float32)}
-    params = {**params, **(table if mesh is None else axes.place(mesh, table))}
-  return LanguageModel(dataclasses.replace(config, remat=remat, **changes), params)
+    added["whole_word"] = np.zeros((whole_words, config.width), np.float32)
+  config = dataclasses.replace(config, remat=remat, **changes)
+  if lora_rank:
+    config = dataclasses.replace(config, lora_rank=lora_rank)
+    added["lora"] = models_lib.fresh_lora(config, seed)
+  return LanguageModel(config, {**params, **(added if mesh is None else axes.place(mesh, added))})
+
+
+def redrawn(model: LanguageModel, seed: int) -> LanguageModel:
+  """The same shape with weights that know nothing: a control for what pretraining brings.
+
+  Every kernel and table [.., in, out] is drawn from a normal of the size (standard deviation) that
+  it had, layer by layer; norms and biases stay.
+  """
+  axis = {"layers": 1}              # first axis of a layer's own
+
+  def draw(path, x):
+    names = axes.path_name(path).split("/")
+    own = x.ndim - axis.get(names[0], 0)
+    if own < 2 or "norm" in names[-1] or not jnp.issubdtype(x.dtype, jnp.floating):
+      return x
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32("/".join(names).encode()))
+    std = jnp.std(x.astype(jnp.float32), axis=tuple(range(x.ndim - own, x.ndim)), keepdims=True)
+    return (std * jax.random.normal(key, x.shape)).astype(x.dtype)
+
+  params = jax.tree_util.tree_map_with_path(draw, model.params)
+  return LanguageModel(model.config, params)
 
 
 def fingerprint(path) -> str:

@@ -58,9 +58,9 @@ def _table(run: context.Run, models: list[methods.Method], split: str) -> dict:
   return {"title": f"Next item among items without training interactions, {split} "
                    f"({len(asked_for.examples)} users)",
           "note": f"Cold items: {len(cold)}, known by their text alone. In random order hr@{_K} "
-                  f"among them is {min(_K / len(cold), 1):.4f}. Popularity knows no order among "
-                  "them: it is that of item rows, by which ids tell something. Intervals: 95 %, bootstrap over "
-                  "users; differences are paired.",
+                  f"among them is {min(_K / len(cold), 1):.4f}. Popularity gives all of "
+                  "them one score: what it hits among them, the order of item rows hits. "
+                  "Intervals: 95 %, bootstrap over users; differences are paired.",
           "protocol": {**common.protocol(run), "split": f"{split} ({run.rule.meaning})",
                        "task": task, "prompt": "seen template 0",
                        "tie rule": "lower item row first", **protocol},

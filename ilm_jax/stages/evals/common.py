@@ -34,18 +34,26 @@ def item_rows(examples: list[dict]) -> list[int]:
   return [int(example["target_entity"][0]) for example in examples]
 
 
-def spec(run: context.Run, groups):
+def spec(run: context.Run, groups, **changes):
   """One example a row, as long as the longest of `groups` needs (a multiple of 16).
 
-  There are `eval.batch_size` rows, or the next number that the devices can share.
+  There are `eval.batch_size` rows, or the next number that the devices can share. `changes`: of
+  the spec.
   """
   ways = axes.ways(run.mesh, "batch")
   shape = recipe.lm_spec(run, rows=-(-run.config.eval.batch_size // ways) * ways, one_a_row=True)
+  shape = dataclasses.replace(shape, **changes)
   sizes = [shape.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
            for examples in groups for e in examples]
   longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}
   return dataclasses.replace(shape, length=-(-longest["length"] // 16) * 16,
                              slots=max(longest["slots"], 1), targets=longest["targets"])
+
+
+def head_spec(run: context.Run, groups):
+  """Likewise of rows that the item head alone reads: nothing is said."""
+  queries = run.config.phase2.head.queries or run.config.qformer.num_queries
+  return spec(run, groups, queries=queries, head_only=True)
 
 
 def users_and_filter(run: context.Run, examples, part: int = splits.TEST

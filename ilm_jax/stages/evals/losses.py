@@ -20,7 +20,7 @@ _NOTE = ("ILM-rand: the same steps without phase 1. MLP projector: the same step
 def table(run: context.Run, compared: list[methods.Method]) -> dict:
   """Mean negative log likelihood of test targets by each method, and the differences from ILM."""
   count = run.config.eval.loss_examples
-  examples = {task: some for task in recipe.task_names(run.config)
+  examples = {task: some for task in recipe.said_tasks(run.config)
               if (some := common.sample(run, task, count))}
   sums = {method.label: method_sums(method, examples, lambda groups: common.spec(run, groups))
           for method in compared}

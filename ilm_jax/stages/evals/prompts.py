@@ -3,9 +3,11 @@
 OpenP5 reports its first seen template and its unseen one; how far the wording moves a figure, and
 what the mean over wordings is, can only be seen beside the others.
 """
+import numpy as np
+
 from ilm_jax.evaluation import metrics, paired, rows
 from ilm_jax.stages import context, recipe
-from ilm_jax.stages.evals import common, speaker
+from ilm_jax.stages.evals import common, ranking, speaker
 
 _HITS, _NDCGS = (5, 10), (5, 10)     # a narrower table: it is long
 
@@ -15,7 +17,7 @@ def table(run: context.Run, ilm: speaker.Speaker) -> dict:
 
   Args:
     run: the run; `eval.prompt_users` users are drawn by its seed.
-    ilm: who ranks, by constrained beam search.
+    ilm: who ranks, by its item head, or without one by constrained beam search.
   """
   trie, _ = speaker.catalogue(run)
   tasks = [task for task in recipe.HEAD_TASKS if task in recipe.task_names(run.config)]
@@ -24,9 +26,10 @@ def table(run: context.Run, ilm: speaker.Speaker) -> dict:
   examples = _by_template(run, tasks[0])[2][0] if tasks else []
   *_, filter_protocol = common.users_and_filter(run, examples)
   return {"title": "Next item by prompt", "rows": made,
-          "note": "The same users with every template of the task; constrained beam search, seen "
-                  "items filtered. Mean: of each user's figures over the seen templates. nll: nats "
-                  "a token of the target. Intervals: 95 %, bootstrap over users.",
+          "note": "The same users with every template of the task; by the item head, without one "
+                  "by constrained beam search; seen items filtered. Mean: of each user's figures "
+                  "over the seen templates. nll: nats a token of the target. Intervals: 95 %, "
+                  "bootstrap over users.",
           "protocol": {**common.protocol(run), "split": f"test ({run.rule.meaning})",
                        **filter_protocol,
                        "index": run.config.tasks.index, "beam width": run.config.eval.beam_width}}
@@ -60,14 +63,21 @@ def _rows(run: context.Run, ilm: speaker.Speaker, task: str, trie) -> list[dict]
   spec = common.spec(run, by_template)         # one shape for all: each is compiled
   _, target_U, filtered, _ = common.users_and_filter(run, by_template[0])
   bootstrap, width = common.bootstrap(run), run.config.eval.beam_width
+  head = run.config.phase2.head.weight > 0
   made, ranks = [], []
   for number, (template, examples) in enumerate(zip(templates, by_template)):
-    beam_UW = ilm.rank(examples, spec, trie, width=width, blocked=filtered)
-    ranks.append(metrics.ranks_from_items(beam_UW, target_U))
+    if head:
+      score_UI = ilm.head_score(examples, common.head_spec(run, by_template))
+      ranks.append(metrics.ranks_from_scores(
+          score_UI, target_U, ranking.blocked(filtered, run.data.log.num_items)))
+    else:
+      beam_UW = ilm.rank(examples, spec, trie, width=width, blocked=filtered)
+      ranks.append(metrics.ranks_from_items(beam_UW, target_U))
     kind = f"seen {number}" if number < num_seen else f"unseen {number - num_seen}"
+    said = task in recipe.said_tasks(run.config)
     made.append(rows.row(
-        {**bootstrap.ranks(ranks[-1], hits=_HITS, ndcgs=_NDCGS, depth=width),
-         "nll": bootstrap.mean(*ilm.losses(examples, spec))},
+        {**bootstrap.ranks(ranks[-1], hits=_HITS, ndcgs=_NDCGS, depth=np.inf if head else width),
+         **({"nll": bootstrap.mean(*ilm.losses(examples, spec))} if said else {})},
         task=task, by=f"{kind}: {template}"))
   return [*made, rows.row(means(bootstrap, ranks[:num_seen]), task=task,
                           by=f"mean of {num_seen} seen")]

@@ -6,10 +6,15 @@ import json
 
 import numpy as np
 
+from ilm_jax import elm
+from ilm_jax.config import names as known_names
 from ilm_jax.data import splits
-from ilm_jax.evaluation import dot_scores, metrics, rows
+from ilm_jax.evaluation import dot_scores, lists, metrics, rows
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, methods, rivals, speaker, trained
+
+_HEAD = "item head"
+_SHOWN = 5               # users whose lists are there to read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Ranking:
   rank_U: np.ndarray
   depth: float = np.inf     # length of the lists the ranks come from
   by: str = ""
+  items_UK: np.ndarray | None = None     # item rows of each user's list, best first; 0: none
 
   @property
   def label(self) -> str:
@@ -38,7 +44,7 @@ class Questions:
 
 
 def recommendation(run: context.Run, compared: list[methods.Method]
-                   ) -> tuple[dict, bytes, bytes, dict]:
+                   ) -> tuple[dict[str, dict], dict[str, bytes]]:
   """HR, NDCG and MRR over the full catalogue, the user's history filtered.
 
   Args:
@@ -46,25 +52,34 @@ def recommendation(run: context.Run, compared: list[methods.Method]
     compared: ILM first, then what `phase2.compare` names.
 
   Returns:
-    The table; the lists of ILM; the ranks by all methods, for `compare`; examples to read.
+    Tables and examples by name: "recommendation", "lists" (how alike users' lists are) and
+    "examples" (ILM's lists, where it made some). Files by name: ILM's lists, and the ranks by all
+    methods, for `compare`.
   """
   task = ranked_task(run.config)
   trie, names = speaker.catalogue(run)
   asked_for = questions(run, task)
   trained_models = compared[:1 + len(run.config.phase2.compare)]
-  rankings, beam_UW = _by_beam(run, trained_models, asked_for, trie)
-  rankings += _exact(run, compared[0], asked_for, trie, rankings[0])
+  rankings = _by_beam(run, trained_models, asked_for, trie)
+  if rankings:
+    rankings += _exact(run, compared[0], asked_for, trie, rankings[0])
   rankings += _by_head(run, trained_models, asked_for)
   rankings += _by_dot_product(run, asked_for)
-  rankings += [Ranking(name, rank_U) for name, rank_U in rivals.ranks(
-      run, asked_for.user_U, asked_for.target_U, asked_for.blocked_UI).items()]
+  rankings += [_by_scores(name, score_UI, asked_for)
+               for name, score_UI in rivals.scores(run, asked_for.user_U)]
   table = _table(run, task, asked_for, rankings)
-  n = len(beam_UW)
-  lists = {"user": asked_for.user_U[:n], "target": asked_for.target_U[:n], "items": beam_UW,
-           "rank": rankings[0].rank_U}
-  return (table, _predictions(lists, run.data.log),
-          _ranks(run, table["protocol"], asked_for, rankings),
-          _recommended(lists, names, run.data.log))
+  parts = {"recommendation": table, "lists": _alike(rankings, table["protocol"])}
+  files = {"ranks.json.gz": _ranks(run, table["protocol"], asked_for, rankings)}
+  if (of_ilm := listed(rankings, compared[0].label)) is not None:
+    parts["examples"] = _recommended(run, of_ilm, asked_for, names)
+    files["predictions.jsonl.gz"] = _predictions(run, of_ilm, asked_for)
+  return parts, files
+
+
+def listed(rankings: list[Ranking], method: str) -> Ranking | None:
+  """Whose lists of a method are shown: its item head's, else its beams'; None: it made none."""
+  made = [r for r in rankings if r.method == method and r.items_UK is not None]
+  return next((r for r in made if r.by == _HEAD), made[0] if made else None)
 
 
 def ranked_task(config) -> str:
@@ -93,18 +108,29 @@ def questions(run: context.Run, task: str, split: str = "test") -> Questions:
                    [run.data.log.before_target(user, part) for user in user_U])
 
 
-def _by_beam(run: context.Run, models: list[methods.Method], asked_for: Questions, trie):
-  """(rankings by beam search, ILM's lists [U, W]); of all trained with eval.rank_compared."""
+def _by_scores(method: str, score_UI, asked_for: Questions, by: str = "") -> Ranking:
+  """The ranking of all users by scores of all items."""
+  return Ranking(
+      method, metrics.ranks_from_scores(score_UI, asked_for.target_U, asked_for.blocked_UI), by=by,
+      items_UK=lists.top_items(score_UI, asked_for.blocked_UI, known_names.LARGEST_CUTOFF))
+
+
+def _by_beam(run: context.Run, models: list[methods.Method], asked_for: Questions, trie
+             ) -> list[Ranking]:
+  """ILM by beam search, with eval.rank_compared all that is trained; [] with no beam_users."""
   width, users = run.config.eval.beam_width, run.config.eval.beam_users
+  if not users:
+    return []
   examples, target_U = asked_for.examples[:users], asked_for.target_U
   spec = common.spec(run, [examples])
-  lists = {method.label: method.model.rank(
-      examples, spec, trie, width=width, blocked=asked_for.filtered)
-           for method in (models if run.config.eval.rank_compared else models[:1])}
   n = len(examples)
   by = f"beam {width}" + f", first {n} users" * (n < len(target_U))
-  return [Ranking(label, metrics.ranks_from_items(beam_UW, target_U[:n]), width, by)
-          for label, beam_UW in lists.items()], lists[models[0].label]
+  made = []
+  for method in (models if run.config.eval.rank_compared else models[:1]):
+    beam_UW = method.model.rank(examples, spec, trie, width=width, blocked=asked_for.filtered)
+    made.append(Ranking(method.label, metrics.ranks_from_items(beam_UW, target_U[:n]), width, by,
+                        beam_UW))
+  return made
 
 
 def _exact(run: context.Run, ilm: methods.Method, asked_for: Questions, trie, beam: Ranking
@@ -125,15 +151,14 @@ def _exact(run: context.Run, ilm: methods.Method, asked_for: Questions, trie, be
 def head_scores(run: context.Run, models: list[methods.Method], examples: list):
   """Yields (label, float32 [U, I + 1]) of each model's item head; nothing where there is none."""
   if run.config.phase2.head.weight:
-    spec = common.spec(run, [examples])
+    spec = common.head_spec(run, [examples])
     for method in models:
       yield method.label, method.model.head_score(examples, spec)
 
 
 def _by_head(run: context.Run, models: list[methods.Method], asked_for: Questions
              ) -> list[Ranking]:
-  return [Ranking(label, metrics.ranks_from_scores(
-              score_UI, asked_for.target_U, asked_for.blocked_UI), by="item head")
+  return [_by_scores(label, score_UI, asked_for, _HEAD)
           for label, score_UI in head_scores(run, models, asked_for.examples)]
 
 
@@ -145,8 +170,7 @@ def _by_dot_product(run: context.Run, asked_for: Questions) -> list[Ranking]:
   entity_rows = run.data.log.rows
   score_UI = dot_scores.score(graphdef, params, recipe.entity_arrays(run),
                               entity_rows.user(asked_for.user_U), entity_rows.num_items)
-  return [Ranking("Q-Former", metrics.ranks_from_scores(
-      score_UI, asked_for.target_U, asked_for.blocked_UI), by="dot product")]
+  return [_by_scores("Q-Former", score_UI, asked_for, "dot product")]
 
 
 def _table(run: context.Run, task: str, asked_for: Questions, rankings: list[Ranking]) -> dict:
@@ -174,25 +198,39 @@ def _ranks(run: context.Run, protocol: dict, asked_for: Questions, rankings: lis
                 for r in rankings}}).encode(), mtime=0)
 
 
-def _recommended(lists: dict, names: list[str], log) -> dict:
-  examples = []
-  for u in range(min(5, len(lists["user"]))):
-    history = log.before_test(lists["user"][u])
-    examples.append({
-        "last seen": "; ".join(names[i] for i in history[-5:]),
-        "recommended": "; ".join(names[i] for i in lists["items"][u][:10] if i),
-        "next (the target)": names[lists["target"][u]]})
-  return {"title": "Recommendations", "note": "First ten by constrained beam search.",
-          "examples": examples}
+def _alike(rankings: list[Ranking], protocol: dict) -> dict:
+  """How alike the lists of different users are, by each method that made lists."""
+  return {"title": f"How alike the lists of different users are (first {lists.TOP})",
+          "note": f"Shared by two users: items that two users' first {lists.TOP} have in common, "
+                  f"as a share of {lists.TOP}, mean over all pairs; 1: everybody gets the same. "
+                  "Distinct items: of the lists of all users together.",
+          "protocol": protocol,
+          "rows": [rows.row(lists.alike(r.items_UK), method=r.method, by=r.by)
+                   for r in rankings if r.items_UK is not None]}
 
 
-def _predictions(lists: dict, log) -> bytes:
+def _recommended(run: context.Run, shown: Ranking, asked_for: Questions, names: list[str]) -> dict:
+  """The lists of the first users, beside what they chose last and next."""
+  log, word = run.data.log, elm.words(run.config.data)
+  examples = [{
+      "user": log.user_ids[user],
+      f"last {word.done}": [names[i] for i in log.before_test(user)[-5:]],
+      "recommended": [names[i] for i in items_K[:lists.TOP] if i],
+      "next (the target)": names[target]}
+      for user, target, items_K in zip(asked_for.user_U[:_SHOWN], asked_for.target_U,
+                                       shown.items_UK)]
+  return {"title": "Recommendations", "examples": examples,
+          "note": f"ILM's first {lists.TOP} by {shown.by}, without items of the user's history."}
+
+
+def _predictions(run: context.Run, shown: Ranking, asked_for: Questions) -> bytes:
   """One JSON line per user, gzipped: the list, the target, its rank."""
   buffer = io.BytesIO()
   with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as out:
-    for user, target, items, rank in zip(*lists.values()):
-      line = {"user": log.user_ids[user], "target": int(target),
-              "items": [int(i) for i in items if i],
+    for user, target, items_K, rank in zip(asked_for.user_U, asked_for.target_U, shown.items_UK,
+                                           shown.rank_U):
+      line = {"user": run.data.log.user_ids[user], "target": int(target),
+              "items": [int(i) for i in items_K if i],
               "rank": int(rank) if np.isfinite(rank) else None}
       out.write((json.dumps(line) + "\n").encode())
   return buffer.getvalue()

@@ -41,7 +41,8 @@ class Speaker:
     self.step = checkpoint.newest(run.workdir / variant.folder / "checkpoints")
     built, trained_params = trained.phase2(run, variant, self.step)
     self.graphdef = built.graphdef
-    self.entities = {name: built.frozen[name] for name in ("vectors", "present")}
+    self.entities = {name: built.frozen[name] for name in ("vectors", "present", "members")
+                     if name in built.frozen}
     self.trainable, self.lm_params = inputs.whole(trained_params, built.frozen)
 
   def frozen(self) -> dict:
@@ -62,6 +63,10 @@ class Speaker:
       for kind, new in more.items():
         known = placement.fetch(self.entities[kind][name])[:first]   # without what fills it up
         arrays[kind][name] = axes.put_rows(self.run.mesh, np.concatenate([known, new]))
+    if "members" in self.entities:                       # what is made up belongs to nothing
+      members_RS = placement.fetch(self.entities["members"])[:first]
+      arrays["members"] = axes.put_rows(self.run.mesh, np.concatenate(
+          [members_RS, np.zeros((len(vectors), members_RS.shape[1]), np.int32)]))
     grown.entities = arrays
     return grown, np.arange(first, first + len(vectors), dtype=np.int32)
 
@@ -108,17 +113,21 @@ class Speaker:
     return np.concatenate(scores)
 
   def head_score(self, examples, spec) -> np.ndarray:
-    """[len(examples), I + 1] scores of every item by the item head: no item is said."""
+    """[len(examples), I + 1] scores of every item by the item head: no item is said.
+
+    `spec`: of `common.head_spec`.
+    """
     frozen = {**self.entities, **recipe.log_draws(self.run)}
     items = dot_scores.head_items(
         self.graphdef, self.trainable, frozen, self.run.data.log.num_items)
-    scores = []
+    scores, config = [], self.run.config
+    layers = config.phase2.head.layer if recipe.rank_tasks(config) else -1
     for part in _batches(examples, spec.rows, "item head"):
       batch = batches_lib.lm_eval_batch(
           [part[min(b, len(part) - 1)] for b in range(spec.rows)], spec)
       batch["target_at"] = filling.last_slot(batch["slot"])[:, None]
       hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(),
-                          placement.over_rows(self.run.mesh, batch))
+                          placement.over_rows(self.run.mesh, batch), layers, spec.queries)
       score_BI = dot_scores.head_score(self.graphdef, self.trainable, hidden_BD, items)
       scores.append(placement.fetch(score_BI)[:len(part)])
     return np.concatenate(scores)
@@ -153,21 +162,23 @@ def catalogue(run: context.Run) -> tuple[trie.Trie, list[str]]:
   return placement.everywhere(run.mesh, built), names
 
 
-def _embed(graphdef, lm_config, trainable, frozen, batch):
+def _embed(graphdef, lm_config, trainable, frozen, batch, queries: int = 0):
   embeds_BLD = language_model.embed_prompt(
       language_model.bind(lm_config, frozen["lm"]), batch)
   if graphdef is None:
     return embeds_BLD
-  soft_BXD = inputs.soft_tokens(nnx.merge(graphdef, trainable), frozen, batch["entities"])
+  soft_BXD = inputs.soft_tokens(
+      nnx.merge(graphdef, trainable), frozen, batch["entities"], queries=queries)
   return ilm.splice(embeds_BLD, soft_BXD, batch["slot"])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _states(graphdef, lm_config, trainable, frozen, batch):
-  """[B, D]: the hidden state at the first of each row's target_at."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 5, 6))
+def _states(graphdef, lm_config, trainable, frozen, batch, layers: int, queries: int):
+  """[B, D]: the hidden state behind so many layers (-1: all) at the first of each target_at."""
   model = language_model.bind(lm_config, frozen["lm"])
-  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch)
-  return model.target_hidden(embeds_BLD, batch)[:, 0]
+  embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch, queries)
+  deep = {} if layers < 0 else {"layers": layers}
+  return model.target_hidden(embeds_BLD, batch, **deep)[:, 0]
 
 
 _prompt_embeds = jax.jit(_embed, static_argnums=(0, 1))

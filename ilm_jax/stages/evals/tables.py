@@ -10,7 +10,7 @@ from ilm_jax import files
 from ilm_jax.config import variants
 from ilm_jax.evaluation import measured
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context
+from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import (
     between,
     cold,
@@ -47,7 +47,8 @@ def run(run: context.Run) -> None:
     write_bytes(f"{name}.json", json.dumps(part, indent=1).encode())
 
   compared = methods.methods(run, ilm)
-  write("loss", losses.table(run, compared))
+  if recipe.said_tasks(run.config):
+    write("loss", losses.table(run, compared))
   behaviour = text.behaviour(run)
   for name, part in text.generations(run, compared, behaviour).items():
     write(name, part)
@@ -60,9 +61,9 @@ def run(run: context.Run) -> None:
   if run.rule.name == "cold_items":
     for name, part in cold.tables(run, compared).items():
       write(name, part)
-  table, predictions, ranks, shown = ranking.recommendation(run, compared)
-  write("examples", shown)
-  write_bytes("predictions.jsonl.gz", predictions)
-  write_bytes("ranks.json.gz", ranks)
-  write("recommendation", table)
+  parts, stored = ranking.recommendation(run, compared)
+  for name, data in stored.items():
+    write_bytes(name, data)
+  for name, part in parts.items():
+    write(name, part)
   measured.mark(folder, made)

@@ -1,0 +1,249 @@
+"""What ranking owes to each part of the projector, of phase 1 and of the language model.
+
+    python -m benchmarks.projectors --out=runs/projectors --arms=mlp,cross,skip --seeds=0,1,2
+    python -m benchmarks.projectors --out=runs/projectors --arms=mlp,cross,skip --seeds=0,1,2 \\
+        --test --against=mlp
+
+The first trains each arm with each seed (vectors and windows are made anew for every seed) and
+ranks the validation items; one that is done is not run again. The second also shows the ranks of
+the test items: choose by the first, look at the second once. An arm is a model of phase 2, or phase
+1 and its dot product, and changes of the config (`ARMS`). <out>/log.jsonl keeps a line for every
+run: arm, seed, changes, figures.
+
+Intervals are over users, of the mean of all seeds; "seeds" is the standard deviation over seeds.
+"""
+import argparse
+import ast
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+import time
+
+import numpy as np
+
+from ilm_jax.config import variants
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.evaluation import dot_scores, metrics, paired
+from ilm_jax.monitoring import utilization
+from ilm_jax.stages import context, phases, recipe
+from ilm_jax.stages import run as stages
+from ilm_jax.stages.evals import common, ranking, speaker, trained
+
+_SHARED = ("data", "entities", "prepared", "factors.npz", "tfds")
+# The paper's form, to which an arm adds.
+PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.temperature": 0.15,
+         "qformer.min_temperature": 0.15, "qformer.vector_noise": 0.5, "qformer.dropout": 0.2,
+         "phase1.candidates": "batch", "phase1.logq": True, "phase1.pair_batch_size": 64,
+         "phase1.label_smoothing": 0.1, "phase1.losses.itc": 0.5, "phase1.losses.ii": 0.0,
+         "phase1.losses.ui": 1.0, "phase1.losses.cf": 0.0, "phase1.losses.rec": 0.0,
+         "phase2.skip": False, "phase2.qformer_scale": 1.0}
+# Ranking rows alone, behind two layers: minutes a run.
+COMMON = PAPER | {
+    "phase2.head.rows": 16, "phase2.head.length": 64, "phase2.head.slots": 52,
+    "phase2.head.examples_per_group": 19, "phase2.head.rows_per_group": 16,
+    "phase2.head.layer": 2, "phase2.head.weight": 1.0, "phase2.spread": False,
+    "phase2.learning_rate": 3e-3, "phase2.steps": 400, "phase2.warmup": 30,
+    "phase2.checkpoint_every": 10 ** 6, "phase2.log_every": 50, "eval.batch_size": 64,
+    "eval.beam_users": 0, "eval.exact_users": 0, "tasks.max_train_examples": 20000}
+FULL = {"qformer.cross_init": "width", "qformer.cross_every": 1, "phase2.qformer_scale": 0.3}
+UI = {"phase1.losses.itc": 0.0, "phase1.pair_batch_size": 256}
+CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
+                  "qformer.min_temperature": 0.03, "qformer.temperature": 0.1,
+                  "phase1.label_smoothing": 0.0}
+DISTIL = {"phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0}
+PHASE1 = CATALOGUE | {"phase1.losses.itc": 0.5, "phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0,
+                      "phase1.losses.ii": 0.5, "phase1.losses.rec": 0.2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """A model of phase 2 under changes of the config."""
+  variant: str
+  changes: dict
+
+
+ARMS = {
+    "mlp": Arm("mlp", {}),
+    "paper": Arm("rand", {"phase2.spread": True}),
+    "paper_slow": Arm("rand", {"phase2.spread": True, "phase2.qformer_scale": 0.3}),
+    "cross_fast": Arm("rand", FULL | {"phase2.qformer_scale": 1.0}),
+    "skip_fast": Arm("rand", FULL | {"phase2.skip": True, "phase2.qformer_scale": 1.0}),
+    "paper_nospread": Arm("rand", {}),
+    "size": Arm("rand", {"qformer.cross_init": "width"}),
+    "every": Arm("rand", {"qformer.cross_every": 1}),
+    "cross": Arm("rand", FULL),
+    "cross_spread": Arm("rand", FULL | {"phase2.spread": True}),
+    "hidden": Arm("rand", FULL | {"qformer.reader_hidden": 10}),
+    "equal_head": Arm("rand", FULL | {"phase2.equal_head": True}),
+    "soft_norm": Arm("rand", FULL | {"phase2.soft_norm": True}),
+    "mlp_soft_norm": Arm("mlp", {"phase2.soft_norm": True}),
+    "skip": Arm("rand", FULL | {"phase2.skip": True}),
+    "skip_paper": Arm("rand", {"phase2.skip": True}),
+    "skip_norm": Arm("rand", FULL | {"phase2.skip": True, "phase2.soft_norm": True}),
+    "ilm": Arm("ilm", FULL | PHASE1 | {"phase2.skip": True}),
+    "ilm_batch": Arm("ilm", FULL | {"phase2.skip": True}),      # phase 1 of pairs in the batch
+    "ilm_cross": Arm("ilm", FULL | PHASE1),
+    "mlp_random": Arm("mlp", {"lm.random": True}),
+    "ui_batch": Arm("phase1", FULL | UI),
+    "ui_catalogue": Arm("phase1", FULL | CATALOGUE),
+    "ui_catalogue_rec": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.rec": 0.5}),
+    "ui_catalogue_noise0": Arm("phase1", FULL | CATALOGUE | {"qformer.vector_noise": 0.0}),
+    "ui_catalogue_long": Arm("phase1", FULL | CATALOGUE | {"phase1.steps": 600}),
+    "ui_catalogue_lr": Arm("phase1", FULL | CATALOGUE | {"phase1.learning_rate": 3e-4}),
+    "ui_catalogue_all": Arm("phase1", FULL | CATALOGUE | {
+        "phase1.pair_batch_size": 1024, "phase1.learning_rate": 2e-3}),
+    "cf": Arm("phase1", FULL | CATALOGUE | DISTIL),
+    "cf_quiet": Arm("phase1", FULL | CATALOGUE | DISTIL | {
+        "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
+    "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
+    "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
+}
+
+
+def configured(config_file: str, seed: int, arm: Arm | None, more: dict):
+  """The config of an arm; None: of what all arms of a seed share."""
+  c = importlib.import_module(config_file.removesuffix(".py").replace("/", ".")).get_config()
+  for name, value in {**COMMON, **(arm.changes if arm else {}), **more, "seed": seed}.items():
+    *path, last = name.split(".")
+    node = c
+    for part in path:
+      node = node[part]
+    node[last] = value
+  c.phase2.compare = (arm.variant,) if arm and arm.variant in variants.COMPARED else ()
+  return c
+
+
+def train(args, name: str, seed: int) -> None:
+  """Trains an arm and leaves ranks.npz in its folder, and a line in the log."""
+  arm, folder = ARMS[name], args.out / name / str(seed)
+  if (folder / "ranks.npz").exists():
+    return
+  base = args.out / "base" / str(seed)
+  shared = configured(args.config, seed, None, args.set)
+  if not (base / "entities" / "manifest.json").exists():
+    stages.run(shared, base, ("prepare", "cf"))
+  config = configured(args.config, seed, arm, args.set)
+  _link(folder, base, _SHARED)
+  run, began = context.Run(config, folder), time.time()
+  variant = variants.COMPARED.get(arm.variant, variants.ILM)
+  if variant.from_phase1:
+    phases.phase1(run)
+  if arm.variant != "phase1":
+    phases.phase2(run, variant)
+  seconds = time.time() - began
+  score = dot_product if arm.variant == "phase1" else functools.partial(by_head, variant=variant)
+  ranks = {split: rank(run, split, score) for split in ("validation", "test")}
+  np.savez(folder / "ranks.npz", **ranks)
+  line = {"arm": name, "seed": seed, "config": args.config, "variant": arm.variant,
+          "changes": {**COMMON, **arm.changes, **args.set}, "seconds": round(seconds),
+          **(costs(run, variant) if arm.variant != "phase1" else {}), **{
+              f"validation hr@{k}": float(metrics.hit_rate(ranks["validation"], k).mean())
+              for k in (5, 10)},
+          "validation ndcg@10": float(metrics.ndcg(ranks["validation"], 10).mean())}
+  with (args.out / "log.jsonl").open("a") as log:
+    log.write(json.dumps(line) + "\n")
+  print(json.dumps(line), flush=True)
+
+
+def _link(folder: pathlib.Path, base: pathlib.Path, names) -> None:
+  folder.mkdir(parents=True, exist_ok=True)
+  for name in names:
+    if (base / name).exists() and not (folder / name).exists():
+      (folder / name).symlink_to((base / name).absolute())
+
+
+def rank(run: context.Run, split: str, score) -> np.ndarray:
+  """float64 [U]: the rank of each user's target of a split, the history filtered."""
+  stored = run.prepared(ranking.ranked_task(run.config), split)
+  examples = [stored[i] for i in range(len(stored))]
+  log = run.data.log
+  user_U = [log.rows.user_number(int(e["user"][0])) for e in examples]
+  target_U = np.array(common.item_rows(examples))
+  train = interactions_lib.train_histories(log)
+  histories = [log.before_test(u) if split == "test" else train[u] for u in user_U]
+  blocked = ranking.blocked(metrics.rows_to_filter(histories, target_U), log.num_items)
+  return metrics.ranks_from_scores(score(run, examples, user_U), target_U, blocked)
+
+
+def by_head(run: context.Run, examples, user_U, variant) -> np.ndarray:
+  """[U, I + 1] scores by the item head."""
+  return speaker.Speaker(run, variant).head_score(examples, common.head_spec(run, [examples]))
+
+
+def dot_product(run: context.Run, examples, user_U) -> np.ndarray:
+  """[U, I + 1] scores in phase 1's space of users and items."""
+  rows = run.data.log.rows
+  return dot_scores.score(*trained.phase1(run, run.workdir), recipe.entity_arrays(run),
+                          np.array([rows.user(u) for u in user_U]), rows.num_items)
+
+
+def costs(run: context.Run, variant) -> dict:
+  """Trained parameters, and useful FLOPs of a step."""
+  built = recipe.phase2(run, variant, fresh=False)
+  batch = next(phases.phase2_batches(run).iterate(0, 1))
+  import jax
+
+  from ilm_jax.objectives import phase2 as phase2_lib
+  loss = phase2_lib.phase2_loss(built.graphdef, run.lm.config, recipe.said_tasks(run.config),
+                                recipe.head_config(run))
+  return {"parameters": sum(int(np.prod(x.shape)) for x in jax.tree.leaves(built.trainable)),
+          "gflops": round(utilization.useful_flops(
+              loss, built.trainable, built.frozen, batch) / 1e9, 1)}
+
+
+def table(args, split: str) -> str:
+  """The arms beside one another, in Markdown."""
+  bootstrap, lines = paired.Bootstrap(2000, 0), {}
+  for text in (args.out / "log.jsonl").read_text().splitlines():
+    line = json.loads(text)
+    lines[line["arm"], line["seed"]] = line
+  hits = {name: [metrics.hit_rate(_ranks(args, name, seed, split), 10) for seed in args.seeds]
+          for name in {*args.arms, args.against}}
+  ndcg = {name: np.mean([metrics.ndcg(_ranks(args, name, seed, split), 10).mean()
+                         for seed in args.seeds]) for name in args.arms}
+  out = [f"| {split}, HR@10 | 95 % | seeds | minus {args.against} | NDCG@10 | parameters "
+         "| GFLOPs a step | seconds |", "|" + "---|" * 8]
+  for name in args.arms:
+    mean_U, line = np.mean(hits[name], axis=0), lines[name, args.seeds[0]]
+    e, d = bootstrap.mean(mean_U), bootstrap.mean(mean_U - np.mean(hits[args.against], axis=0))
+    out.append(
+        f"| {name} {e['value']:.4f} | [{e['lo']:.3f}, {e['hi']:.3f}] "
+        f"| {np.std([h.mean() for h in hits[name]]):.4f} "
+        f"| {d['value']:+.4f} [{d['lo']:+.3f}, {d['hi']:+.3f}] | {ndcg[name]:.4f} "
+        f"| {line.get('parameters', 0) / 1e6:.2f} M | {line.get('gflops', '')} "
+        f"| {line['seconds']} |")
+  return "\n".join(out)
+
+
+def _ranks(args, name: str, seed: int, split: str) -> np.ndarray:
+  with np.load(args.out / name / str(seed) / "ranks.npz") as ranks:
+    return ranks[split]
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  names = lambda text: text.split(",")  # noqa: E731
+  parser.add_argument("--out", type=pathlib.Path, required=True)
+  parser.add_argument("--config", default="configs/ml100k_head.py")
+  parser.add_argument("--arms", type=names, default=list(ARMS), help=f"of {', '.join(ARMS)}")
+  parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")],
+                      default=[0, 1, 2])
+  parser.add_argument("--set", action="append", default=[], help="name=value, of all arms")
+  parser.add_argument("--against", default="mlp", help="arm that is subtracted")
+  parser.add_argument("--test", action="store_true", help="also show the test items' ranks")
+  args = parser.parse_args()
+  if unknown := [a for a in (*args.arms, args.against) if a not in ARMS]:
+    parser.error(f"--arms: unknown {unknown}; there are {', '.join(ARMS)}")
+  pairs = [text.split("=", 1) for text in args.set]
+  args.set = {name: ast.literal_eval(value) for name, value in pairs}
+  for seed in args.seeds:
+    for name in args.arms:
+      train(args, name, seed)
+  for split in ("validation", *(("test",) if args.test else ())):
+    print(table(args, split), flush=True)
+
+
+if __name__ == "__main__":
+  main()

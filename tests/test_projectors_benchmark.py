@@ -1,0 +1,53 @@
+"""The benchmark of projectors: arms are configs that run, and its table is arithmetic of ranks."""
+import json
+import types
+
+import numpy as np
+import pytest
+
+from benchmarks import projectors
+from ilm_jax.config import reading
+from ilm_jax.models import ilm
+
+
+@pytest.mark.parametrize("name", projectors.ARMS)
+def test_every_arm_is_a_config_that_runs(name):
+  arm = projectors.ARMS[name]
+  c = projectors.configured("configs/ml100k_head.py", 3, arm, {"phase2.steps": 7})
+  reading.validate(c, 1)
+  assert c.seed == 3 and c.phase2.steps == 7
+  assert c.phase2.compare == ((arm.variant,) if arm.variant in ("rand", "mlp") else ())
+  for field, value in arm.changes.items():
+    node = c
+    for part in field.split("."):
+      node = node[part]
+    assert node == value, field
+
+
+def test_arms_add_to_the_papers_form():
+  c = projectors.configured("configs/ml100k_head.py", 0, projectors.ARMS["paper"], {})
+  assert not any(vars(ilm.Form.of(c.phase2)).values())
+  assert (c.qformer.cross_init, c.qformer.cross_every, c.phase1.candidates) == ("bert", 2, "batch")
+  assert c.phase1.losses.ui and not c.phase1.losses.cf and c.phase2.spread
+
+
+def test_an_arm_that_names_no_field_is_refused():
+  with pytest.raises((KeyError, AttributeError)):
+    projectors.configured("configs/ml100k_head.py", 0, projectors.Arm("mlp", {"phase2.skp": 1}), {})
+
+
+def test_the_table_is_of_means_over_seeds_paired_by_user(tmp_path):
+  """Four users; hits of arm "skip" 2 and 4 of 4, of "mlp" 1 and 1: .75 and .25, .5 apart."""
+  ranks = {"skip": [[1, 2, 30, 40], [1, 2, 3, 4]], "mlp": [[1, 20, 30, 40], [20, 1, 30, 40]]}
+  for name, by_seed in ranks.items():
+    for seed, rank_U in enumerate(by_seed):
+      folder = tmp_path / name / str(seed)
+      folder.mkdir(parents=True)
+      np.savez(folder / "ranks.npz", validation=np.array(rank_U, float))
+      with (tmp_path / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"arm": name, "seed": seed, "parameters": 2_500_000, "gflops": 3.5,
+                              "seconds": 60}) + "\n")
+  args = types.SimpleNamespace(out=tmp_path, arms=["skip"], seeds=[0, 1], against="mlp")
+  row = projectors.table(args, "validation").splitlines()[-1]
+  assert row.startswith("| skip 0.7500 |") and "| 0.2500 | +0.5000 [" in row
+  assert row.endswith("| 2.50 M | 3.5 | 60 |")
