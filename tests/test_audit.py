@@ -91,9 +91,9 @@ def test_training_histories_are_of_training_interactions():
 
 def test_behavioral_vectors_without_training_are_found():
   trained_R = np.r_[False, [True] * 3, False, False, [True] * 3]
-  assert audit.no_vectors_of_untrained(trained_R, COLD) == []
+  assert audit.no_vectors_of_untrained("behavioral", trained_R, COLD) == []
   every_R = np.arange(9) > 0
-  found, = audit.no_vectors_of_untrained(every_R, COLD)
+  found, = audit.no_vectors_of_untrained("sequential", every_R, COLD)
   assert "2 of 9 rows (first: 4)" in found and "--stage=cf" in found
 
 

@@ -9,11 +9,12 @@ import pytest
 from flax import nnx
 
 from ilm_jax import losses
+from ilm_jax.data import packing
 from ilm_jax.models import decoder, language_model
 from ilm_jax.objectives import inputs
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
-from tests import small_configs, test_objectives
+from tests import small_configs, test_item_head, test_objectives
 
 R, ITEMS, UNMET = 9, 6, (5, 6)           # items 1 to 6, of which two are unmet; users 7 and 8
 KEY = jax.random.key(1)
@@ -108,10 +109,9 @@ def test_every_reading_of_phase_2_hides_in_training(monkeypatch, form):
                              mlp_width=8, vocab_size=19)
   read = phase2_lib._Reader(
       language_model.bind(lm, language_model.init(lm, 5)), model, held)
-  batch = {"tokens": jnp.array([[7, 18, 18, 18]]), "entities": jnp.array([[1, 2]]),
-           "slot": jnp.array([[-1, 0, 1, 2]]), "segment": jnp.ones((1, 4), int),
-           "position": jnp.arange(4)[None], "next_at": jnp.array([[2]]),
-           "next_item": jnp.array([[3]])}
+  batch = jax.tree.map(jnp.asarray, packing.pack_groups(
+      [[test_item_head.example([7, 18, 18], [1, 2], 4)]],
+      test_item_head.spec(slot_id=18, targets=0, head_only=True, task_names=("sequential",)))[0])
   for key in (KEY, None):
     inputs.soft_tokens(model, held, jnp.array([[1, 7]]), key)
     phase2_lib.head_nll(model, HEAD, held, jnp.ones((1, 6)), jnp.array([2]), key)
@@ -126,7 +126,7 @@ def test_the_catalogue_read_once_has_the_popularity_of_what_it_shows():
   catalogue = (model.features(*inputs.entity_inputs(*entities), KEY), inputs.log_draws(*entities))
   query_NP = model.head.query(jnp.ones((1, 6)))
   key_IP, bias_I = model.head.items(catalogue[0][1:5], catalogue[1][1:5])
-  logits_I = (query_NP @ key_IP.T + bias_I)[0]
+  logits_I = query_NP[0] @ key_IP.T + bias_I
   assert len(set(np.asarray(catalogue[1][1:5]).tolist())) == 2
   got, _ = phase2_lib.head_nll(model, HEAD, held, jnp.ones((1, 6)), jnp.array([2]), KEY, catalogue)
   np.testing.assert_allclose(got[0], jax.nn.logsumexp(logits_I) - logits_I[1], rtol=1e-5)

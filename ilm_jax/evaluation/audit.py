@@ -109,16 +109,17 @@ def untrained_items_unknown(task: str, examples, log: interactions_lib.Interacti
                "--stage=prepare again")
 
 
-def no_vectors_of_untrained(behavioral_R, log: interactions_lib.Interactions) -> list[str]:
-  """Only items and users with training interactions have a behavioral vector.
+def no_vectors_of_untrained(name: str, present_R, log: interactions_lib.Interactions) -> list[str]:
+  """Only items and users with training interactions have a vector that is made of these.
 
   Args:
-    behavioral_R: bool, of the entity table.
+    name: of the vector, for the finding.
+    present_R: bool, of the entity table: which rows have it.
     log: the interactions.
   """
-  wrong = np.flatnonzero(behavioral_R & (log.train_counts == 0)).tolist()
-  return _told(wrong, f"entities/: {{count}} of {len(behavioral_R)} rows (first: {{first}}) have a "
-               "behavioral vector and no training interaction: delete entities/ and run "
+  wrong = np.flatnonzero(present_R & (log.train_counts == 0)).tolist()
+  return _told(wrong, f"entities/: {{count}} of {len(present_R)} rows (first: {{first}}) have a "
+               f"{name} vector and no training interaction: delete entities/ and run "
                "--stage=cf")
 
 

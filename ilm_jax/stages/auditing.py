@@ -48,8 +48,10 @@ def _checks(run: context.Run):
     yield "entities/ is of these data", audit.of_these_data(
         "entities/", manifest["made_from"], data)
     yield from _vectors(run, log)
-    yield "behavioral vectors are of what was trained on", audit.no_vectors_of_untrained(
-        entities_lib.load(run.workdir / "entities").present["behavioral"], log)
+    present = entities_lib.load(run.workdir / "entities").present
+    for name in (name for name in present if name != "semantic"):
+      yield f"{name} vectors are of what was trained on", audit.no_vectors_of_untrained(
+          name, present[name], log)
   yield from _checkpoints(run)
   yield "tables are of weights that are there", [
       f"eval/{folder}: {why}: delete it, and run --stage=eval where there are weights to measure"
