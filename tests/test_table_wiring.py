@@ -86,6 +86,8 @@ def test_cold_items_rank_among_themselves_and_among_all(monkeypatch):
   monkeypatch.setattr(common, "bootstrap", lambda run: arithmetic.BOOTSTRAP)
   monkeypatch.setattr(common, "spec", lambda run, groups: None)
   monkeypatch.setattr(cold, "_K", 1)
+  monkeypatch.setattr(vectors, "factors", lambda run: (
+      np.array([[1.0], [-1.0]]), np.array([[0.0], [1.0], [3.0], [9.0], [9.0]])))
   log = interactions.Interactions(
       ["u", "v"], 4, np.array([0, 0, 0, 1, 1], np.int32), np.array([1, 4, 2, 1, 3], np.int32),
       np.arange(5), np.ones(5, np.float32), np.array([1, 3, 1, 1, 3], np.int8))
@@ -106,7 +108,10 @@ def test_cold_items_rank_among_themselves_and_among_all(monkeypatch):
       f"ILM, item head, {few}": 0.5, f"ILM, item head, {every}": 0.5,
       f"MLP, item head, {few}": 0.5, f"MLP, item head, {every}": 0,
       f"text nearest neighbour, {few}": 0.5, f"text nearest neighbour, {every}": 0,
+      f"text mapped to iALS, {few}": 0.5, f"text mapped to iALS, {every}": 0.5,
       f"popularity, {few}": 0.5, f"popularity, {every}": 0,
+      f"ILM, item head minus text mapped to iALS, {few}": 0,
+      f"ILM, item head minus text mapped to iALS, {every}": 0,
       f"ILM, item head minus MLP, item head, {few}": 0,
       f"ILM, item head minus MLP, item head, {every}": 0.5,
       f"ILM, item head minus text nearest neighbour, {few}": 0,
@@ -114,6 +119,14 @@ def test_cold_items_rank_among_themselves_and_among_all(monkeypatch):
       f"ILM, item head minus popularity, {few}": 0,
       f"ILM, item head minus popularity, {every}": 0.5}
   assert "hr@1 among them is 0.5000" in table["note"] and "(2 users)" in table["title"]
+
+
+def test_factors_are_read_off_texts_by_hand():
+  """Texts 1 and -1 have factors 2 and 0: slope 2 / (2 + 10) about a mean of 1."""
+  score_UI = cold.text_factors(
+      np.array([[0.0], [1], [-1], [5]], np.float32), np.array([[0.0], [2], [0], [-7]]),
+      np.array([[3.0]]), np.array([False, True, True, False]))
+  np.testing.assert_allclose(score_UI, [[-np.inf, 6, 0, 3.5]], rtol=1e-6)
 
 
 def test_the_text_neighbour_compares_the_mean_of_the_last_ten():

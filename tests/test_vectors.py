@@ -1,4 +1,5 @@
 """Who has a behavioral vector, and what it is standardised over."""
+import collections
 import types
 
 import ml_collections
@@ -10,6 +11,7 @@ from ilm_jax.stages import vectors
 
 RNG = np.random.default_rng(0)
 FACTORS = (RNG.normal(size=(3, 2)).astype(np.float32), RNG.normal(size=(5, 2)).astype(np.float32))
+DATA = collections.namedtuple("Data", "log items fingerprint")
 ITEMS = interactions.Items(list("abcd"), list("ABCD"), [None] * 4, [[] for _ in "abcd"])
 
 
@@ -19,10 +21,12 @@ def made(tmp_path, monkeypatch, part_N) -> entities.EntityTable:
       list("uvw"), 4, np.array([0, 0, 1, 1, 2, 2], np.int32),
       np.array([1, 2, 3, 2, 4, 1], np.int32), np.arange(6), np.ones(6, np.float32),
       np.array(part_N, np.int8))
-  config = ml_collections.ConfigDict({"seed": 0, "cf": {"width": 2}, "text_encoder": {"asset": ""}})
+  config = ml_collections.ConfigDict({
+      "seed": 0, "vectors": ("behavioral", "sequential", "semantic"), "text_encoder": {"asset": ""},
+      "cf": {"width": 2, "members": 2, "transition_width": 2, "transition_window": 2}})
   monkeypatch.setattr(vectors, "factorise", lambda config, log, mesh: FACTORS)
   vectors.run(types.SimpleNamespace(
-      data=(log, ITEMS, "data"), workdir=tmp_path, config=config, mesh=None,
+      data=DATA(log, ITEMS, "data"), workdir=tmp_path, config=config, mesh=None,
       sentence_vectors=lambda texts: np.ones((len(texts), 3), np.float32)))
   return entities.load(tmp_path / "entities")
 
@@ -40,10 +44,12 @@ def test_where_all_were_trained_on_nothing_is_absent(tmp_path, monkeypatch):
 def test_without_training_there_is_no_behavioral_vector(tmp_path, monkeypatch):
   """Item 4 and user 2 (w) have none; the others are standardised among themselves."""
   table = made(tmp_path, monkeypatch, [splits.TRAIN] * 4 + [splits.NONE, splits.TEST])
-  assert table.present["behavioral"].tolist() == [0, 1, 1, 1, 0, 1, 1, 0]
+  for name in ("behavioral", "sequential"):
+    assert table.present[name].tolist() == [0, 1, 1, 1, 0, 1, 1, 0]
+    assert not table.vectors[name][[0, 4, 7]].any()
+  assert not table.members[[0, 4, 7]].any() and not np.isin(table.members, [4, 7]).any()
   assert table.present["semantic"].tolist() == [0, 1, 1, 1, 1, 0, 0, 0]
   vectors_RC = table.vectors["behavioral"]
-  assert not vectors_RC[[0, 4, 7]].any()
   for rows in ([1, 2, 3], [5, 6]):
     np.testing.assert_allclose(vectors_RC[rows].mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(vectors_RC[rows].std(axis=0), 1, rtol=1e-5)

@@ -107,7 +107,7 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
   frozen_lm, trained_lm = language_model.split_trained(run.lm.params, run.config.lm.train)
   if trained_lm:
     trainable = {**trainable, "lm": trained_lm}
-  frozen = {"lm": frozen_lm, **entity_arrays(run, variant)}
+  frozen = {"lm": frozen_lm, **entity_arrays(run, variant), **never_met(run, c.vector_dropout)}
   if c.head.weight:
     frozen |= log_draws(run)
   return Built(graphdef, trainable, frozen)
@@ -174,8 +174,7 @@ def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
 
 
 def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) -> dict:
-  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in; with
-  `vector_dropout` also "never_met", bool [R] (`inputs.never_met`).
+  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in.
 
   For a variant that sees no vectors all are marked absent.
   """
@@ -186,9 +185,15 @@ def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) ->
                         for n in run.config.vectors}}
   if count := run.config.qformer.members:
     arrays["members"] = put(table.members[:, :count])
-  if run.config.qformer.vector_dropout or run.config.phase2.vector_dropout:
-    arrays["never_met"] = put(run.data.log.train_counts == 0)
   return arrays
+
+
+def never_met(run: context.Run, vector_dropout: float) -> dict:
+  """On the mesh, {"never_met": bool [R]} (`inputs.never_met`) of a phase that hides vectors; of
+  another {}: there, who was never met is an item like any other."""
+  if not vector_dropout:
+    return {}
+  return {"never_met": axes.put_rows(run.mesh, run.data.log.train_counts == 0)}
 
 
 def factors(run: context.Run) -> dict:
