@@ -170,6 +170,8 @@ def test_every_mistake_is_named_at_once():
     ("text_encoder.asset", "minilm", "did you mean 'minilm-l6'?"),
     ("lm.dtype", "float16", "'float32', 'bfloat16'"),
     ("vectors", (), "vectors is empty"),
+    ("qformer.vector_dropout", 0.5, "qformer.vector_dropout=0.5 with vectors=('behavioral',)"),
+    ("phase2.vector_dropout", 0.5, "and there is none: name 'semantic' in vectors"),
     ("qformer.num_heads", 7, "width=384 does not divide over qformer.num_heads=7"),
     ("qformer.text_pool", "max", "'cls', 'mean'"),
     ("qformer.dropout", 1.0, "less than 1"),

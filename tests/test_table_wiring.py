@@ -84,7 +84,7 @@ def test_cold_items_rank_among_themselves_and_among_all(monkeypatch):
   """Items 3 and 4 are cold; user 0 met item 1 and will meet 2, which it is not recommended."""
   monkeypatch.setattr(common, "protocol", lambda run: {})
   monkeypatch.setattr(common, "bootstrap", lambda run: arithmetic.BOOTSTRAP)
-  monkeypatch.setattr(common, "spec", lambda run, groups: None)
+  monkeypatch.setattr(common, "head_spec", lambda run, groups: None)
   monkeypatch.setattr(cold, "_K", 1)
   monkeypatch.setattr(vectors, "factors", lambda run: (
       np.array([[1.0], [-1.0]]), np.array([[0.0], [1.0], [3.0], [9.0], [9.0]])))
