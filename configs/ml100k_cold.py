@@ -7,7 +7,7 @@ and 67 for test; 586 and 451 users have a target. In training half of the films 
 text alone, so that text ranks, too; phase 1 hands on the scores of collaborative filtering, to text
 as well. Rows that only rank, as in configs/ml100k_head.py. Stage eval ranks among the cold films,
 and among all: tables `cold` (test) and `cold_validation`, to choose settings by. docs/ranking.md
-has the protocol.
+has the protocol. The whole of this config has not been measured.
 """
 import ml_collections
 
