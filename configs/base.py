@@ -21,8 +21,10 @@ def get_config() -> ml_collections.ConfigDict:
       "domain": "",                # what prompts call items, and what is done with them: "movie",
                                    # "product", "book", "song", .. (ilm_jax/elm.py); "": what the
                                    # name says, "item" for a table
-      "split": "loo_stable",       # also "loo_openp5", "global_time": ilm_jax/data/splits.py
+      "split": "loo_stable",       # also "loo_openp5", "global_time", "cold_items":
+                                   # ilm_jax/data/splits.py
       "time_fractions": (0.8, 0.9),   # global_time: where validation and test begin in the log
+      "cold_fraction": 0.1,        # cold_items: of the items, those that appear last in the log
       "k_core": 5,                 # users and items with fewer interactions are left out; 0: all
                                    # stay, items of the items file that nobody met, too
       "heldout_fraction": 0.2,     # items whose text is never trained on, for retrieval
@@ -188,6 +190,8 @@ def qformer() -> dict:
       "temperature": 0.15,         # of the contrastive losses: learned from here up;
       "min_temperature": 0.15,     # a start at its floor stayed there when measured
       "vector_noise": 0.5,         # phase 1: std of the noise on the normed vector, whose own is 1
+      "vector_dropout": 0.0,       # phase 1: probability that an item is read by its text alone
+                                   # (needs vectors "semantic"); > 0 to rank items nobody has met
   }
 
 
@@ -230,6 +234,7 @@ def phase2() -> dict:
       "rows_per_group": 2,         # so many rows
       "dropout": 0.1,              # of the Q-Former in this phase
       "vector_noise": 0.3,         # likewise
+      "vector_dropout": 0.0,       # likewise; of the MLP projector too
       "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
       "qformer_scale": 1.0,        # learning rate of the Q-Former, as a fraction; 0: none
       "mlp_scale": 1.0,            # of all of the MLP projector: it has many more inputs

@@ -2,7 +2,8 @@
 
 Every training interaction but a user's first is a target; the split says which are the validation
 and the test target (leave-one-out: the second last and the last interaction). The history of a
-target is all that stands before it, so the test target's holds the validation item.
+target is all that stands before it, so the test target's holds the validation item; that of a
+training target is the training interactions before it.
 
 `next_item` is our own: the history alone, no user, and in training every interaction stands in one
 window only. It is made for phase 2's item head, which predicts the next item at every place of a
@@ -36,8 +37,9 @@ def definitions(material: material_lib.Material) -> dict[str, features.Definitio
 def targets(material: material_lib.Material) -> dict[str, np.ndarray]:
   """Split -> places in the interaction arrays whose item is a target."""
   log, split = material.interactions, material.split
-  first_N = np.r_[True, log.user_N[1:] != log.user_N[:-1]]
-  return {"train": np.flatnonzero(split.train & ~first_N),
+  train = np.flatnonzero(split.train)
+  follows = log.user_N[train[1:]] == log.user_N[train[:-1]]
+  return {"train": train[1:][follows],
           "validation": np.flatnonzero(split.valid), "test": np.flatnonzero(split.test)}
 
 
@@ -63,12 +65,24 @@ def check(material: material_lib.Material, rates) -> None:
 def histories(material: material_lib.Material, at: np.ndarray) -> np.ndarray:
   """int32 [len(at), history]: the item rows before each place, of the same user, oldest first.
 
+  Before a training interaction only training interactions count: what is held back between them
+  (split cold_items) is not shown there, where the item head learns each item of a history.
   Short histories have zeros, the padding row, in front.
   """
-  log = material.interactions
-  place = at[:, None] + np.arange(-material.history, 0)
-  of_user = place >= log.offsets_U1[log.user_N[at]][:, None]
-  return np.where(of_user, log.item_N[np.maximum(place, 0)], 0)
+  log, train_N = material.interactions, material.split.train
+  learnt, kept = train_N[at], np.flatnonzero(train_N)
+  out = np.zeros((len(at), material.history), np.int32)
+  out[~learnt] = _before(log.user_N, log.item_N, at[~learnt], material.history)
+  out[learnt] = _before(log.user_N[kept], log.item_N[kept], np.searchsorted(kept, at[learnt]),
+                        material.history)
+  return out
+
+
+def _before(user_N, item_N, at, history: int) -> np.ndarray:
+  """[len(at), history]: the items before each place of a log sorted by user; 0: none."""
+  place = at[:, None] + np.arange(-history, 0)
+  of_user = place >= np.searchsorted(user_N, user_N[at])[:, None]
+  return np.where(of_user, item_N[np.maximum(place, 0)], 0)
 
 
 def windows(material: material_lib.Material) -> np.ndarray:

@@ -67,6 +67,36 @@ def test_test_interactions_in_training_are_found(task, clean, leak):
   assert "1 of 2 examples (first: 1)" in found
 
 
+# Items 4 and 5 are cold: user 0's training history is 3 1 2, with the cold 4 between.
+COLD = dataclasses.replace(
+    LOG, part_N=np.where(np.isin(LOG.item_N, [4, 5]), 0, 1).astype(np.int8))
+
+
+def test_a_cold_item_in_training_is_found():
+  clean = [example(0, 2, [3, 1]), {"entities": [6, 3]}, {"entities": [3, 1]}]
+  assert audit.untrained_items_unknown("sequential", clean, COLD) == []
+  assert audit.untrained_items_unknown("sequential", [example(0, 2, [4, 5])], LOG) == []
+  for leak in (example(0, 2, [1, 4]), example(0, 5, [1]), {"entities": [3, 5]}):
+    found, = audit.untrained_items_unknown("sequential", [*clean, leak], COLD)
+    assert "in 1 of" not in found and "1 of 4 examples (first: 3)" in found
+
+
+def test_training_histories_are_of_training_interactions():
+  """Before item 2 user 0 has met 3 1 4 5; in training 3 and 1 alone, in test all."""
+  alone, whole = [example(0, 2, [3, 1])], [example(0, 2, [3, 1, 4, 5])]
+  for split, clean, leak in (("train", alone, whole), ("test", whole, alone)):
+    assert audit.histories_as_logged("sequential", split, clean, COLD, 9) == []
+    assert len(audit.histories_as_logged("sequential", split, leak, COLD, 9)) == 1
+
+
+def test_behavioral_vectors_without_training_are_found():
+  trained_R = np.r_[False, [True] * 3, False, False, [True] * 3]
+  assert audit.no_vectors_of_untrained("behavioral", trained_R, COLD) == []
+  every_R = np.arange(9) > 0
+  found, = audit.no_vectors_of_untrained("sequential", every_R, COLD)
+  assert "2 of 9 rows (first: 4)" in found and "--stage=cf" in found
+
+
 def test_vectors_that_saw_something_else_are_found():
   users, items = RANDOM.normal(size=(8, 3)), RANDOM.normal(size=(6, 3))
   turn = np.linalg.qr(RANDOM.normal(size=(3, 3)))[0]

@@ -73,7 +73,7 @@ def run(factors):
       np.ones(sum(lengths), np.float32), np.full(sum(lengths), splits.TRAIN, np.int8))
   config = types.SimpleNamespace(
       vectors=("behavioral", "semantic", "sequential"), seed=0,
-      cf=types.SimpleNamespace(reg=0.7, alpha=2.5, transition_window=3),
+      cf=types.SimpleNamespace(reg=0.7, alpha=2.5, transition_window=3, sequential="transitions"),
       qformer=types.SimpleNamespace(members=3))
   return types.SimpleNamespace(config=config, entities=table, factors=factors,
                                data=interactions.Data(log, items, ""))

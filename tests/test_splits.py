@@ -7,7 +7,7 @@ from ilm_jax import errors
 from ilm_jax.data import interactions as lib
 from ilm_jax.data import splits
 
-NAMES = [splits.Rule(name) for name in splits.MEANING]
+NAMES = [splits.Rule(name, cold_fraction=0.4) for name in splits.MEANING]
 
 
 def built(log, rule, k=1):
@@ -82,6 +82,65 @@ def test_a_global_split_that_leaves_nothing_is_an_error():
     lib.build(users, items, None, [1] * 3, None, 1, splits.Rule("global_time"))
 
 
+# Items by first appearance: w1 w2 w3 w4 (0 to 3), then the cold c1 c2 (10, 11), by turns for
+# validation and for test.
+COLD_LOG = [("a", "w1", 0), ("b", "w2", 1), ("a", "w3", 2), ("c", "w4", 3), ("b", "w1", 4),
+            ("a", "c1", 10), ("b", "c2", 11), ("a", "c2", 12), ("b", "w3", 13), ("b", "c2", 14),
+            ("c", "c2", 15), ("a", "w2", 16), ("b", "c1", 17), ("b", "c1", 18), ("d", "w1", 19)]
+COLD = splits.Rule("cold_items", cold_fraction=1 / 3)
+
+
+def test_cold_items_by_hand():
+  """a's and b's last of each half are targets; c has one training interaction before, too few."""
+  found, items = built(COLD_LOG, COLD)
+  none, train, valid, test = splits.NONE, splits.TRAIN, splits.VALID, splits.TEST
+  assert items.ids == ["c1", "c2", "w1", "w2", "w3", "w4"]
+  parts = [found.part_N[found.of_user(user)].tolist() for user in range(4)]
+  assert parts == [[train, train, valid, test, train],
+                   [train, train, none, train, test, none, valid],
+                   [train, none], [train]]
+  assert found.untrained_items.tolist() == [1, 2]
+  assert found.train_counts.tolist() == [0, 0, 0, 3, 2, 2, 1, 3, 3, 1, 1]
+  np.testing.assert_array_equal(found.before_test(0), [3, 5, 1])
+  np.testing.assert_array_equal(found.before_target(1, valid), [4, 3, 2, 5, 2, 1])
+  assert [list(h) for h in lib.train_histories(found)] == [[3, 5, 4], [4, 3, 5], [6], [3]]
+
+
+def test_equal_first_times_are_in_the_order_of_item_rows():
+  log = [("a", item, 0) for item in "wxyz"] + [("a", "p", 5), ("a", "q", 5)]
+  found, items = built(log, splits.Rule("cold_items", cold_fraction=0.3))
+  assert [items.ids[found.item_N[part].item() - 1] for part in found.split[1:]] == ["p", "q"]
+
+
+def test_a_cold_split_that_leaves_nothing_is_an_error():
+  with pytest.raises(errors.UserError, match="cold_fraction=0.1 leaves no test target: 1 of 6"):
+    built(COLD_LOG, splits.Rule("cold_items"))
+  users, items, _ = zip(*COLD_LOG)
+  with pytest.raises(errors.UserError, match="'cold_items' needs times, and this log has none"):
+    lib.build(users, items, None, [1] * len(users), None, 1, COLD)
+
+
+def test_the_fraction_is_part_of_the_rule_s_name():
+  assert str(COLD) != str(splits.Rule("cold_items")) == "cold_items 0.1"
+  assert str(splits.Rule("global_time")) == "global_time 0.8 0.9"
+
+
+def test_movielens_cold_items():
+  """No cold item is trained on; the halves are disjoint; two training interactions before."""
+  found, _ = lib.build(*real.movielens_log(), k=5, rule=splits.Rule("cold_items"))
+  cold, split = found.untrained_items, found.split
+  assert len(cold) == round(0.1 * found.num_items)
+  valid, test = (set(found.item_N[part].tolist()) for part in split[1:])
+  assert valid | test <= set(cold.tolist()) and not valid & test
+  assert not np.isin(found.item_N[split.train], cold).any()
+  assert (split.train | np.isin(found.item_N, cold)).all()
+  for at in np.flatnonzero(split.test):
+    start = found.of_user(found.user_N[at]).start
+    assert split.train[start:at].sum() >= 2
+    rest = found.of_user(found.user_N[at]).stop
+    assert not np.isin(found.item_N[at + 1:rest], list(test)).any()
+
+
 def test_a_log_without_times_keeps_its_order():
   items = lib.Items(["x", "y"], ["X", ""], [None] * 2, [[], []])
   found, left = lib.build(["u", "v", "u", "u"], list("yxxy"), None, [1] * 4, items, 1)
@@ -112,5 +171,5 @@ def test_movielens(rule):
     assert found.time_N[split.train].max() < found.time_N[split.valid].min()
     assert found.time_N[split.valid].max() < found.time_N[split.test].min()
     assert 0.75 < split.train.mean() <= 0.8
-  else:
+  elif rule.name != "cold_items":
     assert split.test.sum() == split.valid.sum() == 943

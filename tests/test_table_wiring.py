@@ -8,7 +8,7 @@ from ilm_jax import elm
 from ilm_jax.data import interactions, rows
 from ilm_jax.evaluation import consistency
 from ilm_jax.stages import recipe, vectors
-from ilm_jax.stages.evals import between, common, methods, prompts, ranking, text, trained
+from ilm_jax.stages.evals import between, cold, common, methods, prompts, ranking, text, trained
 from tests import test_table_arithmetic as arithmetic
 
 LABEL = arithmetic.rows.label
@@ -75,6 +75,66 @@ def test_the_table_of_rankings_keeps_depth_protocol_and_order(monkeypatch):
   assert made["ILM, beam 5"].keys() == {"hr@1", "hr@5", "ndcg@5", "mrr@5"}
   assert made["popularity"]["hr@10"] == 1 and made["popularity"]["mrr"] == (1 / 2 + 1 / 9) / 2
   assert "catalogue of 4 (2 users)" in table["title"] and table["protocol"]["task"] == "sequential"
+
+
+# Cold items.
+
+
+def test_cold_items_rank_among_themselves_and_among_all(monkeypatch):
+  """Items 3 and 4 are cold; user 0 met item 1 and will meet 2, which it is not recommended."""
+  monkeypatch.setattr(common, "protocol", lambda run: {})
+  monkeypatch.setattr(common, "bootstrap", lambda run: arithmetic.BOOTSTRAP)
+  monkeypatch.setattr(common, "head_spec", lambda run, groups: None)
+  monkeypatch.setattr(cold, "_K", 1)
+  monkeypatch.setattr(vectors, "factors", lambda run: (
+      np.array([[1.0], [-1.0]]), np.array([[0.0], [1.0], [3.0], [9.0], [9.0]])))
+  log = interactions.Interactions(
+      ["u", "v"], 4, np.array([0, 0, 0, 1, 1], np.int32), np.array([1, 4, 2, 1, 3], np.int32),
+      np.arange(5), np.ones(5, np.float32), np.array([1, 3, 1, 1, 3], np.int8))
+  texts = np.array([[0, 0], [1, 0], [1, 0], [1, 0.1], [0, 1]], np.float32)
+  models = {"ILM": [0, 9, 8, 2, 7], "MLP": [0, 9, 8, 7, 2]}
+  compared = [methods.Method(name, namespace(head_score=lambda examples, spec, scores=scores: (
+      np.tile(np.r_[-np.inf, scores[1:]], (2, 1)))), None) for name, scores in models.items()]
+  asked = {"test": [{"user": [5], "target_entity": [4]}, {"user": [6], "target_entity": [3]}]}
+  run = namespace(
+      config=namespace(phase2=namespace(head=namespace(weight=1.0), compare=("mlp",)),
+                       eval=namespace(users=0), seed=0, tasks=namespace(mixture={"next_item": 1})),
+      rule=namespace(meaning="cold"), data=namespace(log=log),
+      entities=namespace(vectors={"semantic": texts}), prepared=lambda task, split: asked[split])
+  table = cold._table(run, compared, "test")
+  hits = {LABEL(row): row["metrics"]["hr@1"]["value"] for row in table["rows"]}
+  few, every = "among 2 cold items", "full catalogue of 4"
+  assert hits == {
+      f"ILM, item head, {few}": 0.5, f"ILM, item head, {every}": 0.5,
+      f"MLP, item head, {few}": 0.5, f"MLP, item head, {every}": 0,
+      f"text nearest neighbour, {few}": 0.5, f"text nearest neighbour, {every}": 0,
+      f"text mapped to iALS, {few}": 0.5, f"text mapped to iALS, {every}": 0.5,
+      f"popularity, {few}": 0.5, f"popularity, {every}": 0,
+      f"ILM, item head minus text mapped to iALS, {few}": 0,
+      f"ILM, item head minus text mapped to iALS, {every}": 0,
+      f"ILM, item head minus MLP, item head, {few}": 0,
+      f"ILM, item head minus MLP, item head, {every}": 0.5,
+      f"ILM, item head minus text nearest neighbour, {few}": 0,
+      f"ILM, item head minus text nearest neighbour, {every}": 0.5,
+      f"ILM, item head minus popularity, {few}": 0,
+      f"ILM, item head minus popularity, {every}": 0.5}
+  assert "hr@1 among them is 0.5000" in table["note"] and "(2 users)" in table["title"]
+
+
+def test_factors_are_read_off_texts_by_hand():
+  """Texts 1 and -1 have factors 2 and 0: slope 2 / (2 + 10) about a mean of 1."""
+  score_UI = cold.text_factors(
+      np.array([[0.0], [1], [-1], [5]], np.float32), np.array([[0.0], [2], [0], [-7]]),
+      np.array([[3.0]]), np.array([False, True, True, False]))
+  np.testing.assert_allclose(score_UI, [[-np.inf, 6, 0, 3.5]], rtol=1e-6)
+
+
+def test_the_text_neighbour_compares_the_mean_of_the_last_ten():
+  texts = np.array([[0, 0], [4, 0], [0, 2], [3, 3]], np.float32)
+  score_UI = cold.text_neighbour(texts, [[2] + [1] * 10, [1, 1, 2, 2]])
+  np.testing.assert_allclose(score_UI[:, 1:], [[1, 0, 0.5 ** 0.5], [
+      2 / 5 ** 0.5, 1 / 5 ** 0.5, 3 / 10 ** 0.5]], rtol=1e-6)
+  assert np.isneginf(score_UI[:, 0]).all()
 
 
 # Prompts.

@@ -365,6 +365,25 @@ def test_windows_cut_a_history_from_its_end(history, ends):
   assert len(openp5.windows(held)) > len(ends) or history == 9
 
 
+def test_what_is_held_back_amid_training_is_not_shown_there():
+  """One user: items 5 and 6 are cold, the first history only, the second the test target."""
+  one = interactions.Interactions(
+      ["u", "v"], 6, np.array([0] * 7 + [1] * 3, np.int32),
+      np.array([5, 1, 2, 5, 3, 6, 4, 5, 1, 2], np.int32), np.arange(10), np.ones(10, np.float32),
+      np.array([0, 1, 1, 2, 1, 3, 1, 0, 1, 1], np.int8))
+  held = types.SimpleNamespace(interactions=one, split=one.split, history=3, draws=1,
+                               rng=lambda name: np.random.default_rng(0))
+  at = openp5.targets(held)
+  assert {split: places.tolist() for split, places in at.items()} == {
+      "train": [2, 4, 6, 9], "validation": [3], "test": [5]}
+  assert openp5.histories(held, at["train"]).tolist() == [
+      [0, 0, 1], [0, 1, 2], [1, 2, 3], [0, 0, 1]]
+  assert openp5.histories(held, at["validation"]).tolist() == [[5, 1, 2]]
+  assert openp5.histories(held, at["test"]).tolist() == [[2, 5, 3]]
+  assert openp5.windows(held).tolist() == [6, 9]
+  assert item_text.watched_in_turn(held).tolist() == [[1, 2], [1, 2]]
+
+
 def test_all_templates_can_be_read_and_filled():
   for path in sorted(templates.FOLDER.glob("*.json")):
     family = templates.load(path.stem)

@@ -42,6 +42,10 @@ def _check_inputs(c) -> list[str]:
     wrong.append("vectors is empty: name at least one, e.g. --config.vectors=\"('behavioral',)\"")
   for name in c.vectors:
     wrong += rules.known("vectors", name, names.VECTORS)
+  for name in ("qformer.vector_dropout", "phase2.vector_dropout"):
+    if (rate := rules.get(c, name)) and "semantic" not in c.vectors:
+      wrong.append(f"{name}={rate} with vectors={tuple(c.vectors)}: it reads items by their text "
+                   "alone, and there is none: name 'semantic' in vectors, or set it to 0")
   return wrong
 
 

@@ -13,11 +13,15 @@ def check_data(c) -> list[str]:
                  "they are")
   if d.domain:
     wrong += rules.known("data.domain", d.domain, tuple(elm.DOMAINS))
-  if d.split == "global_time":
+  if d.split in ("global_time", "cold_items"):
     if d.name in names.UNTIMED or (d.name == "table" and not d.columns.time):
-      wrong.append(f"data.split='global_time' needs times, and data.name={d.name!r} has none"
+      wrong.append(f"data.split={d.split!r} needs times, and data.name={d.name!r} has none"
                    f"{': name data.columns.time, or' * (d.name == 'table') or ':'} choose "
                    "'loo_stable'")
+  if d.split == "cold_items" and "semantic" not in c.vectors:
+    wrong.append(f"data.split='cold_items' with vectors={tuple(c.vectors)}: a cold item has no "
+                 "behavioral vector, and nothing would tell one from another: name 'semantic' too")
+  if d.split == "global_time":
     fractions = tuple(d.time_fractions)
     if len(fractions) != 2 or not 0 < fractions[0] < fractions[1] < 1:
       wrong.append(f"data.time_fractions={fractions}: expected two ascending numbers between 0 and "

@@ -1,7 +1,8 @@
 """The entity table: everything that is known of items and users as numbers.
 
 R rows: padding, items, users, as `rows.EntityRows` counts them. A named vector that an entity does
-not have (users have no `semantic` one) is zero there, and marked absent.
+not have (users have no `semantic` one, what has no training interaction neither a `behavioral` nor
+a `sequential` one) is zero there, and marked absent.
 """
 import dataclasses
 
@@ -28,13 +29,14 @@ class EntityTable:
         self.rows.num_items, self.vectors, self.present, self.members), made_from=made_from)
 
 
-def make(num_items: int, num_users: int, members: np.ndarray | None = None, **vectors
-         ) -> EntityTable:
+def make(num_items: int, num_users: int, members: np.ndarray | None = None, *,
+         lacking: dict[str, np.ndarray] | None = None, **vectors) -> EntityTable:
   """A table from parts.
 
   Args:
     num_items, num_users: I and U.
     members: see `EntityTable`.
+    lacking: name -> bool [R]: rows without that vector, whatever is given for them; None: none.
     **vectors: name -> (item_I1C, user_UC): rows 0..I with row 0 ignored, and users; None where the
       kind has no such vector.
 
@@ -55,6 +57,8 @@ def make(num_items: int, num_users: int, members: np.ndarray | None = None, **ve
         raise ValueError(f"{name} vectors of {kind} have shape {part.shape}, "
                          f"expected {table[name][at].shape}")
       table[name][at], present[name][at] = part, True
+    if lacking and name in lacking:
+      table[name][lacking[name]], present[name][lacking[name]] = 0, False
     if not np.isfinite(table[name]).all():
       raise ValueError(f"{name} vectors are not finite")
   return EntityTable(rows, table, present,

@@ -70,16 +70,32 @@ class Interactions:
     """[U + 1]: user u's interactions are [offsets[u], offsets[u + 1])."""
     return np.searchsorted(self.user_N, np.arange(self.num_users + 1))
 
+  @functools.cached_property
+  def train_counts(self) -> np.ndarray:
+    """int64 [R] by entity row: how many training interactions an item or user has."""
+    train_N = self.split.train
+    rows_N = np.r_[self.item_N[train_N], self.rows.user(self.user_N[train_N])]
+    return np.bincount(rows_N, minlength=self.rows.total)
+
+  @property
+  def untrained_items(self) -> np.ndarray:
+    """int64: item rows without a training interaction, ascending."""
+    return 1 + np.flatnonzero(self.train_counts[1:self.num_items + 1] == 0)
+
   def of_user(self, user: int) -> slice:
     """Where the interactions of `user` stand."""
     start, stop = np.searchsorted(self.user_N, [user, user + 1])
     return slice(int(start), int(stop))
 
+  def before_target(self, user: int, part: int = splits.TEST) -> np.ndarray:
+    """int32: item rows of `user` before the target of `part`, oldest first; all if it has none."""
+    span = self.of_user(user)
+    at = np.flatnonzero(self.part_N[span] == part)
+    return self.item_N[span][:at[0]] if len(at) else self.item_N[span]
+
   def before_test(self, user: int) -> np.ndarray:
     """int32: item rows of `user` before the test target, oldest first; all if there is none."""
-    span = self.of_user(user)
-    at = np.flatnonzero(self.part_N[span] == splits.TEST)
-    return self.item_N[span][:at[0]] if len(at) else self.item_N[span]
+    return self.before_target(user)
 
 
 def k_core(user_N, item_N, k: int) -> np.ndarray:
@@ -120,8 +136,8 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
   Raises:
     UserError: nothing is left; an item has no description; the split needs times.
   """
-  if times is None and rule.name == "global_time":
-    raise errors.UserError("data.split='global_time' needs times, and this log has none: use "
+  if times is None and rule.timed:
+    raise errors.UserError(f"data.split={rule.name!r} needs times, and this log has none: use "
                            "data.split='loo_stable'")
   times = np.zeros(len(user_ids), np.int64) if times is None else np.asarray(times, np.int64)
   users, user_N = codes(user_ids)
@@ -140,7 +156,7 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
       user_ids=[users[u] for u in used_users], num_items=len(left),
       user_N=user_N.astype(np.int32), item_N=(item_N + 1).astype(np.int32),
       time_N=times[kept_N], value_N=np.asarray(values, np.float32)[kept_N],
-      part_N=splits.parts(rule, user_N, times[kept_N]),
+      part_N=splits.parts(rule, user_N, times[kept_N], item_N),
   ), left
 
 

@@ -8,6 +8,13 @@
                   A user's first interaction of the validation window, and of the test window, is
                   the target; the rest of the windows is history only. Users who were not there in
                   training are no targets.
+    cold_items    the items that appear last in the log (a fraction of those that appear; of equal
+                  first times the lower number is first) are cold: all that is known of them is
+                  text. In order of appearance they are in turn for validation and for test. Of
+                  each half a user's last interaction is the target, where two training
+                  interactions stand before it; other interactions with cold items are history
+                  only. All interactions with other items are training, those after a user's
+                  target too: they tell nothing of a cold item, but a user's vector knows them.
 
 With every rule a user has at most one validation and one test target, and what stands before a
 target in the log of its user is its history.
@@ -25,13 +32,18 @@ MEANING = {
                   "sort left them (OpenP5)",
     "global_time": "a user's first interaction after a point in time, history all before it; "
                    "equal times in log order",
+    "cold_items": "a user's last interaction with an item that no training interaction meets, "
+                  "history all before it; equal times in log order",
 }
+_TIMED = ("global_time", "cold_items")
+_WARM_BEFORE = 2         # training interactions before a cold target, at least
 
 
 class Rule(NamedTuple):
-  """How a log is split: a key of MEANING, and for global_time where the two cuts are."""
+  """How a log is split: a key of MEANING; what else there is belongs to one rule each."""
   name: str = "loo_stable"
-  time_fractions: tuple[float, float] = (0.8, 0.9)
+  time_fractions: tuple[float, float] = (0.8, 0.9)   # global_time: where the two cuts are
+  cold_fraction: float = 0.1                         # cold_items: how many of the items are cold
 
   @property
   def meaning(self) -> str:
@@ -39,8 +51,13 @@ class Rule(NamedTuple):
     return f"{self}: {MEANING[self.name]}"
 
   def __str__(self) -> str:
-    cuts = " ".join(map(str, self.time_fractions))
-    return f"{self.name} {cuts}" if self.name == "global_time" else self.name
+    numbers = {"global_time": self.time_fractions, "cold_items": (self.cold_fraction,)}
+    return " ".join(map(str, (self.name, *numbers.get(self.name, ()))))
+
+  @property
+  def timed(self) -> bool:
+    """Whether it needs to know when an interaction was."""
+    return self.name in _TIMED
 
 
 STABLE = Rule()
@@ -69,17 +86,20 @@ def order(rule: Rule, user_N, time_N) -> np.ndarray:
   return by_time_N[np.argsort(np.asarray(user_N)[by_time_N], kind="stable")]
 
 
-def parts(rule: Rule, user_N, time_N) -> np.ndarray:
+def parts(rule: Rule, user_N, time_N, item_N=None) -> np.ndarray:
   """int8 [N]: what each interaction is for.
 
   Args:
     rule: the rule.
     user_N, time_N: of the interactions, in the order that `order` gave.
+    item_N: likewise, int; only cold_items reads it.
 
   Raises:
-    UserError: global_time leaves a part empty.
+    UserError: global_time or cold_items leaves a part empty.
   """
   user_N, time_N = np.asarray(user_N), np.asarray(time_N)
+  if rule.name == "cold_items":
+    return _cold_items(rule.cold_fraction, user_N, time_N, np.asarray(item_N))
   if rule.name == "global_time":
     return _global_time(rule.time_fractions, user_N, time_N)
   return _leave_one_out(user_N, least=2 if rule.name == "loo_openp5" else 3)
@@ -103,11 +123,38 @@ def _global_time(fractions, user_N, time_N) -> np.ndarray:
   for window, part in ((1, VALID), (2, TEST)):
     at = np.flatnonzero((window_N == window) & known_N)
     part_N[at[np.unique(user_N[at], return_index=True)[1]]] = part
+  _check_parts(
+      part_N, f"data.split='global_time' with data.time_fractions={tuple(fractions)}",
+      f"the cuts are at {cuts.tolist()}, the log goes from {time_N.min()} to {time_N.max()}. "
+      "Choose other fractions, or data.split='loo_stable'")
+  return part_N
+
+
+def _cold_items(fraction: float, user_N, time_N, item_N) -> np.ndarray:
+  """Training without the items that appear last; a target a user of either half of these."""
+  items_I, which_N = np.unique(item_N, return_inverse=True)
+  first_I = np.full(len(items_I), np.iinfo(np.int64).max)
+  np.minimum.at(first_I, which_N, time_N)
+  cold = np.argsort(first_I, kind="stable")[len(items_I) - round(fraction * len(items_I)):]
+  target_I = np.full(len(items_I), TRAIN, np.int8)     # what an item may be a target for
+  target_I[cold[::2]], target_I[cold[1::2]] = VALID, TEST
+  target_N = target_I[which_N]
+  part_N = np.where(target_N == TRAIN, TRAIN, NONE).astype(np.int8)
+  warm_N1 = np.r_[0, np.cumsum(part_N == TRAIN)]
+  before_N = warm_N1[:-1] - warm_N1[np.searchsorted(user_N, user_N)]
+  for part in (VALID, TEST):
+    at = np.flatnonzero((target_N == part) & (before_N >= _WARM_BEFORE))
+    part_N[at[np.diff(user_N[at], append=-1) != 0]] = part       # the last of each user
+  _check_parts(
+      part_N, f"data.split='cold_items' with data.cold_fraction={fraction}",
+      f"{len(cold)} of {len(items_I)} items are cold, and a target has {_WARM_BEFORE} training "
+      "interactions of its user before it. Choose another fraction, or data.split='loo_stable'")
+  return part_N
+
+
+def _check_parts(part_N, chosen: str, why: str) -> None:
+  """Raises a UserError where a part is empty."""
   for part, name in ((TRAIN, "training interaction"), (VALID, "validation target"),
                      (TEST, "test target")):
     if not (part_N == part).any():
-      raise errors.UserError(
-          f"data.split='global_time' with data.time_fractions={tuple(fractions)} leaves no {name}: "
-          f"the cuts are at {cuts.tolist()}, the log goes from {time_N.min()} to {time_N.max()}. "
-          "Choose other fractions, or data.split='loo_stable'")
-  return part_N
+      raise errors.UserError(f"{chosen} leaves no {name}: {why}")

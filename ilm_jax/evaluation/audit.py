@@ -19,6 +19,8 @@ def histories_as_logged(task: str, split: str, examples, log: interactions_lib.I
                         history: int) -> list[str]:
   """The items in a prompt are those before the target in the user's log, and no later ones.
 
+  In training they are those before it in the training part of the log.
+
   Args:
     task, split: for the finding.
     examples: of a task that shows a history: entities are the user and the items, in any order.
@@ -29,7 +31,10 @@ def histories_as_logged(task: str, split: str, examples, log: interactions_lib.I
   for number in range(len(examples)):
     example = examples[number]
     user, target = log.rows.user_number(int(example["user"][0])), int(example["target_entity"][0])
-    rows = log.item_N[log.of_user(user)]
+    span = log.of_user(user)
+    rows = log.item_N[span]
+    if split == "train":                      # what is held back between them is not shown
+      rows = rows[log.split.train[span]]
     shown = sorted(int(e) for e in example["entities"] if not log.rows.is_user(e))
     places = np.flatnonzero(rows == target)
     if not any(sorted(rows[max(at - history, 0):at].tolist()) == shown for at in places):
@@ -83,6 +88,39 @@ def trained_on_training_alone(task: str, examples, log: interactions_lib.Interac
       wrong.append(number)
   return _told(wrong, f"{task} train: {{count}} of {len(examples)} examples (first: {{first}}) are "
                "no training interaction: validation or test has leaked; run --stage=prepare again")
+
+
+def untrained_items_unknown(task: str, examples, log: interactions_lib.Interactions) -> list[str]:
+  """No training prompt shows an item, or asks for one, that has no training interaction.
+
+  Args:
+    task: for the finding.
+    examples: its train split: with entities, and target_entity where something is asked for.
+    log: the interactions.
+  """
+  untrained, wrong = set(log.untrained_items.tolist()), []
+  for number in range(len(examples) if untrained else 0):
+    example = examples[number]
+    rows = np.r_[example["entities"], example.get("target_entity", ())]
+    if not untrained.isdisjoint(rows.astype(int).tolist()):
+      wrong.append(number)
+  return _told(wrong, f"{task} train: {{count}} of {len(examples)} examples (first: {{first}}) "
+               "hold an item without training interactions: what is cold has leaked; run "
+               "--stage=prepare again")
+
+
+def no_vectors_of_untrained(name: str, present_R, log: interactions_lib.Interactions) -> list[str]:
+  """Only items and users with training interactions have a vector that is made of these.
+
+  Args:
+    name: of the vector, for the finding.
+    present_R: bool, of the entity table: which rows have it.
+    log: the interactions.
+  """
+  wrong = np.flatnonzero(present_R & (log.train_counts == 0)).tolist()
+  return _told(wrong, f"entities/: {{count}} of {len(present_R)} rows (first: {{first}}) have a "
+               f"{name} vector and no training interaction: delete entities/ and run "
+               "--stage=cf")
 
 
 def vectors_of_training(found_UC, found_IC, again_UC, again_IC) -> list[str]:

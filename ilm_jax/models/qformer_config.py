@@ -34,6 +34,7 @@ class QFormerConfig:
   dropout: float
   text_dropout: float          # of the pooled text, before its projection
   vector_noise: float          # std of noise on the normed vector (its own std is 1)
+  vector_dropout: float        # probability of hiding one of several vectors (objectives/inputs.py)
   remat: bool                  # recompute each group of layers in the backward pass
   # What no config sets.
   decoder_start: int = 1       # token that opens generated text; MiniLM's [unused0]

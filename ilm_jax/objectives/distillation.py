@@ -14,6 +14,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+_NEVER = -1e9      # a logit of what is no candidate; finite, so that 0 times its logarithm is 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Distil:
@@ -47,11 +49,14 @@ def matched(batch: dict, num_items: int) -> jax.Array:
   return (batch["next_item"] > 0) & (entity_BS > 0) & (entity_BS <= num_items)
 
 
-def divergence(given_NI, said_NI, temperature: float) -> jax.Array:
+def divergence(given_NI, said_NI, temperature: float, never_I=None) -> jax.Array:
   """float32 [N]: T^2 KL(softmax(given / T), softmax(said / T)); no gradient goes to `given_NI`.
 
-  T^2 keeps the size of the gradient (Hinton et al., arXiv 1503.02531, section 2).
+  T^2 keeps the size of the gradient (Hinton et al., arXiv 1503.02531, section 2). Columns that
+  `never_I` names are left out of both: the teacher knows nothing of them.
   """
+  if never_I is not None:
+    given_NI, said_NI = (jnp.where(never_I[None], _NEVER, x) for x in (given_NI, said_NI))
   given_NI = jax.nn.log_softmax(jax.lax.stop_gradient(given_NI) / temperature, axis=1)
   said_NI = jax.nn.log_softmax(said_NI / temperature, axis=1)
   return temperature ** 2 * jnp.sum(jnp.exp(given_NI) * (given_NI - said_NI), axis=1)

@@ -2,6 +2,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from ilm_jax.models import ilm
@@ -20,17 +21,55 @@ def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
   return built["graphdef"], shapes
 
 
-def entity_inputs(frozen: dict, entity_B) -> tuple[dict, dict]:
+_HIDING = 2 ** 31 - 1        # folded into a key, so that hiding draws what the model does not
+_OF_TEXT = "semantic"        # the vector that needs no interactions
+
+
+def entity_inputs(frozen: dict, entity_B, rng=None, hide: float = 0.0) -> tuple[dict, dict]:
   """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing.
 
   Where `frozen` has members [R, S], rows that belong to a row, also theirs.
+
+  Args:
+    frozen: vectors, present, members.
+    entity_B: int [B] entity rows.
+    rng: a key, which the model may use too; None: nothing is hidden.
+    hide: probability that an item is read by its text alone, without what interactions told of it:
+      its other vectors and its members (DropoutNet, Volkovs et al., NeurIPS 2017: who reads an item
+      without its behaviour now and then can rank an item that has none).
   """
   vectors, present = _of_rows(frozen, entity_B)
   if "members" in frozen:
     of_members = _of_rows(frozen, frozen["members"][entity_B])
     for mine, theirs in zip((vectors, present), of_members):
       mine |= {members_of(name): x for name, x in theirs.items()}
+  hidden_B = _hidden(frozen, entity_B, rng, hide)
+  if hidden_B is not None:
+    present = {name: has if name == _OF_TEXT else has & ~hidden_B.reshape(-1, *[1] * (has.ndim - 1))
+               for name, has in present.items()}
   return vectors, present
+
+
+def log_draws(frozen: dict, entity_B, rng=None, hide: float = 0.0) -> jax.Array:
+  """[B]: log of how many training interactions an entity has; 0, as of none, where
+  `entity_inputs` with the same arguments hides what they told."""
+  draws_B = frozen["log_draws"][entity_B]
+  hidden_B = _hidden(frozen, entity_B, rng, hide)
+  return draws_B if hidden_B is None else jnp.where(hidden_B, 0.0, draws_B)
+
+
+def never_met(frozen: dict, item_I, rng) -> jax.Array | None:
+  """bool [I]: in training (`rng` is a key), items without an interaction there: a model that learns
+  to read items by their text must not learn to leave these out. None: all are candidates."""
+  return frozen["never_met"][item_I] if rng is not None and "never_met" in frozen else None
+
+
+def _hidden(frozen: dict, entity_B, rng, hide: float) -> jax.Array | None:
+  """bool [B]: of which entities only the text is shown; None: of none."""
+  if rng is None or not hide or _OF_TEXT not in frozen["present"]:
+    return None
+  turn_B = jax.random.bernoulli(jax.random.fold_in(rng, _HIDING), hide, entity_B.shape)
+  return turn_B & frozen["present"][_OF_TEXT][entity_B]
 
 
 def _of_rows(frozen: dict, entity_B) -> tuple[dict, dict]:
@@ -54,7 +93,9 @@ def soft_tokens(model: ilm.Projector, frozen: dict, entity_BS, rng=None, queries
                 ) -> jax.Array:
   """[B, S * Q, D]: the soft tokens of each row's entities, in order; the first `queries` of each
   entity, 0: all."""
-  soft = model.soft_tokens(*entity_inputs(frozen, entity_BS.reshape(-1)), rng)
+  vectors, present = entity_inputs(
+      frozen, entity_BS.reshape(-1), rng, model.config.vector_dropout)
+  soft = model.soft_tokens(vectors, present, rng)
   return side_by_side(soft.reshape(*entity_BS.shape, *soft.shape[1:]), queries)
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from ilm_jax import losses
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 from ilm_jax.objectives import drawing
-from ilm_jax.objectives.inputs import entity_inputs, step_key
+from ilm_jax.objectives.inputs import entity_inputs, never_met, step_key
 
 UNIFORM = 256                 # entities of a step whose pairs UNI looks at
 
@@ -91,6 +91,10 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
   distils a recommender, arXiv 2502.13909). A user's own items are in its vector, so UI alone learns
   to give them back; the scores say what else is like them.
 
+  With `vector_dropout` some items of each loss are read by their text alone, and items without a
+  training interaction, `never_met` of `frozen`, are no candidates: they have no score to be
+  trained towards. REC still asks for the vectors that were hidden.
+
   REC and UNI are computed on all query outputs of the step: what a linear layer reads of the
   vectors in them (mean squared error, a standardised vector's own being 1), and the uniformity of
   their projections.
@@ -119,7 +123,7 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
 def _text_losses(qformer, c: Phase1Config, frozen, batch, rng, outputs: list) -> dict:
   """ITC, ITM and ITG on one batch of items and their texts."""
   entity_B, ids_BT, mask_BT = batch["text_entities"], batch["text"], batch["text_mask"]
-  inputs = entity_inputs(frozen, entity_B)
+  inputs = entity_inputs(frozen, entity_B, rng, qformer.config.vector_dropout)
   metrics = {}
   if c.itg and (c.itc or c.itm):
     query_BQW, text_BTW, said_BTW = qformer.align(*inputs, ids_BT, mask_BT, step_key(rng, 0))
@@ -176,9 +180,13 @@ def _catalogue_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: lis
   log_weight_I = frozen["log_draws"][1:c.num_items + 1] if c.by_popularity else None
   drawn = drawing.items(step_key(rng, 5), c.num_items, c.negatives, log_weight_I)
   K, whole = len(drawn.item_K), len(drawn.item_K) == c.num_items
+  never_K = never_met(frozen, drawn.item_K, rng)
+  if never_K is not None:
+    drawn = drawn._replace(stands_K=jnp.where(never_K, 0.0, drawn.stands_K))
   sides = [x for _, left_B, right_B in pairs for x in ([left_B] if whole else [left_B, right_B])]
   rows = jnp.concatenate([drawn.item_K, *sides])
-  query_NQW = qformer.queries(*entity_inputs(frozen, rows), rng)
+  vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
+  query_NQW = qformer.queries(vectors, present, rng)
   outputs.append((rows, query_NQW))
   bags = jnp.split(qformer.project_queries(query_NQW), np.cumsum([K, *map(len, sides[:-1])]))
   metrics, parts = {}, iter(bags[1:])
@@ -242,7 +250,8 @@ def _kept(qformer, c: Phase1Config, frozen, outputs: list) -> dict:
 def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dict:
   """II and UI; all their entities go through the Q-Former in one pass."""
   rows = jnp.concatenate([x for _, left_B, right_B in pairs for x in (left_B, right_B)])
-  query_NQW = qformer.queries(*entity_inputs(frozen, rows), rng)
+  vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
+  query_NQW = qformer.queries(vectors, present, rng)
   outputs.append((rows, query_NQW))
   bag, metrics, at = qformer.project_queries(query_NQW), {}, 0
   for name, left_B, right_B in pairs:

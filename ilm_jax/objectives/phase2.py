@@ -155,8 +155,9 @@ def _ranked(read: _Reader, batch, of, head: HeadConfig, rng):
   """(loss, metrics) of rows that the head alone reads, `head.layer` layers deep."""
   catalogue = None
   if head.items_only and head.whole:      # one pass for slots and head: all are items
-    soft_IQD, catalogue = read.ours.read(
-        *inputs.entity_inputs(read.frozen, jnp.arange(head.num_items + 1)), rng)
+    entities = (read.frozen, jnp.arange(head.num_items + 1), rng, read.ours.config.vector_dropout)
+    soft_IQD, features_IF = read.ours.read(*inputs.entity_inputs(*entities), rng)
+    catalogue = features_IF, inputs.log_draws(*entities)
     soft_BXD = inputs.side_by_side(soft_IQD[batch["entities"]], head.queries)
     embeds_BLD = ilm.splice(
         language_model.embed_prompt(read.model, batch), soft_BXD, batch["slot"])
@@ -174,11 +175,12 @@ def _items(read: _Reader, hidden_BXD, batch, of, head: HeadConfig, rng, catalogu
   """(loss, metrics) of the items that follow; `queries` as in `_Reader.embed`."""
   item_N, c = batch["next_item"].reshape(-1), head.distil
   hidden_ND = hidden_BXD.reshape(len(item_N), -1)
+  never_I = inputs.never_met(read.frozen, jnp.arange(1, head.num_items + 1), rng)
   if c is None:
     nll_N, hit_N = head_nll(read.ours, head, read.frozen, hidden_ND, item_N, rng, catalogue)
   else:
     said_NI = head_logits(read.ours, head, read.frozen, hidden_ND, rng, catalogue)
-    nll_N, hit_N = _among_all(said_NI, item_N)
+    nll_N, hit_N = _among_all(said_NI, item_N, never_I)
   count = jnp.sum(item_N > 0)
   loss = losses.weighted_mean(nll_N, item_N > 0, of["next_item"] > 0)
   metrics = {"head_nll": (jnp.sum(nll_N * (item_N > 0)), count),
@@ -187,7 +189,7 @@ def _items(read: _Reader, hidden_BXD, batch, of, head: HeadConfig, rng, catalogu
     given_BSI = c.teacher(read.frozen["teacher"], *distillation.histories(
         batch, head.num_items, queries or read.ours.config.num_queries))
     kl_N = distillation.divergence(
-        given_BSI.reshape(said_NI.shape), said_NI, c.temperature)
+        given_BSI.reshape(said_NI.shape), said_NI, c.temperature, never_I)
     at_N = distillation.matched(batch, head.num_items).reshape(-1)
     loss += c.weight * losses.weighted_mean(kl_N, at_N, distillation.matched(of, head.num_items))
     metrics["head_kl"] = (jnp.sum(kl_N * at_N), jnp.sum(at_N))
@@ -204,7 +206,8 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalog
   """(negative log likelihood, hit), each [N], of the item rows that follow; row 0 means nothing.
 
   With `c.negatives` a softmax over the item itself and so many others, drawn evenly, whose sum
-  stands for that over all others (`drawing.items`).
+  stands for that over all others (`drawing.items`). Items that `inputs.never_met` names are no
+  candidates.
 
   Args:
     model: with a head.
@@ -213,10 +216,12 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalog
     hidden_ND: hidden states of the language model.
     item_N: item rows.
     rng: for noise, dropout and negatives; None: the first alone are off, negatives are fixed.
-    catalogue: [I + 1, F] features of rows 0..num_items, where they are known already.
+    catalogue: of rows 0..num_items, where they are known already, features [I + 1, F] and
+      `inputs.log_draws` [I + 1].
   """
   if c.whole:
-    return _among_all(head_logits(model, c, frozen, hidden_ND, rng, catalogue), item_N)
+    return _among_all(head_logits(model, c, frozen, hidden_ND, rng, catalogue), item_N,
+                      inputs.never_met(frozen, jnp.arange(1, c.num_items + 1), rng))
   query_NP = model.head.query(hidden_ND.astype(jnp.float32))
   drawn = drawing.items(
       None if rng is None else inputs.step_key(rng, 1), c.num_items, c.negatives)
@@ -225,20 +230,28 @@ def head_nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalog
   own_N = jnp.sum(query_NP * key_MP[:n], axis=1) + bias_M[:n]
   other_NK = query_NP @ key_MP[n:].T + bias_M[None, n:] + jnp.log(drawn.stands_K)[None]
   other_NK = jnp.where(drawn.item_K[None] == item_N[:, None], -jnp.inf, other_NK)
+  never_K = inputs.never_met(frozen, drawn.item_K, rng)
+  if never_K is not None:
+    other_NK = jnp.where(never_K[None], -jnp.inf, other_NK)
   logits_NK = jnp.concatenate([own_N[:, None], other_NK], axis=1)
   return jax.nn.logsumexp(logits_NK, axis=1) - own_N, own_N >= jnp.max(logits_NK, axis=1)
 
 
 def _keys(model, frozen: dict, rows, rng, catalogue) -> tuple[jax.Array, jax.Array]:
   """`ItemHead.items` of item rows."""
-  features = catalogue[rows] if catalogue is not None else model.features(
-      *inputs.entity_inputs(frozen, rows), inputs.step_key(rng, 0))
-  return model.head.items(features, frozen["log_draws"][rows])
+  if catalogue is not None:
+    return model.head.items(*(part[rows] for part in catalogue))
+  key = inputs.step_key(rng, 0)
+  entities = (frozen, rows, key, model.config.vector_dropout)
+  features = model.features(*inputs.entity_inputs(*entities), key)
+  return model.head.items(features, inputs.log_draws(*entities))
 
 
-def _among_all(logits_NI, item_N) -> tuple[jax.Array, jax.Array]:
-  """(negative log likelihood, hit), each [N], of item rows among all."""
+def _among_all(logits_NI, item_N, never_I) -> tuple[jax.Array, jax.Array]:
+  """(negative log likelihood, hit), each [N], of item rows among all; see `inputs.never_met`."""
   own_N = jnp.take_along_axis(logits_NI, jnp.maximum(item_N - 1, 0)[:, None], axis=1)[:, 0]
+  if never_I is not None:
+    logits_NI = jnp.where(never_I[None], -jnp.inf, logits_NI)
   return jax.nn.logsumexp(logits_NI, axis=1) - own_N, own_N >= jnp.max(logits_NI, axis=1)
 
 

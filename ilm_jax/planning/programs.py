@@ -81,7 +81,8 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh, unroll: bool
     raise errors.UserError("--stage=plan counts decoders, and this language model is a T5: name a "
                            "decoder by lm.shape or lm.asset")
   p = c.phase2
-  config = qformer_config(c, unroll=unroll, dropout=p.dropout, vector_noise=p.vector_noise)
+  config = qformer_config(c, unroll=unroll, dropout=p.dropout, vector_noise=p.vector_noise,
+                          vector_dropout=p.vector_dropout)
   graphdef, trainable = inputs.abstract(lambda: phase2_lib.build_phase2(
       config, lm.width, ilm.Form.of(p), 1.0, seed=0,
       head_width=p.head.width if p.head.weight else 0))

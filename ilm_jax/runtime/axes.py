@@ -42,7 +42,7 @@ RULES = {
 # The first match wins; anything unmatched is replicated.
 PARAMETER_AXES = (
     (r"^vectors/[^/]+$", ("rows", "none")),      # the entity table
-    (r"^(present/[^/]+|log_draws)$", ("rows",)),
+    (r"^(present/[^/]+|log_draws|never_met)$", ("rows",)),
     (r"^(members|factors)$", ("rows", "none")),
     (r"(embed|embedding|embedder|word)(/embedding)?$", ("vocab", "embed")),
     (r"(query|key|value|wq|wk|wv)/?(kernel)?$", ("embed", "heads")),

@@ -9,6 +9,7 @@ from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
+from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import store, tokenizer
 from ilm_jax.evaluation import audit, measured
 from ilm_jax.stages import context, recipe, vectors
@@ -47,6 +48,10 @@ def _checks(run: context.Run):
     yield "entities/ is of these data", audit.of_these_data(
         "entities/", manifest["made_from"], data)
     yield from _vectors(run, log)
+    present = entities_lib.load(run.workdir / "entities").present
+    for name in (name for name in present if name != "semantic"):
+      yield f"{name} vectors are of what was trained on", audit.no_vectors_of_untrained(
+          name, present[name], log)
   yield from _checkpoints(run)
   yield "tables are of weights that are there", [
       f"eval/{folder}: {why}: delete it, and run --stage=eval where there are weights to measure"
@@ -95,6 +100,10 @@ def _tasks(run: context.Run, log):
   for task in ("sequential", "straightforward", "user_item", "item_item"):
     examples = store.Prepared(_folder(run, task, "train"))
     yield f"{task} train: training interactions alone", audit.trained_on_training_alone(
+        task, examples, log)
+  for task in ("sequential", "straightforward", "next_item", "user_item", "item_item"):
+    examples = store.Prepared(_folder(run, task, "train"))
+    yield f"{task} train: no items without training interactions", audit.untrained_items_unknown(
         task, examples, log)
 
 

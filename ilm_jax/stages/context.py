@@ -102,7 +102,8 @@ class Run:
   @property
   def rule(self) -> splits.Rule:
     """How the log is split, and ties are ordered."""
-    return splits.Rule(self.config.data.split, tuple(self.config.data.time_fractions))
+    d = self.config.data
+    return splits.Rule(d.split, tuple(d.time_fractions), d.cold_fraction)
 
   @functools.cached_property
   def split(self):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ilm_jax.cf import cooccurrence, fold_in
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.stages import context, vectors
+from ilm_jax.stages import context, sequence_model, vectors
 
 
 class Users:
@@ -47,18 +47,27 @@ class Users:
   def _behavioral(self):
     c, (user_UC, item_I1C) = self.run.config.cf, vectors.factors(self.run)
     make = fold_in.Form(item_I1C, reg=c.reg, alpha=c.alpha).users
-    return make, fold_in.Fitted.of(user_UC, self._table("behavioral"))
+    met_U = self._met()
+    return make, fold_in.Fitted.of(user_UC[met_U], self._table("behavioral")[met_U])
 
   def _sequential(self):
-    # From the table's items, which were standardised as the users were, but by other numbers: what
-    # is left is an affine map, which the users of the log show.
-    items = self.run.entities.vectors["sequential"][:1 + self.run.data.log.num_items]
-    make = functools.partial(fold_in.of_last_items, item_I1C=items,
-                             window=self.run.config.cf.transition_window)
-    histories = interactions_lib.train_histories(self.run.data.log)
-    with_history = [u for u, history in enumerate(histories) if len(history)]
-    return make, fold_in.Fitted.of(make([histories[u] for u in with_history]),
-                                   self._table("sequential")[with_history])
+    c, log = self.run.config.cf, self.run.data.log
+    if c.sequential == "sasrec":
+      make = functools.partial(sequence_model.states, self.run)
+    else:
+      # From the table's items, which were standardised as the users were, but by other numbers:
+      # what is left is an affine map, which the users of the log show.
+      items = self.run.entities.vectors["sequential"][:1 + log.num_items]
+      make = functools.partial(
+          fold_in.of_last_items, item_I1C=items, window=c.transition_window)
+    histories, met_U = interactions_lib.train_histories(log), self._met()
+    return make, fold_in.Fitted.of(
+        make([histories[u] for u in met_U]), self._table("sequential")[met_U])
+
+  def _met(self) -> np.ndarray:
+    """int [N]: users with a training interaction; others have no vector to learn from."""
+    log = self.run.data.log
+    return np.flatnonzero(log.train_counts[log.rows.users])
 
   def _table(self, name: str) -> np.ndarray:
     return self.run.entities.vectors[name][self.run.entities.rows.users]

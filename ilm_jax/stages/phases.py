@@ -35,7 +35,7 @@ def phase1(run: context.Run) -> None:
       run.prepared("item_text", "train"), run.prepared("item_item", "train"),
       run.prepared("user_item", "train"), spec, seed=run.config.seed,
       process_index=share, process_count=shares)
-  frozen = recipe.entity_arrays(run)
+  frozen = recipe.entity_arrays(run) | recipe.never_met(run, run.config.qformer.vector_dropout)
   if of_losses.needs_log_draws:
     frozen |= recipe.log_draws(run)
   if of_losses.cf:

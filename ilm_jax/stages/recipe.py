@@ -77,7 +77,8 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
   """
   c = run.config.phase2
   config = dataclasses.replace(
-      qformer_config(run), dropout=c.dropout, vector_noise=c.vector_noise)
+      qformer_config(run), dropout=c.dropout, vector_noise=c.vector_noise,
+      vector_dropout=c.vector_dropout)
   build = functools.partial(
       phase2_lib.build_phase2, config, run.lm.config.width,
       form=ilm.Form.of(c), seed=run.config.seed, mlp=variant.projector == "mlp",
@@ -90,7 +91,7 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
   frozen_lm, trained_lm = language_model.split_trained(run.lm.params, run.config.lm.train)
   if trained_lm:
     trainable = {**trainable, "lm": trained_lm}
-  frozen = {"lm": frozen_lm, **entity_arrays(run, variant)}
+  frozen = {"lm": frozen_lm, **entity_arrays(run, variant), **never_met(run, c.vector_dropout)}
   if c.head.weight:
     frozen |= log_draws(run)
   if c.head.distil:
@@ -193,6 +194,14 @@ def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) ->
   return arrays
 
 
+def never_met(run: context.Run, vector_dropout: float) -> dict:
+  """On the mesh, {"never_met": bool [R]} (`inputs.never_met`) of a phase that hides vectors; of
+  another {}: there, who was never met is an item like any other."""
+  if not vector_dropout:
+    return {}
+  return {"never_met": axes.put_rows(run.mesh, run.data.log.train_counts == 0)}
+
+
 def factors(run: context.Run) -> dict:
   """On the mesh, {"factors": float32 [R, C]}: of items and users, whose inner products rank."""
   user_UC, item_I1C = vectors.factors(run)
@@ -202,11 +211,7 @@ def factors(run: context.Run) -> dict:
 def log_draws(run: context.Run) -> dict:
   """On the mesh, {"log_draws": float32 [R]}: log of how many training interactions an item or user
   has; 0 if none."""
-  log, _, _ = run.data
-  train_N = log.split.train
-  rows_N = np.r_[log.item_N[train_N], log.rows.user(log.user_N[train_N])]
-  count_R = np.bincount(rows_N, minlength=log.rows.total)
-  log_R = np.log(np.maximum(count_R, 1)).astype(np.float32)
+  log_R = np.log(np.maximum(run.data.log.train_counts, 1)).astype(np.float32)
   return {"log_draws": axes.put_rows(run.mesh, log_R)}
 
 

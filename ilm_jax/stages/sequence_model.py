@@ -58,11 +58,14 @@ def load(run: context.Run) -> tuple[dict, str]:
 def vectors(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
   """(item_I1W, user_UW) float32: its item table, row 0 zero; its states at the ends of the training
   histories, zero of an empty one."""
-  params, _ = load(run)
-  item_I1W = np.array(params["item"])
+  item_I1W = np.array(load(run)[0]["item"])
   item_I1W[0] = 0.0
-  histories = interactions_lib.train_histories(run.data.log)
-  return item_I1W, sasrec_teacher.states(params, config(run), histories)
+  return item_I1W, states(run, interactions_lib.train_histories(run.data.log))
+
+
+def states(run: context.Run, histories: list) -> np.ndarray:
+  """float32 [users, W]: its states at the ends of histories (item rows), zero of an empty one."""
+  return sasrec_teacher.states(load(run)[0], config(run), histories)
 
 
 def _folder(run: context.Run):

@@ -35,28 +35,32 @@ def run(run: context.Run) -> None:
     return
   texts = [interactions_lib.item_text(items, row + 1) for row in range(len(items))]
   semantic_IW = run.sentence_vectors(texts)
+  rows, met_R = interactions.rows, interactions.train_counts > 0
   standard_I1C = np.zeros_like(item_I1C)
-  standard_I1C[1:] = standardised(item_I1C[1:])
-  named = {"behavioral": (standard_I1C, standardised(user_UC)),
+  standard_I1C[1:] = standardised(item_I1C[1:], met_R[rows.items])
+  named = {"behavioral": (standard_I1C, standardised(user_UC, met_R[rows.users])),
            "semantic": (np.concatenate([np.zeros_like(semantic_IW[:1]), semantic_IW]), None)}
   if "sequential" in run.config.vectors:
     named["sequential"] = _sequential(run)
   count = run.config.cf.members
   members = cooccurrence.members(
       interactions_lib.train_histories(interactions), len(items), count) if count else None
-  table = entities_lib.make(interactions.num_items, interactions.num_users, members, **named)
+  lacking = {name: ~met_R for name in named if name != "semantic"}
+  table = entities_lib.make(
+      interactions.num_items, interactions.num_users, members, lacking=lacking, **named)
   table.save(folder, made_from)
 
 
 def _sequential(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
   """(item_I1C, user_UC) from what `cf.sequential` names, standardised."""
   c, log = run.config.cf, run.data.log
+  met_R = log.train_counts > 0
   item_I1C, user_UC = sequence_model.vectors(run) if c.sequential == "sasrec" else (
       transitions.vectors(
           interactions_lib.train_histories(log), log.num_items, c.transition_width,
           window=c.transition_window, seed=run.config.seed))
-  item_I1C[1:] = standardised(item_I1C[1:])
-  return item_I1C, standardised(user_UC)
+  item_I1C[1:] = standardised(item_I1C[1:], met_R[log.rows.items])
+  return item_I1C, standardised(user_UC, met_R[log.rows.users])
 
 
 def factorise(config, log: interactions_lib.Interactions, mesh) -> tuple[np.ndarray, np.ndarray]:
@@ -71,11 +75,24 @@ def factorise(config, log: interactions_lib.Interactions, mesh) -> tuple[np.ndar
                      cg_steps=c.cg_steps, dtype=c.dtype, stream=stream)
 
 
-def standardised(vectors_NC) -> np.ndarray:
-  """Each dimension with mean 0 and standard deviation 1 over the rows (constant ones: 0)."""
-  spread_C = vectors_NC.std(axis=0)
-  centred_NC = vectors_NC - vectors_NC.mean(axis=0)
-  return (centred_NC / np.where(spread_C > 0, spread_C, 1.0)).astype(np.float32)
+def standardised(vectors_NC, met_N=None) -> np.ndarray:
+  """Each dimension with mean 0 and standard deviation 1 over the rows (constant ones: 0).
+
+  Args:
+    vectors_NC: one vector a row.
+    met_N: bool, rows that have training interactions. Others are zero, and do not count. None: all
+      have.
+
+  Returns:
+    float32 [N, C].
+  """
+  out_NC = np.zeros(vectors_NC.shape, np.float32)
+  met_N = np.ones(len(vectors_NC), bool) if met_N is None else met_N
+  if met_N.any():
+    met_MC = vectors_NC[met_N]
+    spread_C = met_MC.std(axis=0)
+    out_NC[met_N] = (met_MC - met_MC.mean(axis=0)) / np.where(spread_C > 0, spread_C, 1.0)
+  return out_NC
 
 
 def factors(run: context.Run) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@ import dataclasses
 
 import numpy as np
 
+from ilm_jax.data import splits
 from ilm_jax.evaluation import metrics, paired
 from ilm_jax.runtime import axes
 from ilm_jax.stages import context, recipe
@@ -55,17 +56,17 @@ def head_spec(run: context.Run, groups):
   return spec(run, groups, queries=queries, head_only=True)
 
 
-def users_and_filter(run: context.Run, examples
+def users_and_filter(run: context.Run, examples, part: int = splits.TEST
                      ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], dict[str, str]]:
-  """Of test examples about a next item: (users from 0, target item rows, item rows to filter, what
-  the protocol says of the filter).
+  """Of examples about the next item of `part`: (users from 0, target item rows, item rows to
+  filter, what the protocol says of the filter).
 
   What is filtered is the user's history, as `metrics.rows_to_filter` says.
   """
   log = run.data.log
   user_U = np.array([log.rows.user_number(int(e["user"][0])) for e in examples])
   target_U = np.array(item_rows(examples))
-  histories = [log.before_test(user) for user in user_U]
+  histories = [log.before_target(user, part) for user in user_U]
   return (user_U, target_U, metrics.rows_to_filter(histories, target_U),
           metrics.filter_protocol(histories, target_U))
 

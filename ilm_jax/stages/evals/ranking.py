@@ -8,6 +8,7 @@ import numpy as np
 
 from ilm_jax import elm
 from ilm_jax.config import names as known_names
+from ilm_jax.data import splits
 from ilm_jax.evaluation import dot_scores, lists, metrics, rows
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, methods, rivals, speaker, trained
@@ -39,6 +40,7 @@ class Questions:
   filtered: list[np.ndarray]       # item rows that each user is not recommended
   blocked_UI: np.ndarray           # the same as bool [U, I + 1]
   protocol: dict[str, str]         # of the filter
+  histories: list[np.ndarray] = ()   # item rows of each user before the target, oldest first
 
 
 def recommendation(run: context.Run, compared: list[methods.Method]
@@ -56,7 +58,7 @@ def recommendation(run: context.Run, compared: list[methods.Method]
   """
   task = ranked_task(run.config)
   trie, names = speaker.catalogue(run)
-  asked_for = _questions(run, task)
+  asked_for = questions(run, task)
   trained_models = compared[:1 + len(run.config.phase2.compare)]
   rankings = _by_beam(run, trained_models, asked_for, trie)
   if rankings:
@@ -94,13 +96,16 @@ def blocked(filtered: list, num_items: int) -> np.ndarray:
   return blocked_UI
 
 
-def _questions(run: context.Run, task: str) -> Questions:
-  stored = run.prepared(task, "test")
+def questions(run: context.Run, task: str, split: str = "test") -> Questions:
+  """`eval.users` targets of a task's prepared split, "validation" or "test"."""
+  stored = run.prepared(task, split)
   examples = [stored[u] for u in common.drawn(
       len(stored), run.config.eval.users, run.config.seed)]
-  user_U, target_U, filtered, protocol = common.users_and_filter(run, examples)
+  part = {"validation": splits.VALID, "test": splits.TEST}[split]
+  user_U, target_U, filtered, protocol = common.users_and_filter(run, examples, part)
   return Questions(examples, user_U, target_U, filtered,
-                   blocked(filtered, run.data.log.num_items), protocol)
+                   blocked(filtered, run.data.log.num_items), protocol,
+                   [run.data.log.before_target(user, part) for user in user_U])
 
 
 def _by_scores(method: str, score_UI, asked_for: Questions, by: str = "") -> Ranking:
@@ -143,13 +148,18 @@ def _exact(run: context.Run, ilm: methods.Method, asked_for: Questions, trie, be
                   f"beam {run.config.eval.beam_width}, these {n} users")]
 
 
+def head_scores(run: context.Run, models: list[methods.Method], examples: list):
+  """Yields (label, float32 [U, I + 1]) of each model's item head; nothing where there is none."""
+  if run.config.phase2.head.weight:
+    spec = common.head_spec(run, [examples])
+    for method in models:
+      yield method.label, method.model.head_score(examples, spec)
+
+
 def _by_head(run: context.Run, models: list[methods.Method], asked_for: Questions
              ) -> list[Ranking]:
-  if not run.config.phase2.head.weight:
-    return []
-  spec = common.head_spec(run, [asked_for.examples])
-  return [_by_scores(method.label, method.model.head_score(asked_for.examples, spec), asked_for,
-                     _HEAD) for method in models]
+  return [_by_scores(label, score_UI, asked_for, _HEAD)
+          for label, score_UI in head_scores(run, models, asked_for.examples)]
 
 
 def _by_dot_product(run: context.Run, asked_for: Questions) -> list[Ranking]:

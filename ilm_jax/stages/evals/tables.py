@@ -13,6 +13,7 @@ from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import (
     between,
+    cold,
     losses,
     made_from,
     methods,
@@ -57,6 +58,9 @@ def run(run: context.Run) -> None:
     write(name, part)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
+  if run.rule.name == "cold_items":
+    for name, part in cold.tables(run, compared).items():
+      write(name, part)
   parts, stored = ranking.recommendation(run, compared)
   for name, data in stored.items():
     write_bytes(name, data)

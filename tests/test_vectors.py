@@ -1,0 +1,62 @@
+"""Who has a behavioral vector, and what it is standardised over."""
+import collections
+import types
+
+import ml_collections
+import numpy as np
+import pytest
+
+from ilm_jax.data import entities, interactions, splits
+from ilm_jax.stages import vectors
+
+RNG = np.random.default_rng(0)
+FACTORS = (RNG.normal(size=(3, 2)).astype(np.float32), RNG.normal(size=(5, 2)).astype(np.float32))
+DATA = collections.namedtuple("Data", "log items fingerprint")
+ITEMS = interactions.Items(list("abcd"), list("ABCD"), [None] * 4, [[] for _ in "abcd"])
+
+
+def made(tmp_path, monkeypatch, part_N) -> entities.EntityTable:
+  """The table of three users and four items, two interactions a user."""
+  log = interactions.Interactions(
+      list("uvw"), 4, np.array([0, 0, 1, 1, 2, 2], np.int32),
+      np.array([1, 2, 3, 2, 4, 1], np.int32), np.arange(6), np.ones(6, np.float32),
+      np.array(part_N, np.int8))
+  config = ml_collections.ConfigDict({
+      "seed": 0, "vectors": ("behavioral", "sequential", "semantic"), "text_encoder": {"asset": ""},
+      "cf": {"width": 2, "members": 2, "sequential": "transitions", "sasrec": {},
+             "transition_width": 2, "transition_window": 2},
+      "phase2": {"head": {"distil": 0.0}}})
+  monkeypatch.setattr(vectors, "factorise", lambda config, log, mesh: FACTORS)
+  vectors.run(types.SimpleNamespace(
+      data=DATA(log, ITEMS, "data"), workdir=tmp_path, config=config, mesh=None,
+      sentence_vectors=lambda texts: np.ones((len(texts), 3), np.float32)))
+  return entities.load(tmp_path / "entities")
+
+
+def test_where_all_were_trained_on_nothing_is_absent(tmp_path, monkeypatch):
+  """Bit for bit the standardisation over all rows."""
+  table = made(tmp_path, monkeypatch, [splits.TRAIN] * 6)
+  users, items = FACTORS[0], FACTORS[1][1:]
+  for part, rows in ((items, slice(1, 5)), (users, slice(5, 8))):
+    np.testing.assert_array_equal(
+        table.vectors["behavioral"][rows], (part - part.mean(axis=0)) / part.std(axis=0))
+  assert table.present["behavioral"].tolist() == [False] + [True] * 7
+
+
+def test_without_training_there_is_no_behavioral_vector(tmp_path, monkeypatch):
+  """Item 4 and user 2 (w) have none; the others are standardised among themselves."""
+  table = made(tmp_path, monkeypatch, [splits.TRAIN] * 4 + [splits.NONE, splits.TEST])
+  for name in ("behavioral", "sequential"):
+    assert table.present[name].tolist() == [0, 1, 1, 1, 0, 1, 1, 0]
+    assert not table.vectors[name][[0, 4, 7]].any()
+  assert not table.members[[0, 4, 7]].any() and not np.isin(table.members, [4, 7]).any()
+  assert table.present["semantic"].tolist() == [0, 1, 1, 1, 1, 0, 0, 0]
+  vectors_RC = table.vectors["behavioral"]
+  for rows in ([1, 2, 3], [5, 6]):
+    np.testing.assert_allclose(vectors_RC[rows].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(vectors_RC[rows].std(axis=0), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("met", [[False] * 3, [True, False, False]])
+def test_too_few_to_standardise_are_zero(met):
+  assert not vectors.standardised(FACTORS[0], np.array(met)).any()
