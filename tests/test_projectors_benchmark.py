@@ -73,7 +73,7 @@ def test_arms_share_what_stage_cf_makes_unless_their_vectors_differ(tmp_path, mo
   monkeypatch.setattr(projectors.stages, "run", run)
   (base / "entities").mkdir(parents=True)
   (base / "entities" / "manifest.json").write_text("{}")
-  shared = projectors.configured("configs/ml100k_head.py", 0, None, {})
+  shared = projectors.configured("configs/ml100k_head.py", 0, projectors.Arm("", {}), {})
   for name in ("mlp", "mlp_distil", "mlp_distil_twice", "skip_distil", "mlp_sasrec"):
     config = projectors.configured("configs/ml100k_head.py", 0, projectors.ARMS[name], {})
     (tmp_path / name).mkdir()
