@@ -55,7 +55,8 @@ FORM = ilm.Form(skip=False, per_query=False, soft_norm=False, equal_head=False)
 QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every=1,
                         cross_init="bert", reader_hidden=0, members=0, width=16,
                         num_heads=4, mlp_width=32, vocab_size=VOCAB, max_text=8, num_queries=2,
-                        kv_tokens=1, kv_width=0, proj_width=8, proj_init="normal",
+                        kv_tokens=1, kv_width=0, proj_width=8, user_projection=False,
+                        proj_init="normal",
                         text_pool="cls", temperature=0.07, min_temperature=0.01, dropout=0.1,
                         text_dropout=0.0, vector_noise=0.2,
                         vector_dropout=0.0, remat=False)

@@ -101,6 +101,9 @@ ARMS = {
         "phase1.negatives": 256, "phase1.draw": "popularity"}),
     "cf_quiet": Arm("phase1", FULL | CATALOGUE | DISTIL | {
         "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
+    "cf_users": Arm("phase1", FULL | CATALOGUE | DISTIL | {"qformer.user_projection": True}),
+    "cf_users_quiet": Arm("phase1", FULL | CATALOGUE | DISTIL | {
+        "qformer.user_projection": True, "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
     "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
     "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
     "mlp_sasrec": Arm("mlp", {"vectors": ("behavioral", "sequential"), "cf.sequential": "sasrec"}),

@@ -28,6 +28,7 @@ QFORMER = qformer.QFormerConfig(vectors={"behavioral": 64}, num_layers=2, cross_
                                 cross_init="bert", reader_hidden=0, members=0, width=384,
                                 num_heads=12, mlp_width=1536, vocab_size=30522, max_text=24,
                                 num_queries=4, kv_tokens=1, kv_width=0, proj_width=384,
+                                user_projection=False,
                                 proj_init="identity", text_pool="mean", dropout=0.1,
                                 text_dropout=0.0, vector_noise=0.0, vector_dropout=0.0,
                                 temperature=0.15, min_temperature=0.15, remat=False,

@@ -182,6 +182,7 @@ def qformer() -> dict:
       "members": 0,                # a set beside the vector: an item's neighbours, a user's last
                                    # items, so many of the table's (cf.members)
       "proj_width": 384,           # of the contrastive space
+      "user_projection": False,    # users enter it by a layer of their own when they look for items
       "proj_init": "identity",     # of the text projection; "normal": random, any proj_width
       "text_pool": "mean",         # or "cls"
       "max_text": 24,              # longer texts are cut, [SEP] kept

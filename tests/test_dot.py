@@ -1,4 +1,6 @@
 """The catalogue scored in the space of phase 1's user-item loss."""
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ from ilm_jax.evaluation import dot_scores
 from ilm_jax.objectives import inputs, phase1
 
 
-@pytest.mark.parametrize("batch", [1, 3, 64])
-def test_scores_are_the_largest_cosines_of_query_pairs(batch):
+@pytest.mark.parametrize("batch, apart", [(1, False), (3, True), (64, False)])
+def test_scores_are_the_largest_cosines_of_query_pairs(batch, apart):
   """Whatever the batch: the maximum over both entities' queries, worked one by one."""
-  graphdef, trainable = phase1.build_phase1(test_objectives.QFORMER, seed=0)
+  graphdef, trainable = phase1.build_phase1(
+      dataclasses.replace(test_objectives.QFORMER, user_projection=apart), seed=0)
   # Fresh weights are small, and all entities nearly alike.
   params = jax.tree.map(lambda x: 8 * x, trainable["qformer"])
   frozen = test_objectives.frozen()
@@ -23,12 +26,12 @@ def test_scores_are_the_largest_cosines_of_query_pairs(batch):
   assert found.shape == (2, num_items + 1) and np.all(found[:, 0] == -np.inf)
   qformer = nnx.merge(graphdef, params)
 
-  def queries(row):
+  def queries(row, users=False):
     given = inputs.entity_inputs(frozen, np.array([row]))
-    return np.asarray(qformer.project_queries(qformer.queries(*given)))[0]
+    return np.asarray(qformer.project_queries(qformer.queries(*given), users))[0]
 
   for u, user in enumerate(users):
     for item in range(1, num_items + 1):
-      best = max(float(a @ b) for a in queries(user) for b in queries(item))
+      best = max(float(a @ b) for a in queries(user, users=True) for b in queries(item))
       np.testing.assert_allclose(found[u, item], best, rtol=1e-5, atol=1e-6)
   assert np.ptp(found[:, 1:]) > 1e-2

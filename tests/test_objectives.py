@@ -293,17 +293,21 @@ def test_over_the_catalogue_a_user_chooses_among_all_items():
     np.testing.assert_allclose(metrics[name], np.mean(want), rtol=1e-4)
 
 
-def test_cf_hands_its_scores_on():
+@pytest.mark.parametrize("apart", [False, True])
+def test_cf_hands_its_scores_on(apart):
   """Users 7 and 8: cross-entropy of the similarity's softmax over six items, by the factors'."""
-  graphdef, trainable = phase1()
+  graphdef, trainable = phase1_lib.build_phase1(
+      dataclasses.replace(QFORMER, user_projection=apart), seed=0)
   qformer = nnx.merge(graphdef, trainable["qformer"])
   held = frozen() | {"factors": jax.random.normal(jax.random.key(9), (R, 3))}
   c = only(cf=1.0, num_items=6, cf_temperature=0.5)
   loss, metrics = phase1_lib.phase1_loss(graphdef, c)(trainable, held, BATCH_1, None)
-  bag = qformer.project_queries(qformer.queries(*inputs.entity_inputs(held, jnp.arange(R))))
+  queries = qformer.queries(*inputs.entity_inputs(held, jnp.arange(R)))
+  bag, asking = qformer.project_queries(queries), qformer.project_queries(queries, users=True)
+  assert np.allclose(bag, asking) != apart
   want = []
   for user in (7, 8):
-    logits = np.asarray(losses.bag_similarity(bag[user:user + 1], bag[1:7]))[0]
+    logits = np.asarray(losses.bag_similarity(asking[user:user + 1], bag[1:7]))[0]
     logits = logits / float(qformer.temperature("ui"))
     given = np.exp(np.asarray(held["factors"][1:7] @ held["factors"][user]) / 0.5)
     want.append(-np.sum(given / given.sum() * (logits - lse(*logits))))

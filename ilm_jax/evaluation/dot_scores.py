@@ -31,7 +31,7 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
     batch: entities of a call.
   """
   item_IQP = _project(graphdef, params, frozen, np.arange(1, num_items + 1), batch)
-  user_UQP = _project(graphdef, params, frozen, np.asarray(user_U), batch)
+  user_UQP = _project(graphdef, params, frozen, np.asarray(user_U), batch, users=True)
   # A similarity is the largest of Q * Q products: about 2^24 of these are in memory at once.
   users = max(1, 2 ** 24 // (num_items * item_IQP.shape[1] ** 2))
   score_parts = [placement.fetch(_similarity(user_UQP[first:first + users], item_IQP))
@@ -75,17 +75,17 @@ def _head_items(graphdef, params, frozen, rows_B):
   return model.head.items(features, frozen["log_draws"][rows_B])
 
 
-def _project(graphdef, params, frozen, rows_N, batch: int) -> jax.Array:
+def _project(graphdef, params, frozen, rows_N, batch: int, users: bool = False) -> jax.Array:
   """[N, Q, P] unit vectors of entity rows; padded to whole batches: one shape is compiled."""
   padded = np.pad(rows_N, (0, -len(rows_N) % batch)).reshape(-1, batch)
-  return jnp.concatenate([_queries(graphdef, params, frozen, rows) for rows in padded]
-                         )[:len(rows_N)]
+  parts = [_queries(graphdef, users, params, frozen, rows) for rows in padded]
+  return jnp.concatenate(parts)[:len(rows_N)]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _queries(graphdef, params, frozen, rows_B):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _queries(graphdef, users, params, frozen, rows_B):
   qformer = nnx.merge(graphdef, params)
-  return qformer.project_queries(qformer.queries(*inputs.entity_inputs(frozen, rows_B)))
+  return qformer.project_queries(qformer.queries(*inputs.entity_inputs(frozen, rows_B)), users)
 
 
 _similarity = jax.jit(losses.bag_similarity)

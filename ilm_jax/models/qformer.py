@@ -12,7 +12,7 @@ cross-attention from the queries alone to the entity's named vectors. Parameters
   stack/cross/ attention/ [query key] value out   norm      [layers 0, cross_every, .. alone, ..]
   text_embed/ word [V, W]  position [max_text, W]     (T)
   lm/ transform {kernel, bias}  norm  bias [V]        (T)  head tied to text_embed/word
-  heads/ query_projection text_projection match [vectors] {kernel, bias}
+  heads/ query_projection text_projection match [vectors] [user_projection] {kernel, bias}
          log_temperature_{itc,ii,ui}                                                         (T)
 
 (T): absent when `query_path_only`, the form in which phase 2 stores and trains it.
@@ -69,6 +69,8 @@ class Heads(nnx.Module):
     if c.reconstructs:
       self.vectors = qformer_layers.linear(
           c.num_queries * c.width, sum(C for _, C in c.vectors), rngs)
+    if c.user_projection:
+      self.user_projection = qformer_layers.linear(c.width, c.proj_width, rngs)
     for name in ("itc", "ii", "ui"):
       setattr(self, f"log_temperature_{name}", nnx.Param(jnp.array(math.log(c.temperature))))
 
@@ -174,9 +176,11 @@ class QFormer(nnx.Module):
                             (hidden, targets), unroll=turns if self.config.unroll else 1)
     return tuple(jnp.moveaxis(x, 0, 1).reshape(B, T) for x in parts)
 
-  def project_queries(self, hidden_BQW) -> jax.Array:
-    """[B, Q, P] unit vectors."""
-    return losses.unit(self.heads.query_projection(hidden_BQW))
+  def project_queries(self, hidden_BQW, users: bool = False) -> jax.Array:
+    """[B, Q, P] unit vectors; `users`: of users who look for items."""
+    apart = users and self.config.user_projection
+    return losses.unit((self.heads.user_projection if apart else self.heads.query_projection)(
+        hidden_BQW))
 
   def reconstructed(self, hidden_BQW) -> jax.Array:
     """[B, sum of C]: what the query outputs keep of all named vectors, in their order."""

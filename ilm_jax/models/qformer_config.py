@@ -27,6 +27,7 @@ class QFormerConfig:
   reader_hidden: int           # a hidden layer of so many times the vector's width; 0: linear
   members: int                 # entities read beside each entity (`entities.EntityTable.members`)
   proj_width: int              # width of the contrastive space
+  user_projection: bool        # users enter it by a layer of their own when they look for items
   proj_init: str               # "normal"; "identity": texts start as pooled outputs (needs width)
   text_pool: str               # "cls"; "mean" suits encoders trained with mean pooling (MiniLM)
   temperature: float           # start of every learned temperature, and

@@ -188,13 +188,14 @@ def _catalogue_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: lis
   vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
   query_NQW = qformer.queries(vectors, present, rng)
   outputs.append((rows, query_NQW))
-  bags = jnp.split(qformer.project_queries(query_NQW), np.cumsum([K, *map(len, sides[:-1])]))
-  metrics, parts = {}, iter(bags[1:])
+  parts = iter(jnp.split(query_NQW, np.cumsum([K, *map(len, sides[:-1])])))
+  metrics, item_KQP = {}, qformer.project_queries(next(parts))
   for name, left_B, right_B in pairs:
-    left = next(parts)
-    similarity_BK = losses.bag_similarity(left, bags[0])
+    left_BQP = qformer.project_queries(next(parts), users=name == "ui")
+    similarity_BK = losses.bag_similarity(left_BQP, item_KQP)
     if not whole:
-      similarity_BK = _beside(losses.pair_similarity(left, next(parts)), similarity_BK)
+      right_BQP = qformer.project_queries(next(parts))
+      similarity_BK = _beside(losses.pair_similarity(left_BQP, right_BQP), similarity_BK)
     metrics[f"temperature_{name}"] = qformer.temperature(name)
     logits_BK = similarity_BK / qformer.temperature(name)
     target_BK, stands_BK = _candidates(drawn, left_B, right_B, whole)
@@ -253,10 +254,12 @@ def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) ->
   vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
   query_NQW = qformer.queries(vectors, present, rng)
   outputs.append((rows, query_NQW))
-  bag, metrics, at = qformer.project_queries(query_NQW), {}, 0
+  metrics, at = {}, 0
   for name, left_B, right_B in pairs:
     B = left_B.shape[0]
-    similarity_BB = losses.bag_similarity(bag[at:at + B], bag[at + B:at + 2 * B])
+    similarity_BB = losses.bag_similarity(
+        qformer.project_queries(query_NQW[at:at + B], users=name == "ui"),
+        qformer.project_queries(query_NQW[at + B:at + 2 * B]))
     at += 2 * B
     # Row i pairs with j's right side too if they share either side; an entity is no negative
     # of itself.
