@@ -115,7 +115,8 @@ def test_the_lists_are_the_item_head_s(run):
   assert {"ILM, beam 20", "ILM, item head", "ILM-rand, item head", "MLP projector, item head",
           "popularity", "iALS (the vectors themselves)"} <= {label(row) for row in alike}
   said = (run / "said.txt").read_text()
-  assert f"-> {names[0][:9]}" in said and "--stage=describe" in said and "Loss on test" not in said
+  assert f"-> {names[0].split(' (')[0][:9]}" in said and "Loss on test" not in said
+  assert "--stage=recommend" in said and "--liked=" in said
 
 
 def test_a_finished_run_refuses_other_settings(run):

@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from ilm_jax.data import interactions
 from ilm_jax.evaluation import lists
 from ilm_jax.stages.evals import ranking
 from tests import test_table_arithmetic as arithmetic
@@ -67,18 +68,20 @@ def test_the_lists_shown_are_the_head_s_and_without_one_the_beams(rankings, show
 def run_of_two():
   log = types.SimpleNamespace(
       user_ids=["a", "b"], before_test=lambda user: np.array([[1, 3], [2]][user], object))
+  items = interactions.Items(list("1234"), ["One", "Two", "Three", "Four"],
+                             [None, 1995, None, None], [[]] * 4)
   return types.SimpleNamespace(
-      data=types.SimpleNamespace(log=log),
+      data=types.SimpleNamespace(log=log, items=items),
       config=types.SimpleNamespace(data=types.SimpleNamespace(domain="book", name="table")))
 
 
 def test_examples_and_predictions_are_of_the_same_lists():
-  names, of_users = ["", "One", "Two", "Three", "Four"], arithmetic.questions([2, 4], [[], []])
-  part = ranking._recommended(run_of_two(), HEAD, of_users, names)
+  of_users = arithmetic.questions([2, 4], [[], []])
+  part = ranking._recommended(run_of_two(), HEAD, of_users)
   assert part["examples"] == [
-      {"user": "a", "last read": ["One", "Three"], "recommended": ["Two", "One", "Three"],
-       "next (the target)": "Two"},
-      {"user": "b", "last read": ["Two"], "recommended": ["One", "Four"],
+      {"user": "a", "last read": ["One", "Three"], "recommended": ["Two (1995)", "One", "Three"],
+       "next (the target)": "Two (1995)"},
+      {"user": "b", "last read": ["Two (1995)"], "recommended": ["One", "Four"],
        "next (the target)": "Four"}]
   assert "item head" in part["note"]
   stored = gzip.decompress(ranking._predictions(run_of_two(), HEAD, of_users)).decode()

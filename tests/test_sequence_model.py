@@ -201,6 +201,21 @@ def test_checkpoints_from_before_there_were_teachers_stay_valid():
   assert not [f for f in fields if "sasrec" in f or "distil" in f or f == "cf.sequential"]
 
 
+def test_a_field_that_came_later_is_left_out_where_it_is_off():
+  """And counts where it is not; each is a field of the config, off in it."""
+  for field, value in settings.OFF.items():
+    c = tiny.get_config()
+    node = c.to_dict()
+    for part in field.split("."):
+      node = node[part]
+    assert node == value, field
+    on = "popularity" if value == "uniform" else type(value)(value + 1)
+    c.update_from_flattened_dict({field: on})
+    with_it, without = ({**settings.of_phase1(x), **settings.of_phase2(x, variants.ILM)}
+                        for x in (c, tiny.get_config()))
+    assert field not in without and field in with_it
+
+
 def test_a_plan_knows_how_wide_sequential_vectors_are():
   c = tiny.get_config()
   c.vectors = ("behavioral", "sequential")

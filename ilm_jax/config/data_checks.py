@@ -71,9 +71,9 @@ def _check_index_only(c) -> list[str]:
   if not c.tasks.index_words:
     wrong.append("lm.index_only=True with tasks.index_words=False: items are called by words that "
                  "cannot be said; set tasks.index_words, and tasks.index to a code")
-  if c.lm.train == "none":
-    wrong.append("lm.index_only=True with lm.train='none': what can be said would stay as it was "
-                 "drawn; set lm.train='index_tokens'")
+  if c.lm.train in ("none", "lora"):
+    wrong.append(f"lm.index_only=True with lm.train={c.lm.train!r}: what can be said would stay as "
+                 "it was drawn; set lm.train='index_tokens'")
   if others:
     wrong.append(f"lm.index_only=True with tasks.mixture.{others[0]}={c.tasks.mixture[others[0]]}: "
                  "next_item alone says nothing but indices; leave out "

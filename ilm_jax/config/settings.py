@@ -16,8 +16,14 @@ _SAME_NUMBERS = {
 }
 _FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted
 _OF_EVALUATION = {"tasks.prompt_targets"}
+# What a field that came later was, in effect, before it came: where it is that, it is left out, so
+# that what was trained before stays valid.
+OFF = {"data.cold_fraction": 0.1, "cf.members": 0, "qformer.user_projection": False,
+       "qformer.vector_dropout": 0.0, "phase1.negatives": 0, "phase1.draw": "uniform",
+       "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0, "lm.lora_rank": 0, "lm.layers": 0,
+       "lm.index_only": False, "tasks.index_apart": False}
 _OF_MLP = {"phase2.mlp_scale"}
-_OF_DISTIL = {"phase2.head.distil", "phase2.head.distil_temperature"}
+_OF_BOTH = {"qformer.num_queries", "qformer.members"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
 
 
@@ -34,9 +40,9 @@ def of_phase2(config, variant: variants.Variant) -> dict:
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
   others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION
   others |= _unused_of_cf(config, needs_sasrec(config))
-  others |= _OF_DISTIL if not config.phase2.head.distil else set()
+  others |= set() if config.phase2.head.distil else {"phase2.head.distil_temperature"}
   return {name: value for name, value in fields.items() if name not in others
-          and not (mlp and name.startswith("qformer.") and name != "qformer.num_queries")
+          and not (mlp and name.startswith("qformer.") and name not in _OF_BOTH)
           and not (name.startswith("tasks.mixture.") and not value)}
 
 
@@ -56,7 +62,6 @@ def of_entities(config) -> dict:
   unused = {name for name in fields if name.startswith("cf.transition_")
             and (of_sasrec or not sequential)}
   unused |= _unused_of_cf(config, of_sasrec)
-  unused |= {"cf.members"} if not config.cf.members else set()
   return {name: value for name, value in fields.items() if name not in unused} | (
       {"vectors": "sequential"} if sequential else {})
 
@@ -92,7 +97,8 @@ def _fields(config, sections: tuple[str, ...]) -> dict:
   for section in sections:
     out |= _flat(section, config[section])
   return {name: "a path" if name in _FILES and "/" in value else value
-          for name, value in out.items() if name not in _SAME_NUMBERS}
+          for name, value in out.items()
+          if name not in _SAME_NUMBERS and not (name in OFF and value == OFF[name])}
 
 
 def _flat(name: str, value) -> dict:

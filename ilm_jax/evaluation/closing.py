@@ -42,7 +42,7 @@ def summary(content: dict, *, config: dict, items, ranks: dict) -> dict:
   return {"run": content["run"], "thing": words.thing, "things": words.things, "data": data.name,
           "lm": {name: config.get("lm", {}).get(name, "") for name in ("asset", "train", "random")},
           "steps": {part["phase"]: part["step"] for part in content["tables"]},
-          "lists": _lists(examples.get("examples"), items),
+          "lists": _lists(examples.get("examples"), items, config.get("tasks", {})),
           "shared": _shared(tables.get("lists", {}).get("rows", []), rows),
           "description": _description(examples.get("generations"), items,
                                       tables.get("consistency", {})),
@@ -68,10 +68,11 @@ def compared_rows(rows: list[dict]) -> list[dict]:
   return [*kept, *baselines[:_MOST_ROWS - len(kept) - len(popular)], *popular]
 
 
-def _lists(part: dict | None, items) -> dict | None:
+def _lists(part: dict | None, items, tasks: dict) -> dict | None:
   """The first users' lists; None where there are none that can be read.
 
-  "liked" names what the first user is recommended first, for a command to ask on from there.
+  "liked" names what the first user is recommended first, for a command to ask on from there: of
+  runs whose prompts hold slots, as stage recommend needs them.
   """
   users, title = [], ""
   for example in (part or {}).get("examples", [])[:_USERS]:
@@ -82,7 +83,8 @@ def _lists(part: dict | None, items) -> dict | None:
       title = last
   if not users:
     return None
-  liked = [_name(text, items) for text in users[0]["recommended"][:_LIKED]]
+  liked = [_name(text, items) for text in users[0]["recommended"][:_LIKED]
+           if tasks.get("entities", "slots") == "slots"]
   return {"users": users, "title": title, "liked": [name for name in liked if name]}
 
 

@@ -2,6 +2,7 @@
 
 `page` lays out the same blocks.
 """
+import re
 import shlex
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from ilm_jax.evaluation import lists, plain_text
 _COUNTS = ((2, 3), (2, 2), (1, 2), (1, 1))    # titles of a list: chosen last, recommended; the
 _TITLE = 18              # first are taken with which a title has as many columns, or is whole
 _QUOTES = "\"' "
+_YEAR = re.compile(r" \(\d{4}\)$")            # behind a title; lines are short
 _TEXT = 240              # columns of a description before it is cut
 # What a row of the table is, for who does not know its name.
 MEANING = {
@@ -120,7 +122,7 @@ def _recommended(user: dict, width: int) -> str:
   for last, recommended in _COUNTS:
     shown = [user["last"][-last:], user["recommended"][:recommended]]
     for most in range(width, _TITLE - 1, -1):
-      left, right = ("; ".join(plain_text.cut(title, most) for title in titles)
+      left, right = ("; ".join(plain_text.cut(_YEAR.sub("", title), most) for title in titles)
                      for titles in shown)
       line = f"user {user['user']}: {left} -> {right}"
       if cells.cell_len(line) <= width:

@@ -166,17 +166,16 @@ class Run:
   def lm_fingerprint(self) -> str:
     """sha256 of which language model it is, with what changes its numbers."""
     from ilm_jax.weights import load
-    name, settings = self.config.lm.asset, self.config.lm.to_dict()
-    del settings["remat"]        # the same numbers by another way
-    del settings["shape"]        # of no run with weights
-    if settings.pop("random"):
-      settings["random"] = self.config.seed
-    for later in ("lora_rank", "layers", "index_only"):
-      if not settings[later]:      # runs from before there was one stay what they are
-        del settings[later]
+    name, fields = self.config.lm.asset, self.config.lm.to_dict()
+    del fields["remat"]        # the same numbers by another way
+    del fields["shape"]        # of no run with weights
+    if fields.pop("random"):
+      fields["random"] = self.config.seed
+    fields = {field: value for field, value in fields.items()
+              if settings.OFF.get(f"lm.{field}", settings) != value}
     identity = (pinned.fingerprint(name) if name in pinned.ASSETS
                 else load.fingerprint(self.lm_path))
-    text = json.dumps({**settings, "asset": identity}, sort_keys=True)
+    text = json.dumps({**fields, "asset": identity}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
   @property

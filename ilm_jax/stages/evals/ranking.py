@@ -8,6 +8,7 @@ import numpy as np
 
 from ilm_jax import elm
 from ilm_jax.config import names as known_names
+from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import splits
 from ilm_jax.evaluation import dot_scores, lists, metrics, rows
 from ilm_jax.stages import context, recipe
@@ -57,7 +58,7 @@ def recommendation(run: context.Run, compared: list[methods.Method]
     methods, for `compare`.
   """
   task = ranked_task(run.config)
-  trie, names = speaker.catalogue(run)
+  trie, _ = speaker.catalogue(run)
   asked_for = questions(run, task)
   trained_models = compared[:1 + len(run.config.phase2.compare)]
   rankings = _by_beam(run, trained_models, asked_for, trie)
@@ -71,7 +72,7 @@ def recommendation(run: context.Run, compared: list[methods.Method]
   parts = {"recommendation": table, "lists": _alike(rankings, table["protocol"])}
   files = {"ranks.json.gz": _ranks(run, table["protocol"], asked_for, rankings)}
   if (of_ilm := listed(rankings, compared[0].label)) is not None:
-    parts["examples"] = _recommended(run, of_ilm, asked_for, names)
+    parts["examples"] = _recommended(run, of_ilm, asked_for)
     files["predictions.jsonl.gz"] = _predictions(run, of_ilm, asked_for)
   return parts, files
 
@@ -209,9 +210,10 @@ def _alike(rankings: list[Ranking], protocol: dict) -> dict:
                    for r in rankings if r.items_UK is not None]}
 
 
-def _recommended(run: context.Run, shown: Ranking, asked_for: Questions, names: list[str]) -> dict:
-  """The lists of the first users, beside what they chose last and next."""
-  log, word = run.data.log, elm.words(run.config.data)
+def _recommended(run: context.Run, shown: Ranking, asked_for: Questions) -> dict:
+  """The lists of the first users, beside what they chose last and next, by full title."""
+  log, items, word = run.data.log, run.data.items, elm.words(run.config.data)
+  names = ["", *(interactions_lib.full_title(items, row) for row in range(1, len(items) + 1))]
   examples = [{
       "user": log.user_ids[user],
       f"last {word.done}": [names[i] for i in log.before_test(user)[-5:]],
