@@ -37,7 +37,7 @@ class LmBatchSpec:
   head_only: bool = False            # nothing is said: prompts alone, for the item head
   # Items are said in words of their own, and no others can be: prompts end at their last slot, and
   # indices have no EOS. With `branches` int32 [num_items + 1, T], the index of each item (-1 behind
-  # its end), what follows every slot is said: branches.py.
+  # its end), what follows every slot is said: filling.py.
   index_only: bool = False
   branches: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
