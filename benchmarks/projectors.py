@@ -38,6 +38,7 @@ PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.temper
          "phase1.candidates": "batch", "phase1.logq": True, "phase1.pair_batch_size": 64,
          "phase1.label_smoothing": 0.1, "phase1.losses.itc": 0.5, "phase1.losses.ii": 0.0,
          "phase1.losses.ui": 1.0, "phase1.losses.cf": 0.0, "phase1.losses.rec": 0.0,
+         "qformer.user_projection": False,
          "phase2.skip": False, "phase2.qformer_scale": 1.0}
 # Ranking rows alone, behind two layers: minutes a run.
 COMMON = PAPER | {
@@ -54,7 +55,8 @@ CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
                   "qformer.min_temperature": 0.03, "qformer.temperature": 0.1,
                   "phase1.label_smoothing": 0.0}
 DISTIL = {"phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0}
-PHASE1 = CATALOGUE | {"phase1.losses.itc": 0.5, "phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0,
+PHASE1 = CATALOGUE | {"qformer.user_projection": True, "qformer.vector_noise": 0.2,
+                      "qformer.dropout": 0.1, "phase1.losses.itc": 0.5, "phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0,
                       "phase1.losses.ii": 0.5, "phase1.losses.rec": 0.2}
 WORDS = {"phase2.head.weight": 0.0, "phase2.head.rows": 0, "phase2.head.layer": -1}
 

@@ -18,7 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.tasks.mixture.update(dict.fromkeys(c.tasks.mixture, 0.0) | {"next_item": 1.0})
   # One soft token an item: a history of 50 fits a row of 64.
   c.qformer.update(num_layers=2, num_queries=1, cross_init="width", cross_every=1,
-                   temperature=0.1, min_temperature=0.03, vector_noise=0.2, dropout=0.1)
+                   temperature=0.1, min_temperature=0.03, vector_noise=0.2, dropout=0.1,
+                   user_projection=True)
   c.phase1.losses.update(itc=0.5, itm=0.0, itg=0.0, ii=0.5, ui=0.0, cf=1.0, rec=0.2)
   c.phase1.update(steps=200, warmup=20, learning_rate=1e-3, candidates="catalogue",
                   pair_batch_size=256, label_smoothing=0.0)

@@ -18,7 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
                          elm_genres=2.0, elm_year=1.0)
   # The first two of MiniLM's six layers: a third of the time. Two soft tokens describe an item, the
   # first of them stands in a history.
-  c.qformer.update(num_layers=2, num_queries=2, cross_init="width", cross_every=1)
+  c.qformer.update(num_layers=2, num_queries=2, cross_init="width", cross_every=1,
+                   user_projection=True)
   c.qformer.update(temperature=0.1, min_temperature=0.05)  # few steps want larger gradients
   # Without the losses that cost most: what is left aligns vectors with text, keeps them, and hands
   # on whom collaborative filtering would recommend what.
