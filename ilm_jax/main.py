@@ -103,12 +103,11 @@ _BEAM_OPTIONS = flags.DEFINE_list(
 _STAGE = flags.DEFINE_string(
     "stage", "all", f"all, or some of {','.join(stage_list.BY_NAME)}.")
 _ONLY_WITH = {
-    "report": (_COMPARE, _TABLES), "describe": (_ITEMS, _TOWARDS, _CONCEPT, _PROMPT),
-    "recommend": (_USER, _LIKED, _USERS, _OUT), "plan": (_TOPOLOGY, _SEARCH)}
+    "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
+    "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT),
+    "recommend": (_USER, _LIKED, _USERS, _K, _OUT), "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
-_OF_STAGES = ("stage", "watch", "tables", "compare", "beam_runner", "beam_options", "items",
-              "towards", "concept", "steps", "prompt", "user", "liked", "users", "k", "out",
-              "topology", "search")
+_OF_STAGES = ("stage", "watch", *(flag.name for its in _ONLY_WITH.values() for flag in its))
 _SWITCHES = ("tables", "search")     # no value follows
 
 
@@ -135,7 +134,7 @@ def _started(argv: list[str]) -> int:
   config = config_lib.at_home(_with_gin(config_lib.from_flags(flags.FLAGS, argv, _CONFIG)))
   names = stage_list.parse(_STAGE.value)
   for stage, its_flags in _ONLY_WITH.items():
-    if given := [flag.name for flag in its_flags if flag.value and stage not in names]:
+    if given := [flag.name for flag in its_flags if flag.present and stage not in names]:
       raise errors.UserError(f"--{given[0]} is for --stage={stage}: add it")
   workdir = workdir_lib.resolve(_WORKDIR.value)
   workdir_lib.check(workdir, names, waits=_WATCH.value is not None)

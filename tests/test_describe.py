@@ -62,3 +62,23 @@ def test_names_of_none_or_of_several(describer, name, words):
 def test_wishes_that_cannot_be_met(wish, words):
   with pytest.raises(errors.UserError, match=words):
     describe.run(None, wish)
+
+
+def test_the_direction_of_a_concept_is_of_rows_that_have_a_vector():
+  """Items 3 and 4 have no `a`, no item with the concept has `b`, and none at all has `c`."""
+  rng = np.random.default_rng(0)
+  values, all_of = rng.normal(size=(6, 2)).astype(np.float32), np.arange(6) > 0
+  present = {"a": all_of & ~np.isin(np.arange(6), [3, 4]), "b": np.arange(6) > 3,
+             "c": np.zeros(6, bool)}
+  table = types.SimpleNamespace(
+      vectors={n: np.where(has[:, None], values, 0) for n, has in present.items()},
+      present=present)
+  run = types.SimpleNamespace(entities=table, data=types.SimpleNamespace(items=range(5)),
+                              config=types.SimpleNamespace(vectors=("a", "b", "c")))
+  describer = describe.Describer(run)
+  way = describer.direction([1, 3])
+  assert list(way) == ["a"]
+  np.testing.assert_allclose(way["a"], describe.activation(values[[1]], values[[2, 5]]), rtol=1e-5)
+  with pytest.raises(errors.UserError, match="no direction .* training interactions") as caught:
+    describer.direction([3])
+  assert "\n" not in str(caught.value)

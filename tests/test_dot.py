@@ -24,6 +24,9 @@ def test_scores_are_the_largest_cosines_of_query_pairs(batch, apart):
   users = np.array([rows - 1, rows - 2])
   found = dot_scores.score(graphdef, params, frozen, users, num_items, batch)
   assert found.shape == (2, num_items + 1) and np.all(found[:, 0] == -np.inf)
+  made = dot_scores.items(graphdef, params, frozen, num_items, batch)
+  np.testing.assert_array_equal(
+      dot_scores.score(graphdef, params, frozen, users, num_items, batch, items=made), found)
   qformer = nnx.merge(graphdef, params)
 
   def queries(row, users=False):

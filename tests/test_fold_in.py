@@ -1,4 +1,5 @@
 """Users who were not in the log: their vectors are those that training would have given them."""
+import dataclasses
 import types
 
 import numpy as np
@@ -92,6 +93,19 @@ def test_a_user_of_the_log_folded_in_is_its_row_of_the_table(run, monkeypatch):
   assert all(set(user) == {"behavioral", "sequential"} for user in made)
   np.testing.assert_array_equal(newcomer.members([HISTORIES[u] for u in known]),
                                 table.members[table.rows.users][known, :3])
+
+
+def test_items_that_training_never_met_add_nothing(run, monkeypatch):
+  """A user who likes nothing else has neither vector, as the entity table would have it."""
+  monkeypatch.setattr(vectors, "factors", lambda run: run.factors)
+  log = run.data.log
+  part_N = np.where(np.isin(log.item_N, [5, 6]), splits.NONE, log.part_N).astype(np.int8)
+  run = types.SimpleNamespace(**vars(run) | {
+      "data": run.data._replace(log=dataclasses.replace(log, part_N=part_N))})
+  mixed, met, unmet = newcomers.Users(run).vectors([[3, 5, 8, 6], [3, 8], [5, 6]])
+  assert unmet == {} and set(met) == {"behavioral", "sequential"}
+  for name in met:
+    np.testing.assert_array_equal(mixed[name], met[name])
 
 
 def test_a_config_without_members_gives_none(run, monkeypatch):

@@ -75,6 +75,28 @@ def test_by_what_a_run_ranks():
     recommender.way(openp5_ml100k.get_config())
 
 
+def test_the_catalogue_is_projected_once_for_any_number_of_users(run, monkeypatch):
+  made, given = [], []
+
+  def score(graphdef, params, arrays, rows, num_items, items):
+    given.append((rows.tolist(), items))
+    return np.tile(np.array([-np.inf, 4, 3, 2, 1], np.float32), (len(rows), 1))
+
+  run.config.phase2.head.weight, run.config.phase1.losses.ui = 0.0, 1.0
+  monkeypatch.setattr(recommender.dot_scores, "score", score)
+  monkeypatch.setattr(recommender.dot_scores, "items",
+                      lambda *given: made.append(given[3:]) or "items")
+  monkeypatch.setattr(recommender.recipe, "entity_arrays", lambda run: "arrays")
+  monkeypatch.setattr(recommender.speaker, "with_more", lambda run, arrays, *more: (arrays, more))
+  makes = recommender.Recommender(run)
+  makes.together, makes._phase1 = 2, ("graphdef", "params")
+  makes._users = types.SimpleNamespace(vectors=lambda histories: [{}] * len(histories),
+                                       members=lambda histories: None)
+  items_NK, _ = makes.top([[1], [2], [3]], 2)
+  assert items_NK.tolist() == [[2, 3], [1, 3], [1, 2]]
+  assert made == [(4,)] and given == [([7, 8], "items"), ([7], "items")]
+
+
 def with_rates(config, **rates):
   changed = config.copy_and_resolve_references()
   changed.tasks.mixture.update(rates)

@@ -1,4 +1,5 @@
 """The SASRec of stage cf: what it is trained on, the vectors it gives, and what refuses it."""
+import dataclasses
 import types
 
 import jax
@@ -8,7 +9,7 @@ from flax import nnx
 
 from configs import ml100k_head, tiny
 from ilm_jax import errors
-from ilm_jax.baselines import sasrec
+from ilm_jax.baselines import sasrec, sasrec_teacher
 from ilm_jax.config import reading, settings, variants
 from ilm_jax.data import entities, interactions, packing
 from ilm_jax.models import language_model
@@ -109,6 +110,35 @@ def test_neither_test_nor_without_patience_validation_items_are_looked_at(workdi
   np.testing.assert_array_equal(target_U, log.item_N[split.valid])
   assert not nothing_U.any() and (again == learned).all()
   assert config.evaluate_every == config.epochs == 3          # the last epoch is kept
+
+
+def test_without_a_validation_target_it_asks_for_no_patience(workdir, monkeypatch):
+  """Before anything is factorised, and only where something reads a SASRec."""
+  log, items, _ = make(workdir).data
+  part_N = np.where(log.split.valid, 0, log.part_N).astype(np.int8)
+  interactions.save(workdir / "data", dataclasses.replace(log, part_N=part_N), items, {})
+  factorise = vectors.factorise
+  monkeypatch.setattr(vectors, "factorise", None)
+  with pytest.raises(errors.UserError, match="no validation .*set cf.sasrec.patience=0") as caught:
+    vectors.run(make(workdir, **VECTORS))
+  assert "\n" not in str(caught.value) and not (workdir / "sasrec").exists()
+  monkeypatch.setattr(vectors, "factorise", factorise)
+  vectors.run(make(workdir))
+  vectors.run(make(workdir, **VECTORS, **{"cf.sasrec.patience": 0}))
+  assert (workdir / "sasrec").exists()
+
+
+def test_its_users_are_made_with_parameters_read_and_compiled_once(workdir, monkeypatch):
+  run = make(workdir, **VECTORS)
+  sequence_model.make(run)
+  states = sequence_model.states(run)
+  monkeypatch.setattr(sequence_model, "load", None)
+  first = states([[1, 2], []])
+  assert first.shape == (2, 4) and first[0].any() and not first[1].any()
+  compiled = sasrec_teacher._last(sequence_model.config(run), 7)
+  before = compiled._cache_size()
+  np.testing.assert_array_equal(states([[1, 2]])[0], first[0])
+  assert before == compiled._cache_size() == 1
 
 
 def test_the_head_gets_it_as_a_teacher_only_where_it_weighs(workdir):

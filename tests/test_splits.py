@@ -106,6 +106,15 @@ def test_cold_items_by_hand():
   assert [list(h) for h in lib.train_histories(found)] == [[3, 5, 4], [4, 3, 5], [6], [3]]
 
 
+def test_no_validation_target_is_an_item_that_training_never_meets():
+  """User a's is item 2, which b trains on; b's is item 5, which nobody does."""
+  log = [("a", "x", 0), ("a", "y", 1), ("a", "z", 2), ("b", "y", 0), ("b", "w", 1), ("b", "x", 2)]
+  found, items = built(log, splits.STABLE)
+  assert items.ids == ["w", "x", "y", "z"]
+  assert lib.validation_targets(found).tolist() == [3, 0]
+  assert not lib.validation_targets(built(COLD_LOG, COLD)[0]).any()
+
+
 def test_equal_first_times_are_in_the_order_of_item_rows():
   log = [("a", item, 0) for item in "wxyz"] + [("a", "p", 5), ("a", "q", 5)]
   found, items = built(log, splits.Rule("cold_items", cold_fraction=0.3))

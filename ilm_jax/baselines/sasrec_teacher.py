@@ -1,4 +1,5 @@
 """A trained SASRec for others to read: parameters in a folder, states, scores inside a step."""
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,12 +14,18 @@ from ilm_jax.runtime import axes
 
 def states(params: dict, config: sasrec.Config, histories: list, batch: int = 512) -> np.ndarray:
   """float32 [users, W]: the output at the end of each history; 0 of an empty one."""
-  graphdef = nnx.split(sasrec.abstract(config, params["item"].shape[0] - 1))[0]
-  last = jax.jit(lambda params, row_BL: nnx.merge(graphdef, params).hidden(row_BL)[:, -1])
+  last = _last(config, params["item"].shape[0] - 1)
   parts = [np.asarray(last(params, rows))[:count]
            for rows, count in sasrec.padded(histories, config, batch)]
   there_U = np.array([len(history) > 0 for history in histories])
   return np.where(there_U[:, None], np.concatenate(parts), np.float32(0))
+
+
+@functools.lru_cache(maxsize=8)
+def _last(config: sasrec.Config, num_items: int) -> Callable:
+  """(params, row_BL) -> [B, W] outputs at the last place, compiled once for all calls."""
+  graphdef = nnx.split(sasrec.abstract(config, num_items))[0]
+  return jax.jit(lambda params, row_BL: nnx.merge(graphdef, params).hidden(row_BL)[:, -1])
 
 
 def scorer(config: sasrec.Config, num_items: int) -> Callable:

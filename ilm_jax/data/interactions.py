@@ -188,9 +188,13 @@ def train_histories(interactions: Interactions) -> list[np.ndarray]:
 
 
 def validation_targets(interactions: Interactions) -> np.ndarray:
-  """int [users] item row of each user's validation target, the last one; 0: none."""
+  """int [users] item row of each user's validation target, the last one; 0: none.
+
+  An item without a training interaction is no target: to a model that learns from interactions
+  alone its rank is chance, and would decide which epoch is kept.
+  """
   target_U = np.zeros(interactions.num_users, np.int64)
-  valid_N = interactions.split.valid
+  valid_N = interactions.split.valid & (interactions.train_counts[interactions.item_N] > 0)
   target_U[interactions.user_N[valid_N]] = interactions.item_N[valid_N]
   return target_U
 

@@ -19,7 +19,16 @@ from ilm_jax.objectives import inputs
 from ilm_jax.runtime import placement
 
 
-def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 256) -> np.ndarray:
+def items(graphdef, params, frozen: dict, num_items: int, batch: int = 256) -> jax.Array:
+  """[I, Q, P] unit vectors of the whole catalogue, made once for any number of calls of `score`.
+
+  Args: as of `score`.
+  """
+  return _project(graphdef, params, frozen, np.arange(1, num_items + 1), batch)
+
+
+def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 256,
+          items: jax.Array | None = None) -> np.ndarray:
   """float32 [U, num_items + 1] similarities; column 0 is -inf.
 
   Args:
@@ -29,8 +38,11 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
     user_U: entity rows of users.
     num_items: I; items are the entity rows 1..I.
     batch: entities of a call.
+    items: of `items`, by the same parameters; None: made here.
   """
-  item_IQP = _project(graphdef, params, frozen, np.arange(1, num_items + 1), batch)
+  item_IQP = items
+  if item_IQP is None:
+    item_IQP = _project(graphdef, params, frozen, np.arange(1, num_items + 1), batch)
   user_UQP = _project(graphdef, params, frozen, np.asarray(user_U), batch, users=True)
   # A similarity is the largest of Q * Q products: about 2^24 of these are in memory at once.
   users = max(1, 2 ** 24 // (num_items * item_IQP.shape[1] ** 2))

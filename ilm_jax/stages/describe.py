@@ -172,11 +172,26 @@ class Describer:
     Args:
       with_rows: item rows that have the concept.
       without_rows: item rows that have it not; (): all other items.
+
+    Returns:
+      name -> float32 [C], of each kind of vector that items of both sets have; an item counts for
+      the kinds that it has.
+
+    Raises:
+      UserError: there is no such kind.
     """
+    table, names = self.run.entities, self.run.config.vectors
     rows = range(1, len(self.run.data.items) + 1)
-    without = list(without_rows) or [row for row in rows if row not in set(with_rows)]
-    return {n: activation(self.run.entities.vectors[n][list(with_rows)],
-                          self.run.entities.vectors[n][without]) for n in self.run.config.vectors}
+    without_rows = without_rows or [row for row in rows if row not in set(with_rows)]
+    sets = {n: [[row for row in of if table.present[n][row]] for of in (with_rows, without_rows)]
+            for n in names}
+    ways = {n: activation(*(table.vectors[n][of] for of in both))
+            for n, both in sets.items() if all(both)}
+    if not ways:
+      raise errors.UserError(
+          f"no direction of item rows {list(map(int, with_rows))}: they and the others have none "
+          f"of config.vectors={tuple(names)} in common; name items with training interactions")
+    return ways
 
   def say(self, vectors: Sequence[dict], prompt: str = "", max_new: int = 0) -> list[str]:
     """The greedy answer about each vector.

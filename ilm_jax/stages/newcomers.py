@@ -32,12 +32,18 @@ class Users:
   def vectors(self, histories) -> list[dict]:
     """For each of N users, name -> float32 [C], of those in `config.vectors` that users have.
 
+    Items without a training interaction have no such vector and add nothing; of a user who liked no
+    other item the names are left out, as stage cf marks a user without training interactions.
+
     Args:
       histories: of each user the entity rows (1..I) of its items, oldest first, at least one. A
         user of the log gets its row of the entity table back for its training history.
     """
-    made = {name: fitted(make(histories)) for name, (make, fitted) in self._makers.items()}
-    return [{name: made_NC[n] for name, made_NC in made.items()} for n in range(len(histories))]
+    counts_R = self.run.data.log.train_counts
+    met = [rows[counts_R[rows] > 0] for rows in (np.asarray(h, np.int64) for h in histories)]
+    made = {name: fitted(make(met)) for name, (make, fitted) in self._makers.items()}
+    return [{name: made_NC[n] for name, made_NC in made.items() if len(met[n])}
+            for n in range(len(met))]
 
   def members(self, histories) -> np.ndarray | None:
     """int32 [N, S] of `qformer.members`: each user's last items; None where the config has none."""
@@ -53,7 +59,7 @@ class Users:
   def _sequential(self):
     c, log = self.run.config.cf, self.run.data.log
     if c.sequential == "sasrec":
-      make = functools.partial(sequence_model.states, self.run)
+      make = sequence_model.states(self.run)
     else:
       # From the table's items, which were standardised as the users were, but by other numbers:
       # what is left is an affine map, which the users of the log show.

@@ -3,10 +3,9 @@
     recommender = recommender.Recommender(context.Run(config, workdir))
     items_NK, score_NK = recommender.top([[50, 7, 181]], 10)     # item rows, oldest first
 
-A list is made as stage eval makes that of a run: by ILM's item head; in a run without one by the
-dot product of the space of phase 1's user-item loss; without that by beams. Prompts are those of
-its ranking task. Where a prompt or that space has a user, the vector is folded in from the history
-given, also for a user of the log: the trained one does not know what was left out for testing.
+`way` says by what a list is made; prompts are those of the run's ranking task. Where a prompt or
+the space of phase 1's user-item loss has a user, the vector is folded in from the history given,
+also for a user of the log: the trained one does not know what was left out for testing.
 """
 import functools
 
@@ -25,7 +24,8 @@ _SCORES = 1 << 26        # unless these are more scores
 
 
 def way(config) -> str:
-  """By what a run of `config` ranks: HEAD, DOT or BEAMS.
+  """By what a run of `config` ranks: HEAD; DOT, where there is no item head; BEAMS, where there is
+  no user-item loss either: the dot product ranks many users in a fraction of the time of beams.
 
   Raises:
     UserError: by nothing; or its prompts name users, and a new one has no name.
@@ -106,11 +106,10 @@ class Recommender:
     return items_NW[:, :k], score_NW[:, :k]
 
   def _by_dot_product(self, histories) -> np.ndarray:
-    (graphdef, params), log_rows = self._phase1, self.run.data.log.rows
-    arrays = speaker.with_more(
-        self.run, recipe.entity_arrays(self.run), *self._folded_in(histories))
-    rows = log_rows.total + np.arange(len(histories))
-    return dot_scores.score(graphdef, params, arrays, rows, log_rows.num_items)
+    arrays = speaker.with_more(self.run, self._entities, *self._folded_in(histories))
+    rows = self.run.data.log.rows.total + np.arange(len(histories))
+    return dot_scores.score(
+        *self._phase1, arrays, rows, self.run.data.log.num_items, items=self._items)
 
   def _ask(self, histories):
     """(who is asked, an example for each history, [one as long as any]: one shape is compiled)."""
@@ -148,6 +147,15 @@ class Recommender:
     if not theirs:
       trained.phase1_meta(self.run)          # refuses one of other inputs or settings
     return trained.phase1(self.run, theirs or self.run.workdir)
+
+  @functools.cached_property
+  def _entities(self):
+    return recipe.entity_arrays(self.run)
+
+  @functools.cached_property
+  def _items(self):
+    """The catalogue in the space of phase 1's user-item loss."""
+    return dot_scores.items(*self._phase1, self._entities, self.run.data.log.num_items)
 
   @functools.cached_property
   def _prompt(self) -> history_prompt.HistoryPrompt:

@@ -3,6 +3,9 @@
 It is trained on training interactions alone; which epoch is kept, validation items decide, or
 nothing does (`cf.sasrec.patience=0`). No test item is looked at.
 """
+import functools
+from collections.abc import Callable
+
 import numpy as np
 
 from ilm_jax import errors
@@ -12,6 +15,20 @@ from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import store
 from ilm_jax.stages import context
 from ilm_jax.training import provenance
+
+
+def check(run: context.Run) -> None:
+  """Refuses patience where nothing can be waited for.
+
+  Raises:
+    UserError: `cf.sasrec.patience` is above 0, and no user has a validation target.
+  """
+  patience = run.config.cf.sasrec.patience
+  if patience and not interactions_lib.validation_targets(run.data.log).any():
+    raise errors.UserError(
+        f"cf.sasrec.patience={patience}: data.split={run.config.data.split!r} leaves no validation "
+        "target that training interactions meet, so nothing tells which epoch is best: set "
+        "cf.sasrec.patience=0")
 
 
 def make(run: context.Run) -> None:
@@ -58,14 +75,17 @@ def load(run: context.Run) -> tuple[dict, str]:
 def vectors(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
   """(item_I1W, user_UW) float32: its item table, row 0 zero; its states at the ends of the training
   histories, zero of an empty one."""
-  item_I1W = np.array(load(run)[0]["item"])
+  params = load(run)[0]
+  item_I1W = np.array(params["item"])
   item_I1W[0] = 0.0
-  return item_I1W, states(run, interactions_lib.train_histories(run.data.log))
+  return item_I1W, sasrec_teacher.states(
+      params, config(run), interactions_lib.train_histories(run.data.log))
 
 
-def states(run: context.Run, histories: list) -> np.ndarray:
-  """float32 [users, W]: its states at the ends of histories (item rows), zero of an empty one."""
-  return sasrec_teacher.states(load(run)[0], config(run), histories)
+def states(run: context.Run) -> Callable:
+  """Loads it once: a function of histories (item rows) that gives float32 [users, W], its states at
+  their ends, zero of an empty one."""
+  return functools.partial(sasrec_teacher.states, load(run)[0], config(run))
 
 
 def _folder(run: context.Run):

@@ -17,8 +17,13 @@ def run(run: context.Run) -> None:
 
   All processes factorise, the first trains a SASRec and writes. Where entities/ is there, of this
   data and these settings, it stays, whatever else is missing: checkpoints hang on its bits.
+
+  Raises:
+    UserError: as `sequence_model.check`, before anything is made.
   """
   interactions, items, data = run.data
+  if settings.needs_sasrec(run.config):
+    sequence_model.check(run)
   folder = run.workdir / "entities"
   made_from = {"data": data, "settings": settings.of_entities(run.config)}
   made = (store.read_manifest(folder) or {}).get("made_from") == made_from

@@ -70,10 +70,9 @@ def _table(run: context.Run, models: list[methods.Method], split: str) -> dict:
   task = ranking.ranked_task(run.config)
   asked_for = ranking.questions(run, task, split)
   log, cold = run.data.log, run.data.log.untrained_items
-  blocked_UI, protocol = _filter(run, asked_for)
   warm_I = ~np.isin(np.arange(log.num_items + 1), cold)
-  ways = {f"among {len(cold)} cold items": blocked_UI | warm_I[None],
-          f"full catalogue of {log.num_items}": blocked_UI}
+  ways = {f"among {len(cold)} cold items": asked_for.blocked_UI | warm_I[None],
+          f"full catalogue of {log.num_items}": asked_for.blocked_UI}
   values = {}
   for method, score_UI in _scores(run, models, asked_for):
     values[method] = {by: _values(metrics.ranks_from_scores(score_UI, asked_for.target_U, out_UI))
@@ -86,7 +85,7 @@ def _table(run: context.Run, models: list[methods.Method], split: str) -> dict:
                   "Intervals: 95 %, bootstrap over users; differences are paired.",
           "protocol": {**common.protocol(run), "split": f"{split} ({run.rule.meaning})",
                        "task": task, "prompt": "seen template 0",
-                       "tie rule": "lower item row first", **protocol},
+                       "tie rule": "lower item row first", **asked_for.protocol},
           "rows": _rows(common.bootstrap(run), values)}
 
 
@@ -103,20 +102,6 @@ def _scores(run: context.Run, models: list[methods.Method], asked_for: ranking.Q
   count_I = log.train_counts[:log.num_items + 1].astype(np.float32)
   count_I[0] = -np.inf
   yield "popularity", np.broadcast_to(count_I, (users, len(count_I)))
-
-
-def _filter(run: context.Run, asked_for: ranking.Questions) -> tuple[np.ndarray, dict]:
-  """(bool [U, I + 1], protocol): besides the history, what the user's training part knows.
-
-  Training goes on after a cold target, and its items would be ranked as what they are: met.
-  """
-  log = run.data.log
-  known = [np.r_[history, log.item_N[log.of_user(user)][log.split.train[log.of_user(user)]]]
-           for user, history in zip(asked_for.user_U, asked_for.histories)]
-  filtered = metrics.rows_to_filter(known, asked_for.target_U)
-  return (ranking.blocked(filtered, log.num_items),
-          {**asked_for.protocol,
-           "filter": "items of the user's history and training part are taken out"})
 
 
 def _values(rank_U) -> dict[str, np.ndarray]:

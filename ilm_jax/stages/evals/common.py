@@ -61,14 +61,20 @@ def users_and_filter(run: context.Run, examples, part: int = splits.TEST
   """Of examples about the next item of `part`: (users from 0, target item rows, item rows to
   filter, what the protocol says of the filter).
 
-  What is filtered is the user's history, as `metrics.rows_to_filter` says.
+  What is filtered is the user's history, as `metrics.rows_to_filter` says, and the user's training
+  part: with split cold_items training goes on after a target, and its items would be ranked as what
+  they are, met. With other splits all of it stands before the target.
   """
   log = run.data.log
   user_U = np.array([log.rows.user_number(int(e["user"][0])) for e in examples])
   target_U = np.array(item_rows(examples))
   histories = [log.before_target(user, part) for user in user_U]
-  return (user_U, target_U, metrics.rows_to_filter(histories, target_U),
-          metrics.filter_protocol(histories, target_U))
+  trained = [log.item_N[span][log.split.train[span]] for span in map(log.of_user, user_U)]
+  known = [np.r_[pair] for pair in zip(histories, trained)]
+  words = metrics.filter_protocol(known, target_U)
+  if any(np.setdiff1d(*pair).size for pair in zip(trained, histories)):
+    words["filter"] = "items of the user's history and training part are taken out"
+  return user_U, target_U, metrics.rows_to_filter(known, target_U), words
 
 
 def protocol(run: context.Run) -> dict:
