@@ -56,8 +56,8 @@ CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
                   "phase1.label_smoothing": 0.0}
 DISTIL = {"phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0}
 PHASE1 = CATALOGUE | {"qformer.user_projection": True, "qformer.vector_noise": 0.2,
-                      "qformer.dropout": 0.1, "phase1.losses.itc": 0.5, "phase1.losses.ui": 0.0, "phase1.losses.cf": 1.0,
-                      "phase1.losses.ii": 0.5, "phase1.losses.rec": 0.2}
+                      "qformer.dropout": 0.1, "phase1.losses.itc": 0.5, "phase1.losses.ui": 0.0,
+                      "phase1.losses.cf": 1.0, "phase1.losses.ii": 0.5, "phase1.losses.rec": 0.2}
 WORDS = {"phase2.head.weight": 0.0, "phase2.head.rows": 0, "phase2.head.layer": -1}
 
 
