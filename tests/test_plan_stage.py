@@ -107,6 +107,8 @@ def test_fewer_rows_are_legal_whatever_the_groups(name, said):
     ("h100:8", {"mesh__data": 8, "plan__phase": 1}, "plan.phase=1 is compiled for a TPU"),
     ("h100:8", {"mesh__data": 8, "lm__shape": "llama-2-70b"}, "did you mean 'llama-2-7b'"),
     ("h100:8", {"mesh__data": 8, "plan__phase": 3}, "plan.phase=3: expected 1 or 2"),
+    ("h100:8", {"mesh__data": 8, "phase2__head__weight": 1.0, "phase2__head__distil": 1.0},
+     "phase2.head.distil=1.0: a plan does not count its teacher: set it to 0"),
     ("v5x:4x4", {}, "no chip is called 'v5x'")])
 def test_what_cannot_be_planned(tmp_path, topology, changes, says):
   with pytest.raises(errors.UserError, match=says):
