@@ -8,7 +8,7 @@ from flax import nnx
 from ilm_jax.data import filling, packing
 from ilm_jax.evaluation import dot_scores
 from ilm_jax.models import language_model
-from ilm_jax.objectives import phase2
+from ilm_jax.objectives import drawing, phase2
 from ilm_jax.training import loop, optimizer
 from tests import small_configs, test_objectives, test_phase2_training
 
@@ -71,7 +71,7 @@ def test_the_loss_is_that_of_the_scores_that_rank(mlp):
 
 def test_drawn_negatives_stand_for_the_catalogue():
   """The sum of a softmax over four of six items is on average that over all; as many as there are
-  make the softmax over all; a single item is no negative of itself."""
+  make the softmax over all; an item that is drawn is no negative of itself."""
   graphdef, trainable, held = model()
   ours = nnx.merge(graphdef, trainable)
   hidden_ND, item_N = jax.random.normal(jax.random.key(1), (4, 6)), jnp.array([1, 6, 3, 2])
@@ -86,9 +86,11 @@ def test_drawn_negatives_stand_for_the_catalogue():
   sums_KN = np.exp(quiet(jax.random.split(jax.random.key(0), 3000)))
   np.testing.assert_allclose(sums_KN.mean(axis=0), np.exp(full_N), rtol=0.05)
   assert sums_KN.std(axis=0).min() > 0.01
-  none_N, hit_N = nll(3, num_items=1, item_N=jnp.ones(4, int))
-  np.testing.assert_allclose(none_N, 0.0, atol=1e-6)
+  drawn = drawing.items(None, 2, 1).item_K[0]       # of two items one, without a key always this
+  alone_N, hit_N = nll(1, num_items=2, item_N=jnp.full(4, drawn))
+  np.testing.assert_allclose(alone_N, 0.0, atol=1e-6)
   assert hit_N.all()
+  assert nll(1, num_items=2, item_N=jnp.full(4, 3 - drawn))[0].min() > 0.01
 
 
 def test_the_head_learns_through_the_frozen_model():

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from ilm_jax import errors
+from ilm_jax.config import checks
 from ilm_jax.config import reading as config_lib
 from ilm_jax.planning import remedies, shapes
 from ilm_jax.runtime import axes, chips
@@ -83,11 +84,31 @@ def test_what_fits_only_with_several_changes_or_not_at_all(tmp_path, monkeypatch
     stages.plan_step(c, tmp_path, topology="h100:2")
 
 
+@pytest.mark.parametrize("name, said", [("quickstart", 2), ("ml100k_head", 0)])
+def test_fewer_rows_are_legal_whatever_the_groups(name, said):
+  """Groups as large as the batch shrink with it, and no change builds on one that is refused."""
+  c = config_lib.load(CONFIGS / f"{name}.py", {"mesh.data": 1, "phase2.microbatches": 1})
+  changes = list(remedies._rows(remedies.Change(c, chips.parse("h100:1"), ()), None))
+  assert [x.config.phase2.head.rows for x in changes] == [16] * (said // 2) + [8, 4, 2, 1]
+  for x in changes:
+    assert checks.mistakes(x.config, 1, paths=False) == []
+  assert changes[-1].flags[-3:] == (
+      "--config.phase2.head.rows=1", "--config.phase2.head.rows_per_group=1",
+      "--config.phase2.head.examples_per_group=1")
+  # Two rows over two chips cannot be halved: ranking rows are halved from the rows that there are.
+  two = config_lib.load(CONFIGS / f"{name}.py", {"mesh.data": 2, "phase2.microbatches": 1})
+  changes = remedies._rows(remedies.Change(two, chips.parse("h100:2"), ()), None)
+  legal = [x for x in changes if not checks.mistakes(x.config, 2, paths=False)]
+  assert [x.config.phase2.head.rows for x in legal] == [8, 4, 2]
+
+
 @pytest.mark.parametrize("topology, changes, says", [
     ("h100:16", {}, "needs 64 devices, this job has 16"),
     ("h100:8", {"mesh__data": 8, "plan__phase": 1}, "plan.phase=1 is compiled for a TPU"),
     ("h100:8", {"mesh__data": 8, "lm__shape": "llama-2-70b"}, "did you mean 'llama-2-7b'"),
     ("h100:8", {"mesh__data": 8, "plan__phase": 3}, "plan.phase=3: expected 1 or 2"),
+    ("h100:8", {"mesh__data": 8, "phase2__head__weight": 1.0, "phase2__head__distil": 1.0},
+     "phase2.head.distil=1.0: a plan does not count its teacher: set it to 0"),
     ("v5x:4x4", {}, "no chip is called 'v5x'")])
 def test_what_cannot_be_planned(tmp_path, topology, changes, says):
   with pytest.raises(errors.UserError, match=says):

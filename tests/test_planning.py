@@ -379,5 +379,8 @@ def test_the_planned_batch_has_the_rows_that_are_trained():
   assert both["rank"]["next_at"].shape == both["rank"]["dropped"].shape + (16,)
   assert frozen["log_draws"].shape == (700,) and frozen["members"].shape == (700, 3)
   assert frozen["vectors"]["sequential"].shape == (700, base.get_config().cf.transition_width)
+  assert "never_met" not in frozen
+  hides = batch(**{"phase2.vector_dropout": 0.2})[1]
+  assert hides["never_met"].shape == (700,) and hides["never_met"].dtype == bool
   assert list(batch(**{"tasks.mixture.elm_title": 0.0})[0]) == ["rank"]
   assert "rank" not in batch(**{"phase2.head.rows": 0, "phase2.head.layer": -1})[0]

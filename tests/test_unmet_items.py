@@ -11,7 +11,7 @@ from flax import nnx
 from ilm_jax import losses
 from ilm_jax.data import packing
 from ilm_jax.models import decoder, language_model
-from ilm_jax.objectives import distillation, inputs
+from ilm_jax.objectives import distillation, drawing, inputs
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from tests import small_configs, test_item_head, test_objectives
@@ -132,9 +132,12 @@ def test_the_catalogue_read_once_has_the_popularity_of_what_it_shows():
   np.testing.assert_allclose(got[0], jax.nn.logsumexp(logits_I) - logits_I[1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("negatives", [0, 40])
+@pytest.mark.parametrize("negatives", [0, 5])
 def test_who_was_never_met_is_no_candidate_in_training(negatives):
-  """The head's keys of unmet items get no gradient; without a key, in evaluation, they do."""
+  """The head's keys of unmet items get no gradient; without a key, in evaluation, they do.
+
+  Any five of the six items hold an unmet one.
+  """
   model, head = projector("mlp"), dataclasses.replace(HEAD, negatives=negatives)
 
   def loss(semantic, key):
@@ -149,7 +152,6 @@ def test_who_was_never_met_is_no_candidate_in_training(negatives):
     assert np.isfinite(nll_N).all()
     assert bool(np.abs(slope_RC[np.array(UNMET)]).max() > 1e-6) is moves
     assert np.abs(slope_RC[4]).max() > 1e-6
-
 
 
 def test_phase_1_over_the_catalogue_leaves_out_who_was_never_met():
@@ -168,6 +170,30 @@ def test_phase_1_over_the_catalogue_leaves_out_who_was_never_met():
   right = batch["upair_item"] - 1
   want = -jax.nn.log_softmax(logits)[jnp.arange(2), right]
   np.testing.assert_allclose(got["ui"], want.mean(), rtol=1e-4)
+
+
+def test_phase_1_over_drawn_items_leaves_out_who_was_never_met():
+  """UI and CF by hand over the right item and those of five drawn ones that were met."""
+  c = test_objectives.only("ui", cf=1.0, num_items=ITEMS, negatives=5, label_smoothing=0.0)
+  held, batch = frozen(), test_objectives.BATCH_1
+  graphdef, trainable = phase1_lib.build_phase1(CONFIG, seed=0)
+  got = phase1_lib.phase1_loss(graphdef, c)(trainable, held, batch, KEY)[1]
+  key = inputs.step_key(inputs.step_key(KEY, 3), 5)
+  drawn = np.asarray(drawing.items(key, ITEMS, 5).item_K)
+  assert set(UNMET) & set(drawn)
+  qformer = nnx.merge(graphdef, trainable["qformer"])
+  bag = qformer.project_queries(qformer.queries(*inputs.entity_inputs(held, jnp.arange(R))))
+  ui, cf = [], []
+  for user, right in zip(np.asarray(batch["upair_user"]), np.asarray(batch["upair_item"])):
+    items = np.array([right, *(i for i in drawn if i not in (right, *UNMET))])
+    stands = np.log([1.0] + [ITEMS / 5] * (len(items) - 1))
+    logits = losses.bag_similarity(bag[user][None], bag[items])[0] / qformer.temperature("ui")
+    log_sum = jax.nn.logsumexp(logits + stands)
+    given = held["factors"][items] @ held["factors"][user] / c.cf_temperature
+    ui.append(log_sum - logits[0])
+    cf.append(log_sum - jnp.sum(jax.nn.softmax(given + stands) * logits))
+  np.testing.assert_allclose(got["ui"], np.mean(ui), rtol=1e-4)
+  np.testing.assert_allclose(got["cf"], np.mean(cf), rtol=1e-4)
 
 
 def test_reconstruction_asks_for_what_was_hidden():

@@ -14,7 +14,7 @@ def mistakes(c, device_count: int, paths: bool = True) -> list[str]:
   """
   checks = (bounds.check_numbers, data_checks.check_data, _check_inputs,
             _check_qformer, data_checks.check_tasks, data_checks.check_targets,
-            _check_phase1, _check_phase2, _check_eval, _check_profile,
+            _check_phase1, _check_phase2, _check_eval, _check_profile, _check_plan,
             lambda c: _check_mesh(c, device_count),
             *([path_checks.check_paths] if paths else []))
   wrong = []
@@ -207,6 +207,14 @@ def _check_profile(c) -> list[str]:
     wrong.append(f"profile.start={start} is after the last step, {last}: nothing would be traced; "
                  "begin earlier, e.g. --config.profile.start=10")
   return wrong
+
+
+def _check_plan(c) -> list[str]:
+  p = c.plan
+  if p.catalogue < p.entities:
+    return []
+  return [f"plan.catalogue={p.catalogue} is not less than plan.entities={p.entities}, which count "
+          f"the padding's row too: make it {p.entities - 1} or less, or raise plan.entities"]
 
 
 def _check_eval(c) -> list[str]:

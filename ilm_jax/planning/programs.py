@@ -165,6 +165,8 @@ def _entities(c, config: QFormerConfig) -> dict:
   rows = c.plan.entities
   table = {"vectors": {n: jax.ShapeDtypeStruct((rows, C), jnp.float32) for n, C in config.vectors},
            "present": {n: jax.ShapeDtypeStruct((rows,), bool) for n, _ in config.vectors}}
+  if config.vector_dropout:
+    table["never_met"] = jax.ShapeDtypeStruct((rows,), bool)
   if config.members:
     table["members"] = jax.ShapeDtypeStruct((rows, config.members), jnp.int32)
   return table

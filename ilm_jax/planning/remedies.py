@@ -98,16 +98,25 @@ def _remats(change: Change, shape_of) -> Iterator[Change]:
 
 
 def _rows(change: Change, shape_of) -> Iterator[Change]:
-  """Fewer of the rows that say words; then, also, of those that only rank."""
+  """Fewer of the rows that say words; then, also, of those that only rank.
+
+  Below the rows of a group, smaller groups. The ranking rows start from the last legal change.
+  """
   p = change.config.phase2
-  kinds = [("phase2__rows", p.rows)] if mixture.said_tasks(change.config) else []
-  kinds += [("phase2__head__rows", p.head.rows)] if mixture.rank_tasks(change.config) else []
-  for name, rows in kinds:
-    start = change
+  kinds = [("phase2__", p)] if mixture.said_tasks(change.config) else []
+  kinds += [("phase2__head__", p.head)] if mixture.rank_tasks(change.config) else []
+  for prefix, section in kinds:
+    start, rows = change, section.rows
+    per_group, examples, fields = section.rows_per_group, section.examples_per_group, {}
     while rows % 2 == 0:
       rows //= 2
-      change = _with(start, **{name: rows})
-      yield change
+      if rows % per_group and per_group % 2 == 0:
+        per_group, examples = per_group // 2, max(examples // 2, 1)
+        fields = {"rows_per_group": per_group, "examples_per_group": examples}
+      fewer = _with(start, **{prefix + k: v for k, v in {"rows": rows, **fields}.items()})
+      yield fewer
+      if not checks.mistakes(fewer.config, fewer.topology.chips, paths=False):
+        change = fewer
 
 
 def _drawn(change: Change, shape_of) -> Iterator[Change]:

@@ -33,6 +33,9 @@ def run(config, workdir, wish: Wish) -> dict:
   topology = chips.parse(wish.topology)
   config_lib.validate(config, topology.chips)
   phase2 = config.plan.phase == 2
+  if phase2 and (distil := config.phase2.head.distil):
+    raise errors.UserError(f"phase2.head.distil={distil}: a plan does not count its teacher: set "
+                           "it to 0 for the plan")
   if not phase2 and (wish.search or not topology.chip.dims):
     raise errors.UserError("plan.phase=1 is compiled for a TPU's topology, and not searched: leave "
                            "--search out and name one, e.g. --topology=v5e:4x4")
