@@ -36,8 +36,9 @@ def test_draws_differ_and_are_all_of_a_small_space():
 
 def test_a_test_history_has_the_validation_item_and_training_has_not(log):
   validation, test = baselines.targets(log)
-  assert [list(h) for h in validation[0]] == [walk[:3] for walk in WALKS]
-  assert list(validation[2]) == [walk[3] for walk in WALKS]
+  known = [walk for walk in WALKS if walk[3] != 6]      # nobody has 6 in training
+  assert [list(h) for h in validation[0]] == [walk[:3] for walk in known]
+  assert list(validation[2]) == [walk[3] for walk in known]
   assert [list(h) for h in test[0]] == [walk[:4] for walk in WALKS]
   assert list(test[2]) == [walk[4] for walk in WALKS]
 

@@ -34,7 +34,7 @@ def test_by_arithmetic_with_a_search(tmp_path, capsys):
   plan = json.loads((tmp_path / "plan.json").read_text())
   assert plan.keys() >= KEYS
   assert (plan["chips"], plan["fits"], plan["mesh"]) == (8, True, c.mesh.to_dict())
-  assert 0.5 < plan["useful_utilization"] < 1
+  assert 0.5 < plan["useful_utilization"] <= 1      # bound by products alone: 1
   assert "nothing was compiled" in plan["estimate_of"]
   best, naive = plan["search"][0], next(x for x in plan["search"] if x["naive"])
   assert naive["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1}
