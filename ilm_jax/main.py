@@ -194,12 +194,8 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
         stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
       if others := tuple(n for n in names if n not in ("describe", "recommend", "plan")):
         stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value, _TABLES.value, typed)
-      if "describe" in names:
-        stages.describe_vectors(config, workdir, _wish())
-      if "recommend" in names:
-        stages.recommend_items(config, workdir, {
-            "user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
-            "k": _K.value, "out": os.path.expanduser(_OUT.value)})
+      for name in (name for name in ("describe", "recommend") if name in names):
+        stages.answer(name, config, workdir, _wish(name))
       if _COMPARE.value:
         from ilm_jax.evaluation import compare
         compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])
@@ -218,7 +214,10 @@ def _compiled_programs(workdir: str) -> str:
   return str(pinned.cache_folder() / "compiled")
 
 
-def _wish() -> dict:
+def _wish(stage: str) -> dict:
+  if stage == "recommend":
+    return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
+            "k": _K.value, "out": os.path.expanduser(_OUT.value)}
   return {"items": tuple(_ITEMS.value), "towards": tuple(_TOWARDS.value),
           "concept": tuple(_CONCEPT.value), "steps": _STEPS.value, "prompt": _PROMPT.value}
 

@@ -65,12 +65,13 @@ def test_by_what_a_run_ranks():
   c = quickstart.get_config()
   assert recommender.way(c) == "item head"
   c.phase2.head.weight = 0.0
+  c.phase1.losses.cf = 0.0
   with pytest.raises(errors.UserError, match="nothing in this run ranks") as caught:
     recommender.way(with_rates(c, next_item=0.0))
   assert "\n" not in str(caught.value)
-  assert recommender.way(c) == "beams"
-  c.phase1.losses.ui = 0.5
-  assert recommender.way(c) == "dot product"
+  for ui, cf, way in ((0.0, 0.0, "beams"), (0.5, 0.0, "dot product"), (0.0, 0.5, "dot product")):
+    c.phase1.losses.update(ui=ui, cf=cf)
+    assert recommender.way(c) == way
   with pytest.raises(errors.UserError, match="tasks.entities='names'"):
     recommender.way(openp5_ml100k.get_config())
 

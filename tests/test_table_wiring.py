@@ -39,7 +39,7 @@ def test_the_dot_product_is_of_the_users_rows_with_their_filter(monkeypatch):
   """Five items, so user 1 is entity row 7; the phase 1 of `init_from` if there is one."""
   calls = []
   run = namespace(
-      config=namespace(phase1=namespace(losses=namespace(ui=1.0)),
+      config=namespace(phase1=namespace(losses=namespace(ui=0.0, cf=1.0)),
                        tasks=namespace(entities="slots"), phase2=namespace(init_from="other")),
       workdir="mine", data=namespace(log=namespace(rows=rows.EntityRows(4, 3))))
 
@@ -56,7 +56,7 @@ def test_the_dot_product_is_of_the_users_rows_with_their_filter(monkeypatch):
   made, = ranking._by_dot_product(run, of_users)
   assert (made.label, made.rank_U.tolist()) == ("Q-Former, dot product", [2, 3])
   assert calls == [("other", "params", [6, 7], 4)]
-  run.config.phase1.losses.ui = 0.0
+  run.config.phase1.losses.cf = 0.0
   assert ranking._by_dot_product(run, of_users) == []
 
 

@@ -63,6 +63,11 @@ class Phase1Config:
 LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
 
 
+def joins_users(losses) -> bool:
+  """Whether weights `ui` and `cf` bring users into the space of items: dot products there rank."""
+  return bool(losses.ui or losses.cf)
+
+
 def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
   """(graphdef of the Q-Former, trainable = {"qformer": params})."""
   graphdef, state = nnx.split(QFormer(config, rngs=nnx.Rngs(seed)))

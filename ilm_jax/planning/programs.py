@@ -148,8 +148,8 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   graphdef, trainable = inputs.abstract(lambda: phase1_lib.build_phase1(config, seed=0))
   of_losses = phase1_lib.Phase1Config.of(p, num_items(c))
   loss = phase1_lib.phase1_loss(graphdef, of_losses)
-  pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": p.losses.ui or p.losses.cf,
-           "upair_item": p.losses.ui or p.losses.cf}
+  joined = phase1_lib.joins_users(p.losses)
+  pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": joined, "upair_item": joined}
   batch = batches_lib.text_batch([], p.batch_size, c.qformer.max_text) | {
       name: np.zeros(p.pair_batch_size if weight else 0, np.int32)
       for name, weight in pairs.items()}

@@ -28,7 +28,7 @@ def phase1(run: context.Run) -> None:
   loss = phase1_lib.phase1_loss(graphdef, of_losses)
   spec = batches_lib.Phase1Spec(
       batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if of_losses.ii else 0,
-      user_batch_size=c.pair_batch_size if of_losses.ui or of_losses.cf else 0,
+      user_batch_size=c.pair_batch_size if phase1_lib.joins_users(of_losses) else 0,
       max_text=run.config.qformer.max_text)
   share, shares = axes.batch_share(run.mesh)
   batches = batches_lib.phase1_batches(

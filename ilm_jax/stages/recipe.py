@@ -45,6 +45,11 @@ def has_phase1(config) -> bool:
   return config.tasks.entities == "slots"
 
 
+def joins_users(config) -> bool:
+  """Whether there is a phase 1 that brings users into the space of items."""
+  return has_phase1(config) and phase1_lib.joins_users(config.phase1.losses)
+
+
 def phase1_folder(run: context.Run):
   """The checkpoints that phase 2 begins from: of this run, or of `phase2.init_from`."""
   workdir = run.config.phase2.init_from or run.workdir

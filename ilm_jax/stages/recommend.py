@@ -37,7 +37,8 @@ def run(run: context.Run, wish: Wish) -> None:
   _check(wish)
   history = None if wish.users else _history(run, wish)
   if wish.k > (items := len(run.data.items)):
-    raise errors.UserError(f"--k={wish.k}: the catalogue has {items} items")
+    raise errors.UserError(
+        f"--k={wish.k}: the catalogue has {items} items; ask for so many at most")
   recommender = recommender_lib.Recommender(run)
   if wish.users:
     _write_all(recommender, wish)

@@ -24,8 +24,8 @@ _SCORES = 1 << 26        # unless these are more scores
 
 
 def way(config) -> str:
-  """By what a run of `config` ranks: HEAD; DOT, where there is no item head; BEAMS, where there is
-  no user-item loss either: the dot product ranks many users in a fraction of the time of beams.
+  """By what a run of `config` ranks: HEAD; DOT, where there is no item head; BEAMS, where phase 1
+  joins no users to items either: the dot product ranks many users in a fraction of their time.
 
   Raises:
     UserError: by nothing; or its prompts name users, and a new one has no name.
@@ -36,12 +36,12 @@ def way(config) -> str:
                            "with tasks.entities='slots'")
   if config.phase2.head.weight:
     return HEAD
-  if config.phase1.losses.ui:
+  if recipe.joins_users(config):
     return DOT
   if ranking.ranked_task(config) in recipe.said_tasks(config):
     return BEAMS
   raise errors.UserError("nothing in this run ranks items: it has no item head "
-                         "(phase2.head.weight), no user-item loss (phase1.losses.ui) and no "
+                         "(phase2.head.weight), no loss of users (phase1.losses.ui, .cf) and no "
                          "ranking task (tasks.mixture.sequential, tasks.mixture.next_item)")
 
 

@@ -3,6 +3,8 @@
 A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
 fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
 """
+import importlib
+
 from ilm_jax import elm, errors
 from ilm_jax.config import reading as config_lib
 from ilm_jax.config import stages as stage_list
@@ -63,33 +65,19 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float, tables: bool 
   watching.run(run, seconds, with_report="report" in names)
 
 
-def describe_vectors(config, workdir, wish) -> None:
-  """Prints what the model of `workdir` says on the way that a `describe.Wish` names.
+def answer(name: str, config, workdir, wish: dict) -> None:
+  """Runs stage `describe` or `recommend`, which say what somebody wants to know of a trained model.
 
   Args:
+    name: of the stage.
     config: of the run.
     workdir: after stage phase2.
-    wish: keyword arguments of `stages.describe.Wish`.
-
-  Raises:
-    UserError: the wish cannot be met, or what is found does not fit the config.
-  """
-  from ilm_jax.stages import describe as stage
-  stage.run(context.Run(config, workdir), stage.Wish(**wish))
-
-
-def recommend_items(config, workdir, wish) -> None:
-  """Prints or writes what the model of `workdir` recommends to whom a `recommend.Wish` names.
-
-  Args:
-    config: of the run.
-    workdir: after stage phase2.
-    wish: keyword arguments of `stages.recommend.Wish`.
+    wish: keyword arguments of the stage's `Wish`.
 
   Raises:
     UserError: the wish cannot be met, or an input is missing or does not fit the config.
   """
-  from ilm_jax.stages import recommend as stage
+  stage = importlib.import_module(f"ilm_jax.stages.{name}")
   stage.run(context.Run(config, workdir), stage.Wish(**wish))
 
 

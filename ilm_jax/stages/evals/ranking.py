@@ -164,8 +164,8 @@ def _by_head(run: context.Run, models: list[methods.Method], asked_for: Question
 
 
 def _by_dot_product(run: context.Run, asked_for: Questions) -> list[Ranking]:
-  """In the space that phase 1's user-item loss made; no language model."""
-  if not (run.config.phase1.losses.ui and recipe.has_phase1(run.config)):
+  """In the space into which phase 1 brought users and items; no language model."""
+  if not recipe.joins_users(run.config):
     return []
   graphdef, params = trained.phase1(run, run.config.phase2.init_from or run.workdir)
   entity_rows = run.data.log.rows
