@@ -35,7 +35,7 @@ from ilm_jax.data import batches, packing, store
 from ilm_jax.models import decoder, ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.monitoring import scalars
-from ilm_jax.objectives import phase1, phase2, whitening
+from ilm_jax.objectives import phase1, phase1_config, phase2, whitening
 from ilm_jax.runtime import axes, distributed
 from ilm_jax.training import checkpoint, loop, optimizer
 
@@ -60,9 +60,9 @@ QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every
                         text_pool="cls", temperature=0.07, min_temperature=0.01, dropout=0.1,
                         text_dropout=0.0, vector_noise=0.2,
                         vector_dropout=0.0, remat=False)
-PHASE1 = phase1.Phase1Config(itc=1.0, itm=1.0, itg=1.0, ii=1.0, ui=1.0, cf=0.0, rec=0.0, uni=0.0,
-                             label_smoothing=0.1,
-                             contrastive="infonce", logq=True)
+PHASE1 = phase1_config.Phase1Config(
+    itc=1.0, itm=1.0, itg=1.0, ii=1.0, ui=1.0, cf=0.0, rec=0.0, uni=0.0, label_smoothing=0.1,
+    contrastive="infonce", logq=True)
 LM = decoder.DecoderConfig(num_layers=2, width=16, num_heads=4, num_kv_heads=2, head_dim=4,
                            mlp_width=32, vocab_size=VOCAB)
 TASKS = ("sequential", "elm_title")

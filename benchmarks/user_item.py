@@ -32,7 +32,7 @@ from etils import epath
 from ilm_jax.config import reading as config_lib
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.evaluation import dot_scores, metrics
-from ilm_jax.objectives import phase1
+from ilm_jax.objectives import phase1, phase1_config
 from ilm_jax.stages import context, recipe, vectors
 from ilm_jax.stages import run as stages
 from ilm_jax.training import optimizer
@@ -73,7 +73,7 @@ def _trained(run: context.Run, logq: bool):
   c = run.config.phase1
   graphdef, trainable = recipe.phase1(run)
   loss = phase1.phase1_loss(graphdef, dataclasses.replace(
-      phase1.Phase1Config.of(c, run.data.log.num_items), logq=logq))
+      phase1_config.Phase1Config.of(c, run.data.log.num_items), logq=logq))
   frozen = {**recipe.entity_arrays(run), **recipe.log_draws(run)}
   tx = optimizer.make_optimizer(c)
 

@@ -3,7 +3,7 @@ from ilm_jax.data import packing
 from ilm_jax.models import ilm
 from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import phase2 as phase2_lib
-from ilm_jax.objectives.phase1 import Phase1Config
+from ilm_jax.objectives.phase1_config import Phase1Config
 
 QFORMER = dict(cross_every=2, cross_init="bert", kv_tokens=1, kv_width=0, reader_hidden=0,
                members=0, max_text=64, proj_width=256, user_projection=False,

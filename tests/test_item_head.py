@@ -8,12 +8,12 @@ from flax import nnx
 from ilm_jax.data import filling, packing
 from ilm_jax.evaluation import dot_scores
 from ilm_jax.models import language_model
-from ilm_jax.objectives import drawing, phase2
+from ilm_jax.objectives import drawing, item_head, phase2
 from ilm_jax.training import loop, optimizer
 from tests import small_configs, test_objectives, test_phase2_training
 
 ITEMS, SLOT = 6, 99                # entity rows 1..6 are items, 7 and 8 users
-HEAD = phase2.HeadConfig(weight=1.0, num_items=ITEMS, negatives=0)
+HEAD = item_head.HeadConfig(weight=1.0, num_items=ITEMS, negatives=0)
 
 
 def example(inputs, entities, target, task=0):
@@ -59,7 +59,7 @@ def model(mlp=False):
 def test_the_loss_is_that_of_the_scores_that_rank(mlp):
   graphdef, trainable, held = model(mlp)
   hidden_ND, item_N = jax.random.normal(jax.random.key(1), (5, 6)), jnp.array([1, 6, 3, 3, 2])
-  nll_N, hit_N = phase2.head_nll(
+  nll_N, hit_N = item_head.nll(
       nnx.merge(graphdef, trainable), HEAD, held, hidden_ND, item_N, None)
   items = dot_scores.head_items(graphdef, trainable, held, ITEMS, batch=4)
   score_NI = np.asarray(dot_scores.head_score(graphdef, trainable, hidden_ND, items))
@@ -77,8 +77,8 @@ def test_drawn_negatives_stand_for_the_catalogue():
   hidden_ND, item_N = jax.random.normal(jax.random.key(1), (4, 6)), jnp.array([1, 6, 3, 2])
 
   def nll(negatives, rng=None, num_items=ITEMS, item_N=item_N):
-    c = phase2.HeadConfig(weight=1.0, num_items=num_items, negatives=negatives)
-    return phase2.head_nll(ours, c, held, hidden_ND, item_N, rng)
+    c = item_head.HeadConfig(weight=1.0, num_items=num_items, negatives=negatives)
+    return item_head.nll(ours, c, held, hidden_ND, item_N, rng)
 
   full_N, _ = nll(0)
   np.testing.assert_array_equal(nll(ITEMS)[0], full_N)

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import AxisType
 
 from ilm_jax.models import language_model, t5
-from ilm_jax.objectives import phase2
+from ilm_jax.objectives import item_head, phase2
 from ilm_jax.runtime import axes
 from ilm_jax.training import accumulation, loop, optimizer
 from tests import small_configs, test_objectives
@@ -139,7 +139,7 @@ def test_microbatches_equal_the_whole_batch(sizes, head):
       quiet, 6, 0.05, seed=0, head_width=4 if head else 0)
   loss = phase2.phase2_loss(
       graphdef, test_objectives.LM, ("sequential", "elm"),
-      phase2.HeadConfig(weight=head, num_items=6, negatives=0) if head else None)
+      item_head.HeadConfig(weight=head, num_items=6, negatives=0) if head else None)
   rows = batch()
   rows["weights"][1::4] = 0.0
   rows["weights"][6, 1:] = 0.0

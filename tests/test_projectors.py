@@ -9,7 +9,7 @@ from flax import nnx
 
 from ilm_jax.models import ilm
 from ilm_jax.models.qformer_layers import members_of
-from ilm_jax.objectives import inputs, phase2
+from ilm_jax.objectives import inputs, item_head
 from tests import small_configs, test_item_head, test_objectives
 
 B = 4
@@ -151,7 +151,7 @@ def test_a_skip_learns_to_rank_through_the_frozen_model():
   hidden_ND, item_N = jax.random.normal(jax.random.key(1), (5, 6)), jnp.array([1, 6, 3, 3, 2])
 
   def loss(trainable):
-    return jnp.mean(phase2.head_nll(nnx.merge(graphdef, trainable), test_item_head.HEAD, held,
+    return jnp.mean(item_head.nll(nnx.merge(graphdef, trainable), test_item_head.HEAD, held,
                                     hidden_ND, item_N, None)[0])
 
   value, gradient = jax.value_and_grad(loss)(trainable)

@@ -13,7 +13,7 @@ from ilm_jax.config import reading
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
 from ilm_jax.models import decoder, ilm, language_model
-from ilm_jax.objectives import inputs, phase2
+from ilm_jax.objectives import inputs, item_head, phase2
 from ilm_jax.training import accumulation
 from ilm_jax.weights import load
 from tests import test_item_head, test_objectives
@@ -129,7 +129,7 @@ def test_rank_rows_may_hold_fewer_soft_tokens(items_only):
   embeds = ilm.splice(lm.embed(few["rank"]["tokens"]), soft, few["rank"]["slot"])
   hidden = lm.target_hidden(embeds, {**few["rank"], "target_at": few["rank"]["next_at"]})
   item_N = few["rank"]["next_item"].reshape(-1)
-  nll_N, _ = phase2.head_nll(ours, head, held, hidden.reshape(len(item_N), -1), item_N, None)
+  nll_N, _ = item_head.nll(ours, head, held, hidden.reshape(len(item_N), -1), item_N, None)
   np.testing.assert_allclose(metrics["head_nll"][0], np.sum(nll_N * (item_N > 0)), rtol=1e-5)
   assert float(metrics["tokens"]) == 3 + 3 and value > 0
 

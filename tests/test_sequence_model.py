@@ -13,7 +13,7 @@ from ilm_jax.baselines import sasrec, sasrec_teacher
 from ilm_jax.config import reading, settings, variants
 from ilm_jax.data import entities, interactions, packing
 from ilm_jax.models import language_model
-from ilm_jax.objectives import phase2
+from ilm_jax.objectives import item_head, phase2
 from ilm_jax.planning import programs
 from ilm_jax.stages import context, recipe, sequence_model, vectors
 from ilm_jax.weights import load
@@ -149,7 +149,7 @@ def test_the_head_gets_it_as_a_teacher_only_where_it_weighs(workdir):
   score = head.distil.teacher(sequence_model.load(run)[0], np.array([[1, 2, 0]]),
                               np.array([[1, 1, 0]]))
   assert score.shape == (1, 3, 7)
-  assert recipe.head_config(_decoder(make(workdir))) == phase2.HeadConfig(
+  assert recipe.head_config(_decoder(make(workdir))) == item_head.HeadConfig(
       weight=1.0, num_items=7, negatives=0)
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 from ilm_jax import losses
 from ilm_jax.data import packing
 from ilm_jax.models import decoder, language_model
-from ilm_jax.objectives import distillation, drawing, inputs
+from ilm_jax.objectives import distillation, drawing, inputs, item_head
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from tests import small_configs, test_item_head, test_objectives
@@ -22,7 +22,7 @@ CONFIG = small_configs.qformer(
     vectors={"behavioral": 5, "semantic": 3}, num_layers=2, cross_every=1, width=8, num_heads=2,
     mlp_width=12, vocab_size=23, max_text=6, num_queries=2, proj_width=4, members=2, dropout=0.0)
 FORMS = {"paper": small_configs.FORM, "skip": dataclasses.replace(small_configs.FORM, skip=True)}
-HEAD = phase2_lib.HeadConfig(weight=1.0, num_items=ITEMS, negatives=0, items_only=True)
+HEAD = item_head.HeadConfig(weight=1.0, num_items=ITEMS, negatives=0, items_only=True)
 
 
 def frozen():
@@ -114,7 +114,7 @@ def test_every_reading_of_phase_2_hides_in_training(monkeypatch, form):
       test_item_head.spec(slot_id=18, targets=0, head_only=True, task_names=("sequential",)))[0])
   for key in (KEY, None):
     inputs.soft_tokens(model, held, jnp.array([[1, 7]]), key)
-    phase2_lib.head_nll(model, HEAD, held, jnp.ones((1, 6)), jnp.array([2]), key)
+    item_head.nll(model, HEAD, held, jnp.ones((1, 6)), jnp.array([2]), key)
     phase2_lib._ranked(read, batch, batch, HEAD, key)
   assert rates == [(True, 0.4)] * 3 + [(False, 0.4)] * 3
 
@@ -128,7 +128,7 @@ def test_the_catalogue_read_once_has_the_popularity_of_what_it_shows():
   key_IP, bias_I = model.head.items(catalogue[0][1:5], catalogue[1][1:5])
   logits_I = query_NP[0] @ key_IP.T + bias_I
   assert len(set(np.asarray(catalogue[1][1:5]).tolist())) == 2
-  got, _ = phase2_lib.head_nll(model, HEAD, held, jnp.ones((1, 6)), jnp.array([2]), KEY, catalogue)
+  got, _ = item_head.nll(model, HEAD, held, jnp.ones((1, 6)), jnp.array([2]), KEY, catalogue)
   np.testing.assert_allclose(got[0], jax.nn.logsumexp(logits_I) - logits_I[1], rtol=1e-5)
 
 
@@ -143,7 +143,7 @@ def test_who_was_never_met_is_no_candidate_in_training(negatives):
   def loss(semantic, key):
     held = frozen()
     held["vectors"]["semantic"] = semantic
-    nll_N, _ = phase2_lib.head_nll(
+    nll_N, _ = item_head.nll(
         model, head, held, jnp.ones((3, 6)), jnp.array([2, 4, 0]), key)
     return jnp.sum(nll_N[:2]), nll_N
 

@@ -1,71 +1,15 @@
 """Phase 1: the Q-Former aligned with text and behaviour. Its loss has the form of phase2.py."""
-import dataclasses
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from ilm_jax import losses
 from ilm_jax.models.qformer import QFormer, QFormerConfig
-from ilm_jax.objectives import drawing
-from ilm_jax.objectives.inputs import entity_inputs, never_met, step_key
+from ilm_jax.objectives import pairs as pair_losses
+from ilm_jax.objectives.inputs import entity_inputs, step_key
+from ilm_jax.objectives.phase1_config import Phase1Config
 
 UNIFORM = 256                 # entities of a step whose pairs UNI looks at
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Phase1Config:
-  """Weights of the losses (0: not computed at all) and their form."""
-  itc: float
-  itm: float
-  itg: float
-  ii: float
-  ui: float
-  cf: float
-  rec: float
-  uni: float
-  label_smoothing: float
-  contrastive: str              # of II and UI: "infonce" or "margin"
-  logq: bool                    # of UI by InfoNCE: corrected for how often entities are drawn
-  num_items: int = 0            # II and UI by softmax over all items, rows 1..num_items; 0: over
-                                # what the batch holds
-  negatives: int = 0            # of all items, so many are drawn a step; 0: all stay
-  draw: str = "uniform"         # how; "popularity": by how often an item is met in training
-  cf_temperature: float = 0.1   # of the collaborative-filtering scores that CF hands on
-  margin: float = 1.0
-
-  @classmethod
-  def of(cls, section, num_items: int) -> "Phase1Config":
-    """That of a config's section phase1, for so many items."""
-    return cls(**{name: section.losses.get(name, 0.0) for name in LOSSES},
-               label_smoothing=section.label_smoothing, contrastive=section.contrastive,
-               logq=section.logq, num_items=num_items if section.candidates == "catalogue" else 0,
-               negatives=section.negatives, draw=section.draw,
-               cf_temperature=section.cf_temperature)
-
-  @property
-  def by_popularity(self) -> bool:
-    """Whether items are drawn by how often they are met."""
-    return self.negatives > 0 and self.draw == "popularity"
-
-  @property
-  def needs_log_draws(self) -> bool:
-    """Whether `frozen` must say how often entities are drawn."""
-    return self.logq or self.by_popularity
-
-  @property
-  def weights(self) -> dict[str, float]:
-    """Loss -> its weight."""
-    return {name: getattr(self, name) for name in LOSSES}
-
-
-LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
-
-
-def joins_users(losses) -> bool:
-  """Whether weights `ui` and `cf` bring users into the space of items: dot products there rank."""
-  return bool(losses.ui or losses.cf)
 
 
 def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
@@ -116,7 +60,7 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
              (("ii", "pair_a", "pair_b"), ("ui", "upair_user", "upair_item"))
              if getattr(c, n) or (n == "ui" and c.cf)]
     if pairs:
-      of_pairs = _catalogue_losses if c.num_items else _pair_losses
+      of_pairs = pair_losses.over_catalogue if c.num_items else pair_losses.in_batch
       metrics |= of_pairs(qformer, c, frozen, pairs, step_key(rng, 3), outputs)
     if c.rec or c.uni:
       metrics |= _kept(qformer, c, frozen, outputs)
@@ -180,59 +124,6 @@ def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rng) -> dict
           "itm_accuracy": losses.weighted_mean(hit.astype(jnp.float32), weight)}
 
 
-def _catalogue_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dict:
-  """II, UI and CF, the right side among all items; one pass through the Q-Former."""
-  log_weight_I = frozen["log_draws"][1:c.num_items + 1] if c.by_popularity else None
-  drawn = drawing.items(step_key(rng, 5), c.num_items, c.negatives, log_weight_I)
-  K, whole = len(drawn.item_K), len(drawn.item_K) == c.num_items
-  never_K = never_met(frozen, drawn.item_K, rng)
-  if never_K is not None:
-    drawn = drawn._replace(stands_K=jnp.where(never_K, 0.0, drawn.stands_K))
-  sides = [x for _, left_B, right_B in pairs for x in ([left_B] if whole else [left_B, right_B])]
-  rows = jnp.concatenate([drawn.item_K, *sides])
-  vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
-  query_NQW = qformer.queries(vectors, present, rng)
-  outputs.append((rows, query_NQW))
-  parts = iter(jnp.split(query_NQW, np.cumsum([K, *map(len, sides[:-1])])))
-  metrics, item_KQP = {}, qformer.project_queries(next(parts))
-  for name, left_B, right_B in pairs:
-    left_BQP = qformer.project_queries(next(parts), users=name == "ui")
-    similarity_BK = losses.bag_similarity(left_BQP, item_KQP)
-    if not whole:
-      right_BQP = qformer.project_queries(next(parts))
-      similarity_BK = _beside(losses.pair_similarity(left_BQP, right_BQP), similarity_BK)
-    metrics[f"temperature_{name}"] = qformer.temperature(name)
-    logits_BK = similarity_BK / qformer.temperature(name)
-    target_BK, stands_BK = _candidates(drawn, left_B, right_B, whole)
-    metrics[name] = jnp.mean(losses.over_catalogue(
-        logits_BK, target_BK, stands_BK, c.label_smoothing))
-    if name == "ui" and c.cf:
-      factors = frozen["factors"]
-      given_BK = factors[left_B] @ factors[drawn.item_K].T
-      if not whole:
-        given_BK = _beside(jnp.sum(factors[left_B] * factors[right_B], axis=1), given_BK)
-      metrics["cf"] = jnp.mean(losses.handed_on(logits_BK, given_BK / c.cf_temperature, stands_BK))
-  return metrics
-
-
-def _beside(own_B, other_BK) -> jax.Array:
-  return jnp.concatenate([own_B[:, None], other_BK], axis=1)
-
-
-def _candidates(drawn: drawing.Drawn, left_B, right_B, whole: bool):
-  """(target, stands) for `losses.over_catalogue`, of pairs.
-
-  Where items are left out, the right one stands in the first column, for itself alone.
-  """
-  item_BK = jnp.broadcast_to(drawn.item_K, (len(left_B), len(drawn.item_K)))
-  target_BK = item_BK == right_B[:, None]
-  stands_BK = jnp.where(item_BK == left_B[:, None], 0.0, drawn.stands_K[None])
-  if whole:      # a target that asks for itself stays a candidate
-    return target_BK, jnp.where(target_BK, 1.0, stands_BK)
-  return (_beside(jnp.ones_like(right_B, bool), jnp.zeros_like(target_BK)),
-          _beside(jnp.ones(len(left_B)), jnp.where(target_BK, 0.0, stands_BK)))
-
-
 def _kept(qformer, c: Phase1Config, frozen, outputs: list) -> dict:
   """REC and UNI on all query outputs of the step."""
   rows = jnp.concatenate([rows for rows, _ in outputs])
@@ -250,35 +141,4 @@ def _kept(qformer, c: Phase1Config, frozen, outputs: list) -> dict:
     few = query_NQW[:UNIFORM]
     metrics["uni"] = losses.uniformity(qformer.project_queries(few).reshape(
         -1, qformer.config.proj_width))
-  return metrics
-
-
-def _pair_losses(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dict:
-  """II and UI; all their entities go through the Q-Former in one pass."""
-  rows = jnp.concatenate([x for _, left_B, right_B in pairs for x in (left_B, right_B)])
-  vectors, present = entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
-  query_NQW = qformer.queries(vectors, present, rng)
-  outputs.append((rows, query_NQW))
-  metrics, at = {}, 0
-  for name, left_B, right_B in pairs:
-    B = left_B.shape[0]
-    similarity_BB = losses.bag_similarity(
-        qformer.project_queries(query_NQW[at:at + B], users=name == "ui"),
-        qformer.project_queries(query_NQW[at + B:at + 2 * B]))
-    at += 2 * B
-    # Row i pairs with j's right side too if they share either side; an entity is no negative
-    # of itself.
-    positive_BB = (left_B[:, None] == left_B[None]) | (right_B[:, None] == right_B[None])
-    itself_BB = left_B[:, None] == right_B[None]
-    if c.contrastive == "margin":
-      loss_B = losses.margin(similarity_BB, positive_BB, itself_BB, width=c.margin)
-    else:
-      metrics[f"temperature_{name}"] = qformer.temperature(name)
-      logits_BB = similarity_BB / qformer.temperature(name)
-      if name == "ui" and c.logq:
-        # A row's softmax does not see what its user subtracts, nor a column's its item.
-        draws_R = frozen["log_draws"]
-        logits_BB -= draws_R[left_B][:, None] + draws_R[right_B][None]
-      loss_B = losses.contrastive(logits_BB, positive_BB, itself_BB, smoothing=c.label_smoothing)
-    metrics[name] = jnp.mean(loss_B)
   return metrics

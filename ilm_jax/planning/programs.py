@@ -17,7 +17,7 @@ from ilm_jax.data import packing
 from ilm_jax.models import ilm, language_model
 from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.monitoring import utilization
-from ilm_jax.objectives import inputs
+from ilm_jax.objectives import inputs, item_head, phase1_config
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.runtime import axes
@@ -91,7 +91,7 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh, unroll: bool
   trainable |= {"lm": trained_lm} if trained_lm else {}
   frozen, head = {"lm": frozen_lm, **_entities(c, config)}, None
   if p.head.weight:
-    head = phase2_lib.HeadConfig.of(p.head, num_items(c), mixture.ranks_items_only(c))
+    head = item_head.HeadConfig.of(p.head, num_items(c), mixture.ranks_items_only(c))
     if rank_layers is not None:
       head = dataclasses.replace(head, layer=rank_layers)
     frozen["log_draws"] = jax.ShapeDtypeStruct((c.plan.entities,), jnp.float32)
@@ -146,9 +146,9 @@ def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int =
   p = c.phase1
   config = qformer_config(c, unroll=unroll, num_layers=num_layers)
   graphdef, trainable = inputs.abstract(lambda: phase1_lib.build_phase1(config, seed=0))
-  of_losses = phase1_lib.Phase1Config.of(p, num_items(c))
+  of_losses = phase1_config.Phase1Config.of(p, num_items(c))
   loss = phase1_lib.phase1_loss(graphdef, of_losses)
-  joined = phase1_lib.joins_users(p.losses)
+  joined = phase1_config.joins_users(p.losses)
   pairs = {"pair_a": p.losses.ii, "pair_b": p.losses.ii, "upair_user": joined, "upair_item": joined}
   batch = batches_lib.text_batch([], p.batch_size, c.qformer.max_text) | {
       name: np.zeros(p.pair_batch_size if weight else 0, np.int32)

@@ -9,8 +9,8 @@ from ilm_jax.models import language_model
 from ilm_jax.monitoring import monitor as monitor_lib
 from ilm_jax.monitoring import parameters, scalars
 from ilm_jax.objectives import phase1 as phase1_lib
+from ilm_jax.objectives import phase1_config, whitening
 from ilm_jax.objectives import phase2 as phase2_lib
-from ilm_jax.objectives import whitening
 from ilm_jax.runtime import axes, distributed
 from ilm_jax.stages import context, recipe
 from ilm_jax.training import checkpoint, loop, optimizer
@@ -24,11 +24,11 @@ def phase1(run: context.Run) -> None:
   if _finished(run, "phase1", c.steps, made_from):
     return
   graphdef, trainable = recipe.phase1(run)
-  of_losses = phase1_lib.Phase1Config.of(c, run.data.log.num_items)
+  of_losses = phase1_config.Phase1Config.of(c, run.data.log.num_items)
   loss = phase1_lib.phase1_loss(graphdef, of_losses)
   spec = batches_lib.Phase1Spec(
       batch_size=c.batch_size, pair_batch_size=c.pair_batch_size if of_losses.ii else 0,
-      user_batch_size=c.pair_batch_size if phase1_lib.joins_users(of_losses) else 0,
+      user_batch_size=c.pair_batch_size if phase1_config.joins_users(of_losses) else 0,
       max_text=run.config.qformer.max_text)
   share, shares = axes.batch_share(run.mesh)
   batches = batches_lib.phase1_batches(

@@ -16,7 +16,7 @@ from ilm_jax.config import variants
 from ilm_jax.config.mixture import HEAD_TASKS, rank_tasks, ranks_items_only, said_tasks, task_names
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.models import ilm, language_model, qformer, qformer_init
-from ilm_jax.objectives import distillation, inputs
+from ilm_jax.objectives import distillation, inputs, item_head, phase1_config
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.runtime import axes, placement
@@ -47,7 +47,7 @@ def has_phase1(config) -> bool:
 
 def joins_users(config) -> bool:
   """Whether there is a phase 1 that brings users into the space of items."""
-  return has_phase1(config) and phase1_lib.joins_users(config.phase1.losses)
+  return has_phase1(config) and phase1_config.joins_users(config.phase1.losses)
 
 
 def phase1_folder(run: context.Run):
@@ -158,7 +158,7 @@ def rank_spec(run: context.Run) -> batches_lib.LmBatchSpec:
       task_names=rank_tasks(run.config), head_tasks=HEAD_TASKS, head_only=True)
 
 
-def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
+def head_config(run: context.Run) -> item_head.HeadConfig | None:
   """The item head's part in phase 2's loss, if it has one.
 
   Raises:
@@ -171,7 +171,7 @@ def head_config(run: context.Run) -> phase2_lib.HeadConfig | None:
     raise errors.UserError(
         f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
         f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
-  return phase2_lib.HeadConfig.of(
+  return item_head.HeadConfig.of(
       c, run.data.log.num_items, ranks_items_only(run.config), _distil(run))
 
 
