@@ -92,6 +92,14 @@ def test_intervals_are_over_examples_and_their_counts():
   assert spread != paired.Bootstrap(resamples=50, seed=1).mean(np.arange(10.0))
 
 
+def test_where_a_few_items_decide_the_interval_is_over_items():
+  """Whoever will meet item 1 is hit, whoever will meet item 2 is not."""
+  item_N, hit_N = np.repeat([1, 2], 50), np.repeat([1.0, 0.0], 50)
+  of_examples, of_items = BOOTSTRAP.mean(hit_N), BOOTSTRAP.mean_by_item(item_N, hit_N)
+  assert of_examples["value"] == of_items["value"] == 0.5
+  assert 0.3 < of_examples["lo"] and of_items["lo"] == 0 and of_items["hi"] == 1
+
+
 def test_means_over_tasks_with_the_semantic_consistency_of_each():
   of = {"a": {"semantic consistency": np.array([0.2, 0.4]), "words": np.array([1.0, 3.0])},
         "b": {"semantic consistency": np.array([0.9]), "words": np.array([5.0])}}

@@ -17,6 +17,18 @@ class Bootstrap:
     return metrics.bootstrap(
         sum_N, count_N, resamples=self.resamples, seed=self.seed)._asdict()
 
+  def mean_by_item(self, item_N, value_N) -> dict:
+    """Estimate of the mean over examples where items, not examples, are drawn again.
+
+    For few items that many examples share: what moves them together is in the interval.
+
+    Args:
+      item_N: item row of each example.
+      value_N: one value an example.
+    """
+    sum_TI, count_TI = by_item({"": (item_N, value_N, np.ones(len(item_N)))})
+    return self.mean(sum_TI[0], count_TI[0])
+
   def mean_over_tasks(self, values: dict[str, tuple]) -> dict:
     """Estimate of the mean over tasks, its interval over items. Args: of `by_item`."""
     return metrics.bootstrap_mean(

@@ -82,11 +82,13 @@ def _table(run: context.Run, models: list[methods.Method], split: str) -> dict:
           "note": f"Cold items: {len(cold)}, known by their text alone. In random order hr@{_K} "
                   f"among them is {min(_K / len(cold), 1):.4f}. Popularity gives all of "
                   "them one score: what it hits among them, the order of item rows hits. "
-                  "Intervals: 95 %, bootstrap over users; differences are paired.",
+                  f"Intervals: 95 %, bootstrap over the {len(np.unique(asked_for.target_U))} items "
+                  "that are targets: each moves all users who will meet it; differences are "
+                  "paired.",
           "protocol": {**common.protocol(run), "split": f"{split} ({run.rule.meaning})",
                        "task": task, "prompt": "seen template 0",
                        "tie rule": "lower item row first", **asked_for.protocol},
-          "rows": _rows(common.bootstrap(run), values)}
+          "rows": _rows(common.bootstrap(run), values, asked_for.target_U)}
 
 
 def _scores(run: context.Run, models: list[methods.Method], asked_for: ranking.Questions):
@@ -108,16 +110,17 @@ def _values(rank_U) -> dict[str, np.ndarray]:
   return {f"hr@{_K}": metrics.hit_rate(rank_U, _K), f"ndcg@{_K}": metrics.ndcg(rank_U, _K)}
 
 
-def _rows(bootstrap: paired.Bootstrap, values: dict[str, dict]) -> list[dict]:
+def _rows(bootstrap: paired.Bootstrap, values: dict[str, dict], target_U) -> list[dict]:
   """A row of each method and way to rank, then of the first method minus each other.
 
   Args:
     bootstrap: of the intervals.
     values: method -> way -> metric -> float [U].
+    target_U: item row that each user will meet.
   """
   first = next(iter(values))
   baselines = {method: first for method in values if method != first}
-  return [rows.row({name: bootstrap.mean(value_U) for name, value_U in of_way.items()},
-                   by=way, **fields)
+  return [rows.row({name: bootstrap.mean_by_item(target_U, value_U)
+                    for name, value_U in of_way.items()}, by=way, **fields)
           for fields, by_way in paired.with_differences(values, baselines, paired.values_minus)
           for way, of_way in by_way.items()]
