@@ -87,6 +87,9 @@ _USERS = flags.DEFINE_string(
     "users", "", "With --stage=recommend: all, to write the lists of all users to --out.")
 _K = flags.DEFINE_integer("k", 10, "With --stage=recommend: items of a list.")
 _OUT = flags.DEFINE_string("out", "", "With --users=all: a .csv or .parquet file.")
+_MODEL = flags.DEFINE_string(
+    "model", "ilm", "With --stage=describe or recommend: which model answers, ilm or one of "
+    "phase2.compare, e.g. mlp.")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "With --stage=plan: chips to plan for, e.g. v5p:4x4x4, v5e:4x4, two slices as "
     "v5p:4x4x4*2, h100:8 (by arithmetic).")
@@ -104,8 +107,8 @@ _STAGE = flags.DEFINE_string(
     "stage", "all", f"all, or some of {','.join(stage_list.BY_NAME)}.")
 _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
-    "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT),
-    "recommend": (_USER, _LIKED, _USERS, _K, _OUT), "plan": (_TOPOLOGY, _SEARCH)}
+    "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
+    "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
 _OF_STAGES = ("stage", "watch", *(flag.name for its in _ONLY_WITH.values() for flag in its))
 _SWITCHES = ("tables", "search")     # no value follows
@@ -133,9 +136,14 @@ def _one_line_if_unwritable(argv: list[str]) -> int:
 def _started(argv: list[str]) -> int:
   config = config_lib.at_home(_with_gin(config_lib.from_flags(flags.FLAGS, argv, _CONFIG)))
   names = stage_list.parse(_STAGE.value)
+  stages_of = {}
   for stage, its_flags in _ONLY_WITH.items():
-    if given := [flag.name for flag in its_flags if flag.present and stage not in names]:
-      raise errors.UserError(f"--{given[0]} is for --stage={stage}: add it")
+    for flag in its_flags:
+      if flag.present:
+        stages_of.setdefault(flag.name, []).append(stage)
+  for name, wanted in stages_of.items():
+    if not set(wanted) & set(names):
+      raise errors.UserError(f"--{name} is for --stage={' or '.join(wanted)}: add it")
   workdir = workdir_lib.resolve(_WORKDIR.value)
   workdir_lib.check(workdir, names, waits=_WATCH.value is not None)
   return _run(config_lib.with_tasks(config, _TASKS_MODULE.value), workdir, names,
@@ -217,9 +225,10 @@ def _compiled_programs(workdir: str) -> str:
 def _wish(stage: str) -> dict:
   if stage == "recommend":
     return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
-            "k": _K.value, "out": os.path.expanduser(_OUT.value)}
+            "k": _K.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
   return {"items": tuple(_ITEMS.value), "towards": tuple(_TOWARDS.value),
-          "concept": tuple(_CONCEPT.value), "steps": _STEPS.value, "prompt": _PROMPT.value}
+          "concept": tuple(_CONCEPT.value), "steps": _STEPS.value, "prompt": _PROMPT.value,
+          "model": _MODEL.value}
 
 
 def _beam() -> tuple[str, ...]:

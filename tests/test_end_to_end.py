@@ -311,7 +311,7 @@ def test_recommend_to_users_folded_in_as_to_those_trained(run):
   assert done.returncode == 0, done.stderr[-2000:]
   said, by_way = done.stdout.splitlines()[:5], map(json.loads, done.stdout.splitlines()[5:])
   assert said[:2] == ["liked: Heat (1995), Fargo (1996)",
-                      "recommended by item head, without these:"]
+                      "recommended by ILM, item head, without these:"]
   names = [line[3:-10].strip() for line in said[2:]]
   assert len(set(names)) == 3 and not set(names) & {"Heat (1995)", "Fargo (1996)"}
   ways = []

@@ -139,7 +139,7 @@ def test_main_checks_the_workdir_before_it_begins(tmp_path):
 @pytest.mark.parametrize(("flag", "stage"), [
     ("--liked=Up (2009)", "recommend"), ("--items=Up (2009)", "describe"), ("--search", "plan"),
     ("--k=10", "recommend"), ("--steps=5", "describe"), ("--beam_runner=DirectRunner", "prepare"),
-    ("--beam_options=--x=y", "prepare")])
+    ("--beam_options=--x=y", "prepare"), ("--model=mlp", "describe or recommend")])
 def test_a_flag_of_a_stage_that_does_not_run_is_refused(flag, stage, tmp_path):
   done = main("--stage=cf", f"--workdir={tmp_path}", flag)
   assert done.returncode == 1 and len(done.stderr.splitlines()) == 1

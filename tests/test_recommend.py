@@ -10,6 +10,7 @@ import pytest
 
 from configs import openp5_ml100k, quickstart, tiny
 from ilm_jax import errors
+from ilm_jax.config import variants
 from ilm_jax.data import interactions
 from ilm_jax.evaluation import list_files
 from ilm_jax.stages import recommend, recommender
@@ -45,7 +46,8 @@ WISH = recommend.Wish(liked=("Up (2009)",))
     (recommend.Wish(liked=("Upp (2009)",)), r"near it: 'Up \(2009\)'"),
     (recommend.Wish(liked=("item:14",)), "none of the 4 items of the data has the id '14'"),
     (recommend.Wish(liked=("Heat",)), "several items: say which of item:10"),
-    (recommend.Wish(liked=("user:9",)), "--liked=user:9 is a user, expected an item")])
+    (recommend.Wish(liked=("user:9",)), "--liked=user:9 is a user, expected an item"),
+    (WISH._replace(model="mpl", k=2), "--model=mpl: this config trains ilm, rand, mlp, blind$")])
 def test_wishes_that_cannot_be_met_in_one_line(run, wish, words):
   with pytest.raises(errors.UserError, match=words) as caught:
     recommend.run(run, wish)
@@ -74,6 +76,17 @@ def test_by_what_a_run_ranks():
     assert recommender.way(c) == way
   with pytest.raises(errors.UserError, match="tasks.entities='names'"):
     recommender.way(openp5_ml100k.get_config())
+
+
+def test_a_model_that_is_not_trained_or_has_no_way_to_rank_is_refused(run):
+  assert recommender.Recommender(run, variants.COMPARED["mlp"]).method == (
+      "MLP projector, item head")
+  run.config.phase2.compare = ("rand",)
+  with pytest.raises(errors.UserError, match=r"trains ilm, rand; phase2.compare=\('mlp',\) trains"):
+    variants.named(run.config, "mlp")
+  run.config.phase2.head.weight, run.config.phase1.losses.ui = 0.0, 1.0
+  with pytest.raises(errors.UserError, match="--model=mlp: .* no item head"):
+    recommender.Recommender(run, variants.COMPARED["mlp"])
 
 
 def test_the_catalogue_is_projected_once_for_any_number_of_users(run, monkeypatch):
@@ -108,7 +121,8 @@ def with_rates(config, **rates):
 class Fake:
   """In place of `recommender.Recommender`: the score of an item is its row, the last user knows."""
   run: object
-  by: str = "item head"
+  variant: object
+  method: str = "ILM, item head"
   reads: int = 2
   together: int = 1
 
@@ -122,12 +136,12 @@ def test_a_list_of_somebody_new_and_of_a_user(run, monkeypatch, capsys):
   monkeypatch.setattr(recommender, "Recommender", Fake)
   recommend.run(run, recommend.Wish(liked=("Up (2009)", "item:13"), k=2))
   assert capsys.readouterr().out == (
-      "liked: Up (2009), =1+1\nrecommended by item head, without these:\n"
+      "liked: Up (2009), =1+1\nrecommended by ILM, item head, without these:\n"
       "  1  Heat (1986)    -0.500\n  2  Heat (1995)    -1.500\n")
   recommend.run(run, recommend.Wish(user="7", k=2))
   assert capsys.readouterr().out == (
       "7: the whole history, 3 items; its last 2 are read\n"
-      "recommended by item head, without these:\n  1  Heat (1986)    -0.500\n"
+      "recommended by ILM, item head, without these:\n  1  Heat (1986)    -0.500\n"
       "1 of the 2 asked for: the catalogue has no more\n")
 
 
@@ -140,7 +154,7 @@ def test_lists_of_all_users_as_csv(run, monkeypatch, tmp_path, capsys):
       ["user", "rank", "item", "title", "score"], ["7", "1", "11", "Heat (1986)", "-0.5"],
       ["9", "1", "13", "'=1+1", "1.5"], ["9", "2", "12", "Up (2009)", "0.5"],
       ["9", "3", "10", "Heat (1995)", "-1.5"]]
-  assert f"{out}: 2 users, 3 items each, by item head" in capsys.readouterr().out
+  assert f"{out}: 2 users, 3 items each, by ILM, item head" in capsys.readouterr().out
   assert [p.name for p in out.parent.iterdir()] == ["top.csv"]
 
 

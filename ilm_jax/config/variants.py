@@ -1,6 +1,8 @@
 """The models of phase 2: ILM, and what `phase2.compare` trains beside it with the same steps."""
 import dataclasses
 
+from ilm_jax import errors
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -29,3 +31,16 @@ def stage_of(folder: str) -> str:
 def trained(config) -> tuple[Variant, ...]:
   """ILM, then those that `phase2.compare` names, in its order."""
   return ILM, *(COMPARED[key] for key in config.phase2.compare)
+
+
+def named(config, key: str) -> Variant:
+  """That of a key, "ilm" or of `phase2.compare`.
+
+  Raises:
+    UserError: the config trains none with this key.
+  """
+  keys = [variant.key for variant in trained(config)]
+  if key not in keys:
+    missing = f"; phase2.compare=({key!r},) trains it" if key in COMPARED else ""
+    raise errors.UserError(f"--model={key}: this config trains {', '.join(keys)}{missing}")
+  return trained(config)[keys.index(key)]

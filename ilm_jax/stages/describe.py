@@ -38,6 +38,7 @@ class Wish(NamedTuple):
   concept: tuple[str, ...] = ()
   steps: int = 5
   prompt: str = ""
+  model: str = "ilm"            # key of what answers, see `variants.named`
 
 
 def run(run: context.Run, wish: Wish) -> None:
@@ -47,7 +48,7 @@ def run(run: context.Run, wish: Wish) -> None:
     UserError: the wish cannot be met: an unknown name, nothing named, two ways at once.
   """
   _check(wish)
-  describer = Describer(run)
+  describer = Describer(run, variants.named(run.config, wish.model))
   start = describer.mean(wish.items)
   if wish.towards:
     path = between(start, describer.mean(wish.towards), wish.steps)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ilm_jax import errors
+from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import list_files
 from ilm_jax.runtime import distributed
@@ -26,6 +27,7 @@ class Wish(NamedTuple):
   users: str = ""               # "all"
   k: int = 10
   out: str = ""                 # with `users`: a .csv or .parquet file
+  model: str = "ilm"            # key of what ranks, see `variants.named`
 
 
 def run(run: context.Run, wish: Wish) -> None:
@@ -39,7 +41,7 @@ def run(run: context.Run, wish: Wish) -> None:
   if wish.k > (items := len(run.data.items)):
     raise errors.UserError(
         f"--k={wish.k}: the catalogue has {items} items; ask for so many at most")
-  recommender = recommender_lib.Recommender(run)
+  recommender = recommender_lib.Recommender(run, variants.named(run.config, wish.model))
   if wish.users:
     _write_all(recommender, wish)
   else:
@@ -77,7 +79,7 @@ def _print(recommender: recommender_lib.Recommender, wish: Wish, history) -> Non
     print(f"{wish.user}: the whole history, {len(history)} items{read}")
   else:
     print(f"liked: {', '.join(map(title, history))}")
-  print(f"recommended by {recommender.by}, without these:")
+  print(f"recommended by {recommender.method}, without these:")
   shown = [(title(row), score) for row, score in zip(items_K, score_K) if row]
   wide = max((len(name) for name, _ in shown), default=0)
   for place, (name, score) in enumerate(shown, 1):
@@ -99,7 +101,7 @@ def _write_all(recommender: recommender_lib.Recommender, wish: Wish) -> None:
       write([list_files.Row(log.user_ids[user], place + 1, items.ids[row - 1], titles[row], score)
              for user, items_K, score_K in zip(users, items_NK.tolist(), score_NK.tolist())
              for place, (row, score) in enumerate(zip(items_K, score_K)) if row])
-  print(f"{wish.out}: {log.num_users} users, {wish.k} items each, by {recommender.by}")
+  print(f"{wish.out}: {log.num_users} users, {wish.k} items each, by {recommender.method}")
 
 
 def _all_lists(recommender: recommender_lib.Recommender, k: int):

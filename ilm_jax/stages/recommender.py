@@ -50,16 +50,23 @@ class Recommender:
 
   Args:
     run: after the stages that train what ranks.
+    variant: which model of phase 2 ranks.
 
   Attributes:
     by: `way` of its config.
+    method: what the tables call it, e.g. "ILM, item head".
 
   Raises:
-    UserError: as `way`; and when asked, if something is not there or does not fit the config.
+    UserError: as `way`; the variant has no dot product and the run ranks by that; and when asked,
+      if something is not there or does not fit the config.
   """
 
-  def __init__(self, run: context.Run):
-    self.run, self.by = run, way(run.config)
+  def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
+    self.run, self.by, self._variant = run, way(run.config), variant
+    self.method = f"{variant.label}, {self.by}"
+    if self.by == DOT and variant != variants.ILM:
+      raise errors.UserError(f"--model={variant.key}: this run has no item head and ranks by phase "
+                             "1's dot product, which is ILM's: leave --model out")
     self.together = max(1, min(_TOGETHER, _SCORES // (run.data.log.num_items + 1)))
 
   @property
@@ -135,7 +142,7 @@ class Recommender:
 
   @functools.cached_property
   def _speaker(self) -> speaker.Speaker:
-    return speaker.Speaker(self.run, variants.ILM)
+    return speaker.Speaker(self.run, self._variant)
 
   @functools.cached_property
   def _catalogue(self):
