@@ -6,8 +6,10 @@ The last tenth of the films by first appearance, 135 of 1,349, are cold: in turn
 and 67 for test; 586 and 451 users have a target. In training half of the films are read by their
 text alone, so that text ranks, too; phase 1 hands on the scores of collaborative filtering, to text
 as well. Rows that only rank, as in configs/ml100k_head.py. Stage eval ranks among the cold films,
-and among all: tables `cold` (test) and `cold_validation`, to choose settings by. docs/ranking.md
-has the protocol. The whole of this config has not been measured.
+and among all: tables `cold` (test) and `cold_validation`, to choose settings by.
+
+Expect (docs/ranking.md, the Q-Former alone): HR@10 among the cold films on test ILM .24, ILM-rand
+.20, MLP .22, text neighbours .25, on validation .24, .27, .29, .16: too few films to order them.
 """
 import ml_collections
 
