@@ -1,0 +1,83 @@
+"""What arms of `benchmarks.projectors` owe to the order of a history, and to their vectors.
+
+    python -m benchmarks.controls --out=runs/projectors --arms=mlp,skip --seeds=0,1
+
+Nothing is trained: what that benchmark has trained ranks the validation items three times, as it
+is; with the items of every history in a random order; and with the vectors of all items dealt out
+anew, the same for histories and candidates, so that popularity alone is left. A model that does
+not notice the first knows no sequence (arXiv 2502.13909, section 3), one that does not notice the
+second knows no item.
+"""
+import argparse
+import functools
+import json
+import pathlib
+
+import numpy as np
+
+from benchmarks import projectors
+from ilm_jax.config import variants
+from ilm_jax.evaluation import metrics, paired
+from ilm_jax.stages import context
+from ilm_jax.stages.evals import common, speaker
+
+WAYS = ("as it is", "order shuffled", "vectors shuffled")
+
+
+def reordered(examples: list[dict], seed: int) -> list[dict]:
+  """The examples, the entities of each in a random order; all of them are items of a history."""
+  rng = np.random.default_rng(seed)
+  return [{**e, "entities": rng.permutation(e["entities"])} for e in examples]
+
+
+def dealt(entities: dict, num_items: int, seed: int) -> dict:
+  """Entity arrays whose item rows 1..num_items hold one another's vectors."""
+  rows = len(next(iter(entities["vectors"].values())))
+  from_R = np.arange(rows)
+  from_R[1:num_items + 1] = 1 + np.random.default_rng(seed).permutation(num_items)
+  return {part: {name: x[from_R] for name, x in arrays.items()}
+          for part, arrays in entities.items() if part in ("vectors", "present")}
+
+
+def score(run: context.Run, examples, user_U, *, variant, way: str, seed: int) -> np.ndarray:
+  """[U, I + 1] scores by the item head."""
+  asked = speaker.Speaker(run, variant)
+  if way == "vectors shuffled":
+    asked.entities = dealt(asked.entities, run.data.log.num_items, seed)
+  elif way == "order shuffled":
+    examples = reordered(examples, seed)
+  return asked.head_score(examples, common.head_spec(run, [examples]))
+
+
+def measure(args, name: str, seed: int) -> dict[str, np.ndarray]:
+  """Way -> [U] ranks of the validation items."""
+  lines = map(json.loads, (args.out / "log.jsonl").read_text().splitlines())
+  line = next(x for x in lines if (x["arm"], x["seed"]) == (name, seed))
+  arm = projectors.Arm(line["variant"], line["changes"])
+  config = projectors.configured(line["config"], seed, arm, {})
+  run = context.Run(config, args.out / name / str(seed))
+  variant = variants.COMPARED.get(arm.variant, variants.ILM)
+  return {way: projectors.rank(run, "validation", functools.partial(
+      score, variant=variant, way=way, seed=seed)) for way in WAYS}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--out", type=pathlib.Path, required=True)
+  parser.add_argument("--arms", type=lambda text: text.split(","), required=True)
+  parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0])
+  args = parser.parse_args()
+  bootstrap = paired.Bootstrap(2000, 0)
+  print("| arm | way | validation HR@10 | 95 % | minus as it is |\n|---|---|---|---|---|")
+  for name in args.arms:
+    ranks = [measure(args, name, seed) for seed in args.seeds]
+    hits = {way: np.mean([metrics.hit_rate(of_seed[way], 10) for of_seed in ranks], axis=0)
+            for way in WAYS}
+    for way in WAYS:
+      e, d = bootstrap.mean(hits[way]), bootstrap.mean(hits[way] - hits[WAYS[0]])
+      print(f"| {name} | {way} | {e['value']:.4f} | [{e['lo']:.3f}, {e['hi']:.3f}] "
+            f"| {d['value']:+.4f} [{d['lo']:+.3f}, {d['hi']:+.3f}] |", flush=True)
+
+
+if __name__ == "__main__":
+  main()

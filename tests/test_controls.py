@@ -1,0 +1,24 @@
+"""Controls of ranking: histories in another order, items with one another's vectors."""
+import numpy as np
+
+from benchmarks import controls
+
+
+def test_every_history_keeps_its_items_in_another_order():
+  examples = [{"entities": np.arange(1, 21), "user": [7]}, {"entities": np.array([4]), "user": [8]}]
+  many, one = controls.reordered(examples, seed=0)
+  assert sorted(many["entities"]) == list(range(1, 21)) and many["user"] == [7]
+  assert many["entities"].tolist() != list(range(1, 21)) and one["entities"].tolist() == [4]
+  assert examples[0]["entities"].tolist() == list(range(1, 21))
+
+
+def test_items_get_one_another_s_vectors_and_users_keep_theirs():
+  """Rows: padding, five items, two users. What is absent goes with its vector."""
+  arrays = {"vectors": {"behavioral": np.arange(8.0)[:, None]},
+            "present": {"behavioral": np.arange(8) != 3}, "members": np.zeros((8, 2))}
+  dealt = controls.dealt(arrays, num_items=5, seed=1)
+  vector_R = dealt["vectors"]["behavioral"][:, 0]
+  assert vector_R[[0, 6, 7]].tolist() == [0, 6, 7]
+  assert sorted(vector_R[1:6]) == [1, 2, 3, 4, 5] and vector_R.tolist() != list(range(8))
+  np.testing.assert_array_equal(dealt["present"]["behavioral"], vector_R != 3)
+  assert set(dealt) == {"vectors", "present"}
