@@ -5,13 +5,12 @@ also weigh an item without behaviour against those that have it.
 """
 import numpy as np
 
+from ilm_jax.baselines import texts
 from ilm_jax.evaluation import metrics, paired, rows
 from ilm_jax.stages import context, vectors
 from ilm_jax.stages.evals import common, methods, ranking
 
-_LAST = 10           # items of a history whose texts the neighbour compares
 _K = 10
-_RIDGE = 10.0        # of text_factors: the best of 0.3 to 30 on validation, where all are alike
 
 
 def tables(run: context.Run, compared: list[methods.Method]) -> dict[str, dict]:
@@ -24,46 +23,6 @@ def tables(run: context.Run, compared: list[methods.Method]) -> dict[str, dict]:
   trained = compared[:1 + len(run.config.phase2.compare)]
   return {name: _table(run, trained, split)
           for name, split in (("cold", "test"), ("cold_validation", "validation"))}
-
-
-def text_neighbour(text_I1C, histories: list) -> np.ndarray:
-  """float32 [U, I + 1]: cosine of each item's text to the mean of those of a history's last items.
-
-  Args:
-    text_I1C: a sentence vector for each item row; row 0 is the padding, which scores -inf.
-    histories: item rows of each user, oldest first, at least one.
-  """
-  mean_UC = np.stack([text_I1C[history[-_LAST:]].mean(axis=0) for history in histories])
-  score_UI = _unit(mean_UC) @ _unit(text_I1C).T
-  score_UI[:, 0] = -np.inf
-  return score_UI
-
-
-def text_factors(text_I1C, item_I1C, user_UC, met_I) -> np.ndarray:
-  """float32 [U, I + 1]: iALS's scores, where the factors of who was not met are read off its text.
-
-  A ridge regression from unit text vectors to item factors, fitted on the items that were met.
-
-  Args:
-    text_I1C: a sentence vector for each item row; row 0 is the padding, which scores -inf.
-    item_I1C, user_UC: factors of item rows and of the users who are ranked for.
-    met_I: bool [I + 1], items that the factors know.
-  """
-  text_MC, item_MC = text_I1C[met_I], item_I1C[met_I]
-  mean_C = text_MC.mean(axis=0)
-  unit_IC = _unit(text_I1C - mean_C).astype(np.float64)
-  unit_MC = unit_IC[met_I]
-  kernel_CC = np.linalg.solve(unit_MC.T @ unit_MC + _RIDGE * np.eye(len(mean_C)),
-                              unit_MC.T @ (item_MC - item_MC.mean(axis=0)))
-  guessed_I1C = np.where(met_I[:, None], item_I1C, unit_IC @ kernel_CC + item_MC.mean(axis=0))
-  score_UI = (user_UC @ guessed_I1C.T).astype(np.float32)
-  score_UI[:, 0] = -np.inf
-  return score_UI
-
-
-def _unit(vectors_NC) -> np.ndarray:
-  length_N1 = np.linalg.norm(vectors_NC, axis=1, keepdims=True)
-  return vectors_NC / np.maximum(length_N1, 1e-12)
 
 
 def _table(run: context.Run, models: list[methods.Method], split: str) -> dict:
@@ -97,9 +56,9 @@ def _scores(run: context.Run, models: list[methods.Method], asked_for: ranking.Q
     yield f"{label}, item head", score_UI
   log, users = run.data.log, len(asked_for.user_U)
   text_I1C = run.entities.vectors["semantic"][:log.num_items + 1]
-  yield "text nearest neighbour", text_neighbour(text_I1C, asked_for.histories)
+  yield "text nearest neighbour", texts.neighbour(text_I1C, asked_for.histories)
   user_UC, item_I1C = vectors.factors(run)
-  yield "text mapped to iALS", text_factors(
+  yield "text mapped to iALS", texts.factors(
       text_I1C, item_I1C, user_UC[asked_for.user_U], log.train_counts[:log.num_items + 1] > 0)
   count_I = log.train_counts[:log.num_items + 1].astype(np.float32)
   count_I[0] = -np.inf
