@@ -99,8 +99,8 @@ def _shared(alike: list[dict], rows: list[dict]) -> list[dict]:
 def _description(part: dict | None, items, measured: dict) -> dict | None:
   """What the model says of the first item of the examples, which are drawn, not picked.
 
-  The longest text, if it is a description; else all short answers, those first that are right most
-  often.
+  The longest text, if it is a description; else the short answers, those first that are right most
+  often, without the text of those that are never right.
 
   Args:
     part: the examples.
@@ -123,8 +123,9 @@ def _description(part: dict | None, items, measured: dict) -> dict | None:
   longest = max(texts, key=lambda task: len(texts[task].split()))
   shown = [longest] if len(texts[longest].split()) >= _SENTENCE and longest not in elm.KNOWN else (
       sorted(texts, key=lambda task: -right.get(task, {}).get("value", 0)))
+  hit = [task for task in shown if right.get(task, {}).get("value") != 0]
   return {"item": item[1], "name": _name(item[1], items),
-          "answers": {task: texts[task] for task in shown},
+          "answers": {task: texts[task] for task in hit or shown},
           "right": {task: right[task] for task in shown if right.get(task)}}
 
 

@@ -132,10 +132,11 @@ def _recommended(user: dict, width: int) -> str:
 
 def _described(of: dict, things: str, width: int) -> list[str]:
   """What the model says of the item, and how right such texts are where that was measured."""
-  names = {task: task.removeprefix("elm_").replace("_", " ") for task in of["answers"]}
+  names = {task: task.removeprefix("elm_").replace("_", " ")
+           for task in (*of["answers"], *of["right"])}
   text = "; ".join(f"{names[task]}: {answer.strip(_QUOTES)}"
                    for task, answer in of["answers"].items())
-  made = [plain_text.cut(text, width if len(names) > 1 else _TEXT)]
+  made = [plain_text.cut(text, width if len(of["answers"]) > 1 else _TEXT)]
   for kind, words in (("right", "Right"), ("likeness", "Likeness to the reference")):
     measured = {task: right for task, right in of["right"].items() if right["kind"] == kind}
     if measured:
