@@ -182,6 +182,14 @@ def test_arithmetic_knows_what_does_not_fit():
   assert spread["collectives"]["all-gather"]["bytes"] == pytest.approx(2 * 2 * 60.4e9, rel=0.01)
 
 
+def test_logits_of_words_that_cannot_be_said_are_not_kept():
+  """256 places at a time, three arrays of float32."""
+  words = {"lm.new_tokens": 1000, "lm.index_only": True}
+  few, every = (plan(config(**words | {"lm.index_only": only}), WHOLE)["activation_bytes_per_chip"]
+                for only in (True, False))
+  assert every - few == 3 * 4 * 256 * 32000
+
+
 def test_arithmetic_sums_over_tensor():
   found = plan(config(), {"data": 4, "fsdp": 1, "tensor": 2})["collectives"]
   assert found == {"all-reduce": {"count": 128, "bytes": 128 * 16 * 512 * 4096 * 2,

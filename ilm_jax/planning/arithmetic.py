@@ -54,7 +54,8 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
   of_entities = entities * program.entity_bytes() + 3 * 4 * scores(c) / spread
   gathered = 2 * layer if ways["fsdp"] > 1 else 0.0
   targets = c.phase2.targets * c.phase2.rows if mixture.said_tasks(c) else 0
-  logits = 3 * 4 * min(256, targets // parts) * lm.vocab_size / ways["tensor"]
+  words = lm.new_tokens + (0 if lm.index_only else lm.vocab_size)      # that can be said
+  logits = 3 * 4 * min(256, targets // parts) * words / ways["tensor"]
   temporaries = of.activations * (kept / parts + of_entities + gathered + logits)
   peak = int(weights + optimizer + temporaries)
   useful = program.useful_flops()
