@@ -26,6 +26,15 @@ CORE = "--config.data.k_core=80"
 # What evaluation can do for texts and tiny leaves out.
 COMPARED = ("--config.eval.references=('title','shuffled')", "--config.eval.compared_examples=1",
             "--config.eval.interpolations=3")
+# Both stages import TensorFlow in a process of their own, which takes longer than all they do.
+IN_ONE_PROCESS = """
+import sys
+from ilm_jax import main
+from ilm_jax.stages import child
+
+child.run = lambda name, function, *arguments: function(*arguments)
+sys.exit(main.main(sys.argv[1:]))
+"""
 NO_TENSORFLOW = """
 import sys
 for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
@@ -167,7 +176,7 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
            # Nothing is ranked: other tests do.
            "--config.tasks.mixture.sequential=0.0", "--config.tasks.mixture.straightforward=0.0",
            "--config.phase2.head.weight=0.0")
-  empty = main(workdir, "--stage=targets,prepare", *flags)
+  empty = main(workdir, "--stage=targets,prepare", *flags, module=("-c", IN_ONE_PROCESS, "main"))
   assert empty.returncode == 1 and "elm_pitch: 11 asked, 11 absent" in empty.stdout
   assert "of 11 targets of elm_pitch none for training will do" in empty.stderr
   items = json.loads((workdir / "data" / "items.json").read_text())
@@ -189,7 +198,8 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
   assert tables["Text from vectors alone, compared: means over 2 tasks"].keys() >= {
       "ILM, vectors shuffled", "ILM minus ILM, vectors shuffled", "ILM minus title as text"}
   assert "behavioural consistency" not in text["elm_year"]
-  again = main(workdir, "--stage=targets,prepare", *flags, "--config.targets.max_items=4")
+  again = main(workdir, "--stage=targets,prepare", *flags, "--config.targets.max_items=4",
+               module=("-c", IN_ONE_PROCESS, "main"))
   assert again.returncode == 0 and "elm_pitch: 7 asked, 7 written" in again.stdout
 
 
