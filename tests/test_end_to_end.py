@@ -44,9 +44,7 @@ for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
 
 def main(workdir, *flags, path="", config="tiny", before=(), module=("-m", "ilm_jax.main")):
   """Runs ilm_jax.main with the language model in workdir/lm."""
-  env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}",
-         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled"),
-         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
   return subprocess.run(
       [sys.executable, *before, *module, f"--config={ROOT}/configs/{config}.py",
        f"--workdir={workdir}", CORE,
