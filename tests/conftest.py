@@ -2,18 +2,17 @@
 import os
 import pathlib
 
-# Tests compile much and compute little. This holds for the processes they start, too. XLA's fusion
-# emitters take twice as long to compile a step for CPU as the code generator before them.
+# Tests compile much and compute little. All of it holds for the processes they start, too. XLA's
+# fusion emitters take twice as long to compile a step for CPU as the code generator before them.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
-
-CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

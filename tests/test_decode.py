@@ -207,10 +207,11 @@ def test_beam_text_as_wide_as_all_texts_is_brute_force(model, prompt, alpha):
            *([a, b, c] for a in words for b in words for c in range(13))]
   text_BWT, score_BW = generate.beam_text(*model, prompt, max_new=n, eos_id=eos, width=200,
                                           alpha=alpha)
-  score = {}
-  for text in texts:
-    logp = jax.nn.log_softmax(plain_logits(model, prompt, 1, text)[:-1])
-    score[tuple(text)] = float(logp[np.arange(len(text)), text].sum())
+  begun = [(), *((w,) for w in words), *((a, b) for a in words for b in words)]
+  logp = {said: np.asarray(jax.nn.log_softmax(plain_logits(model, prompt, 1, list(said))[-1]))
+          for said in begun}
+  score = {tuple(text): sum(float(logp[tuple(text[:t])][word]) for t, word in enumerate(text))
+           for text in texts}
   worth = {t: s / ((5 + len(t)) / 6) ** alpha for t, s in score.items()}
   best = sorted(worth, key=worth.get, reverse=True)[:20]
   for w, text in enumerate(best):

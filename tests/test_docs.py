@@ -19,9 +19,7 @@ def run(kind: str, code: str, folder) -> str:
   """Runs a block of a page in `folder`, with this Python."""
   env = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2",
          "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-         "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled"),
-         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+         "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
   command = [sys.executable, "-c", code] if kind == "python" else ["bash", "-ec", code]
   done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-2000:]

@@ -21,9 +21,20 @@ from ilm_jax.evaluation.rows import label
 from ilm_jax.monitoring import scalars
 
 ROOT = pathlib.Path(__file__).parents[1]
+# A fifth of the catalogue: test_movielens has all of it.
+CORE = "--config.data.k_core=80"
 # What evaluation can do for texts and tiny leaves out.
 COMPARED = ("--config.eval.references=('title','shuffled')", "--config.eval.compared_examples=1",
             "--config.eval.interpolations=3")
+# Both stages import TensorFlow in a process of their own, which takes longer than all they do.
+IN_ONE_PROCESS = """
+import sys
+from ilm_jax import main
+from ilm_jax.stages import child
+
+child.run = lambda name, function, *arguments: function(*arguments)
+sys.exit(main.main(sys.argv[1:]))
+"""
 NO_TENSORFLOW = """
 import sys
 for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
@@ -33,12 +44,10 @@ for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
 
 def main(workdir, *flags, path="", config="tiny", before=(), module=("-m", "ilm_jax.main")):
   """Runs ilm_jax.main with the language model in workdir/lm."""
-  env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}",
-         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled"),
-         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
   return subprocess.run(
       [sys.executable, *before, *module, f"--config={ROOT}/configs/{config}.py",
-       f"--workdir={workdir}",
+       f"--workdir={workdir}", CORE,
        f"--config.lm.asset={workdir}/lm", "--config.lm.tokenizer=smollm2-135m-instruct", *flags],
       capture_output=True, text=True, env=env, check=False)
 
@@ -70,7 +79,7 @@ def test_every_table_is_there(run):
   rows = {part["title"].split(" (")[0]: [label(row) for row in part["rows"]]
           for part in report["tables"]}
   assert any("Retrieval" in title for title in rows)
-  assert any("Next item, full catalogue of 1349" in title for title in rows)
+  assert any("Next item, full catalogue of 276" in title for title in rows)
   ranked = next(names for title, names in rows.items() if title.startswith("Next item, full"))
   assert {"ILM, beam 20", "MLP projector, beam 20", "ILM, item head", "ILM-rand, item head",
           "Q-Former, dot product", "popularity"} <= set(ranked)
@@ -147,7 +156,7 @@ def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
   assert done.returncode == 0, done.stderr[-2000:]
   loss, ranked = (json.loads(next((workdir / "eval" / "phase2").glob(f"*/{name}.json")).read_text())
                   for name in ("loss", "recommendation"))
-  assert "catalogue of 1349" in ranked["title"]
+  assert "catalogue of 276" in ranked["title"]
   assert {"ILM, beam 20", "popularity"} <= {label(row) for row in ranked["rows"]}
   assert ("ILM minus MLP projector" in [label(row) for row in loss["rows"]]) == (kind == "t5")
 
@@ -165,7 +174,7 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
            # Nothing is ranked: other tests do.
            "--config.tasks.mixture.sequential=0.0", "--config.tasks.mixture.straightforward=0.0",
            "--config.phase2.head.weight=0.0")
-  empty = main(workdir, "--stage=targets,prepare", *flags)
+  empty = main(workdir, "--stage=targets,prepare", *flags, module=("-c", IN_ONE_PROCESS, "main"))
   assert empty.returncode == 1 and "elm_pitch: 11 asked, 11 absent" in empty.stdout
   assert "of 11 targets of elm_pitch none for training will do" in empty.stderr
   items = json.loads((workdir / "data" / "items.json").read_text())
@@ -187,7 +196,8 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
   assert tables["Text from vectors alone, compared: means over 2 tasks"].keys() >= {
       "ILM, vectors shuffled", "ILM minus ILM, vectors shuffled", "ILM minus title as text"}
   assert "behavioural consistency" not in text["elm_year"]
-  again = main(workdir, "--stage=targets,prepare", *flags, "--config.targets.max_items=4")
+  again = main(workdir, "--stage=targets,prepare", *flags, "--config.targets.max_items=4",
+               module=("-c", IN_ONE_PROCESS, "main"))
   assert again.returncode == 0 and "elm_pitch: 7 asked, 7 written" in again.stdout
 
 

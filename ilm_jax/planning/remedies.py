@@ -1,9 +1,11 @@
 """What would let a step fit that does not: single changes first, all by arithmetic."""
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterator
 
 from ilm_jax.config import checks, mixture
+from ilm_jax.config import reading as config_lib
 from ilm_jax.planning import arithmetic, programs, search, table
 from ilm_jax.runtime import axes, chips
 
@@ -32,12 +34,12 @@ def would_fit(c, topology: chips.Topology, shape_of: Callable, start_plan: dict)
     start_plan: the plan of `c`; what a compiler takes beyond arithmetic there is taken elsewhere
       too.
   """
-  start, of = Change(c, topology, ()), arithmetic.AS_COUNTED
+  start, of, plan_of = Change(c, topology, ()), arithmetic.AS_COUNTED, _planner(shape_of)
   if start_plan["activation_bytes_per_chip"]:      # 0: the compiler said only that it does not fit
-    of = arithmetic.ratio(start_plan, _plan(start, shape_of))
+    of = arithmetic.ratio(start_plan, plan_of(start, of))
   kinds = (_meshes, _remats, _rows, _drawn, _dtypes, _more_chips)
-  enough = [x for kind in kinds if (x := _first(kind(start, shape_of), shape_of, of))]
-  return enough or [x for x in [_first(_together(start, shape_of), shape_of, of)] if x]
+  enough = [x for kind in kinds if (x := _first(kind(start, shape_of), plan_of, of))]
+  return enough or [x for x in [_first(_together(start, shape_of), plan_of, of)] if x]
 
 
 def words(plan: dict) -> str:
@@ -55,21 +57,30 @@ def words(plan: dict) -> str:
       f"{x['flags']} ({table.gib(x['peak_bytes_per_chip'])})" for x in plan["would_fit"])
 
 
-def _first(changes: Iterator[Change], shape_of, of) -> dict | None:
+def _first(changes: Iterator[Change], plan_of: Callable, of) -> dict | None:
   for change in changes:
     if checks.mistakes(change.config, change.topology.chips):
       continue
-    plan = _plan(change, shape_of, of)
+    plan = plan_of(change, of)
     if plan["fits"]:
       return {"flags": " ".join(change.flags),
               "peak_bytes_per_chip": plan["peak_bytes_per_chip"]}
   return None
 
 
-def _plan(change: Change, shape_of, of=arithmetic.AS_COUNTED) -> dict:
-  lm = shape_of(change.config)
-  program = programs.phase2(change.config, lm, axes.abstract_mesh(dict(change.config.mesh)))
-  return arithmetic.plan(change.config, lm, program, change.topology, of)
+def _planner(shape_of: Callable) -> Callable:
+  """(change, ratio) -> its plan. A program is traced once for all meshes, and moved to each."""
+  made: dict[str, programs.Program] = {}
+
+  def plan_of(change: Change, of: arithmetic.Ratio) -> dict:
+    c, lm = change.config, shape_of(change.config)
+    mesh = axes.abstract_mesh(dict(c.mesh))
+    without_mesh = json.dumps({**json.loads(config_lib.to_json(c)), "mesh": None})
+    if without_mesh not in made:
+      made[without_mesh] = programs.phase2(c, lm, mesh)
+    return arithmetic.plan(c, lm, programs.moved(made[without_mesh], mesh), change.topology, of)
+
+  return plan_of
 
 
 def _with(change: Change, topology: chips.Topology | None = None, **fields) -> Change:
