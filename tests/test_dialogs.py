@@ -129,6 +129,19 @@ def test_redials_files(tmp_path):
     redial.read(tmp_path / "redial_dataset.zip", "train")
 
 
+def test_redials_films_on_another_catalogue():
+  names = {"9": "Heat  (1995)", "10": "Dune (2021)", "11": "matrix", "12": "Dune  (2021)",
+           "13": "", "14": "", "15": "Emma"}
+  talk = redial.Talk("1", (), names, {})
+  every, row_of = redial.catalogue([talk, talk], ITEMS)
+  assert row_of == {"9": 1, "11": 3, "10": 6, "12": 6, "13": 7, "14": 8, "15": 9}
+  assert every.ids[5:] == ["redial:10", "redial:13", "redial:14", "redial:15"]
+  assert every.titles[5:] == ["Dune", "@13", "@14", "Emma"]
+  assert every.years[5:] == [2021, None, None, None]
+  assert len(every) == len(every.genres) == 9
+  assert redial.catalogue([], ITEMS) == (ITEMS, {})
+
+
 @pytest.mark.parametrize(("row", "says"), [
     ({"turns": []}, "lacks messages, movieMentions"), ([], "lacks messages"),
     ({**REDIAL, "messages": [{"text": "Hi"}]}, r"messages\[0\] is .*expected an object with"),

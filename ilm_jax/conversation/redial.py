@@ -12,7 +12,8 @@ import zipfile
 from etils import epath
 
 from ilm_jax import errors, files
-from ilm_jax.conversation import dialogs, records, session
+from ilm_jax.conversation import dialogs, records, session, titles
+from ilm_jax.data import interactions as interactions_lib
 
 PARTS = ("train", "valid", "test")
 _FILES = ("{}_data.jsonl", "{}.jsonl", "rd-{}-data.jsonl")      # official, and of known copies
@@ -66,6 +67,27 @@ def worded(text: str, films: dict[str, str]) -> str:
   """The text with "Title (year)" for each film's id."""
   return _MENTION.sub(
       lambda match: " ".join(films.get(match[1], match[0]).split()), text)
+
+
+def catalogue(talks: list[Talk], items: interactions_lib.Items
+              ) -> tuple[interactions_lib.Items, dict[str, int]]:
+  """(all items, film id -> item row): `items`, then the films that are not among them.
+
+  Films are found by title and year (`titles.Titles`). Of the others, those of one title and year
+  are one item, "redial:ID" by the first id; one without a title stays alone.
+  """
+  known, row_of, new = titles.Titles(items), {}, {}
+  added = []
+  for raw, name in sorted({raw: name for talk in talks for raw, name in talk.films.items()}.items(),
+                          key=lambda film: (len(film[0]), film[0])):
+    title, year = titles.split(name)
+    row_of[raw] = known.row(name) or new.setdefault(
+        (titles.plain(title) or raw, year), len(items) + len(added) + 1)
+    if row_of[raw] > len(items) + len(added):
+      added.append((f"redial:{raw}", title or f"@{raw}", year, []))
+  columns = zip(*added) if added else ([],) * 4
+  old = (items.ids, items.titles, items.years, items.genres)
+  return interactions_lib.Items(*([*a, *b] for a, b in zip(old, columns))), row_of
 
 
 def _zipped(path, names):

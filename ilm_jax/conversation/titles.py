@@ -31,14 +31,19 @@ class Titles:
     else of the year before or after, as catalogues differ by one; the first of several. Without:
     the only item of that title.
     """
-    name = urllib.parse.unquote(name)
-    match = _YEAR.search(name)
-    by_year = self._by_title.get(plain(name[:match.start()] if match else name), {})
-    if match:
-      year = int(match[1])
+    title, year = split(name)
+    by_year = self._by_title.get(plain(title), {})
+    if year is not None:
       return next((by_year[y][0] for y in (year, year - 1, year + 1) if y in by_year), 0)
     rows = [row for rows in by_year.values() for row in rows]
     return rows[0] if len(rows) == 1 else 0
+
+
+def split(name: str) -> tuple[str, int | None]:
+  """ "What About Bob%3F (1991)" -> ("What About Bob?", 1991)."""
+  name = urllib.parse.unquote(name)
+  match = _YEAR.search(name)
+  return (name[:match.start()], int(match[1])) if match else (name.strip(), None)
 
 
 def plain(title: str) -> str:
