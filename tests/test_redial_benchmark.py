@@ -28,8 +28,9 @@ def material(tmp_path):
       f"{user},{100 + film},4.0,7\n" for user, films in likes.items() for film in films)
       + "1,105,1.0,7\n")
   (tmp_path / "valid.jsonl").write_text(json.dumps(dialog(1, (0, [1]), (1, [9]), (1, [2]))) + "\n")
-  (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (
-      dialog(2, (0, [1]), (1, [2]), (1, [1]), (0, [3]), (1, [4, 9])), dialog(3, (0, []), (1, [5])))))
+  tested = (dialog(2, (0, [1]), (1, [2]), (1, [1]), (0, [3]), (1, [4, 9])),
+            dialog(3, (0, []), (1, [5])))
+  (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tested))
   return benchmark.Material(argparse.Namespace(redial=tmp_path, movielens=tmp_path))
 
 
