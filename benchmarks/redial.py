@@ -39,7 +39,7 @@ SPACES = {
                             "shrinkage": (10.0, 50.0)},
 }
 FIXED = {"item-kNN, validation dialogs": {"side": "both", "neighbours": 200, "shrinkage": 10.0},
-         "text": {"words": 30}}
+         "text": {"words": 20}}
 WIDTH = 64               # of iALS
 TOGETHER = 128           # instances scored together
 
@@ -216,6 +216,8 @@ def measure(material: Material, names) -> list[dict]:
                    "targets": "fresh" if fresh else "all", "instances": len(ranks),
                    "mentions": sum(map(len, ranks)), "values": values, "dialogs": of_dialog,
                    "metrics": target_sets.estimates(BOOTSTRAP, values, of_dialog)})
+      print(f"{name}, {rows[-1]['by']}, {rows[-1]['targets']}: " + ", ".join(
+          f"{metric} {_shown(of)}" for metric, of in rows[-1]["metrics"].items()), flush=True)
     print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
   return rows
 
