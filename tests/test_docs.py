@@ -51,6 +51,13 @@ def test_bring_your_data_as_written(tmp_path):
   assert "'behavioral'" in shown[-1] and "kettle no. 0" in shown[-1]
 
 
+def test_conversation_as_written(tmp_path):
+  session, dialog = follow("conversation.md", tmp_path)
+  assert "liked: ('50',)" in session and "row: [False  True False]" in session
+  assert "turns after undo: 0" in session and "back from JSON: True" in session
+  assert "items=('8',), act='recommend'" in dialog
+
+
 def test_prepare_at_scale_as_written(tmp_path):
   """With Beam alone, which neither launch/test.sh nor CI installs."""
   pytest.importorskip("apache_beam", reason="Apache Beam: pip install -r requirements-beam.lock")

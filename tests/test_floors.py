@@ -19,7 +19,7 @@ FLOORS = [
     {"runtime", "config", "assets"},
     {"data", "models", "cf", "monitoring"},
     {"weights", "decode", "objectives", "training", "tasks"},
-    {"evaluation", "planning"},
+    {"evaluation", "planning", "conversation"},
     {"baselines"},
     {"stages"},
     {"main"},

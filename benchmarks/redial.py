@@ -1,0 +1,272 @@
+"""ReDial's test dialogs ranked by what needs no language model trained: a table in Markdown.
+
+    python -m benchmarks.redial --redial=FOLDER --movielens=FOLDER --out=redial.json
+
+--redial: the folder with valid.jsonl and test.jsonl, whose layouts `conversation.redial` knows.
+--movielens: a folder with ratings.csv and movies.csv, e.g. ml-latest-small of 2018. Instances and
+targets are those of `conversation.instances`, once with the messages that one side sends in a row
+made one turn, once message by message. All films of both are ranked. "Fresh" ranks leave the films
+named before out.
+
+Settings are chosen on the validation dialogs by fresh R@10. Results: docs/results/redial.md.
+"""
+import argparse
+import functools
+import itertools
+import json
+import pathlib
+import time
+
+import numpy as np
+
+from ilm_jax.assets import pinned
+from ilm_jax.baselines import neighbours, popularity
+from ilm_jax.cf import cooccurrence, fold_in, ials
+from ilm_jax.conversation import dialogs, instances, redial, session
+from ilm_jax.data import interactions, tokenizer_files
+from ilm_jax.evaluation import metrics, paired, target_sets
+from ilm_jax.models import bert
+from ilm_jax.weights import safetensors
+from tasks.datasets import movielens_files
+
+LIKED = 3.5              # a rating of so much, or more
+SIDES = {"seeker": (session.USER,), "both": session.ROLES}     # whose films a context likes
+BOOTSTRAP = paired.Bootstrap(resamples=1000, seed=0)
+COPY, REFERENCE = "naive copy", "popularity, validation dialogs"
+SPACES = {
+    "fold-in": {"side": tuple(SIDES), "reg": (5.0, 20.0), "alpha": (2.0, 10.0)},
+    "item-kNN, MovieLens": {"side": tuple(SIDES), "neighbours": (50, 200),
+                            "shrinkage": (10.0, 50.0)},
+}
+FIXED = {"item-kNN, validation dialogs": {"side": "both", "neighbours": 200, "shrinkage": 10.0},
+         "text": {"words": 20}}
+WIDTH = 64               # of iALS
+TOGETHER = 128           # instances scored together
+
+
+class Material:
+  """What the rows are made of: the catalogue, the log, the dialogs of a part."""
+
+  def __init__(self, args):
+    paths = {name: args.movielens / name for name in ("ratings.csv", "movies.csv")}
+    users, items, _, ratings, films = movielens_files.read(paths)
+    self.talks = {part: redial.read(args.redial, part) for part in ("valid", "test")}
+    self.films, self.row_of = redial.catalogue([*self.talks["valid"], *self.talks["test"]], films)
+    place = {raw: row for row, raw in enumerate(self.films.ids, 1)}
+    by_user: dict[str, list[int]] = {}
+    for user, item, rating in zip(users, items, ratings):
+      if rating >= LIKED:
+        by_user.setdefault(user, []).append(place[item])
+    self.log = [np.array(rows) for rows in by_user.values()]
+    self.named = [self.rows(dict.fromkeys(item for turn in talk.turns for item in turn.items))
+                  for talk in self.talks["valid"]]
+    self._made = {}
+
+  def once(self, key, make):
+    """What `make` returned when `key` was first asked for."""
+    if key not in self._made:
+      self._made[key] = make()
+    return self._made[key]
+
+  def rows(self, film_ids) -> np.ndarray:
+    """Item rows of films of ReDial, each once."""
+    return np.array(list(dict.fromkeys(self.row_of[raw] for raw in film_ids)), np.int64)
+
+  def turns(self, part: str, joined: bool) -> list[redial.Talk]:
+    """The dialogs of a part."""
+    return self.once((part, joined), lambda: [
+        dialogs.joined(talk) if joined else talk for talk in self.talks[part]])
+
+  def liked(self, turns, side: str) -> np.ndarray:
+    """Item rows of the films that a side has named: in ReDial's chats mostly what it likes."""
+    return self.rows(item for turn in turns if turn.role in SIDES[side] for item in turn.items)
+
+  @functools.cached_property
+  def popular_I1(self) -> np.ndarray:
+    """float32 [I + 1]: by how many users of MovieLens each film is liked."""
+    return popularity.popularity(self.log, len(self.films))
+
+  @functools.cached_property
+  def discussed_I1(self) -> np.ndarray:
+    """float32 [I + 1]: in how many validation dialogs each film is named."""
+    return popularity.popularity(self.named, len(self.films))
+
+  def behind(self, score_NI, popular_I1) -> np.ndarray:
+    """Scores whose ties, of films or contexts that the row knows nothing of, popularity orders."""
+    return score_NI + 1e-6 * np.maximum(popular_I1, 0) / popular_I1.max()
+
+  def form(self, reg: float, alpha: float) -> fold_in.Form:
+    """Factors of films by who likes them on MovieLens."""
+    return self.once((reg, alpha), lambda: fold_in.Form(ials.ials(
+        self.log, len(self.films), WIDTH, reg=reg, alpha=alpha, iterations=10, seed=0)[1],
+        reg, alpha))
+
+  def near(self, histories: str, neighbours: int, shrinkage: float):
+    """[I, I] similar films by MovieLens, or by the validation dialogs."""
+    return self.once((histories, neighbours, shrinkage), lambda: cooccurrence.nearest(
+        self.log if histories == "log" else self.named, len(self.films), neighbours, shrinkage))
+
+  @functools.cached_property
+  def encoder(self):
+    folder = pinned.fetch("minilm-l6")["model.safetensors"].parent
+    config, params = safetensors.load_bert(folder)
+    return functools.partial(bert.sentence_vectors, config, params,
+                             tokenizer_files.from_file(folder / "tokenizer.json"))
+
+  @functools.cached_property
+  def item_text_I1W(self) -> np.ndarray:
+    texts = [interactions.item_text(self.films, row + 1) for row in range(len(self.films))]
+    return np.concatenate([np.zeros((1, 384), np.float32), self.encoder(texts)])
+
+  def text_vectors(self, texts: list[str]) -> np.ndarray:
+    """[N, W]; a text that was there before is not encoded again."""
+    if new := sorted(set(texts) - self._made.keys()):
+      self._made.update(zip(new, self.encoder(new)))
+    return np.stack([self._made[text] for text in texts])
+
+
+# Rows: (material, turns and films of N contexts, setting) -> scores [N, I + 1].
+
+def by_popularity(material, contexts, films, setting):
+  return np.repeat(material.popular_I1[None], len(contexts), axis=0)
+
+
+def by_discussion(material, contexts, films, setting):
+  return np.repeat(material.behind(material.discussed_I1, material.popular_I1)[None],
+                   len(contexts), axis=0)
+
+
+def by_fold_in(material, contexts, films, setting):
+  form = material.form(setting["reg"], setting["alpha"])
+  user_NC = form.users([material.liked(turns, setting["side"]) for turns in contexts])
+  score_NI = popularity.factors(user_NC, form.item_I1C)
+  score_NI[:, material.popular_I1 <= 0] = -1.0       # nobody in the log likes them
+  return material.behind(score_NI, material.popular_I1)
+
+
+def by_neighbours(material, contexts, films, setting, histories="log"):
+  near_II = material.near(histories, setting["neighbours"], setting["shrinkage"])
+  has_NI = cooccurrence.incidence([material.liked(turns, setting["side"]) for turns in contexts],
+                                  len(material.films))
+  score_NI = neighbours.with_padding((has_NI @ near_II.T).toarray())
+  popular = material.popular_I1 if histories == "log" else material.discussed_I1
+  return material.behind(score_NI, popular)
+
+
+def by_text(material, contexts, films, setting):
+  texts = [" ".join(redial.worded(" ".join(turn.text for turn in turns), names).split()
+                    [-setting["words"]:]) for turns, names in zip(contexts, films)]
+  return material.text_vectors(texts) @ material.item_text_I1W.T
+
+
+ROWS = {
+    "popularity, MovieLens": by_popularity, REFERENCE: by_discussion, "fold-in": by_fold_in,
+    "item-kNN, MovieLens": by_neighbours,
+    "item-kNN, validation dialogs": functools.partial(by_neighbours, histories="dialogs"),
+    "text": by_text}
+
+
+def ranked(material: Material, name: str, setting: dict, part: str, joined: bool, fresh: bool
+           ) -> tuple[list[np.ndarray], np.ndarray]:
+  """(ranks of each instance's targets, the dialog of each instance)."""
+  talks = material.turns(part, joined)
+  every = instances.instances(talks, fresh=fresh)
+  of_dialog = np.array([each.dialog for each in every])
+  if name == COPY:
+    return [np.array(ranks) for ranks in instances.copied(every)], of_dialog
+  ranks = []
+  for at in range(0, len(every), TOGETHER):
+    some = every[at:at + TOGETHER]
+    score_NI = np.array(ROWS[name](
+        material, [talks[each.dialog].turns[:each.at] for each in some],
+        [talks[each.dialog].films for each in some], setting))
+    score_NI[:, 0] = -np.inf
+    if fresh:
+      for score_I, each in zip(score_NI, some):
+        score_I[material.rows(each.named)] = -np.inf
+    targets = [[material.row_of[raw] for raw in each.targets] for each in some]
+    for score_I, rows in zip(score_NI, targets):
+      ranks.append(metrics.ranks_from_scores(np.repeat(score_I[None], len(rows), 0), rows))
+  return ranks, of_dialog
+
+
+def chosen(material: Material, name: str) -> dict:
+  """The setting of the best fresh R@10 on the validation dialogs."""
+  space = SPACES.get(name)
+  if space is None:
+    return FIXED.get(name, {})
+  tried = []
+  for values in itertools.product(*space.values()):
+    setting = dict(zip(space, values))
+    ranks, _ = ranked(material, name, setting, "valid", True, True)
+    tried.append((float(target_sets.recall(ranks, 10).mean()), setting))
+    print(f"  {name}: {tried[-1][0]:.4f} {setting}", flush=True)
+  return max(tried, key=lambda each: each[0])[1]
+
+
+def measure(material: Material, names) -> list[dict]:
+  """A row for each name, turns or messages, all or fresh."""
+  rows = []
+  for name in names:
+    start, setting = time.perf_counter(), chosen(material, name)
+    for joined, fresh in itertools.product((True, False), (False, True)):
+      ranks, of_dialog = ranked(material, name, setting, "test", joined, fresh)
+      values = target_sets.values(ranks)
+      rows.append({"name": name, "setting": setting, "by": "turns" if joined else "messages",
+                   "targets": "fresh" if fresh else "all", "instances": len(ranks),
+                   "mentions": sum(map(len, ranks)), "values": values, "dialogs": of_dialog,
+                   "metrics": target_sets.estimates(BOOTSTRAP, values, of_dialog)})
+      print(f"{name}, {rows[-1]['by']}, {rows[-1]['targets']}: " + ", ".join(
+          f"{metric} {_shown(of)}" for metric, of in rows[-1]["metrics"].items()), flush=True)
+    print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+  return rows
+
+
+def table(rows: list[dict]) -> str:
+  """Four tables, and the paired differences of fresh R@10 from `REFERENCE`."""
+  out = []
+  for by, targets in itertools.product(("turns", "messages"), ("all", "fresh")):
+    some = [row for row in rows if (row["by"], row["targets"]) == (by, targets)]
+    out += [f"By {by}, {targets}: {some[0]['instances']:,} instances, {some[0]['mentions']:,} "
+            "targets", "", *_header(["row", *some[0]["metrics"]])]
+    out += [f"| {row['name']} | " + " | ".join(map(_shown, row["metrics"].values())) + " |"
+            for row in some] + [""]
+  fresh = {row["name"]: row for row in rows if (row["by"], row["targets"]) == ("turns", "fresh")}
+  if REFERENCE in fresh:
+    other = fresh[REFERENCE]["values"]["R@10"]
+    out += [f"Fresh R@10 by turns, minus that of {REFERENCE}", "",
+            *_header(["row", "difference"])]
+    for name, row in fresh.items():
+      if name not in (COPY, REFERENCE):
+        difference = {"R@10": row["values"]["R@10"] - other}
+        shown = _shown(target_sets.estimates(BOOTSTRAP, difference, row["dialogs"])["R@10"])
+        out.append(f"| {name} | {shown} |")
+  return "\n".join(out)
+
+
+def _header(names) -> list[str]:
+  return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+
+
+def _shown(estimate: dict) -> str:
+  return "{value:.3f} [{lo:.3f}, {hi:.3f}]".format(**estimate)
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("--redial", type=pathlib.Path, required=True)
+  parser.add_argument("--movielens", type=pathlib.Path, required=True)
+  parser.add_argument("--rows", nargs="+", default=(COPY, *ROWS), choices=(COPY, *ROWS))
+  parser.add_argument("--out", type=pathlib.Path, help="JSON file")
+  args = parser.parse_args()
+  material = Material(args)
+  print(f"{len(material.films):,} films ranked")
+  rows = measure(material, args.rows)
+  print(table(rows))
+  if args.out:
+    args.out.write_text(json.dumps([{name: value for name, value in row.items()
+                                     if name not in ("values", "dialogs")} for row in rows]))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,47 @@
+"""What a recommender is measured on in dialogs: the turns that name items, and what they name.
+
+The rule is that of Kostric and Balog (SIGIR 2026): every turn of the recommender that names an item
+and has a turn before it is an instance, its distinct items are the targets. "Fresh" takes away
+items that were named before in the dialog, and instances that are then without a target.
+"""
+from typing import NamedTuple
+
+from ilm_jax.conversation import dialogs as dialogs_lib
+from ilm_jax.conversation import session
+
+
+class Instance(NamedTuple):
+  """A turn to predict."""
+  dialog: int                      # place of the dialog in the list
+  at: int                          # place of the turn; those before it are the context
+  targets: tuple[str, ...]         # distinct items of the turn
+  named: tuple[str, ...]           # distinct items of the context, the last mention first
+
+
+def instances(dialogs: list[dialogs_lib.Dialog], *, fresh: bool) -> list[Instance]:
+  """All instances, in the order of dialogs and turns.
+
+  Args:
+    dialogs: as they are, or `dialogs.joined` where one turn is all that a side says in a row.
+    fresh: whether items named before are no targets.
+  """
+  made = []
+  for number, dialog in enumerate(dialogs):
+    named: dict[str, None] = {}                  # in the order of the last mention
+    for at, turn in enumerate(dialog.turns):
+      targets = tuple(item for item in dict.fromkeys(turn.items) if not (fresh and item in named))
+      if at and targets and turn.role == session.RECOMMENDER:
+        made.append(Instance(number, at, targets, tuple(reversed(named))))
+      for item in turn.items:
+        named.pop(item, None)
+        named[item] = None
+  return made
+
+
+def copied(every: list[Instance]) -> list[list[float]]:
+  """Ranks of the targets by the naive copy of the context: what was named last comes first.
+
+  Infinite where a target was not named before.
+  """
+  return [[1.0 + each.named.index(item) if item in each.named else float("inf")
+           for item in each.targets] for each in every]

@@ -1,0 +1,151 @@
+"""ReDial (Li et al., NeurIPS 2018; CC BY 4.0): people who recommend films to each other.
+
+Reads the official `redial_dataset.zip`, a folder with its files, or one file of JSON lines. Of a
+message the films are written "@12345" in its text: a turn's items are these ids, each once, and
+`worded` puts titles in their place.
+"""
+import dataclasses
+import io
+import re
+import zipfile
+
+from etils import epath
+
+from ilm_jax import errors, files
+from ilm_jax.conversation import dialogs, records, session, titles
+from ilm_jax.data import interactions as interactions_lib
+
+PARTS = ("train", "valid", "test")
+_FILES = ("{}_data.jsonl", "{}.jsonl", "rd-{}-data.jsonl")      # official, and of known copies
+_MENTION = re.compile(r"@(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What one side said of a film in the form after the dialog; None: did not say."""
+  suggested: bool | None      # by the recommender; False: by the seeker
+  known: bool | None          # the seeker has seen it
+  liked: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Talk(dialogs.Dialog):
+  """A dialog of ReDial; the seeker's role is "user".
+
+  Attributes:
+    films: id -> "Title (year)" as ReDial has it, of all films mentioned.
+    answers: id -> the seeker's answer, given after the dialog: no recommender knew it.
+  """
+  films: dict[str, str]
+  answers: dict[str, Answer]
+
+
+def read(path, part: str = "test") -> list[Talk]:
+  """The dialogs of a part.
+
+  Args:
+    path: the zip, a folder, or a file whatever its name.
+    part: one of `PARTS`; the official release has no "valid".
+
+  Raises:
+    UserError: the part is not there; a line is no dialog of ReDial, with file and line.
+  """
+  if part not in PARTS:
+    raise records.wrong("part", part, " or ".join(map(repr, PARTS)))
+  path, names = epath.Path(path), [name.format(part) for name in _FILES]
+  if path.is_dir():
+    found = [path / name for name in names if (path / name).is_file()]
+    if not found:
+      raise errors.UserError(f"{path} has none of {', '.join(names)}, expected a folder of ReDial")
+    path = found[0]
+  if path.suffix == ".zip":
+    return [_talk(value, where) for where, value in _zipped(path, names)]
+  return [_talk(value, where) for where, value in dialogs.lines(path)]
+
+
+def worded(text: str, films: dict[str, str]) -> str:
+  """The text with "Title (year)" for each film's id."""
+  return _MENTION.sub(
+      lambda match: " ".join(films.get(match[1], match[0]).split()), text)
+
+
+def catalogue(talks: list[Talk], items: interactions_lib.Items
+              ) -> tuple[interactions_lib.Items, dict[str, int]]:
+  """(all items, film id -> item row): `items`, then the films that are not among them.
+
+  Films are found by title and year (`titles.Titles`). Of the others, those of one title and year
+  are one item, "redial:ID" by the first id; one without a title stays alone.
+  """
+  known, row_of, new = titles.Titles(items), {}, {}
+  added = []
+  for raw, name in sorted({raw: name for talk in talks for raw, name in talk.films.items()}.items(),
+                          key=lambda film: (len(film[0]), film[0])):
+    title, year = titles.split(name)
+    row_of[raw] = known.row(name) or new.setdefault(
+        (titles.plain(title) or raw, year), len(items) + len(added) + 1)
+    if row_of[raw] > len(items) + len(added):
+      added.append((f"redial:{raw}", title or f"@{raw}", year, []))
+  columns = zip(*added) if added else ([],) * 4
+  old = (items.ids, items.titles, items.years, items.genres)
+  return interactions_lib.Items(*([*a, *b] for a, b in zip(old, columns))), row_of
+
+
+def _zipped(path, names):
+  try:
+    with files.reading(path) as file, zipfile.ZipFile(io.BytesIO(file.read())) as archive:
+      inside = {name.rpartition("/")[2]: name for name in archive.namelist()}
+      member = next((inside[name] for name in names if name in inside), None)
+      if member is None:
+        raise errors.UserError(f"{path} has none of {', '.join(names)}, expected ReDial's zip")
+      rows = archive.read(member).splitlines()
+  except (zipfile.BadZipFile, OSError) as e:
+    raise errors.UserError(f"{path} cannot be read as a zip ({e}): download ReDial again") from None
+  for number, line in enumerate(rows, 1):
+    if line.strip():
+      where = f"{path}/{member}, line {number}"
+      yield where, dialogs.parsed(line, where)
+
+
+def _talk(value, where: str) -> Talk:
+  needed = ("messages", "movieMentions", "initiatorWorkerId", "respondentWorkerId")
+  if not isinstance(value, dict) or (lacking := [name for name in needed if name not in value]):
+    lacking = ", ".join(needed if not isinstance(value, dict) else lacking)
+    raise errors.UserError(f"{where} lacks {lacking}, expected a dialog of ReDial")
+  sides = {records.identity(value[f"{side}WorkerId"], f"{where}: {side}WorkerId"): role
+           for side, role in (("respondent", session.RECOMMENDER), ("initiator", session.USER))}
+  films = {raw: records.optional(_any_text)(title, f"{where}: movieMentions[{raw!r}]") or ""
+           for raw, title in _mapping(value["movieMentions"]).items()}
+  turns = []
+  for n, (sender, text) in enumerate(
+      records.several(_message)(value["messages"], f"{where}: messages")):
+    if sender not in sides:
+      raise records.wrong(f"{where}: messages[{n}].senderWorkerId", sender,
+                          "the initiator's or the respondent's")
+    mentioned = dict.fromkeys(raw for raw in _MENTION.findall(text) if raw in films)
+    turns.append(session.Turn(sides[sender], text, tuple(mentioned)))
+  answers = {raw: Answer(*(_SAID.get(str(_mapping(form).get(name)))
+                           for name in ("suggested", "seen", "liked")))
+             for raw, form in _mapping(value.get("initiatorQuestions")).items()}
+  return Talk(str(value.get("conversationId", where)), tuple(turns), films, answers)
+
+
+_SAID = {"0": False, "1": True}      # 2: did not say
+
+
+def _message(value, where: str) -> tuple[str, str]:
+  """(sender, text); ReDial has messages without text."""
+  if not isinstance(value, dict) or not {"senderWorkerId", "text"} <= value.keys():
+    raise records.wrong(where, value, 'an object with "text" and "senderWorkerId"')
+  return (records.identity(value["senderWorkerId"], f"{where}.senderWorkerId"),
+          _any_text(value["text"], f"{where}.text"))
+
+
+def _any_text(value, where: str) -> str:
+  if not isinstance(value, str):
+    raise records.wrong(where, value, "a text")
+  return value
+
+
+def _mapping(value) -> dict:
+  """ReDial writes a list where a mapping is empty."""
+  return value if isinstance(value, dict) else {}

@@ -1,0 +1,258 @@
+"""What is known of a conversation, as plain data: what the user said of items, hard constraints,
+critiques, and the turns.
+
+A `Session` is frozen; an edit is a function that returns another one:
+
+    session = like(Session(), "50", rating=4.5)
+    session = add_turn(session, Turn("user", "Something darker, from the nineties"))
+    session = constrain(critique(session, "dark", 1), years=(1990, 1999))
+    session = undo(session)              # as it was before the user's last turn
+
+Every statement carries the number of turns that had been said before it, so `undo` knows which go.
+Of several opinions about one item the last counts. Items are named by the raw ids of the data.
+"""
+import dataclasses
+import json
+
+import numpy as np
+
+from ilm_jax import errors, files
+from ilm_jax.cf import fold_in
+from ilm_jax.conversation import records
+from ilm_jax.data import interactions as interactions_lib
+
+USER, RECOMMENDER = ROLES = ("user", "recommender")
+ASK, RECOMMEND, EXPLAIN, REFINE, CHAT = ACTS = ("ask", "recommend", "explain", "refine", "chat")
+LIKED, DISLIKED, SEEN = KINDS = ("liked", "disliked", "seen")
+_YEARS = "two years, the first not after the last; null where there is no bound"
+
+
+def _years(value, where: str) -> tuple[int | None, int | None]:
+  if isinstance(value, list | tuple) and len(value) == 2:
+    first, last = (records.optional(records.count)(year, where) for year in value)
+    if first is None or last is None or first <= last:
+      return first, last
+  raise records.wrong(where, value, _YEARS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+  """What one side said, which items it named, and for a recommender which act it was."""
+  role: str = records.field(records.one_of(ROLES))
+  text: str = records.field(records.text)
+  items: tuple[str, ...] = records.field(records.several(records.identity), ())
+  act: str | None = records.field(records.optional(records.one_of(ACTS)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opinion:
+  """What the user said of an item: "seen" has neither liked nor disliked it."""
+  item: str = records.field(records.identity)
+  kind: str = records.field(records.one_of(KINDS))
+  rating: float | None = records.field(records.optional(records.number), None)
+  turn: int = records.field(records.count, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraint:
+  """What an item must be: of one of `genres` (if any), of none of `without`, from `years`."""
+  genres: tuple[str, ...] = records.field(records.several(records.text), ())
+  without: tuple[str, ...] = records.field(records.several(records.text), ())
+  years: tuple[int | None, int | None] = records.field(_years, (None, None))
+  turn: int = records.field(records.count, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Critique:
+  """So many steps along an attribute, e.g. "dark"; below 0: less of it."""
+  attribute: str = records.field(records.text)
+  steps: float = records.field(records.number)
+  turn: int = records.field(records.count, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+  """A conversation so far. Each part holds what was said, oldest first."""
+  opinions: tuple[Opinion, ...] = records.field(records.several(records.of(Opinion)), ())
+  constraints: tuple[Constraint, ...] = records.field(records.several(records.of(Constraint)), ())
+  critiques: tuple[Critique, ...] = records.field(records.several(records.of(Critique)), ())
+  turns: tuple[Turn, ...] = records.field(records.several(records.of(Turn)), ())
+
+  @property
+  def liked(self) -> tuple[str, ...]:
+    """Items that the user likes, oldest first."""
+    return self._of_kind(LIKED)
+
+  @property
+  def disliked(self) -> tuple[str, ...]:
+    """Items that the user dislikes, oldest first."""
+    return self._of_kind(DISLIKED)
+
+  @property
+  def seen(self) -> tuple[str, ...]:
+    """Items that the user knows and said no more of, oldest first."""
+    return self._of_kind(SEEN)
+
+  @property
+  def constraint(self) -> Constraint:
+    """What holds now."""
+    return self.constraints[-1] if self.constraints else Constraint()
+
+  def _of_kind(self, kind: str) -> tuple[str, ...]:
+    last = {opinion.item: opinion.kind for opinion in self.opinions}
+    order = dict.fromkeys(opinion.item for opinion in self.opinions if opinion.kind == kind)
+    return tuple(item for item in order if last[item] == kind)
+
+
+# Edits.
+
+def add_turn(session: Session, turn: Turn) -> Session:
+  """The session with one more turn.
+
+  Raises:
+    UserError: the role or the act is unknown, or the text is empty.
+  """
+  return _with(session, "turns", turn)
+
+
+def like(session: Session, item: str, rating: float | None = None) -> Session:
+  """The user likes `item`; `rating` is in the units of the data."""
+  return _opinion(session, item, LIKED, rating)
+
+
+def dislike(session: Session, item: str, rating: float | None = None) -> Session:
+  """The user dislikes `item`."""
+  return _opinion(session, item, DISLIKED, rating)
+
+
+def mark_seen(session: Session, item: str, rating: float | None = None) -> Session:
+  """The user knows `item`."""
+  return _opinion(session, item, SEEN, rating)
+
+
+def constrain(session: Session, **parts) -> Session:
+  """Sets `genres`, `without` or `years` of the constraint; parts not named stay as they are.
+
+  Raises:
+    UserError: a genre is empty, or the years are no span.
+  """
+  return _with(session, "constraints", dataclasses.replace(
+      session.constraint, **parts, turn=len(session.turns)))
+
+
+def critique(session: Session, attribute: str, steps: float) -> Session:
+  """The user wants more of `attribute`, or less where `steps` is below 0.
+
+  Raises:
+    UserError: the attribute is empty, or `steps` is no number.
+  """
+  return _with(session, "critiques", Critique(attribute, steps, len(session.turns)))
+
+
+def forget(session: Session, item: str) -> Session:
+  """Without any opinion about `item`."""
+  return dataclasses.replace(
+      session, opinions=tuple(each for each in session.opinions if each.item != item))
+
+
+def remove(session: Session, part: str, number: int) -> Session:
+  """Without the statement at place `number` of "opinions", "constraints" or "critiques".
+
+  Raises:
+    UserError: there is none.
+  """
+  parts = ("opinions", "constraints", "critiques")
+  if part not in parts:
+    raise records.wrong("part", part, " or ".join(map(repr, parts)))
+  every = getattr(session, part)
+  if not 0 <= number < len(every):
+    raise errors.UserError(f"{part}[{number}] is not there: the session has {len(every)} {part}")
+  return dataclasses.replace(session, **{part: every[:number] + every[number + 1:]})
+
+
+def undo(session: Session) -> Session:
+  """As the session was before the user's last turn; the same where the user said nothing."""
+  last = max((n for n, turn in enumerate(session.turns) if turn.role == USER), default=None)
+  if last is None:
+    return session
+  earlier = {part: tuple(each for each in getattr(session, part) if each.turn <= last)
+             for part in ("opinions", "constraints", "critiques")}
+  return Session(**earlier, turns=session.turns[:last])
+
+
+def _opinion(session, item, kind, rating):
+  return _with(session, "opinions", Opinion(item, kind, rating, len(session.turns)))
+
+
+def _with(session: Session, part: str, new) -> Session:
+  """Checks `new` as JSON's reader would, so that no edit makes a session that cannot be read."""
+  checked = records.record(type(new), vars(new), type(new).__name__.lower())
+  return dataclasses.replace(session, **{part: (*getattr(session, part), checked)})
+
+
+# JSON.
+
+def to_json(session: Session) -> str:
+  """The session as indented JSON, which `from_json` reads back."""
+  return json.dumps(dataclasses.asdict(session), indent=1, ensure_ascii=False)
+
+
+def from_json(text: str | bytes, where: str = "session") -> Session:
+  """The session in JSON.
+
+  Args:
+    text: of `to_json`, or written by hand; what is left out is empty.
+    where: what a message calls it, e.g. the file's name.
+
+  Raises:
+    UserError: it is no JSON; a field is unknown or has a wrong value; a statement is tagged with
+      a turn that is not there.
+  """
+  try:
+    value = files.parse_json(text)
+  except ValueError as e:
+    raise errors.UserError(f"{where} is no JSON ({e}), expected what Session's to_json writes"
+                           ) from None
+  session = records.record(Session, value, where)
+  for part in ("opinions", "constraints", "critiques"):
+    for n, each in enumerate(getattr(session, part)):
+      if each.turn > len(session.turns):
+        raise records.wrong(f"{where}: {part}[{n}].turn", each.turn,
+                            f"at most {len(session.turns)}, the number of turns")
+  return session
+
+
+# What is made of a session.
+
+def allowed(session: Session, items: interactions_lib.Items) -> np.ndarray:
+  """bool [I + 1] by item row: what may be recommended. Row 0 is False.
+
+  Not items with an opinion, nor those that do not meet the constraint: an item whose year is not
+  known meets no bound, one without genres none of `genres`. Genres are compared without case.
+  """
+  now, (first, last) = session.constraint, session.constraint.years
+  wanted, unwanted = ({genre.casefold() for genre in genres}
+                      for genres in (now.genres, now.without))
+  known = {opinion.item for opinion in session.opinions}
+  may_I1 = np.zeros(len(items) + 1, bool)
+  for row, (item, year, genres) in enumerate(zip(items.ids, items.years, items.genres), 1):
+    genres = {genre.casefold() for genre in genres}
+    may_I1[row] = (item not in known and not genres & unwanted
+                   and (not wanted or bool(genres & wanted))
+                   and (first is None or (year is not None and first <= year))
+                   and (last is None or (year is not None and year <= last)))
+  return may_I1
+
+
+def user_vector(session: Session, form: fold_in.Form, items: interactions_lib.Items) -> np.ndarray:
+  """float32 [C]: what the session's user likes, folded in; zeros while nothing is liked.
+
+  Raises:
+    UserError: an item is not in the catalogue.
+  """
+  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
+  for item in session.liked:
+    if item not in row_of:
+      raise errors.UserError(f"the session likes item {item!r}, expected one of the "
+                             f"{len(items)} items of the catalogue by its id")
+  return form.users([[row_of[item] for item in session.liked]])[0]

@@ -1,0 +1,57 @@
+"""Finds items by title and year, as people write them: "The Matrix (1999)", "matrix", "WALL·E"."""
+import re
+import unicodedata
+import urllib.parse
+
+from ilm_jax.data import interactions as interactions_lib
+
+_YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
+_BRACKETS = re.compile(r"\(([^)]*)\)")
+_ALSO_KNOWN = re.compile(r"^a\.?k\.?a\.?:? ")
+_ARTICLE = re.compile(r"^(the|a|an) ")
+
+
+class Titles:
+  """The items of a catalogue by title and year.
+
+  Args:
+    items: what may be named. A title in brackets is another name: "Seven (a.k.a. Se7en)".
+  """
+
+  def __init__(self, items: interactions_lib.Items):
+    self._by_title: dict[str, dict[int | None, list[int]]] = {}
+    for row, (title, year) in enumerate(zip(items.titles, items.years), 1):
+      for name in _names(title):
+        self._by_title.setdefault(name, {}).setdefault(year, []).append(row)
+
+  def row(self, name: str) -> int:
+    """The item row that `name` means; 0: none, or one cannot say which.
+
+    Case, accents, punctuation and an article in front do not count. With a year: of that year,
+    else of the year before or after, as catalogues differ by one; the first of several. Without:
+    the only item of that title.
+    """
+    title, year = split(name)
+    by_year = self._by_title.get(plain(title), {})
+    if year is not None:
+      return next((by_year[y][0] for y in (year, year - 1, year + 1) if y in by_year), 0)
+    rows = [row for rows in by_year.values() for row in rows]
+    return rows[0] if len(rows) == 1 else 0
+
+
+def split(name: str) -> tuple[str, int | None]:
+  """ "What About Bob%3F (1991)" -> ("What About Bob?", 1991)."""
+  name = urllib.parse.unquote(name)
+  match = _YEAR.search(name)
+  return (name[:match.start()], int(match[1])) if match else (name.strip(), None)
+
+
+def plain(title: str) -> str:
+  """The title's letters and digits, without case, accents and an article in front."""
+  letters = unicodedata.normalize("NFKD", title).casefold().replace("&", "and").strip()
+  return "".join(c for c in _ARTICLE.sub("", letters) if c.isalnum())
+
+
+def _names(title: str) -> set[str]:
+  other = [_ALSO_KNOWN.sub("", each.strip()) for each in _BRACKETS.findall(title)]
+  return {name for name in map(plain, (title, _BRACKETS.sub("", title), *other)) if name}

@@ -1,0 +1,98 @@
+"""benchmarks/redial.py on a handful of made-up dialogs."""
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import redial as benchmark
+
+FILMS = ["Heat (1995)", "Alien (1979)", "Emma (1996)", "Fargo (1996)", "Jaws (1975)"]
+
+
+def dialog(number, *turns):
+  """Turns are (0 seeker or 1 recommender, ids of films, from 1; 9 is not on MovieLens)."""
+  names = {str(n): name for n, name in enumerate(FILMS, 1)} | {"9": "Dune (2021)"}
+  return {"conversationId": str(number), "initiatorWorkerId": 0, "respondentWorkerId": 1,
+          "movieMentions": names,
+          "messages": [{"senderWorkerId": side, "text": " and ".join(f"@{n}" for n in films)}
+                       for side, films in turns]}
+
+
+@pytest.fixture
+def material(tmp_path):
+  (tmp_path / "movies.csv").write_text("movieId,title,genres\n" + "".join(
+      f"{100 + n},{name},Drama\n" for n, name in enumerate(FILMS, 1)))
+  likes = {1: [1, 2], 2: [1, 2], 3: [1, 2, 5], 4: [3, 4], 5: [3, 4], 6: [4]}
+  (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "".join(
+      f"{user},{100 + film},4.0,7\n" for user, films in likes.items() for film in films)
+      + "1,105,1.0,7\n")
+  (tmp_path / "valid.jsonl").write_text(json.dumps(dialog(1, (0, [1]), (1, [9]), (1, [2]))) + "\n")
+  tested = (dialog(2, (0, [1]), (1, [2]), (1, [1]), (0, [3]), (1, [4, 9])),
+            dialog(3, (0, []), (1, [5])))
+  (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tested))
+  return benchmark.Material(argparse.Namespace(redial=tmp_path, movielens=tmp_path))
+
+
+def ranks(material, name, setting, joined=False, fresh=True):
+  got, of_dialog = benchmark.ranked(material, name, setting, "test", joined, fresh)
+  return [each.tolist() for each in got], of_dialog.tolist()
+
+
+def test_what_is_known(material):
+  assert material.films.titles[5:] == ["Dune"] and material.row_of["9"] == 6
+  np.testing.assert_array_equal(material.popular_I1[1:], [3, 3, 2, 3, 1, 0])     # 4.0, not 1.0
+  np.testing.assert_array_equal(material.discussed_I1[1:], [1, 1, 0, 0, 0, 1])
+  turns = material.turns("test", False)[0].turns[:4]
+  assert material.liked(turns, "seeker").tolist() == [1, 3]
+  assert material.liked(turns, "both").tolist() == [1, 2, 3]
+
+
+def test_popularity_with_and_without_what_was_named(material):
+  # By likes: 1 2 4 | 3 | 5 | 6. Fresh: of (2), (4, 9), (5), behind 1; behind 1 2 3; behind none.
+  assert ranks(material, "popularity, MovieLens", {}) == ([[1], [1, 3], [5]], [0, 0, 1])
+  got, _ = ranks(material, "popularity, MovieLens", {}, fresh=False)
+  assert got == [[2], [1], [3, 6], [5]]
+  # Joined, the two messages are one turn, and 1 and 2 its targets.
+  got, of_dialog = ranks(material, "popularity, MovieLens", {}, joined=True, fresh=False)
+  assert got == [[2, 1], [3, 6], [5]] and of_dialog == [0, 0, 1]
+
+
+def test_ties_go_by_popularity(material):
+  """Named in one dialog each: 1, 2 and 9; MovieLens orders them and the rest."""
+  got, _ = ranks(material, benchmark.REFERENCE, {}, fresh=False)
+  assert got == [[2], [1], [4, 3], [6]]
+
+
+@pytest.mark.parametrize(("name", "setting"), [
+    ("item-kNN, MovieLens", {"side": "seeker", "neighbours": 3, "shrinkage": 1.0}),
+    ("fold-in", {"side": "seeker", "reg": 0.1, "alpha": 10.0})])
+def test_films_that_go_together_come_first(material, name, setting):
+  """Who likes 1 likes 2, who likes 3 likes 4; 9 is not on MovieLens and comes last."""
+  got, _ = ranks(material, name, setting)
+  assert got[:2] == [[1], [1, 3]]
+
+
+def test_text_reads_the_end_of_the_context_with_titles(material):
+  """An encoder that knows the letters: the dialog's last words find the film of that title."""
+  read = []
+
+  def encoder(texts):
+    read.extend(texts)
+    return np.array([[text.count(c) for c in "abcdefghijklmnopqrstuvwxyz"] for text in texts]) / 9
+
+  material.__dict__["encoder"] = encoder
+  material.__dict__["item_text_I1W"] = np.concatenate([np.zeros((1, 26)), encoder(FILMS + ["x"])])
+  ranks(material, "text", {"words": 3}, fresh=False)
+  assert set(read[6:]) == {"Heat (1995)", "(1995) Alien (1979)", "(1995) Emma (1996)", ""}
+
+
+def test_the_table(material):
+  rows = benchmark.measure(material, (benchmark.COPY, benchmark.REFERENCE, "popularity, MovieLens"))
+  shown = benchmark.table(rows)
+  assert "By turns, all: 3 instances, 5 targets" in shown
+  assert "By messages, fresh: 3 instances, 4 targets" in shown
+  assert "| naive copy | 0.000 [0.000, 0.000] |" in shown.partition("By turns, fresh")[2]
+  copied = next(row for row in rows if row["name"] == "naive copy" and row["targets"] == "all")
+  assert copied["metrics"]["R@1"]["value"] == pytest.approx(0.5 / 3)
+  assert f"minus that of {benchmark.REFERENCE}" in shown
