@@ -64,6 +64,13 @@ def test_what_one_process_says_all_hear_at_the_same_call():
   assert said == {f"[{i}] heard [False, False, True, False, True]" for i in (0, 1)}
 
 
+@pytest.mark.parametrize(("devices", "says"), [(1, "None"), (2, "false")])
+def test_programs_of_several_devices_run_in_turn(devices, says):
+  done = pod("-n", "1", f"--devices={devices}", "--", sys.executable, "-c",
+             "import os; print(os.environ.get('JAX_CPU_ENABLE_ASYNC_DISPATCH'))")
+  assert done.stdout.splitlines() == [f"[0] {says}"]
+
+
 @pytest.mark.parametrize("deaf", [False, True])
 def test_a_lost_process_ends_the_pod_within_the_grace(deaf):
   """Also when the others do not hear SIGTERM."""
