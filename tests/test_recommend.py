@@ -13,6 +13,7 @@ from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.data import interactions
 from ilm_jax.evaluation import list_files
+from ilm_jax.runtime import axes
 from ilm_jax.stages import recommend, recommender
 
 
@@ -87,6 +88,14 @@ def test_a_model_that_is_not_trained_or_has_no_way_to_rank_is_refused(run):
   run.config.phase2.head.weight, run.config.phase1.losses.ui = 0.0, 1.0
   with pytest.raises(errors.UserError, match="--model=mlp: .* no item head"):
     recommender.Recommender(run, variants.COMPARED["mlp"])
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (3, 4), (17, 24), (1000, 24)])
+def test_somebody_alone_does_not_wait_for_a_batch(run, count, rows):
+  run.mesh = axes.abstract_mesh({"data": 1, "fsdp": 1, "tensor": 1})
+  spec = dataclasses.make_dataclass("Spec", ["rows", "length"])(24, 64)
+  shape = recommender.Recommender(run)._shape(spec, count)
+  assert (shape.rows, shape.length) == (rows, 64)
 
 
 def test_the_catalogue_is_projected_once_for_any_number_of_users(run, monkeypatch):

@@ -7,6 +7,7 @@
 the space of phase 1's user-item loss has a user, the vector is folded in from the history given,
 also for a user of the log: the trained one does not know what was left out for testing.
 """
+import dataclasses
 import functools
 
 import numpy as np
@@ -15,6 +16,7 @@ from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.data import history_prompt
 from ilm_jax.evaluation import dot_scores, lists
+from ilm_jax.runtime import axes
 from ilm_jax.stages import context, newcomers, recipe
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
@@ -102,14 +104,16 @@ class Recommender:
   def _by_head(self, histories) -> np.ndarray:
     _ = self._speaker.head_items       # made here, copies that know more users share it
     asked, examples, longest = self._ask(histories)
-    return asked.head_score(examples, common.head_spec(self.run, [longest]))
+    return asked.head_score(
+        examples, self._shape(common.head_spec(self.run, [longest]), len(examples)))
 
   def _by_beams(self, histories, k: int):
     trie, _ = self._catalogue
     asked, examples, longest = self._ask(histories)
     width = max(k, self.run.config.eval.beam_width)
     items_NW, score_NW = asked.rank_scored(
-        examples, common.spec(self.run, [longest]), trie, width=width, blocked=histories)
+        examples, self._shape(common.spec(self.run, [longest]), len(examples)), trie,
+        width=width, blocked=histories)
     return items_NW[:, :k], score_NW[:, :k]
 
   def _by_dot_product(self, histories) -> np.ndarray:
@@ -127,6 +131,14 @@ class Recommender:
     examples = [prompt.example(history[-reads:], int(row), end)
                 for history, row in zip(histories, rows)]
     return asked, examples, [prompt.example(np.ones(reads, np.int32), 0, end)]
+
+  def _shape(self, spec, count: int):
+    """`spec` with as many rows as `count` examples need: a power of two for each device, so that
+    somebody alone does not wait for a whole batch, and few shapes are compiled."""
+    rows = axes.ways(self.run.mesh, "batch")
+    while rows < min(count, spec.rows):
+      rows *= 2
+    return dataclasses.replace(spec, rows=min(rows, spec.rows))
 
   def _folded_in(self, histories):
     """(vectors, members) of users, filled up to `together`, so that one shape is compiled."""
