@@ -21,10 +21,11 @@ def get_config() -> ml_collections.ConfigDict:
       "domain": "",                # what prompts call items, and what is done with them: "movie",
                                    # "product", "book", "song", .. (ilm_jax/elm.py); "": what the
                                    # name says, "item" for a table
-      "split": "loo_stable",       # also "loo_openp5", "global_time", "cold_items":
-                                   # ilm_jax/data/splits.py
+      "split": "loo_stable",       # also "loo_openp5", "global_time", "cold_items",
+                                   # "cold_drawn": ilm_jax/data/splits.py
       "time_fractions": (0.8, 0.9),   # global_time: where validation and test begin in the log
-      "cold_fraction": 0.1,        # cold_items: of the items, those that appear last in the log
+      "cold_fraction": 0.1,        # cold_items: of the items, those that appear last in the log;
+                                   # cold_drawn: drawn at random
       "k_core": 5,                 # users and items with fewer interactions are left out; 0: all
                                    # stay, items of the items file that nobody met, too
       "heldout_fraction": 0.2,     # items whose text is never trained on, for retrieval

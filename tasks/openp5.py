@@ -66,7 +66,7 @@ def histories(material: material_lib.Material, at: np.ndarray) -> np.ndarray:
   """int32 [len(at), history]: the item rows before each place, of the same user, oldest first.
 
   Before a training interaction only training interactions count: what is held back between them
-  (split cold_items) is not shown there, where the item head learns each item of a history.
+  (a cold split) is not shown there, where the item head learns each item of a history.
   Short histories have zeros, the padding row, in front.
   """
   log, train_N = material.interactions, material.split.train

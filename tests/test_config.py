@@ -276,6 +276,7 @@ def with_fields(part, **fields):
     ({"split": "global_time"}, "has none: name data.columns.time, or choose 'loo_stable'"),
     ({"name": "lastfm", "split": "cold_items"}, "'cold_items' needs times, and data.name='lastfm'"),
     ({"name": "ml-1m", "split": "cold_items"}, "vectors=('behavioral',): a cold item has no"),
+    ({"name": "lastfm", "split": "cold_drawn"}, "vectors=('behavioral',): a cold item has no"),
     ({"name": "lastfm", "split": "global_time"}, "'lastfm' has none: choose 'loo_stable'"),
     ({"name": "ml-1m", "split": "global_time", "time_fractions": (0.9, 0.8)},
      "data.time_fractions=(0.9, 0.8): expected two ascending numbers"),

@@ -129,16 +129,35 @@ def test_a_cold_split_that_leaves_nothing_is_an_error():
     lib.build(users, items, None, [1] * len(users), None, 1, COLD)
 
 
+def test_cold_items_are_drawn_without_times_and_always_the_same():
+  users, items, _ = zip(*COLD_LOG)
+  drawn = splits.Rule("cold_drawn", cold_fraction=1 / 3)
+  known = built(COLD_LOG, COLD)[1]
+  found, again = (lib.build(users, items, None, [1] * len(users), known, 1, drawn)[0]
+                  for _ in range(2))
+  np.testing.assert_array_equal(found.part_N, again.part_N)
+  cold = found.untrained_items
+  assert len(cold) == 2
+  assert set(found.item_N[found.split.valid | found.split.test]) == set(cold)
+  assert not set(found.item_N[found.split.train]) & set(cold)
+  assert str(drawn) == "cold_drawn 0.3333333333333333"
+
+
 def test_the_fraction_is_part_of_the_rule_s_name():
   assert str(COLD) != str(splits.Rule("cold_items")) == "cold_items 0.1"
   assert str(splits.Rule("global_time")) == "global_time 0.8 0.9"
 
 
-def test_movielens_cold_items():
+@pytest.mark.parametrize("name", ["cold_items", "cold_drawn"])
+def test_movielens_cold_items(name):
   """No cold item is trained on; the halves are disjoint; two training interactions before."""
-  found, _ = lib.build(*real.movielens_log(), k=5, rule=splits.Rule("cold_items"))
+  found, _ = lib.build(*real.movielens_log(), k=5, rule=splits.Rule(name))
   cold, split = found.untrained_items, found.split
   assert len(cold) == round(0.1 * found.num_items)
+  first_I = np.full(found.num_items + 1, np.iinfo(np.int64).max)
+  np.minimum.at(first_I, found.item_N, found.time_N)
+  warm = np.setdiff1d(np.arange(1, found.num_items + 1), cold)
+  assert (first_I[warm].max() <= first_I[cold].min()) == (name == "cold_items")
   valid, test = (set(found.item_N[part].tolist()) for part in split[1:])
   assert valid | test <= set(cold.tolist()) and not valid & test
   assert not np.isin(found.item_N[split.train], cold).any()
@@ -180,5 +199,5 @@ def test_movielens(rule):
     assert found.time_N[split.train].max() < found.time_N[split.valid].min()
     assert found.time_N[split.valid].max() < found.time_N[split.test].min()
     assert 0.75 < split.train.mean() <= 0.8
-  elif rule.name != "cold_items":
+  elif not rule.cold:
     assert split.test.sum() == split.valid.sum() == 943

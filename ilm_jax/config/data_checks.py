@@ -17,9 +17,9 @@ def check_data(c) -> list[str]:
     if d.name in names.UNTIMED or (d.name == "table" and not d.columns.time):
       wrong.append(f"data.split={d.split!r} needs times, and data.name={d.name!r} has none"
                    f"{': name data.columns.time, or' * (d.name == 'table') or ':'} choose "
-                   "'loo_stable'")
-  if d.split == "cold_items" and "semantic" not in c.vectors:
-    wrong.append(f"data.split='cold_items' with vectors={tuple(c.vectors)}: a cold item has no "
+                   f"{'cold_drawn' if d.split == 'cold_items' else 'loo_stable'!r}")
+  if d.split in ("cold_items", "cold_drawn") and "semantic" not in c.vectors:
+    wrong.append(f"data.split={d.split!r} with vectors={tuple(c.vectors)}: a cold item has no "
                  "behavioral vector, and nothing would tell one from another: name 'semantic' too")
   if d.split == "global_time":
     fractions = tuple(d.time_fractions)

@@ -15,6 +15,8 @@
                   interactions stand before it; other interactions with cold items are history
                   only. All interactions with other items are training, those after a user's
                   target too: they tell nothing of a cold item, but a user's vector knows them.
+    cold_drawn    the same with items drawn at random in place of the last: for logs without times,
+                  and not all of one age
 
 With every rule a user has at most one validation and one test target, and what stands before a
 target in the log of its user is its history.
@@ -34,16 +36,20 @@ MEANING = {
                    "equal times in log order",
     "cold_items": "a user's last interaction with an item that no training interaction meets, "
                   "history all before it; equal times in log order",
+    "cold_drawn": "a user's last interaction with an item, of some drawn at random, that no "
+                  "training interaction meets, history all before it; equal times in log order",
 }
+_COLD = ("cold_items", "cold_drawn")
 _TIMED = ("global_time", "cold_items")
 _WARM_BEFORE = 2         # training interactions before a cold target, at least
+_DRAW = 0                # seed of cold_drawn: one split, whatever the seed of a run
 
 
 class Rule(NamedTuple):
   """How a log is split: a key of MEANING; what else there is belongs to one rule each."""
   name: str = "loo_stable"
   time_fractions: tuple[float, float] = (0.8, 0.9)   # global_time: where the two cuts are
-  cold_fraction: float = 0.1                         # cold_items: how many of the items are cold
+  cold_fraction: float = 0.1                         # cold_*: how many of the items are cold
 
   @property
   def meaning(self) -> str:
@@ -51,13 +57,18 @@ class Rule(NamedTuple):
     return f"{self}: {MEANING[self.name]}"
 
   def __str__(self) -> str:
-    numbers = {"global_time": self.time_fractions, "cold_items": (self.cold_fraction,)}
+    numbers = {"global_time": self.time_fractions, **dict.fromkeys(_COLD, (self.cold_fraction,))}
     return " ".join(map(str, (self.name, *numbers.get(self.name, ()))))
 
   @property
   def timed(self) -> bool:
     """Whether it needs to know when an interaction was."""
     return self.name in _TIMED
+
+  @property
+  def cold(self) -> bool:
+    """Whether its targets are items that no training interaction meets."""
+    return self.name in _COLD
 
 
 STABLE = Rule()
@@ -92,14 +103,14 @@ def parts(rule: Rule, user_N, time_N, item_N=None) -> np.ndarray:
   Args:
     rule: the rule.
     user_N, time_N: of the interactions, in the order that `order` gave.
-    item_N: likewise, int; only cold_items reads it.
+    item_N: likewise, int; only the cold rules read it.
 
   Raises:
-    UserError: global_time or cold_items leaves a part empty.
+    UserError: another rule than to leave one out leaves a part empty.
   """
   user_N, time_N = np.asarray(user_N), np.asarray(time_N)
-  if rule.name == "cold_items":
-    return _cold_items(rule.cold_fraction, user_N, time_N, np.asarray(item_N))
+  if rule.cold:
+    return _cold(rule, user_N, time_N, np.asarray(item_N))
   if rule.name == "global_time":
     return _global_time(rule.time_fractions, user_N, time_N)
   return _leave_one_out(user_N, least=2 if rule.name == "loo_openp5" else 3)
@@ -130,12 +141,16 @@ def _global_time(fractions, user_N, time_N) -> np.ndarray:
   return part_N
 
 
-def _cold_items(fraction: float, user_N, time_N, item_N) -> np.ndarray:
-  """Training without the items that appear last; a target a user of either half of these."""
+def _cold(rule: Rule, user_N, time_N, item_N) -> np.ndarray:
+  """Training without the cold items; a target a user of either half of these."""
   items_I, which_N = np.unique(item_N, return_inverse=True)
-  first_I = np.full(len(items_I), np.iinfo(np.int64).max)
-  np.minimum.at(first_I, which_N, time_N)
-  cold = np.argsort(first_I, kind="stable")[len(items_I) - round(fraction * len(items_I)):]
+  if rule.name == "cold_drawn":
+    order_I = np.random.default_rng(_DRAW).permutation(len(items_I))
+  else:
+    first_I = np.full(len(items_I), np.iinfo(np.int64).max)
+    np.minimum.at(first_I, which_N, time_N)
+    order_I = np.argsort(first_I, kind="stable")
+  cold = order_I[len(items_I) - round(rule.cold_fraction * len(items_I)):]
   target_I = np.full(len(items_I), TRAIN, np.int8)     # what an item may be a target for
   target_I[cold[::2]], target_I[cold[1::2]] = VALID, TEST
   target_N = target_I[which_N]
@@ -146,7 +161,7 @@ def _cold_items(fraction: float, user_N, time_N, item_N) -> np.ndarray:
     at = np.flatnonzero((target_N == part) & (before_N >= _WARM_BEFORE))
     part_N[at[np.diff(user_N[at], append=-1) != 0]] = part       # the last of each user
   _check_parts(
-      part_N, f"data.split='cold_items' with data.cold_fraction={fraction}",
+      part_N, f"data.split={rule.name!r} with data.cold_fraction={rule.cold_fraction}",
       f"{len(cold)} of {len(items_I)} items are cold, and a target has {_WARM_BEFORE} training "
       "interactions of its user before it. Choose another fraction, or data.split='loo_stable'")
   return part_N

@@ -1,4 +1,4 @@
-"""Stage eval, split cold_items: next items that no training interaction meets, known by text alone.
+"""Stage eval, cold splits: next items that no training interaction meets, known by text alone.
 
 The same scores rank twice: among the cold items, and among the full catalogue, where a model must
 also weigh an item without behaviour against those that have it.

@@ -58,7 +58,7 @@ def run(run: context.Run) -> None:
     write(name, part)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
-  if run.rule.name == "cold_items":
+  if run.rule.cold:
     for name, part in cold.tables(run, compared).items():
       write(name, part)
   parts, stored = ranking.recommendation(run, compared)
