@@ -146,7 +146,7 @@ class Describer:
     return {n: np.mean([vectors[n] for vectors in each], axis=0) for n in common}
 
   def direction(self, with_rows: Sequence[int], without_rows: Sequence[int] = ()) -> dict:
-    """What leads from items without a concept to items with it: `activation.between`, by kind of vector.
+    """What leads from items without a concept to items with it, of each kind of vector.
 
     Args:
       with_rows: item rows that have the concept.
