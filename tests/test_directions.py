@@ -85,6 +85,17 @@ def test_of_unit_vectors_how_many_like_an_item_tells_nothing():
   assert way[0] / np.linalg.norm(way) > 0.9
 
 
+def test_critiques_that_lead_from_one_item_to_another():
+  labels = {**directions.of_tags(ITEMS, TAGS), **directions.of_genres(ITEMS),
+            **directions.of_years(ITEMS)}
+  leading = directions.leading(labels, len(ITEMS), years_apart=5)
+  assert leading.critiques(3, 6) == [("cute", -1), ("dark", 1), ("dogs", -1), ("comedy", -1),
+                                     ("horror", 1), ("new", -1)]
+  assert leading.critiques(6, 2) == []           # four years; both dark horror
+  assert leading.critiques(5, 1) == []           # one year; 5 has neither tags nor genres
+  assert leading.critiques(5, 6) == [("new", -1)]
+
+
 def test_a_critique_moves_the_vector_and_nothing_else(ways):
   form = fold_in.Form(VECTORS, reg=1.0, alpha=2.0)
   talk = s.constrain(s.like(s.Session(), "103"), years=(1970, 2000))

@@ -113,6 +113,37 @@ def learn(item_I1C, labels: dict[str, Labels], *, least: int, ridge: float, unit
   return ways
 
 
+def leading(labels: dict[str, Labels], num_items: int, years_apart: int = 5) -> "Leading":
+  """What can be said to come from an item to another. Args: of `Leading`, and the catalogue's I."""
+  value_AI1 = np.full((len(labels), num_items + 1), np.nan, np.float32)
+  for value_I1, (row_N, value_N) in zip(value_AI1, labels.values()):
+    value_I1[row_N] = value_N
+  return Leading(tuple(labels), value_AI1, years_apart)
+
+
+class Leading(NamedTuple):
+  """Labels by item row.
+
+  Attributes:
+    names: of A attributes.
+    value_AI1: [A, I + 1]; NaN: not known.
+    years_apart: "newer" and "older" are said of items so many years apart, or more.
+  """
+  names: tuple[str, ...]
+  value_AI1: np.ndarray
+  years_apart: int
+
+  def critiques(self, shown: int, wanted: int) -> list[tuple[str, int]]:
+    """(attribute, 1 or -1): all that `wanted` has more or less of than `shown`, by the labels.
+
+    Only of attributes that are labelled for both. Args: item rows.
+    """
+    more_A = self.value_AI1[:, wanted] - self.value_AI1[:, shown]
+    least_A = np.where(np.array(self.names) == NEW, self.years_apart, 1e-6)
+    return [(self.names[a], int(np.sign(more_A[a]))) for a in np.flatnonzero(
+        np.abs(more_A) >= least_A)]
+
+
 def user_vector(session: session_lib.Session, form: fold_in.Form, items: interactions_lib.Items,
                 ways: dict[str, np.ndarray], step: float) -> np.ndarray:
   """float32 [C]: what the session's user likes, folded in, then moved by the critiques.
