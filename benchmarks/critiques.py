@@ -32,8 +32,8 @@ NEIGHBOURS = 20          # of the target, of which one is shown
 WORDS = 4                # critiques of a user, at most
 BOOTSTRAP = paired.Bootstrap(resamples=1000, seed=0)
 FORMS = {"reg": (5.0, 20.0), "alpha": (2.0, 10.0)}
-STEPS = {"ridge": (0.1, 1.0, 10.0), "unit": (False, True),
-         "step": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)}
+STEPS = {"ridge": (0.01, 0.1, 1.0), "unit": (False, True),
+         "step": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)}
 BEFORE, AFTER, FILTER = "before", "after the critique", "labels as a filter"
 OPPOSITE, DRAWN = "after its opposite", "after a critique drawn at random"
 LIKES, BOTH = "the shown film liked", "the shown film liked, and the critique"
@@ -214,9 +214,11 @@ def ranks(material, every: list[dict], setting: dict, names=None) -> dict[str, n
   drawn_NC = setting["step"] * np.stack([rng.choice([-1, 1]) * ways[rng.choice(known)]
                                          for _ in every])
   liking_NC = material.form.users(blocked)
-  vectors = {BEFORE: user_NC, AFTER: user_NC + move_NC, OPPOSITE: user_NC - move_NC,
-             DRAWN: user_NC + drawn_NC, FILTER: user_NC, LIKES: liking_NC,
-             BOTH: liking_NC + move_NC}
+  of_user_N1, of_liking_N1 = (directions.spread(material.form.item_I1C, vectors_NC)[:, None]
+                              for vectors_NC in (user_NC, liking_NC))
+  vectors = {BEFORE: user_NC, AFTER: user_NC + of_user_N1 * move_NC,
+             OPPOSITE: user_NC - of_user_N1 * move_NC, DRAWN: user_NC + of_user_N1 * drawn_NC,
+             FILTER: user_NC, LIKES: liking_NC, BOTH: liking_NC + of_liking_N1 * move_NC}
   targets, may = [case["target"] for case in every], [case["may_I1"] for case in every]
   return {name: ranks_of(material, vectors[name], targets, blocked, may if name == FILTER else ())
           for name in names or vectors}

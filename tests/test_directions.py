@@ -103,12 +103,21 @@ def test_a_critique_moves_the_vector_and_nothing_else(ways):
   before, after = (directions.user_vector(each, form, ITEMS, ways, step=0.1)
                    for each in (talk, asked_for))
   np.testing.assert_array_equal(before, s.user_vector(talk, form, ITEMS))
-  # Of each item the score goes up by 0.1 a step for every deviation along the direction.
-  np.testing.assert_allclose(VECTORS @ (after - before), 0.2 * VECTORS @ ways["dark"], atol=1e-6)
+  # By 0.1 a step and deviation of the item along the direction, in deviations of the user's scores.
+  deviation = (VECTORS[1:7] @ before).std()
+  np.testing.assert_allclose(VECTORS @ (after - before),
+                             0.2 * deviation * VECTORS @ ways["dark"], atol=1e-6)
   np.testing.assert_array_equal(s.allowed(asked_for, ITEMS), s.allowed(talk, ITEMS))
   back = s.critique(asked_for, "dark", -2)
   again = directions.user_vector(back, form, ITEMS, ways, step=0.1)
   np.testing.assert_allclose(again, before, atol=1e-6)
+
+
+def test_who_likes_nothing_yet_can_critique(ways):
+  form, talk = fold_in.Form(VECTORS, reg=1.0, alpha=2.0), s.critique(s.Session(), "dark", 1)
+  np.testing.assert_allclose(directions.user_vector(talk, form, ITEMS, ways, 0.1),
+                             0.1 * ways["dark"], rtol=1e-6)
+  np.testing.assert_allclose(directions.spread(VECTORS, [[0, 0, 0], [1, 0, 0]]), [1, np.std(DARK)])
 
 
 def test_a_critique_without_a_direction_is_one_line(ways):

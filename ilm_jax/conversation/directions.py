@@ -3,7 +3,7 @@
     labels = {**of_tags(items, tags), **of_genres(items), **of_years(items)}
     ways = learn(form.item_I1C, labels, least=5, ridge=1.0)
     talk = session.critique(talk, "dark", 1)
-    user_C = user_vector(talk, form, items, ways, step=0.1)
+    user_C = user_vector(talk, form, items, ways, step=1.0)
 
 A critique moves the vector and nothing else: constraints stay as hard as they were.
 """
@@ -152,16 +152,31 @@ def user_vector(session: session_lib.Session, form: fold_in.Form, items: interac
     session: its opinions and critiques are read.
     form, items: of the items.
     ways: of `learn`, on the items of `form`.
-    step: what one step adds to the score of an item for each standard deviation that the item
-      lies along the direction. Scores of the factorisation are about 0 to 1.
+    step: by how much one step moves the score of an item that lies one standard deviation along
+      the direction, in units of `spread`: so a step weighs the same whether much is liked or little.
 
   Raises:
     UserError: a liked item is not in the catalogue; a critique's attribute has no direction.
   """
   user_C = session_lib.user_vector(session, form, items)
-  for critique in session.critiques:
-    user_C = user_C + np.float32(step * critique.steps) * _way(critique.attribute, ways)
+  if session.critiques:
+    move_C = sum(each.steps * _way(each.attribute, ways) for each in session.critiques)
+    user_C = user_C + np.float32(step) * spread(form.item_I1C, user_C) * move_C
   return user_C
+
+
+def spread(item_I1C, user_NC) -> np.ndarray:
+  """float32 [..]: the standard deviation of a user's scores over the items with a vector; 1 for a
+  user of zeros.
+
+  Args:
+    item_I1C: as in `learn`.
+    user_NC: vectors of users, or of one.
+  """
+  item_I1C = np.asarray(item_I1C, np.float32)
+  met_IC = item_I1C[np.any(item_I1C != 0, axis=1)]
+  deviation_N = (np.asarray(user_NC, np.float32) @ met_IC.T).std(axis=-1)
+  return np.where(deviation_N > 0, deviation_N, 1).astype(np.float32)
 
 
 def _way(attribute: str, ways: dict[str, np.ndarray]) -> np.ndarray:
