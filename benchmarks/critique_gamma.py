@@ -82,18 +82,27 @@ def popularity(material, sortings, setting):
 
 
 def text(material, sortings, setting):
-  return _by_scores({name: text_I1W(material, sortings) @ material.encoded(name)
-                     for name in sortings.attributes})
+  score_AI1 = material.encoded(sortings.attributes) @ text_I1W(material, sortings).T
+  return _by_scores(dict(zip(sortings.attributes, score_AI1)))
 
 
 def text_I1W(material, sortings) -> np.ndarray:
   """[I + 1, W] sentence vectors of the films that are sorted, zeros for others."""
   def make():
-    out_I1W = np.zeros((len(material.films) + 1, len(material.encoded("film"))), np.float32)
-    for row in sortings.films:
-      out_I1W[row] = material.encoded(interactions.item_text(material.films, row))
+    text_NW = material.encoded([interactions.item_text(material.films, row)
+                                for row in sortings.films])
+    out_I1W = np.zeros((len(material.films) + 1, text_NW.shape[1]), np.float32)
+    out_I1W[sortings.films] = text_NW
     return out_I1W
   return material.once("text_I1W", make)
+
+
+def main_directions(vector_I1W, rows, width: int = 64) -> np.ndarray:
+  """[I + 1, width] the principal components of `rows`, zeros for others: as wide as factors."""
+  centred_NW = vector_I1W[rows] - vector_I1W[rows].mean(axis=0)
+  out_I1C = np.zeros((len(vector_I1W), width))
+  out_I1C[rows] = centred_NW @ np.linalg.svd(centred_NW, full_matrices=False)[2][:width].T
+  return out_I1C
 
 
 def _read_along(material, ways: dict[str, np.ndarray], unit: bool):
@@ -124,19 +133,18 @@ def _near_labels(material, sortings):
   words_of = {row: [tag.strip().casefold() for tag in tags] + [
       genre.casefold() for genre in material.films.genres[row - 1]]
       for row, tags in material.tags_of_row().items()}
-  row_N, labels = np.array(list(words_of)), {}
-  for name in sortings.attributes:
-    like = {word: float(material.encoded(word) @ material.encoded(name))
-            for word in sorted(set().union(*words_of.values()))}
-    labels[name] = directions.Labels(row_N, np.array([max(like[word] for word in words)
-                                                      for words in words_of.values()]))
+  row_N, labels, words = np.array(list(words_of)), {}, sorted(set().union(*words_of.values()))
+  word_NW = material.encoded(words)
+  for name, name_W in zip(sortings.attributes, material.encoded(sortings.attributes)):
+    like = dict(zip(words, (word_NW @ name_W).tolist()))
+    labels[name] = directions.Labels(row_N, np.array([max(like[word] for word in of)
+                                                      for of in words_of.values()]))
   return labels
 
 
-def from_raters(material, sortings, setting, kinds=("factors",)):
-  vectors = {"factors": lambda: material.vectors(True),
-             "text": lambda: text_I1W(material, sortings)}
-  vector_I1C = np.concatenate([vectors[kind]() for kind in kinds], axis=1)
+def from_raters(material, sortings, setting, of: str):
+  vector_I1C = material.vectors(True) if of == "factors" else material.once(
+      "main text", lambda: main_directions(text_I1W(material, sortings), sortings.films))
   return {name: lambda pairs_P3: held_out(sortings, pairs_P3, vector_I1C, setting["ridge"])
           for name in sortings.attributes}
 
@@ -146,10 +154,8 @@ ROWS = {
     "chance": (chance, {}), "popularity": (popularity, {}), TEXT: (text, {}),
     "factors, tags and genres of the same words": (exact, EACH),
     "factors, tags and genres near in meaning": (near, EACH),
-    "text, other raters": (functools.partial(from_raters, kinds=("text",)), {"ridge": RIDGES}),
-    "factors, other raters": (from_raters, {"ridge": RIDGES}),
-    "factors and text, other raters": (functools.partial(
-        from_raters, kinds=("factors", "text")), {"ridge": RIDGES}),
+    "text, other raters": (functools.partial(from_raters, of="text"), {"ridge": RIDGES}),
+    "factors, other raters": (functools.partial(from_raters, of="factors"), {"ridge": RIDGES}),
 }
 
 

@@ -134,15 +134,11 @@ class Material:
     return functools.partial(bert.sentence_vectors, config, params,
                              tokenizer_files.from_file(folder / "tokenizer.json"))
 
-  def encode(self, texts) -> None:
-    new = sorted(set(texts) - self._made.keys())
-    self._made.update(zip(new, self._encoder(new) if new else ()))
-
-  def encoded(self, text: str) -> np.ndarray:
-    """[W] sentence vector."""
-    if text not in self._made:
-      self.encode([text])
-    return self._made[text]
+  def encoded(self, texts: list[str]) -> np.ndarray:
+    """[N, W] sentence vectors; a text that was there before is not encoded again."""
+    if new := sorted({("text", text) for text in texts} - self._made.keys()):
+      self._made.update(zip(new, self._encoder([text for _, text in new])))
+    return np.stack([self._made["text", text] for text in texts])
 
 
 def users_of(material: Material, part: int):
@@ -309,7 +305,7 @@ def _shown(estimate: dict) -> str:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--movielens", type=pathlib.Path, required=True)
-  parser.add_argument("--soft-attributes", type=pathlib.Path)
+  parser.add_argument("--soft-attributes", type=pathlib.Path, help="without it: critiques alone")
   args = parser.parse_args()
   material = Material(args)
   print(f"iALS: {material.setting}")

@@ -153,7 +153,7 @@ def user_vector(session: session_lib.Session, form: fold_in.Form, items: interac
     form, items: of the items.
     ways: of `learn`, on the items of `form`.
     step: by how much one step moves the score of an item that lies one standard deviation along
-      the direction, in units of `spread`: so a step weighs the same whether much is liked or little.
+      the direction, in units of `spread`: a step weighs the same whether much is liked or little.
 
   Raises:
     UserError: a liked item is not in the catalogue; a critique's attribute has no direction.
