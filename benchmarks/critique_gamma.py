@@ -18,6 +18,7 @@ FOLDS = 5
 CHOOSING = 20            # raters whose sortings settings are chosen on, and nothing is measured on
 BOOTSTRAP = paired.Bootstrap(resamples=1000, seed=0)
 TEXT = "text, the attribute's words"
+FACTORS_TAUGHT, TEXT_TAUGHT = "factors, other raters", "text, other raters"
 RIDGES = (0.1, 1.0, 10.0, 100.0)
 
 
@@ -154,8 +155,8 @@ ROWS = {
     "chance": (chance, {}), "popularity": (popularity, {}), TEXT: (text, {}),
     "factors, tags and genres of the same words": (exact, EACH),
     "factors, tags and genres near in meaning": (near, EACH),
-    "text, other raters": (functools.partial(from_raters, of="text"), {"ridge": RIDGES}),
-    "factors, other raters": (functools.partial(from_raters, of="factors"), {"ridge": RIDGES}),
+    TEXT_TAUGHT: (functools.partial(from_raters, of="text"), {"ridge": RIDGES}),
+    FACTORS_TAUGHT: (functools.partial(from_raters, of="factors"), {"ridge": RIDGES}),
 }
 
 

@@ -283,7 +283,10 @@ def gamma_tables(material, sortings) -> str:
         both = [critique_gamma.table_of(each, names) for each in (of, counts[text])]
         minus = "" if row == text else _shown(gamma.difference(BOOTSTRAP, *both))
         out.append(f"| {row} | {_shown(gamma.estimate(BOOTSTRAP, *both[0]))} | {minus} |")
-    out.append("")
+    taught = [critique_gamma.table_of(counts[row], names) for row in
+              (critique_gamma.FACTORS_TAUGHT, critique_gamma.TEXT_TAUGHT)]
+    out += ["", f"{critique_gamma.FACTORS_TAUGHT}, minus {critique_gamma.TEXT_TAUGHT}: "
+            f"{_shown(gamma.difference(BOOTSTRAP, *taught))}", ""]
   out += [*_header(["attribute", *counts]), *(
       f"| {name} | " + " | ".join(
           f"{of[name][0].sum() / of[name][1].sum():.2f}" if name in of else "" for of in
