@@ -52,9 +52,11 @@ def test_bring_your_data_as_written(tmp_path):
 
 
 def test_conversation_as_written(tmp_path):
-  session, dialog = follow("conversation.md", tmp_path)
+  session, critiques, dialog = follow("conversation.md", tmp_path)
   assert "liked: ('50',)" in session and "row: [False  True False]" in session
   assert "turns after undo: 0" in session and "back from JSON: True" in session
+  assert "(('dark', 1.0), ('new', 0.5)) liked: ('10',)" in critiques
+  assert critiques.count("[") == 2 and "nan" not in critiques
   assert "items=('8',), act='recommend'" in dialog
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ilm_jax import elm, errors
+from ilm_jax.cf import activation
 from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
@@ -82,28 +83,6 @@ def between(start: dict, end: dict, steps: int) -> list[dict]:
 def moved(vector: dict, direction: dict, amount: float) -> dict:
   """The vector, `amount` times the direction further."""
   return {n: x + amount * direction[n] if n in direction else x for n, x in vector.items()}
-
-
-def activation(with_NC, without_MC, ridge: float = 1.0) -> np.ndarray:
-  """float32 [C]: a concept activation direction between two sets of vectors.
-
-  That of ridge regression on which set a vector is from, both sets weighing the same (Kim et al.,
-  1711.11279, with ridge in place of their linear classifier: one solution, no iterations). Its
-  length takes the mean of `without` to where the mean of `with` is, measured along it.
-
-  Args:
-    with_NC: vectors that have the concept.
-    without_MC: vectors that have it not.
-    ridge: added to the covariance, in units of its mean variance.
-  """
-  with_NC, without_MC = np.asarray(with_NC, np.float64), np.asarray(without_MC, np.float64)
-  apart_C = with_NC.mean(axis=0) - without_MC.mean(axis=0)
-  centre_C = (with_NC.mean(axis=0) + without_MC.mean(axis=0)) / 2
-  spread_CC = sum((x - centre_C).T @ (x - centre_C) / len(x) for x in (with_NC, without_MC)) / 2
-  scale = ridge * max(np.trace(spread_CC) / len(apart_C), 1e-12)
-  way_C = np.linalg.solve(spread_CC + scale * np.eye(len(apart_C)), apart_C)
-  way_C *= (apart_C @ way_C) / max(way_C @ way_C, 1e-12)
-  return way_C.astype(np.float32)
 
 
 class Describer:
@@ -168,7 +147,7 @@ class Describer:
     return {n: np.mean([vectors[n] for vectors in each], axis=0) for n in common}
 
   def direction(self, with_rows: Sequence[int], without_rows: Sequence[int] = ()) -> dict:
-    """What leads from items without a concept to items with it: `activation`, by kind of vector.
+    """What leads from items without a concept to items with it, of each kind of vector.
 
     Args:
       with_rows: item rows that have the concept.
@@ -186,7 +165,7 @@ class Describer:
     without_rows = without_rows or [row for row in rows if row not in set(with_rows)]
     sets = {n: [[row for row in of if table.present[n][row]] for of in (with_rows, without_rows)]
             for n in names}
-    ways = {n: activation(*(table.vectors[n][of] for of in both))
+    ways = {n: activation.between(*(table.vectors[n][of] for of in both))
             for n, both in sets.items() if all(both)}
     if not ways:
       raise errors.UserError(

@@ -1,0 +1,195 @@
+"""Directions of attributes in the space of item factors, and steps along them.
+
+    labels = {**of_tags(items, tags), **of_genres(items), **of_years(items)}
+    ways = learn(form.item_I1C, labels, least=5, ridge=1.0)
+    talk = session.critique(talk, "dark", 1)
+    user_C = user_vector(talk, form, items, ways, step=1.0)
+
+A critique moves the vector and nothing else: constraints stay as hard as they were.
+"""
+import difflib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.cf import activation, fold_in
+from ilm_jax.conversation import session as session_lib
+from ilm_jax.data import interactions as interactions_lib
+
+NEW = "new"              # the attribute of the year
+
+
+class Labels(NamedTuple):
+  """What is known of an attribute: of some items, how much of it they have.
+
+  Attributes:
+    row_N: item rows, from 1, each once.
+    value_N: float: 0 and 1 where an item has it or not, else a number such as the year.
+  """
+  row_N: np.ndarray
+  value_N: np.ndarray
+
+
+def of_genres(items: interactions_lib.Items) -> dict[str, Labels]:
+  """Lower-case genre -> its labels, of the items that have genres."""
+  return _of_words({row: {genre.casefold() for genre in genres}
+                    for row, genres in enumerate(items.genres, 1) if genres})
+
+
+def of_tags(items: interactions_lib.Items, tags: Iterable[tuple[str, str]]) -> dict[str, Labels]:
+  """Lower-case tag -> its labels, of the items that have tags: one without may lack any.
+
+  Args:
+    items: the catalogue.
+    tags: (raw id of an item, tag); of items that are not in the catalogue they are left out.
+  """
+  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
+  words: dict[int, set[str]] = {}
+  for raw, tag in tags:
+    if raw in row_of and tag.strip():
+      words.setdefault(row_of[raw], set()).add(tag.strip().casefold())
+  return _of_words(words)
+
+
+def of_years(items: interactions_lib.Items) -> dict[str, Labels]:
+  """`NEW` -> the years, of the items whose year is known."""
+  years = [(row, year) for row, year in enumerate(items.years, 1) if year is not None]
+  return {NEW: Labels(*np.array(years, np.int64).reshape(-1, 2).T)}
+
+
+def of_table(items: interactions_lib.Items, table: Iterable[tuple[str, str, float]]
+             ) -> dict[str, Labels]:
+  """Attribute -> its labels, from (raw id of an item, attribute, how much of it the item has).
+
+  An item that is labelled several times has the mean.
+
+  Raises:
+    UserError: an item is not in the catalogue, or a value is no finite number.
+  """
+  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
+  values: dict[str, dict[int, list[float]]] = {}
+  for raw, name, value in table:
+    if raw not in row_of:
+      raise errors.UserError(f"label {name!r} is of item {raw!r}, expected one of the "
+                             f"{len(items)} items of the catalogue by its id")
+    if not np.isfinite(value):
+      raise errors.UserError(f"label {name!r} of item {raw!r} is {value}, expected a number")
+    values.setdefault(name.casefold(), {}).setdefault(row_of[raw], []).append(float(value))
+  return {name: Labels(np.array(list(of), np.int64), np.array([np.mean(v) for v in of.values()]))
+          for name, of in values.items()}
+
+
+def learn(item_I1C, labels: dict[str, Labels], *, least: int, ridge: float, unit: bool = False
+          ) -> dict[str, np.ndarray]:
+  """Attribute -> float32 [C], the direction in which there is more of it.
+
+  By ridge regression (`activation.along`); of two values both sides weigh the same. The item's
+  vector times the direction is in standard deviations of the items. Items whose vector is zeros
+  (nobody met them in training) are left out everywhere.
+
+  Args:
+    item_I1C: [I + 1, C] items as the factorisation returned them; row 0 is zeros.
+    labels: attribute -> its labels.
+    least: items that an attribute needs, of two values on each side; others have no direction.
+    ridge: see `activation.along`.
+    unit: learn from vectors of length 1: the length mostly says how many have met the item.
+  """
+  item_I1C = np.asarray(item_I1C, np.float64)
+  length_I1 = np.linalg.norm(item_I1C, axis=1)
+  met_I1 = length_I1 > 0
+  from_I1C = item_I1C / np.where(met_I1, length_I1, 1)[:, None] if unit else item_I1C
+  ways = {}
+  for name, (row_N, value_N) in labels.items():
+    met_N = met_I1[row_N]
+    row_N, value_N = row_N[met_N], value_N[met_N]
+    sides, side_N, count_S = np.unique(value_N, return_inverse=True, return_counts=True)
+    if len(sides) < 2 or (count_S.min() if len(sides) == 2 else len(row_N)) < least:
+      continue
+    weight_N = 1 / count_S[side_N] if len(sides) == 2 else None
+    way_C = activation.along(from_I1C[row_N], value_N, ridge, weight_N)
+    ways[name] = (way_C / max((item_I1C[met_I1] @ way_C).std(), 1e-12)).astype(np.float32)
+  return ways
+
+
+def leading(labels: dict[str, Labels], num_items: int, years_apart: int = 5) -> "Leading":
+  """What can be said to come from an item to another. Args: of `Leading`, and the catalogue's I."""
+  value_AI1 = np.full((len(labels), num_items + 1), np.nan, np.float32)
+  for value_I1, (row_N, value_N) in zip(value_AI1, labels.values()):
+    value_I1[row_N] = value_N
+  return Leading(tuple(labels), value_AI1, years_apart)
+
+
+class Leading(NamedTuple):
+  """Labels by item row.
+
+  Attributes:
+    names: of A attributes.
+    value_AI1: [A, I + 1]; NaN: not known.
+    years_apart: "newer" and "older" are said of items so many years apart, or more.
+  """
+  names: tuple[str, ...]
+  value_AI1: np.ndarray
+  years_apart: int
+
+  def critiques(self, shown: int, wanted: int) -> list[tuple[str, int]]:
+    """(attribute, 1 or -1): all that `wanted` has more or less of than `shown`, by the labels.
+
+    Only of attributes that are labelled for both. Args: item rows.
+    """
+    more_A = self.value_AI1[:, wanted] - self.value_AI1[:, shown]
+    least_A = np.where(np.array(self.names) == NEW, self.years_apart, 1e-6)
+    return [(self.names[a], int(np.sign(more_A[a]))) for a in np.flatnonzero(
+        np.abs(more_A) >= least_A)]
+
+
+def user_vector(session: session_lib.Session, form: fold_in.Form, items: interactions_lib.Items,
+                ways: dict[str, np.ndarray], step: float) -> np.ndarray:
+  """float32 [C]: what the session's user likes, folded in, then moved by the critiques.
+
+  Args:
+    session: its opinions and critiques are read.
+    form, items: of the items.
+    ways: of `learn`, on the items of `form`.
+    step: by how much one step moves the score of an item that lies one standard deviation along
+      the direction, in units of `spread`: a step weighs the same whether much is liked or little.
+
+  Raises:
+    UserError: a liked item is not in the catalogue; a critique's attribute has no direction.
+  """
+  user_C = session_lib.user_vector(session, form, items)
+  if session.critiques:
+    move_C = sum(each.steps * _way(each.attribute, ways) for each in session.critiques)
+    user_C = user_C + np.float32(step) * spread(form.item_I1C, user_C) * move_C
+  return user_C
+
+
+def spread(item_I1C, user_NC) -> np.ndarray:
+  """float32 [..]: the standard deviation of a user's scores over the items with a vector; 1 for a
+  user of zeros.
+
+  Args:
+    item_I1C: as in `learn`.
+    user_NC: vectors of users, or of one.
+  """
+  item_I1C = np.asarray(item_I1C, np.float32)
+  met_IC = item_I1C[np.any(item_I1C != 0, axis=1)]
+  deviation_N = (np.asarray(user_NC, np.float32) @ met_IC.T).std(axis=-1)
+  return np.where(deviation_N > 0, deviation_N, 1).astype(np.float32)
+
+
+def _way(attribute: str, ways: dict[str, np.ndarray]) -> np.ndarray:
+  if (name := attribute.casefold()) in ways:
+    return ways[name]
+  near = difflib.get_close_matches(name, ways, 3)
+  hint = f"; near it: {', '.join(map(repr, near))}" if near else ""
+  raise errors.UserError(f"critique {attribute!r} has no direction, expected one of the "
+                         f"{len(ways)} attributes with enough labelled items{hint}")
+
+
+def _of_words(words: dict[int, set[str]]) -> dict[str, Labels]:
+  """Word -> who of the rows has it. Args: the words of each row."""
+  row_N = np.array(list(words), np.int64)
+  return {word: Labels(row_N, np.array([word in of for of in words.values()], np.float64))
+          for word in sorted(set().union(*words.values()))}

@@ -1,0 +1,124 @@
+"""What a user asks to change, in words: "darker", "less violent", "newer", "more like Heat (1995)".
+
+The rule, which knows no meaning and so has no language model:
+
+  - "but" and ";" part the text, then ",", "and" do; "like .." takes all the rest of its part as a
+    title: "more like X" likes it, "less like X" and "not like X" dislike it.
+  - "less", "not", "no", "too", "without", "fewer" ask for less, everything else for more; "much",
+    "far", "way" and "lot" double the step, "bit", "little", "slightly" and "somewhat" halve it.
+  - What is left is an attribute: itself; a comparative ("scarier", "bigger", "stranger"); a word
+    that begins alike ("romantic": romance), by 5 letters or more and 3 in 5 of the longer; or the
+    one word of several that is an attribute ("action filled": action).
+  - "old" is less of "new", "recent" and "modern" are "new".
+"""
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+from ilm_jax import errors
+from ilm_jax.conversation import directions
+from ilm_jax.conversation import session as session_lib
+from ilm_jax.conversation import titles as titles_lib
+from ilm_jax.data import interactions as interactions_lib
+
+LESS = {"less", "not", "no", "too", "without", "fewer"}
+AMOUNTS = {**dict.fromkeys(("much", "far", "way", "lot"), 2.0),
+           **dict.fromkeys(("bit", "little", "slightly", "somewhat"), 0.5)}
+OTHER_WORDS = {"old": (directions.NEW, -1.0), "recent": (directions.NEW, 1.0),
+               "modern": (directions.NEW, 1.0)}
+_EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "anything", "one",
+          "film", "films", "movie", "movies", "please", "i", "want", "would", "it", "that", "is",
+          "was", "make", "but"}
+_LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+like\s+"
+                   r"(?P<title>.+)$", re.IGNORECASE)
+_SAME, _SHARE = 5, 0.6   # letters in which two words begin alike, and of the longer one
+
+
+class Wishes(NamedTuple):
+  """What a text asks for.
+
+  Attributes:
+    critiques: (attribute, steps); below 0: less of it.
+    like, dislike: titles as they were written.
+    unread: what means no attribute.
+  """
+  critiques: tuple[tuple[str, float], ...] = ()
+  like: tuple[str, ...] = ()
+  dislike: tuple[str, ...] = ()
+  unread: tuple[str, ...] = ()
+
+
+def read(text: str, names: Collection[str]) -> Wishes:
+  """What `text` asks for.
+
+  Args:
+    text: what a user wrote.
+    names: the attributes that there are, in lower case.
+  """
+  critiques, like, dislike, unread = [], [], [], []
+  for part in re.split(r"\s*,?\s+but\s+|\s*;\s*", text.strip()):
+    if match := _LIKE.match(part):
+      (dislike if match["how"].lower() in LESS else like).append(match["title"].strip(" .!?"))
+      continue
+    for wish in re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", part):
+      words = re.findall(r"[^\s.!?\"]+", wish.casefold())
+      phrase = " ".join(word for word in words if word not in {*LESS, *AMOUNTS, *_EMPTY})
+      name, steps = named(phrase, names)
+      if name:
+        for word in words:
+          steps *= AMOUNTS.get(word, 1.0)
+        critiques.append((name, -steps if LESS & set(words) else steps))
+      elif phrase:
+        unread.append(wish.strip())
+  return Wishes(*map(tuple, (critiques, like, dislike, unread)))
+
+
+def named(phrase: str, names: Collection[str]) -> tuple[str, float]:
+  """(the attribute that a phrase in lower case means, 1 or -1); ("", 0): none."""
+  for form in _forms(phrase):
+    if form in names:
+      return form, 1.0
+    if form in OTHER_WORDS and OTHER_WORDS[form][0] in names:
+      return OTHER_WORDS[form]
+  words = phrase.split()
+  if len(words) > 1:
+    among = [word for word in words if word in names]
+    return (among[0], 1.0) if len(among) == 1 else ("", 0.0)
+  alike = [name for name in names if _alike(phrase, name)]
+  return (min(alike, key=lambda name: (len(name), name)), 1.0) if alike else ("", 0.0)
+
+
+def applied(session: session_lib.Session, wishes: Wishes, items: interactions_lib.Items
+            ) -> session_lib.Session:
+  """The session with the wishes stated; constraints stay as they are.
+
+  Raises:
+    UserError: a title is not in the catalogue, or one cannot say which it is.
+  """
+  known = titles_lib.Titles(items) if wishes.like or wishes.dislike else None
+  for edit, written in ((session_lib.like, wishes.like), (session_lib.dislike, wishes.dislike)):
+    for title in written:
+      if not (row := known.row(title)):
+        raise errors.UserError(f"{title!r} is the title of no item, or of several; expected one "
+                               "of the catalogue, with its year")
+      session = edit(session, items.ids[row - 1])
+  for name, steps in wishes.critiques:
+    session = session_lib.critique(session, name, steps)
+  return session
+
+
+def _forms(phrase: str) -> list[str]:
+  """The phrase; where it is a comparative, what it may be of."""
+  forms = [phrase]
+  if phrase.endswith("ier"):
+    forms.append(phrase[:-3] + "y")
+  if phrase.endswith("er") and len(phrase) > 4:
+    stem = phrase[:-2]
+    forms += [stem, stem + "e"] + ([stem[:-1]] if stem[-1] == stem[-2] else [])
+  return forms
+
+
+def _alike(word: str, name: str) -> bool:
+  same = next((n for n, (a, b) in enumerate(zip(word, name)) if a != b),
+              min(len(word), len(name)))
+  return " " not in name and same >= max(_SAME, _SHARE * max(len(word), len(name)))

@@ -1,0 +1,161 @@
+"""Directions of attributes, steps along them, and words that mean them."""
+import numpy as np
+import pytest
+
+from ilm_jax import errors
+from ilm_jax.cf import fold_in
+from ilm_jax.conversation import directions, wishes
+from ilm_jax.conversation import session as s
+from ilm_jax.data import interactions
+
+# Dimension 0 of the factors is "dark", dimension 1 the year; item 7 has no vector.
+ITEMS = interactions.Items(
+    ids=[str(n) for n in range(101, 108)],
+    titles=["Heat", "Alien", "Up", "Big", "Emma", "Jaws", "It"],
+    years=[1995, 1979, 2009, 1988, 1996, 1975, None],
+    genres=[["Crime"], ["Horror"], ["Comedy"], ["Comedy"], [], ["Horror"], ["Horror"]])
+DARK = [1.0, 1.0, -1.0, -1.0, -1.0, 1.0]
+VECTORS = np.zeros((8, 3))
+VECTORS[1:7] = np.stack([DARK, (np.array(ITEMS.years[:6]) - 1990) / 10, [1, -1, 1, -1, 1, -1]], 1)
+TAGS = [("101", "Dark"), ("102", "dark "), ("106", "dark"), ("103", "cute"), ("104", "cute"),
+        ("103", "dogs"), ("107", "dark"), ("999", "dark")]
+
+
+@pytest.fixture
+def ways():
+  labels = {**directions.of_tags(ITEMS, TAGS), **directions.of_genres(ITEMS),
+            **directions.of_years(ITEMS)}
+  return directions.learn(VECTORS, labels, least=2, ridge=1e-3)
+
+
+def test_labels():
+  tags = directions.of_tags(ITEMS, TAGS)
+  assert sorted(tags) == ["cute", "dark", "dogs"]
+  assert dict(zip(tags["dark"].row_N.tolist(), tags["dark"].value_N)) == {
+      1: 1, 2: 1, 6: 1, 3: 0, 4: 0, 7: 1}
+  assert 5 not in directions.of_genres(ITEMS)["horror"].row_N        # no genres: not known
+  assert directions.of_years(ITEMS)["new"].value_N.tolist() == ITEMS.years[:6]
+  table = directions.of_table(
+      ITEMS, [("101", "Slow", 1.0), ("101", "slow", 0.0), ("102", "slow", -1)])
+  assert table["slow"].row_N.tolist() == [1, 2] and table["slow"].value_N.tolist() == [0.5, -1]
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    (("1", "dark", 1.0), "label 'dark' is of item '1', expected one of the 7 items"),
+    (("101", "dark", np.nan), "label 'dark' of item '101' is nan, expected a number")])
+def test_labels_that_are_wrong(row, words):
+  with pytest.raises(errors.UserError, match=words):
+    directions.of_table(ITEMS, [row])
+
+
+def test_directions_are_in_deviations_of_the_items_that_have_a_vector(ways):
+  assert sorted(ways) == ["comedy", "cute", "dark", "horror", "new"]   # others: one item
+  for way_C in ways.values():
+    assert (VECTORS[1:7] @ way_C).std() == pytest.approx(1, rel=1e-4)
+  assert (VECTORS[[1, 2, 6]] @ ways["dark"]).min() > (VECTORS[[3, 4, 5]] @ ways["dark"]).max()
+  assert np.argsort(VECTORS[1:7] @ ways["new"]).tolist() == np.argsort(ITEMS.years[:6]).tolist()
+
+
+def test_an_attribute_needs_enough_items_with_a_vector():
+  """"dark" has four labelled items, three with a vector."""
+  labels = directions.of_tags(ITEMS, TAGS)
+  assert "dark" not in directions.learn(VECTORS, labels, least=4, ridge=1.0)
+  assert "dark" not in directions.learn(VECTORS, labels, least=3, ridge=1.0)      # two are not dark
+  some = {"slow": directions.Labels(np.array([1, 2, 3]), np.array([0.1, 0.2, 0.3]))}
+  assert list(directions.learn(VECTORS, some, least=3, ridge=1.0)) == ["slow"]
+  assert not directions.learn(VECTORS, some, least=4, ridge=1.0)
+  same = {"slow": directions.Labels(np.array([1, 2, 3]), np.ones(3))}
+  assert not directions.learn(VECTORS, same, least=1, ridge=1.0)
+
+
+def test_of_unit_vectors_how_many_like_an_item_tells_nothing():
+  """Tagged items are longer; their directions are those of the others."""
+  rng = np.random.default_rng(0)
+  vectors = np.zeros((401, 4))
+  vectors[1:] = rng.normal(size=(400, 4)) + [0, 0, 0, 3.0]
+  vectors[1:] /= np.linalg.norm(vectors[1:], axis=1, keepdims=True)
+  labels = {"x": directions.Labels(np.arange(1, 401), (vectors[1:, 0] > 0).astype(float))}
+  vectors[1:201] *= 5
+  ways = [directions.learn(vectors, {"x": directions.Labels(
+      np.arange(1, 401), np.r_[np.ones(200), np.zeros(200)])}, least=5, ridge=0.1, unit=unit)["x"]
+      for unit in (False, True)]
+  assert abs(ways[0][3]) / np.linalg.norm(ways[0]) > 0.9
+  assert abs(ways[1][3]) / np.linalg.norm(ways[1]) < 0.6
+  way = directions.learn(vectors, labels, least=5, ridge=0.1, unit=True)["x"]
+  assert way[0] / np.linalg.norm(way) > 0.9
+
+
+def test_critiques_that_lead_from_one_item_to_another():
+  labels = {**directions.of_tags(ITEMS, TAGS), **directions.of_genres(ITEMS),
+            **directions.of_years(ITEMS)}
+  leading = directions.leading(labels, len(ITEMS), years_apart=5)
+  assert leading.critiques(3, 6) == [("cute", -1), ("dark", 1), ("dogs", -1), ("comedy", -1),
+                                     ("horror", 1), ("new", -1)]
+  assert leading.critiques(6, 2) == []           # four years; both dark horror
+  assert leading.critiques(5, 1) == []           # one year; 5 has neither tags nor genres
+  assert leading.critiques(5, 6) == [("new", -1)]
+
+
+def test_a_critique_moves_the_vector_and_nothing_else(ways):
+  form = fold_in.Form(VECTORS, reg=1.0, alpha=2.0)
+  talk = s.constrain(s.like(s.Session(), "103"), years=(1970, 2000))
+  asked_for = s.critique(talk, "Dark", 2)
+  before, after = (directions.user_vector(each, form, ITEMS, ways, step=0.1)
+                   for each in (talk, asked_for))
+  np.testing.assert_array_equal(before, s.user_vector(talk, form, ITEMS))
+  # By 0.1 a step and deviation of the item along the direction, in deviations of the user's scores.
+  deviation = (VECTORS[1:7] @ before).std()
+  np.testing.assert_allclose(VECTORS @ (after - before),
+                             0.2 * deviation * VECTORS @ ways["dark"], atol=1e-6)
+  np.testing.assert_array_equal(s.allowed(asked_for, ITEMS), s.allowed(talk, ITEMS))
+  back = s.critique(asked_for, "dark", -2)
+  again = directions.user_vector(back, form, ITEMS, ways, step=0.1)
+  np.testing.assert_allclose(again, before, atol=1e-6)
+
+
+def test_who_likes_nothing_yet_can_critique(ways):
+  form, talk = fold_in.Form(VECTORS, reg=1.0, alpha=2.0), s.critique(s.Session(), "dark", 1)
+  np.testing.assert_allclose(directions.user_vector(talk, form, ITEMS, ways, 0.1),
+                             0.1 * ways["dark"], rtol=1e-6)
+  np.testing.assert_allclose(directions.spread(VECTORS, [[0, 0, 0], [1, 0, 0]]), [1, np.std(DARK)])
+
+
+def test_a_critique_without_a_direction_is_one_line(ways):
+  form = fold_in.Form(VECTORS, reg=1.0, alpha=2.0)
+  with pytest.raises(errors.UserError, match="'darkly' has no direction, .* 5 attrib.*'dark'$"):
+    directions.user_vector(s.critique(s.Session(), "darkly", 1), form, ITEMS, ways, 0.1)
+
+
+NAMES = ["dark", "scary", "big", "strange", "romance", "horror", "action", "violent", "new",
+         "comedy"]
+
+
+@pytest.mark.parametrize(("text", "critiques"), [
+    ("darker", [("dark", 1)]), ("Something darker, please!", [("dark", 1)]),
+    ("less violent", [("violent", -1)]), ("too dark", [("dark", -1)]),
+    ("not so scary", [("scary", -1)]), ("scarier and bigger", [("scary", 1), ("big", 1)]),
+    ("stranger", [("strange", 1)]), ("newer", [("new", 1)]), ("older", [("new", -1)]),
+    ("not older", [("new", 1)]), ("more recent", [("new", 1)]),
+    ("a bit more romantic", [("romance", 0.5)]), ("much darker but no horror",
+                                                  [("dark", 2), ("horror", -1)]),
+    ("action filled", [("action", 1)]), ("comedic", [("comedy", 1)])])
+def test_words_of_critiques(text, critiques):
+  assert wishes.read(text, NAMES) == wishes.Wishes(critiques=tuple(critiques))
+
+
+@pytest.mark.parametrize("text", ["blorbly", "dark violent", "actor", "er", "ier"])
+def test_words_that_mean_no_attribute_are_given_back(text):
+  assert wishes.read(text, NAMES) == wishes.Wishes(unread=(text,))
+
+
+def test_more_like_a_film_is_a_like():
+  got = wishes.read("more like Pride and Prejudice (1995) but darker; not like Up.", NAMES)
+  assert got == wishes.Wishes((("dark", 1.0),), ("Pride and Prejudice (1995)",), ("Up",))
+  talk = wishes.applied(s.Session(), wishes.read("more like heat, but newer", ["new"]), ITEMS)
+  assert talk.liked == ("101",) and talk.critiques == (s.Critique("new", 1.0),)
+  with pytest.raises(errors.UserError, match="'Heta' is the title of no item"):
+    wishes.applied(s.Session(), wishes.read("less like Heta", NAMES), ITEMS)
+
+
+def test_nothing_is_said():
+  assert wishes.read(" ", NAMES) == wishes.Wishes()
