@@ -173,7 +173,7 @@ def test_describe_is_given_a_name_that_only_one_item_has():
 def test_what_phase_1_gives_is_the_loss_against_ilm_rand(value, verb):
   content = copy.deepcopy(CONTENT)
   part_of(content, "loss")["rows"][1]["metrics"]["all"] = score(value)
-  assert (f"Phase 1 (learns texts, collaborative scores) {verb} loss on unseen texts: "
+  assert (f"Phase 1 (texts, collaborative scores) {verb} this seed's loss on new texts: "
           f"{value:+.3f} [".replace("0.", ".")) in text_of(summary(content))
 
 

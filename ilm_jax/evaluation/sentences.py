@@ -67,8 +67,8 @@ def blocks(said: dict, width: int) -> list[Block]:
                       "ten [95 % interval]:", rows=_rows(said["table"])))
   if of := said["phase1"]:
     effect = ("lowers" if of["hi"] < 0 else "raises" if of["lo"] > 0 else "does not clearly move")
-    learns = f" (learns {', '.join(of['learns'])})" if of["learns"] else ""
-    made.append(Block(f"Phase 1{learns} {effect} loss on unseen texts: "
+    learns = f" ({', '.join(of['learns'])})" if of["learns"] else ""
+    made.append(Block(f"Phase 1{learns} {effect} this seed's loss on new texts: "
                       f"{plain_text.estimate(of, sign=True)}."))
   if said.get("report"):
     made.append(Block(f"All tables, curves and lists: {said['report']}"))
