@@ -85,10 +85,10 @@ _LIKED = flags.DEFINE_multi_string(
     "repeat the flag, oldest first.")
 _USERS = flags.DEFINE_string(
     "users", "", "With --stage=recommend: all, to write the lists of all users to --out.")
-_K = flags.DEFINE_integer("k", 10, "With --stage=recommend: items of a list.")
+_K = flags.DEFINE_integer("k", 10, "With --stage=recommend or chat: items of a list; chat shows 5.")
 _OUT = flags.DEFINE_string("out", "", "With --users=all: a .csv or .parquet file.")
 _MODEL = flags.DEFINE_string(
-    "model", "ilm", "With --stage=describe or recommend: which model answers, ilm or one of "
+    "model", "ilm", "With --stage=describe, recommend or chat: which model answers, ilm or one of "
     "phase2.compare, e.g. mlp.")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "With --stage=plan: chips to plan for, e.g. v5p:4x4x4, v5e:4x4, two slices as "
@@ -108,9 +108,11 @@ _STAGE = flags.DEFINE_string(
 _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
-    "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "plan": (_TOPOLOGY, _SEARCH)}
+    "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
+    "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
 _OF_STAGES = ("stage", "watch", *(flag.name for its in _ONLY_WITH.values() for flag in its))
+_ANSWERS = ("describe", "recommend", "chat")      # what is asked of a trained model, last
 _SWITCHES = ("tables", "search")     # no value follows
 
 
@@ -200,9 +202,9 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
     if _WATCH.value is None:
       if "plan" in names:      # first: what follows needs the devices of the mesh
         stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
-      if others := tuple(n for n in names if n not in ("describe", "recommend", "plan")):
+      if others := tuple(n for n in names if n not in (*_ANSWERS, "plan")):
         stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value, _TABLES.value, typed)
-      for name in (name for name in ("describe", "recommend") if name in names):
+      for name in (name for name in _ANSWERS if name in names):
         stages.answer(name, config, workdir, _wish(name))
       if _COMPARE.value:
         from ilm_jax.evaluation import compare
@@ -223,6 +225,8 @@ def _compiled_programs(workdir: str) -> str:
 
 
 def _wish(stage: str) -> dict:
+  if stage == "chat":
+    return {"model": _MODEL.value} | ({"k": _K.value} if _K.present else {})
   if stage == "recommend":
     return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
             "k": _K.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}

@@ -195,8 +195,10 @@ def test_where_items_are_ranked_the_reader_is_shown_how_to_ask_for_a_list():
   part_of(content, "examples")["examples"][0]["recommended"] = [
       "Heat (1995). Drama", "Brazil (1985). War", "Brazil (1985). Sci-Fi"]
   out = text_of({**summary(content), "command": "bash launch/quickstart.sh"})
-  assert ("Next, name films you like: bash launch/quickstart.sh --stage=recommend "
-          "--liked='Heat (1995)' --liked=item:9") in " ".join(out.replace(" \\", "").split())
+  last = " ".join(out.replace(" \\", "").split())
+  assert last.endswith(
+      "Next, name films you like, or talk of them (--stage=chat): bash launch/quickstart.sh "
+      "--stage=recommend --liked='Heat (1995)' --liked=item:9")
   assert "--stage=describe" not in out
 
 

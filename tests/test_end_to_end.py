@@ -42,14 +42,15 @@ for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
 """
 
 
-def main(workdir, *flags, path="", config="tiny", before=(), module=("-m", "ilm_jax.main")):
-  """Runs ilm_jax.main with the language model in workdir/lm."""
+def main(workdir, *flags, path="", config="tiny", before=(), module=("-m", "ilm_jax.main"),
+         said=""):
+  """Runs ilm_jax.main with the language model in workdir/lm; `said` is its standard input."""
   env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
   return subprocess.run(
       [sys.executable, *before, *module, f"--config={ROOT}/configs/{config}.py",
        f"--workdir={workdir}", CORE,
        f"--config.lm.asset={workdir}/lm", "--config.lm.tokenizer=smollm2-135m-instruct", *flags],
-      capture_output=True, text=True, env=env, check=False)
+      input=said, capture_output=True, text=True, env=env, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -201,15 +202,18 @@ def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
   assert again.returncode == 0 and "elm_pitch: 7 asked, 7 written" in again.stdout
 
 
-def test_describe_on_the_way_from_an_item_to_another(run):
-  """Three texts on the way; the ends are what the items themselves get."""
-  done = main(run, "--stage=describe", "--items=Heat (1995)", "--towards=Toy Story (1995)",
-              "--steps=3", "--config.targets.max_tokens=6")
+def test_describe_on_the_way_from_an_item_to_another_and_a_conversation(run):
+  """Three texts on the way; the ends are what the items themselves get. Then a list and a text."""
+  done = main(run, "--stage=describe,chat", "--items=Heat (1995)", "--towards=Toy Story (1995)",
+              "--steps=3", "--config.targets.max_tokens=6",
+              said="I like Heat (1995)\n/about 1\n/quit\n")
   assert done.returncode == 0, done.stderr[-2000:]
   lines = done.stdout.splitlines()
   assert lines[0] == "Heat (1995) -> Toy Story (1995)"
-  assert [line[:6] for line in lines[1:]] == ["0.00  ", "0.50  ", "1.00  "]
-  assert all(line[6:].strip() for line in lines[1:])
+  assert [line[:6] for line in lines[1:4]] == ["0.00  ", "0.50  ", "1.00  "]
+  assert all(line[6:].strip() for line in lines[1:4])
+  assert "ranked by ILM, item head" in lines[4] and lines[5].startswith("1. ")
+  assert lines[10].startswith("From the vector of ") and lines[11:] == ["Goodbye."]
 
 
 def test_describe_names_what_is_near_an_unknown_title(run):

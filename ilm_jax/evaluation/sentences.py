@@ -80,7 +80,7 @@ def _next(said: dict) -> list[Block]:
   liked = said["lists"]["liked"] if said["lists"] else []
   name = (said["description"] or {}).get("name")
   if liked:
-    words, flags = f"Next, name {said['things']} you like:", (
+    words, flags = f"Next, name {said['things']} you like, or talk of them (--stage=chat):", (
         "--stage=recommend", *(f"--liked={title}" for title in liked))
   elif name:
     words, flags = "Next, ask ILM more:", ("--stage=describe", f"--items={name}")

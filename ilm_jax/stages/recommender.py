@@ -96,10 +96,15 @@ class Recommender:
   def _top(self, histories, k: int):
     if self.by == BEAMS:
       return self._by_beams(histories, k)
-    score_NI = (self._by_head if self.by == HEAD else self._by_dot_product)(histories)
+    score_NI = self.scores(histories)
     blocked_NI = ranking.blocked(histories, self.run.data.log.num_items)
     items_NK = lists.top_items(score_NI, blocked_NI, k)
     return items_NK, np.take_along_axis(np.asarray(score_NI, np.float32), items_NK, axis=1)
+
+  def scores(self, histories) -> np.ndarray:
+    """float32 [N, I + 1]: the score of every item for each of at most `together` users, what they
+    have included; see `top`. Beams score no catalogue: `by` is HEAD or DOT."""
+    return (self._by_head if self.by == HEAD else self._by_dot_product)(histories)
 
   def _by_head(self, histories) -> np.ndarray:
     _ = self._speaker.head_items       # made here, copies that know more users share it

@@ -235,9 +235,9 @@ def _batches(examples, rows: int, what: str):
 
 
 def _numbered(examples, rows: int, what: str):
-  """(index of the first, up to `rows` examples), with a progress bar."""
+  """(index of the first, up to `rows` examples), with a progress bar where there are several."""
   with tqdm.tqdm(total=len(examples), desc=what, unit="ex", mininterval=1.0,
-                 disable=not distributed.is_main()) as bar:
+                 disable=len(examples) <= rows or not distributed.is_main()) as bar:
     for first in range(0, len(examples), rows):
       part = [examples[i] for i in range(first, min(first + rows, len(examples)))]
       yield first, part

@@ -1,0 +1,104 @@
+"""Stage chat: a conversation with a model whose score of an item is its row."""
+import io
+import types
+
+import numpy as np
+import pytest
+
+from configs import tiny
+from ilm_jax import errors
+from ilm_jax.config import variants
+from ilm_jax.conversation import session
+from ilm_jax.data import interactions
+from ilm_jax.runtime import distributed
+from ilm_jax.stages import chat, recommender, vectors
+
+TITLES = ["Heat", "Fargo", "Alien", "Aliens", "Up", "Brazil", "Casino", "Seven", "Clerks", "Speed",
+          "Gandhi", "Psycho"]
+GENRES = [["Crime"], ["Crime"], ["Horror"], ["Horror"], ["Comedy"], ["Comedy"], ["Crime"],
+          ["Horror"], ["Comedy"], ["Crime"], ["Comedy"], ["Horror"]]
+YEARS = [1995, 1996, 1979, 1986, 2009, 1985, 1995, 1995, 1994, 1994, 1982, 1960]
+
+
+@pytest.fixture
+def run(monkeypatch):
+  items = interactions.Items([f"i{n}" for n in range(1, 13)], TITLES, YEARS, GENRES)
+  log = interactions.Interactions(["u"], 12, np.array([0], np.int32), np.array([1], np.int32),
+                                  np.zeros(1, np.int64), np.ones(1, np.float32))
+  monkeypatch.setattr(recommender.Recommender, "scores", lambda self, histories: (
+      np.arange(13.0)[None]))
+  # The first axis is age, the second is how much of a crime film it is.
+  factors = np.array([[0, 0], *([(year - 1990) / 10, genre == ["Crime"]]
+                                for year, genre in zip(YEARS, GENRES))], np.float32)
+  monkeypatch.setattr(vectors, "factors", lambda run: (None, factors))
+  return types.SimpleNamespace(data=interactions.Data(log, items, ""), config=tiny.get_config())
+
+
+@pytest.fixture
+def talk(run):
+  return chat.Chat(run, variants.ILM, k=2)
+
+
+def test_likes_are_answered_by_a_list_without_them(talk):
+  assert talk.greeting().startswith("12 films, ranked by ILM, item head. Which do you like?")
+  assert talk.answer("hello").splitlines() == [
+      "I do not know what 'hello' means here.", "Which do you like? Name a few by title."]
+  assert talk.answer("I loved Psycho and hated Gandhi").splitlines() == [
+      "1. Speed (1994)  Crime", "2. Clerks (1994)  Comedy"]
+  assert talk.session.turns[-1].items == ("i10", "i9") and talk.session.turns[-1].act == "recommend"
+  assert talk.answer("/seen 1").splitlines()[0] == "1. Clerks (1994)  Comedy"
+  assert talk.answer("/state").splitlines() == [
+      "likes: Psycho (1960)", "seen: Speed (1994)", "dislikes: Gandhi (1982)"]
+
+
+def test_constraints_are_hard_and_critiques_move(talk):
+  talk.answer("I like Heat")
+  assert talk.answer("no horror, before 1990").splitlines() == [
+      "1. Gandhi (1982)  Comedy", "2. Brazil (1985)  Comedy"]
+  assert talk.answer("/undo").splitlines()[0] == "1. Psycho (1960)  Horror"
+  assert talk.answer("much newer").splitlines()[0] == "1. Up (2009)  Comedy"
+  assert talk.session.turns[-1].act == "refine"
+  assert talk.answer("/why 1").splitlines()[1].startswith("You asked for more new; it lies +")
+  assert talk.answer("only crime, from 1950").startswith("Nothing is left that fits")
+
+
+def test_a_conversation_is_kept_in_a_file(talk, run, tmp_path):
+  talk.answer("I like Heat, but not Casino")
+  assert talk.answer(f"/save {tmp_path}/talk.json") == f"saved in {tmp_path}/talk.json"
+  other = chat.Chat(run, variants.ILM, k=2)
+  other.answer(f"/load {tmp_path}/talk.json")
+  assert other.session.liked == ("i1",) and other.session.disliked == ("i7",)
+  for edited, says in ((session.like(session.Session(), "x"), "item 'x' is not in this catalogue"),
+                       (session.critique(session.Session(), "dark", 1), "'dark' has no direction")):
+    (tmp_path / "bad.json").write_text(session.to_json(edited))
+    assert says in other.answer(f"/load {tmp_path}/bad.json")
+  assert other.session.liked == ("i1",)
+
+
+@pytest.mark.parametrize(("line", "says"), [
+    ("/bogus", "/bogus is no command, expected one of /like, /dislike"), ("/", "/ is no command"),
+    ("/like Xanadu", "no item is called 'Xanadu'"), ("/like user:u", "user:u is a user"),
+    ("/why 1", "1: the last list has 0 items"), ("/why Heat", "nothing is liked yet"),
+    ("/save", "/save needs a file"), ("/load nowhere.json", "/load nowhere.json: no such file"),
+    ("more like Xanadu", "'Xanadu' is the title of no item")])
+def test_a_mistake_is_one_line_and_changes_nothing(talk, line, says):
+  assert talk.answer(line).startswith(says) and "\n" not in talk.answer(line)
+  assert talk.session == session.Session() and not talk.over
+
+
+def test_lines_are_read_until_the_end(run, monkeypatch, capsys):
+  monkeypatch.setattr("sys.stdin", io.StringIO("I like Heat\n\n/quit\n/bogus\n"))
+  chat.run(run, chat.Wish(k=1))
+  assert capsys.readouterr().out.splitlines()[1:] == ["1. Psycho (1960)  Horror", "Goodbye."]
+  monkeypatch.setattr("sys.stdin", io.StringIO("/help"))
+  chat.run(run, chat.Wish())
+  assert "/like X, /dislike X, /seen X" in capsys.readouterr().out
+
+
+def test_what_cannot_hold_a_conversation_is_refused(run, monkeypatch):
+  monkeypatch.setattr(distributed, "_here", distributed.Place(0, 2))
+  with pytest.raises(errors.UserError, match="runs in one process, this job has 2"):
+    chat.run(run, chat.Wish())
+  run.config.phase2.head.weight, run.config.phase1.losses.ui = 0.0, 0.0
+  with pytest.raises(errors.UserError, match="needs an item head"):
+    chat.Chat(run, variants.ILM, k=2)

@@ -1,0 +1,59 @@
+"""What a user's words say, by the rule of conversation/heard.py."""
+import pytest
+
+from ilm_jax import errors
+from ilm_jax.conversation import heard, session, titles
+from ilm_jax.data import interactions
+
+ITEMS = interactions.Items(
+    list("abcdefg"), ["Heat", "Pulp Fiction", "The Game", "Big", "Sabrina", "Sabrina", "Seven"],
+    [1995, 1994, 1997, 1988, 1954, 1995, 1995],
+    [["Crime"], ["Crime", "Drama"], ["Thriller"], ["Comedy"], ["Comedy"], ["Comedy"], ["Crime"]])
+TITLES = titles.Titles(ITEMS)
+NAMES = {"crime", "comedy", "new", "drama"}
+
+
+def told(text, talk=None):
+  return heard.told(talk or session.Session(), text, items=ITEMS, titles=TITLES, names=NAMES)
+
+
+@pytest.mark.parametrize(("text", "liked", "disliked", "seen"), [
+    ("I loved Heat and Pulp Fiction, but I hated The Game", "ab", "c", ""),
+    ("Heat (1995)", "a", "", ""), ("loved Heat and hated The Game", "a", "c", ""),
+    ("I hate Heat and I have seen The Game", "", "a", "c"),
+    ("i did not like pulp fiction. Heat was great!", "a", "b", ""),
+    ("I have seen Heat; more like Pulp Fiction", "b", "", "a"),
+    ("what a big game in the heat, seven times", "", "", ""),      # words that anybody says
+    ("Big", "", "", ""), ("Big (1988) was fun", "d", "", ""),
+    ("Sabrina", "", "", ""), ("Sabrina (1954)", "e", "", ""),      # one cannot say which
+    ("less like Heat", "", "a", "")])
+def test_titles_and_what_is_said_of_them(text, liked, disliked, seen):
+  talk, _ = told(text)
+  assert "".join(talk.liked) == liked and "".join(talk.disliked) == disliked
+  assert "".join(talk.seen) == seen
+  assert talk.turns[-1].text == text and set(talk.turns[-1].items) == set(liked + disliked + seen)
+
+
+@pytest.mark.parametrize(("text", "years"), [
+    ("from the nineties", (1990, 1999)), ("something in the 80s", (1980, 1989)),
+    ("in the 1970s", (1970, 1979)), ("after 1990 please", (1991, None)),
+    ("since 1990", (1990, None)), ("before 1980", (None, 1979)), ("from 1994", (1994, 1994)),
+    ("between 1970 and 1979", (1970, 1979)), ("between 1979 and 1970", (None, None)),
+    ("I was 12 in the summer", (None, None))])
+def test_spans_of_years(text, years):
+  assert told(text)[0].constraint.years == years
+
+
+def test_genres_are_constraints_and_the_rest_critiques():
+  talk, unread = told("only comedies, no crime and something newer, more zing")
+  assert (talk.constraint.genres, talk.constraint.without) == (("comedy",), ("crime",))
+  assert [(c.attribute, c.steps) for c in talk.critiques] == [("new", 1.0)]
+  assert unread == ("more zing",)
+  later = told("before 1990", talk)[0]
+  assert later.constraint.genres == ("comedy",) and later.constraint.years == (None, 1989)
+  assert session.undo(later) == talk and session.undo(talk) == session.Session()
+
+
+def test_an_unknown_title_that_is_asked_for_is_an_error():
+  with pytest.raises(errors.UserError, match="'Xanadu' is the title of no item"):
+    told("more like Xanadu")
