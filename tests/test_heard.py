@@ -26,12 +26,12 @@ def told(text, talk=None):
     ("what a big game in the heat, seven times", "", "", ""),      # words that anybody says
     ("Big", "", "", ""), ("Big (1988) was fun", "d", "", ""),
     ("Sabrina", "", "", ""), ("Sabrina (1954)", "e", "", ""),      # one cannot say which
-    ("less like Heat", "", "a", "")])
+    ("less like Heat", "", "a", ""), ("Is Heat good? I like The Game", "c", "", "")])
 def test_titles_and_what_is_said_of_them(text, liked, disliked, seen):
   talk, _ = told(text)
   assert "".join(talk.liked) == liked and "".join(talk.disliked) == disliked
   assert "".join(talk.seen) == seen
-  assert talk.turns[-1].text == text and set(talk.turns[-1].items) == set(liked + disliked + seen)
+  assert talk.turns[-1].text == text and set(talk.turns[-1].items) >= set(liked + disliked + seen)
 
 
 @pytest.mark.parametrize(("text", "years"), [

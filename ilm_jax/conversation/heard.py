@@ -5,8 +5,9 @@
   - **Titles.** The longest run of words that is the title of one item, with or without its year. A
     title of one word counts when it has four letters or more and begins with a capital.
   - **Opinions.** Of the titles in a clause: disliked where the clause has "hate", "not", "boring"
-    or the like; seen, where it has "seen" or "watched" and no praise; else liked. ".", ";", "!",
-    "?", "but", and "and" before another such verb part clauses.
+    or the like; seen, where it has "seen" or "watched" and no praise; nothing where it is a
+    question; else liked. ".", ";", "!", "?", "but", and "and" before another such verb part
+    clauses.
   - **Constraints.** "from the nineties", "after 1990", "before 1980", "between 1970 and 1979";
     "only comedies", "no horror", "without war", by the catalogue's genres.
   - The rest is read by `wishes`: critiques, and "more like X".
@@ -46,7 +47,8 @@ _ONLY = re.compile(r"\b(only|just|no|without|not any)\s+([\w\-’']+)", re.IGNOR
 
 @dataclasses.dataclass(frozen=True)
 class Mention:
-  """An item in a text: where its title stands, and what is said of it (`session.KINDS`)."""
+  """An item in a text: where its title stands, and what is said of it (`session.KINDS`); "": it is
+  asked about."""
   row: int
   start: int
   end: int
@@ -79,6 +81,8 @@ def _is_title(words: str) -> bool:
 
 def _kind(text: str, start: int) -> str:
   clause = next(part for part, (first, last) in _clauses(text) if first <= start < last)
+  if clause.rstrip().endswith("?"):
+    return ""
   if _BAD.search(clause):
     return session_lib.DISLIKED
   if _KNOWN.search(clause) and not _GOOD.search(clause):
@@ -145,7 +149,8 @@ def told(session: session_lib.Session, text: str, *, items: interactions_lib.Ite
   edits = {session_lib.LIKED: session_lib.like, session_lib.DISLIKED: session_lib.dislike,
            session_lib.SEEN: session_lib.mark_seen}
   for mention in found:
-    session = edits[mention.kind](session, items.ids[mention.row - 1])
+    if mention.kind:
+      session = edits[mention.kind](session, items.ids[mention.row - 1])
   if parts:
     session = session_lib.constrain(session, **parts)
   wish = wishes.read(rest, names)

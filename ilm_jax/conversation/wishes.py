@@ -9,7 +9,8 @@ The rule, which knows no meaning and so has no language model:
   - What is left is an attribute: itself; a comparative ("scarier", "bigger", "stranger"); a word
     that begins alike ("romantic": romance), by 5 letters or more and 3 in 5 of the longer; or the
     one word of several that is an attribute ("action filled": action).
-  - "old" is less of "new", "recent" and "modern" are "new".
+  - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" "horror",
+    where nothing is called so.
 """
 import re
 from collections.abc import Collection
@@ -25,10 +26,11 @@ LESS = {"less", "not", "no", "too", "without", "fewer"}
 AMOUNTS = {**dict.fromkeys(("much", "far", "way", "lot"), 2.0),
            **dict.fromkeys(("bit", "little", "slightly", "somewhat"), 0.5)}
 OTHER_WORDS = {"old": (directions.NEW, -1.0), "recent": (directions.NEW, 1.0),
-               "modern": (directions.NEW, 1.0)}
+               "modern": (directions.NEW, 1.0), "funny": ("comedy", 1.0),
+               "scary": ("horror", 1.0)}
 _EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "anything", "one",
           "film", "films", "movie", "movies", "please", "i", "want", "would", "it", "that", "is",
-          "was", "make", "but"}
+          "was", "make", "but", "for", "with", "some", "me", "give", "show"}
 _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+like\s+"
                    r"(?P<title>.+)$", re.IGNORECASE)
 _SAME, _SHARE = 5, 0.6   # letters in which two words begin alike, and of the longer one

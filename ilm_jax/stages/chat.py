@@ -8,6 +8,7 @@ known of the user is a `Session`, shown by /state and kept by /save.
 """
 import functools
 import pathlib
+import re
 import sys
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ newer", "less romance", "no horror", "only comedies", "from the nineties", "more
   /state, /undo, /forget X       what is known of you; take back what you said; or one opinion
   /save FILE, /load FILE         the conversation as JSON
   /help, /quit"""
+
+_WHY = re.compile(r"why\b[^\d]*(\d+)?[^\d]*$", re.IGNORECASE)
+_NOT_THAT = re.compile(r"(no,?\s+)?not (that|this)( one)?\W*$", re.IGNORECASE)
 
 
 class Wish(NamedTuple):
@@ -99,6 +103,10 @@ class Chat:
     try:
       if line.startswith("/"):
         return self._command(*line[1:].split(maxsplit=1))
+      if self.shown and (why := _WHY.match(line)):
+        return self._why(why[1] or "1")
+      if self.shown and _NOT_THAT.match(line):
+        return "Which of the list? E.g. /dislike 1, or /seen 2."
       self.session, unread = heard.told(
           self.session, line, items=self._items, titles=self._titles, names=set(self._ways))
       return self._recommended(unread)
