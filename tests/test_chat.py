@@ -56,6 +56,9 @@ def test_constraints_are_hard_and_critiques_move(talk):
   assert talk.answer("no horror, before 1990").splitlines() == [
       "1. Gandhi (1982)  Comedy", "2. Brazil (1985)  Comedy"]
   assert talk.answer("/undo").splitlines()[0] == "1. Psycho (1960)  Horror"
+  talk.answer("/forget Heat")
+  assert talk.session.liked == ()
+  assert talk.answer("/undo").splitlines()[0] == "1. Psycho (1960)  Horror"
   assert talk.answer("much newer").splitlines()[0] == "1. Up (2009)  Comedy"
   assert talk.session.turns[-1].act == "refine"
   assert talk.answer("/why 1").splitlines()[1].startswith("You asked for more new; it lies +")
@@ -81,7 +84,9 @@ def test_a_conversation_is_kept_in_a_file(talk, run, tmp_path):
 @pytest.mark.parametrize(("line", "says"), [
     ("/bogus", "/bogus is no command, expected one of /like, /dislike"), ("/", "/ is no command"),
     ("/like Xanadu", "no item is called 'Xanadu'"), ("/like user:u", "user:u is a user"),
-    ("/why 1", "1: the last list has 0 items"), ("/why Heat", "nothing is liked yet"),
+    ("/why 1", "1: the last list has 0 items"), ("/like ²", "no item is called '²'"),
+    ("/save /dev/null/x", "/save /dev/null/x: "), ("/load /", "/load /: no such file"),
+    ("/why Heat", "nothing is liked yet"),
     ("/save", "/save needs a file"), ("/load nowhere.json", "/load nowhere.json: no such file"),
     ("more like Xanadu", "'Xanadu' is the title of no item")])
 def test_a_mistake_is_one_line_and_changes_nothing(talk, line, says):

@@ -138,12 +138,18 @@ NAMES = ["dark", "scary", "big", "strange", "romance", "horror", "action", "viol
     ("not older", [("new", 1)]), ("more recent", [("new", 1)]),
     ("a bit more romantic", [("romance", 0.5)]), ("much darker but no horror",
                                                   [("dark", 2), ("horror", -1)]),
-    ("action filled", [("action", 1)]), ("comedic", [("comedy", 1)])])
+    ("action filled", [("action", 1)]), ("more comedic", [("comedy", 1)]),
+    ("I hate horror", [("horror", -1)]), ("I don't want horror", [("horror", -1)]),
+    ("comedy is boring", [("comedy", -1)]), ("I'm tired of horror", [("horror", -1)]),
+    ("anything but horror", [("horror", -1)]), ("I do not like horror", [("horror", -1)]),
+    ("I like comedy too", [("comedy", 1)]), ("less romance and horror",
+                                             [("romance", -1), ("horror", -1)]),
+    ("less horror, newer", [("horror", -1), ("new", 1)])])
 def test_words_of_critiques(text, critiques):
   assert wishes.read(text, NAMES) == wishes.Wishes(critiques=tuple(critiques))
 
 
-@pytest.mark.parametrize("text", ["blorbly", "dark violent", "actor", "er", "ier"])
+@pytest.mark.parametrize("text", ["blorbly", "Romantic!", "dark violent", "actor", "er", "ier"])
 def test_words_that_mean_no_attribute_are_given_back(text):
   assert wishes.read(text, NAMES) == wishes.Wishes(unread=(text,))
 

@@ -6,9 +6,11 @@ from ilm_jax.conversation import heard, session, titles
 from ilm_jax.data import interactions
 
 ITEMS = interactions.Items(
-    list("abcdefg"), ["Heat", "Pulp Fiction", "The Game", "Big", "Sabrina", "Sabrina", "Seven"],
-    [1995, 1994, 1997, 1988, 1954, 1995, 1995],
-    [["Crime"], ["Crime", "Drama"], ["Thriller"], ["Comedy"], ["Comedy"], ["Comedy"], ["Crime"]])
+    list("abcdefghij"), ["Heat", "Pulp Fiction", "The Game", "Big", "Sabrina", "Sabrina", "Seven",
+                         "Never Say Never", "Love Actually", "Who Framed Roger Rabbit?"],
+    [1995, 1994, 1997, 1988, 1954, 1995, 1995, 2010, 2003, 1988],
+    [["Crime"], ["Crime", "Drama"], ["Thriller"], ["Comedy"], ["Comedy"], ["Comedy"], ["Crime"],
+     *[["Comedy"]] * 3])
 TITLES = titles.Titles(ITEMS)
 NAMES = {"crime", "comedy", "new", "drama"}
 
@@ -26,7 +28,12 @@ def told(text, talk=None):
     ("what a big game in the heat, seven times", "", "", ""),      # words that anybody says
     ("Big", "", "", ""), ("Big (1988) was fun", "d", "", ""),
     ("Sabrina", "", "", ""), ("Sabrina (1954)", "e", "", ""),      # one cannot say which
-    ("less like Heat", "", "a", ""), ("Is Heat good? I like The Game", "c", "", "")])
+    ("less like Heat", "", "a", ""), ("Is Heat good? I like The Game", "c", "", ""),
+    ("I loved Never Say Never, hated Heat", "h", "a", ""),
+    ("I have seen Love Actually", "", "", "i"),
+    ("I haven't seen Heat", "", "", ""), ("I don't mind Heat", "a", "", ""),
+    ("I loved Who Framed Roger Rabbit?", "j", "", ""), ("what about Heat", "", "", ""),
+    ("Can you give me something like Heat?", "a", "", "")])
 def test_titles_and_what_is_said_of_them(text, liked, disliked, seen):
   talk, _ = told(text)
   assert "".join(talk.liked) == liked and "".join(talk.disliked) == disliked
@@ -39,7 +46,10 @@ def test_titles_and_what_is_said_of_them(text, liked, disliked, seen):
     ("in the 1970s", (1970, 1979)), ("after 1990 please", (1991, None)),
     ("since 1990", (1990, None)), ("before 1980", (None, 1979)), ("from 1994", (1994, 1994)),
     ("between 1970 and 1979", (1970, 1979)), ("between 1979 and 1970", (None, None)),
-    ("I was 12 in the summer", (None, None))])
+    ("I was 12 in the summer", (None, None)), ("I was born in 1990", (None, None)),
+    ("not from the nineties", (None, None)), ("nothing before 1990", (None, None)),
+    ("from 1990 to 1999", (1990, 1999)), ("1990-1999", (1990, 1999)), ("from 1980s", (1980, 1989)),
+    ("after 1980 and before 1990", (1981, 1989)), ("1995 or later", (1995, None))])
 def test_spans_of_years(text, years):
   assert told(text)[0].constraint.years == years
 
@@ -52,6 +62,27 @@ def test_genres_are_constraints_and_the_rest_critiques():
   later = told("before 1990", talk)[0]
   assert later.constraint.genres == ("comedy",) and later.constraint.years == (None, 1989)
   assert session.undo(later) == talk and session.undo(talk) == session.Session()
+
+
+def test_what_is_unwanted_adds_up():
+  talk, _ = told("no comedies or crime")
+  assert talk.constraint.without == ("comedy", "crime")
+  talk = told("before 1990", told("no drama, after 1980", talk)[0])[0]
+  assert talk.constraint.without == ("comedy", "crime", "drama")
+  assert talk.constraint.years == (1981, 1989)
+  assert told("from 1995", talk)[0].constraint.years == (1995, 1995)
+  assert told("not only comedies")[0].constraint.genres == ()
+
+
+def test_what_else_is_said_beside_a_title_is_named():
+  talk, unread = told("I loved Heat, but more zing")
+  assert talk.liked == ("a",) and unread == ("more zing",)
+
+
+def test_a_long_turn_is_refused_and_blanks_cost_nothing():
+  with pytest.raises(errors.UserError, match="2,001 characters at once, expected 2,000 at most"):
+    told("a" * 2001)
+  assert told("Heat" + " " * 10000 + "was great")[0].liked == ("a",)
 
 
 def test_an_unknown_title_that_is_asked_for_is_an_error():

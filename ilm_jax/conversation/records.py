@@ -4,12 +4,12 @@ A field says by `metadata` how its value is read: `field(text)` or `field(severa
 """
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable
 
 from ilm_jax import errors
 
 Read = Callable[[object, str], object]      # (value, where it stands) -> the value as it is kept
+_MOST = 10 ** 6      # larger than any rating or step that is meant
 
 
 def field(read: Read, default=dataclasses.MISSING):
@@ -61,6 +61,8 @@ def text(value, where: str) -> str:
   """Any text that is not blank."""
   if not isinstance(value, str) or not value.strip():
     raise wrong(where, value, "a text that is not empty")
+  if any("\ud800" <= c <= "\udfff" for c in value):
+    raise wrong(where, value, "text without half a character (a surrogate)")
   return value
 
 
@@ -72,9 +74,9 @@ def identity(value, where: str) -> str:
 
 
 def number(value, where: str) -> float:
-  """A finite number."""
-  if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-    raise wrong(where, value, "a number")
+  """A number of a size that is meant: steps and ratings."""
+  if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
+    raise wrong(where, value, f"a number between -{_MOST:,} and {_MOST:,}")
   return value
 
 

@@ -4,10 +4,12 @@ The rule, which knows no meaning and so has no language model:
 
   - "but" and ";" part the text, then ",", "and" do; "like .." takes all the rest of its part as a
     title: "more like X" likes it, "less like X" and "not like X" dislike it.
-  - "less", "not", "no", "too", "without", "fewer" ask for less, everything else for more; "much",
+  - "less", "not", "no", "without", "hate", "boring" and the like, and "too" before a word, ask for
+    less, everything else for more; "less war and horror" is less of both; "much",
     "far", "way" and "lot" double the step, "bit", "little", "slightly" and "somewhat" halve it.
-  - What is left is an attribute: itself; a comparative ("scarier", "bigger", "stranger"); a word
-    that begins alike ("romantic": romance), by 5 letters or more and 3 in 5 of the longer; or the
+  - What is left is an attribute: itself; a comparative ("scarier", "bigger", "stranger"); beside
+    other words one that begins alike ("more romantic": romance), by 5 letters or more and 3 in 5 of
+    the longer; or the
     one word of several that is an attribute ("action filled": action).
   - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" "horror",
     where nothing is called so.
@@ -22,7 +24,8 @@ from ilm_jax.conversation import session as session_lib
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
 
-LESS = {"less", "not", "no", "too", "without", "fewer"}
+LESS = {"less", "not", "no", "without", "fewer", "hate", "dislike", "avoid", "except", "never",
+        "nothing", "boring", "bored", "tired"}
 AMOUNTS = {**dict.fromkeys(("much", "far", "way", "lot"), 2.0),
            **dict.fromkeys(("bit", "little", "slightly", "somewhat"), 0.5)}
 OTHER_WORDS = {"old": (directions.NEW, -1.0), "recent": (directions.NEW, 1.0),
@@ -30,7 +33,11 @@ OTHER_WORDS = {"old": (directions.NEW, -1.0), "recent": (directions.NEW, 1.0),
                "scary": ("horror", 1.0)}
 _EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "anything", "one",
           "film", "films", "movie", "movies", "please", "i", "want", "would", "it", "that", "is",
-          "was", "make", "but", "for", "with", "some", "me", "give", "show"}
+          "was", "make", "but", "for", "with", "some", "me", "give", "show", "too", "like",
+          "love", "enjoy", "prefer", "of", "to", "do", "did", "am", "i'm", "i’m", "any",
+          "watch", "see"}
+_NOT = ("n't", "n’t")
+_BUT = re.compile(r"\b(?:any|every)thing (?:but|except)\b", re.IGNORECASE)
 _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+like\s+"
                    r"(?P<title>.+)$", re.IGNORECASE)
 _SAME, _SHARE = 5, 0.6   # letters in which two words begin alike, and of the longer one
@@ -58,25 +65,45 @@ def read(text: str, names: Collection[str]) -> Wishes:
     names: the attributes that there are, in lower case.
   """
   critiques, like, dislike, unread = [], [], [], []
-  for part in re.split(r"\s*,?\s+but\s+|\s*;\s*", text.strip()):
+  text = _BUT.sub("no", " ".join(text.split()))
+  for part in re.split(r",? but |; ?|(?<=[.!?]) ", text):
     if match := _LIKE.match(part):
-      (dislike if match["how"].lower() in LESS else like).append(match["title"].strip(" .!?"))
+      wanted, less = match["title"].strip(" .!?"), match["how"].lower() in LESS
+      if wanted.casefold() in names:
+        critiques.append((wanted.casefold(), -1.0 if less else 1.0))
+      else:
+        (dislike if less else like).append(wanted)
       continue
-    for wish in re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", part):
-      words = re.findall(r"[^\s.!?\"]+", wish.casefold())
-      phrase = " ".join(word for word in words if word not in {*LESS, *AMOUNTS, *_EMPTY})
-      name, steps = named(phrase, names)
+    less = False
+    for wish in re.split(r", (?:and |or )?| and | or ", part):
+      words = re.findall(r"[^\s.!?,\"]+", wish.casefold())
+      phrase = " ".join(word for word in words if not _says_nothing(word))
+      bare = phrase.split() == words
+      name, steps = named(phrase, names, alike=not bare)
+      # "less war and horror": a word by itself goes on as the one before it.
+      less = less if bare and phrase in names else _asks_for_less(words)
       if name:
         for word in words:
           steps *= AMOUNTS.get(word, 1.0)
-        critiques.append((name, -steps if LESS & set(words) else steps))
+        critiques.append((name, -steps if less else steps))
       elif phrase:
         unread.append(wish.strip())
   return Wishes(*map(tuple, (critiques, like, dislike, unread)))
 
 
-def named(phrase: str, names: Collection[str]) -> tuple[str, float]:
-  """(the attribute that a phrase in lower case means, 1 or -1); ("", 0): none."""
+def _says_nothing(word: str) -> bool:
+  return word in {*LESS, *AMOUNTS, *_EMPTY} or word.endswith(_NOT)
+
+
+def _asks_for_less(words: list[str]) -> bool:
+  return bool(LESS & set(words)) or "too" in words[:-1] or any(w.endswith(_NOT) for w in words)
+
+
+def named(phrase: str, names: Collection[str], alike: bool = True) -> tuple[str, float]:
+  """(the attribute that a phrase in lower case means, 1 or -1); ("", 0): none.
+
+  `alike`: whether a word that begins as an attribute's may mean it.
+  """
   for form in _forms(phrase):
     if form in names:
       return form, 1.0
@@ -86,8 +113,8 @@ def named(phrase: str, names: Collection[str]) -> tuple[str, float]:
   if len(words) > 1:
     among = [word for word in words if word in names]
     return (among[0], 1.0) if len(among) == 1 else ("", 0.0)
-  alike = [name for name in names if _alike(phrase, name)]
-  return (min(alike, key=lambda name: (len(name), name)), 1.0) if alike else ("", 0.0)
+  near = [name for name in names if alike and _alike(phrase, name)]
+  return (min(near, key=lambda name: (len(name), name)), 1.0) if near else ("", 0.0)
 
 
 def applied(session: session_lib.Session, wishes: Wishes, items: interactions_lib.Items

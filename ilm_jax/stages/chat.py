@@ -34,7 +34,7 @@ newer", "less romance", "no horror", "only comedies", "from the nineties", "more
   /save FILE, /load FILE         the conversation as JSON
   /help, /quit"""
 
-_WHY = re.compile(r"why\b[^\d]*(\d+)?[^\d]*$", re.IGNORECASE)
+_WHY = re.compile(r"why(?: (?:number |no\.? ?)?(\d{1,6}))?\W*$", re.IGNORECASE)
 _NOT_THAT = re.compile(r"(no,?\s+)?not (that|this)( one)?\W*$", re.IGNORECASE)
 
 
@@ -84,6 +84,7 @@ class Chat:
   def __init__(self, run: context.Run, variant: variants.Variant, k: int):
     self.run, self.k, self._variant = run, k, variant
     self.session, self.shown, self.over = s.Session(), [], False
+    self._earlier: list[s.Session] = []       # as it was before each line that changed it
     self._recommender = recommender_lib.Recommender(run, variant)
     if self._recommender.by == recommender_lib.BEAMS:
       raise errors.UserError("--stage=chat ranks the catalogue anew after each turn: it needs an "
@@ -100,6 +101,7 @@ class Chat:
 
   def answer(self, line: str) -> str:
     """The reply to a line; a mistake of the user's is one line, and changes nothing."""
+    before = self.session
     try:
       if line.startswith("/"):
         return self._command(*line[1:].split(maxsplit=1))
@@ -112,6 +114,11 @@ class Chat:
       return self._recommended(unread)
     except errors.UserError as e:
       return str(e)
+    except (OSError, UnicodeError) as e:
+      return f"{line}: {e}"
+    finally:
+      if self.session != before and not line.startswith("/undo"):
+        self._earlier.append(before)
 
   # Commands.
 
@@ -139,7 +146,7 @@ class Chat:
     return self._recommended()
 
   def _undo(self, _) -> str:
-    self.session = s.undo(self.session)
+    self.session = self._earlier.pop() if self._earlier else s.Session()
     return self._recommended()
 
   def _state(self, _) -> str:
@@ -188,10 +195,14 @@ class Chat:
     alike_L = unit_IC[liked] @ unit_IC[row]
     near = liked[int(np.argmax(alike_L))]
     both = [genre for genre in self._items.genres[row - 1] if genre in self._items.genres[near - 1]]
-    said = [f"Those who chose {self._title(near)} chose {self._title(row)}, too (cosine "
-            f"{alike_L.max():.2f})" + (f"; both: {', '.join(both)}." if both else ".")]
+    said = [f"{self._recommender.method} ranks it; of what you like, those who chose "
+            f"{self._title(near)} also chose it most (cosine {alike_L.max():.2f})"
+            + (f"; both: {', '.join(both)}." if both else ".")
+            if alike_L.max() > 0 else f"{self._recommender.method} ranks it; nothing that you like "
+            "was chosen by the same people."]
+    apart_C = self._factors[row] - self._factors[np.any(self._factors != 0, axis=1)].mean(axis=0)
     said += [f"You asked for {'more' if c.steps > 0 else 'less'} {c.attribute}; it lies "
-             f"{self._factors[row] @ self._ways[c.attribute]:+.1f} standard deviations along it."
+             f"{apart_C @ self._ways[c.attribute]:+.1f} standard deviations from the mean."
              for c in self.session.critiques]
     return "\n".join(said)
 
@@ -235,7 +246,7 @@ class Chat:
     return rows[np.argsort(-score_I[rows], kind="stable")]
 
   def _row(self, argument: str) -> int:
-    if argument.isdigit():
+    if re.fullmatch("[0-9]{1,6}", argument):
       if not 1 <= int(argument) <= len(self.shown):
         raise errors.UserError(f"{argument}: the last list has {len(self.shown)} items; an item by "
                                "its id is item:ID")
