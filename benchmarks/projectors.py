@@ -16,6 +16,7 @@ import argparse
 import ast
 import dataclasses
 import functools
+import gzip
 import importlib
 import json
 import pathlib
@@ -254,6 +255,34 @@ def table(args, split: str) -> str:
   return "\n".join(out)
 
 
+def beside(args) -> str:
+  """The arms' lead on test over the methods that another run has ranked, in Markdown."""
+  path, = (args.beside / "eval").glob("phase2/*/ranks.json.gz")
+  stored, bootstrap = json.loads(gzip.decompress(path.read_bytes())), paired.Bootstrap(2000, 0)
+  out = ["| test, HR@10 | " + " | ".join(stored["ranks"]) + " |", "|" + "---|" * (
+      len(stored["ranks"]) + 1)]
+  for name in args.arms:
+    hits_U = np.mean([metrics.hit_rate(_of_users(args, name, seed, stored["users"]), 10)
+                      for seed in args.seeds], axis=0)
+    cells = []
+    for rank_U in stored["ranks"].values():
+      theirs_U = metrics.hit_rate(np.array([r or np.inf for r in rank_U], float), 10)
+      e = bootstrap.mean(hits_U - theirs_U)
+      cells.append(f"{e['value']:+.3f} [{e['lo']:+.3f}, {e['hi']:+.3f}]")
+    out.append(f"| {name} minus | {' | '.join(cells)} |")
+  return "\n".join(out)
+
+
+def _of_users(args, name: str, seed: int, users: list) -> np.ndarray:
+  """[U] test ranks of users by their raw ids."""
+  config = configured(args.config, seed, ARMS[name], args.set)
+  run = context.Run(config, args.out / name / str(seed))
+  stored, log = run.prepared(ranking.ranked_task(run.config), "test"), run.data.log
+  place = {log.user_ids[log.rows.user_number(int(stored[i]["user"][0]))]: i
+           for i in range(len(stored))}
+  return _ranks(args, name, seed, "test")[[place[user] for user in users]]
+
+
 def _ranks(args, name: str, seed: int, split: str) -> np.ndarray:
   with np.load(args.out / name / str(seed) / "ranks.npz") as ranks:
     return ranks[split]
@@ -270,6 +299,9 @@ def main() -> None:
   parser.add_argument("--set", action="append", default=[], help="name=value, of all arms")
   parser.add_argument("--against", default="mlp", help="arm that is subtracted")
   parser.add_argument("--test", action="store_true", help="also show the test items' ranks")
+  parser.add_argument("--beside", type=pathlib.Path,
+                      help="with --test: workdir of a run on the same data, over whose methods the "
+                      "arms' leads are shown")
   args = parser.parse_args()
   if unknown := [a for a in (*args.arms, args.against) if a not in ARMS]:
     parser.error(f"--arms: unknown {unknown}; there are {', '.join(ARMS)}")
@@ -280,6 +312,8 @@ def main() -> None:
       train(args, name, seed)
   for split in ("validation", *(("test",) if args.test else ())):
     print(table(args, split), flush=True)
+  if args.beside and args.test:
+    print(beside(args))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@
 
 Nothing is said in words: a batch is 16 rows of histories, read by the head alone; the catalogue
 goes through the projector once a step. Phase 1 hands on the scores of collaborative filtering. The
-paper's form: --gin_file=configs/gin/paper_form.gin. Runs with such rows are in
-docs/results/ml100k_projectors.md; the whole of this config has not been measured.
+paper's form: --gin_file=configs/gin/paper_form.gin.
+
+Expect, with --config.phase2.head.distil=1.0 (docs/results/ml100k_projectors.md, where each model
+is trained by itself): test HR@10 .218 +- .007 over five seeds, level with the MLP projector's .220;
+the transition graph has .173. The whole of this config has not been run in one piece.
 """
 import ml_collections
 
