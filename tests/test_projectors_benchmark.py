@@ -1,4 +1,5 @@
 """The benchmark of projectors: arms are configs that run, and its table is arithmetic of ranks."""
+import gzip
 import json
 import types
 
@@ -81,3 +82,17 @@ def test_arms_share_what_stage_cf_makes_unless_their_vectors_differ(tmp_path, mo
   assert ran == [("base", ("cf",)), ("mlp_sasrec", ("cf",))]
   assert (tmp_path / "skip_distil" / "sasrec").resolve() == base / "sasrec"
   assert not (tmp_path / "mlp_sasrec" / "entities").is_symlink()
+
+
+def test_leads_over_another_run_s_methods_are_of_the_same_users(tmp_path, monkeypatch):
+  """b is hit by the arm with both seeds, a with one; the other run hits a and misses b."""
+  folder = tmp_path / "eval" / "phase2" / "9"
+  folder.mkdir(parents=True)
+  (folder / "ranks.json.gz").write_bytes(gzip.compress(json.dumps(
+      {"users": ["b", "a"], "ranks": {"graph": [None, 1]}}).encode()))
+  ranks = {0: {"a": 1.0, "b": 2.0}, 1: {"a": 50.0, "b": 3.0}}
+  monkeypatch.setattr(projectors, "_of_users", lambda args, name, seed, users: np.array(
+      [ranks[seed][user] for user in users]))
+  shown = projectors.beside(types.SimpleNamespace(beside=tmp_path, arms=["mlp"], seeds=[0, 1]))
+  assert shown.splitlines()[0] == "| test, HR@10 | graph |"
+  assert shown.splitlines()[2].startswith("| mlp minus | +0.250 [")
