@@ -50,7 +50,8 @@ def environment(process: int, processes: int, port: int, devices: int) -> dict[s
   ends, two devices can begin different ones, and each wait in an all-reduce for the other, which
   gets no thread. XLA then stops the process after 40 seconds: on two cores that came now and then.
   """
-  in_turn = {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "false"} if devices > 1 else {}
+  in_turn = {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+             "PJRT_NPROC": str(8 * devices)} if devices > 1 else {}  # threads: several wait at once
   return {**in_turn, "ILM_COORDINATOR": f"localhost:{port}", "ILM_NUM_PROCESSES": str(processes),
           "ILM_PROCESS_ID": str(process), "JAX_PLATFORMS": "cpu",
           "JAX_NUM_CPU_DEVICES": str(devices), "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
