@@ -12,11 +12,10 @@ import numpy as np
 from ilm_jax.cf import activation
 from ilm_jax.conversation import directions, soft_attributes, titles, wishes
 from ilm_jax.data import interactions
-from ilm_jax.evaluation import gamma, paired
+from ilm_jax.evaluation import gamma
 
 FOLDS = 5
 CHOOSING = 20            # raters whose sortings settings are chosen on, and nothing is measured on
-BOOTSTRAP = paired.Bootstrap(resamples=1000, seed=0)
 TEXT = "text, the attribute's words"
 FACTORS_TAUGHT, TEXT_TAUGHT = "factors, other raters", "text, other raters"
 RIDGES = (0.1, 1.0, 10.0, 100.0)

@@ -14,23 +14,18 @@ import pathlib
 
 import numpy as np
 
-from benchmarks import critique_gamma
-from ilm_jax.assets import pinned
+from benchmarks import conversations, critique_gamma
+from benchmarks.conversations import BOOTSTRAP, cell, header
 from ilm_jax.baselines import popularity
-from ilm_jax.cf import fold_in, ials
+from ilm_jax.cf import fold_in
 from ilm_jax.conversation import directions
-from ilm_jax.data import interactions, splits, tokenizer_files
-from ilm_jax.evaluation import gamma, metrics, paired, target_sets
-from ilm_jax.models import bert
-from ilm_jax.weights import safetensors
+from ilm_jax.data import interactions, splits
+from ilm_jax.evaluation import gamma, metrics, target_sets
 from tasks.datasets import delimited, movielens_files
 
-LIKED = 3.5              # a rating of so much, or more
-WIDTH = 64               # of iALS
 LEAST = 5                # items that an attribute needs
 NEIGHBOURS = 20          # of the target, of which one is shown
 WORDS = 4                # critiques of a user, at most
-BOOTSTRAP = paired.Bootstrap(resamples=1000, seed=0)
 FORMS = {"reg": (5.0, 20.0), "alpha": (2.0, 10.0)}
 STEPS = {"ridge": (0.01, 0.1, 1.0), "unit": (False, True),
          "step": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)}
@@ -39,39 +34,31 @@ OPPOSITE, DRAWN = "after its opposite", "after a critique drawn at random"
 LIKES, BOTH = "the shown film liked", "the shown film liked, and the critique"
 
 
-class Material:
+class Material(conversations.Material):
   """The log of likes, its factorisation, tags, and sentence vectors."""
   least = LEAST
 
   def __init__(self, args):
+    super().__init__()
     paths = {name: args.movielens / name for name in ("ratings.csv", "movies.csv")}
     users, items, times, ratings, films = movielens_files.read(paths)
-    liked = [n for n, rating in enumerate(ratings) if rating >= LIKED]
+    liked = [n for n, rating in enumerate(ratings) if rating >= conversations.LIKED]
     self.log, self.films = interactions.build(
         *([each[n] for n in liked] for each in (users, items, times, ratings)), films, 0)
     self.tags = [values for _, values in delimited.table(
         args.movielens / "tags.csv", ["userId", "movieId", "tag"])]
     self.train = interactions.train_histories(self.log)
-    self._made = {}
-    self.form = self.factorised(**self.chosen_form())
+    self.form = self._form(**self.chosen_form())
 
-  def once(self, key, make):
-    """What `make` returned when `key` was first asked for."""
-    if key not in self._made:
-      self._made[key] = make()
-    return self._made[key]
-
-  def factorised(self, reg: float, alpha: float) -> fold_in.Form:
-    return self.once((reg, alpha), lambda: fold_in.Form(ials.ials(
-        self.train, len(self.films), WIDTH, reg=reg, alpha=alpha, iterations=10, seed=0)[1],
-        reg, alpha))
+  def _form(self, reg: float, alpha: float) -> fold_in.Form:
+    return self.factorised(self.train, len(self.films), reg, alpha)
 
   def chosen_form(self) -> dict:
     """reg and alpha with the best HR@10 of the validation targets."""
     tried = []
     for values in itertools.product(*FORMS.values()):
       setting = dict(zip(FORMS, values))
-      self.form = self.factorised(**setting)
+      self.form = self._form(**setting)
       _, targets, before, user_NC = zip(*users_of(self, splits.VALID))
       rank_U = ranks_of(self, user_NC, targets, before)
       tried.append((metrics.hit_rate(rank_U, 10).mean(), setting))
@@ -126,19 +113,6 @@ class Material:
     if name == directions.NEW:
       return "year"
     return "genre" if name in self.genres else "tag"
-
-  @functools.cached_property
-  def _encoder(self):
-    folder = pinned.fetch("minilm-l6")["model.safetensors"].parent
-    config, params = safetensors.load_bert(folder)
-    return functools.partial(bert.sentence_vectors, config, params,
-                             tokenizer_files.from_file(folder / "tokenizer.json"))
-
-  def encoded(self, texts: list[str]) -> np.ndarray:
-    """[N, W] sentence vectors; a text that was there before is not encoded again."""
-    if new := sorted({("text", text) for text in texts} - self._made.keys()):
-      self._made.update(zip(new, self._encoder([text for _, text in new])))
-    return np.stack([self._made["text", text] for text in texts])
 
 
 def users_of(material: Material, part: int):
@@ -244,24 +218,24 @@ def success_tables(material, setting: dict) -> str:
   got = ranks(material, every, setting)
   out = [f"{len(every):,} critiques of {len(set(user_N))} users, {int(material.met_I1.sum()):,} "
          f"films ranked; {wordless} users without a word", "",
-         *_header(["row", *values(got[BEFORE]), "median rank", "target went up"])]
+         *header(["row", *values(got[BEFORE]), "median rank", "target went up"])]
   for name, rank_N in got.items():
     shown = target_sets.estimates(BOOTSTRAP, values(rank_N), user_N)
     start_N = got[LIKES if name == BOTH else BEFORE]
-    out.append(f"| {name} | " + " | ".join(map(_shown, shown.values()))
+    out.append(f"| {name} | " + " | ".join(map(cell, shown.values()))
                + f" | {np.median(rank_N):.0f} | {(rank_N < start_N).mean():.2f} |")
-  out += ["", *_header(["difference of S@10", "value"])]
+  out += ["", *header(["difference of S@10", "value"])]
   for name, other in [(AFTER, BEFORE), (OPPOSITE, BEFORE), (DRAWN, BEFORE), (FILTER, BEFORE),
                       (FILTER, AFTER), (BOTH, LIKES)]:
-    out.append(f"| {name}, minus {other} | " + _shown(_difference(got, name, other, user_N)) + " |")
-  out += ["", *_header(["kind", "critiques", BEFORE, AFTER, FILTER, "after, minus before"])]
+    out.append(f"| {name}, minus {other} | " + cell(_difference(got, name, other, user_N)) + " |")
+  out += ["", *header(["kind", "critiques", BEFORE, AFTER, FILTER, "after, minus before"])]
   for kind in ("genre", "tag", "year"):
     of_N = kind_N == kind
     if of_N.any():
       some = {name: rank_N[of_N] for name, rank_N in got.items()}
       out.append(f"| {kind} | {of_N.sum()} | " + " | ".join(
           f"{metrics.hit_rate(some[name], 10).mean():.3f}" for name in (BEFORE, AFTER, FILTER))
-          + f" | {_shown(_difference(some, AFTER, BEFORE, user_N[of_N]))} |")
+          + f" | {cell(_difference(some, AFTER, BEFORE, user_N[of_N]))} |")
   return "\n".join(out)
 
 
@@ -277,17 +251,17 @@ def gamma_tables(material, sortings) -> str:
   for names in (sortings.attributes, few):
     rater_pairs = sum(len(sortings.pairs(name, False)) for name in names)
     out += [f"{len(names)} attributes, {rater_pairs:,} pairs", "",
-            *_header(["row", "gamma", f"minus {text}"])]
+            *header(["row", "gamma", f"minus {text}"])]
     for row, of in counts.items():
       if set(names) <= set(of):
         both = [critique_gamma.table_of(each, names) for each in (of, counts[text])]
-        minus = "" if row == text else _shown(gamma.difference(BOOTSTRAP, *both))
-        out.append(f"| {row} | {_shown(gamma.estimate(BOOTSTRAP, *both[0]))} | {minus} |")
+        minus = "" if row == text else cell(gamma.difference(BOOTSTRAP, *both))
+        out.append(f"| {row} | {cell(gamma.estimate(BOOTSTRAP, *both[0]))} | {minus} |")
     taught = [critique_gamma.table_of(counts[row], names) for row in
               (critique_gamma.FACTORS_TAUGHT, critique_gamma.TEXT_TAUGHT)]
     out += ["", f"{critique_gamma.FACTORS_TAUGHT}, minus {critique_gamma.TEXT_TAUGHT}: "
-            f"{_shown(gamma.difference(BOOTSTRAP, *taught))}", ""]
-  out += [*_header(["attribute", *counts]), *(
+            f"{cell(gamma.difference(BOOTSTRAP, *taught))}", ""]
+  out += [*header(["attribute", *counts]), *(
       f"| {name} | " + " | ".join(
           f"{of[name][0].sum() / of[name][1].sum():.2f}" if name in of else "" for of in
           counts.values()) + " |" for name in sortings.attributes)]
@@ -295,14 +269,6 @@ def gamma_tables(material, sortings) -> str:
   said = critique_gamma.meant(sortings, names)
   return "\n".join([*out, "", f"settings: {json.dumps(settings)}", f"{len(names)} attributes with "
                     f"{LEAST} items or more; read as one of them: {json.dumps(said)}"])
-
-
-def _header(names) -> list[str]:
-  return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-
-
-def _shown(estimate: dict) -> str:
-  return "{value:.3f} [{lo:.3f}, {hi:.3f}]".format(**estimate)
 
 
 def main():

@@ -19,19 +19,16 @@ import time
 
 import numpy as np
 
-from ilm_jax.assets import pinned
+from benchmarks import conversations
+from benchmarks.conversations import BOOTSTRAP, cell, header
 from ilm_jax.baselines import neighbours, popularity
-from ilm_jax.cf import cooccurrence, fold_in, ials
+from ilm_jax.cf import cooccurrence, fold_in
 from ilm_jax.conversation import dialogs, instances, redial, session
-from ilm_jax.data import interactions, tokenizer_files
-from ilm_jax.evaluation import metrics, paired, target_sets
-from ilm_jax.models import bert
-from ilm_jax.weights import safetensors
+from ilm_jax.data import interactions
+from ilm_jax.evaluation import metrics, target_sets
 from tasks.datasets import movielens_files
 
-LIKED = 3.5              # a rating of so much, or more
 SIDES = {"seeker": (session.USER,), "both": session.ROLES}     # whose films a context likes
-BOOTSTRAP = paired.Bootstrap(resamples=1000, seed=0)
 COPY, REFERENCE = "naive copy", "popularity, validation dialogs"
 SPACES = {
     "fold-in": {"side": tuple(SIDES), "reg": (5.0, 20.0), "alpha": (2.0, 10.0)},
@@ -40,14 +37,14 @@ SPACES = {
 }
 FIXED = {"item-kNN, validation dialogs": {"side": "both", "neighbours": 200, "shrinkage": 10.0},
          "text": {"words": 20}}
-WIDTH = 64               # of iALS
 TOGETHER = 128           # instances scored together
 
 
-class Material:
+class Material(conversations.Material):
   """What the rows are made of: the catalogue, the log, the dialogs of a part."""
 
   def __init__(self, args):
+    super().__init__()
     paths = {name: args.movielens / name for name in ("ratings.csv", "movies.csv")}
     users, items, _, ratings, films = movielens_files.read(paths)
     self.talks = {part: redial.read(args.redial, part) for part in ("valid", "test")}
@@ -55,18 +52,11 @@ class Material:
     place = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     by_user: dict[str, list[int]] = {}
     for user, item, rating in zip(users, items, ratings):
-      if rating >= LIKED:
+      if rating >= conversations.LIKED:
         by_user.setdefault(user, []).append(place[item])
     self.log = [np.array(rows) for rows in by_user.values()]
     self.named = [self.rows(dict.fromkeys(item for turn in talk.turns for item in turn.items))
                   for talk in self.talks["valid"]]
-    self._made = {}
-
-  def once(self, key, make):
-    """What `make` returned when `key` was first asked for."""
-    if key not in self._made:
-      self._made[key] = make()
-    return self._made[key]
 
   def rows(self, film_ids) -> np.ndarray:
     """Item rows of films of ReDial, each once."""
@@ -97,9 +87,7 @@ class Material:
 
   def form(self, reg: float, alpha: float) -> fold_in.Form:
     """Factors of films by who likes them on MovieLens."""
-    return self.once((reg, alpha), lambda: fold_in.Form(ials.ials(
-        self.log, len(self.films), WIDTH, reg=reg, alpha=alpha, iterations=10, seed=0)[1],
-        reg, alpha))
+    return self.factorised(self.log, len(self.films), reg, alpha)
 
   def near(self, histories: str, neighbours: int, shrinkage: float):
     """[I, I] similar films by MovieLens, or by the validation dialogs."""
@@ -107,22 +95,9 @@ class Material:
         self.log if histories == "log" else self.named, len(self.films), neighbours, shrinkage))
 
   @functools.cached_property
-  def encoder(self):
-    folder = pinned.fetch("minilm-l6")["model.safetensors"].parent
-    config, params = safetensors.load_bert(folder)
-    return functools.partial(bert.sentence_vectors, config, params,
-                             tokenizer_files.from_file(folder / "tokenizer.json"))
-
-  @functools.cached_property
   def item_text_I1W(self) -> np.ndarray:
     texts = [interactions.item_text(self.films, row + 1) for row in range(len(self.films))]
     return np.concatenate([np.zeros((1, 384), np.float32), self.encoder(texts)])
-
-  def text_vectors(self, texts: list[str]) -> np.ndarray:
-    """[N, W]; a text that was there before is not encoded again."""
-    if new := sorted(set(texts) - self._made.keys()):
-      self._made.update(zip(new, self.encoder(new)))
-    return np.stack([self._made[text] for text in texts])
 
 
 # Rows: (material, turns and films of N contexts, setting) -> scores [N, I + 1].
@@ -156,7 +131,7 @@ def by_neighbours(material, contexts, films, setting, histories="log"):
 def by_text(material, contexts, films, setting):
   texts = [" ".join(redial.worded(" ".join(turn.text for turn in turns), names).split()
                     [-setting["words"]:]) for turns, names in zip(contexts, films)]
-  return material.text_vectors(texts) @ material.item_text_I1W.T
+  return material.encoded(texts) @ material.item_text_I1W.T
 
 
 ROWS = {
@@ -217,7 +192,7 @@ def measure(material: Material, names) -> list[dict]:
                    "mentions": sum(map(len, ranks)), "values": values, "dialogs": of_dialog,
                    "metrics": target_sets.estimates(BOOTSTRAP, values, of_dialog)})
       print(f"{name}, {rows[-1]['by']}, {rows[-1]['targets']}: " + ", ".join(
-          f"{metric} {_shown(of)}" for metric, of in rows[-1]["metrics"].items()), flush=True)
+          f"{metric} {cell(of)}" for metric, of in rows[-1]["metrics"].items()), flush=True)
     print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
   return rows
 
@@ -228,28 +203,20 @@ def table(rows: list[dict]) -> str:
   for by, targets in itertools.product(("turns", "messages"), ("all", "fresh")):
     some = [row for row in rows if (row["by"], row["targets"]) == (by, targets)]
     out += [f"By {by}, {targets}: {some[0]['instances']:,} instances, {some[0]['mentions']:,} "
-            "targets", "", *_header(["row", *some[0]["metrics"]])]
-    out += [f"| {row['name']} | " + " | ".join(map(_shown, row["metrics"].values())) + " |"
+            "targets", "", *header(["row", *some[0]["metrics"]])]
+    out += [f"| {row['name']} | " + " | ".join(map(cell, row["metrics"].values())) + " |"
             for row in some] + [""]
   fresh = {row["name"]: row for row in rows if (row["by"], row["targets"]) == ("turns", "fresh")}
   if REFERENCE in fresh:
     other = fresh[REFERENCE]["values"]["R@10"]
     out += [f"Fresh R@10 by turns, minus that of {REFERENCE}", "",
-            *_header(["row", "difference"])]
+            *header(["row", "difference"])]
     for name, row in fresh.items():
       if name not in (COPY, REFERENCE):
         difference = {"R@10": row["values"]["R@10"] - other}
-        shown = _shown(target_sets.estimates(BOOTSTRAP, difference, row["dialogs"])["R@10"])
+        shown = cell(target_sets.estimates(BOOTSTRAP, difference, row["dialogs"])["R@10"])
         out.append(f"| {name} | {shown} |")
   return "\n".join(out)
-
-
-def _header(names) -> list[str]:
-  return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-
-
-def _shown(estimate: dict) -> str:
-  return "{value:.3f} [{lo:.3f}, {hi:.3f}]".format(**estimate)
 
 
 def main():

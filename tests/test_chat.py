@@ -65,6 +65,8 @@ def test_constraints_are_hard_and_critiques_move(talk):
   assert talk.answer("Why?") == talk.answer("why number 1?") == talk.answer("/why 1")
   assert talk.answer("Not that one!").startswith("Which of the list? E.g. /dislike 1")
   assert talk.answer("why 3") == "3: the last list has 2 items; an item by its id is item:ID"
+  talk.answer("after 1990")
+  assert talk.answer("/state").splitlines()[1:] == ["years: from 1991", "asked for: more new"]
   assert talk.answer("only crime, from 1950").startswith("Nothing is left that fits")
 
 
@@ -75,7 +77,8 @@ def test_a_conversation_is_kept_in_a_file(talk, run, tmp_path):
   other.answer(f"/load {tmp_path}/talk.json")
   assert other.session.liked == ("i1",) and other.session.disliked == ("i7",)
   for edited, says in ((session.like(session.Session(), "x"), "item 'x' is not in this catalogue"),
-                       (session.critique(session.Session(), "dark", 1), "'dark' has no direction")):
+                       (session.critique(session.Session(), "dark", 1),
+                        "critique 'dark' has no direction")):
     (tmp_path / "bad.json").write_text(session.to_json(edited))
     assert says in other.answer(f"/load {tmp_path}/bad.json")
   assert other.session.liked == ("i1",)

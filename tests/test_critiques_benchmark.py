@@ -5,14 +5,14 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import critique_gamma, critiques
+from benchmarks import conversations, critique_gamma, critiques
 from ilm_jax.data import splits
 
 
 @pytest.fixture
 def material(tmp_path, monkeypatch):
   """Films 1-10 comedies, 11-20 horror, odd ones "slow"; 24 users like mostly one genre."""
-  monkeypatch.setattr(critiques, "WIDTH", 6)
+  monkeypatch.setattr(conversations, "WIDTH", 6)
   monkeypatch.setattr(critiques, "NEIGHBOURS", 12)
   monkeypatch.setattr(critiques, "FORMS", {"reg": (0.5,), "alpha": (5.0,)})
   rng = np.random.default_rng(0)

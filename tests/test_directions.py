@@ -4,7 +4,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.cf import fold_in
-from ilm_jax.conversation import directions, wishes
+from ilm_jax.conversation import directions, titles, wishes
 from ilm_jax.conversation import session as s
 from ilm_jax.data import interactions
 
@@ -14,6 +14,7 @@ ITEMS = interactions.Items(
     titles=["Heat", "Alien", "Up", "Big", "Emma", "Jaws", "It"],
     years=[1995, 1979, 2009, 1988, 1996, 1975, None],
     genres=[["Crime"], ["Horror"], ["Comedy"], ["Comedy"], [], ["Horror"], ["Horror"]])
+TITLES = titles.Titles(ITEMS)
 DARK = [1.0, 1.0, -1.0, -1.0, -1.0, 1.0]
 VECTORS = np.zeros((8, 3))
 VECTORS[1:7] = np.stack([DARK, (np.array(ITEMS.years[:6]) - 1990) / 10, [1, -1, 1, -1, 1, -1]], 1)
@@ -120,6 +121,19 @@ def test_who_likes_nothing_yet_can_critique(ways):
   np.testing.assert_allclose(directions.spread(VECTORS, [[0, 0, 0], [1, 0, 0]]), [1, np.std(DARK)])
 
 
+def test_scores_of_any_model_are_moved_by_the_rule_of_vectors(ways):
+  """Scores that are a user's product with the items end where the moved vector takes them."""
+  form = fold_in.Form(VECTORS, reg=1.0, alpha=2.0)
+  talk = s.critique(s.like(s.Session(), ITEMS.ids[0]), "DARK", 2)
+  before, after = (directions.user_vector(each, form, ITEMS, ways, step=0.5)
+                   for each in (s.like(s.Session(), ITEMS.ids[0]), talk))
+  got = directions.moved(VECTORS @ before, talk, VECTORS, ways, step=0.5)
+  np.testing.assert_allclose(got, VECTORS @ after, rtol=1e-5, atol=1e-6)
+  assert not np.allclose(got, VECTORS @ before)
+  np.testing.assert_array_equal(
+      directions.moved(VECTORS @ before, s.Session(), VECTORS, ways, step=0.5), VECTORS @ before)
+
+
 def test_a_critique_without_a_direction_is_one_line(ways):
   form = fold_in.Form(VECTORS, reg=1.0, alpha=2.0)
   with pytest.raises(errors.UserError, match="'darkly' has no direction, .* 5 attrib.*'dark'$"):
@@ -157,10 +171,11 @@ def test_words_that_mean_no_attribute_are_given_back(text):
 def test_more_like_a_film_is_a_like():
   got = wishes.read("more like Pride and Prejudice (1995) but darker; not like Up.", NAMES)
   assert got == wishes.Wishes((("dark", 1.0),), ("Pride and Prejudice (1995)",), ("Up",))
-  talk = wishes.applied(s.Session(), wishes.read("more like heat, but newer", ["new"]), ITEMS)
+  wish = wishes.read("more like heat, but newer", ["new"])
+  talk = wishes.applied(s.Session(), wish, ITEMS, TITLES)
   assert talk.liked == ("101",) and talk.critiques == (s.Critique("new", 1.0),)
   with pytest.raises(errors.UserError, match="'Heta' is the title of no item"):
-    wishes.applied(s.Session(), wishes.read("less like Heta", NAMES), ITEMS)
+    wishes.applied(s.Session(), wishes.read("less like Heta", NAMES), ITEMS, TITLES)
 
 
 def test_nothing_is_said():

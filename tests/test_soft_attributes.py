@@ -37,6 +37,16 @@ def test_files_that_are_wrong(tmp_path, text, words):
     read(tmp_path, text)
 
 
+def test_rows_that_end_early_deep_lists_and_other_letters_are_one_line(tmp_path):
+  with pytest.raises(errors.UserError, match="line 2 ends before 'soft_attribute'"):
+    read(tmp_path, HEADER + "3,Heat (1995)\n")
+  with pytest.raises(errors.UserError, match="line 2: less_than is .*expected a list"):
+    read(tmp_path, HEADER + f"3,Heat (1995),dark,{'[' * 100000},,\n")
+  (tmp_path / "sa.csv").write_bytes("Amélie".encode("latin-1"))
+  with pytest.raises(errors.UserError, match="is not UTF-8 .* save the file as UTF-8"):
+    soft_attributes.read(tmp_path / "sa.csv", titles.Titles(ITEMS))
+
+
 def test_all_films_are_on_movielens():
   path, movies = real.shared("soft-attributes/soft-attributes.csv",
                              "ml-latest-small-2018/movies.csv")

@@ -159,10 +159,33 @@ def user_vector(session: session_lib.Session, form: fold_in.Form, items: interac
     UserError: a liked item is not in the catalogue; a critique's attribute has no direction.
   """
   user_C = session_lib.user_vector(session, form, items)
-  if session.critiques:
-    move_C = sum(each.steps * _way(each.attribute, ways) for each in session.critiques)
-    user_C = user_C + np.float32(step) * spread(form.item_I1C, user_C) * move_C
-  return user_C
+  return user_C + np.float32(step) * spread(form.item_I1C, user_C) * _move(
+      session, ways, len(user_C))
+
+
+def moved(score_I1, session: session_lib.Session, item_I1C, ways: dict[str, np.ndarray],
+          step: float) -> np.ndarray:
+  """float32 [I + 1]: any model's scores, moved by the session's critiques as `user_vector` moves
+  those of factors.
+
+  Args:
+    score_I1: scores of all item rows.
+    session: its critiques are read.
+    item_I1C, ways, step: as of `user_vector`; items without a vector stay where they are.
+
+  Raises:
+    UserError: a critique's attribute has no direction.
+  """
+  item_I1C, score_I1 = (np.asarray(x, np.float32) for x in (item_I1C, score_I1))
+  deviation = _deviation(score_I1[np.any(item_I1C != 0, axis=1)])
+  return score_I1 + np.float32(step) * deviation * (
+      item_I1C @ _move(session, ways, item_I1C.shape[1]))
+
+
+def checked(session: session_lib.Session, ways: dict[str, np.ndarray]) -> None:
+  """Raises a UserError where a critique's attribute has no direction."""
+  for each in session.critiques:
+    _way(each.attribute, ways)
 
 
 def spread(item_I1C, user_NC) -> np.ndarray:
@@ -175,8 +198,19 @@ def spread(item_I1C, user_NC) -> np.ndarray:
   """
   item_I1C = np.asarray(item_I1C, np.float32)
   met_IC = item_I1C[np.any(item_I1C != 0, axis=1)]
-  deviation_N = (np.asarray(user_NC, np.float32) @ met_IC.T).std(axis=-1)
+  return _deviation(np.asarray(user_NC, np.float32) @ met_IC.T)
+
+
+def _deviation(score_NI) -> np.ndarray:
+  """float32 [..]: the standard deviation of scores; 1 where they are all the same."""
+  deviation_N = score_NI.std(axis=-1)
   return np.where(deviation_N > 0, deviation_N, 1).astype(np.float32)
+
+
+def _move(session: session_lib.Session, ways: dict[str, np.ndarray], width: int) -> np.ndarray:
+  """float32 [C], C = `width`: the steps of all critiques along their directions, added up."""
+  return sum((np.float32(each.steps) * _way(each.attribute, ways) for each in session.critiques),
+             start=np.zeros(width, np.float32))
 
 
 def _way(attribute: str, ways: dict[str, np.ndarray]) -> np.ndarray:

@@ -202,7 +202,7 @@ def told(session: session_lib.Session, text: str, *, items: interactions_lib.Ite
   if parts:
     session = session_lib.constrain(session, **_added(session.constraint, parts))
   wish = wishes.read(rest, names)
-  return wishes.applied(session, wish, items), wish.unread
+  return wishes.applied(session, wish, items, titles), wish.unread
 
 
 def _added(now: session_lib.Constraint, parts: dict) -> dict:

@@ -171,7 +171,11 @@ def remove(session: Session, part: str, number: int) -> Session:
 
 
 def undo(session: Session) -> Session:
-  """As the session was before the user's last turn; the same where the user said nothing."""
+  """As the session was before the user's last turn; the same where the user said nothing.
+
+  What `forget` and `remove` took away is not there any more: keep the session from before to take
+  these back.
+  """
   last = max((n for n, turn in enumerate(session.turns) if turn.role == USER), default=None)
   if last is None:
     return session

@@ -4,14 +4,14 @@ Each row: of one rater, one attribute and one reference film, which films have l
 attribute, about as much, and more.
 """
 import csv
+import io
 import itertools
-import json
 import re
 from typing import NamedTuple
 
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.conversation import titles as titles_lib
 
 COLUMNS = ("rater_id", "reference_title", "soft_attribute", "less_than", "about_as", "more_than")
@@ -40,7 +40,12 @@ def read(path, titles: titles_lib.Titles) -> tuple[list[Sorting], list[str]]:
   Raises:
     UserError: a column lacks, or a cell is no list of titles: file and line.
   """
-  with epath.Path(path).open(encoding="utf-8") as file:
+  try:
+    text = epath.Path(path).read_bytes().decode("utf-8-sig")
+  except UnicodeDecodeError as e:
+    raise errors.UserError(f"{path} is not UTF-8 ({e.reason} at byte {e.start}): save the file as "
+                           "UTF-8") from None
+  with io.StringIO(text, newline="") as file:
     rows = csv.DictReader(file)
     if lacking := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
       raise errors.UserError(f"{path} lacks the column {lacking[0]!r}, expected "
@@ -48,6 +53,8 @@ def read(path, titles: titles_lib.Titles) -> tuple[list[Sorting], list[str]]:
     sortings, absent, row_of = [], {}, {}
     for cells in rows:
       where = f"{path}, line {rows.line_num}"
+      if short := [name for name in COLUMNS if cells[name] is None]:
+        raise errors.UserError(f"{where} ends before {short[0]!r}, expected {', '.join(COLUMNS)}")
       named = [_names(cells[column], f"{where}: {column}") for column in (_LESS, _ABOUT, _MORE)]
       named[1].append(cells["reference_title"])
       for name in itertools.chain(*named):
@@ -61,9 +68,9 @@ def read(path, titles: titles_lib.Titles) -> tuple[list[Sorting], list[str]]:
   return sortings, list(absent)
 
 
-def _names(cell: str | None, where: str) -> list[str]:
+def _names(cell: str, where: str) -> list[str]:
   try:
-    names = json.loads(cell) if cell and cell.strip() else []
+    names = files.parse_json(cell) if cell.strip() else []
   except ValueError:
     names = None
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -117,17 +117,16 @@ def named(phrase: str, names: Collection[str], alike: bool = True) -> tuple[str,
   return (min(near, key=lambda name: (len(name), name)), 1.0) if near else ("", 0.0)
 
 
-def applied(session: session_lib.Session, wishes: Wishes, items: interactions_lib.Items
-            ) -> session_lib.Session:
-  """The session with the wishes stated; constraints stay as they are.
+def applied(session: session_lib.Session, wishes: Wishes, items: interactions_lib.Items,
+            titles: titles_lib.Titles) -> session_lib.Session:
+  """The session with the wishes stated; constraints stay as they are. `titles`: of `items`.
 
   Raises:
     UserError: a title is not in the catalogue, or one cannot say which it is.
   """
-  known = titles_lib.Titles(items) if wishes.like or wishes.dislike else None
   for edit, written in ((session_lib.like, wishes.like), (session_lib.dislike, wishes.dislike)):
     for title in written:
-      if not (row := known.row(title)):
+      if not (row := titles.row(title)):
         raise errors.UserError(f"{title!r} is the title of no item, or of several; expected one "
                                "of the catalogue, with its year")
       session = edit(session, items.ids[row - 1])

@@ -151,12 +151,12 @@ class Chat:
 
   def _state(self, _) -> str:
     now = self.session.constraint
-    first, last = (year or "" for year in now.years)
+    years = " ".join(f"{word} {year}" for word, year in zip(("from", "to"), now.years) if year)
     parts = {**{kind: "; ".join(self._title(self._row_of[item]) for item in items)
                 for kind, items in (("likes", self.session.liked), ("seen", self.session.seen),
                                     ("dislikes", self.session.disliked))},
              "only": ", ".join(now.genres), "without": ", ".join(now.without),
-             "years": f"{first}-{last}".strip("-") and f"{first} to {last}",
+             "years": years,
              "asked for": ", ".join(f"{'more' if c.steps > 0 else 'less'} {c.attribute}"
                                     for c in self.session.critiques)}
     return "\n".join(f"{name}: {said}" for name, said in parts.items() if said) or (
@@ -175,9 +175,7 @@ class Chat:
     session = s.from_json(path.read_bytes(), argument)
     if unknown := [each.item for each in session.opinions if each.item not in self._row_of]:
       raise errors.UserError(f"{argument}: item {unknown[0]!r} is not in this catalogue")
-    if unknown := [c.attribute for c in session.critiques if c.attribute not in self._ways]:
-      raise errors.UserError(f"{argument}: attribute {unknown[0]!r} has no direction here, "
-                             f"expected some of {', '.join(self._ways)}")
+    directions.checked(session, self._ways)
     self.session, self.shown = session, []
     return self._recommended()
 
@@ -202,7 +200,8 @@ class Chat:
             "was chosen by the same people."]
     apart_C = self._factors[row] - self._factors[np.any(self._factors != 0, axis=1)].mean(axis=0)
     said += [f"You asked for {'more' if c.steps > 0 else 'less'} {c.attribute}; it lies "
-             f"{apart_C @ self._ways[c.attribute]:+.1f} standard deviations from the mean."
+             f"{apart_C @ self._ways[c.attribute.casefold()]:+.1f} standard deviations from the "
+             "mean."
              for c in self.session.critiques]
     return "\n".join(said)
 
@@ -234,15 +233,12 @@ class Chat:
     return text
 
   def ranked(self) -> np.ndarray:
-    """Item rows that may be recommended, best first: the model's scores of the liked items, moved
-    along what was asked for in deviations of these scores (`directions.user_vector`'s rule)."""
+    """Item rows that may be recommended, best first: by the model's scores after the liked items,
+    moved along what was asked for."""
     history = np.array([self._row_of[item] for item in self.session.liked], np.int32)
-    score_I = np.asarray(self._recommender.scores([history])[0], np.float32)
-    may_I = s.allowed(self.session, self._items)
-    if self.session.critiques:
-      move_C = sum(each.steps * self._ways[each.attribute] for each in self.session.critiques)
-      score_I = score_I + _STEP * score_I[1:].std() * (self._factors @ move_C)
-    rows = np.flatnonzero(may_I)
+    score_I = directions.moved(self._recommender.scores([history])[0], self.session, self._factors,
+                               self._ways, _STEP)
+    rows = np.flatnonzero(s.allowed(self.session, self._items))
     return rows[np.argsort(-score_I[rows], kind="stable")]
 
   def _row(self, argument: str) -> int:
@@ -251,7 +247,7 @@ class Chat:
         raise errors.UserError(f"{argument}: the last list has {len(self.shown)} items; an item by "
                                "its id is item:ID")
       return self.shown[int(argument) - 1]
-    row = self._describer.row(argument)
+    row = self._titles.row(argument) or self._describer.row(argument)
     if self.run.data.log.rows.is_user(row):
       raise errors.UserError(f"{argument} is a user, expected an item")
     return row
