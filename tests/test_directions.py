@@ -131,7 +131,8 @@ def test_scores_of_any_model_are_moved_by_the_rule_of_vectors(ways):
   np.testing.assert_allclose(got, VECTORS @ after, rtol=1e-5, atol=1e-6)
   assert not np.allclose(got, VECTORS @ before)
   np.testing.assert_array_equal(
-      directions.moved(VECTORS @ before, s.Session(), VECTORS, ways, step=0.5), VECTORS @ before)
+      directions.moved(VECTORS @ before, s.Session(), VECTORS, ways, step=0.5),
+      np.float32(VECTORS @ before))
 
 
 def test_a_critique_without_a_direction_is_one_line(ways):
