@@ -46,13 +46,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def environment(process: int, processes: int, port: int, devices: int) -> dict[str, str]:
   """What a process of the pod finds in its environment, beside what is there already.
 
-  Several CPU devices of a process share its few threads. If a program may begin before the last one
-  ends, two devices can begin different ones, and each wait in an all-reduce for the other, which
-  gets no thread. XLA then stops the process after 40 seconds: on two cores that came now and then.
+  The CPU devices of a process share a pool of as many threads as there are devices, and a device
+  that waits in an all-reduce keeps one. A program may wait in several at once, and the next program
+  in more: then nobody is left to arrive, and XLA stops the process after 40 seconds. So programs
+  run one after another, on eight threads a device.
   """
-  in_turn = {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
-             "PJRT_NPROC": str(8 * devices)} if devices > 1 else {}  # threads: several wait at once
-  return {**in_turn, "ILM_COORDINATOR": f"localhost:{port}", "ILM_NUM_PROCESSES": str(processes),
+  several = {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+             "PJRT_NPROC": str(8 * devices)} if devices > 1 else {}
+  return {**several, "ILM_COORDINATOR": f"localhost:{port}", "ILM_NUM_PROCESSES": str(processes),
           "ILM_PROCESS_ID": str(process), "JAX_PLATFORMS": "cpu",
           "JAX_NUM_CPU_DEVICES": str(devices), "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
           "PYTHONUNBUFFERED": "1", "no_proxy": _past_proxies()}

@@ -64,10 +64,12 @@ def test_what_one_process_says_all_hear_at_the_same_call():
   assert said == {f"[{i}] heard [False, False, True, False, True]" for i in (0, 1)}
 
 
-@pytest.mark.parametrize(("devices", "says"), [(1, "None"), (2, "false")])
-def test_programs_of_several_devices_run_in_turn(devices, says):
+@pytest.mark.parametrize(("devices", "says"), [
+    (1, "None None"), (2, "false 16")])
+def test_programs_of_several_devices_run_in_turn_on_more_threads(devices, says):
   done = pod("-n", "1", f"--devices={devices}", "--", sys.executable, "-c",
-             "import os; print(os.environ.get('JAX_CPU_ENABLE_ASYNC_DISPATCH'))")
+             "import os; print(*map(os.environ.get, ('JAX_CPU_ENABLE_ASYNC_DISPATCH', "
+             "'PJRT_NPROC')))")
   assert done.stdout.splitlines() == [f"[0] {says}"]
 
 
