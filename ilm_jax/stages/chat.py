@@ -64,6 +64,14 @@ def run(run: context.Run, wish: Wish) -> None:
       print(chat.answer(line.strip()), flush=True)
 
 
+def _asked(critique: s.Critique) -> str:
+  """ "less romance", "newer"."""
+  more = critique.steps > 0
+  if critique.attribute == directions.NEW:
+    return "newer" if more else "older"
+  return f"{'more' if more else 'less'} {critique.attribute}"
+
+
 class Chat:
   """One conversation.
 
@@ -157,8 +165,7 @@ class Chat:
                                     ("dislikes", self.session.disliked))},
              "only": ", ".join(now.genres), "without": ", ".join(now.without),
              "years": years,
-             "asked for": ", ".join(f"{'more' if c.steps > 0 else 'less'} {c.attribute}"
-                                    for c in self.session.critiques)}
+             "asked for": ", ".join(map(_asked, self.session.critiques))}
     return "\n".join(f"{name}: {said}" for name, said in parts.items() if said) or (
         "Nothing is known of you yet.")
 
@@ -193,13 +200,11 @@ class Chat:
     alike_L = unit_IC[liked] @ unit_IC[row]
     near = liked[int(np.argmax(alike_L))]
     both = [genre for genre in self._items.genres[row - 1] if genre in self._items.genres[near - 1]]
-    said = [f"{self._recommender.method} ranks it; of what you like, those who chose "
-            f"{self._title(near)} also chose it most (cosine {alike_L.max():.2f})"
-            + (f"; both: {', '.join(both)}." if both else ".")
-            if alike_L.max() > 0 else f"{self._recommender.method} ranks it; nothing that you like "
-            "was chosen by the same people."]
+    said = [f"{self._recommender.method} ranks it. Of what you like, {self._title(near)} is "
+            f"nearest to it in the space of iALS (cosine {alike_L.max():.2f})"
+            + (f"; both: {', '.join(both)}." if both else ".")]
     apart_C = self._factors[row] - self._factors[np.any(self._factors != 0, axis=1)].mean(axis=0)
-    said += [f"You asked for {'more' if c.steps > 0 else 'less'} {c.attribute}; it lies "
+    said += [f"You asked for {_asked(c)}; it lies "
              f"{apart_C @ self._ways[c.attribute.casefold()]:+.1f} standard deviations from the "
              "mean."
              for c in self.session.critiques]
