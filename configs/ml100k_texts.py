@@ -1,0 +1,22 @@
+"""MovieLens-100K: title, genres and year said from a film's vector; nothing ranks.
+
+    python -m ilm_jax.main --config=configs/ml100k_texts.py --workdir=runs/ml100k_texts --stage=all
+
+The quickstart's rows of text, longer: a film of ten is held out and never described in training,
+and ILM, ILM-rand, the MLP projector and ILM with another film's vectors are measured on all texts
+of these.
+"""
+import ml_collections
+
+from configs import quickstart
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = quickstart.get_config()
+  c.tasks.mixture.next_item = 0.0
+  c.phase1.update(steps=240, warmup=24)
+  c.phase2.update(compare=("rand", "mlp"), steps=200, warmup=20, learning_rate=1e-3, rows=8,
+                  rows_per_group=8, examples_per_group=25)
+  c.phase2.head.update(weight=0.0, rows=0, queries=0, layer=-1)
+  c.eval.update(references=("shuffled",), baselines=("popularity",))
+  return c
