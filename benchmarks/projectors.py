@@ -20,14 +20,17 @@ import gzip
 import importlib
 import json
 import pathlib
+import sys
 import time
 
 import numpy as np
 
+from ilm_jax import errors
 from ilm_jax.config import settings, variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import dot_scores, metrics, paired
 from ilm_jax.monitoring import utilization
+from ilm_jax.runtime import locks
 from ilm_jax.stages import context, phases, recipe
 from ilm_jax.stages import run as stages
 from ilm_jax.stages.evals import common, ranking, speaker, trained
@@ -137,10 +140,19 @@ def configured(config_file: str, seed: int, arm: Arm, more: dict):
 
 
 def train(args, name: str, seed: int) -> None:
-  """Trains an arm and leaves ranks.npz in its folder, and a line in the log."""
-  arm, folder = ARMS[name], args.out / name / str(seed)
-  if (folder / "ranks.npz").exists():
-    return
+  """Trains an arm and leaves ranks.npz in its folder, and a line in the log.
+
+  Raises:
+    UserError: another job trains it.
+  """
+  folder = args.out / name / str(seed)
+  with locks.held(folder, ["projectors"]):
+    if not (folder / "ranks.npz").exists():
+      _train(args, name, seed, folder)
+
+
+def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
+  arm = ARMS[name]
   base = args.out / "base" / str(seed)
   config = configured(args.config, seed, arm, args.set)
   stages.run(config, base, ("prepare",))        # which finds what all arms share, or refuses
@@ -317,4 +329,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(errors.exit_code(main))

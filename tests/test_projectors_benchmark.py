@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks import projectors
+from ilm_jax import errors
 from ilm_jax.config import reading
 from ilm_jax.models import ilm
+from ilm_jax.runtime import locks
 
 
 @pytest.mark.parametrize("name", projectors.ARMS)
@@ -82,6 +84,12 @@ def test_arms_share_what_stage_cf_makes_unless_their_vectors_differ(tmp_path, mo
   assert ran == [("base", ("cf",)), ("mlp_sasrec", ("cf",))]
   assert (tmp_path / "skip_distil" / "sasrec").resolve() == base / "sasrec"
   assert not (tmp_path / "mlp_sasrec" / "entities").is_symlink()
+
+
+def test_an_arm_that_another_job_trains_is_refused(tmp_path):
+  with locks.held(tmp_path / "mlp" / "0", ["projectors"]):
+    with pytest.raises(errors.UserError, match="another job writes"):
+      projectors.train(types.SimpleNamespace(out=tmp_path), "mlp", 0)
 
 
 def test_leads_over_another_run_s_methods_are_of_the_same_users(tmp_path, monkeypatch):
