@@ -36,9 +36,9 @@ def read(path, items: interactions_lib.Items) -> list[Dialog]:
 
   Raises:
     UserError: the first mistake, with file and line: no JSON, no turns, more than `MOST_TURNS`, a
-      field lacking, unknown or wrong, an item that is not in the catalogue.
+      field lacking, unknown or wrong, an item that is not in the catalogue, an id given twice.
   """
-  catalogue, dialogs = _Catalogue(items), []
+  catalogue, dialogs, stands = _Catalogue(items), [], {}
   for where, value in lines(path):
     turns = value.get("turns") if isinstance(value, dict) else None
     if not isinstance(turns, list) or not turns:
@@ -48,6 +48,9 @@ def read(path, items: interactions_lib.Items) -> list[Dialog]:
       raise errors.UserError(f"{where} has {len(turns):,} turns, expected at most {MOST_TURNS:,}: "
                              "split the dialog, or leave its beginning out")
     name = records.identity(value.get("id", len(dialogs) + 1), records.inside(where, "id"))
+    if (earlier := stands.setdefault(name, where)) != where:
+      raise errors.UserError(f"{where} has the id {name!r}, which is that of {earlier}: give each "
+                             "dialog an id of its own, or leave ids out")
     dialogs.append(Dialog(name, tuple(
         catalogue.named(records.record(session.Turn, turn, f"{where}: turns[{n}]"),
                         f"{where}: turns[{n}]") for n, turn in enumerate(turns))))
