@@ -45,6 +45,8 @@ def test_overrides_are_taken():
     ("--config.seed.x=4", "seed has no fields inside"),
     ("--config.phase1.steps=many", "config.phase1.steps=many: invalid literal for int"),
     ("--confg.phase1.steps=4", "Unknown command line flag 'confg.phase1.steps'"),
+    ("--phase2.steps=4", "Unknown command line flag 'phase2.steps': did you mean --config.phase2."),
+    ("--phase2.stepz=4", "Unknown command line flag 'phase2.stepz'"),
     ("steps=4", "unexpected arguments ['steps=4']"),
 ])
 def test_a_mistake_on_the_command_line_is_one_line(override, words):
@@ -97,6 +99,18 @@ def test_a_tilde_in_paths_is_the_home_folder(tmp_path, monkeypatch):
   c = reading.at_home(parse("--config=~/mine.py", "--config.phase2.init_from=~"))
   assert (c.data.path, c.phase2.init_from) == (f"{tmp_path}/films", str(tmp_path))
   assert reading.load("~/mine.py").data.path == f"{tmp_path}/films"
+
+
+@pytest.mark.parametrize("argv", [("--config=tiny",), ("--config", "tiny")])
+def test_a_bare_name_is_a_file_of_configs(argv, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert reading.to_json(parse(*argv)) == reading.to_json(parse(f"--config={TINY}"))
+  (tmp_path / "tiny").mkdir()
+  assert "config file tiny" in error_of(*argv)     # what is there comes before
+
+
+def test_a_flag_without_a_value_is_one_line():
+  assert "config" in error_of("--config")
 
 
 def test_main_prints_one_line_and_exits_with_1(tmp_path):

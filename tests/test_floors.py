@@ -23,6 +23,7 @@ FLOORS = [
     {"baselines"},
     {"stages"},
     {"main"},
+    {"__main__"},
 ]
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 LOADS_TASKS = "ilm_jax.stages.prepare"     # the one door to tasks/, opened when it runs

@@ -33,12 +33,13 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
     UserError: anything on the command line or in the config file that cannot be understood.
   """
   app.define_help_flags()
+  argv, config = _with_path(["--help" if arg == "-h" else arg for arg in argv]), None
   if path := _config_path(argv):
-    _check_overrides(read(path), argv)
+    _check_overrides(config := read(path), argv)
   try:
-    rest = flag_values([_with_home(arg) for arg in argv])
+    rest = flag_values(argv)
   except flags.Error as e:
-    raise errors.UserError(" ".join(str(e).split())) from e
+    raise errors.UserError(" ".join(str(e).split()) + _hint(e, config)) from e
   except BrokenPipeError:       # of --help | head
     raise
   except Exception as e:        # whatever an override's value made of its field
@@ -95,7 +96,8 @@ def read(path) -> ml_collections.ConfigDict:
   file = pathlib.Path(name).expanduser()
   if not file.is_file():
     raise errors.UserError(f"config file {name} does not exist: give the path of a file with "
-                           "get_config(), e.g. configs/quickstart.py")
+                           "get_config(), e.g. configs/quickstart.py, or the name of one in "
+                           "configs/, e.g. quickstart")
   spec = importlib.util.spec_from_file_location("ilm_config_file", file)
   if spec is None:
     raise errors.UserError(f"config file {name} is no Python file: expected a name in .py")
@@ -224,13 +226,38 @@ def _last_line(e: Exception) -> str:
   return words[-1]
 
 
-def _with_home(arg: str) -> str:
-  """`--config=~/mine.py` as the shell would have it in `--config ~/mine.py`."""
-  return re.sub(r"^(--?config=)(~.*)", lambda m: m[1] + os.path.expanduser(m[2]), arg)
+def _hint(error: flags.Error, config) -> str:
+  """A cure, where an unknown flag is a field of the config."""
+  name = getattr(error, "flagname", "")
+  field = config is not None and "." in name and not no_such_field(config, name)
+  return f": did you mean --config.{name}?" if field else ""
+
+
+def _with_path(argv: list[str]) -> list[str]:
+  """The command line with the config's path as it is found: ~ is the home folder, as a shell has it
+  in `--config ~/mine.py` alone, and a bare name is a file of configs/."""
+  out = list(argv)
+  for i, arg in enumerate(argv):
+    if m := re.match(r"(--?config)(?:=(.*))?$", arg):
+      if m[2] is not None:
+        out[i] = f"{m[1]}={_path(m[2])}"
+      elif i + 1 < len(argv):
+        out[i + 1] = _path(argv[i + 1])
+  return out
+
+
+def _path(name: str) -> str:
+  """`~/mine.py` in the home folder; "tiny" is configs/tiny.py; others as they are."""
+  bare, colon, text = name.partition(":")
+  spec = importlib.util.find_spec("configs") if re.fullmatch(r"\w+", bare) else None
+  for folder in spec.submodule_search_locations if spec else ():
+    if (file := pathlib.Path(folder, f"{bare}.py")).is_file() and not pathlib.Path(bare).exists():
+      return f"{file}{colon}{text}"
+  return os.path.expanduser(name)
 
 
 def _config_path(argv: list[str]) -> str:
-  for i, arg in enumerate(argv):
+  for arg, following in zip(argv, [*argv[1:], ""]):
     if m := re.match(r"--?config(?:=(.*))?$", arg):
-      return m[1] if m[1] is not None else argv[i + 1]
+      return m[1] if m[1] is not None else following
   return ""
