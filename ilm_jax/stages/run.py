@@ -4,6 +4,7 @@ A stage is a function of a `context.Run`. It finds its inputs in the workdir, re
 fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
 """
 import importlib
+import os
 
 from ilm_jax import elm, errors
 from ilm_jax.config import reading as config_lib
@@ -122,6 +123,8 @@ def _in_child(function: str, run: context.Run) -> None:
 
 
 def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
+  # Before TensorFlow starts: that it finds no CUDA is nothing to tell, it only prepares data.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   from ilm_jax.stages import prepare
   run = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
   getattr(prepare, function)(run)

@@ -8,6 +8,7 @@ Data sets keep their own terms, mostly research without redistribution: what is 
 this machine.
 """
 import functools
+import sys
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -137,6 +138,8 @@ def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = 
   """All examples of one config, prepared if they are not there yet."""
   builder = builder_of(found.name)(found, beam=bool(beam), config=config, data_dir=data_dir)
   options = beam_options.parsed(beam) if beam else None
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()
   with beam_options.mistakes_told():
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
         try_download_gcs=False, beam_options=options))
