@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from ilm_jax.serving import app, engine, limits, server
 from tests import talks
 
 ROOT = pathlib.Path(__file__).parents[1]
-LIMITS = limits.Limits(body=20_000, requests=8, waiting=4, seconds=5, patience=0.4)
+LIMITS = limits.Limits(requests=8, waiting=4, seconds=5, patience=0.4)
 TOKEN = "s3cret"
 
 
@@ -140,6 +141,17 @@ def test_the_description_holds(port):
   assert count >= 14
 
 
+def test_the_page_of_docs_as_written(port, tmp_path):
+  pytest.importorskip("openai", reason="pip install -r requirements-parity.lock")
+  page = (ROOT / "docs" / "serve.md").read_text().replace(":8000", f":{port}")
+  blocks = re.findall(r"^```(bash|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+  shown = [subprocess.run(["bash", "-ec", code] if kind == "bash" else [sys.executable, "-c", code],
+                          cwd=tmp_path, env={**os.environ, "ILM_TOKEN": TOKEN}, text=True,
+                          capture_output=True, check=True).stdout for kind, code in blocks]
+  assert '"title":"Psycho"' in shown[0] and '"title":"Aliens"' in shown[0]
+  assert "1. Speed (1994)" in shown[1] and "Psycho (1960) is nearest" in shown[1]
+
+
 # Abuse.
 
 HEAD = (b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret\r\n"
@@ -183,7 +195,7 @@ def test_what_is_no_request_is_a_clean_4xx(port, sent):
 def test_a_thousand_bad_requests_at_a_time_harm_nobody(port):
   """Sixteen clients at once; a good one gets its answer meanwhile and the server stays as it is."""
   session = ask(port, "POST", "/v1/sessions", b"{}")[1]["id"]
-  bad = [("POST", "/v1/recommend", b"{"), ("POST", "/v1/recommend", b" " * 30_000),
+  bad = [("POST", "/v1/recommend", b"{"), ("POST", "/v1/recommend", b" " * 300_000),
          ("POST", "/v1/chat/completions", json.dumps({"messages": [
              {"role": "user", "content": "the <slot>"}]})),
          ("GET", f"/v1/sessions/{session[:-1]}~", None), ("GET", "/page/..%2f..%2fapp.py", None),
@@ -241,7 +253,7 @@ def test_sigterm_finishes_what_runs_and_refuses_what_comes():
         ask(number, "GET", "/healthz")
       status, answer = running.result(10)
     assert status == 200 and answer["recommendations"][0]["title"] == "Gandhi"
-    assert child.wait(10) == 0 and child.stderr.read() == ""
+    assert child.wait(60) == 0 and child.stderr.read() == ""
   finally:
     child.kill()
     child.wait()
