@@ -22,6 +22,7 @@ FLOORS = [
     {"evaluation", "planning", "conversation"},
     {"baselines"},
     {"stages"},
+    {"serving"},
     {"main"},
     {"__main__"},
 ]
