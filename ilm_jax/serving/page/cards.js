@@ -1,12 +1,14 @@
 // A recommended item: what it is, and what one can do with it.
 import {call} from "./api.js";
 import {byId, el, icon, open, toast} from "./dom.js";
-import {attempt, firstModel, learn, opinions, post, say, titled, undo} from "./talk.js";
+import {attempt, firstModel, learn, onChange, opinions, post, say, talk, titled, undo}
+  from "./talk.js";
 
 const OPINIONS = [["like", "liked", "Like"], ["dislike", "disliked", "Dislike"],
   ["seen", "seen", "Seen"]];
+const KIND_OF = Object.fromEntries(OPINIONS);
 
-/** The card as a list item. rank: its number or null; model: whose reasons "Why?" gives. */
+/** The card as a list item; its `renew()` gives open reasons anew. rank: its number or null; model: whose reasons "Why?" gives. */
 export function cardOf(card, {rank = null, model = firstModel()} = {}) {
   const reasons = el("div", {class: "why", id: `why-${model}-${card.id}`, role: "region",
     "aria-live": "polite", "aria-label": `Why ${card.title}`, hidden: true});
@@ -15,7 +17,7 @@ export function cardOf(card, {rank = null, model = firstModel()} = {}) {
   const why = el("button", {type: "button", class: "quiet", "data-does": "why",
     "aria-expanded": "false", "aria-controls": reasons.id, "aria-describedby": name,
     onclick: () => toggleWhy(card, model, why, reasons)}, "Why?");
-  return el("li", {class: "card", "data-item": card.id},
+  const node = el("li", {class: "card", "data-item": card.id},
     el("div", {class: "what"},
       rank === null ? null : el("span", {class: "rank", "aria-hidden": "true"}, rank),
       el("div", {class: "name"}, el("h3", {id: name}, card.title),
@@ -29,22 +31,38 @@ export function cardOf(card, {rank = null, model = firstModel()} = {}) {
         "aria-describedby": name, onclick: () => showSimilar(card)}, "More like this"),
       why),
     reasons);
+  node.renew = () => {
+    reasons.replaceChildren();
+    if (!reasons.hidden) giveReasons(card, model, reasons);
+  };
+  return node;
 }
 
 async function give(does, card) {
-  const words = await say(does, card.id);
-  if (!words) return;
-  toast(words, "Undo", undo);
-  for (const button of byId("sheet").querySelectorAll(`[data-item="${CSS.escape(card.id)}"] .opinion`)) {
-    button.setAttribute("aria-pressed", String(button.dataset.does === does));
+  const again = opinions().get(card.id) === KIND_OF[does];
+  const words = await say(again ? "forget" : does, card.id);
+  if (words) toast(words, "Undo", undo);
+}
+
+/** Marks what is said of the items in the sheet; the lists leave such items out. */
+function press() {
+  const kinds = talk.session ? opinions() : new Map();
+  for (const button of byId("sheet").querySelectorAll(".opinion")) {
+    const kind = kinds.get(button.closest(".card").dataset.item);
+    button.setAttribute("aria-pressed", String(kind === KIND_OF[button.dataset.does]));
   }
 }
+onChange(press);
 
 function toggleWhy(card, model, button, reasons) {
   reasons.hidden = !reasons.hidden;
   button.setAttribute("aria-expanded", String(!reasons.hidden));
-  if (reasons.hidden || reasons.childElementCount) return;
-  reasons.append(el("p", {class: "hint"}, "One moment"));
+  if (!reasons.hidden && !reasons.childElementCount) giveReasons(card, model, reasons);
+}
+
+function giveReasons(card, model, reasons) {
+  const wait = el("p", {class: "hint"}, "One moment");
+  reasons.replaceChildren(wait);
   const body = {item: card.id, model};
   attempt(async () => {
     const {why} = await post("/v1/explain", body);
@@ -57,13 +75,10 @@ function toggleWhy(card, model, button, reasons) {
       });
       if (!done) Object.assign(about, {disabled: false, textContent: ASK});
     }}, ASK);
-    reasons.replaceChildren(...why.split("\n").map(line => el("p", {}, line)), about);
-  }).then(done => {
-    if (done) return;
-    reasons.replaceChildren();
-    reasons.hidden = true;
-    button.setAttribute("aria-expanded", "false");
-  });
+    if (wait.isConnected || !reasons.isConnected) {
+      reasons.replaceChildren(...why.split("\n").map(line => el("p", {}, line)), about);
+    }
+  }).then(done => { if (!done) wait.textContent = "There is no answer."; });
 }
 
 const ASK = "Ask the language model about it";

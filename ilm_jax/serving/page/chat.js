@@ -7,11 +7,11 @@ let drawn = [];                       // JSON of each turn on the page
 let waiting = false;
 
 export function setUp() {
-  const {genres, things} = talk.models, say = byId("say");
-  say.placeholder = `Name ${things} you like, or ask for something`;
+  const {genres} = talk.models, say = byId("say");
+  say.placeholder = "Say what you like or want";
   const genre = genres.includes("Drama") ? "Drama" : genres[0];
   const ideas = ["Something newer", ...genre ? [`More ${genre.toLowerCase()}`,
-    `No ${genres.at(genres.indexOf("Horror")).toLowerCase()}`] : [], "Why the first?"];
+    `No ${genres.at(genres.indexOf("Horror")).toLowerCase()}`] : [], "Why number 1?"];
   byId("ideas").append(...ideas.map(idea => el("button", {type: "button", class: "chip",
     onclick: () => send(idea)}, idea)));
   byId("composer").addEventListener("submit", event => {

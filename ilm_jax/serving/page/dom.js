@@ -35,9 +35,13 @@ export function debounced(run, wait) {
 
 let hideToast;
 
+/** An open dialog makes all else inert: what must be read and pressed goes into it. */
+const host = () => [...document.querySelectorAll("dialog[open]")].at(-1);
+
 /** Says what happened, with a button that takes it back. */
 export function toast(text, label, action) {
   const box = byId("toast");
+  (host() ?? document.body).append(box);
   clearTimeout(hideToast);
   box.replaceChildren(el("span", {}, text));
   if (action) {
@@ -54,7 +58,9 @@ export const speak = text => { byId("spoken").textContent = text; };
 
 /** A line above everything, for what keeps the page from working. */
 export function notice(text, label, action) {
-  const box = byId("notice");
+  const box = byId("notice"), dialog = host();
+  if (dialog) dialog.prepend(box);
+  else byId("main").before(box);
   box.replaceChildren(el("span", {}, text));
   if (action) {
     box.append(el("button", {type: "button", onclick: () => {
@@ -81,6 +87,10 @@ export function open(id) {
       button.addEventListener("click", () => dialog.close());
     }
     dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+    dialog.addEventListener("close", () => {
+      if (dialog.contains(byId("toast"))) document.body.append(byId("toast"));
+      if (dialog.contains(byId("notice"))) byId("main").before(byId("notice"));
+    });
   }
   if (!dialog.open) dialog.showModal();
   return dialog;

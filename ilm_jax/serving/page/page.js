@@ -28,6 +28,7 @@ function show(talking) {
 /** On a narrow screen one part is shown at a time. */
 function pane(name) {
   document.body.dataset.pane = name;
+  if (name === "picks") delete byId("tabs").dataset.fresh;
   for (const tab of byId("tabs").children) {
     if (tab.dataset.pane === name) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");

@@ -1,12 +1,12 @@
 // The lists of recommendations as they stand now: of the run's model, and of one beside it.
 import {byId, el, speak} from "./dom.js";
 import {cardOf} from "./cards.js";
-import {attempt, constraint, firstModel, learn, likedItems, onChange, post, steps, talk, titled}
+import {attempt, firstModel, learn, likedItems, onChange, opinions, post, talk, titled}
   from "./talk.js";
 
 const COMPARED = "ilm.compared", MOST = 50;
 const shown = new Map();               // model -> its cards as they were listed last
-let k = 5, newest = 0;
+let k = 5, newest = 0, drawnFor = null;
 
 export function setUp() {
   k = talk.models.k;
@@ -52,6 +52,8 @@ function refresh() {
 
 function draw(models, lists) {
   const box = byId("lists"), back = focusOf(box), before = places(box);
+  const changed = drawnFor !== talk.session, taken = opinions();
+  drawnFor = talk.session;
   const open = new Map([...box.querySelectorAll(".card")].map(card => [keyOf(card), card]));
   box.classList.toggle("two", models.length > 1);
   box.replaceChildren(...models.map((model, n) => {
@@ -60,10 +62,12 @@ function draw(models, lists) {
     const column = el("section", {"data-model": model, "aria-label": `Ranked by ${label}`});
     if (models.length > 1) column.append(el("h3", {class: "by"}, label));
     column.append(cards.length ? el("ol", {class: "cards"}, cards.map((card, place) => {
-      const item = open.get(`${model} ${card.id}`) ?? cardOf(card, {rank: place + 1, model});
+      const old = open.get(`${model} ${card.id}`);
+      if (old && changed) old.renew();
+      const item = old ?? cardOf(card, {rank: place + 1, model});
       item.querySelector(".rank").textContent = place + 1;
       mark(item.querySelector(".mark"), models.length > 1
-        ? [other.has(card.id) ? "in both" : "", "both"] : moved(model, card, place));
+        ? [other.has(card.id) ? "in both" : "", "both"] : moved(shown.get(model)?.filter(({id}) => !taken.has(id)), card, place));
       return item;
     })) : el("p", {class: "empty"}, "Nothing is left that fits. Take back a limit under “Your "
       + "taste”."));
@@ -78,6 +82,7 @@ function draw(models, lists) {
   models.forEach((model, n) => shown.set(model, lists[n]));
   glide(box, before);
   restore(box, back);
+  if (changed && document.body.dataset.pane !== "picks") byId("tabs").dataset.fresh = "yes";
   speak(lists[0].length ? `${lists[0].length} recommended, first ${titled(lists[0][0])}`
     : "Nothing is left that fits");
 }
@@ -89,10 +94,9 @@ function mark(box, [text, kind]) {
   box.className = text ? `mark ${kind}` : "mark";
 }
 
-/** How the item moved since the list before. */
-function moved(model, card, place) {
-  const before = shown.get(model);
-  if (!before || (!steps().size && !constraint().turn && before.length < k)) return ["", ""];
+/** How the item moved since the list before, without what left that because of an opinion. */
+function moved(before, card, place) {
+  if (!before) return ["", ""];
   const was = before.findIndex(({id}) => id === card.id);
   if (was < 0) return place < before.length ? ["new", "new"] : ["", ""];
   return was === place ? ["", ""]

@@ -49,27 +49,37 @@ function sliderOf(name, value) {
   let row = sliders.get(name);
   if (!row) {
     const input = el("input", {type: "range", min: -LIMIT, max: LIMIT, step: 1, id: `way-${name}`,
-      list: "steps"});
+      title: `${name}: less to the left, more to the right`});
     const output = el("output", {for: input.id});
-    const send = debounced(() => setSteps(name, input.valueAsNumber), 300);
+    const send = debounced(async () => {
+      const wish = input.valueAsNumber;
+      await setSteps(name, wish);
+      if (input.valueAsNumber !== wish) return;
+      delete input.dataset.moving;
+      drawSliders();                   // after a failure: where it was
+    }, 300);
     input.addEventListener("input", () => {
-      label(input, output);
+      input.dataset.moving = "yes";
+      label(input, output, input.valueAsNumber);
       send();
     });
     row = el("div", {class: "slider"}, el("label", {for: input.id}, name), input, output);
     sliders.set(name, row);
   }
   const input = row.querySelector("input");
-  if (document.activeElement !== input || Math.abs(value) <= LIMIT) input.value = value;
-  label(input, row.querySelector("output"));
+  if (!input.dataset.moving) {
+    input.value = value;
+    label(input, row.querySelector("output"), value);
+  }
   return row;
 }
 
-function label(input, output) {
-  const value = input.valueAsNumber;
+function label(input, output, value) {
   output.textContent = value > 0 ? `+${value}` : value < 0 ? `−${-value}` : "";
   input.setAttribute("aria-valuetext", valueText(value));
-  input.classList.toggle("moved", value !== 0);
+  const share = `${50 + 50 * input.valueAsNumber / LIMIT}%`;
+  input.style.setProperty("--from", value < 0 ? share : "50%");
+  input.style.setProperty("--to", value < 0 ? "50%" : share);
 }
 
 // What was said.
