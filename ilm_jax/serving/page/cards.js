@@ -27,6 +27,7 @@ export function cardOf(card, {rank = null, model = firstModel()} = {}) {
       OPINIONS.map(([does, kind, label]) => el("button", {type: "button", class: "quiet opinion",
         "data-does": does, "aria-pressed": String(said === kind), "aria-describedby": name,
         title: label, onclick: () => give(does, card)}, icon(kind), el("span", {}, label))),
+      el("span", {class: "break"}),
       el("button", {type: "button", class: "quiet", "data-does": "similar",
         "aria-describedby": name, onclick: () => showSimilar(card)}, "More like this"),
       why),
