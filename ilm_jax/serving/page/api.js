@@ -31,7 +31,8 @@ export async function request(method, path, body) {
       if (token === sessionStorage.getItem(TOKEN)) await askForToken(token !== null);
       attempt = 0;
     } else if (response.status in BUSY && attempt < ATTEMPTS) {
-      await pause(BUSY[response.status], Number(response.headers.get("Retry-After")) || 2 ** attempt);
+      const wait = Number(response.headers.get("Retry-After") ?? NaN);
+      await pause(BUSY[response.status], Number.isFinite(wait) ? Math.max(wait, 1) : 2 ** attempt);
     } else {
       throw await failure(response);
     }

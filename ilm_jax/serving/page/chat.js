@@ -59,7 +59,7 @@ async function send(text) {
     }
     reply.textContent = heard;
     bottom();
-  }));
+  }), false);                          // the text goes back into the box, to be sent again
   pending.forEach(node => node.remove());
   waiting = false;
   if (!done && typed && !say.value) {

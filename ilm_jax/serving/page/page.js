@@ -6,7 +6,7 @@ import * as starting from "./start.js";
 import * as taste from "./taste.js";
 import {call} from "./api.js";
 import {byId, clearNotice, notice} from "./dom.js";
-import {end, keptHere, onChange, resume, talk} from "./talk.js";
+import {end, keptHere, likedItems, onChange, resume, talk} from "./talk.js";
 
 let conversation = null;               // whether it is shown; null: nothing is yet
 
@@ -18,8 +18,9 @@ function show(talking) {
   for (const id of ["app", "tabs", "tools"]) byId(id).hidden = !talking;
   scrollTo(0, 0);
   if (talking) {
-    pane("picks");
-    byId("main").focus({preventScroll: true});
+    const silent = !likedItems().length;
+    pane(silent ? "chat" : "picks");
+    byId(silent ? "say" : "main").focus({preventScroll: true});
   } else {
     starting.start();
   }

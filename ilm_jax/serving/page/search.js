@@ -12,7 +12,7 @@ let count = 0;
 export function searchBox(box, {label, hint = "", take, keep = false, quiet = false}) {
   const id = `search-${++count}`;
   let cards = [], at = -1, asked = "";
-  const input = el("input", {id, type: "search", role: "combobox", placeholder: hint,
+  const input = el("input", {id, type: "text", role: "combobox", placeholder: hint,
     autocomplete: "off", spellcheck: "false", "aria-expanded": "false",
     "aria-autocomplete": "list", "aria-controls": `${id}-list`});
   const list = el("ul", {id: `${id}-list`, class: "options", role: "listbox", "aria-label": label,

@@ -185,13 +185,13 @@ export const chat = (text, heard) => inOrder(async () => {
   await show(after);
 });
 
-/** Runs `run`; false where it failed, which the notice then says. */
-export async function attempt(run) {
+/** Runs `run`; false where it failed, which the notice then says, with a button to try again. */
+export async function attempt(run, retry = true) {
   try {
     await run();
     return true;
   } catch (failure) {
-    const again = [0, 401, 429, 503].includes(failure.status);
+    const again = retry && [0, 401, 429, 503].includes(failure.status);
     notice(failure.message, "Try again", again ? () => attempt(run) : undefined);
     return false;
   }
