@@ -1,7 +1,7 @@
 // Calls of the server. Asks for a token where one is wanted, waits where the server is busy.
 import {byId, clearNotice, notice, open} from "./dom.js";
 
-const TOKEN = "ilm.token", ATTEMPTS = 5;
+const TOKEN = "ilm.token", ATTEMPTS = {429: 5, 503: 12};
 const BUSY = {429: "The server is busy.", 503: "The server is not ready."};
 
 export class Failure extends Error {
@@ -30,7 +30,7 @@ export async function request(method, path, body) {
     if (response.status === 401) {
       if (token === sessionStorage.getItem(TOKEN)) await askForToken(token !== null);
       attempt = 0;
-    } else if (response.status in BUSY && attempt < ATTEMPTS) {
+    } else if (response.status in BUSY && attempt < ATTEMPTS[response.status]) {
       const wait = Number(response.headers.get("Retry-After") ?? NaN);
       await pause(BUSY[response.status], Number.isFinite(wait) ? Math.max(wait, 1) : 2 ** attempt);
     } else {
