@@ -3,13 +3,24 @@ import json
 import pathlib
 import re
 import shutil
+import socket
+import threading
 
+import numpy as np
 import pytest
+import uvicorn
+
+from ilm_jax.config import variants
+from ilm_jax.serving import app, limits, store
+from ilm_jax.serving import engine as engine_lib
+from ilm_jax.stages import describe
+from tests import talks
 
 PAGE = pathlib.Path(__file__).parents[1] / "ilm_jax/serving/page"
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-background-networking "
          "--disable-component-update --disable-sync").split()
 WAIT_MS = 10_000
+LIMITS = limits.Limits()
 
 
 @pytest.mark.parametrize("path", sorted(PAGE.iterdir()), ids=lambda path: path.name)
@@ -23,16 +34,59 @@ def test_nothing_comes_from_elsewhere_and_nothing_is_inline(path):
     assert re.findall(r"<script[^>]*>", text) == ['<script type="module" src="/page/page.js">']
 
 
-@pytest.fixture(scope="module")
-def server():
-  import sys; sys.path.insert(0, "/tmp/page_stub"); import conftest_part
-  return conftest_part.make()
+class Server:
+  """The application on a port of its own, over twelve made-up films."""
+  titles = ("Heat", "Fargo", "Aliens", "Up", "Brazil")
+  user, genre, attribute, critique = "u", "Horror", "newer", "newer, 3 steps"
+  why, about, between = "nearest to it in the space", "a film at 1", "a film at"
+  markup = "<script>alert(1)</script>"
+
+  def __init__(self, engine, token=""):
+    self.token, self.kept = token, store.Store(LIMITS)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(store, "Store", lambda limits: self.kept)
+      made = app.create(engine, LIMITS, token=token)
+    self._socket = socket.create_server(("127.0.0.1", 0))
+    self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+    self._server = uvicorn.Server(uvicorn.Config(made, log_level="warning"))
+    self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
+    self._thread.start()
+
+  def forget(self):
+    """Drops all sessions, as a restart does."""
+    self.kept._kept.clear()
+
+  def stop(self):
+    self._server.should_exit = True
+    self._thread.join()
+    self._socket.close()
 
 
 @pytest.fixture(scope="module")
-def guarded():
-  import sys; sys.path.insert(0, "/tmp/page_stub"); import conftest_part
-  return conftest_part.make("secret")
+def engine(browser):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(talks, "TITLES", [*talks.TITLES[:11], Server.markup])
+    patch.setattr(describe.Describer, "vectors", lambda self, row: {"behavioral": np.full(2, row)})
+    patch.setattr(describe.Describer, "say", lambda self, vectors: [
+        f"a film at {x['behavioral'][0]:.2f}" for x in vectors])
+    made = engine_lib.Engine(talks.run(patch), (variants.ILM, variants.COMPARED["mlp"]), 5, LIMITS)
+    made.warm()
+    yield made
+    made.thread.stop()
+
+
+@pytest.fixture(scope="module")
+def server(engine):
+  one = Server(engine)
+  yield one
+  one.stop()
+
+
+@pytest.fixture(scope="module")
+def guarded(engine):
+  one = Server(engine, "secret")
+  yield one
+  one.stop()
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +147,7 @@ def test_new_user_likes_and_takes_back(open_page, server):
   page = open_page()
   box = page.get_by_role("combobox", name="Find a")
   for title in server.titles[:5]:
-    box.fill(title[:-1])
+    box.fill(title)
     page.locator("#start-search [role=option]", has_text=title).first.wait_for()
     box.press("Enter")
   page.get_by_text("5 chosen").wait_for()
@@ -121,7 +175,7 @@ def test_critique_moves_the_list_and_its_line_moves_it_back(open_page, server):
   slider.focus()
   for _ in range(3):
     slider.press("ArrowRight")
-  line = page.locator("#known [data-part=asked] li", has_text=f"more {server.attribute}, 3 steps")
+  line = page.locator("#known [data-part=asked] li", has_text=server.critique)
   line.wait_for()
   settled(page)
   after = titles(page)

@@ -27,9 +27,13 @@ function setUpBetween() {
     ask();
   });
   byId("open-between").addEventListener("click", () => {
-    const liked = likedItems().slice(-2).map(known);
-    if (!ends.first && liked[0]) set("first", liked[0]);
-    if (!ends.second && liked[1]) set("second", liked[1]);
+    const shown = [...document.querySelectorAll("#lists .card")].map(card => card.dataset.item);
+    for (const end of ["first", "second"]) {
+      if (ends[end]) continue;
+      const item = [...likedItems().slice(-2), ...shown].find(
+        each => each !== ends.first?.id && each !== ends.second?.id);
+      if (item) set(end, known(item));
+    }
     open("between");
     if (ends.first && ends.second) byId("share").focus();
   });

@@ -2,7 +2,7 @@
 import {call, events, request} from "./api.js";
 import {notice} from "./dom.js";
 
-const KEPT = "ilm.session", UNDO_LIMIT = 30;
+const KEPT = "ilm.session", EARLIER = "ilm.earlier", UNDO_LIMIT = 20;
 const KINDS = {like: "Liked", dislike: "Disliked", seen: "Marked as seen", forget: "Forgot"};
 
 /** `models` is what /v1/models says; `earlier` the sessions that undo goes back to. */
@@ -56,9 +56,9 @@ export function steps() {
 
 // Where it is kept: this tab's storage, so that a reload goes on; and a copy for a later tab.
 
-const read = storage => {
+const read = (storage, key = KEPT) => {
   try {
-    return JSON.parse(storage.getItem(KEPT));
+    return JSON.parse(storage.getItem(key));
   } catch {
     return null;
   }
@@ -70,11 +70,12 @@ async function show({id, session}) {
   await learnAll(session);
   Object.assign(talk, {id, session});
   const kept = JSON.stringify({id, session});
-  for (const storage of [sessionStorage, localStorage]) {
+  for (const [storage, key, value] of [[sessionStorage, KEPT, kept], [localStorage, KEPT, kept],
+    [sessionStorage, EARLIER, JSON.stringify(talk.earlier)]]) {
     try {
-      storage.setItem(KEPT, kept);
+      storage.setItem(key, value);
     } catch {
-      // A full storage costs the reload, not the conversation.
+      // A full storage costs what a reload brings back, not the conversation.
     }
   }
   for (const listener of listeners) listener();
@@ -114,8 +115,7 @@ export const begin = wish => inOrder(async () => {
 
 /** Goes on with what was kept; the server may have forgotten it. */
 export const resume = kept => inOrder(async () => {
-  talk.earlier = [];
-  Object.assign(talk, kept);
+  Object.assign(talk, kept, {earlier: read(sessionStorage, EARLIER) ?? []});
   await show(await withSession(() => call("GET", `/v1/sessions/${talk.id}`)));
 });
 
@@ -123,7 +123,7 @@ export const resume = kept => inOrder(async () => {
 export const end = () => inOrder(async () => {
   const {id} = talk;
   Object.assign(talk, {id: null, session: null, earlier: []});
-  sessionStorage.removeItem(KEPT);
+  for (const key of [KEPT, EARLIER]) sessionStorage.removeItem(key);
   localStorage.removeItem(KEPT);
   await call("DELETE", `/v1/sessions/${encodeURIComponent(id)}`).catch(() => {});
 });
@@ -146,6 +146,10 @@ export async function say(does, item) {
   return await edit({do: does, item}) ? `${KINDS[does]}: ${titled(known(item))}` : null;
 }
 
+/** What a critique asks for, in words. */
+export const wanted = (attribute, more) => attribute === "new" ? (more ? "newer" : "older")
+  : `${more ? "more" : "less"} ${attribute}`;
+
 /** Sets an attribute to so many steps, whatever critiques said of it before. */
 export function setSteps(attribute, value) {
   const old = talk.session.critiques.flatMap((each, n) => each.attribute === attribute ? [n] : []);
@@ -154,16 +158,14 @@ export function setSteps(attribute, value) {
   return edits.length ? edit(...edits) : true;
 }
 
-/** Back to before the last change; after a reload, to before the user's last turn. */
+/** Back to before the last change made on this page, which may be several edits. */
 export const undo = () => attempt(() => inOrder(async () => {
   const session = talk.earlier.at(-1);
-  const after = await patch(session ? {session} : {edits: [{do: "undo"}]});
+  if (!session) return;
+  const after = await patch({session});
   talk.earlier.pop();
   await show(after);
 }));
-
-export const canUndo = () => talk.earlier.length > 0
-  || talk.session.turns.some(turn => turn.role === "user");
 
 /** Sends a message; `heard` gets the reply as far as it has come. */
 export const chat = (text, heard) => inOrder(async () => {

@@ -1,8 +1,8 @@
 // What is known of the user: sliders, limits and opinions; each can be taken back.
 import {byId, debounced, el, icon, toast} from "./dom.js";
 import {searchBox} from "./search.js";
-import {canUndo, constraint, edit, known, onChange, opinions, say, setSteps, steps, talk, titled,
-  undo} from "./talk.js";
+import {constraint, edit, known, onChange, opinions, say, setSteps, steps, talk, titled, undo,
+  wanted} from "./talk.js";
 
 const FIRST = 5, MOST = 8, LIMIT = 3;
 const PARTS = [["liked", "You like"], ["disliked", "You dislike"], ["seen", "You have seen"]];
@@ -20,7 +20,7 @@ export function setUp() {
   byId("filters").addEventListener("submit", addYears);
   onChange(() => {
     if (!talk.session) return;
-    byId("undo").disabled = !canUndo();
+    byId("undo").disabled = !talk.earlier.length;
     drawSliders();
     drawKnown();
   });
@@ -29,9 +29,9 @@ export function setUp() {
 // Sliders.
 
 function drawSliders() {
-  const wanted = byId("attribute").value.trim().toLowerCase(), moved = steps();
+  const typed = byId("attribute").value.trim().toLowerCase(), moved = steps();
   const {attributes} = talk.models;
-  const names = wanted ? attributes.filter(name => name.includes(wanted)).slice(0, MOST)
+  const names = typed ? attributes.filter(name => name.includes(typed)).slice(0, MOST)
     : [...new Set([...attributes.slice(0, FIRST), ...moved.keys()])];
   const rows = names.map(name => sliderOf(name, moved.get(name) ?? 0));
   if (!rows.length) rows.push(el("p", {class: "hint"}, "No attribute of that name."));
@@ -63,7 +63,8 @@ function sliderOf(name, value) {
       label(input, output, input.valueAsNumber);
       send();
     });
-    row = el("div", {class: "slider"}, el("label", {for: input.id}, name), input, output);
+    row = el("div", {class: "slider"}, el("label", {for: input.id},
+      name === "new" ? "newer" : name), input, output);
     sliders.set(name, row);
   }
   const input = row.querySelector("input");
@@ -102,8 +103,8 @@ function drawKnown() {
 
 function critiqueLines() {
   return [...steps()].filter(([, value]) => value).map(([name, value]) => ({
-    text: `${value > 0 ? "more" : "less"} ${name}${Math.abs(value) === 1 ? "" : `, ${Math.abs(value)} steps`}`,
-    remove: async () => done(await setSteps(name, 0) && `Removed: ${name}`)}));
+    text: wanted(name, value > 0) + (Math.abs(value) === 1 ? "" : `, ${Math.abs(value)} steps`),
+    remove: async () => done(await setSteps(name, 0) && `Removed: ${wanted(name, value > 0)}`)}));
 }
 
 function limitLines() {
