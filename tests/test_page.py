@@ -140,7 +140,7 @@ def titles(page, where="#lists"):
 
 
 def settled(page):
-  page.wait_for_function("!document.querySelector('#lists').hasAttribute('aria-busy')")
+  page.locator("#lists:not([aria-busy])").wait_for()
 
 
 def test_new_user_likes_and_takes_back(open_page, server):

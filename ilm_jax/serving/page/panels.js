@@ -71,8 +71,9 @@ const ask = debounced(() => {
     write(texts.get(key));
     return;
   }
+  byId("between-said").hidden = false;
   box.classList.add("waiting");
-  if (!box.textContent) box.textContent = "The language model is thinking";
+  if (!box.textContent) box.textContent = "One moment";
   call("POST", "/v1/between", wish).then(({text}) => {
     texts.set(key, text);
     write(text);

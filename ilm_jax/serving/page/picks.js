@@ -57,8 +57,7 @@ function draw(models, lists) {
   const open = new Map([...box.querySelectorAll(".card")].map(card => [keyOf(card), card]));
   box.classList.toggle("two", models.length > 1);
   box.replaceChildren(...models.map((model, n) => {
-    const cards = lists[n], other = new Set(lists[1 - n]?.map(card => card.id));
-    const label = talk.models.data.find(({id}) => id === model).label;
+    const cards = lists[n], label = labelOf(model);
     const column = el("section", {"data-model": model, "aria-label": `Ranked by ${label}`});
     if (models.length > 1) column.append(el("h3", {class: "by"}, label));
     column.append(cards.length ? el("ol", {class: "cards"}, cards.map((card, place) => {
@@ -67,7 +66,7 @@ function draw(models, lists) {
       const item = old ?? cardOf(card, {rank: place + 1, model});
       item.querySelector(".rank").textContent = place + 1;
       mark(item.querySelector(".mark"), models.length > 1
-        ? [other.has(card.id) ? "in both" : "", "both"] : moved(shown.get(model)?.filter(({id}) => !taken.has(id)), card, place));
+        ? elsewhere(models[1 - n], lists[1 - n], card) : moved(shown.get(model)?.filter(({id}) => !taken.has(id)), card, place));
       return item;
     })) : el("p", {class: "empty"}, "Nothing is left that fits. Take back a limit under “Your "
       + "taste”."));
@@ -85,6 +84,14 @@ function draw(models, lists) {
   if (changed && document.body.dataset.pane !== "picks") byId("tabs").dataset.fresh = "yes";
   speak(lists[0].length ? `${lists[0].length} recommended, first ${titled(lists[0][0])}`
     : "Nothing is left that fits");
+}
+
+const labelOf = model => talk.models.data.find(({id}) => id === model).label;
+
+/** Where the other model's list has the item. */
+function elsewhere(model, cards, card) {
+  const place = cards.findIndex(({id}) => id === card.id);
+  return place < 0 ? ["", ""] : [`#${place + 1} in ${labelOf(model)}`, "both"];
 }
 
 const keyOf = card => `${card.closest("[data-model]").dataset.model} ${card.dataset.item}`;

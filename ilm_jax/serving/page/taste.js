@@ -1,13 +1,14 @@
 // What is known of the user: sliders, limits and opinions; each can be taken back.
 import {byId, debounced, el, icon, toast} from "./dom.js";
 import {searchBox} from "./search.js";
-import {constraint, edit, known, onChange, opinions, say, setSteps, steps, talk, titled, undo,
-  wanted} from "./talk.js";
+import {constraint, edit, known, likedItems, onChange, opinions, say, setSteps, steps, talk,
+  titled, undo, wanted} from "./talk.js";
 
 const FIRST = 5, MOST = 8, LIMIT = 3;
 const PARTS = [["liked", "You like"], ["disliked", "You dislike"], ["seen", "You have seen"]];
 const whole = new Set();              // parts that are shown to their end
 const sliders = new Map();            // attribute -> its row
+let first = {};                       // {id, names}: the sliders that this session begins with
 
 export function setUp() {
   byId("undo").addEventListener("click", undo);
@@ -32,13 +33,27 @@ function drawSliders() {
   const typed = byId("attribute").value.trim().toLowerCase(), moved = steps();
   const {attributes} = talk.models;
   const names = typed ? attributes.filter(name => name.includes(typed)).slice(0, MOST)
-    : [...new Set([...attributes.slice(0, FIRST), ...moved.keys()])];
+    : [...new Set([...firstOf(attributes), ...moved.keys()])];
   const rows = names.map(name => sliderOf(name, moved.get(name) ?? 0));
   if (!rows.length) rows.push(el("p", {class: "hint"}, "No attribute of that name."));
   const box = byId("sliders");
   if (rows.length !== box.children.length || rows.some((row, n) => row !== box.children[n])) {
     box.replaceChildren(...rows);
   }
+}
+
+/** The year and the genres that the user likes most often, as they were when the session began. */
+function firstOf(attributes) {
+  if (first.id !== talk.id || !first.liked) {
+    const count = new Map(), liked = likedItems();
+    for (const genre of liked.flatMap(item => known(item).genres)) {
+      count.set(genre.toLowerCase(), (count.get(genre.toLowerCase()) ?? 0) + 1);
+    }
+    const weight = name => name === "new" ? Infinity : count.get(name) ?? 0;
+    first = {id: talk.id, liked: liked.length, names: [...attributes]
+      .sort((a, b) => (weight(b) > weight(a)) - (weight(b) < weight(a))).slice(0, FIRST)};
+  }
+  return first.names;
 }
 
 const valueText = value => value === 0 ? "as it is"
