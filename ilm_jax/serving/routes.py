@@ -13,7 +13,7 @@ from ilm_jax.serving import engine as engine_lib
 _ERRORS = {code: {"model": schemas.Error, "description": about} for code, about in (
     (400, "the request names something that is not there"), (401, "the token is missing or wrong"),
     (404, "no such model or session"), (408, "the request came too slowly"),
-    (413, "the request is too large"), (422, "the request has another form"),
+    (413, "the request is too large"), (431, "its head is"), (422, "the request has another form"),
     (429, "too much at a time: come again after Retry-After seconds"),
     (503, "the models are not ready, or the server stops"), (504, "the answer took too long"))}
 
@@ -113,15 +113,17 @@ def _texts(api, engine, kept) -> None:
     return responses.StreamingResponse(chat.events(whole, with_usage),
                                        media_type="text/event-stream")
 
-  @api.get("/usersimcrs", response_class=responses.PlainTextResponse)
-  def is_there() -> str:
-    """Whether the simulator UserSimCRS may send turns here."""
-    return "ready"
+  plain = {"response_model": None, "responses": {200: {"content": {"text/plain": {}}}}}
 
-  @api.post("/usersimcrs", response_class=responses.PlainTextResponse)
-  def simulated(wish: schemas.UserSimCrs) -> str:
+  @api.get("/usersimcrs", **plain)
+  def is_there():
+    """Whether the simulator UserSimCRS may send turns here."""
+    return responses.PlainTextResponse("ready")
+
+  @api.post("/usersimcrs", **plain)
+  def simulated(wish: schemas.UserSimCrs):
     """A turn of UserSimCRS."""
-    return chat.simulated(wish, engine)
+    return responses.PlainTextResponse(chat.simulated(wish, engine))
 
 
 def _sessions(api, engine, kept) -> None:
