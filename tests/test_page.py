@@ -19,7 +19,7 @@ from tests import talks
 PAGE = pathlib.Path(__file__).parents[1] / "ilm_jax/serving/page"
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-background-networking "
          "--disable-component-update --disable-sync").split()
-WAIT_MS = 10_000
+WAIT_MS = 30_000
 LIMITS = limits.Limits()
 
 
@@ -296,15 +296,18 @@ def test_page_waits_for_a_busy_server(open_page, server):
 
   def refuse(route):
     if statuses:
-      route.fulfill(status=statuses.pop(0), headers={"Retry-After": "1"}, body="{}")
+      route.fulfill(status=statuses.pop(0), headers={"Retry-After": "7"}, body="{}")
     else:
       route.continue_()
 
   page.route("**/v1/recommend", refuse)
+  page.clock.install()
   page.get_by_label("User id").fill(server.user)
   page.keyboard.press("Enter")
-  page.locator("#notice", has_text="is busy. Trying again in 1 s").wait_for()
-  page.locator("#notice", has_text="is not ready. Trying again in 1 s").wait_for()
+  page.locator("#notice", has_text="is busy. Trying again in 7 s").wait_for()
+  page.clock.run_for(7000)
+  page.locator("#notice", has_text="is not ready. Trying again in 7 s").wait_for()
+  page.clock.run_for(7000)
   page.locator("#lists .card").first.wait_for()
   assert page.locator("#notice").is_hidden()
   open_page.complaints[:] = [text for text in open_page.complaints
