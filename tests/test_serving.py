@@ -64,6 +64,7 @@ def test_what_is_served(client):
   assert [(model["id"], model["label"]) for model in about["data"]] == [
       ("ilm", "ILM"), ("mlp", "MLP projector")]
   assert (about["k"], about["items"], about["things"], about["users"]) == (2, 12, "films", True)
+  assert about["thing"] == "film"
   assert about["genres"] == ["Comedy", "Crime", "Horror"] and about["attributes"] == ["new"]
 
 
@@ -91,6 +92,8 @@ def test_similar_items_found_items_and_users(client):
   found = client.get("/v1/items", params={"q": "ALIEN", "k": 5}).json()["items"]
   assert [card["id"] for card in found] == ["i3", "i4"]
   assert len(client.get("/v1/items").json()["items"]) == 10
+  named = client.get("/v1/items", params={"ids": "i4,nothing,i1"}).json()["items"]
+  assert [(card["id"], card["title"]) for card in named] == [("i4", "Aliens"), ("i1", "Heat")]
   vector = post(client, "users", liked=["i1"])["vector"]
   assert len(vector) == 2 and vector != [0, 0]
 

@@ -58,12 +58,12 @@ class Engine:
 
   def about(self) -> dict:
     """What is served, as /v1/models says it."""
-    first = self.talkers[self.default]
+    first, words = self.talkers[self.default], elm.words(self.run.config.data)
     return {
         "object": "list",
         "data": [{"id": key, "label": each.variant.label, "object": "model", "created": 0,
                   "owned_by": "ilm-jax"} for key, each in self.talkers.items()],
-        "k": self.k, "items": len(first.items), "things": elm.words(self.run.config.data).things,
+        "k": self.k, "items": len(first.items), "thing": words.thing, "things": words.things,
         "genres": list(first.genres), "attributes": list(first.attributes),
         "users": self.run.data.log.num_users > 0}
 

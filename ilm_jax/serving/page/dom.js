@@ -1,0 +1,97 @@
+// Small helpers for the document. Data reaches it as text alone, never as markup.
+
+export const byId = id => document.getElementById(id);
+
+/** An element; a function under "onclick" and the like listens, true sets a bare attribute. */
+export function el(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value === true) node.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(key, value);
+  }
+  node.append(...children.flat().filter(child => child !== null && child !== undefined));
+  return node;
+}
+
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#i-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** `run` once, `wait` ms after the last call. */
+export function debounced(run, wait) {
+  let timer;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => run(...values), wait);
+  };
+}
+
+let hideToast;
+
+/** An open dialog makes all else inert: what must be read and pressed goes into it. */
+const host = () => [...document.querySelectorAll("dialog[open]")].at(-1);
+
+/** Says what happened, with a button that takes it back. */
+export function toast(text, label, action) {
+  const box = byId("toast");
+  (host() ?? document.body).append(box);
+  clearTimeout(hideToast);
+  box.replaceChildren(el("span", {}, text));
+  if (action) {
+    box.append(el("button", {type: "button", onclick: () => {
+      box.replaceChildren();
+      action();
+    }}, label));
+  }
+  hideToast = setTimeout(() => box.replaceChildren(), 6000);
+}
+
+/** Says it to a screen reader alone. */
+export const speak = text => { byId("spoken").textContent = text; };
+
+/** A line above everything, for what keeps the page from working. */
+export function notice(text, label, action) {
+  const box = byId("notice"), dialog = host();
+  if (dialog) dialog.prepend(box);
+  else byId("main").before(box);
+  box.replaceChildren(el("span", {}, text));
+  if (action) {
+    box.append(el("button", {type: "button", onclick: () => {
+      clearNotice();
+      action();
+    }}, label));
+  }
+  box.append(el("button", {type: "button", class: "quiet round", "aria-label": "Close",
+    onclick: clearNotice}, icon("close")));
+  box.hidden = false;
+}
+
+export function clearNotice() {
+  byId("notice").hidden = true;
+  byId("notice").replaceChildren();
+}
+
+/** Opens a dialog; Escape and its buttons with data-close close it. */
+export function open(id) {
+  const dialog = byId(id);
+  if (!dialog.dataset.ready) {
+    dialog.dataset.ready = "yes";
+    for (const button of dialog.querySelectorAll("[data-close]")) {
+      button.addEventListener("click", () => dialog.close());
+    }
+    dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+    dialog.addEventListener("close", () => {
+      if (dialog.contains(byId("toast"))) document.body.append(byId("toast"));
+      if (dialog.contains(byId("notice"))) byId("main").before(byId("notice"));
+    });
+  }
+  if (!dialog.open) dialog.showModal();
+  return dialog;
+}
