@@ -23,6 +23,8 @@ from ilm_jax.data import interactions as interactions_lib
 
 USER, RECOMMENDER = ROLES = ("user", "recommender")
 ASK, RECOMMEND, EXPLAIN, REFINE, CHAT = ACTS = ("ask", "recommend", "explain", "refine", "chat")
+TELL, ANSWER, CRITIQUE, REJECT, ACCEPT, WHY = USER_ACTS = (
+    "tell", "answer", "critique", "reject", "accept", "why")
 LIKED, DISLIKED, SEEN = KINDS = ("liked", "disliked", "seen")
 _YEARS = "two years, the first not after the last; null where there is no bound"
 
@@ -37,11 +39,12 @@ def _years(value, where: str) -> tuple[int | None, int | None]:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """What one side said, which items it named, and for a recommender which act it was."""
+  """What one side said, which items it named, and which act it was (`ACTS`; of a user:
+  `USER_ACTS`), where that is known."""
   role: str = records.field(records.one_of(ROLES))
   text: str = records.field(records.text)
   items: tuple[str, ...] = records.field(records.several(records.identity), ())
-  act: str | None = records.field(records.optional(records.one_of(ACTS)), None)
+  act: str | None = records.field(records.optional(records.one_of(ACTS + USER_ACTS)), None)
 
 
 @dataclasses.dataclass(frozen=True)
