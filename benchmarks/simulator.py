@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import controls, conversations
 from benchmarks.conversations import BOOTSTRAP, cell, header
+from configs import base
 from ilm_jax.cf import fold_in
 from ilm_jax.config import reading, variants
 from ilm_jax.conversation import directions, heard, policy, simulator
@@ -65,7 +66,8 @@ class Trained(conversations.Material):
 
   def __init__(self, folder: pathlib.Path, model: str = "ilm"):
     super().__init__()
-    config = reading.from_json((folder / "config.phase2.json").read_text())
+    config = base.get_config()       # fields that came after the run are as they are there
+    config.update(reading.from_json((folder / "config.phase2.json").read_text()))
     self.run, self.model = context.Run(config, folder), model
     self.log, self.films, _ = self.run.data
     self.titles = titles_lib.Titles(self.films)

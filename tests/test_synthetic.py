@@ -1,19 +1,29 @@
 """conversation/synthetic.py: dialogs of a log whose users like one half of the films or other."""
 import itertools
 import json
+import types
 
 import numpy as np
 import pytest
+from etils import epath
 
+from configs import tiny
+from ilm_jax import errors
 from ilm_jax.cf import fold_in
 from ilm_jax.conversation import dialogs, session, synthetic, titles, wording
 from ilm_jax.data import interactions
+from ilm_jax.evaluation import audit
+from ilm_jax.stages import dialogs as stage
+from ilm_jax.stages import vectors
 
 COUNT = 24
 ITEMS = interactions.Items(
     [f"i{n}" for n in range(1, COUNT + 1)], [f"Story {n}" for n in range(1, COUNT + 1)],
     [1970 + n for n in range(1, COUNT + 1)],
     [["Comedy", "War"] if n % 3 else ["Horror"] for n in range(1, COUNT + 1)])
+ITEM_I1C = np.random.default_rng(1).normal(size=(COUNT + 1, 4)).astype(np.float32)
+ITEM_I1C[1:, 0] = [2.0 if n <= COUNT // 2 else -2.0 for n in range(1, COUNT + 1)]
+ITEM_I1C[0] = ITEM_I1C[COUNT] = 0                         # nobody met the last one in training
 ROW_OF = {raw: row for row, raw in enumerate(ITEMS.ids, 1)}
 
 
@@ -28,10 +38,7 @@ def log_of(users=12, met=9):
 
 
 def maker(log=None, **more):
-  item_I1C = np.random.default_rng(1).normal(size=(COUNT + 1, 4)).astype(np.float32)
-  item_I1C[1:, 0] = [2.0 if n <= COUNT // 2 else -2.0 for n in range(1, COUNT + 1)]
-  item_I1C[0] = item_I1C[COUNT] = 0                       # nobody met the last one in training
-  return synthetic.Maker(log or log_of(), ITEMS, fold_in.Form(item_I1C, 1.0, 2.0),
+  return synthetic.Maker(log or log_of(), ITEMS, fold_in.Form(ITEM_I1C, 1.0, 2.0),
                          synthetic.Setting(thing="film"), **more)
 
 
@@ -126,3 +133,38 @@ def test_a_user_without_a_later_like_has_no_dialog():
   log = log_of(met=3)                                       # one training interaction each
   of = maker(log)
   assert made(of=of) == [] and set(of.dropped) == {"no later like"}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  config = tiny.get_config()
+  config.dialogs.count = 20
+  monkeypatch.setattr(vectors, "factorise", lambda config, log, mesh: (None, ITEM_I1C))
+  return types.SimpleNamespace(config=config, workdir=epath.Path(tmp_path), mesh=None,
+                               data=interactions.Data(log_of(30), ITEMS, "data-1"))
+
+
+def test_the_stage_writes_two_parts_that_share_no_user_and_keeps_them(run, capsys):
+  stage.run(run)
+  assert "20 to train, 2 to validate" in capsys.readouterr().out
+  folder = run.workdir / "dialogs"
+  parts = [[json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+           for name in ("train", "validation")]
+  assert [len(part) for part in parts] == [20, 2]
+  assert not {line["user"] for line in parts[0]} & {line["user"] for line in parts[1]}
+  for part in parts:
+    assert audit.dialogs_of_training("", part, run.data.log, ITEMS.ids) == []
+  before = (folder / "train.jsonl").read_bytes()
+  (folder / "train.jsonl").write_text("kept")
+  stage.run(run)
+  assert (folder / "train.jsonl").read_text() == "kept"      # of these data and settings
+  run.config.cf.width = 7
+  stage.run(run)
+  assert (folder / "train.jsonl").read_bytes() == before     # the same factors: the same bytes
+
+
+def test_a_log_that_gives_no_dialog_is_said_before_a_manifest_is_written(run):
+  run.data = run.data._replace(log=log_of(met=3))
+  with pytest.raises(errors.UserError, match=r"no dialog \(.* no later like\): it needs users"):
+    stage.run(run)
+  assert not (run.workdir / "dialogs" / "manifest.json").exists()
