@@ -196,7 +196,8 @@ def test_a_dialog_that_leads_to_what_is_held_out_is_found():
   clean = [a_dialog("a", ["3x"], "1x", ["3x"]), a_dialog("a", ["3x", "1x"], "4x", ["1x"])]
   assert audit.dialogs_of_training("train", clean, LOG, raw_ids) == []
   for leak in (a_dialog("a", ["3x", "1x", "4x", "5x"], "2x"),
-               a_dialog("a", ["3x", "1x", "4x"], "5x"), a_dialog("a", ["1x"], "4x"), a_dialog("a", ["3x"], "1x", ["2x"])):
+               a_dialog("a", ["3x", "1x", "4x"], "5x"), a_dialog("a", ["1x"], "4x"),
+               a_dialog("a", ["3x"], "1x", ["2x"])):
     found, = audit.dialogs_of_training("train", [*clean, leak], LOG, raw_ids)
     assert "1 of 3 dialogs (first: 2)" in found
 
