@@ -71,6 +71,7 @@ class Trained(conversations.Material):
     self.run, self.model = context.Run(config, folder), model
     self.log, self.films, _ = self.run.data
     self.titles = titles_lib.Titles(self.films)
+    self.titles.row = functools.cache(self.titles.row)     # the same films are named over and over
     self.row_of = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     self.form = fold_in.Form(vectors.factors(self.run)[1], config.cf.reg, config.cf.alpha)
     self.labels = {**directions.of_genres(self.films), **directions.of_years(self.films)}
@@ -184,14 +185,16 @@ def question(session, score_I1, may_I1, material, row: Row, rule: policy.Policy,
   return step.question
 
 
-def outcome(material, who: People, row: Row, rule, step: float) -> tuple[np.ndarray, int]:
+def outcome(material, who: People, row: Row, rule, step: float, count_leaks: bool = True
+            ) -> tuple[np.ndarray, int]:
   """(float64 [N]: the turn of each user's success, turns of users that leak)."""
   turn_N, leaked = [], 0
   score_NI = who.scores[row.vectors == "shuffled"]
   for (user, target, _), session, score_I1 in zip(who.cases, who.sessions, score_NI):
     turn, after = converse(material, row, rule, step, session, score_I1, target, user)
     turn_N.append(turn)
-    leaked += simulator.leaks(after, target, material.films, material.titles)
+    if count_leaks:
+      leaked += simulator.leaks(after, target, material.films, material.titles)
   return np.array(turn_N), leaked
 
 
@@ -206,7 +209,7 @@ def chosen(material, who: People) -> tuple[policy.Policy, float]:
   questions, then the policy. `SPACE`'s entropies are quantiles of those that users begin with."""
   no_rule, tried = policy.Policy(), []
   for step in STEPS:
-    tried.append((score(outcome(material, who, Row(), no_rule, step)[0]), step))
+    tried.append((score(outcome(material, who, Row(), no_rule, step, False)[0]), step))
     print(f"  no questions, validation: {tried[-1][0]} step {step}", flush=True)
   step = max(tried)[1]
   begin_N = [policy.entropy(score_I1, s.allowed(session, material.films), no_rule.top)
@@ -215,7 +218,7 @@ def chosen(material, who: People) -> tuple[policy.Policy, float]:
   for share, questions, hard in itertools.product(*SPACE.values()):
     rule = policy.Policy(round(float(np.quantile(begin_N, share)) if share else 0.0, 3), questions,
                          hard=hard)
-    tried.append((score(outcome(material, who, Row("policy"), rule, step)[0]), rule))
+    tried.append((score(outcome(material, who, Row("policy"), rule, step, False)[0]), rule))
     print(f"  policy, validation: {tried[-1][0]} {rule}", flush=True)
   return max(tried, key=lambda each: each[0])[1], step
 
