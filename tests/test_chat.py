@@ -1,37 +1,19 @@
 """Stage chat: a conversation with a model whose score of an item is its row."""
 import io
-import types
 
-import numpy as np
 import pytest
 
-from configs import tiny
 from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.conversation import policy, session
-from ilm_jax.data import interactions
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import chat, recommender, talker, vectors
-
-TITLES = ["Heat", "Fargo", "Alien", "Aliens", "Up", "Brazil", "Casino", "Seven", "Clerks", "Speed",
-          "Gandhi", "Psycho"]
-GENRES = [["Crime"], ["Crime"], ["Horror"], ["Horror"], ["Comedy"], ["Comedy"], ["Crime"],
-          ["Horror"], ["Comedy"], ["Crime"], ["Comedy"], ["Horror"]]
-YEARS = [1995, 1996, 1979, 1986, 2009, 1985, 1995, 1995, 1994, 1994, 1982, 1960]
+from ilm_jax.stages import chat, talker
+from tests import talks
 
 
 @pytest.fixture
 def run(monkeypatch):
-  items = interactions.Items([f"i{n}" for n in range(1, 13)], TITLES, YEARS, GENRES)
-  log = interactions.Interactions(["u"], 12, np.array([0], np.int32), np.array([1], np.int32),
-                                  np.zeros(1, np.int64), np.ones(1, np.float32))
-  monkeypatch.setattr(recommender.Recommender, "scores", lambda self, histories: (
-      np.arange(13.0)[None]))
-  # The first axis is age, the second is how much of a crime film it is.
-  factors = np.array([[0, 0], *([(year - 1990) / 10, genre == ["Crime"]]
-                                for year, genre in zip(YEARS, GENRES))], np.float32)
-  monkeypatch.setattr(vectors, "factors", lambda run: (None, factors))
-  return types.SimpleNamespace(data=interactions.Data(log, items, ""), config=tiny.get_config())
+  return talks.run(monkeypatch)
 
 
 @pytest.fixture

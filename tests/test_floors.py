@@ -22,6 +22,7 @@ FLOORS = [
     {"evaluation", "planning", "conversation"},
     {"baselines"},
     {"stages"},
+    {"serving"},
     {"main"},
 ]
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}

@@ -1,0 +1,110 @@
+"""The conversation in the forms of others: OpenAI's chat completions, plain or streamed, and what
+the simulator UserSimCRS sends."""
+import json
+import re
+import secrets
+import time
+
+from ilm_jax import errors
+from ilm_jax.conversation import session as session_lib
+from ilm_jax.serving import engine as engine_lib
+from ilm_jax.serving import limits as limits_lib
+from ilm_jax.serving import schemas, sessions, store
+from ilm_jax.stages import ranker, talker
+
+_PIECE = re.compile(r"\s*\S+(?:\s+$)?")       # a word with the space before it: our token
+_SIDES = {"user": session_lib.USER, "assistant": session_lib.RECOMMENDER}
+
+
+def card(shown: ranker.Card, why: str | None = None) -> dict:
+  """A card as JSON."""
+  return {"id": shown.id, "title": shown.title, "year": shown.year, "genres": list(shown.genres),
+          "score": shown.score, "why": why}
+
+
+def said(talk: talker.Talker, session: session_lib.Session, text: str) -> talker.Reply:
+  """The reply to a text; a mistake in it is answered in words, and changes nothing."""
+  try:
+    return talk.reply(session, text)
+  except errors.UserError as e:
+    return talker.Reply(session, session_lib.CHAT, str(e))
+
+
+def completion(request: schemas.Chat, engine: engine_lib.Engine, kept: store.Store) -> dict:
+  """The answer to a chat completion, as one object.
+
+  Raises:
+    UserError: two sessions are named, or one that cannot be read.
+    Refused: no such model or session; the last message is not the user's, or cannot be one.
+  """
+  talk, messages = engine.talker(request.model), request.messages
+  if messages[-1].role != "user":
+    raise limits_lib.Refused(400, f"the last message is of role {messages[-1].role!r}, expected "
+                             "'user'", "wrong_role")
+  text = messages[-1].text
+  sessions.check_text(text, engine.limits)
+  if request.session_id is None and request.session is None:
+    for message in messages[:-1]:
+      if message.role == "user" and message.text.strip():
+        sessions.check_text(message.text, engine.limits)
+    before = talk.replayed([(_SIDES[m.role], m.text) for m in messages if m.role in _SIDES][:-1])
+    reply = said(talk, engine.checked(before), text)
+  else:
+    with sessions.of(request, kept, engine) as one:
+      reply = said(talk, one.session, text)
+      one.replace(engine.checked(reply.session))
+  return _completed(request, talk, reply, engine.limits)
+
+
+def _completed(request, talk, reply: talker.Reply, limits: limits_lib.Limits) -> dict:
+  content = "\n".join(filter(None, (reply.text, ranker.listed(reply.cards))))
+  pieces = _PIECE.findall(content)
+  most = min(request.max_completion_tokens or request.max_tokens or limits.tokens, limits.tokens)
+  read = len(request.messages[-1].text.split())
+  return {
+      "id": f"chatcmpl-{secrets.token_urlsafe(12)}", "object": "chat.completion",
+      "created": int(time.time()), "model": talk.variant.key,
+      "choices": [{"index": 0, "logprobs": None,
+                   "message": {"role": "assistant", "content": "".join(pieces[:most])},
+                   "finish_reason": "length" if len(pieces) > most else "stop"}],
+      # In words, as templates have no tokens.
+      "usage": {"prompt_tokens": read, "completion_tokens": len(pieces[:most]),
+                "total_tokens": read + len(pieces[:most])},
+      "recommendations": [card(each, talk.why(reply.session, each.id)) for each in reply.cards],
+      "act": reply.act, "unread": list(reply.unread),
+      "session": sessions.to_json(reply.session), "session_id": request.session_id}
+
+
+def events(whole: dict, with_usage: bool):
+  """A completion as server-sent events: its words, what else it says with the last, [DONE]."""
+  choice, usage = whole["choices"][0], whole["usage"]
+  head = {name: whole[name] for name in ("id", "created", "model")} | {
+      "object": "chat.completion.chunk"}
+  more = {name: value for name, value in whole.items()
+          if name not in ("choices", "usage", *head)}
+
+  def event(delta, finish=None, **others):
+    choices = [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
+    return f"data: {json.dumps({**head, 'choices': choices, **others})}\n\n"
+
+  yield event({"role": "assistant", "content": ""})
+  for piece in _PIECE.findall(choice["message"]["content"]):
+    yield event({"content": piece})
+  yield event({}, choice["finish_reason"], **more)
+  if with_usage:
+    yield f"data: {json.dumps({**head, 'choices': [], 'usage': usage})}\n\n"
+  yield "data: [DONE]\n\n"
+
+
+def simulated(request: schemas.UserSimCrs, engine: engine_lib.Engine) -> str:
+  """The reply to UserSimCRS. The context's last text is ours, the one before the user's, and so on.
+
+  Raises:
+    Refused: the message cannot be a turn.
+  """
+  sessions.check_text(request.message, engine.limits)
+  talk = engine.talker()
+  roles = (session_lib.RECOMMENDER, session_lib.USER)
+  turns = [(roles[n % 2], text) for n, text in enumerate(reversed(request.context))][::-1]
+  reply = said(talk, engine.checked(talk.replayed(turns)), request.message)
+  return "\n".join(filter(None, (reply.text, ranker.listed(reply.cards))))

@@ -1,0 +1,130 @@
+"""The models of a run behind one thread: what the routes ask, without HTTP."""
+import collections
+import functools
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ilm_jax import elm, errors
+from ilm_jax.config import variants
+from ilm_jax.conversation import session as session_lib
+from ilm_jax.serving import limits as limits_lib
+from ilm_jax.serving import model_thread
+from ilm_jax.stages import context, talker
+from ilm_jax.training import checkpoint
+
+_REMEMBERED = 1 << 25    # bytes of scores that are kept, for the same likes may be asked again
+
+
+class Engine:
+  """Answers by the models of one run; every call may come from any thread.
+
+  Args:
+    run: a trained run.
+    models: which of its models, the one that answers unless another is named first.
+    k: items of a list, unless a request says how many.
+    limits: of the server.
+    on_batch: as of `model_thread.ModelThread`.
+
+  Attributes:
+    ready: whether `warm` is through.
+
+  Raises:
+    UserError: a model cannot hold a conversation, see `talker.Talker`.
+  """
+
+  def __init__(self, run: context.Run, models: Sequence[variants.Variant], k: int,
+               limits: limits_lib.Limits, on_batch: Callable[[int, float], None] | None = None):
+    self.run, self.k, self.limits, self.ready = run, k, limits, False
+    self.thread = model_thread.ModelThread(limits, *([on_batch] if on_batch else []))
+    self._scored, self._lock = collections.OrderedDict(), threading.Lock()
+    self.talkers = {variant.key: talker.Talker(
+        run, variant, k, functools.partial(self._scores, variant.key)) for variant in models}
+    self.default = next(iter(self.talkers))
+
+  def talker(self, key: str | None = None) -> talker.Talker:
+    """That of a model; None: the first.
+
+    Raises:
+      Refused: there is none (404).
+    """
+    key = key or self.default
+    if key not in self.talkers:
+      raise limits_lib.Refused(404, f"model {key!r} is not served, expected one of "
+                               f"{', '.join(self.talkers)}", "model_not_found")
+    return self.talkers[key]
+
+  def about(self) -> dict:
+    """What is served, as /v1/models says it."""
+    first = self.talkers[self.default]
+    return {
+        "object": "list",
+        "data": [{"id": key, "label": each.variant.label, "object": "model", "created": 0,
+                  "owned_by": "ilm-jax"} for key, each in self.talkers.items()],
+        "k": self.k, "items": len(first.items), "things": elm.words(self.run.config.data).things,
+        "genres": list(first.genres), "attributes": list(first.attributes),
+        "users": self.run.data.log.num_users > 0}
+
+  def checked(self, session: session_lib.Session) -> session_lib.Session:
+    """The session, if it may be kept and asked about.
+
+    Raises:
+      UserError: an item or attribute is not there.
+      Refused: it is too long (400).
+    """
+    said = sum(map(len, (session.opinions, session.constraints, session.critiques)))
+    for name, count, most in (("turns", len(session.turns), self.limits.turns),
+                              ("statements", said, self.limits.statements)):
+      if count > most:
+        raise limits_lib.Refused(400, f"the session has {count} {name}, expected {most} at most: "
+                                 "begin another one", "session_full")
+    self.talkers[self.default].check(session)
+    return session
+
+  def say(self, ask: Callable[[], str]) -> str:
+    """A text by the language model, `ask` being a talker's `about` or `between` with arguments."""
+    return self.thread.call(ask)
+
+  def warm(self) -> None:
+    """Compiles or reads back what requests will need, then is `ready`; takes a while."""
+    one = np.ones(1, np.int32)
+    for each in self.talkers.values():
+      size = 1
+      while size <= self.limits.together:
+        self.thread.call(functools.partial(each.recommender.scores, [one] * size))
+        size *= 2
+      self.thread.call(functools.partial(each.search, "", 1))
+      for name in ("attributes", "genres", "row_of", "unit_I1C"):
+        self.thread.call(functools.partial(getattr, each, name))
+    self.ready = True
+
+  def _scores(self, key: str, histories) -> np.ndarray:
+    """[1, I + 1]: as `Recommender.scores`, of one history; those of the last ones are kept."""
+    history, = histories
+    name = key, history.tobytes()
+    with self._lock:
+      if (kept := self._scored.get(name)) is not None:
+        self._scored.move_to_end(name)
+        return kept[None]
+    score_I1 = self.thread.scores(self.talkers[key].recommender.scores, history)
+    with self._lock:
+      self._scored[name] = score_I1
+      while len(self._scored) * score_I1.nbytes > _REMEMBERED:
+        self._scored.popitem(last=False)
+    return score_I1[None]
+
+
+def served(run: context.Run, first: str) -> list[variants.Variant]:
+  """The models of a run that are trained, `first` (a key, see `variants.named`) before the others.
+
+  Raises:
+    UserError: the run trains no such model, or has not yet.
+  """
+  wanted = variants.named(run.config, first)
+  trained = [variant for variant in variants.trained(run.config)
+             if checkpoint.newest(run.workdir / variant.folder / "checkpoints") is not None]
+  if wanted not in trained:
+    raise errors.UserError(f"{run.workdir / wanted.folder} has no checkpoint: run --stage=phase2 "
+                           "first")
+  return [wanted, *(variant for variant in trained if variant != wanted)]

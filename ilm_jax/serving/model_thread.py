@@ -1,0 +1,117 @@
+"""One thread that asks the models: what waits for scores by the same model is scored together."""
+import collections
+import concurrent.futures
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ilm_jax.serving import limits as limits_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
+  """A call, or a history that `scores` is to be asked about."""
+  ask: Callable
+  history: np.ndarray | None
+  future: concurrent.futures.Future
+
+
+class ModelThread:
+  """Runs what needs a device, in turn.
+
+  Args:
+    limits: how many wait, are scored together, and for how long somebody waits.
+    on_batch: is told the size of each batch, and how long it took in seconds.
+  """
+
+  def __init__(self, limits: limits_lib.Limits,
+               on_batch: Callable[[int, float], None] = lambda size, seconds: None):
+    self._limits, self._on_batch = limits, on_batch
+    self._jobs: collections.deque[_Job] = collections.deque()
+    self._change, self._over = threading.Condition(), False
+    self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+    self._thread.start()
+
+  @property
+  def waiting(self) -> int:
+    """How many jobs nobody works on yet."""
+    return len(self._jobs)
+
+  def scores(self, scores: Callable, history: np.ndarray) -> np.ndarray:
+    """float32 [I + 1]: the row of `scores([.., history, ..])` of this history.
+
+    Raises:
+      Refused: too many wait (429), or the answer did not come in time (504).
+    """
+    return self._result(_Job(scores, history, concurrent.futures.Future()))
+
+  def call(self, function: Callable):
+    """The result of a function without arguments. Raises: as `scores`, and what it raises."""
+    return self._result(_Job(function, None, concurrent.futures.Future()))
+
+  def stop(self) -> None:
+    """Ends the thread after what it works on; what waits is refused."""
+    with self._change:
+      self._over = True
+      self._change.notify()
+    self._thread.join()
+
+  def _result(self, job: _Job):
+    with self._change:
+      if self._over:
+        raise limits_lib.Refused(503, "the server is stopping", "stopping", wait=5)
+      if len(self._jobs) >= self._limits.waiting:
+        raise limits_lib.Refused(429, f"{len(self._jobs)} requests wait for the model already",
+                                 "queue_full", wait=1)
+      self._jobs.append(job)
+      self._change.notify()
+    try:
+      return job.future.result(self._limits.seconds)
+    except concurrent.futures.TimeoutError:
+      job.future.cancel()
+      with self._change:
+        if job in self._jobs:
+          self._jobs.remove(job)
+      raise limits_lib.Refused(504, f"no answer within {self._limits.seconds:g} seconds",
+                               "timeout") from None
+
+  def _work(self) -> None:
+    while True:
+      with self._change:
+        self._change.wait_for(lambda: self._jobs or self._over)
+        if self._over:
+          for job in self._jobs:
+            job.future.set_exception(limits_lib.Refused(503, "the server is stopping", "stopping"))
+          return
+        batch = self._batch()
+      batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
+      if batch:
+        self._answer(batch)
+
+  def _batch(self) -> list[_Job]:
+    """The job that waits longest, and the next ones that the same model can score with it."""
+    first, rest = self._jobs.popleft(), collections.deque()
+    batch = [first]
+    while self._jobs and first.history is not None and len(batch) < self._limits.together:
+      job = self._jobs.popleft()
+      (batch if job.history is not None and job.ask == first.ask else rest).append(job)
+    self._jobs.extendleft(reversed(rest))
+    return batch
+
+  def _answer(self, batch: list[_Job]) -> None:
+    began = time.monotonic()
+    try:
+      if batch[0].history is None:
+        results = [batch[0].ask()]
+      else:
+        results = batch[0].ask([job.history for job in batch])
+    except Exception as e:          # of one request: the thread serves all others
+      for job in batch:
+        job.future.set_exception(e)
+      return
+    for job, result in zip(batch, results):
+      job.future.set_result(result)
+    self._on_batch(len(batch), time.monotonic() - began)

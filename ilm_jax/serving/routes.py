@@ -1,0 +1,159 @@
+"""The routes of the API: each reads a form, asks the engine and words the answer."""
+import dataclasses
+from typing import Annotated
+
+import fastapi
+from fastapi import responses
+
+from ilm_jax import errors
+from ilm_jax.conversation import session as session_lib
+from ilm_jax.serving import chat, schemas, sessions, store
+from ilm_jax.serving import engine as engine_lib
+
+_ERRORS = {code: {"model": schemas.Error, "description": about} for code, about in (
+    (400, "the request names something that is not there"), (401, "the token is missing or wrong"),
+    (404, "no such model or session"), (408, "the request came too slowly"),
+    (413, "the request is too large"), (422, "the request has another form"),
+    (429, "too much at a time: come again after Retry-After seconds"),
+    (503, "the models are not ready, or the server stops"), (504, "the answer took too long"))}
+
+
+def router(engine: engine_lib.Engine, kept: store.Store) -> fastapi.APIRouter:
+  """All routes below /v1."""
+  api = fastapi.APIRouter(prefix="/v1", responses=_ERRORS)
+  _lists(api, engine, kept)
+  _texts(api, engine, kept)
+  _sessions(api, engine, kept)
+  return api
+
+
+def _cards(cards) -> list[dict]:
+  return [dataclasses.asdict(each) for each in cards]
+
+
+def _lists(api, engine, kept) -> None:
+
+  @api.get("/models")
+  def models() -> dict:
+    """The models that answer, and what can be asked of the catalogue."""
+    return engine.about()
+
+  @api.post("/recommend")
+  def recommend(wish: schemas.Recommend) -> schemas.Recommendations:
+    """What to recommend to the user of a session, or to somebody who likes some items."""
+    talk = engine.talker(wish.model)
+    if wish.liked is not None:
+      if wish.session_id is not None or wish.session is not None:
+        raise errors.UserError("expected one of session_id, session and liked")
+      session = _liking(talk, wish.liked)
+    else:
+      with sessions.of(wish, kept, engine) as one:
+        session = one.session
+    return {"recommendations": _cards(talk.recommend(session, wish.k or engine.k)),
+            "model": talk.variant.key}
+
+  @api.post("/critique")
+  def critique(wish: schemas.Critique) -> schemas.Critiqued:
+    """Adds a critique to a session; what is recommended then."""
+    talk = engine.talker(wish.model)
+    with sessions.of(wish, kept, engine) as one:
+      one.replace(engine.checked(session_lib.critique(one.session, wish.attribute, wish.steps)))
+      session = one.session
+    return {"recommendations": _cards(talk.recommend(session, wish.k or engine.k)),
+            "model": talk.variant.key, "session": sessions.to_json(session)}
+
+  @api.post("/similar")
+  def similar(wish: schemas.Similar) -> schemas.Recommendations:
+    """Items near another in the space of the factorisation."""
+    return {"recommendations": _cards(engine.talker().similar(wish.item, wish.k or engine.k))}
+
+  @api.get("/items")
+  def items(q: Annotated[str, fastapi.Query(max_length=300)] = "",
+            k: Annotated[int, fastapi.Query(ge=1, le=engine.limits.k)] = 10) -> schemas.Items:
+    """Items by a part of their title; without one, what most users have."""
+    return {"items": _cards(engine.talker().search(q, k))}
+
+  @api.post("/users")
+  def users(wish: schemas.Users) -> schemas.Vector:
+    """The vector of somebody new, folded into the factorisation."""
+    talk = engine.talker()
+    return {"vector": talk.vector(_liking(talk, wish.liked)).tolist()}
+
+
+def _texts(api, engine, kept) -> None:
+
+  @api.post("/explain")
+  def explain(wish: schemas.Explain) -> schemas.Why:
+    """What speaks for an item."""
+    talk = engine.talker(wish.model)
+    with sessions.of(wish, kept, engine) as one:
+      session = one.session
+    why = talk.why(session, wish.item)
+    return {"why": why, "about": engine.say(lambda: talk.about(wish.item)) if wish.about else None}
+
+  @api.post("/between")
+  def between(wish: schemas.Between) -> schemas.Text:
+    """What the language model says of a vector on the way from one item to another."""
+    talk = engine.talker(wish.model)
+    return {"text": engine.say(lambda: talk.between(wish.first, wish.second, wish.share))}
+
+  @api.post("/chat/completions", response_model=None)
+  def completions(wish: schemas.Chat) -> dict | responses.StreamingResponse:
+    """A turn of a conversation, in OpenAI's form."""
+    whole = chat.completion(wish, engine, kept)
+    if not wish.stream:
+      return whole
+    with_usage = wish.stream_options is not None and wish.stream_options.include_usage
+    return responses.StreamingResponse(chat.events(whole, with_usage),
+                                       media_type="text/event-stream")
+
+  @api.get("/usersimcrs", response_class=responses.PlainTextResponse)
+  def is_there() -> str:
+    """Whether the simulator UserSimCRS may send turns here."""
+    return "ready"
+
+  @api.post("/usersimcrs", response_class=responses.PlainTextResponse)
+  def simulated(wish: schemas.UserSimCrs) -> str:
+    """A turn of UserSimCRS."""
+    return chat.simulated(wish, engine)
+
+
+def _sessions(api, engine, kept) -> None:
+
+  @api.post("/sessions")
+  def add(wish: schemas.NewSession) -> schemas.Kept:
+    """Begins a session."""
+    if wish.user is not None and wish.session is not None:
+      raise errors.UserError("expected at most one of user and session")
+    session = session_lib.Session()
+    if wish.user is not None:
+      session = engine.talker().user(wish.user)
+    elif wish.session is not None:
+      session = engine.checked(sessions.from_json(wish.session))
+    return {"id": kept.add(session), "session": sessions.to_json(session)}
+
+  @api.get("/sessions/{raw}")
+  def get(raw: schemas.SessionId) -> schemas.Kept:
+    """A session as it is."""
+    with kept.opened(raw) as one:
+      return {"id": raw, "session": sessions.to_json(one.session)}
+
+  @api.patch("/sessions/{raw}")
+  def patch(raw: schemas.SessionId, wish: schemas.Patch) -> schemas.Kept:
+    """Edits a session."""
+    with kept.opened(raw) as one:
+      sessions.patch(one, wish, engine)
+      return {"id": raw, "session": sessions.to_json(one.session)}
+
+  @api.delete("/sessions/{raw}", status_code=204)
+  def delete(raw: schemas.SessionId) -> None:
+    """Forgets a session."""
+    kept.delete(raw)
+
+
+def _liking(talk, names) -> session_lib.Session:
+  """A session that likes items, each named by its id or title."""
+  session = session_lib.Session()
+  for name in names:
+    session = session_lib.like(session, talk.items.ids[talk.row(name) - 1])
+  return session

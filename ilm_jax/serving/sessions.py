@@ -1,0 +1,107 @@
+"""What requests say of sessions: which one is meant, and the edits of one."""
+import contextlib
+import dataclasses
+
+from ilm_jax import errors
+from ilm_jax.conversation import records
+from ilm_jax.conversation import session as session_lib
+from ilm_jax.data import tokenizer as tokenizer_lib
+from ilm_jax.serving import engine as engine_lib
+from ilm_jax.serving import limits as limits_lib
+from ilm_jax.serving import schemas, store
+from ilm_jax.stages import talker
+
+
+def to_json(session: session_lib.Session) -> dict:
+  """The session as plain data."""
+  return dataclasses.asdict(session)
+
+
+def from_json(value: dict) -> session_lib.Session:
+  """The session in a request.
+
+  Raises:
+    UserError: a field is unknown or has a wrong value; it is nested without end.
+  """
+  try:
+    session = records.record(session_lib.Session, value, "session")
+  except RecursionError:
+    raise errors.UserError("session is nested too deep, expected what the server sent") from None
+  for part in ("opinions", "constraints", "critiques"):
+    for n, each in enumerate(getattr(session, part)):
+      if each.turn > len(session.turns):
+        raise records.wrong(f"session: {part}[{n}].turn", each.turn,
+                            f"at most {len(session.turns)}, the number of turns")
+  return session
+
+
+@contextlib.contextmanager
+def of(request: schemas.OfSession, sessions: store.Store, engine: engine_lib.Engine):
+  """The `store.Kept` that a request means; of one that came along, which nobody keeps.
+
+  Raises:
+    UserError: none or two are named; the one that came along cannot be read.
+    Refused: there is no such session.
+  """
+  if (request.session_id is None) == (request.session is None):
+    raise errors.UserError("which session? Expected one of session_id and session")
+  if request.session_id is not None:
+    with sessions.opened(request.session_id) as kept:
+      yield kept
+  else:
+    yield store.Kept(engine.checked(from_json(request.session)), undo=1)
+
+
+def patch(kept: store.Kept, wanted: schemas.Patch, engine: engine_lib.Engine) -> None:
+  """Replaces a session, or does all of the edits, or none.
+
+  Raises:
+    UserError: neither or both are wanted; an edit is of something that is not there.
+    Refused: the session would be too long.
+  """
+  if (wanted.session is None) == (wanted.edits is None):
+    raise errors.UserError("expected one of session and edits")
+  if wanted.session is not None:
+    kept.replace(engine.checked(from_json(wanted.session)))
+    return
+  session, earlier = kept.session, kept.earlier()
+  for edit in wanted.edits:
+    if edit.do == "undo":
+      session = earlier.pop() if earlier else session
+      continue
+    after = engine.checked(edited(session, edit, engine.talker()))
+    if talker.known(after) != talker.known(session):
+      earlier.append(session)
+    session = after
+  kept.become(session, earlier)
+
+
+def edited(session: session_lib.Session, edit, talk: talker.Talker) -> session_lib.Session:
+  """The session after one edit but undo. Raises: UserError, as the edits of a session."""
+  if edit.do == "forget":
+    return session_lib.forget(session, talk.items.ids[talk.row(edit.item) - 1])
+  if isinstance(edit, schemas.OfItem):
+    return talk.edited(session, edit.do, edit.item)
+  if isinstance(edit, schemas.OfAttribute):
+    return session_lib.critique(session, edit.attribute, edit.steps)
+  if isinstance(edit, schemas.Remove):
+    return session_lib.remove(session, edit.part, edit.number)
+  parts = {name: tuple(value) for name, value in edit.model_dump(exclude={"do"}).items()
+           if value is not None}
+  for genre in (*parts.get("genres", ()), *parts.get("without", ())):
+    if genre.casefold() not in {each.casefold() for each in talk.genres}:
+      raise errors.UserError(f"genre {genre!r} is none of the catalogue, expected some of "
+                             f"{', '.join(talk.genres)}")
+  return session_lib.constrain(session, **parts)
+
+
+def check_text(text: str, limits: limits_lib.Limits) -> None:
+  """Refuses words that a prompt would take for something else, and a turn without end."""
+  if tokenizer_lib.SLOT in text:
+    raise limits_lib.Refused(400, f"the text holds {tokenizer_lib.SLOT!r}, which marks the "
+                             "place of a vector in prompts: write it otherwise", "reserved_word")
+  if not text.strip():
+    raise limits_lib.Refused(400, "the text is empty", "empty_text")
+  if len(text) > limits.text:
+    raise limits_lib.Refused(400, f"{len(text):,} characters at once, expected {limits.text:,} at "
+                             "most", "too_long")
