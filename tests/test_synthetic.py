@@ -46,9 +46,13 @@ def made(count=60, seed=0, of=None, **more):
   return list((of or maker(**more)).lines(np.arange(12), seed, count))
 
 
-def test_targets_and_histories_are_of_the_training_part_and_in_its_order():
+@pytest.fixture(scope="module")
+def every():
+  return made()
+
+
+def test_targets_and_histories_are_of_the_training_part_and_in_its_order(every):
   log = log_of()
-  every = made(of=maker(log))
   assert len(every) == 60 and len({line["id"] for line in every}) == 60
   for line in every:
     span = log.of_user(log.user_ids.index(line["user"]))
@@ -60,8 +64,8 @@ def test_targets_and_histories_are_of_the_training_part_and_in_its_order():
     assert liked and set(liked) <= set(line["history"])
 
 
-def test_the_last_recommendation_is_the_target_and_nothing_of_the_history_is_shown():
-  for line in made():
+def test_the_last_recommendation_is_the_target_and_nothing_of_the_history_is_shown(every):
+  for line in every:
     named = [item for turn in line["turns"] if turn["act"] in (session.RECOMMEND, session.REFINE)
              for item in turn["items"]]
     assert named[-1] == line["target"] and len(set(named)) == len(named)
@@ -73,14 +77,13 @@ def test_the_last_recommendation_is_the_target_and_nothing_of_the_history_is_sho
     assert title in said[shown] and not any(title in text for text in said[:shown])
 
 
-def test_a_seed_gives_the_same_dialogs_and_another_one_others():
-  assert made(5) == made(5)
-  assert [line["turns"] for line in made(5)] != [line["turns"] for line in made(5, seed=1)]
-  assert made(5) == made(9)[:5]
+def test_a_seed_gives_the_same_dialogs_and_another_one_others(every):
+  assert made(5) == every[:5]
+  assert [line["turns"] for line in every[:5]] != [line["turns"] for line in made(5, seed=1)]
 
 
-def test_every_act_occurs_and_answers_follow_questions():
-  turns = [line["turns"] for line in made(120)]
+def test_every_act_occurs_and_answers_follow_questions(every):
+  turns = [line["turns"] for line in every]
   acts = {turn["act"] for of in turns for turn in of}
   assert acts == {*session.USER_ACTS, *session.ACTS} - {session.CHAT}
   for of in turns:
@@ -92,16 +95,15 @@ def test_every_act_occurs_and_answers_follow_questions():
         assert before["act"] in (session.CRITIQUE, session.ANSWER)
 
 
-def test_what_is_asked_for_is_true_of_the_target():
-  asked = [(each, line["target"]) for line in made(120) for each in line["critiques"]
+def test_what_is_asked_for_is_true_of_the_target(every):
+  asked = [(each, line["target"]) for line in every for each in line["critiques"]
            if each["attribute"] == "horror"]
   assert asked
   for each, target in asked:
     assert ("Horror" in ITEMS.genres[ROW_OF[target] - 1]) == (each["steps"] > 0)
 
 
-def test_the_file_reads_back(tmp_path):
-  every = made(8)
+def test_the_file_reads_back(tmp_path, every):
   (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in every))
   read = dialogs.read(tmp_path / "train.jsonl", ITEMS)
   assert [each.id for each in read] == [line["id"] for line in every]
