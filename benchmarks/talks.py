@@ -3,8 +3,8 @@
     python -m benchmarks.talks --run=FOLDER --policy=0.0,2,hard
 
 The first ten of the log's users in a drawn order, none left out. Each names the last three films
-before the validation target, answers questions and critiques, asks "why?" once, and stops when the
-target is shown or after five turns. docs/results/conversations.md has what came.
+before the validation target, answers questions and critiques, in every other conversation asks
+"why?" of the first list, and stops when the target is shown or after five turns. docs/results/conversations.md has what came.
 """
 import argparse
 import pathlib
@@ -18,7 +18,7 @@ from ilm_jax.conversation import session as s
 from ilm_jax.data import splits
 from ilm_jax.stages import talker
 
-COUNT, TURNS, WHY = 10, 5, 3       # conversations; turns of the user; the one that asks why
+COUNT, TURNS = 10, 5               # conversations; turns of the user
 
 
 def rule(text: str) -> policy.Policy | None:
@@ -29,7 +29,7 @@ def rule(text: str) -> policy.Policy | None:
   return policy.Policy(float(entropy), int(questions), hard=kind == "hard")
 
 
-def conversation(asked: talker.Talker, known, target: int, before, seed: int
+def conversation(asked: talker.Talker, known, target: int, before, seed: int, why: bool
                  ) -> tuple[list[tuple[str, str]], int]:
   """((who, what was said) of all turns, the turn in which the target was shown; 0: in none)."""
   rng, user = np.random.default_rng(seed), simulator.Simulator(known, target)
@@ -43,8 +43,8 @@ def conversation(asked: talker.Talker, known, target: int, before, seed: int
       shown = [asked.row_of[card.id] for card in reply.cards]
       if target in shown:
         return [*said, ("User", f"{asked.title(target)}, good.")], turn
-    if turn + 1 == WHY and shown:
-      text = "Why?"
+    if why and shown:
+      text, why = "Why?", False
     elif question := policy.read(reply.text) if reply.act == s.ASK else None:
       text = user.answer(question)
     elif shown:
@@ -66,7 +66,7 @@ def main():
   users = material.users(splits.VALID, 0)
   for number, at in enumerate(np.random.default_rng(2).permutation(len(users))[:COUNT], 1):
     user, target, before = users[at]
-    said, turn = conversation(asked, material.known, target, before, user)
+    said, turn = conversation(asked, material.known, target, before, user, number % 2 == 1)
     ends = f"shown in turn {turn}" if turn else "not shown"
     genres = ", ".join(material.films.genres[target - 1])
     print(f"### {number}. User {material.log.user_ids[user]}\n\nThe target, {asked.title(target)} "

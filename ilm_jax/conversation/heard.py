@@ -25,9 +25,9 @@ from ilm_jax.conversation import wishes
 from ilm_jax.data import interactions as interactions_lib
 
 MOST = 2000                         # characters of a turn
-_MOST_WORDS, _LETTERS = 12, 4       # of a title; of one of a single word
+_MOST_WORDS, _LETTERS = 16, 4       # of a title; of one of a single word
 _WORD = re.compile(r"[\w&][\w'’.:\-]*[\w]|\w")
-_YEAR = re.compile(r"\s*(\(\d{4}\))")
+_YEAR = re.compile(r"[.!?]*\s*(\(\d{4}\))")
 _VERB = r"(?:i\s+)?(?:also\s+)?(?:hate|dislike|like|love|enjoy|did|do|have|saw|never)\w*\b"
 _CLAUSE = re.compile(rf"(?<=[.;!?])\s+|\s+but\s+|;\s*|,?\s+and\s+(?={_VERB})|,\s+(?={_VERB})",
                      re.IGNORECASE)
