@@ -20,7 +20,7 @@ from ilm_jax.conversation import session as s
 from ilm_jax.data import splits
 from ilm_jax.evaluation import metrics, target_sets
 
-STEPS = {"ridge": (0.01, 0.1, 1.0), "step": (0.25, 0.5, 0.75, 1.0, 1.5)}
+STEPS = {"ridge": (0.01, 0.1, 1.0), "step": (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)}
 BEFORE, AFTER, FILTER = critiques.BEFORE, critiques.AFTER, critiques.FILTER
 OPPOSITE, DRAWN = critiques.OPPOSITE, critiques.DRAWN
 SHUFFLED, SHUFFLED_AFTER = "the head's vectors shuffled", "the head's vectors shuffled, after it"
@@ -95,6 +95,8 @@ def ranks(material, every: list[dict], setting: dict) -> dict[str, np.ndarray]:
 
 def chosen(material, every: list[dict]) -> dict:
   """The setting with the best success@10 after critiques towards the validation targets."""
+  before_N = metrics.hit_rate(np.array([rank(case, case["scores"][False]) for case in every]), 10)
+  print(f"  success@10 of validation: {before_N.mean():.4f} before")
   tried = []
   for values in itertools.product(*STEPS.values()):
     setting = dict(zip(STEPS, values))

@@ -4,7 +4,8 @@
 
 The first ten of the log's users in a drawn order, none left out. Each names the last three films
 before the validation target, answers questions and critiques, in every other conversation asks
-"why?" of the first list, and stops when the target is shown or after five turns. docs/results/conversations.md has what came.
+"why?" of the first list, and stops when the target is shown or after five turns. What came is in
+docs/results/conversations.md.
 """
 import argparse
 import pathlib
