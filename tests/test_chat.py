@@ -5,9 +5,9 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.config import variants
-from ilm_jax.conversation import session
+from ilm_jax.conversation import policy, session
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import chat
+from ilm_jax.stages import chat, talker
 from tests import talks
 
 
@@ -95,3 +95,12 @@ def test_what_cannot_hold_a_conversation_is_refused(run, monkeypatch):
   run.config.phase2.head.weight, run.config.phase1.losses.ui = 0.0, 0.0
   with pytest.raises(errors.UserError, match="needs an item head"):
     chat.Chat(run, variants.ILM, k=2)
+
+
+def test_a_policy_asks_first_and_the_answer_is_heard(run):
+  asked = talker.Talker(run, variants.ILM, 2, asks=policy.Policy(0.0, 1, top=4, hard=True))
+  first = asked.reply(session.Session(), "I loved Psycho")
+  # Of the four best, Gandhi (1982) has two thirds of the weight.
+  assert (first.act, first.text, first.cards) == ("ask", "From 1994 on, or from before?", ())
+  then = asked.reply(first.session, "Before 1994.")
+  assert [card.title for card in then.cards] == ["Gandhi", "Brazil"] and then.act == "refine"

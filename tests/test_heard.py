@@ -88,3 +88,8 @@ def test_a_long_turn_is_refused_and_blanks_cost_nothing():
 def test_an_unknown_title_that_is_asked_for_is_an_error():
   with pytest.raises(errors.UserError, match="'Xanadu' is the title of no item"):
     told("more like Xanadu")
+
+
+def test_a_year_behind_a_title_that_ends_in_a_mark_belongs_to_it():
+  talk, unread = told("I have seen Who Framed Roger Rabbit? (1988) and Heat (1995).")
+  assert talk.seen == ("j", "a") and unread == ()

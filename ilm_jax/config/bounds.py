@@ -83,6 +83,8 @@ _GROUPS = (
     (_from_0(_INT32, "all"), ("tasks.max_train_examples", "tasks.prompt_targets",
                               "targets.max_items", "targets.max_heldout")),
     (_from_0(10 ** 12, "left out"), ("tasks.mixture",)),
+    (_from_0(10 ** 8, "none"), ("dialogs.count",)),
+    (_positive(100), ("dialogs.turns",)),
     (_positive(10 ** 6), ("targets.max_tokens", "targets.batch_size", "targets.timeout")),
     (_from_0(1000), ("targets.retries", "targets.temperature")),
     (_from_0(10 ** 6), ("targets.backoff",)),

@@ -15,6 +15,7 @@
 """
 import bisect
 import dataclasses
+import itertools
 import re
 
 from ilm_jax import errors
@@ -24,9 +25,9 @@ from ilm_jax.conversation import wishes
 from ilm_jax.data import interactions as interactions_lib
 
 MOST = 2000                         # characters of a turn
-_MOST_WORDS, _LETTERS = 12, 4       # of a title; of one of a single word
+_MOST_WORDS, _LETTERS = 16, 4       # of a title; of one of a single word
 _WORD = re.compile(r"[\w&][\w'’.:\-]*[\w]|\w")
-_YEAR = re.compile(r"\s*(\(\d{4}\))")
+_YEAR = re.compile(r"[.!?]*\s*(\(\d{4}\))")
 _VERB = r"(?:i\s+)?(?:also\s+)?(?:hate|dislike|like|love|enjoy|did|do|have|saw|never)\w*\b"
 _CLAUSE = re.compile(rf"(?<=[.;!?])\s+|\s+but\s+|;\s*|,?\s+and\s+(?={_VERB})|,\s+(?={_VERB})",
                      re.IGNORECASE)
@@ -187,7 +188,7 @@ def told(session: session_lib.Session, text: str, *, items: interactions_lib.Ite
   if len(text) > MOST:
     raise errors.UserError(f"{len(text):,} characters at once, expected {MOST:,} at most")
   found = mentions(text, titles)
-  genres = {genre.casefold() for of in items.genres for genre in of}
+  genres = {genre.casefold() for genre in set(itertools.chain.from_iterable(items.genres))}
   rest, clauses = blanked(text, [(each.start, each.end) for each in found]), []
   for clause in _CLAUSE.split(rest):        # what is left of one with a title is no wish
     clauses += [clause] * ("_" not in clause)

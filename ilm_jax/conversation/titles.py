@@ -1,4 +1,5 @@
 """Finds items by title and year, as people write them: "The Matrix (1999)", "matrix", "WALL·E"."""
+import functools
 import re
 import unicodedata
 import urllib.parse
@@ -46,6 +47,7 @@ def split(name: str) -> tuple[str, int | None]:
   return (name[:match.start()], int(match[1])) if match else (name.strip(), None)
 
 
+@functools.lru_cache(1 << 14)       # a text is looked through by all runs of its words
 def plain(title: str) -> str:
   """The title's letters and digits, without case, accents and an article in front."""
   letters = unicodedata.normalize("NFKD", title).casefold().replace("&", "and").strip()

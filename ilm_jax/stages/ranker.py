@@ -85,12 +85,16 @@ class Ranker:
     self.check(session)
     if not session.liked:
       return ()
-    history = np.array([self.row_of[item] for item in session.liked], np.int32)
-    score_I1 = directions.moved(self._scores([history])[0], session, self.factors, self.ways,
-                                _STEP)
+    score_I1 = self.scored(session)
     rows = np.flatnonzero(s.allowed(session, self.items))
     best = rows[np.argsort(-score_I1[rows], kind="stable")][:k]
     return tuple(self.card(row, score_I1[row]) for row in best)
+
+  def scored(self, session: s.Session) -> np.ndarray:
+    """float32 [I + 1]: the model's scores after the liked items, at least one, moved along what was
+    asked for."""
+    history = np.array([self.row_of[item] for item in session.liked], np.int32)
+    return directions.moved(self._scores([history])[0], session, self.factors, self.ways, _STEP)
 
   def similar(self, item: str, k: int) -> tuple[Card, ...]:
     """The k items nearest to one in the space of iALS; the score is the cosine.
@@ -210,8 +214,16 @@ class Ranker:
   @functools.cached_property
   def ways(self) -> dict[str, np.ndarray]:
     """Attribute -> its direction, see `directions.learn`."""
-    labels = {**directions.of_genres(self.items), **directions.of_years(self.items)}
-    return directions.learn(self.factors, labels, least=_LEAST, ridge=_RIDGE)
+    return directions.learn(self.factors, self._labels, least=_LEAST, ridge=_RIDGE)
+
+  @functools.cached_property
+  def known(self) -> directions.Leading:
+    """The labels of the attributes that have a direction."""
+    return directions.leading({name: self._labels[name] for name in self.ways}, len(self.items))
+
+  @functools.cached_property
+  def _labels(self) -> dict[str, directions.Labels]:
+    return {**directions.of_genres(self.items), **directions.of_years(self.items)}
 
   @functools.cached_property
   def describer(self) -> describe.Describer:

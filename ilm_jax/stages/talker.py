@@ -17,7 +17,7 @@ import numpy as np
 
 from ilm_jax import errors
 from ilm_jax.config import variants
-from ilm_jax.conversation import directions, heard
+from ilm_jax.conversation import directions, heard, policy
 from ilm_jax.conversation import session as s
 from ilm_jax.stages import context, describe, ranker
 
@@ -68,15 +68,16 @@ class Talker(ranker.Ranker):
   Args:
     run, variant, scores: as of `ranker.Ranker`; the variant speaks, too.
     k: items of a list.
+    asks: when a question about an attribute comes before a list; None: never.
 
   Raises:
     UserError: the run ranks by beams alone, or not at all.
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant, k: int,
-               scores: Callable | None = None):
+               scores: Callable | None = None, asks: policy.Policy | None = None):
     super().__init__(run, variant, scores)
-    self.k = k
+    self.k, self._asks = k, asks
 
   # What is said.
 
@@ -99,6 +100,12 @@ class Talker(ranker.Ranker):
     """What the recommender says next by itself: a list, or a question."""
     if not session.liked:
       return self._turn(session, s.ASK, "Which do you like? Name a few by title.", (), unread)
+    if self._asks:
+      self.check(session)
+      step = policy.next_step(session, self.scored(session), s.allowed(session, self.items),
+                              self.known, self._asks)
+      if step.question:
+        return self._turn(session, s.ASK, step.question.text, (), unread)
     cards = self.recommend(session, self.k)
     if not cards:
       return self._turn(session, s.ASK, "Nothing is left that fits: /state shows what you asked "
