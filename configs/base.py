@@ -67,6 +67,9 @@ def get_config() -> ml_collections.ConfigDict:
       "random": False,             # a control: weights drawn anew, each of the size that it had
       "prefix_lm": False,          # a decoder whose prompt sees all of itself
       "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none
+      "chat_template": "auto",     # of conversations: that of the tokenizer's files, or plain text
+                                   # where they have none; also "chatml", "llama3", "gemma",
+                                   # "mistral", "none" (plain), or a file with a Jinja template
   }
   c.text_encoder = {"asset": "minilm-l6"}
   c.qformer = qformer()

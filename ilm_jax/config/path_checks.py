@@ -31,6 +31,7 @@ def _check_models(c) -> list[str]:
     wrong += _known_or_path(f"lm.{field}", value, names.LANGUAGE_MODELS)
   if lm.gin_file and not _there(lm.gin_file):
     wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
+  wrong += _known_or_path("lm.chat_template", lm.chat_template, names.CHAT_TEMPLATES)
   wrong += _known_or_path("qformer.init", c.qformer.init, ("", *names.TEXT_ENCODERS))
   if elm.written(c) and t.teacher == "lm" and t.model:
     wrong += _known_or_path("targets.model", t.model, names.LANGUAGE_MODELS)

@@ -13,6 +13,7 @@ _SAME_NUMBERS = {
       for name in ("log_every", "checkpoint_every", "keep_checkpoints")),
     "phase2.init_from",          # which phase 1 it was is fingerprinted
     "phase2.compare",
+    "lm.chat_template",          # of prepared tasks, and fingerprinted with them
 }
 _FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted
 _OF_EVALUATION = {"tasks.prompt_targets"}
