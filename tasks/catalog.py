@@ -14,12 +14,12 @@ import tensorflow as tf
 from ilm_jax import elm as elm_names
 from ilm_jax import errors
 from ilm_jax.config import own_tasks
-from tasks import elm, features, item_text, openp5
+from tasks import conversations, elm, features, item_text, openp5
 from tasks import material as material_lib
 
 
 def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors=None,
-             answer=None) -> dict[str, str]:
+             answer=None, chats=None) -> dict[str, str]:
   """Registers all tasks of a workdir; those of another workdir with these names are replaced.
 
   Args:
@@ -29,14 +29,15 @@ def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors
     config: seed, data, tasks, targets.
     sentence_vectors: texts -> [N, W]; for semantic indices.
     answer: request -> what a teacher wrote; for the tasks of `elm.written`.
+    chats: () -> the language model's chat template; for conversations.
 
   Returns:
     Short name ("sequential") -> name in the registry ("ml100k_sequential"). "ilm" and "elm_24" are
     the mixtures.
   """
   material = material_lib.read(
-      data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors, answer)
-  return add(material, definitions(material), dataset_name(config), config.tasks.mixture)
+      data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors, answer, chats)
+  return add(material, definitions(material, config.tasks.mixture), dataset_name(config), config.tasks.mixture)
 
 
 def dataset_name(config) -> str:
@@ -44,11 +45,11 @@ def dataset_name(config) -> str:
   return config.data.name.replace("-", "").replace("_", "")
 
 
-def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
-  """All tasks by short name."""
+def definitions(material: material_lib.Material, rates) -> dict[str, features.Definition]:
+  """All tasks by short name; conversations where they have a rate."""
   user_tasks = _own(material)   # first: what is wrong in it is said before the others are made
   return {**item_text.definitions(material), **openp5.definitions(material),
-          **elm.definitions(material), **user_tasks, "catalogue": _catalogue(material)}
+          **elm.definitions(material), **conversations.definitions(material, rates), **user_tasks, "catalogue": _catalogue(material)}
 
 
 def import_module(name: str):
@@ -84,12 +85,13 @@ def _own(material: material_lib.Material) -> dict[str, features.Definition]:
     raise errors.UserError(
         f"--tasks_module={material.module}: definitions() gives {sorted(given)}, MIXTURE has "
         f"{sorted(rates)}: name the same tasks in both")
-  wanted = set(features.language(material.lm, material.rows))
+  known = [set(of(material.lm, material.rows)) for of in (features.language, features.conversation)]
   for name, definition in given.items():
-    if set(definition.output_features) != wanted or "test" not in definition.source.splits:
+    if set(definition.output_features) not in known or "test" not in definition.source.splits:
       raise errors.UserError(
           f"task {name} of {material.module} has features {sorted(definition.output_features)} and "
-          f"splits {list(definition.source.splits)}: expected features.language(..) and at least "
+          f"splits {list(definition.source.splits)}: expected features.language(..) or "
+          "features.conversation(..), and at least "
           "train and test")
     with _named(material.module):
       _ = [own_tasks.metric_name(fn) for fn in definition.metric_fns]
@@ -104,7 +106,10 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
     seqio.TaskRegistry.add(
         names[short], source=task.source, preprocessors=_cacheable(task.preprocessors),
         output_features=task.output_features, metric_fns=list(task.metric_fns))
-  mixed = [(names[short], rate) for short, rate in rates.items() if rate]
+  # Those with the fewest features first: SeqIO takes the features of a mixture from its first task.
+  mixed = [(names[short], rate) for short, rate in sorted(
+      rates.items(), key=lambda pair: len(tasks[pair[0]].output_features) if pair[1] else 0)
+           if rate]
   names["ilm"] = f"{dataset}_ilm"
   seqio.MixtureRegistry.remove(names["ilm"])
   if mixed:

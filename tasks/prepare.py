@@ -42,7 +42,8 @@ def check(config) -> None:
 
 
 def prepare(workdir, lm_tokenizer, text_tokenizer, config,
-            sentence_vectors=None, answer=None, beam: tuple[str, ...] = ()) -> dict[str, str]:
+            sentence_vectors=None, answer=None, beam: tuple[str, ...] = (),
+            chats=None) -> dict[str, str]:
   """Prepares all tasks of a workdir whose data/ is there.
 
   Args:
@@ -54,6 +55,7 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
     answer: request -> what a teacher wrote; for the tasks of `elm.written`.
     beam: options of an Apache Beam pipeline that does the work; (): it is done here. What is stored
       is the same.
+    chats: () -> the language model's chat template; for conversations.
 
   Returns:
     Short name -> registered name, as `catalog.register`.
@@ -63,9 +65,9 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
   """
   workdir = epath.Path(workdir)
   material = material_lib.read(
-      workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors, answer)
+      workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors, answer, chats)
   openp5.check(material, config.tasks.mixture)
-  definitions = catalog.definitions(material)
+  definitions = catalog.definitions(material, config.tasks.mixture)
   _save_index(workdir / "prepared", material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
   todo = _todo(workdir / "prepared", material, definitions, names,

@@ -18,9 +18,9 @@ FLOORS = [
     {"files"},
     {"runtime", "config", "assets"},
     {"data", "models", "cf", "monitoring"},
-    {"weights", "decode", "objectives", "training", "tasks"},
+    {"weights", "decode", "objectives", "training"},
     {"evaluation", "planning", "conversation"},
-    {"baselines"},
+    {"baselines", "tasks"},
     {"stages"},
     {"main"},
 ]

@@ -16,7 +16,10 @@ SHAPES = ("llama-2-7b", "palm-62b", "gemma-3-4b")   # without weights: planning/
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic", "sequential")
 SEQUENTIAL = ("transitions", "sasrec")         # where the vectors of that name come from
-TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
+CONVERSATIONS = ("conv_next", "conv_critique", "conv_explain", "conv_elicit", "conv_profile")
+REDIAL = ("redial_recommend", "redial_respond")
+TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN, *CONVERSATIONS,
+         *REDIAL)
 LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
 COMPARED = tuple(variants.COMPARED)           # what phase 2 is trained beside

@@ -13,7 +13,7 @@ def run(run: context.Run) -> None:
   tasks.prepare.check(run.config)
   make_data(run)
   tasks.prepare.prepare(run.workdir, run.lm_tokenizer, run.text_tokenizer, run.config,
-                        run.sentence_vectors, answers(run), run.beam)
+                        run.sentence_vectors, answers(run), run.beam, chats=lambda: run.chat)
 
 
 def answers(run: context.Run):
