@@ -5,6 +5,7 @@ the config's rates is <dataset>_ilm, that of ELM's 24 tasks at equal rates <data
 <dataset>_catalogue lists every item's index.
 """
 import contextlib
+import dataclasses
 import importlib
 
 import numpy as np
@@ -37,7 +38,7 @@ def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors
   """
   material = material_lib.read(
       data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors, answer, chats)
-  return add(material, definitions(material, config.tasks.mixture), dataset_name(config), config.tasks.mixture)
+  return add(material, definitions(material), dataset_name(config), config.tasks.mixture)
 
 
 def dataset_name(config) -> str:
@@ -45,11 +46,24 @@ def dataset_name(config) -> str:
   return config.data.name.replace("-", "").replace("_", "")
 
 
-def definitions(material: material_lib.Material, rates) -> dict[str, features.Definition]:
+def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
   """All tasks by short name; conversations where they have a rate."""
   user_tasks = _own(material)   # first: what is wrong in it is said before the others are made
-  return {**item_text.definitions(material), **openp5.definitions(material),
-          **elm.definitions(material), **conversations.definitions(material, rates), **user_tasks, "catalogue": _catalogue(material)}
+  said = {**openp5.definitions(material), **elm.definitions(material),
+          **conversations.definitions(material), **user_tasks}
+  return {**item_text.definitions(material), **_alike(material, said),
+          "catalogue": _catalogue(material)}
+
+
+def _alike(material, tasks: dict[str, features.Definition]) -> dict[str, features.Definition]:
+  """The tasks of phase 2; all with the features of conversations, where some have them: SeqIO wants
+  the tasks of a mixture to have the same."""
+  wanted = features.conversation(material.lm, material.rows)
+  if not any(set(task.output_features) == set(wanted) for task in tasks.values()):
+    return tasks
+  return {name: task if set(task.output_features) == set(wanted) else dataclasses.replace(
+      task, preprocessors=[*task.preprocessors, features.no_replies], output_features=wanted)
+          for name, task in tasks.items()}
 
 
 def import_module(name: str):
@@ -106,10 +120,7 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
     seqio.TaskRegistry.add(
         names[short], source=task.source, preprocessors=_cacheable(task.preprocessors),
         output_features=task.output_features, metric_fns=list(task.metric_fns))
-  # Those with the fewest features first: SeqIO takes the features of a mixture from its first task.
-  mixed = [(names[short], rate) for short, rate in sorted(
-      rates.items(), key=lambda pair: len(tasks[pair[0]].output_features) if pair[1] else 0)
-           if rate]
+  mixed = [(names[short], rate) for short, rate in rates.items() if rate]
   names["ilm"] = f"{dataset}_ilm"
   seqio.MixtureRegistry.remove(names["ilm"])
   if mixed:

@@ -41,19 +41,18 @@ _TASKS = {
 Splits = dict[str, list[dialogs_lib.Dialog]]
 
 
-def definitions(material: material_lib.Material, rates) -> dict[str, features.Definition]:
-  """The tasks with a rate; none without dialogs.
+def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
+  """The tasks that are trained.
 
   Raises:
     UserError: a source is not there or has a mistake; see also `talk.definition`.
   """
-  wanted = [name for name in _TASKS if rates.get(name, 0)]
   sources = dialog_sources.parse(material.dialogs)
   made = {}
-  if own := [name for name in wanted if name.startswith("conv_")]:
+  if own := [name for name in material.conversations if name.startswith("conv_")]:
     splits = _read(material, [s for s in sources if s.kind != dialog_sources.REDIAL])
     made |= {name: _definition(material, name, splits) for name in own}
-  if theirs := [name for name in wanted if name.startswith("redial_")]:
+  if theirs := [name for name in material.conversations if name.startswith("redial_")]:
     splits, names = _redial(material, next(s for s in sources if s.kind == dialog_sources.REDIAL))
     made |= {name: _definition(material, name, splits, names) for name in theirs}
   return made

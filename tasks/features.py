@@ -75,6 +75,14 @@ def column(values) -> np.ndarray:
   return np.asarray(values, np.int32)[:, None]
 
 
+@seqio.map_over_dataset
+def no_replies(example):
+  """The example with the features of a conversation, empty."""
+  # Of a length not known before: TensorFlow cannot batch shape [0].
+  nothing = tf.boolean_mask(example["user"], example["user"] < 0)
+  return {**example, "reply_at": nothing, "ask_at": nothing, "ask_item": nothing}
+
+
 def tokenize(dataset, output_features):
   """SeqIO's tokenize and append_eos, many examples a call: one a call takes thrice as long."""
   dataset = seqio.preprocessors.tokenize(

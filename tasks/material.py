@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import elm, errors
+from ilm_jax.config import names
 from ilm_jax.data import chat_template, splits, targets
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import rows as rows_lib
@@ -38,6 +39,7 @@ class Material:
   words: elm.Words = elm.DOMAINS["item"]     # what prompts call items and users
   written: tuple[str, ...] = ()              # tasks whose answers a teacher writes
   answer: Callable[[targets.Request], targets.Answer | None] | None = None   # what it wrote
+  conversations: tuple[str, ...] = ()        # tasks that learn from dialogs, those trained
   chats: Callable[[], chat_template.Chat] | None = None   # loads how the model is addressed
   dialogs: str = ""                          # where conversations come from; "": there are none
   dialogs_folder: str = ""                   # of the synthetic ones
@@ -153,6 +155,8 @@ def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
       as_text=c.entities == "names", prompts=c.prompts, module=c.module, dataset=config.data.name,
       sentence_vectors=sentence_vectors, words=elm.words(config.data),
       written=elm.written(config), answer=answer, chats=chats, dialogs=c.dialogs,
+      conversations=tuple(task for task in (*names.CONVERSATIONS, *names.REDIAL)
+                          if c.mixture.get(task, 0)),
       dialogs_folder=str(epath.Path(data_folder).parent / "dialogs"),
       dialog_tokens=c.dialog_tokens,
       # Behind a prompt that ends in a token of its own (T5's) or sees all of itself no reply of it

@@ -67,7 +67,7 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
   material = material_lib.read(
       workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors, answer, chats)
   openp5.check(material, config.tasks.mixture)
-  definitions = catalog.definitions(material, config.tasks.mixture)
+  definitions = catalog.definitions(material)
   _save_index(workdir / "prepared", material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
   todo = _todo(workdir / "prepared", material, definitions, names,

@@ -86,7 +86,7 @@ def test_a_slot_stands_where_the_prompts_say():
     assert f"User: {said}\n" in text(m, e["inputs"]).replace("liked <", "liked<").replace(
         "and <", "and<")
     np.testing.assert_array_equal(e["entities"], rows)
-  with pytest.raises(errors.UserError, match="mention='.x.' has the places .'x'., expected title"):
+  with pytest.raises(errors.UserError, match="mention='.x.' has the places .'x',., expected title"):
     templates.Family((), "", ("Films",), (), "1", mention="{x}")
 
 
@@ -169,19 +169,19 @@ def test_each_act_is_a_task(workdir):
     ('{"turns": [{"role": "user", "text": "x"}], "profile": 7}', "line 1: profile is 7, expected")])
 def test_mistakes_in_dialogs_are_one_line(workdir, content, line):
   (workdir / "talks.jsonl").write_text(content)
-  m = of(dialogs=str(workdir / "talks.jsonl"))
+  m = of(dialogs=str(workdir / "talks.jsonl"), conversations=("conv_next",))
   with pytest.raises(errors.UserError, match=line):
-    conversations.definitions(m, {"conv_next": 1.0})
+    conversations.definitions(m)
 
 
 def test_synthetic_dialogs_are_read_where_stage_targets_leaves_them(tmp_path):
-  m = of(dialogs="synthetic", dialogs_folder=str(tmp_path))
+  m = of(dialogs="synthetic", dialogs_folder=str(tmp_path), conversations=("conv_next",))
   with pytest.raises(errors.UserError, match="train.jsonl is not there: tasks.dialogs has 'synthe"):
-    conversations.definitions(m, {"conv_next": 1.0})
+    conversations.definitions(m)
   for name in ("train", "validation"):
     (tmp_path / f"{name}.jsonl").write_text(json.dumps(
         {"turns": [vars(turn) for turn in TALK.turns], "history": ["d"]}))
-  task = conversations.definitions(m, {"conv_next": 1.0, "conv_explain": 0.0})
+  task = conversations.definitions(m)
   assert list(task) == ["conv_next"] and len(made(m, task["conv_next"], "test")) == 1
 
 
@@ -197,8 +197,8 @@ def test_redial_says_titles_as_its_people_do(tmp_path):
   for name in ("valid", "test"):
     (tmp_path / f"{name}.jsonl").write_text(redial_line(
         1, (1, "Hi"), (0, "I like @11 and @12"), (1, "@11 again, or @13 ?"), (1, ""), (1, "ok")))
-  m = of(dialogs=f"redial:{tmp_path}")
-  tasks = conversations.definitions(m, {"redial_recommend": 1.0, "redial_respond": 1.0})
+  m = of(dialogs=f"redial:{tmp_path}", conversations=("redial_recommend", "redial_respond"))
+  tasks = conversations.definitions(m)
   (e,) = made(m, tasks["redial_recommend"])
   assert text(m, e["inputs"]).endswith(
       "\nRecommender: Hi</s>\nUser: I like alien (1979)<slot> and Unknown (2000)\nRecommender:")
@@ -207,5 +207,5 @@ def test_redial_says_titles_as_its_people_do(tmp_path):
   assert len(made(m, tasks["redial_respond"])) == 1
   (tmp_path / "test.jsonl").unlink()
   with pytest.raises(errors.UserError, match="has the parts valid of ReDial, expected test, and"):
-    conversations.definitions(m, {"redial_respond": 1.0})
+    conversations.definitions(m)
   assert redial.parts(tmp_path) == ["valid"]

@@ -28,4 +28,5 @@ BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full
              "sasrec_sampled", "sasrec_bce", "sasrec_gbce", "esasrec", "ease")
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 PATHS = ("data.path", "lm.asset", "lm.gin_file", "lm.tokenizer", "lm.chat_template", "qformer.init",
-         "tasks.prompts", "targets.file", "targets.model", "phase2.init_from")   # where `~` is the home folder
+         "tasks.prompts", "targets.file", "targets.model",
+         "phase2.init_from")                   # where `~` is the home folder

@@ -18,8 +18,9 @@ def _check_inputs(c) -> list[str]:
                  f"data.name={d.name!r}")
   if c.tasks.prompts and not _there(c.tasks.prompts):
     wrong.append(f"tasks.prompts={c.tasks.prompts!r} does not exist: name a prompt.txt, or \"\"")
-  wrong += [f"tasks.dialogs: {source.path!r} does not exist: name a file of JSON lines, or ReDial's "
-            "folder or zip behind 'redial:'" for source in dialog_sources.parse(c.tasks.dialogs)
+  wrong += [f"tasks.dialogs: {source.path!r} does not exist: name a file of JSON lines, or "
+            "ReDial's folder or zip behind 'redial:'"
+            for source in dialog_sources.parse(c.tasks.dialogs)
             if source.kind != dialog_sources.SYNTHETIC and not _there(source.path)]
   if elm.written(c) and t.teacher == "file" and not (t.file and _there(t.file)):
     wrong.append(f"targets.file={t.file!r} does not exist: name a file of JSON lines with task, "

@@ -232,8 +232,8 @@ def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, n
     spec: shapes.
   """
   asks_E = np.array([spec.branches is not None
-                     or ("ask_at" not in e and spec.task_names[e.get("task", 0)] in spec.head_tasks)
-                     for e in chosen])
+                     or (spec.task_names[e.get("task", 0)] in spec.head_tasks
+                         and not len(e.get("ask_at", ()))) for e in chosen])
   is_item = entities <= spec.num_items
   after = np.append(entities[1:], 0)
   follows = np.where(is_item & np.append(is_item[1:], False), after, 0)

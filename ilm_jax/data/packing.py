@@ -73,7 +73,8 @@ class LmBatchSpec:
     if self.branches is not None:
       longest = self.branches.shape[1]
       targets, said = slots * longest, slots * (longest - 1)
-    return {"length": inputs + wide + said + len(self.before) + len(self.after), "slots": slots * (self.queries > 0), "targets": targets}
+    return {"length": inputs + wide + said + len(self.before) + len(self.after),
+            "slots": slots * (self.queries > 0), "targets": targets}
 
   def sizes_of(self, example: dict) -> dict:
     """`sizes` of one example."""
@@ -103,7 +104,8 @@ def check_fits(name: str, lengths: dict[str, np.ndarray], spec: LmBatchSpec):
       raise errors.UserError(
           f"{name}: example {size.argmax()} needs {what}={size.max()} with {spec.queries} soft "
           f"tokens a slot, a row has {what}={getattr(spec, what)}. Set --config.phase2.{what}="
-          f"{size.max()} or more, or shorten the task (tasks.history, tasks.dialog_tokens, prompts)")
+          f"{size.max()} or more, or shorten the task (tasks.history, tasks.dialog_tokens, "
+          "prompts)")
 
 
 def pack_groups(groups: Sequence[Sequence[dict]], spec: LmBatchSpec) -> tuple[dict, np.ndarray]:
