@@ -31,7 +31,8 @@ def talk(slot=SLOT):
 
 def other():
   """A task that is no conversation; its mixture gives it empty arrays."""
-  return {"reply_at": np.zeros(0, int), "ask_at": np.zeros(0, int), "inputs": np.array([7, SLOT, 8]), "entities": np.array([2]), "task": 1,
+  return {"reply_at": np.zeros(0, int), "ask_at": np.zeros(0, int),
+          "inputs": np.array([7, SLOT, 8]), "entities": np.array([2]), "task": 1,
           "targets": np.array([5, 1]), "target_entity": np.array([2])}
 
 
