@@ -101,6 +101,10 @@ def get_config() -> ml_collections.ConfigDict:
                                    # cut between turns into several; 0: none is cut
   }
   c.targets = targets()
+  c.dialogs = {                    # made of the training part (stage targets): docs/conversation.md
+      "count": 0,                  # to train, and a tenth more to validate; 0: none
+      "turns": 5,                  # questions and items of a dialog at most; the last: its target
+  }
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.profile = {"start": 10, "steps": 0}  # of each phase, under jax's profiler: first step, how many
   c.phase1 = phase1()

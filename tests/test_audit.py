@@ -183,3 +183,27 @@ def test_the_stage_says_how_many_targets_repeat_and_reads_templates(monkeypatch,
   assert "1 of 1 in validation, 1 of 1 in test" in capsys.readouterr().out
   examples = types.SimpleNamespace(manifest={"templates": ["User{user} saw{history}. Next:"]})
   assert auditing._templates(run, examples) == ["User<slot> saw<slot>. Next:"]
+
+
+def a_dialog(user, history, target, liked=()):
+  return {"user": user, "history": history, "target": target,
+          "opinions": [{"item": item, "kind": "liked"} for item in liked]}
+
+
+def test_a_dialog_that_leads_to_what_is_held_out_is_found():
+  """User "a" met 3, 1, 4 in training, 5 for validation, 2 for test."""
+  raw_ids = [f"{row}x" for row in range(1, 6)]
+  clean = [a_dialog("a", ["3x"], "1x", ["3x"]), a_dialog("a", ["3x", "1x"], "4x", ["1x"])]
+  assert audit.dialogs_of_training("train", clean, LOG, raw_ids) == []
+  for leak in (a_dialog("a", ["3x", "1x", "4x", "5x"], "2x"),
+               a_dialog("a", ["3x", "1x", "4x"], "5x"), a_dialog("a", ["1x"], "4x"),
+               a_dialog("a", ["3x"], "1x", ["2x"])):
+    found, = audit.dialogs_of_training("train", [*clean, leak], LOG, raw_ids)
+    assert "1 of 3 dialogs (first: 2)" in found
+
+
+def test_a_user_in_both_parts_of_dialogs_is_found():
+  train, other = [a_dialog("a", [], "1x")], [a_dialog("b", [], "1x")]
+  assert audit.no_user_in_both(train, other) == []
+  found, = audit.no_user_in_both(train, train + other)
+  assert "1 users (first: a)" in found

@@ -84,6 +84,8 @@ _GROUPS = (
                               "targets.max_items", "targets.max_heldout")),
     (_from_0(2 ** 20, "no dialog is cut"), ("tasks.dialog_tokens",)),
     (_from_0(10 ** 12, "left out"), ("tasks.mixture",)),
+    (_from_0(10 ** 8, "none"), ("dialogs.count",)),
+    (_positive(100), ("dialogs.turns",)),
     (_positive(10 ** 6), ("targets.max_tokens", "targets.batch_size", "targets.timeout")),
     (_from_0(1000), ("targets.retries", "targets.temperature")),
     (_from_0(10 ** 6), ("targets.backoff",)),

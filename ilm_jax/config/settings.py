@@ -68,6 +68,14 @@ def of_entities(config) -> dict:
       {"vectors": "sequential"} if sequential else {})
 
 
+def of_dialogs(config) -> dict:
+  """{dotted field: value} of what decides the synthetic dialogs, beside the data."""
+  fields = _fields(config, ("seed", "dialogs", "cf"))
+  return {name: value for name, value in fields.items()
+          if not name.startswith(("cf.sasrec.", "cf.transition_")) and name not in (
+              "cf.sequential", "cf.members")} | {"data.domain": config.data.domain}
+
+
 def of_sasrec(config) -> dict:
   """{dotted field: value} of what decides the SASRec of stage cf, beside the data."""
   return {"seed": config.seed, **_flat("cf.sasrec", config.cf.sasrec)}

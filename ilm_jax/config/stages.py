@@ -20,8 +20,9 @@ class Stage:
 
 
 STAGES = (
-    # Nothing to do where no ELM target is to be written; else prepare needs it.
-    Stage("targets", together=True, reads=("seed", "data", "tasks", "targets", "lm")),
+    # Nothing to do where no ELM target is to be written and no dialog made; else prepare needs it.
+    Stage("targets", together=True,
+          reads=("seed", "data", "tasks", "targets", "lm", "dialogs", "cf")),
     Stage("prepare", reads=("seed", "data", "tasks", "targets", "lm", "text_encoder")),
     Stage("cf", needs=("prepare",), together=True, reads=("seed", "data", "cf", "text_encoder")),
     Stage("phase1", needs=("prepare", "cf"), together=True),

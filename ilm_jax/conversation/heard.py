@@ -15,6 +15,7 @@
 """
 import bisect
 import dataclasses
+import itertools
 import re
 
 from ilm_jax import errors
@@ -187,7 +188,7 @@ def told(session: session_lib.Session, text: str, *, items: interactions_lib.Ite
   if len(text) > MOST:
     raise errors.UserError(f"{len(text):,} characters at once, expected {MOST:,} at most")
   found = mentions(text, titles)
-  genres = {genre.casefold() for of in items.genres for genre in of}
+  genres = {genre.casefold() for genre in set(itertools.chain.from_iterable(items.genres))}
   rest, clauses = blanked(text, [(each.start, each.end) for each in found]), []
   for clause in _CLAUSE.split(rest):        # what is left of one with a title is no wish
     clauses += [clause] * ("_" not in clause)

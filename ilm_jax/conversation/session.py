@@ -23,6 +23,8 @@ from ilm_jax.data import interactions as interactions_lib
 
 USER, RECOMMENDER = ROLES = ("user", "recommender")
 ASK, RECOMMEND, EXPLAIN, REFINE, CHAT = ACTS = ("ask", "recommend", "explain", "refine", "chat")
+TELL, ANSWER, CRITIQUE, REJECT, ACCEPT, WHY = USER_ACTS = (
+    "tell", "answer", "critique", "reject", "accept", "why")
 LIKED, DISLIKED, SEEN = KINDS = ("liked", "disliked", "seen")
 _YEARS = "two years, the first not after the last; null where there is no bound"
 
@@ -37,11 +39,12 @@ def _years(value, where: str) -> tuple[int | None, int | None]:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """What one side said, which items it named, and for a recommender which act it was."""
+  """What one side said, which items it named, and which act it was (`ACTS`; of a user:
+  `USER_ACTS`), where that is known."""
   role: str = records.field(records.one_of(ROLES))
   text: str = records.field(records.text)
   items: tuple[str, ...] = records.field(records.several(records.identity), ())
-  act: str | None = records.field(records.optional(records.one_of(ACTS)), None)
+  act: str | None = records.field(records.optional(records.one_of(ACTS + USER_ACTS)), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,13 +241,13 @@ def allowed(session: Session, items: interactions_lib.Items) -> np.ndarray:
   wanted, unwanted = ({genre.casefold() for genre in genres}
                       for genres in (now.genres, now.without))
   known = {opinion.item for opinion in session.opinions}
-  may_I1 = np.zeros(len(items) + 1, bool)
-  for row, (item, year, genres) in enumerate(zip(items.ids, items.years, items.genres), 1):
-    genres = {genre.casefold() for genre in genres}
-    may_I1[row] = (item not in known and not genres & unwanted
-                   and (not wanted or bool(genres & wanted))
-                   and (first is None or (year is not None and first <= year))
-                   and (last is None or (year is not None and year <= last)))
+  may_I1 = np.array([False, *(item not in known for item in items.ids)])
+  if wanted or unwanted:
+    may_I1[1:] &= [not of & unwanted and (not wanted or bool(of & wanted))
+                   for of in ({genre.casefold() for genre in genres} for genres in items.genres)]
+  if first is not None or last is not None:
+    may_I1[1:] &= [year is not None and (first is None or first <= year)
+                   and (last is None or year <= last) for year in items.years]
   return may_I1
 
 

@@ -11,6 +11,7 @@ The rule, which knows no meaning and so has no language model:
     other words one that begins alike ("more romantic": romance), by 5 letters or more and 3 in 5 of
     the longer; or the
     one word of several that is an attribute ("action filled": action).
+  - "it does not matter", "either is fine" and "I do not mind", alone, ask for nothing.
   - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" "horror",
     where nothing is called so.
 """
@@ -40,6 +41,8 @@ _NOT = ("n't", "n’t")
 _BUT = re.compile(r"\b(?:any|every)thing (?:but|except)\b", re.IGNORECASE)
 _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+like\s+"
                    r"(?P<title>.+)$", re.IGNORECASE)
+_EITHER = re.compile(r"it (?:does not|doesn['’]t) matter|no matter|i (?:do not|don['’]t) mind|"
+                     r"either(?: is (?:fine|good|ok))?", re.IGNORECASE)
 _SAME, _SHARE = 5, 0.6   # letters in which two words begin alike, and of the longer one
 
 
@@ -67,6 +70,8 @@ def read(text: str, names: Collection[str]) -> Wishes:
   critiques, like, dislike, unread = [], [], [], []
   text = _BUT.sub("no", " ".join(text.split()))
   for part in re.split(r",? but |; ?|(?<=[.!?]) ", text):
+    if _EITHER.fullmatch(part.strip(" .!?,")):
+      continue
     if match := _LIKE.match(part):
       wanted, less = match["title"].strip(" .!?"), match["how"].lower() in LESS
       if wanted.casefold() in names:

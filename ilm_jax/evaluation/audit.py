@@ -206,6 +206,39 @@ def ties_not_sorted(log: interactions_lib.Interactions) -> list[str]:
   return []
 
 
+def dialogs_of_training(part: str, lines, log: interactions_lib.Interactions, raw_ids) -> list[str]:
+  """Dialogs lead to training interactions of their user, from what the user had met before.
+
+  Args:
+    part: for the finding.
+    lines: what `synthetic.Maker` makes.
+    log: the interactions.
+    raw_ids: of the item rows 1..I.
+  """
+  user_of = {raw: user for user, raw in enumerate(log.user_ids)}
+  wrong, count = [], 0
+  for number, line in enumerate(lines):
+    count += 1
+    rows_T = log.item_N[span := log.of_user(user_of[line["user"]])]
+    trained = [raw_ids[row - 1] for row in rows_T[log.split.train[span]]]
+    places = [at for at, raw in enumerate(trained) if raw == line["target"]]
+    liked = {each["item"] for each in line["opinions"] if each["kind"] == "liked"}
+    if not (any(trained[:at] == line["history"] for at in places)
+            and liked <= set(line["history"])):
+      wrong.append(number)
+  return _told(wrong, f"dialogs/{part}.jsonl: {{count}} of {count} dialogs (first: {{first}}) do "
+               "not lead from the training part of their user's log to a later item of it: "
+               "validation or test has leaked; delete dialogs/ and run --stage=targets")
+
+
+def no_user_in_both(train_lines, validation_lines) -> list[str]:
+  """No user of the dialogs to validate is in those to train. Args: see `dialogs_of_training`."""
+  both = sorted({line["user"] for line in train_lines} & {
+      line["user"] for line in validation_lines})
+  return [f"dialogs/: {len(both)} users (first: {both[0]}) are in train.jsonl and "
+          "validation.jsonl: delete dialogs/ and run --stage=targets"] if both else []
+
+
 def of_these_data(folder: str, made_from: dict, data: str) -> list[str]:
   """A manifest names the fingerprint of the data that is there."""
   if made_from.get("data") == data:

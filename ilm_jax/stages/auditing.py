@@ -9,6 +9,7 @@ from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
+from ilm_jax.conversation import dialogs as dialogs_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import store, tokenizer
 from ilm_jax.evaluation import audit, measured
@@ -52,6 +53,7 @@ def _checks(run: context.Run):
     for name in (name for name in present if name != "semantic"):
       yield f"{name} vectors are of what was trained on", audit.no_vectors_of_untrained(
           name, present[name], log)
+  yield from _dialogs(run, log, items, data)
   yield from _checkpoints(run)
   yield "tables are of weights that are there", [
       f"eval/{folder}: {why}: delete it, and run --stage=eval where there are weights to measure"
@@ -60,6 +62,23 @@ def _checks(run: context.Run):
   yield "item rows carry no order", audit.item_rows_carry_no_order(log, items.ids)
   yield from _index(run, log, items)
   yield "ties are not sorted by item", audit.ties_not_sorted(log)
+
+
+def _dialogs(run: context.Run, log, items, data):
+  folder = run.workdir / "dialogs"
+  if (manifest := store.read_manifest(folder)) is None:
+    return
+  yield "dialogs/ is of these data", audit.of_these_data("dialogs/", manifest["made_from"], data)
+
+  def lines(part):
+    return (line for _, line in dialogs_lib.lines(folder / f"{part}.jsonl"))
+
+  for part in (part for part, count in manifest["dialogs"].items() if count):
+    yield f"dialogs {part}: training interactions alone", audit.dialogs_of_training(
+        part, lines(part), log, items.ids)
+  if all(manifest["dialogs"].values()):
+    yield "no user has dialogs to train and to validate", audit.no_user_in_both(
+        lines("train"), lines("validation"))
 
 
 def _checkpoints(run: context.Run):

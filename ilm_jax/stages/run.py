@@ -106,6 +106,12 @@ def _prepare(run: context.Run) -> None:
 
 def _targets(run: context.Run) -> None:
   """What to ask is worked out by the tasks, in their process; the asking is done here, by all."""
+  if run.config.dialogs.count:
+    if distributed.is_main():
+      _in_child("make_data", run)
+    distributed.wait("data")
+    from ilm_jax.stages import dialogs
+    dialogs.run(run)
   if not elm.written(run.config):
     return
   if distributed.is_main():

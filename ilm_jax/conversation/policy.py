@@ -1,0 +1,182 @@
+"""Which act comes next: a small rule of what the user said and of how sure the scores are.
+
+  - A user who asks why something is there is told so: explain.
+  - While nothing is liked, ask what is.
+  - While the best scores are nearly level and fewer than `questions` were put, ask about the
+    attribute that parts the best items best.
+  - Else recommend; refine, where the user has stated a critique or a constraint.
+
+A question is two-sided and can be answered in words that `heard` reads. Which attributes were asked
+about is read off the recommender's own turns, so the session needs no more than its words.
+"""
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from ilm_jax.conversation import directions
+from ilm_jax.conversation import session as session_lib
+
+_WHY = re.compile(r"^\W*(?:but\s+)?why\b", re.IGNORECASE)
+_QUESTIONS = (re.compile(r"More of (?P<name>.+), or less\?"),
+              re.compile(r"With (?P<name>.+), or without\?"),
+              re.compile(r"Newer than (?P<year>\d+), or older\?"),
+              re.compile(r"From (?P<year>\d+) on, or from before\?"))
+_HARD = (False, True, False, True)          # of `_QUESTIONS`
+
+
+class Policy(NamedTuple):
+  """The rule's numbers.
+
+  Attributes:
+    entropy: ask above it: the softmax's entropy over the best `top` scores, as a share of that of
+      level scores, 0 to 1.
+    questions: asked in one conversation at most.
+    top: how many of the best items count.
+    hard: whether a question asks for a constraint ("With horror, or without?"), not a critique.
+  """
+  entropy: float = 0.9
+  questions: int = 1
+  top: int = 50
+  hard: bool = False
+
+
+class Question(NamedTuple):
+  """What is asked about: an attribute; of the year (`directions.NEW`) where it is parted."""
+  name: str
+  year: int | None = None
+  hard: bool = False
+
+  @property
+  def text(self) -> str:
+    if self.year is not None:
+      return (f"From {self.year} on, or from before?" if self.hard else
+              f"Newer than {self.year}, or older?")
+    return f"With {self.name}, or without?" if self.hard else f"More of {self.name}, or less?"
+
+
+class Step(NamedTuple):
+  """The act that comes next (`session.ACTS`), and the question where it asks about an attribute."""
+  act: str
+  question: Question | None = None
+
+
+def next_step(session: session_lib.Session, score_I1, may_I1, known: directions.Leading,
+              policy: Policy) -> Step:
+  """What the recommender does after the user's last turn.
+
+  Args:
+    session: with that turn.
+    score_I1: scores of all item rows; logits, or what is of their size.
+    may_I1: bool, what may be recommended.
+    known: labels that questions are about.
+    policy: the rule's numbers.
+  """
+  last = session.turns[-1] if session.turns else None
+  if last and last.role == session_lib.USER and _WHY.match(last.text):
+    return Step(session_lib.EXPLAIN)
+  if not session.liked or not np.any(may_I1):
+    return Step(session_lib.ASK)
+  put = questions(session)
+  if len(put) < policy.questions and entropy(score_I1, may_I1, policy.top) > policy.entropy:
+    # What was asked about, or asked for unasked, is known.
+    over = {question.name for question in put} | {
+        each.attribute.casefold() for each in session.critiques}
+    if question := parting(score_I1, may_I1, known, policy, over):
+      return Step(session_lib.ASK, question)
+  stated = session.critiques or session.constraints
+  return Step(session_lib.REFINE if stated else session_lib.RECOMMEND)
+
+
+def questions(session: session_lib.Session) -> list[Question]:
+  """The questions about attributes that the recommender has put, oldest first."""
+  return [question for turn in session.turns
+          if turn.role == session_lib.RECOMMENDER and turn.act == session_lib.ASK
+          and (question := read(turn.text))]
+
+
+def read(text: str) -> Question | None:
+  """The question in a text of `Question.text`, whatever stands around it; None: there is none."""
+  for pattern, hard in zip(_QUESTIONS, _HARD):
+    if match := pattern.search(text):
+      parts = match.groupdict()
+      return (Question(directions.NEW, int(parts["year"]), hard) if "year" in parts else
+              Question(parts["name"], None, hard))
+  return None
+
+
+def entropy(score_I1, may_I1, top: int) -> float:
+  """How undecided the best scores are: 1, where the best `top` are level; 0, where one leads.
+
+  Args: see `next_step`.
+  """
+  _, share_K = _best(score_I1, may_I1, top)
+  if len(share_K) < 2:
+    return 0.0
+  return float(-(share_K * np.log(np.maximum(share_K, 1e-30))).sum() / np.log(len(share_K)))
+
+
+def parting(score_I1, may_I1, known: directions.Leading, policy: Policy, over=()
+            ) -> Question | None:
+  """The question whose answer is least certain, by the softmax over the best items; None: all of
+  them agree in all that is known.
+
+  An item that the attribute is not known of says nothing. The year is parted where half of the
+  weight lies on either side.
+
+  Args: see `next_step`; `over`: attributes not to ask about.
+  """
+  rows_K, share_K = _best(score_I1, may_I1, policy.top)
+  best, most = None, 1e-6
+  for name, value_I1 in zip(known.names, known.value_AI1):
+    if name in over:
+      continue
+    value_K = value_I1[rows_K]
+    told_K = ~np.isnan(value_K)
+    if not told_K.any():
+      continue
+    year = _middle(value_K[told_K], share_K[told_K]) if name == directions.NEW else None
+    more_K = value_K[told_K] >= (0.5 if year is None else year)
+    whole = share_K[told_K].sum()
+    bits = whole * _bits(share_K[told_K][more_K].sum() / max(whole, 1e-30))
+    if bits > most:
+      best, most = Question(name, year, policy.hard), bits
+  return best
+
+
+def any_question(rng: np.random.Generator, known: directions.Leading, policy: Policy, over=()
+                 ) -> Question | None:
+  """A question drawn at random, what `parting` is measured against; the year is parted at the
+  median of all. Args: see `parting`."""
+  numbers = [n for n, name in enumerate(known.names) if name not in over]
+  if not numbers:
+    return None
+  at = int(rng.choice(numbers))
+  year = int(np.nanmedian(known.value_AI1[at])) if known.names[at] == directions.NEW else None
+  return Question(known.names[at], year, policy.hard)
+
+
+def _best(score_I1, may_I1, top: int) -> tuple[np.ndarray, np.ndarray]:
+  """(rows of the best items that may be recommended, their softmax)."""
+  rows = np.flatnonzero(may_I1)
+  score_I1 = np.asarray(score_I1, np.float64)
+  rows_K = rows[np.argsort(-score_I1[rows], kind="stable")[:top]]
+  weight_K = np.exp(score_I1[rows_K] - score_I1[rows_K].max(initial=-np.inf))
+  return rows_K, weight_K / max(weight_K.sum(), 1e-30)
+
+
+def _bits(share: float) -> float:
+  """The entropy of a yes or no."""
+  if not 0 < share < 1:
+    return 0.0
+  return float(-share * np.log2(share) - (1 - share) * np.log2(1 - share))
+
+
+def _middle(value_K, share_K) -> int:
+  """The first value from which on at most half of the weight lies; above the least value."""
+  order = np.argsort(value_K, kind="stable")
+  before_K = np.cumsum(share_K[order])
+  at = int(np.searchsorted(before_K, before_K[-1] / 2))
+  values = np.unique(value_K)
+  later = values[values > value_K[order][at]]
+  return int(later[0] if len(later) else values[-1])

@@ -1,0 +1,99 @@
+"""A user made of one target item, who knows no more of it than its labels, and not its title.
+
+The user answers questions about attributes by the target's labels, says how the first of the items
+shown differs from the target, and accepts the target when it is shown. What it says is in words
+that `heard` reads: whatever the recommender makes of them is part of what is measured.
+
+    user = Simulator(known, items, row, critiques=True)
+    said = user.reply(shown_rows, question, rng)       # said.act, said.text
+"""
+import dataclasses
+
+import numpy as np
+
+from ilm_jax.conversation import directions, heard, policy, wording
+from ilm_jax.conversation import session as session_lib
+from ilm_jax.conversation import titles as titles_lib
+from ilm_jax.data import interactions as interactions_lib
+
+EITHER = "It does not matter."
+
+
+@dataclasses.dataclass
+class Simulator:
+  """One user.
+
+  Attributes:
+    known: labels; the only thing it knows of items.
+    target: item row.
+    critiques: whether it says how the items shown differ from what it wants.
+    lies: whether its answers and critiques are turned round, to see what they are worth.
+    said: attributes that it has answered or critiqued by, never twice.
+  """
+  known: directions.Leading
+  target: int
+  critiques: bool = True
+  lies: bool = False
+  said: set[str] = dataclasses.field(default_factory=set)
+
+  def answer(self, question: policy.Question) -> str:
+    """What it says to a question about an attribute."""
+    value = self._value(question.name, self.target)
+    if np.isnan(value):
+      return EITHER
+    self.said.add(question.name)
+    more = bool(value >= (0.5 if question.year is None else question.year)) != self.lies
+    if question.year is not None:
+      if question.hard:
+        return f"{'Since' if more else 'Before'} {question.year}."
+      return "Newer." if more else "Older."
+    if question.hard:
+      return f"{'Only' if more else 'No'} {question.name}."
+    return f"{'More' if more else 'Less'} {question.name}."
+
+  def critique(self, shown: int, rng: np.random.Generator) -> str:
+    """How the target differs from a shown item, by an attribute drawn at random; "": by none that
+    is left to say."""
+    words = [(name, sign) for name, sign in self.known.critiques(shown, self.target)
+             if name not in self.said] if self.critiques else []
+    if not words:
+      return ""
+    name, sign = words[int(rng.integers(len(words)))]
+    self.said.add(name)
+    return wanted(name, -sign if self.lies else sign)
+
+  def _value(self, name: str, row: int) -> float:
+    return float(self.known.value_AI1[self.known.names.index(name), row])
+
+
+def wanted(name: str, sign: int) -> str:
+  """ "More drama.", "Older."."""
+  if name == directions.NEW:
+    return "Newer." if sign > 0 else "Older."
+  return f"{'More' if sign > 0 else 'Less'} {name}."
+
+
+def opening(items: interactions_lib.Items, rows) -> str:
+  """What it says first: the items that it likes, by title."""
+  return f"I liked {_titles(items, rows)}."
+
+
+def refusal(items: interactions_lib.Items, rows, critique: str) -> str:
+  """What it says when the target is not among the items shown."""
+  return f"I have seen {_titles(items, rows)}. {critique}".strip()
+
+
+def leaks(session: session_lib.Session, target: int, items: interactions_lib.Items,
+          titles: titles_lib.Titles) -> int:
+  """How many of the user's turns name the target before it was recommended."""
+  raw, count = items.ids[target - 1], 0
+  for turn in session.turns:
+    if turn.role == session_lib.RECOMMENDER and raw in turn.items:
+      break
+    count += turn.role == session_lib.USER and (raw in turn.items or any(
+        mention.row == target for mention in heard.mentions(turn.text, titles)))
+  return count
+
+
+def _titles(items: interactions_lib.Items, rows) -> str:
+  return wording.listed([interactions_lib.full_title(items, int(row)) for row in rows])

@@ -1,0 +1,76 @@
+"""Words of a conversation's acts (templates: wordings.json), and what can be wrong with them."""
+import pathlib
+import re
+
+from ilm_jax.conversation import directions, heard
+from ilm_jax.conversation import session as s
+from ilm_jax.conversation import titles as titles_lib
+from ilm_jax.data import interactions as interactions_lib
+
+TEMPLATES = pathlib.Path(__file__).with_name("wordings.json")
+_NAMED = re.compile(r"([^.?!:,;\"]+\(\d{4}\))")
+
+
+def flaw(turns, target: int, items: interactions_lib.Items, row_of: dict[str, int],
+         titles: titles_lib.Titles) -> str:
+  """What is wrong with a dialog that ends with the recommendation of `target`; "": nothing.
+
+  Args:
+    turns: of the dialog.
+    target: item row.
+    items, row_of, titles: the catalogue, the row of each raw id.
+
+  Returns:
+    "target named early": before the turn that recommends it; "title not in the catalogue": words
+    with a year in brackets that are no title of it; "another title": a text names an item that is
+    not among the turn's, or lacks one that is, or has them in another order.
+  """
+  raw = items.ids[target - 1]
+  shown = max((n for n, turn in enumerate(turns)
+               if turn.act in (s.RECOMMEND, s.REFINE) and raw in turn.items), default=0)
+  for n, turn in enumerate(turns):
+    rows = [row_of[each] for each in turn.items]
+    named = {each.row for each in heard.mentions(turn.text, titles)}
+    if n < shown and target in (*named, *rows):
+      return "target named early"
+    rest, places = turn.text, []
+    for row in rows:
+      title = interactions_lib.full_title(items, row)
+      places.append(rest.find(title))
+      rest = rest.replace(title, "_" * len(title), 1)
+    if -1 in places or places != sorted(places) or named - set(rows):
+      return "another title"
+    if _NAMED.search(rest):
+      return "title not in the catalogue"
+  return ""
+
+
+def profile(session: s.Session, items: interactions_lib.Items, row_of: dict[str, int]) -> str:
+  """What is believed of the user, in words: "Likes Heat (1995). Wants more drama." """
+  def names(raw_ids):
+    return listed([interactions_lib.full_title(items, row_of[raw]) for raw in raw_ids])
+
+  parts = [f"Likes {names(session.liked)}." if session.liked else "",
+           f"Dislikes {names(session.disliked)}." if session.disliked else "",
+           "Wants " + listed([asked(each) for each in session.critiques]) + "."
+           if session.critiques else ""]
+  return " ".join(filter(None, parts))
+
+
+def asked(critique: s.Critique) -> str:
+  """ "less romance", "newer"."""
+  how = side(critique.attribute, critique.steps)
+  return how if critique.attribute == directions.NEW else f"{how} {critique.attribute}"
+
+
+def side(name: str, sign: float) -> str:
+  """ "more" or "less" of an attribute; of the year "newer" or "older"."""
+  if name == directions.NEW:
+    return "newer" if sign > 0 else "older"
+  return "more" if sign > 0 else "less"
+
+
+def listed(names: list[str]) -> str:
+  """ "A, B and C"."""
+  *some, last = names or [""]
+  return f"{', '.join(some)} and {last}" if some else last

@@ -1,0 +1,219 @@
+"""Lists of items for a `Session`: what a trained run ranks, finds by title and knows of users.
+
+    ranker = Ranker(context.Run(config, workdir), variants.ILM)
+    cards = ranker.recommend(session.like(session.Session(), "50"), k=5)
+"""
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.cf import fold_in
+from ilm_jax.config import variants
+from ilm_jax.conversation import directions
+from ilm_jax.conversation import session as s
+from ilm_jax.conversation import titles as titles_lib
+from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.stages import context, describe, vectors
+from ilm_jax.stages import recommender as recommender_lib
+
+# Of attributes, as benchmarks.critiques chose them on validation targets of MovieLens.
+_LEAST, _RIDGE, _STEP = 5, 0.1, 0.75
+_MOST_NAME = 300         # letters of a title that is looked up
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+  """An item as it is shown; `score` compares items of one list, None: not ranked."""
+  id: str
+  title: str
+  year: int | None
+  genres: tuple[str, ...]
+  score: float | None = None
+
+
+def full_title(card: Card) -> str:
+  """ "Heat (1995)"."""
+  return card.title if card.year is None else f"{card.title} ({card.year})"
+
+
+def listed(cards: Sequence[Card]) -> str:
+  """A numbered list, one line a card: "1. Heat (1995)  Crime, Thriller"."""
+  return "\n".join(f"{n}. {full_title(card)}  {', '.join(card.genres)}".rstrip()
+                   for n, card in enumerate(cards, 1))
+
+
+class Ranker:
+  """Lists by one model of a run. Nothing is kept between two calls but what was loaded.
+
+  Args:
+    run: a trained run.
+    variant: which model of phase 2 ranks and speaks.
+    scores: what scores the catalogue, as `Recommender.scores`; None: this model's recommender,
+      in the thread that calls.
+
+  Attributes:
+    recommender: what ranks.
+    items, titles: the catalogue.
+
+  Raises:
+    UserError: the run ranks by beams alone, or not at all.
+  """
+
+  def __init__(self, run: context.Run, variant: variants.Variant,
+               scores: Callable | None = None):
+    self.run, self.variant, self.items = run, variant, run.data.items
+    self.recommender = recommender_lib.Recommender(run, variant)
+    if self.recommender.by == recommender_lib.BEAMS:
+      raise errors.UserError("a conversation ranks the catalogue anew after each turn: it needs an "
+                             "item head (phase2.head.weight) or phase 1's loss of users "
+                             "(phase1.losses.ui, .cf)")
+    self._scores = scores or self.recommender.scores
+    self.titles = titles_lib.Titles(self.items)
+
+  # What is recommended.
+
+  def recommend(self, session: s.Session, k: int) -> tuple[Card, ...]:
+    """The k best items that fit the session, best first: by the model's scores after the liked
+    items, moved along what was asked for. () while nothing is liked or nothing is left.
+
+    Raises:
+      UserError: an item is not in the catalogue, or an attribute has no direction.
+    """
+    self.check(session)
+    if not session.liked:
+      return ()
+    history = np.array([self.row_of[item] for item in session.liked], np.int32)
+    score_I1 = directions.moved(self._scores([history])[0], session, self.factors, self.ways,
+                                _STEP)
+    rows = np.flatnonzero(s.allowed(session, self.items))
+    best = rows[np.argsort(-score_I1[rows], kind="stable")][:k]
+    return tuple(self.card(row, score_I1[row]) for row in best)
+
+  def similar(self, item: str, k: int) -> tuple[Card, ...]:
+    """The k items nearest to one in the space of iALS; the score is the cosine.
+
+    Raises:
+      UserError: it is not in the catalogue, or nobody met it in training.
+    """
+    row = self.row(item)
+    if not np.any(self.unit_I1C[row]):
+      raise errors.UserError(f"{self.title(row)}: nobody has it in the training data, so nothing "
+                             "is known to be near it")
+    cosine_I1 = self.unit_I1C @ self.unit_I1C[row]
+    others = np.flatnonzero(np.any(self.unit_I1C != 0, axis=1))
+    others = others[others != row]
+    best = others[np.argsort(-cosine_I1[others], kind="stable")][:k]
+    return tuple(self.card(near, cosine_I1[near]) for near in best)
+
+  def search(self, text: str, k: int) -> tuple[Card, ...]:
+    """The k items whose title holds `text`: those that begin with it first, then by how many have
+    them. "": what most have."""
+    part, count_R = titles_lib.plain(text[:_MOST_NAME]), self.run.data.log.train_counts
+    rows = sorted((row for row, name in enumerate(self._plain, 1) if part in name),
+                  key=lambda row: (not self._plain[row - 1].startswith(part), -count_R[row]))
+    return tuple(self.card(row) for row in rows[:k])
+
+  def user(self, raw: str) -> s.Session:
+    """A user of the log: the items of the training history are liked.
+
+    Raises:
+      UserError: the log has no such user, or no training history of it.
+    """
+    log = self.run.data.log
+    row = self.describer.row(f"user:{raw.removeprefix('user:')[:_MOST_NAME]}")
+    span = log.of_user(log.rows.user_number(row))
+    session = s.Session()
+    for item_row in log.item_N[span][log.split.train[span]]:
+      session = s.like(session, self.items.ids[item_row - 1])
+    if not session.liked:
+      raise errors.UserError(f"user {raw!r} has no interaction in the training data")
+    return session
+
+  def vector(self, session: s.Session) -> np.ndarray:
+    """float32 [C]: the session's user, folded into the factorisation."""
+    self.check(session)
+    return s.user_vector(session, self._form, self.items)
+
+  # Names.
+
+  @property
+  def attributes(self) -> tuple[str, ...]:
+    """Names that a critique can move."""
+    return tuple(sorted(self.ways, key=lambda name: (name != directions.NEW, name)))
+
+  @functools.cached_property
+  def genres(self) -> tuple[str, ...]:
+    """Those of the catalogue, in order."""
+    return tuple(sorted({genre for of in self.items.genres for genre in of}))
+
+  def row(self, name: str) -> int:
+    """The item row of a raw id, of "item:ID", or of a title with or without its year.
+
+    Raises:
+      UserError: there is none, or there are several.
+    """
+    return self.row_of.get(name) or self.named(name)
+
+  def named(self, name: str) -> int:
+    """As `row`, where digits are a title ("300") and no id."""
+    if row := self.titles.row(name[:_MOST_NAME]):
+      return row
+    row = self.describer.row(name[:_MOST_NAME])
+    if self.run.data.log.rows.is_user(row):
+      raise errors.UserError(f"{name} is a user, expected an item")
+    return row
+
+  def check(self, session: s.Session, where: str = "") -> None:
+    """Raises a UserError, which begins with `where`, if the session names an item that is not in
+    the catalogue; or an attribute without a direction."""
+    for each in session.opinions:
+      if each.item not in self.row_of:
+        raise errors.UserError(f"{where}item {each.item!r} is not in this catalogue")
+    directions.checked(session, self.ways)
+
+  def title(self, row: int) -> str:
+    """ "Heat (1995)" of an item row."""
+    return interactions_lib.full_title(self.items, int(row))
+
+  def card(self, row: int, score: float | None = None) -> Card:
+    """The card of an item row."""
+    items, at = self.items, int(row) - 1
+    return Card(items.ids[at], items.titles[at], items.years[at], tuple(items.genres[at]),
+                None if score is None else float(score))
+
+  @functools.cached_property
+  def row_of(self) -> dict[str, int]:
+    """Raw id -> item row."""
+    return {raw: row for row, raw in enumerate(self.items.ids, 1)}
+
+  @functools.cached_property
+  def factors(self) -> np.ndarray:
+    """float32 [I + 1, C]: the items' factors."""
+    return vectors.factors(self.run)[1]
+
+  @functools.cached_property
+  def unit_I1C(self) -> np.ndarray:
+    """The factors at length 1; zeros stay zeros."""
+    return self.factors / np.maximum(np.linalg.norm(self.factors, axis=1, keepdims=True), 1e-9)
+
+  @functools.cached_property
+  def _form(self) -> fold_in.Form:
+    return fold_in.Form(self.factors, reg=self.run.config.cf.reg, alpha=self.run.config.cf.alpha)
+
+  @functools.cached_property
+  def _plain(self) -> list[str]:
+    return [titles_lib.plain(title) for title in self.items.titles]
+
+  @functools.cached_property
+  def ways(self) -> dict[str, np.ndarray]:
+    """Attribute -> its direction, see `directions.learn`."""
+    labels = {**directions.of_genres(self.items), **directions.of_years(self.items)}
+    return directions.learn(self.factors, labels, least=_LEAST, ridge=_RIDGE)
+
+  @functools.cached_property
+  def describer(self) -> describe.Describer:
+    """Knows entities by name, and what the model says of their vectors."""
+    return describe.Describer(self.run, self.variant)

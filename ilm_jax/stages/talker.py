@@ -1,0 +1,220 @@
+"""What a conversation about items needs of a trained run: functions of a `Session`, no terminal.
+
+    talker = Talker(context.Run(config, workdir), variants.ILM, k=5)
+    reply = talker.reply(session.Session(), "I loved Heat, but no horror, and something newer")
+    reply.session, reply.text, reply.cards
+
+What is said is read by stated rules (`conversation.heard`), the trained model ranks, and templates
+word the replies; the language model itself speaks where it is asked about an item (`about`) or
+about a vector between two (`between`). No text of a user reaches the language model.
+"""
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.config import variants
+from ilm_jax.conversation import directions, heard
+from ilm_jax.conversation import session as s
+from ilm_jax.stages import context, describe, ranker
+
+_WHY = re.compile(r"why(?: (?:number |no\.? ?)?(\d{1,6}))?\W*$", re.IGNORECASE)
+_NOT_THAT = re.compile(r"(no,?\s+)?not (that|this)( one)?\W*$", re.IGNORECASE)
+_LISTED = re.compile(r"^\d+\. (.+?)(?:  .*)?$", re.MULTILINE)
+_EDITS = {"like": (s.like, "I like {}."), "dislike": (s.dislike, "I do not like {}."),
+          "seen": (s.mark_seen, "I have seen {}.")}
+
+
+class Reply(NamedTuple):
+  """What the recommender says, and the session with both turns.
+
+  Attributes:
+    act: of `session.ACTS`.
+    text: the words alone, without the cards.
+    cards: what is recommended, best first.
+    unread: words of the user that mean nothing here; `text` says so.
+  """
+  session: s.Session
+  act: str
+  text: str
+  cards: tuple[ranker.Card, ...] = ()
+  unread: tuple[str, ...] = ()
+
+
+def unread_words(unread: Sequence[str]) -> str:
+  """The sentence about words that mean nothing here; "" where there are none."""
+  return f"I do not know what {', '.join(map(repr, unread))} means here." if unread else ""
+
+
+def wanted(critique: s.Critique) -> str:
+  """ "less romance", "newer"."""
+  more = critique.steps > 0
+  if critique.attribute == directions.NEW:
+    return "newer" if more else "older"
+  return f"{'more' if more else 'less'} {critique.attribute}"
+
+
+def known(session: s.Session) -> s.Session:
+  """The session without its turns: two that are equal here recommend the same."""
+  return dataclasses.replace(session, turns=())
+
+
+class Talker(ranker.Ranker):
+  """Answers for one model of a run. Nothing is kept between two calls but what was loaded.
+
+  Args:
+    run, variant, scores: as of `ranker.Ranker`; the variant speaks, too.
+    k: items of a list.
+
+  Raises:
+    UserError: the run ranks by beams alone, or not at all.
+  """
+
+  def __init__(self, run: context.Run, variant: variants.Variant, k: int,
+               scores: Callable | None = None):
+    super().__init__(run, variant, scores)
+    self.k = k
+
+  # What is said.
+
+  def reply(self, session: s.Session, text: str) -> Reply:
+    """The answer to what a user says.
+
+    Raises:
+      UserError: the text is empty, too long or names an item that is not there.
+    """
+    if self.shown(session):
+      if why := _WHY.match(text.strip()):
+        item = self.nth(session, int(why[1] or 1))
+        return self._answer(session, text, s.EXPLAIN, self.why(session, item), (item,))
+      if _NOT_THAT.match(text.strip()):
+        return self._answer(session, text, s.CHAT,
+                            "Which of the list? E.g. /dislike 1, or /seen 2.")
+    return self.proposed(*self._heard(session, text))
+
+  def proposed(self, session: s.Session, unread: tuple[str, ...] = ()) -> Reply:
+    """What the recommender says next by itself: a list, or a question."""
+    if not session.liked:
+      return self._turn(session, s.ASK, "Which do you like? Name a few by title.", (), unread)
+    cards = self.recommend(session, self.k)
+    if not cards:
+      return self._turn(session, s.ASK, "Nothing is left that fits: /state shows what you asked "
+                        "for, /undo takes the last back.", (), unread)
+    act = s.REFINE if session.critiques or session.constraints else s.RECOMMEND
+    words = "With what you asked for, these come first:" if act == s.REFINE else "Try these:"
+    return self._turn(session, act, words, cards, unread)
+
+  def edited(self, session: s.Session, kind: str, item: str) -> s.Session:
+    """With the user's turn that an item is liked, disliked or seen.
+
+    Args:
+      kind: "like", "dislike" or "seen".
+      item: as of `row`.
+    """
+    edit, words = _EDITS[kind]
+    row = self.row(item)
+    raw = self.items.ids[row - 1]
+    said = s.Turn(s.USER, words.format(self.title(row)), (raw,))
+    return edit(s.add_turn(session, said), raw)
+
+  def replayed(self, turns: Sequence[tuple[str, str]]) -> s.Session:
+    """The session of a dialog that is known by its words alone.
+
+    Args:
+      turns: (role, text); what `reply` would refuse says nothing.
+    """
+    session = s.Session()
+    for role, text in turns:
+      try:
+        if role == s.USER:
+          if not (_WHY.match(text.strip()) or _NOT_THAT.match(text.strip())):
+            session = self._heard(session, text)[0]
+          continue
+        rows = [self.titles.row(name) for name in _LISTED.findall(text)]
+        session = s.add_turn(session, s.Turn(
+            s.RECOMMENDER, text, tuple(self.items.ids[row - 1] for row in rows if row),
+            s.RECOMMEND if any(rows) else s.CHAT))
+      except errors.UserError:
+        continue
+    return session
+
+  def shown(self, session: s.Session) -> tuple[str, ...]:
+    """Ids of the last list that the recommender showed; (): none."""
+    return next((turn.items for turn in reversed(session.turns) if turn.role == s.RECOMMENDER
+                 and turn.items and turn.act in (s.RECOMMEND, s.REFINE)), ())
+
+  def nth(self, session: s.Session, number: int) -> str:
+    """The id of the item at place `number`, from 1, of the last list.
+
+    Raises:
+      UserError: the list is not that long.
+    """
+    shown = self.shown(session)
+    if not 1 <= number <= len(shown):
+      raise errors.UserError(f"{number}: the last list has {len(shown)} items; an item by its id "
+                             "is item:ID")
+    return shown[number - 1]
+
+  def _heard(self, session, text):
+    return heard.told(session, text, items=self.items, titles=self.titles,
+                      names=set(self.ways))
+
+  def _answer(self, session, text, act, said, items=()) -> Reply:
+    """A reply that changes nothing of what is known."""
+    session = s.add_turn(session, s.Turn(s.USER, text.strip(), items))
+    return Reply(s.add_turn(session, s.Turn(s.RECOMMENDER, said, items, act)), act, said)
+
+  def _turn(self, session, act, words, cards, unread) -> Reply:
+    text = "\n".join(filter(None, (unread_words(unread), words)))
+    said = s.Turn(s.RECOMMENDER, "\n".join(filter(None, (text, ranker.listed(cards)))),
+                  tuple(card.id for card in cards), act)
+    return Reply(s.add_turn(session, said), act, text, tuple(cards), unread)
+
+  # What is explained.
+
+  def why(self, session: s.Session, item: str) -> str:
+    """What speaks for an item, in terms of what is computed.
+
+    Raises:
+      UserError: nothing is liked yet, or the item is not in the catalogue.
+    """
+    row = self.row(item)
+    self.check(session)
+    liked = [self.row_of[each] for each in session.liked]
+    if not liked:
+      raise errors.UserError("nothing is liked yet, so nothing speaks for it")
+    alike_L = self.unit_I1C[liked] @ self.unit_I1C[row]
+    near = liked[int(np.argmax(alike_L))]
+    both = [genre for genre in self.items.genres[row - 1] if genre in self.items.genres[near - 1]]
+    said = [f"{self.recommender.method} ranks it. Of what you like, {self.title(near)} is "
+            f"nearest to it in the space of iALS (cosine {alike_L.max():.2f})"
+            + (f"; both: {', '.join(both)}." if both else ".")]
+    met_IC = self.factors[np.any(self.factors != 0, axis=1)]
+    apart_C = self.factors[row] - met_IC.mean(axis=0)
+    said += [f"You asked for {wanted(c)}; it lies "
+             f"{apart_C @ self.ways[c.attribute.casefold()]:+.1f} standard deviations from the "
+             "mean."
+             for c in session.critiques]
+    return "\n".join(said)
+
+  def about(self, item: str) -> str:
+    """What the language model says of the item's vector; takes seconds."""
+    row = self.row(item)
+    said, = self.describer.say([self.describer.vectors(row)])
+    return f"From the vector of {self.title(row)} alone: {' '.join(said.split())}"
+
+  def between(self, first: str, second: str, share: float) -> str:
+    """What the language model says of the vector that lies `share` (0..1) of the way from one item
+    to another; takes seconds.
+
+    Raises:
+      UserError: an item is not in the catalogue, or the two have no kind of vector in common.
+    """
+    start, end = (self.describer.vectors(self.row(item)) for item in (first, second))
+    first_vector, last = describe.between(start, end, 2)
+    said, = self.describer.say([{name: (1 - share) * x + share * last[name]
+                                 for name, x in first_vector.items()}])
+    return " ".join(said.split())
