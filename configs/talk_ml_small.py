@@ -5,9 +5,10 @@
 
 Sized for two CPU cores. How many hours it takes there was not measured, nor how well it talks.
 
-The head reads rows of histories and of synthetic dialogs, six layers deep. Beside them stand rows in
-words: about one film, and the recommender's questions, reasons and profiles in dialogs. To learn from
-ReDial too: --config.tasks.dialogs=synthetic,redial:FOLDER --config.tasks.mixture.redial_recommend=1.0
+The head reads rows of histories and of synthetic dialogs, six layers deep. Beside them stand rows
+in words: about one film, and the recommender's questions, reasons and profiles in dialogs. To learn
+from ReDial too, add --config.tasks.dialogs=synthetic,redial:FOLDER
+--config.tasks.mixture.redial_recommend=1.0 --config.tasks.mixture.redial_respond=1.0
 """
 import ml_collections
 

@@ -7,7 +7,7 @@ import seqio
 
 from ilm_jax import errors
 from ilm_jax.conversation import dialogs, redial, session
-from ilm_jax.data import chat_template, store
+from ilm_jax.data import chat_files, chat_template, store
 from tasks import conversations, material, prepare, talk, templates
 from tests import test_tasks
 from tests.test_chat_template import shown, words
@@ -33,7 +33,7 @@ def of(name="none", family=FAMILY, **changes) -> material.Material:
   given = dict(interactions=log, items=ITEMS, fingerprint="", text=None, history=2, draws=1,
                lm=vocabulary.SlotVocabulary(lm), max_train_examples=0, prompt_targets=0,
                heldout_fraction=0.3, seed=0,
-               chats=lambda: chat_template.Chat(chat_template.BUILT_IN[name], lm))
+               chats=lambda: chat_template.Chat(chat_files.BUILT_IN[name], lm))
   return material.Material(**given | changes)
 
 
@@ -140,7 +140,7 @@ def test_each_act_is_a_task(workdir):
   c = test_tasks.config(dialogs=str(workdir / "talks.jsonl"))
   c.tasks.mixture = RATES
   lm = words()
-  chats = lambda: chat_template.Chat(chat_template.BUILT_IN["chatml"], lm)  # noqa: E731
+  chats = lambda: chat_template.Chat(chat_files.BUILT_IN["chatml"], lm)  # noqa: E731
   (workdir / "talks.jsonl").write_text((workdir / "talks.jsonl").read_text() + "\n" + "\n".join(
       [(workdir / "talks.jsonl").read_text()] * 2))
   names = prepare.prepare(workdir, lm, words(), c, chats=chats)

@@ -78,8 +78,8 @@ def _check_dialogs(c) -> list[str]:
                (names.REDIAL, kinds - own, "ReDial's folder or zip by 'redial:PATH'"))
            for name in tasks if c.tasks.mixture.get(name, 0) > 0 and not there]
   if dialog_sources.SYNTHETIC in kinds and not c.dialogs.count:
-    wrong.append(f"tasks.dialogs={c.tasks.dialogs!r} with dialogs.count=0: no synthetic dialogs are "
-                 "made; set the count above 0, e.g. --config.dialogs.count=2000")
+    wrong.append(f"tasks.dialogs={c.tasks.dialogs!r} with dialogs.count=0: no synthetic dialogs "
+                 "are made; set the count above 0, e.g. --config.dialogs.count=2000")
   read = [name for name in mixture.DIALOG_HEAD_TASKS if c.tasks.mixture.get(name, 0) > 0]
   if read and c.phase2.head.weight and c.phase2.head.distil:
     wrong.append(f"phase2.head.distil={c.phase2.head.distil} with tasks.mixture.{read[0]}="
