@@ -10,6 +10,7 @@ from ilm_jax.config import mixture
 from ilm_jax.data import filling, packing
 from ilm_jax.models import language_model
 from ilm_jax.objectives import phase2
+from ilm_jax.stages.evals import talks
 from tests import small_configs, test_item_head, test_objectives, test_rank_rows
 
 SLOT, LAST = test_item_head.SLOT, test_rank_rows.LAST
@@ -112,3 +113,13 @@ def test_which_tasks_the_head_reads():
   assert mixture.said_tasks(c) == ("redial_respond",) and mixture.ranks_items_only(c)
   c.tasks.mixture.straightforward = 1.0
   assert not mixture.ranks_items_only(c)
+
+
+def test_each_item_of_a_reply_has_its_rank():
+  """What the prompt shows is taken out, but not what is asked for."""
+  e = {"entities": np.array([2, 3, 8]), "ask_item": np.array([3, 5])}
+  blocked = talks.shown([e], 6)
+  np.testing.assert_array_equal(blocked[0], [True, False, True, False, False, False, False])
+  score_I = np.array([9.0, 1.0, 8.0, 7.0, 2.0, 3.0, 4.0])
+  (ranks,) = talks.ranks(score_I[None], [e["ask_item"]], blocked)
+  np.testing.assert_array_equal(ranks, [1, 3])
