@@ -44,7 +44,8 @@ def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
     return file.read_text(), names
   source = fields.get("chat_template") or _json(folder / "chat_template.json").get("chat_template")
   if isinstance(source, list):         # several by name
-    by_name = {each.get("name"): each.get("template") for each in source if isinstance(each, dict)}
+    by_name = {each.get("name"): each.get("template") for each in source
+               if isinstance(each, dict)}
     source = by_name.get("default") or next(iter(by_name.values()), "")
   if not isinstance(source or "", str):
     raise errors.UserError(f"{folder}: chat_template of the tokenizer is {source!r:.60}, expected a "

@@ -8,8 +8,8 @@ from ilm_jax.evaluation import metrics, rows, target_sets
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, methods, ranking
 
-_NOTE = ("Of every reply in the test split that names an item for the first time in its dialog, all "
-         "items that it so names are targets. What the prompt shows as soft tokens is taken out. "
+_NOTE = ("Of every reply in the test split that names an item for the first time in its dialog, "
+         "all items that it so names are targets. What the prompt shows as soft tokens is taken out. "
          "Vectors shuffled: ILM, with another item's vectors in every slot: what is left is the "
          "words. Intervals: 95 %, bootstrap over replies, several of which may be of one dialog.")
 
@@ -48,11 +48,12 @@ def _rows(run: context.Run, models: list[methods.Method], task: str, examples: l
   scored += ranking.head_scores(run, models, examples)
   scored += [(f"{label}, vectors shuffled", score_NI)
              for label, score_NI in ranking.head_scores(run, models[:1], others)]
-  each = np.arange(len(examples))
-  return [rows.row(target_sets.estimates(
-              common.bootstrap(run), target_sets.values(ranks(score_NI, targets, blocked_NI)), each),
-                   task=task, method=label, by="" if label == "popularity" else "item head")
-          for label, score_NI in scored]
+  made, each = [], np.arange(len(examples))
+  for label, score_NI in scored:
+    values = target_sets.values(ranks(score_NI, targets, blocked_NI))
+    made.append(rows.row(target_sets.estimates(common.bootstrap(run), values, each), task=task,
+                         method=label, by="" if label == "popularity" else "item head"))
+  return made
 
 
 def shown(examples: Sequence[dict], num_items: int) -> np.ndarray:
