@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ilm_jax import errors
-from ilm_jax.config import mixture
+from ilm_jax.config import mixture, reading, rules
 from ilm_jax.data import filling, packing
 from ilm_jax.models import language_model
 from ilm_jax.objectives import phase2
@@ -123,3 +123,23 @@ def test_each_item_of_a_reply_has_its_rank():
   score_I = np.array([9.0, 1.0, 8.0, 7.0, 2.0, 3.0, 4.0])
   (ranks,) = talks.ranks(score_I[None], [e["ask_item"]], blocked)
   np.testing.assert_array_equal(ranks, [1, 3])
+
+
+@pytest.mark.parametrize("changes, line", [
+    ({"tasks.mixture.conv_next": 1.0}, "tasks.mixture.conv_next=1.0 with tasks.dialogs='': it "
+     "learns from dialogs; name a file of JSON lines, or 'synthetic'"),
+    ({"tasks.mixture.redial_respond": 1.0, "tasks.dialogs": "synthetic", "dialogs.count": 9},
+     "redial_respond=1.0 with tasks.dialogs='synthetic': .* by 'redial:PATH'"),
+    ({"tasks.dialogs": "synthetic"}, "tasks.dialogs='synthetic' with dialogs.count=0: no synth"),
+    ({"tasks.dialogs": "talks.json, redial:there"}, "tasks.dialogs: 'talks.json' does not exist"),
+    ({"tasks.dialog_tokens": -1}, "tasks.dialog_tokens=-1: expected 0 .no dialog is cut. or more"),
+    ({"lm.chat_template": "chatlm"}, "lm.chat_template='chatlm' is unknown: .* mean 'chatml'"),
+    ({"tasks.mixture.conv_next": 1.0, "tasks.dialogs": "synthetic", "dialogs.count": 9,
+      "phase2.head.weight": 1.0, "phase2.head.distil": 1.0}, "teacher reads histories, no conv")])
+def test_what_cannot_be_is_known_before_any_work(changes, line):
+  from configs import base
+  c = base.get_config()
+  for name, value in changes.items():
+    rules.get(c, name.rpartition(".")[0])[name.rpartition(".")[2]] = value
+  with pytest.raises(errors.UserError, match=line):
+    reading.validate(c, 1)

@@ -42,13 +42,14 @@ def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
            for key in ("bos_token", "eos_token") if (value := fields.get(key))}
   if (file := folder / "chat_template.jinja").exists():
     return file.read_text(), names
-  source = fields.get("chat_template") or _json(folder / "chat_template.json").get("chat_template")
+  source = (fields.get("chat_template")
+            or _json(folder / "chat_template.json").get("chat_template"))
   if isinstance(source, list):         # several by name
     by_name = {each.get("name"): each.get("template") for each in source
                if isinstance(each, dict)}
     source = by_name.get("default") or next(iter(by_name.values()), "")
   if not isinstance(source or "", str):
-    raise errors.UserError(f"{folder}: chat_template of the tokenizer is {source!r:.60}, expected a "
+    raise errors.UserError(f"{folder}: chat_template is {source!r:.60}, expected a "
                            "text in Jinja; name another by --config.lm.chat_template")
   return source or "", names
 

@@ -9,9 +9,10 @@ from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, methods, ranking
 
 _NOTE = ("Of every reply in the test split that names an item for the first time in its dialog, "
-         "all items that it so names are targets. What the prompt shows as soft tokens is taken out. "
-         "Vectors shuffled: ILM, with another item's vectors in every slot: what is left is the "
-         "words. Intervals: 95 %, bootstrap over replies, several of which may be of one dialog.")
+         "all items that it so names are targets. What the prompt shows as soft tokens is taken "
+         "out. Vectors shuffled: ILM, with another item's vectors in every slot: what is left is "
+         "the words. Intervals: 95 %, bootstrap over replies, several of which may be of one "
+         "dialog.")
 
 
 def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
