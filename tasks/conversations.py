@@ -65,6 +65,7 @@ def _definition(material, name: str, splits: Splits, names=None) -> features.Def
               for split, dialogs in splits.items()}
   return talk.definition(
       material, name, splits, family, recommends=task.recommends, names=names,
+      whole=name == "conv_profile",        # it tells of all that was said
       learn=lambda turn: task.acts is None or turn.act in task.acts)
 
 

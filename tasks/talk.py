@@ -33,7 +33,7 @@ class Reply(NamedTuple):
 
 def definition(material: material_lib.Material, name: str,
                by_split: Mapping[str, Iterable[dialogs_lib.Dialog]], family: templates.Family,
-               learn: Learn = lambda turn: True, *, recommends: bool = False,
+               learn: Learn = lambda turn: True, *, recommends: bool = False, whole: bool = False,
                names: Mapping[str, tuple[str, ...]] | None = None) -> features.Definition:
   """The task `name`.
 
@@ -46,6 +46,7 @@ def definition(material: material_lib.Material, name: str,
       nothing for a place has no opening. And `mention`.
     learn: which of the recommender's turns; each side's turns in a row are one turn.
     recommends: only turns with items that were not named before; the item head is to find these.
+    whole: a dialog that `tasks.dialog_tokens` would cut is left out, and counted.
     names: raw id -> how dialogs spell its title, beside the catalogue's.
 
   Raises:
@@ -56,9 +57,13 @@ def definition(material: material_lib.Material, name: str,
   splits = {}
   for split, dialogs in by_split.items():
     alone = split != "train" or material.one_reply
-    made = [example for dialog in map(dialogs_lib.joined, dialogs)
-            for example in writer.examples(dialog, _replies(material, dialog, learn, recommends),
-                                           alone)]
+    each = [(dialog, replies) for dialog in map(dialogs_lib.joined, dialogs)
+            if (replies := _replies(material, dialog, learn, recommends))]
+    kept = [pair for pair in each if not whole or writer.fits(*pair)]
+    if len(kept) < len(each):
+      print(f"{name}: {len(each) - len(kept)} of {len(each)} dialogs for {split} are longer than "
+            f"tasks.dialog_tokens={material.dialog_tokens}: left out", flush=True)
+    made = [example for pair in kept for example in writer.examples(*pair, alone)]
     if split == "train":
       if not made:
         raise errors.UserError(f"the dialogs have no turn that task {name} learns: give it others "
@@ -112,6 +117,16 @@ class _Writer:
       left = left[:len(left) - len(made[-1].replies)]
     return made[::-1]
 
+  def fits(self, dialog, replies: list[Reply]) -> bool:
+    """Whether a dialog need not be cut."""
+    most = self._material.dialog_tokens
+    return not most or self._need(_Stretch(dialog, 0, replies)) <= most
+
+  def _need(self, stretch: "_Stretch") -> int:
+    """Tokens of the example of a stretch with the longest opening, a slot counting one."""
+    return max(sum(len(self.written(stretch, prompt)[key]) for key in ("inputs", "targets"))
+               for prompt in range(len(self._family.seen)))
+
   def _cut(self, dialog, replies: list[Reply]) -> _Stretch:
     """The longest stretch that ends with the last of `replies` and is no longer than allowed."""
     most, last = self._material.dialog_tokens, replies[-1].at
@@ -124,9 +139,7 @@ class _Writer:
     first = max(first - 2, 0)
     while True:
       stretch = _Stretch(dialog, first, [r for r in replies if r.at > first or first == 0])
-      need = max((sum(len(self.written(stretch, prompt)[key]) for key in ("inputs", "targets"))
-                  for prompt in range(len(self._family.seen))), default=0)
-      if need <= most:
+      if (need := self._need(stretch)) <= most:
         return stretch
       if first == last - 1:
         raise errors.UserError(

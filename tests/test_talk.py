@@ -105,6 +105,15 @@ def test_a_long_dialog_is_cut_between_turns_and_every_reply_is_learned_once():
     talk.definition(m, "mine", {"train": [long], "test": []}, FAMILY)
 
 
+def test_what_tells_of_the_whole_dialog_is_asked_of_whole_ones(capsys):
+  m, other = of(dialog_tokens=100), dialogs.Dialog("2", TALK.turns[:2])
+  task = talk.definition(m, "mine", {"train": [TALK, other], "test": []}, FAMILY, whole=True)
+  (e,) = made(m, task)
+  assert text(m, e["targets"]) == " Why?</s>"
+  assert "mine: 1 of 2 dialogs for train are longer than tasks.dialog_tokens=100: left out" in (
+      capsys.readouterr().out)
+
+
 def test_a_model_whose_prompts_are_closed_learns_a_reply_an_example():
   m = of(one_reply=True)
   some = made(m, talk.definition(m, "mine", {"train": [TALK], "test": []}, FAMILY))
