@@ -118,6 +118,8 @@ def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
             {"task": names[short], "split": split, "made_from": made_from,
              "templates": list(definition.prompts.all) if definition.prompts else [],
              "seen": len(definition.prompts.seen) if definition.prompts else 0,
+             **({"mention": definition.prompts.mention}      # so that prompts can be made likewise
+                if definition.prompts and "reply_at" in definition.output_features else {}),
              "metric_fns": [own_tasks.metric_name(fn) for fn in definition.metric_fns]},
             material.module if short in theirs else ""))
   return todo

@@ -1,13 +1,10 @@
 """A dialog as examples of a multi-turn task: what the recommender says is learned, nothing else.
 
 An example is a dialog up to one reply, its last; earlier replies are learned, too (`reply_at`).
-Before it stands the opening, a template with its places filled. In what the user says an item's
-title has its slot beside it, or the slot stands in its place, as the prompts' "mention" has it.
-The recommender says titles in words; the slots of what it named stand behind its turn, as a slot
-cannot be said.
+Before it stands the opening, a template with its places filled. How items are named, by words and
+slots: `conversation.speech`.
 """
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -15,8 +12,7 @@ import numpy as np
 
 from ilm_jax import errors
 from ilm_jax.conversation import dialogs as dialogs_lib
-from ilm_jax.conversation import session
-from ilm_jax.data import chat_template
+from ilm_jax.conversation import session, speech
 from ilm_jax.data import tokenizer as tokenizer_lib
 from tasks import features, templates
 from tasks import material as material_lib
@@ -105,7 +101,9 @@ class _Writer:
 
   def __init__(self, material: material_lib.Material, family: templates.Family, names):
     self._material, self._family, self._names = material, family, names
-    self._chat, self._encode = material.chat, material.lm.tokenizer.encode
+    self._encode = material.lm.tokenizer.encode
+    self._speech = speech.Speech(material.chat, material.row_of_item, self._spellings,
+                                 family.mention, slots=not material.as_text)
 
   def examples(self, dialog, replies: list[Reply], alone: bool) -> list[_Stretch]:
     """The stretches of a dialog in which its replies are learned, each in one."""
@@ -152,13 +150,8 @@ class _Writer:
     """The example of a stretch, with the opening numbered `prompt`."""
     dialog, last = stretch.dialog, stretch.replies[-1].at
     opening, rows = self._opening(dialog, prompt)
-    said = []
-    for turn in dialog.turns[stretch.first:last]:
-      turn_said, turn_rows = self._said(turn)
-      said.append(turn_said)
-      rows += turn_rows
-    said.append(self._said(dialog.turns[last])[0]._replace(behind=""))
-    ids, spans = self._chat.encode(opening, said)
+    (ids, spans), rows = self._speech.encoded(
+        opening, rows, dialog.turns[stretch.first:last + 1])
     start, stop = spans[-1]
     spoken = [n for n, turn in enumerate(dialog.turns[:last + 1])
               if n >= stretch.first and turn.role == session.RECOMMENDER]
@@ -180,52 +173,15 @@ class _Writer:
       if not rows[field]:
         return "", []
     template = self._family.all[prompt]
-    filled = templates.fill(template, self._family, {
+    filled = speech.opening(template, self._family.separator or "," * material.as_text, {
         field: [material.mentions[row] if material.as_text else tokenizer_lib.SLOT for row in of]
-        for field, of in rows.items()}, material.as_text)
+        for field, of in rows.items()})
     order = self._family.order(template)
     return filled, [] if material.as_text else [row for field in order for row in rows[field]]
-
-  def _said(self, turn: session.Turn) -> tuple[chat_template.Said, list[int]]:
-    """(what is said, with slots, the entity rows of these)."""
-    material, mention = self._material, self._family.mention
-    text = tokenizer_lib.escape(turn.text)
-    rows = [material.row_of_item[item] for item in turn.items if item in material.row_of_item]
-    slots = "{item}" in mention and not material.as_text
-    if turn.role == session.RECOMMENDER:
-      behind = tokenizer_lib.SLOT * len(rows) if slots else ""
-      return chat_template.Said(chat_template.ASSISTANT, text, behind), rows if slots else []
-    if not slots:
-      return chat_template.Said(chat_template.USER, text), []
-    places = _places(text, {row: self._spellings(row) for row in rows})
-    parts, at = [], 0
-    for start, stop, _ in places:
-      parts += [text[at:start], mention.replace("{title}", text[start:stop]).replace(
-          "{item}", tokenizer_lib.SLOT)]
-      at = stop
-    found = [row for *_, row in places]
-    rest = [row for row in rows if row not in found]       # named in other words
-    text = "".join([*parts, text[at:], tokenizer_lib.SLOT * len(rest)])
-    return chat_template.Said(chat_template.USER, text), found + rest
 
   def _spellings(self, row: int) -> tuple[str, ...]:
     items, full = self._material.items, self._material.full_titles[row]
     return (*self._names.get(items.ids[row - 1], ()), full, items.titles[row - 1])
-
-
-def _places(text: str, spellings: dict[int, tuple[str, ...]]) -> list[tuple[int, int, int]]:
-  """(start, stop, row) of the first place where each row is named, in order, none in another's."""
-  taken = []
-  candidates = [(tokenizer_lib.escape(name), row) for row, names in spellings.items()
-                for name in names if name]
-  for name, row in sorted(candidates, key=lambda pair: -len(pair[0])):     # stable
-    if row in (other for *_, other in taken):
-      continue
-    for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE):
-      if all(match.end() <= start or stop <= match.start() for start, stop, _ in taken):
-        taken.append((match.start(), match.end(), row))
-        break
-  return sorted(taken)
 
 
 def _fingerprint(splits: dict) -> str:

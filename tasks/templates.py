@@ -115,14 +115,6 @@ def _named(path):
     raise errors.UserError(f"{path}: {e}") from e
 
 
-def fill(template: str, family: Family, said: dict[str, list[str]], as_text: bool) -> str:
-  """A template with its places filled, as `ask` does it: each with what is said of its entities."""
-  separator = family.separator or "," * as_text
-  parts = re.split(r"\{(\w+)\}", template)
-  return "".join(separator.join(said[part]) if number % 2 else part
-                 for number, part in enumerate(parts))
-
-
 @seqio.map_over_dataset
 def ask(example, family: Family, answers, mentions=None):
   """Puts entities into the template numbered `prompt`, and the answer about `target_entity` behind.
