@@ -67,6 +67,9 @@ def get_config() -> ml_collections.ConfigDict:
       "random": False,             # a control: weights drawn anew, each of the size that it had
       "prefix_lm": False,          # a decoder whose prompt sees all of itself
       "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none
+      "chat_template": "auto",     # of conversations: that of the tokenizer's files, or plain text
+                                   # where they have none; also "chatml", "llama3", "gemma",
+                                   # "mistral", "none" (plain), or a file with a Jinja template
   }
   c.text_encoder = {"asset": "minilm-l6"}
   c.qformer = qformer()
@@ -88,7 +91,14 @@ def get_config() -> ml_collections.ConfigDict:
       "prompt_targets": 1000,      # test targets also asked with every template; 0: all
       "mixture": {"sequential": 4.0, "straightforward": 1.0, "next_item": 0.0, "elm_title": 1.0,
                   "elm_genres": 1.0, "elm_year": 1.0,
-                  **dict.fromkeys(elm.WRITTEN, 0.0)},   # 0: left out
+                  **dict.fromkeys(elm.WRITTEN, 0.0),    # 0: left out
+                  "conv_next": 0.0, "conv_critique": 0.0, "conv_explain": 0.0, "conv_elicit": 0.0,
+                  "conv_profile": 0.0, "redial_recommend": 0.0, "redial_respond": 0.0},
+      "dialogs": "",               # what these learn from, separated by commas: a file of JSON
+                                   # lines (docs/conversation.md), "synthetic" (stage dialogs), or
+                                   # "redial:PATH" for the last two
+      "dialog_tokens": 0,          # of an example at most, a slot counting one: a longer dialog is
+                                   # cut between turns into several; 0: none is cut
   }
   c.targets = targets()
   c.dialogs = {                    # made of the training part (stage targets): docs/conversation.md

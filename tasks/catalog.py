@@ -5,6 +5,7 @@ the config's rates is <dataset>_ilm, that of ELM's 24 tasks at equal rates <data
 <dataset>_catalogue lists every item's index.
 """
 import contextlib
+import dataclasses
 import importlib
 
 import numpy as np
@@ -14,12 +15,12 @@ import tensorflow as tf
 from ilm_jax import elm as elm_names
 from ilm_jax import errors
 from ilm_jax.config import own_tasks
-from tasks import elm, features, item_text, openp5
+from tasks import conversations, elm, features, item_text, openp5
 from tasks import material as material_lib
 
 
 def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors=None,
-             answer=None) -> dict[str, str]:
+             answer=None, chats=None) -> dict[str, str]:
   """Registers all tasks of a workdir; those of another workdir with these names are replaced.
 
   Args:
@@ -29,13 +30,14 @@ def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors
     config: seed, data, tasks, targets.
     sentence_vectors: texts -> [N, W]; for semantic indices.
     answer: request -> what a teacher wrote; for the tasks of `elm.written`.
+    chats: () -> the language model's chat template; for conversations.
 
   Returns:
     Short name ("sequential") -> name in the registry ("ml100k_sequential"). "ilm" and "elm_24" are
     the mixtures.
   """
   material = material_lib.read(
-      data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors, answer)
+      data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors, answer, chats)
   return add(material, definitions(material), dataset_name(config), config.tasks.mixture)
 
 
@@ -45,10 +47,23 @@ def dataset_name(config) -> str:
 
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
-  """All tasks by short name."""
+  """All tasks by short name; conversations where they have a rate."""
   user_tasks = _own(material)   # first: what is wrong in it is said before the others are made
-  return {**item_text.definitions(material), **openp5.definitions(material),
-          **elm.definitions(material), **user_tasks, "catalogue": _catalogue(material)}
+  said = {**openp5.definitions(material), **elm.definitions(material),
+          **conversations.definitions(material), **user_tasks}
+  return {**item_text.definitions(material), **_alike(material, said),
+          "catalogue": _catalogue(material)}
+
+
+def _alike(material, tasks: dict[str, features.Definition]) -> dict[str, features.Definition]:
+  """The tasks of phase 2; all with the features of conversations, where some have them: SeqIO wants
+  the tasks of a mixture to have the same."""
+  wanted = features.conversation(material.lm, material.rows)
+  if not any(set(task.output_features) == set(wanted) for task in tasks.values()):
+    return tasks
+  return {name: task if set(task.output_features) == set(wanted) else dataclasses.replace(
+      task, preprocessors=[*task.preprocessors, features.no_replies], output_features=wanted)
+          for name, task in tasks.items()}
 
 
 def import_module(name: str):
@@ -84,12 +99,13 @@ def _own(material: material_lib.Material) -> dict[str, features.Definition]:
     raise errors.UserError(
         f"--tasks_module={material.module}: definitions() gives {sorted(given)}, MIXTURE has "
         f"{sorted(rates)}: name the same tasks in both")
-  wanted = set(features.language(material.lm, material.rows))
+  known = [set(of(material.lm, material.rows)) for of in (features.language, features.conversation)]
   for name, definition in given.items():
-    if set(definition.output_features) != wanted or "test" not in definition.source.splits:
+    if set(definition.output_features) not in known or "test" not in definition.source.splits:
       raise errors.UserError(
           f"task {name} of {material.module} has features {sorted(definition.output_features)} and "
-          f"splits {list(definition.source.splits)}: expected features.language(..) and at least "
+          f"splits {list(definition.source.splits)}: expected features.language(..) or "
+          "features.conversation(..), and at least "
           "train and test")
     with _named(material.module):
       _ = [own_tasks.metric_name(fn) for fn in definition.metric_fns]

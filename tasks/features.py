@@ -39,6 +39,13 @@ def language(vocab: vocabulary.SlotVocabulary,
           "prompt": _numbers(0)}
 
 
+def conversation(vocab: vocabulary.SlotVocabulary,
+                 rows: rows_lib.EntityRows) -> dict[str, seqio.Feature]:
+  """Those of multi-turn tasks: with earlier replies, and where the item head reads (packing.py)."""
+  return {**language(vocab, rows), "reply_at": _numbers(0), "ask_at": _numbers(0),
+          "ask_item": entities(rows)}
+
+
 def _numbers(below: int) -> seqio.Feature:
   return seqio.Feature(seqio.PassThroughVocabulary(below), add_eos=False, dtype=tf.int32, rank=1)
 
@@ -47,19 +54,33 @@ def in_memory(splits: Mapping[str, Mapping[str, np.ndarray]]) -> seqio.FunctionD
   """A source over arrays.
 
   Args:
-    splits: split -> feature -> array [N, ...]; examples are slices along N.
+    splits: split -> feature -> array [N, ...], or `ragged`; examples are slices along N.
   """
   def dataset(split, shuffle_files, seed=None):
     del shuffle_files, seed                  # prepared examples are shuffled when batches are made
     return tf.data.Dataset.from_tensor_slices(dict(splits[split]))
 
-  sizes = {split: len(next(iter(arrays.values()))) for split, arrays in splits.items()}
+  sizes = {split: int(next(iter(arrays.values())).shape[0]) for split, arrays in splits.items()}
   return seqio.FunctionDataSource(dataset, splits=list(splits), num_input_examples=sizes)
+
+
+def ragged(arrays: Sequence[np.ndarray]) -> tf.RaggedTensor:
+  """int32 [N, None] of N arrays of any lengths."""
+  values = np.concatenate([np.zeros(0, np.int32), *arrays]).astype(np.int32)
+  return tf.RaggedTensor.from_row_lengths(values, [len(array) for array in arrays])
 
 
 def column(values) -> np.ndarray:
   """[N] -> int32 [N, 1]: SeqIO wants features with at least one axis."""
   return np.asarray(values, np.int32)[:, None]
+
+
+@seqio.map_over_dataset
+def no_replies(example):
+  """The example with the features of a conversation, empty."""
+  # Of a length not known before: TensorFlow cannot batch shape [0].
+  nothing = tf.boolean_mask(example["user"], example["user"] < 0)
+  return {**example, "reply_at": nothing, "ask_at": nothing, "ask_item": nothing}
 
 
 def tokenize(dataset, output_features):

@@ -5,11 +5,13 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
+from etils import epath
 
 from ilm_jax import elm, errors
+from ilm_jax.config import names
+from ilm_jax.data import chat_template, splits, targets
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import rows as rows_lib
-from ilm_jax.data import splits, targets
 from ilm_jax.data import tokenizer as tokenizer_lib
 from tasks import clustering, indexing, vocabulary
 
@@ -37,6 +39,12 @@ class Material:
   words: elm.Words = elm.DOMAINS["item"]     # what prompts call items and users
   written: tuple[str, ...] = ()              # tasks whose answers a teacher writes
   answer: Callable[[targets.Request], targets.Answer | None] | None = None   # what it wrote
+  conversations: tuple[str, ...] = ()        # tasks that learn from dialogs, those trained
+  chats: Callable[[], chat_template.Chat] | None = None   # loads how the model is addressed
+  dialogs: str = ""                          # where conversations come from; "": there are none
+  dialogs_folder: str = ""                   # of the synthetic ones
+  dialog_tokens: int = 0                     # of an example at most; 0: any number
+  one_reply: bool = False                    # the language model can learn one reply an example
   max_items: int = 0                         # training items asked about in each; 0: all
   max_heldout: int = 0                       # held-out items; 0: all
 
@@ -80,6 +88,19 @@ class Material:
     users = [f" user_{n}" for n in range(1, self.interactions.num_users + 1)]
     return [*self.names, *users]
 
+  @functools.cached_property
+  def row_of_item(self) -> dict[str, int]:
+    """Raw id -> item row."""
+    return {raw: row for row, raw in enumerate(self.items.ids, 1)}
+
+  @functools.cached_property
+  def chat(self) -> chat_template.Chat:
+    """The language model's chat template."""
+    if self.chats is None:
+      raise errors.UserError("conversations need the language model's chat template: give chats= "
+                             "where tasks are registered")
+    return self.chats()
+
   def _text_vectors(self) -> np.ndarray:
     if self.sentence_vectors is None:
       raise errors.UserError("semantic indices need sentence vectors: none were given")
@@ -113,11 +134,12 @@ class Material:
 
 def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
          text_tokenizer: tokenizer_lib.Tokenizer, config, sentence_vectors=None,
-         answer=None) -> Material:
+         answer=None, chats=None) -> Material:
   """The material in a workdir's data folder, for a config.
 
   `sentence_vectors` (texts -> [N, W]) is needed for semantic indices alone, `answer` (request ->
-  what a teacher wrote) for the tasks of `elm.written`.
+  what a teacher wrote) for the tasks of `elm.written`, `chats` (which loads the chat template) for
+  conversations.
   """
   c = config.tasks
   interactions, items, fingerprint = interactions_lib.load(data_folder)
@@ -132,5 +154,12 @@ def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
                              size=c.index_size, levels=c.index_levels, codes=c.index_codes),
       as_text=c.entities == "names", prompts=c.prompts, module=c.module, dataset=config.data.name,
       sentence_vectors=sentence_vectors, words=elm.words(config.data),
-      written=elm.written(config), answer=answer, max_items=config.targets.max_items,
+      written=elm.written(config), answer=answer, chats=chats, dialogs=c.dialogs,
+      conversations=tuple(task for task in (*names.CONVERSATIONS, *names.REDIAL)
+                          if c.mixture.get(task, 0)),
+      dialogs_folder=str(epath.Path(data_folder).parent / "dialogs"),
+      dialog_tokens=c.dialog_tokens,
+      # Behind a prompt that ends in a token of its own (T5's) or sees all of itself no reply of it
+      # can be learned.
+      one_reply=bool(lm_tokenizer.after) or config.lm.prefix_lm, max_items=config.targets.max_items,
       max_heldout=config.targets.max_heldout)

@@ -42,7 +42,8 @@ def check(config) -> None:
 
 
 def prepare(workdir, lm_tokenizer, text_tokenizer, config,
-            sentence_vectors=None, answer=None, beam: tuple[str, ...] = ()) -> dict[str, str]:
+            sentence_vectors=None, answer=None, beam: tuple[str, ...] = (),
+            chats=None) -> dict[str, str]:
   """Prepares all tasks of a workdir whose data/ is there.
 
   Args:
@@ -54,6 +55,7 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
     answer: request -> what a teacher wrote; for the tasks of `elm.written`.
     beam: options of an Apache Beam pipeline that does the work; (): it is done here. What is stored
       is the same.
+    chats: () -> the language model's chat template; for conversations.
 
   Returns:
     Short name -> registered name, as `catalog.register`.
@@ -63,7 +65,7 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
   """
   workdir = epath.Path(workdir)
   material = material_lib.read(
-      workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors, answer)
+      workdir / "data", lm_tokenizer, text_tokenizer, config, sentence_vectors, answer, chats)
   openp5.check(material, config.tasks.mixture)
   definitions = catalog.definitions(material)
   _save_index(workdir / "prepared", material)
@@ -116,6 +118,8 @@ def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
             {"task": names[short], "split": split, "made_from": made_from,
              "templates": list(definition.prompts.all) if definition.prompts else [],
              "seen": len(definition.prompts.seen) if definition.prompts else 0,
+             **({"mention": definition.prompts.mention}      # so that prompts can be made likewise
+                if definition.prompts and "reply_at" in definition.output_features else {}),
              "metric_fns": [own_tasks.metric_name(fn) for fn in definition.metric_fns]},
             material.module if short in theirs else ""))
   return todo

@@ -29,6 +29,8 @@ class Family:
   unseen: tuple[str, ...]      # asked in the test of generalisation to new wordings only
   fingerprint: str
   teacher: str = ""            # what a teacher is told to write; "": the answer is known
+  mention: str = "{title}{item}"   # conversations: an item in what a user says, its title and slot
+  question: str = ""           # of conv_profile, behind the dialog
 
   def __post_init__(self):
     """Raises a UserError, before anything is made of it, for a template without its places."""
@@ -44,6 +46,11 @@ class Family:
         raise errors.UserError(
             f"template {template!r} has the places {places}, expected {self.fields}, each once, "
             f"and no {SLOT}; a word in braces is always a place")
+
+    places = self.order(self.mention)
+    if not places or not {*places} <= {"title", "item"} or len({*places}) < len(places):
+      raise errors.UserError(f"mention={self.mention!r} has the places {places}, expected title or "
+                             "item, or both")
 
   @property
   def all(self) -> tuple[str, ...]:
@@ -65,7 +72,9 @@ def load(name: str, folder=FOLDER, words: elm.Words = elm.DOMAINS["movie"]) -> F
   data = json.loads(text)
   with _named(path):
     return Family(data["fields"], data["separator"], data["seen"], data["unseen"],
-                  hashlib.sha256(text.encode()).hexdigest(), data.get("teacher", ""))
+                  hashlib.sha256(text.encode()).hexdigest(),
+                  **{name: data[name] for name in ("teacher", "mention", "question")
+                     if name in data})
 
 
 def from_lines(path, lines, task: str, dataset: str) -> Family:

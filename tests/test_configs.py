@@ -20,6 +20,8 @@ def test_config_is_runnable_and_has_every_field(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   if c.lm.asset not in pinned.ASSETS:        # a folder that the docstring's first command makes
     (tmp_path / c.lm.asset).mkdir(parents=True)
+  if c.data.path:                            # a folder of files that the user brings
+    (tmp_path / c.data.path).mkdir(parents=True, exist_ok=True)
   reading.validate(c, device_count=math.prod(c.mesh.values()))
   assert fields(c) == fields(base.get_config())
   assert c.is_locked

@@ -39,8 +39,9 @@ def follow(page: str, folder, *needed: str) -> list[str]:
 
 def test_register_a_task_as_written(tmp_path):
   shown = follow("register_a_task.md", tmp_path, "smollm2-135m-instruct", "minilm-l6", "ml-100k")
-  assert len(shown) == 3 and "films to ask about" in shown[-1]
-  assert shown[-1].count("decade") == 3          # ILM, no slots, their difference
+  assert len(shown) == 6 and "films to ask about" in shown[2]
+  assert shown[2].count("decade") == 3           # ILM, no slots, their difference
+  assert "I liked Heat (1995)." in shown[5] and "learned: Darkly so. | films: 2" in shown[5]
 
 
 def test_bring_your_data_as_written(tmp_path):

@@ -52,12 +52,12 @@ def characters():
 def config(**changes):
   c = ml_collections.ConfigDict({
       "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3, "domain": "movie"},
-      "targets": {"tasks": (), "max_items": 0, "max_heldout": 0},
+      "targets": {"tasks": (), "max_items": 0, "max_heldout": 0}, "lm": {"prefix_lm": False},
       "tasks": {"history": 2, "draws": 1, "max_train_examples": 0, "prompt_targets": 0,
                 "index": "title", "index_words": False, "index_apart": False,
                 "index_clusters": 2, "index_size": 3,
                 "index_levels": 2, "index_codes": 2, "entities": "slots", "prompts": "",
-                "module": "",
+                "module": "", "dialogs": "", "dialog_tokens": 0,
                 "mixture": {"sequential": 2.0, "elm_title": 1.0, "elm_year": 0.0}}})
   c.tasks.update(changes)
   return c

@@ -1,6 +1,6 @@
 """What can be wrong with a config's data, tasks and targets."""
 from ilm_jax import elm
-from ilm_jax.config import names, rules
+from ilm_jax.config import dialog_sources, mixture, names, rules
 
 
 def check_data(c) -> list[str]:
@@ -58,11 +58,33 @@ def check_tasks(c) -> list[str]:
     wrong.append("tasks.index_apart=True with tasks.index_words=False: it gives codes words of "
                  "their own; set tasks.index_words too")
   wrong += _check_index_only(c) if c.lm.index_only else []
+  wrong += _check_dialogs(c)
   for name in () if t.module else c.tasks.mixture:
     wrong += rules.known("tasks.mixture", name, names.TASKS)
   if not any(rate > 0 for rate in c.tasks.mixture.values()):
     wrong.append("tasks.mixture has no task with a rate above 0: give one to some of "
                  f"{names.TASKS}")
+  return wrong
+
+
+def _check_dialogs(c) -> list[str]:
+  """Conversations need dialogs, and the item head as it reads them has no teacher."""
+  kinds = {source.kind for source in dialog_sources.parse(c.tasks.dialogs)}
+  own = kinds - {dialog_sources.REDIAL}
+  wrong = [f"tasks.mixture.{name}={c.tasks.mixture[name]} with tasks.dialogs={c.tasks.dialogs!r}: "
+           f"it learns from dialogs; name {cure}, or set the rate to 0"
+           for tasks, there, cure in (
+               (names.CONVERSATIONS, own, "a file of JSON lines, or 'synthetic'"),
+               (names.REDIAL, kinds - own, "ReDial's folder or zip by 'redial:PATH'"))
+           for name in tasks if c.tasks.mixture.get(name, 0) > 0 and not there]
+  if dialog_sources.SYNTHETIC in kinds and not c.dialogs.count:
+    wrong.append(f"tasks.dialogs={c.tasks.dialogs!r} with dialogs.count=0: no synthetic dialogs "
+                 "are made; set the count above 0, e.g. --config.dialogs.count=2000")
+  read = [name for name in mixture.DIALOG_HEAD_TASKS if c.tasks.mixture.get(name, 0) > 0]
+  if read and c.phase2.head.weight and c.phase2.head.distil:
+    wrong.append(f"phase2.head.distil={c.phase2.head.distil} with tasks.mixture.{read[0]}="
+                 f"{c.tasks.mixture[read[0]]}: its teacher reads histories, no conversations; set "
+                 "one of them to 0")
   return wrong
 
 

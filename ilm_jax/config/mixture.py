@@ -1,5 +1,7 @@
 """Which tasks of a mixture are trained, and in which rows of phase 2's batches."""
-HEAD_TASKS = ("sequential", "straightforward", "next_item")    # whose prompts the item head reads
+HISTORY_TASKS = ("sequential", "straightforward", "next_item")     # a user's next item in the log
+DIALOG_HEAD_TASKS = ("conv_next", "conv_critique", "redial_recommend")   # in a conversation
+HEAD_TASKS = HISTORY_TASKS + DIALOG_HEAD_TASKS                     # what the item head reads
 
 
 def task_names(config) -> tuple[str, ...]:
@@ -20,4 +22,5 @@ def said_tasks(config) -> tuple[str, ...]:
 
 def ranks_items_only(config) -> bool:
   """Whether the rows that only rank hold items alone: no user has a slot in them."""
-  return rank_tasks(config) == ("next_item",)
+  ranked = set(rank_tasks(config))
+  return bool(ranked) and ranked <= {"next_item", *DIALOG_HEAD_TASKS}

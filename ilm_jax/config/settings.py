@@ -13,8 +13,10 @@ _SAME_NUMBERS = {
       for name in ("log_every", "checkpoint_every", "keep_checkpoints")),
     "phase2.init_from",          # which phase 1 it was is fingerprinted
     "phase2.compare",
+    "lm.chat_template",          # as are their dialogs: examples are fingerprinted
 }
 _FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted
+_OF_CONVERSATIONS = {"tasks.dialogs", "tasks.dialog_tokens"}   # their examples are fingerprinted
 _OF_EVALUATION = {"tasks.prompt_targets"}
 # What a field that came later was, in effect, before it came: where it is that, it is left out, so
 # that what was trained before stays valid.
@@ -38,7 +40,7 @@ def of_phase2(config, variant: variants.Variant) -> dict:
   """{dotted field: value} of what decides one model of phase 2."""
   mlp = variant.projector == "mlp"
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
-  others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION
+  others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION | _OF_CONVERSATIONS
   others |= _unused_of_cf(config, needs_sasrec(config))
   others |= set() if config.phase2.head.distil else {"phase2.head.distil_temperature"}
   return {name: value for name, value in fields.items() if name not in others
@@ -52,7 +54,7 @@ def of_prepared(config) -> dict:
   return {name: value for name, value in fields.items()
           if name in ("seed", "data.heldout_fraction", "data.domain")
           or (name.startswith("tasks.") and not name.startswith("tasks.mixture.")
-              and name not in ("tasks.module", "tasks.prompts"))}
+              and name not in ("tasks.module", "tasks.prompts", *_OF_CONVERSATIONS))}
 
 
 def of_entities(config) -> dict:

@@ -5,7 +5,9 @@
         {"role": "recommender", "act": "recommend", "text": "Fargo.", "items": ["Fargo (1996)"]}]}
 
 `role` and `text` are needed. An item is the data's raw id, with or without "item:" in front, or
-title and year. `act` is that of `session.ACTS`. Other fields of a dialog are yours, "id" names it.
+title and year. `act` is that of `session.ACTS`. Of a dialog "id" names it, "history" is a list of
+items that the user had before, "profile" a text of what is believed of the user at its end. Other
+fields of a dialog are yours.
 """
 import dataclasses
 import difflib
@@ -25,6 +27,8 @@ class Dialog:
   """Turns in order. Items of a file of your own are raw ids of the catalogue."""
   id: str
   turns: tuple[session.Turn, ...]
+  history: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)   # oldest first
+  profile: str = dataclasses.field(default="", kw_only=True)
 
 
 def read(path, items: interactions_lib.Items) -> list[Dialog]:
@@ -51,9 +55,15 @@ def read(path, items: interactions_lib.Items) -> list[Dialog]:
     if (earlier := stands.setdefault(name, where)) != where:
       raise errors.UserError(f"{where} has the id {name!r}, which is that of {earlier}: give each "
                              "dialog an id of its own, or leave ids out")
-    dialogs.append(Dialog(name, tuple(
+    turns = tuple(
         catalogue.named(records.record(session.Turn, turn, f"{where}: turns[{n}]"),
-                        f"{where}: turns[{n}]") for n, turn in enumerate(turns))))
+                        f"{where}: turns[{n}]") for n, turn in enumerate(turns))
+    history = records.several(records.identity)(
+        value.get("history") or [], records.inside(where, "history"))
+    dialogs.append(Dialog(name, turns, history=tuple(
+        catalogue.id(item, f"{where}: history[{n}]") for n, item in enumerate(history)),
+                          profile=records.optional(records.text)(
+                              value.get("profile"), records.inside(where, "profile")) or ""))
   return dialogs
 
 
@@ -105,9 +115,9 @@ class _Catalogue:
 
   def named(self, turn: session.Turn, where: str) -> session.Turn:
     return dataclasses.replace(turn, items=tuple(
-        self._id(name, f"{where}.items[{n}]") for n, name in enumerate(turn.items)))
+        self.id(name, f"{where}.items[{n}]") for n, name in enumerate(turn.items)))
 
-  def _id(self, name: str, where: str) -> str:
+  def id(self, name: str, where: str) -> str:
     for raw in (name, name.removeprefix("item:")):
       if raw in self._ids:
         return raw

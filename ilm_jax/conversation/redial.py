@@ -4,6 +4,7 @@ Reads the official `redial_dataset.zip`, a folder with its files, or one file of
 message the films are written "@12345" in its text: a turn's items are these ids, each once, and
 `worded` puts titles in their place.
 """
+import contextlib
 import dataclasses
 import io
 import re
@@ -63,6 +64,21 @@ def read(path, part: str = "test") -> list[Talk]:
   return [_talk(value, where) for where, value in dialogs.lines(path)]
 
 
+def parts(path) -> list[str]:
+  """Which of `PARTS` the zip or the folder at `path` has.
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  path = epath.Path(path)
+  if path.is_dir():
+    inside = {each.name for each in path.iterdir()}
+  else:
+    with _opened(path) as archive:
+      inside = {name.rpartition("/")[2] for name in archive.namelist()}
+  return [part for part in PARTS if any(name.format(part) in inside for name in _FILES)]
+
+
 def worded(text: str, films: dict[str, str]) -> str:
   """The text with "Title (year)" for each film's id."""
   return _MENTION.sub(
@@ -90,16 +106,22 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
   return interactions_lib.Items(*([*a, *b] for a, b in zip(old, columns))), row_of
 
 
-def _zipped(path, names):
+@contextlib.contextmanager
+def _opened(path):
   try:
     with files.reading(path) as file, zipfile.ZipFile(io.BytesIO(file.read())) as archive:
-      inside = {name.rpartition("/")[2]: name for name in archive.namelist()}
-      member = next((inside[name] for name in names if name in inside), None)
-      if member is None:
-        raise errors.UserError(f"{path} has none of {', '.join(names)}, expected ReDial's zip")
-      rows = archive.read(member).splitlines()
+      yield archive
   except (zipfile.BadZipFile, OSError) as e:
     raise errors.UserError(f"{path} cannot be read as a zip ({e}): download ReDial again") from None
+
+
+def _zipped(path, names):
+  with _opened(path) as archive:
+    inside = {name.rpartition("/")[2]: name for name in archive.namelist()}
+    member = next((inside[name] for name in names if name in inside), None)
+    if member is None:
+      raise errors.UserError(f"{path} has none of {', '.join(names)}, expected ReDial's zip")
+    rows = archive.read(member).splitlines()
   for number, line in enumerate(rows, 1):
     if line.strip():
       where = f"{path}/{member}, line {number}"

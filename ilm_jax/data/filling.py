@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+_NONE = np.zeros(0, int)
+
 
 def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarray, np.ndarray]:
   """Gives every slot in `inputs` its `queries` places.
@@ -21,6 +23,31 @@ def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarr
   soft = np.repeat(is_slot, times)
   slot = np.where(soft, first_slot * queries + np.cumsum(soft) - 1, -1)
   return np.where(soft, 0, np.repeat(inputs, times)), slot
+
+
+def places(inputs, at, spec) -> np.ndarray:
+  """int: where tokens of a prompt stand in its sequence, a slot by its last soft token.
+
+  Args:
+    inputs: tokens of the prompt.
+    at: int, which of them.
+    spec: `packing.LmBatchSpec`.
+  """
+  slots = np.cumsum(np.asarray(inputs) == spec.slot_id)
+  return len(spec.before) + np.asarray(at, int) + (spec.queries - 1) * slots[np.asarray(at, int)]
+
+
+def read_at(examples, slot_BL, spec) -> np.ndarray:
+  """int [B]: where the item head reads each prompt, one a row: where the last reply begins, or the
+  last soft token of a prompt that is no conversation.
+
+  Args:
+    examples: B of them.
+    slot_BL: of their batch.
+    spec: its shapes.
+  """
+  return np.array([places(e["inputs"], e["ask_at"][-1], spec) if len(e.get("ask_at", ()))
+                   else last_slot(slot_BL[b:b + 1])[0] for b, e in enumerate(examples)])
 
 
 def last_slot(slot_BL) -> np.ndarray:
@@ -96,13 +123,19 @@ def _write_prompts(flat: dict, chosen, at: _Places, spec) -> tuple[np.ndarray, n
 
 
 def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
-  """Writes the targets, and in a decoder's sequence all of them but the last.
+  """Writes the tokens of earlier replies and the targets as what is predicted, and in a decoder's
+  sequence all targets but the last.
 
   Returns:
     int [E] tokens that they add to each example's sequence.
   """
-  count_E = np.array([len(e["targets"]) for e in chosen])
-  targets, nth = np.concatenate([e["targets"] for e in chosen]), _places(0 * count_E, count_E)
+  inner = [e.get("reply_at", _NONE) for e in chosen]
+  inner_E, own_E = (np.array([len(x) for x in of])
+                    for of in (inner, [e["targets"] for e in chosen]))
+  count_E = inner_E + own_E
+  targets = np.concatenate([part for e, at_K in zip(chosen, inner)
+                            for part in (e["inputs"][at_K], e["targets"])])
+  nth = _places(0 * count_E, count_E)
   to = _places(at.row_E * spec.targets + at.target_E, count_E)
   flat["targets"][to], flat["target_position"][to] = targets, nth
   flat["target_segment"][to], flat["weights"][to] = at.segment_E.repeat(count_E), 1.0
@@ -110,10 +143,16 @@ def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
   if spec.encoder_decoder:
     return 0 * count_E
   first = (at.token_E + wide_E).repeat(count_E)
-  fed = nth < (count_E - 1).repeat(count_E)
-  flat["tokens"][((at.row_E * spec.length).repeat(count_E) + first + nth)[fed]] = targets[fed]
-  flat["target_at"][to] = first - 1 + nth
-  return count_E - 1
+  behind = nth - inner_E.repeat(count_E)           # below 0: it stands in the prompt
+  fed = (behind >= 0) & (behind < (own_E - 1).repeat(count_E))
+  flat["tokens"][((at.row_E * spec.length).repeat(count_E) + first + behind)[fed]] = targets[fed]
+  before = first - 1 + behind
+  if inner_E.any():
+    before[behind < 0] = np.concatenate([
+        start + places(e["inputs"], at_K, spec) - 1
+        for e, at_K, start in zip(chosen, inner, at.token_E) if len(at_K)])
+  flat["target_at"][to] = before
+  return own_E - 1
 
 
 def _write_branches(flat: dict, chosen, at: _Places, wide_E, ahead: "_Ahead", spec) -> None:
@@ -165,14 +204,25 @@ def _write_entities(flat: dict, chosen, at: _Places, wide_E, slot, spec) -> "_Ah
   next_at, next_item = _next_items(chosen, entities, held_E, position, spec)
   if spec.head_tasks:
     flat["next_at"][to], flat["next_item"][to] = next_at, next_item
+    _write_asks(flat, chosen, at, spec)
   return _Ahead(next_at, next_item, held_E)
+
+
+def _write_asks(flat: dict, chosen, at: _Places, spec) -> None:
+  """Writes where the head reads conversations: an ask takes a slot's place, whatever stands there.
+  """
+  for e, row, slot, token in zip(chosen, at.row_E, at.slot_E, at.token_E):
+    if len(e.get("ask_at", ())) and spec.task_names[e.get("task", 0)] in spec.head_tasks:
+      to = row * spec.slots + slot + np.arange(len(e["ask_at"]))
+      flat["next_at"][to] = token + places(e["inputs"], e["ask_at"], spec)
+      flat["next_item"][to] = e["ask_item"]
 
 
 def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, np.ndarray]:
   """(position, item row that follows there) for each slot of all examples, one after another.
 
   A slot's last soft token predicts the next slot's item, where both are items; the last slot's
-  predicts the target. 0 twice in tasks without the item head.
+  predicts the target. 0 twice in tasks without the item head, and in conversations.
 
   Args:
     chosen: the examples.
@@ -182,7 +232,8 @@ def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, n
     spec: shapes.
   """
   asks_E = np.array([spec.branches is not None
-                     or spec.task_names[e.get("task", 0)] in spec.head_tasks for e in chosen])
+                     or (spec.task_names[e.get("task", 0)] in spec.head_tasks
+                         and not len(e.get("ask_at", ()))) for e in chosen])
   is_item = entities <= spec.num_items
   after = np.append(entities[1:], 0)
   follows = np.where(is_item & np.append(is_item[1:], False), after, 0)

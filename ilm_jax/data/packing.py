@@ -4,6 +4,10 @@ An example's sequence is its inputs, every slot widened to Q soft tokens, follow
 without the last; the hidden state at the last input predicts the first target. For an
 encoder-decoder the sequence is the inputs alone. Several examples share a row; segments keep them
 apart.
+
+A conversation has more to learn than its last reply. These arrays of an example are optional:
+reply_at, places in inputs of earlier replies' tokens, which are targets, too; ask_at and ask_item,
+places in inputs whose state the item head reads, and the item row it is to find there.
 """
 import dataclasses
 from collections.abc import Sequence
@@ -12,6 +16,9 @@ import numpy as np
 
 from ilm_jax import errors
 from ilm_jax.data import filling
+
+# Arrays of an example whose lengths decide what it takes of a row, as `LmBatchSpec.sizes` has them.
+LENGTHS = ("inputs", "entities", "targets", "reply_at", "ask_at")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,22 +56,29 @@ class LmBatchSpec:
                              f"{self.rows_per_group}: change one of them")
     return self.rows // self.rows_per_group
 
-  def sizes(self, inputs, slots, targets) -> dict:
+  def sizes(self, inputs, slots, targets, replies=0, asks=0) -> dict:
     """What examples of these array lengths take of a row. Numbers or arrays.
 
     Args:
       inputs: tokens of the prompt, a slot counting one; without `before` and `after`.
       slots: number of slots in the prompt.
-      targets: tokens to predict.
+      targets: tokens to predict behind it.
+      replies: tokens to predict in it.
+      asks: items that the head is to find.
     """
-    targets = 0 * targets if self.head_only else targets
     said = 0 * targets if self.encoder_decoder or self.head_only else targets - 1
+    targets = 0 * targets if self.head_only else targets + replies
+    wide = slots * (self.queries - 1)
+    slots = np.maximum(slots, asks) if self.head_tasks else slots
     if self.branches is not None:
       longest = self.branches.shape[1]
       targets, said = slots * longest, slots * (longest - 1)
-    return {"length": inputs + slots * (self.queries - 1) + said + len(self.before)
-            + len(self.after), "slots": slots * (self.queries > 0), "targets": targets}
+    return {"length": inputs + wide + said + len(self.before) + len(self.after),
+            "slots": slots * (self.queries > 0), "targets": targets}
 
+  def sizes_of(self, example: dict) -> dict:
+    """`sizes` of one example."""
+    return self.sizes(*(len(example.get(key, ())) for key in LENGTHS))
 
   def shown(self, examples: Sequence[dict]) -> Sequence[dict]:
     """The examples as rows hold them; see `index_only`."""
@@ -84,13 +98,14 @@ def check_fits(name: str, lengths: dict[str, np.ndarray], spec: LmBatchSpec):
     lengths: `Prepared.lengths()`.
     spec: shapes of the batch.
   """
-  sizes = spec.sizes(lengths["inputs"], lengths["entities"], lengths["targets"])
+  sizes = spec.sizes(*(lengths.get(key, 0) for key in LENGTHS))
   for what, size in sizes.items():
     if len(size) and size.max() > getattr(spec, what):
       raise errors.UserError(
           f"{name}: example {size.argmax()} needs {what}={size.max()} with {spec.queries} soft "
           f"tokens a slot, a row has {what}={getattr(spec, what)}. Set --config.phase2.{what}="
-          f"{size.max()} or more, or shorten the task (tasks.history, prompts)")
+          f"{size.max()} or more, or shorten the task (tasks.history, tasks.dialog_tokens, "
+          "prompts)")
 
 
 def pack_groups(groups: Sequence[Sequence[dict]], spec: LmBatchSpec) -> tuple[dict, np.ndarray]:
@@ -181,7 +196,6 @@ class _Row:
 
 def _sizes(examples: Sequence[dict], spec: LmBatchSpec) -> list[tuple[int, int, int]]:
   """(length, slots, targets) that each example takes of a row."""
-  counts = [np.array([len(e[key]) for e in examples], int)
-            for key in ("inputs", "entities", "targets")]
+  counts = [np.array([len(e.get(key, ())) for e in examples], int) for key in LENGTHS]
   sizes = spec.sizes(*counts)
   return list(zip(*(sizes[key].tolist() for key in ("length", "slots", "targets"))))

@@ -93,6 +93,15 @@ class Tokenizer:
     return self._backend.token_to_id(name)
 
   @functools.cached_property
+  def controls(self) -> dict[str, int]:
+    """All of these by name, and other tokens that stand apart from the vocabulary."""
+    return {t.content: i for i, t in self._backend.get_added_tokens_decoder().items()}
+
+  def spelled(self, i: int) -> str:
+    """The name of a token, e.g. "<|im_end|>"; "": there is none with this id."""
+    return self._spelled(i)
+
+  @functools.cached_property
   def fingerprint(self) -> str:
     """sha256 of everything that decides the ids."""
     text = f"{self._identity()}\n{self.slot_id} {self.eos_id}"
@@ -168,6 +177,11 @@ class SentencePieceTokenizer(Tokenizer):
   def control(self, name: str) -> int | None:
     token = self._processor.piece_to_id(name)
     return token if self._processor.id_to_piece(token) == name else None
+
+  @functools.cached_property
+  def controls(self) -> dict[str, int]:
+    of = self._processor
+    return {of.id_to_piece(i): i for i in range(of.vocab_size()) if of.is_control(i)}
 
   def spells(self, i: int) -> bool:
     of = self._processor

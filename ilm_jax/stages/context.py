@@ -11,9 +11,9 @@ from ilm_jax import errors, files
 from ilm_jax.assets import pinned
 from ilm_jax.config import gin_overlay, settings
 from ilm_jax.config import reading as config_lib
+from ilm_jax.data import chat_template, splits, store, tokenizer, tokenizer_files
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.data import splits, store, tokenizer, tokenizer_files
 from ilm_jax.training import provenance
 
 
@@ -169,6 +169,7 @@ class Run:
     name, fields = self.config.lm.asset, self.config.lm.to_dict()
     del fields["remat"]        # the same numbers by another way
     del fields["shape"]        # of no run with weights
+    del fields["chat_template"]    # of prepared tasks
     if fields.pop("random"):
       fields["random"] = self.config.seed
     fields = {field: value for field, value in fields.items()
@@ -218,6 +219,13 @@ class Run:
     if c.new_tokens:
       loaded = tokenizer.with_new_tokens(loaded, [f"<index_{n}>" for n in range(c.new_tokens)])
     return loaded
+
+  @functools.cached_property
+  def chat(self) -> chat_template.Chat:
+    """How the language model is addressed in conversations."""
+    c = self.config.lm
+    path = _asset_or_path(c.tokenizer) if c.tokenizer else self.lm_path
+    return chat_template.load(c.chat_template, path, self.lm_tokenizer)
 
   @functools.cached_property
   def text_tokenizer(self) -> tokenizer.Tokenizer:

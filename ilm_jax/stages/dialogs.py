@@ -60,6 +60,16 @@ def run(run: context.Run) -> None:
         flush=True)
 
 
+def check(run: context.Run) -> None:
+  """Raises a UserError where dialogs/ is not there, or is of other data or settings."""
+  folder = run.workdir / FOLDER
+  was, now = (store.read_manifest(folder) or {}).get("made_from"), _made_from(run)
+  if was != now:
+    why = "is of other data or settings" if was else "is not there"
+    raise errors.UserError(f"tasks.dialogs={run.config.tasks.dialogs!r}: {folder} {why}: run "
+                           "--stage=targets with dialogs.count above 0")
+
+
 def _dropped(manifest: dict) -> str:
   return ", ".join(f"{count:,} {why}" for why, count in manifest["dropped"].items()) or "none"
 

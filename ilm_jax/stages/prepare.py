@@ -3,8 +3,9 @@
 Stage targets has its requests from here, too: they are made of the tasks' prompts.
 """
 from ilm_jax import elm
+from ilm_jax.config import dialog_sources
 from ilm_jax.data import targets
-from ilm_jax.stages import context
+from ilm_jax.stages import context, dialogs
 
 
 def run(run: context.Run) -> None:
@@ -12,8 +13,11 @@ def run(run: context.Run) -> None:
   import tasks.prepare
   tasks.prepare.check(run.config)
   make_data(run)
+  if any(source.kind == dialog_sources.SYNTHETIC
+         for source in dialog_sources.parse(run.config.tasks.dialogs)):
+    dialogs.check(run)
   tasks.prepare.prepare(run.workdir, run.lm_tokenizer, run.text_tokenizer, run.config,
-                        run.sentence_vectors, answers(run), run.beam)
+                        run.sentence_vectors, answers(run), run.beam, chats=lambda: run.chat)
 
 
 def answers(run: context.Run):

@@ -43,8 +43,7 @@ def spec(run: context.Run, groups, **changes):
   ways = axes.ways(run.mesh, "batch")
   shape = recipe.lm_spec(run, rows=-(-run.config.eval.batch_size // ways) * ways, one_a_row=True)
   shape = dataclasses.replace(shape, **changes)
-  sizes = [shape.sizes(len(e["inputs"]), len(e["entities"]), len(e["targets"]))
-           for examples in groups for e in examples]
+  sizes = [shape.sizes_of(e) for examples in groups for e in examples]
   longest = {k: max((s[k] for s in sizes), default=1) for k in ("length", "slots", "targets")}
   return dataclasses.replace(shape, length=-(-longest["length"] // 16) * 16,
                              slots=max(longest["slots"], 1), targets=longest["targets"])

@@ -4,6 +4,7 @@ import dataclasses
 import numpy as np
 
 from ilm_jax import elm
+from ilm_jax.config import names
 from ilm_jax.evaluation import paired, rows
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, methods
@@ -54,14 +55,22 @@ def method_sums(method: methods.Method, examples: dict, spec_of) -> dict:
   """
   prompts = {task: [method.change(e) for e in some] for task, some in examples.items()
              if method.answers(task)}
-  # Two shapes, not one a task: each is compiled for each method.
-  short = spec_of([e for task, e in prompts.items() if task != "sequential"] or [[]])
+  # At most three shapes, not one a task: each is compiled for each method.
+  shapes = {kind: spec_of([e for task, e in prompts.items() if _shape(task) == kind])
+            for kind in set(map(_shape, prompts))}
   sums = {}
   for task, some in prompts.items():
-    spec = spec_of([some]) if task == "sequential" else short
+    spec = shapes[_shape(task)]
     if method.queries is not None:
       spec = dataclasses.replace(spec, queries=method.queries)
     sums[task] = method.model.losses(some, spec)
   if prompts.keys() == examples.keys():
     sums["all"] = tuple(np.concatenate(parts) for parts in zip(*sums.values()))
   return sums
+
+
+def _shape(task: str) -> str:
+  """Tasks of one kind are about as long: histories, conversations, or what asks about one item."""
+  kinds = {"sequential": "history"} | dict.fromkeys(
+      (*names.CONVERSATIONS, *names.REDIAL), "conversation")
+  return kinds.get(task, "short")

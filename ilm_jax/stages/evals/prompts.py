@@ -5,6 +5,7 @@ what the mean over wordings is, can only be seen beside the others.
 """
 import numpy as np
 
+from ilm_jax.config import mixture
 from ilm_jax.evaluation import metrics, paired, rows
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, ranking, speaker
@@ -20,7 +21,7 @@ def table(run: context.Run, ilm: speaker.Speaker) -> dict:
     ilm: who ranks, by its item head, or without one by constrained beam search.
   """
   trie, _ = speaker.catalogue(run)
-  tasks = [task for task in recipe.HEAD_TASKS if task in recipe.task_names(run.config)]
+  tasks = [task for task in mixture.HISTORY_TASKS if task in recipe.task_names(run.config)]
   made = [row for task in tasks for row in _rows(run, ilm, task, trie)]
   # The test users of one task are those of every other.
   examples = _by_template(run, tasks[0])[2][0] if tasks else []

@@ -116,9 +116,9 @@ class Speaker:
     scores, config = [], self.run.config
     layers = config.phase2.head.layer if recipe.rank_tasks(config) else -1
     for part in _batches(examples, spec.rows, "item head"):
-      batch = batches_lib.lm_eval_batch(
-          [part[min(b, len(part) - 1)] for b in range(spec.rows)], spec)
-      batch["target_at"] = filling.last_slot(batch["slot"])[:, None]
+      filled = [part[min(b, len(part) - 1)] for b in range(spec.rows)]
+      batch = batches_lib.lm_eval_batch(filled, spec)
+      batch["target_at"] = filling.read_at(filled, batch["slot"], spec)[:, None]
       hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(),
                           placement.over_rows(self.run.mesh, batch), layers, spec.queries)
       score_BI = dot_scores.head_score(

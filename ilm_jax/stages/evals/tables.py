@@ -20,6 +20,7 @@ from ilm_jax.stages.evals import (
     prompts,
     ranking,
     speaker,
+    talks,
     text,
     user_tasks,
 )
@@ -56,6 +57,8 @@ def run(run: context.Run) -> None:
     write("between", part)
   for name, part in user_tasks.tables(run, compared).items():
     write(name, part)
+  if part := talks.table(run, compared):
+    write("conversations", part)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
   if run.rule.cold:

@@ -1,0 +1,248 @@
+"""Chat templates: a conversation as the token ids that a language model was tuned on.
+
+    chat = chat_template.load("auto", folder, tokenizer)
+    encoded = chat.encode("You recommend films.", [Said("user", "Hello"), Said("assistant", "Hi")])
+
+A template is the model's own, of its tokenizer's files, or one of `chat_files.BUILT_IN`. It is
+rendered with marks in place of what is said, prefix by prefix: each must begin the next, so that
+the tokens of every reply are known. Only the template writes control tokens; what people say cannot
+spell one.
+"""
+import dataclasses
+import functools
+import hashlib
+import re
+from typing import NamedTuple
+
+from etils import epath
+
+from ilm_jax import errors
+from ilm_jax.data import chat_files
+from ilm_jax.data.tokenizer import Tokenizer
+
+NAMES = ("auto", *chat_files.BUILT_IN)
+USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
+_MARK = "\ue000{}\ue001"         # of a private use area: no template has a meaning for it
+_MARKED = re.compile("\ue000(\\d+)\ue001")
+
+
+class Said(NamedTuple):
+  """What one side says. `behind` stands after the token that ends a reply, e.g. slots."""
+  role: str
+  text: str
+  behind: str = ""
+
+
+class Encoded(NamedTuple):
+  """Token ids, and where each reply stands in them: the first place and the one after its end."""
+  ids: list[int]
+  replies: list[tuple[int, int]]
+
+
+def load(name: str, path, tokenizer: Tokenizer) -> "Chat":
+  """The chat template that `lm.chat_template` names.
+
+  Args:
+    name: "auto", the tokenizer's own, or plain text where it has none; one of
+      `chat_files.BUILT_IN`; or the path of a file with a Jinja template.
+    path: where the tokenizer comes from, as of `tokenizer_files.load`.
+    tokenizer: that encodes.
+
+  Raises:
+    UserError: the file is not there, the tokenizer lacks a control token, or the template cannot
+      be rendered.
+  """
+  own, names = chat_files.of_tokenizer(path, tokenizer)
+  if name == "auto":
+    plain = chat_files.BUILT_IN["none"], "none"
+    source, label = (own, f"the chat template of {path}") if own else plain
+  elif name in chat_files.BUILT_IN:
+    source, label = chat_files.BUILT_IN[name], name
+    lacking = [token for token in chat_files.NEEDS[name] if tokenizer.control(token) is None]
+    if lacking:
+      raise errors.UserError(
+          f"lm.chat_template={name!r}: the tokenizer of {path} lacks {', '.join(lacking)}; give "
+          "'none', or the template that the model was tuned with")
+  else:
+    file = epath.Path(name)
+    if not file.is_file():
+      raise errors.UserError(f"lm.chat_template={name!r} is neither a file nor one of "
+                             f"{', '.join(NAMES)}")
+    source, label = file.read_text(), name
+  return Chat(source, tokenizer, label=label, names=names)
+
+
+class Chat:
+  """A template over a tokenizer.
+
+  Attributes:
+    fingerprint: sha256 of the template.
+    label: what messages call it.
+  """
+
+  def __init__(self, source: str, tokenizer: Tokenizer, *, label: str = "the chat template",
+               names: dict[str, str] | None = None):
+    """Compiles `source`; `names`: values of bos_token and eos_token, if files state them."""
+    self.fingerprint = hashlib.sha256(source.encode()).hexdigest()
+    self.label, self._tokenizer = label, tokenizer
+    bos = tokenizer.spelled(tokenizer.before[0]) if tokenizer.before else ""
+    self._names = {"bos_token": bos, "eos_token": tokenizer.spelled(tokenizer.eos_id)} | {
+        key: value for key, value in (names or {}).items() if value}
+    self._template = chat_files.compiled(source, label)
+    self._layouts: dict[tuple[str, ...], _Layout] = {}
+
+  def encode(self, opening: str, turns: list[Said]) -> Encoded:
+    """The ids of a conversation; behind a user's turn those that begin a reply.
+
+    Ids that the tokenizer puts before every prompt are left to whoever makes prompts.
+
+    Args:
+      opening: what the model is told first: the system's message where the template has one, else
+        in front of the user's first turn; "": nothing.
+      turns: at least one, of `USER` or `ASSISTANT`. Those of one side that follow one another
+        become one.
+
+    Raises:
+      UserError: the template fails, or does not grow turn by turn.
+    """
+    turns = _joined(turns)
+    messages = [Said(SYSTEM, opening), *turns] if opening else turns
+    if self._layout(tuple(m.role for m in messages), quiet=True) is None:
+      messages = _without_system(opening, turns)
+    return self._filled(self._layout(tuple(m.role for m in messages)), messages)
+
+  def _filled(self, layout: "_Layout", messages: list[Said]) -> Encoded:
+    ids, replies = [], []
+    for piece in layout.pieces:
+      if isinstance(piece, str):
+        ids += self._template_ids(piece)
+        continue
+      said, start = messages[piece.number], len(ids)
+      ids += [*self._template_ids(piece.before), *self._tokenizer.encode(said.text)]
+      if piece.reply:
+        tail = self._template_ids(piece.after)
+        end = next((n for n, i in enumerate(tail, 1) if i in self._closing), 0)
+        if not end:
+          raise errors.UserError(f"{self.label} ends a reply with {piece.after!r}, expected a "
+                                 "control token of the tokenizer, such as <|im_end|>")
+        replies.append((start, len(ids) + end))
+        ids += [*tail[:end], *self._tokenizer.encode(said.behind), *tail[end:]]
+    before = list(self._tokenizer.before)
+    if before and ids[:len(before)] == before:
+      ids = ids[len(before):]
+      replies = [(start - len(before), stop - len(before)) for start, stop in replies]
+    return Encoded(ids, replies)
+
+  @functools.cached_property
+  def _closing(self) -> set[int]:
+    return set(self._tokenizer.controls.values()) | set(self._tokenizer.ends)
+
+  def _template_ids(self, text: str) -> list[int]:
+    """Ids of what the template wrote: control tokens count."""
+    ids = []
+    for piece in filter(None, self._split.split(text)):
+      control = self._tokenizer.controls.get(piece)
+      ids += self._tokenizer.encode(piece) if control is None else [control]
+    return ids
+
+  @functools.cached_property
+  def _split(self) -> re.Pattern:
+    longest_first = sorted(self._tokenizer.controls, key=len, reverse=True)
+    return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")" if longest_first
+                      else r"(\Z)")
+
+  # Where what is said stands in what the template writes.
+
+  def _layout(self, roles: tuple[str, ...], quiet: bool = False) -> "_Layout | None":
+    """The layout of messages of these roles; None if `quiet` and the template refuses them."""
+    if roles not in self._layouts:
+      try:
+        self._layouts[roles] = self._laid_out(roles)
+      except errors.UserError:
+        if quiet:
+          return None
+        raise
+    return self._layouts[roles]
+
+  def _laid_out(self, roles: tuple[str, ...]) -> "_Layout":
+    ends, grown = [], ""               # ends: of the prompt before each reply, and of the reply
+    for n, role in enumerate(roles):
+      if role == ASSISTANT:
+        for count, ask in ((n, True), (n + 1, False)):
+          grown = self._grown(grown, roles[:count], ask)
+          ends.append(len(grown))
+    if roles[-1] != ASSISTANT:
+      grown = self._grown(grown, roles, True)
+    marks = [int(mark) for mark in _MARKED.findall(grown)]
+    spoken = [n for n, role in enumerate(roles) if role != SYSTEM]
+    if [n for n in marks if n in spoken] != spoken or len(set(marks)) < len(marks) or (
+        SYSTEM in roles and 0 not in marks):
+      raise errors.UserError(f"{self.label} does not write each message once, in order: found the "
+                             f"messages {marks} of {len(roles)}")
+    return _Layout.of(grown, roles, list(zip(ends[::2], ends[1::2])))
+
+  def _grown(self, before: str, roles: tuple[str, ...], ask: bool) -> str:
+    text = self._render(roles, ask) if roles or ask else ""
+    if not text.startswith(before):
+      raise errors.UserError(
+          f"{self.label} writes earlier turns in another way when a turn is added: the tokens of a "
+          "reply cannot be told; give another by --config.lm.chat_template")
+    return text
+
+  def _render(self, roles: tuple[str, ...], ask: bool) -> str:
+    messages = [{"role": role, "content": _MARK.format(n)} for n, role in enumerate(roles)]
+    try:
+      return self._template.render(messages=messages, add_generation_prompt=ask, **self._names)
+    except Exception as e:     # a template may fail in any way
+      raise errors.UserError(
+          f"{self.label} fails on the roles {', '.join(roles) or 'of no message'} "
+          f"({type(e).__name__}: {' '.join(str(e).split())[:120]}); give another by "
+          "--config.lm.chat_template") from e
+
+
+class _Message(NamedTuple):
+  """The place of a message. Of a reply also what the template writes around it."""
+  number: int
+  reply: bool = False
+  before: str = ""
+  after: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+  """Pieces in order: texts of the template, and messages."""
+  pieces: list
+
+  @classmethod
+  def of(cls, text: str, roles: tuple[str, ...], replies: list[tuple[int, int]]) -> "_Layout":
+    pieces, at = [], 0
+    for start, stop in replies:
+      pieces += _cut(text[at:start])
+      before, mark, after = _MARKED.split(text[start:stop])
+      pieces.append(_Message(int(mark), True, before, after))
+      at = stop
+    return cls(pieces + _cut(text[at:]))
+
+
+def _cut(text: str) -> list:
+  """Texts and messages that are no reply."""
+  return [_Message(int(part)) if number % 2 else part
+          for number, part in enumerate(_MARKED.split(text)) if part]
+
+
+def _joined(turns: list[Said]) -> list[Said]:
+  joined: list[Said] = []
+  for turn in turns:
+    if joined and joined[-1].role == turn.role:
+      last = joined.pop()
+      turn = Said(turn.role, f"{last.text}\n{turn.text}", last.behind + turn.behind)
+    joined.append(turn)
+  return joined
+
+
+def _without_system(opening: str, turns: list[Said]) -> list[Said]:
+  """The opening said by the user, who has the first word: some templates want that."""
+  if turns[0].role == USER:
+    text = f"{opening}\n\n{turns[0].text}" if opening else turns[0].text
+    return [turns[0]._replace(text=text), *turns[1:]]
+  return [Said(USER, opening), *turns]

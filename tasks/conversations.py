@@ -1,0 +1,139 @@
+"""Multi-turn tasks from dialogs: `config.tasks.dialogs` says which, the turns' acts say what each
+task learns of them.
+
+conv_* read dialogs of a file, or synthetic ones; redial_* read ReDial. Which reply is which task's:
+
+    conv_elicit       ask: a question
+    conv_next         recommend, or a turn without an act: an item that was not named before
+    conv_critique     refine: the item after a critique
+    conv_explain      explain: why
+    conv_profile      what is believed of the user at the end, where the dialog has a "profile"
+    redial_recommend  every turn with a film that was not named before
+    redial_respond    every turn
+"""
+import dataclasses
+from typing import NamedTuple
+
+from etils import epath
+
+from ilm_jax import errors
+from ilm_jax.config import dialog_sources
+from ilm_jax.conversation import dialogs as dialogs_lib
+from ilm_jax.conversation import redial, session
+from tasks import features, talk, templates
+from tasks import material as material_lib
+
+_PROFILE = "profile"     # the act of an answer that no dialog has
+_EVERY = 10              # of a source without parts, every tenth dialog is for test
+
+
+class _Task(NamedTuple):
+  acts: tuple | None           # which of the recommender's turns are learned; None: all
+  recommends: bool = False     # and asked of the item head
+
+
+_TASKS = {
+    "conv_next": _Task((session.RECOMMEND, None), True),
+    "conv_critique": _Task((session.REFINE,), True),
+    "conv_explain": _Task((session.EXPLAIN,)), "conv_elicit": _Task((session.ASK,)),
+    "conv_profile": _Task((_PROFILE,)),
+    "redial_recommend": _Task(None, True), "redial_respond": _Task(None)}
+Splits = dict[str, list[dialogs_lib.Dialog]]
+
+
+def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
+  """The tasks that are trained.
+
+  Raises:
+    UserError: a source is not there or has a mistake; see also `talk.definition`.
+  """
+  sources = dialog_sources.parse(material.dialogs)
+  made = {}
+  if own := [name for name in material.conversations if name.startswith("conv_")]:
+    splits = _read(material, [s for s in sources if s.kind != dialog_sources.REDIAL])
+    made |= {name: _definition(material, name, splits) for name in own}
+  if theirs := [name for name in material.conversations if name.startswith("redial_")]:
+    splits, names = _redial(material, next(s for s in sources if s.kind == dialog_sources.REDIAL))
+    made |= {name: _definition(material, name, splits, names) for name in theirs}
+  return made
+
+
+def _definition(material, name: str, splits: Splits, names=None) -> features.Definition:
+  task, family = _TASKS[name], templates.load(name, words=material.words)
+  if name == "conv_profile":
+    splits = {split: [_asked(dialog, family.question) for dialog in dialogs if dialog.profile]
+              for split, dialogs in splits.items()}
+  return talk.definition(
+      material, name, splits, family, recommends=task.recommends, names=names,
+      whole=name == "conv_profile",        # it tells of all that was said
+      learn=lambda turn: task.acts is None or turn.act in task.acts)
+
+
+def _asked(dialog: dialogs_lib.Dialog, question: str) -> dialogs_lib.Dialog:
+  """The dialog with a question behind it, of the user, and its profile as the answer."""
+  return dataclasses.replace(dialog, turns=(
+      *dialog.turns, session.Turn(session.USER, question),
+      session.Turn(session.RECOMMENDER, dialog.profile, (), _PROFILE)))
+
+
+def _read(material, sources) -> Splits:
+  """The dialogs of all sources, by split."""
+  splits: Splits = {"train": [], "test": []}
+  for source in sources:
+    if source.kind == dialog_sources.SYNTHETIC:
+      for split, file in (("train", "train.jsonl"), ("test", "validation.jsonl")):
+        path = epath.Path(material.dialogs_folder) / file
+        if not path.is_file():
+          raise errors.UserError(f"{path} is not there: tasks.dialogs has 'synthetic', which stage "
+                                 "targets writes where dialogs.count is above 0")
+        splits[split] += dialogs_lib.read(path, material.items)
+    else:
+      for split, dialogs in _divided(dialogs_lib.read(source.path, material.items)).items():
+        splits[split] += dialogs
+  return splits
+
+
+def _divided(dialogs: list) -> Splits:
+  """Every tenth dialog for test; of fewer than ten the last, of one also that."""
+  test = dialogs[_EVERY - 1::_EVERY] or dialogs[-1:]
+  kept = [each for each in dialogs if all(each is not other for other in test)]
+  return {"train": kept or dialogs, "test": test}
+
+
+def _redial(material, source) -> tuple[Splits, dict[str, tuple[str, ...]]]:
+  """(ReDial's dialogs by split, raw id -> how they spell a title).
+
+  Trained on is "train", or where that part is not there "valid". Films that the catalogue does not
+  have are words alone.
+  """
+  parts = redial.parts(source.path)
+  learned = "train" if "train" in parts else "valid"
+  if learned not in parts or "test" not in parts:
+    raise errors.UserError(f"{source.path} has the parts {', '.join(parts) or 'of nothing'} of "
+                           "ReDial, expected test, and train or valid")
+  talks = {split: redial.read(source.path, part)
+           for split, part in (("train", learned), ("test", "test"))}
+  items = material.items
+  _, row_of = redial.catalogue([each for part in talks.values() for each in part], items)
+  splits = {split: [_of_redial(each, row_of, items) for each in part]
+            for split, part in talks.items()}
+  names: dict[str, dict[str, None]] = {}
+  for each in (each for part in talks.values() for each in part):
+    for film, name in each.films.items():
+      if row_of[film] <= len(items):
+        names.setdefault(items.ids[row_of[film] - 1], {})[" ".join(name.split())] = None
+  return splits, {raw: tuple(spelled) for raw, spelled in names.items()}
+
+
+def _of_redial(dialog: redial.Talk, row_of: dict[str, int], items) -> dialogs_lib.Dialog:
+  """A dialog in words, whose items are raw ids of the catalogue, or where it has none "redial:ID".
+
+  Messages without a text are left out.
+  """
+  turns = []
+  for turn in dialog.turns:
+    named = tuple(items.ids[row_of[film] - 1] if row_of[film] <= len(items) else f"redial:{film}"
+                  for film in turn.items)
+    if turn.text.strip():
+      turns.append(session.Turn(turn.role, redial.worded(turn.text, dialog.films), named))
+  return dialogs_lib.Dialog(dialog.id, tuple(turns))
