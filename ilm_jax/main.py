@@ -84,11 +84,14 @@ _LIKED = flags.DEFINE_multi_string(
     "liked", [], "With --stage=recommend: 'Title (year)' or item:ID that somebody new liked; "
     "repeat the flag, oldest first.")
 _USERS = flags.DEFINE_string(
-    "users", "", "With --stage=recommend: all, to write the lists of all users to --out.")
+    "users", "", "With --stage=recommend: all, to write the lists of all users to --out. With "
+    "--stage=export: all, to export them, too.")
 _K = flags.DEFINE_integer("k", 10, "With --stage=recommend or chat: items of a list; chat shows 5.")
-_OUT = flags.DEFINE_string("out", "", "With --users=all: a .csv or .parquet file.")
+_OUT = flags.DEFINE_string(
+    "out", "", "With --stage=recommend --users=all: a .csv or .parquet file. With --stage=export: a "
+    "folder, by default export/ in the workdir.")
 _MODEL = flags.DEFINE_string(
-    "model", "ilm", "With --stage=describe, recommend or chat: which model answers, ilm or one of "
+    "model", "ilm", "With --stage=describe, recommend, chat or export: which model, ilm or one of "
     "phase2.compare, e.g. mlp.")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "With --stage=plan: chips to plan for, e.g. v5p:4x4x4, v5e:4x4, two slices as "
@@ -109,10 +112,12 @@ _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
     "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
+    "export": (_USERS, _OUT, _MODEL),
     "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
 _OF_STAGES = ("stage", "watch", *(flag.name for its in _ONLY_WITH.values() for flag in its))
-_ANSWERS = ("describe", "recommend", "chat")      # what is asked of a trained model, last
+# What is asked of a trained model, last.
+_ANSWERS = ("describe", "recommend", "chat", "export")
 _SWITCHES = ("tables", "search")     # no value follows
 
 
@@ -227,6 +232,8 @@ def _compiled_programs(workdir: str) -> str:
 def _wish(stage: str) -> dict:
   if stage == "chat":
     return {"model": _MODEL.value} | ({"k": _K.value} if _K.present else {})
+  if stage == "export":
+    return {"users": _USERS.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
   if stage == "recommend":
     return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
             "k": _K.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}

@@ -20,8 +20,9 @@ FLOORS = [
     {"data", "models", "cf", "monitoring"},
     {"weights", "decode", "objectives", "training", "tasks"},
     {"evaluation", "planning", "conversation"},
-    {"baselines"},
+    {"baselines", "export"},
     {"stages"},
+    {"serving"},
     {"main"},
 ]
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}

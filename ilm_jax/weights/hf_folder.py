@@ -75,8 +75,8 @@ def plain(config: decoder.DecoderConfig, params: dict) -> tuple[decoder.DecoderC
     UserError: only indices can be said (lm.index_only).
   """
   if config.index_only:
-    raise errors.UserError("lm.index_only=True: this model says nothing but indices of items, which "
-                           "no Hugging Face folder can say: export it without the folder hf/")
+    raise errors.UserError("lm.index_only=True: this model says nothing but indices of items, and "
+                           "a Hugging Face folder has no such head: export it without hf/")
   params = {name: dict(part) if isinstance(part, dict) else part for name, part in params.items()}
   if config.int8:
     for tree in (params, params["layers"]):
