@@ -88,8 +88,8 @@ _USERS = flags.DEFINE_string(
     "--stage=export: all, to export them, too.")
 _K = flags.DEFINE_integer("k", 10, "With --stage=recommend or chat: items of a list; chat shows 5.")
 _OUT = flags.DEFINE_string(
-    "out", "", "With --stage=recommend --users=all: a .csv or .parquet file. With --stage=export: a "
-    "folder, by default export/ in the workdir.")
+    "out", "", "With --stage=recommend --users=all: a .csv or .parquet file. With --stage=export: "
+    "a folder, by default export/ in the workdir.")
 _MODEL = flags.DEFINE_string(
     "model", "ilm", "With --stage=describe, recommend, chat or export: which model, ilm or one of "
     "phase2.compare, e.g. mlp.")

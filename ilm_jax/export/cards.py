@@ -42,10 +42,10 @@ def model_card(config, facts: dict, tables: list[dict], left_out: list[str], nam
       *(f"- `{name}`: {what}" for name, what in _FILES.items() if name in names),
       *(f"- left out: {reason}" for reason in left_out)]
   if "items.safetensors" in names:
-    said += ["", "A list is `state @ keys.T + bias`. A state is `hidden @ query`, where `hidden` is "
-             "the normed hidden state "
-             + (f"behind layer {config.phase2.head.layer} " if config.phase2.head.layer >= 0 else "")
-             + "at the last soft token of a history."]
+    layer = config.phase2.head.layer
+    said += ["", "A list is `state @ keys.T + bias`. A state is `hidden @ query`, where `hidden` "
+             f"is the normed hidden state {f'behind layer {layer} ' if layer >= 0 else ''}at the "
+             "last soft token of a history."]
   if "hf" in names:
     said += _hf_words(facts)
   said += ["", "## Prove parity", "", "    python check.py", "",
@@ -80,8 +80,8 @@ def data_card(config, data, facts: dict) -> str:
        "It holds no user's id. check.safetensors holds the histories of a few users, without "
        "names, to prove parity: delete it before you pass the folder on, if these must not be "
        "passed on."), "",
-      "What the items of a log are liked for is what its users did: their tastes, and who they are, "
-      "decide what is recommended.", ""])
+      "What is recommended follows what these users did: it repeats their tastes and leaves out "
+      "what they never met.", ""])
 
 
 _FILES = {
@@ -101,9 +101,8 @@ def _hf_words(facts: dict) -> list[str]:
   scale = facts["soft_token_scale"]
   said = [
       "", "## Soft tokens as words (hf/)", "",
-      "`<item_17_0><item_17_1>` in a prompt stands for the item with the id 17. The word of an item "
-      "that the item head reads is the first one alone, where the config says "
-      "`phase2.head.queries=1`.", "",
+      "`<item_17_0><item_17_1>` in a prompt stands for the item with the id 17. Of a history the "
+      "item head reads the first `phase2.head.queries` words of each item (0: all).", "",
       "Added words are not said. Their rows of the output head are the mean of the rows of the "
       "least likely words: for any prompt such a word is never the single most likely one, and at "
       "most as likely as those words are on average. transformers' `generate` suppresses them "
@@ -121,7 +120,8 @@ def _tables(tables: list[dict]) -> list[str]:
   said = []
   for part in chosen:
     names = page.columns(part)
-    said += [f"### {part['title']}", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    said += [f"### {part['title']}", "", f"| | {' | '.join(names)} |",
+             "|---" * (len(names) + 1) + "|"]
     for row in part["rows"]:
       cells = [page.cell_text(row["metrics"].get(name), " ") for name in names]
       said.append(f"| {rows.label(row)} | {' | '.join(cells)} |")

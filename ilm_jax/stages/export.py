@@ -14,7 +14,6 @@ import numpy as np
 
 from ilm_jax import errors, files
 from ilm_jax.config import variants
-from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.export import cards, functions, hf, items, proof
 from ilm_jax.models import language_model
 from ilm_jax.runtime import distributed
@@ -125,8 +124,8 @@ class _Export:
 
   def _plan(self, lm: hf.Decoder) -> hf.Plan:
     if language_model.is_encoder_decoder(lm.config):
-      raise errors.UserError("the language model is an encoder-decoder: soft tokens can be words of "
-                             "decoders only")
+      raise errors.UserError("the language model is an encoder-decoder, and soft tokens can be "
+                             "words of decoders only")
     if not recipe.has_phase1(self.run.config):
       raise errors.UserError("the prompts of this run name entities and have no soft tokens")
     added = hf.words("item", self.run.data.items.ids, self.queries)
@@ -183,13 +182,12 @@ class _Export:
                            self.run.lm.config.width, rows)
 
   def _facts(self) -> dict:
-    config = self.run.config
+    config, run = self.run.config, self.run
     return {
         "format": FORMAT, "model": self.recommender.method, "step": int(self.speaker.step),
         "items": self.rows.num_items, "users": self.rows.num_users if self.with_users else 0,
         "queries": self.queries, "language_model": config.lm.asset,
-        "soft_token_scale": float(self.run.lm.config.embed_scale)
-        if hasattr(self.run.lm.config, "embed_scale") else 1.0,
-        "fingerprints": {"data": self.run.data.fingerprint, "entities": self.run.entities.fingerprint,
-                         "language model": self.run.lm_fingerprint,
-                         "vocabulary": self.run.lm_tokenizer.fingerprint}}
+        "soft_token_scale": float(getattr(run.lm.config, "embed_scale", 1.0)),
+        "fingerprints": {"data": run.data.fingerprint, "entities": run.entities.fingerprint,
+                         "language model": run.lm_fingerprint,
+                         "vocabulary": run.lm_tokenizer.fingerprint}}

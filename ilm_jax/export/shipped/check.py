@@ -56,7 +56,8 @@ def _lists(folder, kept) -> str:
     part = slice(first, first + 256)
     got_NK, got_score_NK = top_k.top_k(
         kept["states"][part], items["keys"], items["bias"], want_NK.shape[1], seen[part])
-    swapped = (got_NK != want_NK[part]) & ~(np.abs(got_score_NK - score_NK[part]) < TIES)
+    same_NK = np.isclose(got_score_NK, score_NK[part], rtol=0, atol=TIES)
+    swapped = (got_NK != want_NK[part]) & ~same_NK
     if swapped.any():
       n, k = np.argwhere(swapped)[0]
       raise Different(f"items.safetensors: place {k + 1} of list {first + n + 1} is item "
@@ -89,8 +90,8 @@ def _hugging_face(folder, kept, asked) -> str:
   if asked["words_below"] and highest <= asked["words_below"]:
     raise Different(f"hf/: an added word is number {highest} of the most likely words, expected "
                     f"none among {asked['words_below']}")
-  return (f"logits of {len(asked['prompts'])} prompts differ by {worst:.1e} at most, the best added "
-          f"word is number {highest}{_texts(folder, asked)}{_states(model, folder, kept, asked)}")
+  return (f"logits of {len(asked['prompts'])} prompts differ by {worst:.1e} at most, the best "
+          f"added word is number {highest}{_texts(folder, asked)}{_states(model, folder, kept, asked)}")
 
 
 def _texts(folder, asked) -> str:

@@ -13,13 +13,21 @@ import sys
 
 import numpy as np
 
-_DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I64": np.int64}
+_DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I64": np.int64,
+           "BF16": np.uint16}      # its bits: numpy has no such numbers
 
 
 def read(path) -> dict[str, np.ndarray]:
-  """The tensors of a safetensors file, mapped: [8 bytes: length of header][JSON header][data]."""
+  """The tensors of a safetensors file, mapped: [8 bytes: length of header][JSON header][data].
+
+  Raises:
+    OSError, ValueError: it cannot be read.
+  """
+  path = pathlib.Path(path)
   with open(path, "rb") as file:
     length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= path.stat().st_size - 8:
+      raise ValueError(f"{path} is no safetensors file, or a part of one")
     header = json.loads(file.read(length))
   header.pop("__metadata__", None)
   tensors = {}
