@@ -68,7 +68,8 @@ _TABLES = flags.DEFINE_bool(
     "tables", False, "With --stage=report: print all tables, not only the closing summary.")
 _ITEMS = flags.DEFINE_multi_string(
     "items", [], "With --stage=describe: 'Title (year)', item:ID or user:ID to start from; "
-    "repeat the flag to start from their mean.")
+    "repeat the flag to start from their mean. With --stage=recommend: all, to write the "
+    "neighbours of all items to --out.")
 _TOWARDS = flags.DEFINE_multi_string(
     "towards", [], "With --stage=describe: where to go, named and repeated like --items.")
 _CONCEPT = flags.DEFINE_multi_string(
@@ -88,8 +89,8 @@ _USERS = flags.DEFINE_string(
     "--stage=export: all, to export them, too.")
 _K = flags.DEFINE_integer("k", 10, "With --stage=recommend or chat: items of a list; chat shows 5.")
 _OUT = flags.DEFINE_string(
-    "out", "", "With --stage=recommend --users=all: a .csv or .parquet file. With --stage=export: "
-    "a folder, by default export/ in the workdir.")
+    "out", "", "With --stage=recommend and --users=all or --items=all: a .csv or .parquet file. "
+    "With --stage=export: a folder, by default export/ in the workdir.")
 _MODEL = flags.DEFINE_string(
     "model", "ilm", "With --stage=describe, recommend, chat or export: which model, ilm or one of "
     "phase2.compare, e.g. mlp.")
@@ -111,7 +112,7 @@ _STAGE = flags.DEFINE_string(
 _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
-    "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
+    "recommend": (_USER, _LIKED, _USERS, _ITEMS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
     "export": (_USERS, _OUT, _MODEL),
     "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
@@ -236,7 +237,8 @@ def _wish(stage: str) -> dict:
     return {"users": _USERS.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
   if stage == "recommend":
     return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
-            "k": _K.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
+            "items": ",".join(_ITEMS.value), "k": _K.value,
+            "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
   return {"items": tuple(_ITEMS.value), "towards": tuple(_TOWARDS.value),
           "concept": tuple(_CONCEPT.value), "steps": _STEPS.value, "prompt": _PROMPT.value,
           "model": _MODEL.value}

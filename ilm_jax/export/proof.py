@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilm_jax.export import shipped
+from ilm_jax.export.shipped import check
 from ilm_jax.weights import tensor_file
 
 LIMIT = {"float32": 1e-3}       # largest difference of a logit by transformers, in float32;
@@ -46,5 +46,5 @@ def write(folder: pathlib.Path, arrays: dict[str, np.ndarray], prompts: Prompts 
     tensor_file.write(file, [tensor_file.of(*entry) for entry in arrays.items()],
                       {"format": "np"})
   (folder / "check.json").write_text(json.dumps(asked, ensure_ascii=False), encoding="utf-8")
-  for source in sorted(pathlib.Path(shipped.__file__).parent.glob("[a-z]*.py")):
+  for source in sorted(pathlib.Path(check.__file__).parent.glob("[a-z]*.py")):
     shutil.copy(source, folder / source.name)

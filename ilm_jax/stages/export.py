@@ -39,9 +39,6 @@ def run(run: context.Run, wish: Wish) -> None:
   """
   folder, variant = _check(run, wish), variants.named(run.config, wish.model)
   made = _Export(run, variant, with_users=wish.users == "all")
-  if not distributed.is_main():
-    made.write(None)
-    return
   with files.writing_folder(folder) as temporary:
     made.write(temporary)
   size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -58,6 +55,8 @@ def _check(run: context.Run, wish: Wish) -> pathlib.Path:
   if not wish.out and "://" in str(run.workdir):
     raise errors.UserError(f"--stage=export writes a local folder, and --workdir={run.workdir} is "
                            "remote: name one with --out, and copy it where you want it")
+  if (count := distributed.here().count) > 1:
+    raise errors.UserError(f"stage export runs in one process, this job has {count}: start one")
   folder = pathlib.Path(wish.out or run.workdir / "export")
   if folder.exists() and not (folder / "export.json").exists():
     raise errors.UserError(f"--out={folder} is there and is no export (it has no export.json): "
@@ -66,7 +65,7 @@ def _check(run: context.Run, wish: Wish) -> pathlib.Path:
 
 
 class _Export:
-  """One model of a run. All processes of a job take part in `write`; process 0 alone writes."""
+  """One model of a run, and how each part of its export is made."""
 
   def __init__(self, run: context.Run, variant: variants.Variant, with_users: bool):
     self.run, self.with_users, self.left_out = run, with_users, []
@@ -79,9 +78,9 @@ class _Export:
     self.counted = f"{self.rows.num_items} items" + (
         f" and {self.rows.num_users} users" if with_users else "")
 
-  def write(self, folder: pathlib.Path | None) -> None:
-    """`folder`: to write into; None: another process does."""
-    lm = hf.Decoder(*self.run.lm[:1], self.speaker.lm_params, self.run.lm_tokenizer, 0)
+  def write(self, folder: pathlib.Path) -> None:
+    lm = hf.Decoder(self.run.lm.config, self.speaker.lm_params, self.run.lm_tokenizer,
+                    hf.positions(self.run.lm_path))
     arrays, prompts = {}, None
     if self.recommender.by == recommender.HEAD:
       arrays |= self._items(folder)
@@ -92,11 +91,8 @@ class _Export:
     except errors.UserError as e:
       self.left_out.append(f"hf/: {e}")
     else:
-      prompts = self._hugging_face(folder, lm._replace(positions=hf.positions(self.run.lm_path)),
-                                   plan)
+      prompts = self._hugging_face(folder, lm, plan)
     arrays |= self._functions(folder)
-    if folder is None:
-      return
     proof.write(folder, arrays, prompts)
     facts = self._facts()
     cards.write(folder, self.run, facts, self.left_out)
@@ -110,11 +106,10 @@ class _Export:
     histories = [log.item_N[log.of_user(user)] for user in users]
     state_UP = of.states(histories)
     items_UK, score_UK = of.top(histories, min(_LIST, self.rows.num_items))
-    if folder is not None:
-      head, query = self.speaker.head_items, self.speaker.trainable["head"]["query"]["kernel"]
-      items.write(folder, head.key_IP, head.bias_I, query, self.run.data.items)
-      if self.with_users:
-        items.write_users(folder, state_UP, histories, log.user_ids)
+    head, query = self.speaker.head_items, self.speaker.trainable["head"]["query"]["kernel"]
+    items.write(folder, head.key_IP, head.bias_I, query, self.run.data.items)
+    if self.with_users:
+      items.write_users(folder, state_UP, histories, log.user_ids)
     seen = np.concatenate(histories)
     return {"states": state_UP, "lists": items_UK.astype(np.int32) - 1, "list_scores": score_UK,
             "seen": seen.astype(np.int32) - 1,
@@ -140,8 +135,7 @@ class _Export:
     logit_NV, hidden_MD = self.speaker.last_logits(
         examples, common.spec(self.run, [examples], rows=_PROMPTS))
     soft_RQD = self.speaker.soft_tokens(np.arange(1, self.known + 1))
-    if folder is not None:
-      hf.write(folder / "hf", lm, plan, soft_RQD.reshape(-1, soft_RQD.shape[-1]), hidden_MD)
+    hf.write(folder / "hf", lm, plan, soft_RQD.reshape(-1, soft_RQD.shape[-1]), hidden_MD)
     ids = [self._ids(example, self.queries) for example in examples]
     asked, states = self._histories()
     return proof.Prompts(
@@ -174,7 +168,7 @@ class _Export:
 
   def _functions(self, folder) -> dict[str, np.ndarray]:
     """The first rows of the table prove them: items, and users if these are exported."""
-    if folder is None or not recipe.has_phase1(self.run.config):
+    if not recipe.has_phase1(self.run.config):
       return {}
     rows = np.unique(np.linspace(1, self.known, _PROMPTS * 2).astype(np.int32))
     frozen = {**self.speaker.entities, **recipe.log_draws(self.run)}

@@ -16,7 +16,7 @@ from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.data import history_prompt
 from ilm_jax.evaluation import dot_scores, lists
-from ilm_jax.runtime import axes
+from ilm_jax.runtime import axes, placement
 from ilm_jax.stages import context, newcomers, recipe
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
@@ -115,6 +115,20 @@ class Recommender:
       parts.append(asked.head_states(
           examples, self._shape(common.head_spec(self.run, [longest]), len(examples))))
     return np.concatenate(parts)
+
+  def item_vectors(self) -> np.ndarray:
+    """float32 [I, E]: what items are alike by: keys of the item head, or the outputs of all queries
+    in the space of phase 1's user-item loss.
+
+    Raises:
+      UserError: the run ranks by beams, which have no vectors.
+    """
+    if self.by == BEAMS:
+      raise errors.UserError("this run ranks by beams, where items have no vectors: neighbours "
+                             "need an item head (phase2.head.weight) or a loss of users "
+                             "(phase1.losses.ui, .cf)")
+    vectors = self.speaker.head_items.key_IP if self.by == HEAD else self._items
+    return placement.fetch(vectors).reshape(self.run.data.log.num_items, -1)
 
   def _by_head(self, histories) -> np.ndarray:
     _ = self.speaker.head_items       # made here, copies that know more users share it

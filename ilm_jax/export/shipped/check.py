@@ -91,7 +91,8 @@ def _hugging_face(folder, kept, asked) -> str:
     raise Different(f"hf/: an added word is number {highest} of the most likely words, expected "
                     f"none among {asked['words_below']}")
   return (f"logits of {len(asked['prompts'])} prompts differ by {worst:.1e} at most, the best "
-          f"added word is number {highest}{_texts(folder, asked)}{_states(model, folder, kept, asked)}")
+          f"added word is number {highest}{_texts(folder, asked)}"
+          f"{_states(model, folder, kept, asked)}")
 
 
 def _texts(folder, asked) -> str:
