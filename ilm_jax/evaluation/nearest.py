@@ -1,13 +1,15 @@
 """The items nearest to each item, exactly, in memory that does not grow with the catalogue.
 
-Queries are taken a few at a time and held against one block of the catalogue after another; of each
-block only its best survive. Letters: I items, E numbers of a vector, N queries, K neighbours.
+Queries are taken a few at a time and held against one block of the catalogue after another; of a
+block only what beats the last of the best so far is kept. Letters: I items, E numbers of a vector,
+N queries, K neighbours.
 """
 from collections.abc import Iterator
 
 import numpy as np
 
 TOGETHER, BLOCK = 512, 16384       # queries and items of one block of scores: 32 MiB
+_FIRST = 1024                      # a first block to be beaten: the others have few candidates
 _SMALL = 1e-12
 
 
@@ -33,29 +35,30 @@ def neighbours(vector_IE, first: int, stop: int, k: int, *, together: int = TOGE
     query_NE = _unit(vector_IE[items.start:items.stop])
     near_NK = np.zeros((len(items), 0), np.int32)
     cosine_NK = np.zeros((len(items), 0), np.float32)
-    for at in range(0, len(vector_IE), block):
-      cosine_NB = query_NE @ _unit(vector_IE[at:at + block]).T
+    at, size = 0, min(block, _FIRST)
+    while at < len(vector_IE):
+      cosine_NB = query_NE @ _unit(vector_IE[at:at + size]).T
       inside = np.arange(max(items.start, at), min(items.stop, at + cosine_NB.shape[1]))
       cosine_NB[inside - items.start, inside - at] = -np.inf          # of an item with itself
       near_NK, cosine_NK = _merged(near_NK, cosine_NK, cosine_NB, at, k)
+      at, size = at + size, block
     yield items, near_NK, cosine_NK
 
 
 def _merged(near_NK, cosine_NK, cosine_NB, at: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-  """The best k of those so far and of a block that begins with item `at`."""
-  if cosine_NB.shape[1] > k:
-    # Of equal ones at the edge argpartition keeps any: the earlier are taken by hand.
-    least_N1 = -np.partition(-cosine_NB, k - 1, axis=1)[:, k - 1:k]
-    edge_NB = cosine_NB == least_N1
-    many_N = (cosine_NB >= least_N1).sum(axis=1) > k
-    for n in np.flatnonzero(many_N):
-      spare = int((cosine_NB[n] >= least_N1[n]).sum()) - k
-      cosine_NB[n, np.flatnonzero(edge_NB[n])[-spare:]] = -np.inf
-    best_NB = np.nonzero(cosine_NB >= least_N1)[1].reshape(len(cosine_NB), k)
+  """The best k of those so far and of a block that begins with item `at`. Only what beats the last
+  of k is sorted: an equal one stands behind, as it is a later item."""
+  if cosine_NK.shape[1] == k:
+    row_M, column_M = np.nonzero(cosine_NB > cosine_NK[:, k - 1:])
   else:
-    best_NB = np.tile(np.arange(cosine_NB.shape[1]), (len(cosine_NB), 1))
-  near = np.concatenate([near_NK, (best_NB + at).astype(np.int32)], axis=1)
-  cosine = np.concatenate([cosine_NK, np.take_along_axis(cosine_NB, best_NB, axis=1)], axis=1)
+    row_M, column_M = np.nonzero(cosine_NB > -np.inf)
+  count_N = np.bincount(row_M, minlength=len(cosine_NB))
+  place_M = np.arange(len(row_M)) - (count_N.cumsum() - count_N)[row_M]
+  shape = (len(cosine_NB), int(count_N.max(initial=0)))
+  near, cosine = np.zeros(shape, np.int32), np.full(shape, -np.inf, np.float32)
+  near[row_M, place_M], cosine[row_M, place_M] = column_M + at, cosine_NB[row_M, column_M]
+  near = np.concatenate([near_NK, near], axis=1)
+  cosine = np.concatenate([cosine_NK, cosine], axis=1)
   order_NK = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
   return np.take_along_axis(near, order_NK, axis=1), np.take_along_axis(cosine, order_NK, axis=1)
 
