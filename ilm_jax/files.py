@@ -4,6 +4,8 @@ import errno
 import io
 import json
 import os
+import pathlib
+import shutil
 import uuid
 
 from etils import epath
@@ -37,6 +39,28 @@ def writing(path):
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+@contextlib.contextmanager
+def writing_folder(path: pathlib.Path):
+  """A local folder to write into; when the block ends without an error it is `path`, in place of
+  the folder that was there, and else nothing of it is left."""
+  path = path.absolute()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+  old = temporary.with_name(f"{temporary.name}.old")
+  temporary.mkdir()
+  try:
+    yield temporary
+    if path.exists():
+      path.rename(old)
+    temporary.rename(path)
+  except BaseException:
+    shutil.rmtree(temporary, ignore_errors=True)
+    if old.exists() and not path.exists():
+      old.rename(path)
+    raise
+  shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path, text: str) -> None:

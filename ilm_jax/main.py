@@ -68,7 +68,8 @@ _TABLES = flags.DEFINE_bool(
     "tables", False, "With --stage=report: print all tables, not only the closing summary.")
 _ITEMS = flags.DEFINE_multi_string(
     "items", [], "With --stage=describe: 'Title (year)', item:ID or user:ID to start from; "
-    "repeat the flag to start from their mean.")
+    "repeat the flag to start from their mean. With --stage=recommend: all, to write the "
+    "neighbours of all items to --out.")
 _TOWARDS = flags.DEFINE_multi_string(
     "towards", [], "With --stage=describe: where to go, named and repeated like --items.")
 _CONCEPT = flags.DEFINE_multi_string(
@@ -84,12 +85,15 @@ _LIKED = flags.DEFINE_multi_string(
     "liked", [], "With --stage=recommend: 'Title (year)' or item:ID that somebody new liked; "
     "repeat the flag, oldest first.")
 _USERS = flags.DEFINE_string(
-    "users", "", "With --stage=recommend: all, to write the lists of all users to --out.")
+    "users", "", "With --stage=recommend: all, to write the lists of all users to --out. With "
+    "--stage=export: all, to export them, too.")
 _K = flags.DEFINE_integer(
     "k", 10, "With --stage=recommend, chat or serve: items of a list; chat and serve show 5.")
-_OUT = flags.DEFINE_string("out", "", "With --users=all: a .csv or .parquet file.")
+_OUT = flags.DEFINE_string(
+    "out", "", "With --stage=recommend and --users=all or --items=all: a .csv or .parquet file. "
+    "With --stage=export: a folder, by default export/ in the workdir.")
 _MODEL = flags.DEFINE_string(
-    "model", "ilm", "With --stage=describe, recommend, chat or serve: which model answers, ilm or "
+    "model", "ilm", "With --stage=describe, recommend, chat, serve or export: which model, ilm or "
     "one of phase2.compare, e.g. mlp.")
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "With --stage=serve: the address to listen at; 0.0.0.0: all of this "
@@ -117,12 +121,13 @@ _STAGE = flags.DEFINE_string(
 _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
-    "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
-    "serve": (_HOST, _PORT, _TOKEN, _K, _MODEL),
+    "recommend": (_USER, _LIKED, _USERS, _ITEMS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
+    "serve": (_HOST, _PORT, _TOKEN, _K, _MODEL), "export": (_USERS, _OUT, _MODEL),
     "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
 _OF_STAGES = ("stage", "watch", *(flag.name for its in _ONLY_WITH.values() for flag in its))
-_ANSWERS = ("describe", "recommend", "chat", "serve")      # what is asked of a trained model, last
+# What is asked of a trained model, last.
+_ANSWERS = ("describe", "recommend", "chat", "export", "serve")
 _SWITCHES = ("tables", "search")     # no value follows
 
 
@@ -251,9 +256,12 @@ def _wish(stage: str) -> dict:
     wish = {"model": _MODEL.value} | ({"k": _K.value} if _K.present else {})
     return wish if stage == "chat" else {
         **wish, "host": _HOST.value, "port": _PORT.value, "token": _TOKEN.value}
+  if stage == "export":
+    return {"users": _USERS.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
   if stage == "recommend":
     return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
-            "k": _K.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
+            "items": ",".join(_ITEMS.value), "k": _K.value,
+            "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
   return {"items": tuple(_ITEMS.value), "towards": tuple(_TOWARDS.value),
           "concept": tuple(_CONCEPT.value), "steps": _STEPS.value, "prompt": _PROMPT.value,
           "model": _MODEL.value}

@@ -3,6 +3,7 @@
 The language models are small ones of random weights; real ones: test_docs (register_a_task).
 """
 import gzip
+import importlib.util
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ from ilm_jax import errors
 from ilm_jax.assets import pinned
 from ilm_jax.data import entities
 from ilm_jax.evaluation.rows import label
+from ilm_jax.export.shipped import check
 from ilm_jax.monitoring import scalars
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -337,3 +339,16 @@ def test_recommend_to_users_folded_in_as_to_those_trained(run):
     np.testing.assert_allclose(mine, trained, rtol=1e-6, atol=2e-5)
     assert not np.allclose(mine, without, rtol=1e-6, atol=2e-5)      # the vector is read
   assert ways == ["item head", "dot product", "beams"]
+
+
+def test_an_export_proves_parity_and_is_written_whole(run):
+  done = main(run, "--stage=export", "--users=all")
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert "left out" not in done.stdout and "prove parity: python -m ilm_jax" in done.stdout
+  folder = run / "export"
+  names = {path.name for path in folder.iterdir()}
+  assert {"items.safetensors", "users.safetensors", "hf", "soft_tokens.jaxexport", "README.md",
+          "data_card.md", "top_k.py", "check.py", "prompt_embeds.py"} <= names
+  has_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
+  said = check.check(folder, () if has_torch else ("hf",))
+  assert "lists of" in said and "jax.export of soft_tokens, item_keys, state" in said

@@ -20,7 +20,7 @@ FLOORS = [
     {"data", "models", "cf", "monitoring"},
     {"weights", "decode", "objectives", "training"},
     {"evaluation", "planning", "conversation"},
-    {"baselines", "tasks"},
+    {"baselines", "export", "tasks"},
     {"stages"},
     {"serving"},
     {"main"},

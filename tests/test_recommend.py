@@ -34,8 +34,12 @@ WISH = recommend.Wish(liked=("Up (2009)",))
 @pytest.mark.parametrize(("wish", "words"), [
     (recommend.Wish(), "needs --user=user:ID, --liked="),
     (recommend.Wish(liked=("",)), "--liked is empty"),
-    (recommend.Wish(user="7", liked=("Up",)), "--user and --liked ask for .* different people"),
+    (recommend.Wish(user="7", liked=("Up",)), "--user and --liked ask for different lists"),
     (recommend.Wish(liked=("Up",), users="all"), "--liked and --users ask for"),
+    (recommend.Wish(items="7", out="x/"), "--items=7: expected all"),
+    (recommend.Wish(items="all"), "--items=all needs a file"),
+    (recommend.Wish(items="all", k=4, out="x/"), "--k=4: the catalogue has 3 other items"),
+    (recommend.Wish(users="all", out="x/"), "--out=x/: expected a name that ends in"),
     (recommend.Wish(users="7"), "--users=7: expected all; .* is --user=7"),
     (recommend.Wish(users="all"), "--users=all needs a file"),
     (recommend.Wish(users="all", out="top.xlsx"), r"--out=top.xlsx: expected .* \.csv or"),

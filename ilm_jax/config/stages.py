@@ -34,6 +34,7 @@ STAGES = (
     Stage("recommend", needs=("phase2",), in_all=False, together=True, writes=False),
     Stage("chat", needs=("phase2",), in_all=False, writes=False),
     Stage("serve", needs=("phase2",), in_all=False, writes=False),
+    Stage("export", needs=("phase2",), in_all=False),
     Stage("plan", in_all=False),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}

@@ -119,6 +119,33 @@ class Tokenizer:
 
   # What differs between libraries.
 
+  def to_json(self, words: list[str]) -> str:
+    """The text of a tokenizer.json with `words` behind the vocabulary (and its added words), one id
+    each from `vocab_size` on, wherever a text spells one.
+
+    Raises:
+      UserError: the tokenizer is of another library than tokenizer.json, or knows such a word.
+    """
+    backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+    first = self.vocab_size - len(self._added)
+    for start, more in ((first, self._added), (self.vocab_size, words)):
+      backend.add_tokens([tokenizers.AddedToken(w, normalized=False, special=False) for w in more])
+      wrong = [w for n, w in enumerate(more) if backend.token_to_id(w) != start + n]
+      if wrong:
+        raise errors.UserError(f"the tokenizer cannot take the word {wrong[0]!r} with the id "
+                               f"{start + list(more).index(wrong[0])}, it has "
+                               f"{backend.token_to_id(wrong[0])}: export without the folder hf/")
+    if self.before:
+      names = [backend.id_to_token(i) for i in self.before]
+      backend.post_processor = tokenizers.processors.TemplateProcessing(
+          single=[*names, "$A"], pair=[*names, "$A", "$B"],
+          special_tokens=list(zip(names, self.before)))
+    return backend.to_str()
+
+  def spelled(self, ids) -> str:
+    """The text of `ids` with the names of special tokens in it."""
+    return self._backend.decode(list(map(int, ids)), skip_special_tokens=False)
+
   def spells(self, i: int) -> bool:
     """Whether a text can become this id: not that of a special token, or of none."""
     token = self._backend.get_added_tokens_decoder().get(i)
@@ -173,6 +200,11 @@ class SentencePieceTokenizer(Tokenizer):
   @functools.cached_property
   def _processor(self):
     return sentencepiece.SentencePieceProcessor(model_proto=self._backend)
+
+  def to_json(self, words: list[str]) -> str:
+    raise errors.UserError("this language model has a SentencePiece tokenizer, which is no "
+                           "tokenizer.json: name one with --config.lm.tokenizer, or export without "
+                           "the folder hf/")
 
   def control(self, name: str) -> int | None:
     token = self._processor.piece_to_id(name)

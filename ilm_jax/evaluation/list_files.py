@@ -2,13 +2,14 @@
 
 The columns are user, rank, item (ids as in the data; rank from 1), title and score. In CSV a cell
 of text that begins with = + - @, a tab or a carriage return gets an apostrophe in front:
-spreadsheets would run it as a formula. Parquet holds the text as it is.
+spreadsheets would run it as a formula. Parquet holds the text as it is. Lists of an item's
+neighbours have the item in place of the user.
 """
 import contextlib
 import csv
 import io
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ilm_jax import errors, files
@@ -43,11 +44,13 @@ def check(path: str) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: str) -> Iterator[Callable[[list[Row]], None]]:
+def writing(path: str, columns: Sequence[str] = Row._fields
+            ) -> Iterator[Callable[[list[Row]], None]]:
   """A function that appends rows to the file, which is there whole when the block ends, else not.
 
   Args:
     path: that `check` let pass.
+    columns: names of the five columns.
 
   Raises:
     UserError: the file cannot be made, or the disk is full.
@@ -59,7 +62,7 @@ def writing(path: str) -> Iterator[Callable[[list[Row]], None]]:
       raise errors.UserError(f"--out={path} cannot be written ({e.strerror or e}): name a file in "
                              "a folder that you may write in") from e
     make = _csv if path.lower().endswith(".csv") else _parquet
-    yield stack.enter_context(make(file))
+    yield stack.enter_context(make(file, columns))
 
 
 @contextlib.contextmanager
@@ -74,11 +77,11 @@ def _room(path: str):
 
 
 @contextlib.contextmanager
-def _csv(file):
+def _csv(file, columns):
   text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
   try:
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(Row._fields)
+    table.writerow(columns)
     yield lambda rows: table.writerows(
         (_cell(r.user), r.rank, _cell(r.item), _cell(r.title), f"{r.score:.6g}") for r in rows)
   finally:
@@ -90,12 +93,12 @@ def _cell(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _parquet(file):
+def _parquet(file, columns):
   import pyarrow
   from pyarrow import parquet
-  schema = pyarrow.schema([("user", pyarrow.string()), ("rank", pyarrow.int32()),
-                           ("item", pyarrow.string()), ("title", pyarrow.string()),
-                           ("score", pyarrow.float32())])
+  kinds = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.string(),
+           pyarrow.float32())
+  schema = pyarrow.schema(list(zip(columns, kinds)))
   with parquet.ParquetWriter(file, schema) as table:
     yield lambda rows: table.write_table(pyarrow.table(
         [list(column) for column in zip(*rows)] or [[]] * len(schema), schema=schema))

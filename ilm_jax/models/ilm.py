@@ -123,7 +123,7 @@ class ILM(Projector):
 
   def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
     query_BQW = self.qformer.queries(vectors, present, key)
-    soft_BQD, features_BF = self.projection(query_BQW), query_BQW.reshape(len(query_BQW), -1)
+    soft_BQD, features_BF = self.projection(query_BQW), query_BQW.reshape(query_BQW.shape[0], -1)
     if self.equal:
       features_BF = self.head_in(features_BF)
     if not self.form.skip:
@@ -164,7 +164,7 @@ class MlpProjector(Projector):
   def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
     hidden_BH = self._hidden(vectors, present, key)
     soft = self.projection(hidden_BH)
-    return soft.reshape(len(soft), self.config.num_queries, -1), hidden_BH
+    return soft.reshape(soft.shape[0], self.config.num_queries, -1), hidden_BH
 
   def _hidden(self, vectors, present, key) -> jax.Array:
     """[B, 10 C]: the hidden layer."""

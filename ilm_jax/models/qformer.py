@@ -184,7 +184,7 @@ class QFormer(nnx.Module):
 
   def reconstructed(self, hidden_BQW) -> jax.Array:
     """[B, sum of C]: what the query outputs keep of all named vectors, in their order."""
-    return self.heads.vectors(hidden_BQW.reshape(len(hidden_BQW), -1))
+    return self.heads.vectors(hidden_BQW.reshape(hidden_BQW.shape[0], -1))
 
   def project_text(self, hidden_BTW, mask_BT, key=None) -> jax.Array:
     """[B, P] unit vectors of the pooled text: its first output or the mean of its outputs."""

@@ -92,9 +92,9 @@ class Reader(nnx.Module):
       if c.members:
         vector_BSC = vectors[members_of(name)][:, :c.members]
         token_BSW = self.vectors[name](vector_BSC.reshape(-1, vector_BSC.shape[-1])).reshape(
-            len(vector_BSC), c.members, -1, c.kv_width)
+            vector_BSC.shape[0], c.members, -1, c.kv_width)
         token_BSW += kind_11W[None] + self.member_place[...][None, :, None]
-        tokens.append(token_BSW.reshape(len(vector_BSC), -1, c.kv_width))
+        tokens.append(token_BSW.reshape(vector_BSC.shape[0], -1, c.kv_width))
         masks.append(jnp.repeat(present[members_of(name)][:, :c.members], c.kv_tokens, axis=1))
     return jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1)
 

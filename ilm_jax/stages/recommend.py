@@ -4,6 +4,7 @@
     python -m ilm_jax.main --config=.. --workdir=W --stage=recommend \\
         --liked='Heat (1995)' --liked='Fargo (1996)' --k=10
     python -m ilm_jax.main --config=.. --workdir=W --stage=recommend --users=all --out=top10.csv
+    python -m ilm_jax.main --config=.. --workdir=W --stage=recommend --items=all --out=near.parquet
 
 How a list is made, and the same in Python: `stages.recommender`.
 """
@@ -16,7 +17,7 @@ from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import list_files
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context, describe
+from ilm_jax.stages import context, describe, neighbours
 from ilm_jax.stages import recommender as recommender_lib
 
 
@@ -26,7 +27,8 @@ class Wish(NamedTuple):
   liked: tuple[str, ...] = ()   # items, oldest first
   users: str = ""               # "all"
   k: int = 10
-  out: str = ""                 # with `users`: a .csv or .parquet file
+  out: str = ""                 # with `users` or `items`: a .csv or .parquet file
+  items: str = ""               # "all": the neighbours of every item; `out` may be a folder, x/
   model: str = "ilm"            # key of what ranks, see `variants.named`
 
 
@@ -37,12 +39,16 @@ def run(run: context.Run, wish: Wish) -> None:
     UserError: the wish cannot be met; known before a model is loaded.
   """
   _check(wish)
-  history = None if wish.users else _history(run, wish)
-  if wish.k > (items := len(run.data.items)):
+  history = None if wish.users or wish.items else _history(run, wish)
+  if wish.k > (items := len(run.data.items) - bool(wish.items)):
     raise errors.UserError(
-        f"--k={wish.k}: the catalogue has {items} items; ask for so many at most")
+        f"--k={wish.k}: the catalogue has {items} {'other ' if wish.items else ''}items; ask for "
+        "so many at most")
   recommender = recommender_lib.Recommender(run, variants.named(run.config, wish.model))
-  if wish.users:
+  if wish.items:
+    made = neighbours.write(wish.out, recommender.item_vectors(), run.data.items, wish.k)
+    print(f"{wish.out}: {wish.k} neighbours of {made} items each, by {recommender.method}")
+  elif wish.users:
     _write_all(recommender, wish)
   else:
     _print(recommender, wish, history)
@@ -114,24 +120,29 @@ def _all_lists(recommender: recommender_lib.Recommender, k: int):
 
 
 def _check(wish: Wish) -> None:
-  given = {"--user": wish.user, "--liked": wish.liked, "--users": wish.users}
+  given = {"--user": wish.user, "--liked": wish.liked, "--users": wish.users,
+           "--items": wish.items}
   given = [flag for flag, value in given.items() if value]
   if not given:
-    raise errors.UserError("--stage=recommend needs --user=user:ID, --liked='Title (year)', or "
-                           "--users=all with --out")
+    raise errors.UserError("--stage=recommend needs --user=user:ID, --liked='Title (year)', "
+                           "--users=all with --out, or --items=all with --out")
   if len(given) > 1:
-    raise errors.UserError(f"{' and '.join(given)} ask for the lists of different people: give one")
+    raise errors.UserError(f"{' and '.join(given)} ask for different lists: give one")
   if not all(name.strip() for name in wish.liked):
     raise errors.UserError("--liked is empty: name an item, e.g. --liked='Heat (1995)'")
   if wish.users and wish.users != "all":
     raise errors.UserError(f"--users={wish.users}: expected all; the list of one user is "
                            f"--user={wish.users}")
-  if wish.users and not wish.out:
-    raise errors.UserError("--users=all needs a file: name it, e.g. --out=top10.csv")
-  if wish.out and not wish.users:
-    raise errors.UserError(f"--out={wish.out} is for the lists of --users=all; the list of one is "
-                           "printed: leave --out away")
+  if wish.items and wish.items != "all":
+    raise errors.UserError(f"--items={wish.items}: expected all, the neighbours of every item; "
+                           "what somebody likes is --liked")
+  if given and not wish.out and (wish.users or wish.items):
+    raise errors.UserError(f"{given[0]}=all needs a file: name it, e.g. --out=top10.csv")
+  if wish.out and not (wish.users or wish.items):
+    raise errors.UserError(f"--out={wish.out} is for the lists of --users=all or --items=all; the "
+                           "list of one is printed: leave --out away")
   if wish.out:
-    list_files.check(wish.out)
+    parts = wish.items and wish.out.endswith("/")
+    list_files.check(f"{wish.out}part.parquet" if parts else wish.out)
   if wish.k < 1:
     raise errors.UserError(f"--k={wish.k}: expected 1 or more")

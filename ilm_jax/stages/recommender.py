@@ -16,7 +16,7 @@ from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.data import history_prompt
 from ilm_jax.evaluation import dot_scores, lists
-from ilm_jax.runtime import axes
+from ilm_jax.runtime import axes, placement
 from ilm_jax.stages import context, newcomers, recipe
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
@@ -106,8 +106,32 @@ class Recommender:
     have included; see `top`. Beams score no catalogue: `by` is HEAD or DOT."""
     return (self._by_head if self.by == HEAD else self._by_dot_product)(histories)
 
+  def states(self, histories) -> np.ndarray:
+    """float32 [N, P]: of each history what the item head multiplies with the items' keys, for any
+    number of histories; `by` is HEAD."""
+    parts = []
+    for first in range(0, len(histories), self.together):
+      asked, examples, longest = self._ask(histories[first:first + self.together])
+      parts.append(asked.head_states(
+          examples, self._shape(common.head_spec(self.run, [longest]), len(examples))))
+    return np.concatenate(parts)
+
+  def item_vectors(self) -> np.ndarray:
+    """float32 [I, E]: what items are alike by: keys of the item head, or the outputs of all queries
+    in the space of phase 1's user-item loss.
+
+    Raises:
+      UserError: the run ranks by beams, which have no vectors.
+    """
+    if self.by == BEAMS:
+      raise errors.UserError("this run ranks by beams, where items have no vectors: neighbours "
+                             "need an item head (phase2.head.weight) or a loss of users "
+                             "(phase1.losses.ui, .cf)")
+    vectors = self.speaker.head_items.key_IP if self.by == HEAD else self._items
+    return placement.fetch(vectors).reshape(self.run.data.log.num_items, -1)
+
   def _by_head(self, histories) -> np.ndarray:
-    _ = self._speaker.head_items       # made here, copies that know more users share it
+    _ = self.speaker.head_items       # made here, copies that know more users share it
     asked, examples, longest = self._ask(histories)
     return asked.head_score(
         examples, self._shape(common.head_spec(self.run, [longest]), len(examples)))
@@ -129,13 +153,19 @@ class Recommender:
 
   def _ask(self, histories):
     """(who is asked, an example for each history, [one as long as any]: one shape is compiled)."""
-    prompt, end, reads = self._prompt, self.run.lm_tokenizer.eos_id, self.reads
-    asked, rows = self._speaker, np.zeros(len(histories), np.int32)
+    prompt, end = self.prompt, self.run.lm_tokenizer.eos_id
+    asked, rows = self.speaker, np.zeros(len(histories), np.int32)
     if prompt.has_user:
-      asked, rows = self._speaker.knowing(*self._folded_in(histories))
-    examples = [prompt.example(history[-reads:], int(row), end)
-                for history, row in zip(histories, rows)]
-    return asked, examples, [prompt.example(np.ones(reads, np.int32), 0, end)]
+      asked, rows = self.speaker.knowing(*self._folded_in(histories))
+    examples = self.examples(histories, rows)
+    return asked, examples, [prompt.example(np.ones(self.reads, np.int32), 0, end)]
+
+  def examples(self, histories, rows=None) -> list[dict]:
+    """The prompt of each history; `rows`: of its users in the entity table, where prompts have
+    them."""
+    rows = np.zeros(len(histories), np.int32) if rows is None else rows
+    return [self.prompt.example(history[-self.reads:], int(row), self.run.lm_tokenizer.eos_id)
+            for history, row in zip(histories, rows)]
 
   def _shape(self, spec, count: int):
     """`spec` with as many rows as `count` examples need: a power of two for each device, so that
@@ -158,7 +188,7 @@ class Recommender:
     return newcomers.Users(self.run)
 
   @functools.cached_property
-  def _speaker(self) -> speaker.Speaker:
+  def speaker(self) -> speaker.Speaker:
     return speaker.Speaker(self.run, self._variant)
 
   @functools.cached_property
@@ -182,7 +212,7 @@ class Recommender:
     return dot_scores.items(*self._phase1, self._entities, self.run.data.log.num_items)
 
   @functools.cached_property
-  def _prompt(self) -> history_prompt.HistoryPrompt:
+  def prompt(self) -> history_prompt.HistoryPrompt:
     """That of the ranking task, as stage eval asks it."""
     task = ranking.ranked_task(self.run.config)
     stored = self.run.prepared(task, "test")

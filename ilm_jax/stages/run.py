@@ -67,7 +67,7 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float, tables: bool 
 
 
 def answer(name: str, config, workdir, wish: dict) -> None:
-  """Runs stage `describe`, `recommend` or `chat`: what somebody wants to know of a trained model.
+  """Runs stage `describe`, `recommend`, `chat` or `export`: what somebody wants of a trained model.
 
   Args:
     name: of the stage.

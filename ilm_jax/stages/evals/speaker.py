@@ -1,5 +1,6 @@
 """A trained ILM ready to be asked: prompts in, rankings, losses and text out."""
 import copy
+import dataclasses
 import functools
 
 import jax
@@ -113,18 +114,34 @@ class Speaker:
 
     `spec`: of `common.head_spec`.
     """
-    scores, config = [], self.run.config
-    layers = config.phase2.head.layer if recipe.rank_tasks(config) else -1
+    scores = []
+    for hidden_BD, count in self._head_hidden(examples, spec):
+      score_BI = dot_scores.head_score(
+          self.graphdef, self.trainable, hidden_BD, self.head_items)
+      scores.append(placement.fetch(score_BI)[:count])
+    return np.concatenate(scores)
+
+  def head_states(self, examples, spec) -> np.ndarray:
+    """float32 [len(examples), P]: what `head_score` multiplies with the items' keys."""
+    return np.concatenate([
+        placement.fetch(_queries(self.graphdef, self.trainable, hidden_BD))[:count]
+        for hidden_BD, count in self._head_hidden(examples, spec)])
+
+  @property
+  def head_layers(self) -> int:
+    """Behind how many layers of the language model the item head reads; -1: all."""
+    return self.run.config.phase2.head.layer if recipe.rank_tasks(self.run.config) else -1
+
+  def _head_hidden(self, examples, spec):
+    """([B, D] hidden states where the item head reads, how many are of examples), by batches."""
     for part in _batches(examples, spec.rows, "item head"):
       filled = [part[min(b, len(part) - 1)] for b in range(spec.rows)]
       batch = batches_lib.lm_eval_batch(filled, spec)
       batch["target_at"] = filling.read_at(filled, batch["slot"], spec)[:, None]
       hidden_BD = _states(self.graphdef, self.lm_config, self.trainable, self.frozen(),
-                          placement.over_rows(self.run.mesh, batch), layers, spec.queries)
-      score_BI = dot_scores.head_score(
-          self.graphdef, self.trainable, hidden_BD, self.head_items)
-      scores.append(placement.fetch(score_BI)[:len(part)])
-    return np.concatenate(scores)
+                          placement.over_rows(self.run.mesh, batch), self.head_layers,
+                          spec.queries)
+      yield hidden_BD, len(part)
 
   @functools.cached_property
   def head_items(self) -> dot_scores.HeadItems:
@@ -150,6 +167,25 @@ class Speaker:
       texts += [tokenizer.decode(t[:n]).strip()
                 for t, n in zip(placement.fetch(tokens)[:len(part)], placement.fetch(lengths))]
     return texts
+
+  def last_logits(self, examples, spec) -> tuple[np.ndarray, np.ndarray]:
+    """(float32 [len(examples), V] logits behind each prompt, [M, D] final hidden states of all its
+    tokens), computed in float32 whatever the weights' dtype is. Decoders only."""
+    config, logits, hidden = dataclasses.replace(self.lm_config, dtype="float32"), [], []
+    for part in _batches(examples, spec.rows, "logits"):
+      batch = placement.over_rows(self.run.mesh, batches_lib.prompts_batch(part, spec))
+      made = _last_logits(self.graphdef, config, self.trainable, self.frozen(), batch)
+      logit_BV, hidden_BLD = (placement.fetch(x)[:len(part)] for x in made)
+      logits.append(logit_BV)
+      hidden.append(hidden_BLD[placement.fetch(batch["valid"])[:len(part)]])
+    return np.concatenate(logits), np.concatenate(hidden)
+
+  def soft_tokens(self, rows, batch: int = 256) -> np.ndarray:
+    """float32 [len(rows), Q, D]: the soft tokens of entity rows."""
+    padded = np.pad(np.asarray(rows, np.int32), (0, -len(rows) % batch)).reshape(-1, batch, 1)
+    parts = [placement.fetch(_soft_tokens(self.graphdef, self.trainable, self.entities, part))
+             for part in padded]
+    return np.concatenate(parts)[:len(rows)]
 
   def prompt(self, examples, spec) -> prompt_lib.Prompt:
     """The examples' prompts as embeddings, soft tokens in their slots."""
@@ -217,7 +253,27 @@ def _states(graphdef, lm_config, trainable, frozen, batch, layers: int, queries:
   return model.target_hidden(embeds_BLD, batch, **deep)[:, 0]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _queries(graphdef, trainable, hidden_BD):
+  return nnx.merge(graphdef, trainable).head.query(hidden_BD.astype(jnp.float32))
+
+
 _prompt_embeds = jax.jit(_embed, static_argnums=(0, 1))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _last_logits(graphdef, lm_config, trainable, frozen, batch):
+  model = language_model.bind(lm_config, frozen["lm"])
+  hidden_BLD = model.hidden(_embed(graphdef, lm_config, trainable, frozen, batch),
+                            batch["position"], batch["valid"].astype(jnp.int32), batch["valid"])
+  last_B1 = batch["length"][:, None, None] - 1
+  return model.logits(jnp.take_along_axis(hidden_BLD, last_B1, axis=1)[:, 0]), hidden_BLD
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _soft_tokens(graphdef, trainable, entities, rows_B1):
+  soft_BQD = inputs.soft_tokens(nnx.merge(graphdef, trainable), entities, rows_B1)
+  return soft_BQD.astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

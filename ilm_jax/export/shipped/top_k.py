@@ -1,0 +1,112 @@
+"""The best items of an exported run, by numpy alone.
+
+    python top_k.py --user=405 --k=10         a user of the export (made with --users=all)
+    python top_k.py --like=50 --k=10          items whose keys point the same way as this item's
+
+A list is state @ keys.T + bias, the highest first; of equal scores the earlier item first. A state
+is query applied to what the language model makes of a history: README.md.
+"""
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+_DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I64": np.int64,
+           "BF16": np.uint16}      # its bits: numpy has no such numbers
+
+
+def read(path) -> dict[str, np.ndarray]:
+  """The tensors of a safetensors file, mapped: [8 bytes: length of header][JSON header][data].
+
+  Raises:
+    OSError, ValueError: it cannot be read.
+  """
+  path = pathlib.Path(path)
+  with open(path, "rb") as file:
+    length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= path.stat().st_size - 8:
+      raise ValueError(f"{path} is no safetensors file, or a part of one")
+    header = json.loads(file.read(length))
+  header.pop("__metadata__", None)
+  tensors = {}
+  for name, entry in header.items():
+    start, end = entry["data_offsets"]
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    flat = (np.memmap(path, dtype, "r", 8 + length + start, ((end - start) // dtype.itemsize,))
+            if end > start else np.zeros(0, dtype))
+    tensors[name] = flat.reshape(entry["shape"])
+  return tensors
+
+
+def top_k(state_NP, keys_IP, bias_I, k: int, seen=None) -> tuple[np.ndarray, np.ndarray]:
+  """(items, scores), each [N, min(k, I)]: item numbers from 0 in the order of items.json.
+
+  Args:
+    state_NP: float32, a state of each of N histories.
+    keys_IP, bias_I: of items.safetensors.
+    k: length of the lists.
+    seen: of each history the item numbers that are not listed; None: nothing is left out. Where
+      fewer than k items are left, -1 fills the list, with a score of -inf.
+  """
+  score_NI = state_NP @ keys_IP.T + bias_I
+  if seen is not None:
+    for score_I, items in zip(score_NI, seen):
+      score_I[items] = -np.inf
+  k = min(k, score_NI.shape[1])
+  best_NK = np.zeros((len(score_NI), k), np.int64)
+  for n, score_I in enumerate(score_NI):
+    least = np.partition(score_I, len(score_I) - k)[len(score_I) - k]
+    rows = np.flatnonzero(score_I >= least)              # at least k, more where scores are equal
+    best_NK[n] = rows[np.argsort(-score_I[rows], kind="stable")[:k]]
+  score_NK = np.take_along_axis(score_NI, best_NK, axis=1)
+  return np.where(np.isneginf(score_NK), -1, best_NK), score_NK
+
+
+def users(folder) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
+  """(ids, states [U, P], item numbers of each history) of users.safetensors and users.json."""
+  folder = pathlib.Path(folder)
+  tensors = read(folder / "users.safetensors")
+  histories = np.split(tensors["items"], tensors["offsets"][1:-1])
+  return json.loads((folder / "users.json").read_text())["ids"], tensors["state"], histories
+
+
+def main(argv=None) -> int:
+  """Prints a list and returns the exit code."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--folder", default=pathlib.Path(__file__).parent)
+  parser.add_argument("--user", default="", help="id of a user")
+  parser.add_argument("--like", default="", help="id of an item")
+  parser.add_argument("--k", type=int, default=10)
+  args = parser.parse_args(argv)
+  folder = pathlib.Path(args.folder)
+  items, names = read(folder / "items.safetensors"), json.loads((folder / "items.json").read_text())
+  if args.k < 1 or not (args.user or args.like):
+    print("error: name --user=ID or --like=ID, and a --k of 1 or more", file=sys.stderr)
+    return 1
+  if args.like:
+    if args.like not in names["ids"]:
+      print(f"error: --like={args.like}: no such id in items.json", file=sys.stderr)
+      return 1
+    at, keys = names["ids"].index(args.like), np.asarray(items["keys"])
+    keys = keys / np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), 1e-12)
+    best, score = top_k(keys[at:at + 1], keys, np.float32(0), args.k, [[at]])
+  else:
+    if not (folder / "users.json").exists():
+      print("error: the export holds no users: make it with --users=all", file=sys.stderr)
+      return 1
+    ids, states, histories = users(folder)
+    if args.user not in ids:
+      print(f"error: --user={args.user}: no such id in users.json", file=sys.stderr)
+      return 1
+    at = ids.index(args.user)
+    best, score = top_k(states[at:at + 1], items["keys"], items["bias"], args.k, [histories[at]])
+  for place, (item, value) in enumerate(zip(best[0], score[0]), 1):
+    if item >= 0:
+      print(f"{place:3}  {names['ids'][item]:>8}  {names['titles'][item]:40}  {value:8.3f}")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,49 @@
+"""Writes safetensors files, one tensor in memory at a time: [length][JSON header][tensors]."""
+import json
+import struct
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int32): "I32",
+          np.dtype(np.int64): "I64", np.dtype(ml_dtypes.bfloat16): "BF16"}
+
+
+class Entry(NamedTuple):
+  """A tensor to be written."""
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  array: Callable[[], np.ndarray]      # called once, when its turn has come
+
+
+def of(name: str, array) -> Entry:
+  """The entry of an array that is there."""
+  array = np.asarray(array)
+  return Entry(name, array.shape, array.dtype, lambda: array)
+
+
+def write(file, entries: Sequence[Entry], metadata: dict[str, str]) -> None:
+  """Writes a file.
+
+  Args:
+    file: a binary file to write to.
+    entries: in the order of the file.
+    metadata: of the header, e.g. {"format": "pt"}, which transformers wants.
+  """
+  header, at = {"__metadata__": metadata}, 0
+  for name, shape, dtype, _ in entries:
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    header[name] = {"dtype": _NAMES[np.dtype(dtype)], "shape": list(shape),
+                    "data_offsets": [at, at + size]}
+    at += size
+  text = json.dumps(header).encode()
+  text += b" " * (-len(text) % 8)
+  file.write(struct.pack("<Q", len(text)) + text)
+  for name, shape, dtype, array in entries:
+    values = np.asarray(array())
+    if values.shape != tuple(shape):
+      raise ValueError(f"tensor {name} has shape {values.shape}, announced was {shape}")
+    file.write(np.ascontiguousarray(values.astype(dtype)).reshape(-1).view(np.uint8).data)
