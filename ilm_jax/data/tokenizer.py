@@ -142,10 +142,6 @@ class Tokenizer:
           special_tokens=list(zip(names, self.before)))
     return backend.to_str()
 
-  def spelled(self, ids) -> str:
-    """The text of `ids` with the names of special tokens in it."""
-    return self._backend.decode(list(map(int, ids)), skip_special_tokens=False)
-
   def spells(self, i: int) -> bool:
     """Whether a text can become this id: not that of a special token, or of none."""
     token = self._backend.get_added_tokens_decoder().get(i)
