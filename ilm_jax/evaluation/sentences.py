@@ -80,8 +80,8 @@ def _next(said: dict) -> list[Block]:
   liked = said["lists"]["liked"] if said["lists"] else []
   name = (said["description"] or {}).get("name")
   if liked:
-    words, flags = f"Next, name {said['things']} you like, or talk of them (--stage=chat):", (
-        "--stage=recommend", *(f"--liked={title}" for title in liked))
+    words = f"Next, talk to it on a page (--stage=serve), or name {said['things']} you like:"
+    flags = ("--stage=recommend", *(f"--liked={title}" for title in liked))
   elif name:
     words, flags = "Next, ask ILM more:", ("--stage=describe", f"--items={name}")
   else:
