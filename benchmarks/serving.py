@@ -184,8 +184,8 @@ def llama(path):
   model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
       num_hidden_layers=c.num_layers, hidden_size=c.width, num_attention_heads=c.num_heads,
       num_key_value_heads=c.num_kv_heads, head_dim=c.head_dim, intermediate_size=c.mlp_width,
-      vocab_size=c.vocab_size, rope_theta=c.rope_base, rms_norm_eps=c.norm_eps, tie_word_embeddings=True,
-      max_position_embeddings=8192)).eval()
+      vocab_size=c.vocab_size, rope_theta=c.rope_base, rms_norm_eps=c.norm_eps,
+      tie_word_embeddings=True, max_position_embeddings=8192)).eval()
   places = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
             "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
             "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
