@@ -45,7 +45,7 @@ def _lists(api, engine, kept) -> None:
     if wish.liked is not None:
       if wish.session_id is not None or wish.session is not None:
         raise errors.UserError("expected one of session_id, session and liked")
-      session = _liking(talk, wish.liked)
+      session = _liking(engine, talk, wish.liked)
     else:
       with sessions.of(wish, kept, engine) as one:
         session = one.session
@@ -83,7 +83,7 @@ def _lists(api, engine, kept) -> None:
   def users(wish: schemas.Users) -> schemas.Vector:
     """The vector of somebody new, folded into the factorisation."""
     talk = engine.talker()
-    return {"vector": talk.vector(_liking(talk, wish.liked)).tolist()}
+    return {"vector": talk.vector(_liking(engine, talk, wish.liked)).tolist()}
 
 
 def _texts(api, engine, kept) -> None:
@@ -159,8 +159,11 @@ def _sessions(api, engine, kept) -> None:
     kept.delete(raw)
 
 
-def _liking(talk, names) -> session_lib.Session:
+def _liking(engine, talk, names) -> session_lib.Session:
   """A session that likes items, each named by its id or title."""
+  if len(names) > engine.limits.statements:
+    raise errors.UserError(f"{len(names):,} items are liked, expected "
+                           f"{engine.limits.statements:,} at most")
   session = session_lib.Session()
   for name in names:
     session = session_lib.like(session, talk.items.ids[talk.row(name) - 1])
