@@ -1,6 +1,6 @@
 // A box that searches the catalogue: arrows choose, Enter takes, Escape closes.
 import {call} from "./api.js";
-import {byId, debounced, el} from "./dom.js";
+import {debounced, el} from "./dom.js";
 import {attempt, learn, titled} from "./talk.js";
 
 let count = 0;
@@ -82,5 +82,3 @@ export function searchBox(box, {label, hint = "", take, keep = false, quiet = fa
 /** Titles that one can take by a press: the start's suggestions. */
 export const chip = (card, take) => el("li", {},
   el("button", {type: "button", class: "chip", onclick: () => take(card)}, titled(card)));
-
-export const focusOn = id => byId(id).focus({preventScroll: true});
