@@ -274,6 +274,11 @@ def test_other_parts_on_a_phone(open_page, server, tmp_path):
   page.locator("#lists .card").first.wait_for()
   page.get_by_role("button", name="Your taste").click()
   page.locator("#known [data-part=liked] li", has_text="Heat (1995)").wait_for()
+  for last in ("1979", "1999"):              # a wrong span can be put right
+    page.get_by_role("spinbutton", name="First year").fill("1990")
+    page.get_by_role("spinbutton", name="Last year").fill(last)
+    page.keyboard.press("Enter")
+  page.locator("#known li", has_text="from 1990 to 1999").wait_for()
 
 
 def test_token_is_asked_for(open_page, guarded):

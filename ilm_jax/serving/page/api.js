@@ -44,7 +44,7 @@ async function send(method, path, body, token) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (token !== null) headers.Authorization = `Bearer ${token}`;
   try {
-    return await fetch(path, {method, headers, body: body === undefined ? body : JSON.stringify(body)});
+    return await fetch(path, {method, headers, body: JSON.stringify(body)});
   } catch {
     throw new Failure(0, navigator.onLine ? "The server does not answer. Is it still running?"
       : "You are offline: the server cannot be reached.");

@@ -8,7 +8,10 @@ const OPINIONS = [["like", "liked", "Like"], ["dislike", "disliked", "Dislike"],
   ["seen", "seen", "Seen"]];
 const KIND_OF = Object.fromEntries(OPINIONS);
 
-/** The card as a list item; its `renew()` gives open reasons anew. rank: its number or null; model: whose reasons "Why?" gives. */
+/**
+ * The card as a list item; its `renew()` asks for open reasons anew.
+ * rank: its number or null; model: whose reasons "Why?" gives.
+ */
 export function cardOf(card, {rank = null, model = firstModel()} = {}) {
   const reasons = el("div", {class: "why", id: `why-${model}-${card.id}`, role: "region",
     "aria-live": "polite", "aria-label": `Why ${card.title}`, hidden: true});

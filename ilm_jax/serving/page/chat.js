@@ -1,7 +1,7 @@
 // The conversation: its turns, and the box to say the next.
 import {byId, el} from "./dom.js";
 import {showSheet} from "./cards.js";
-import {attempt, chat, known, onChange, talk, titled} from "./talk.js";
+import {attempt, chat, known, onChange, talk} from "./talk.js";
 
 let drawn = [];                       // JSON of each turn on the page
 let waiting = false;

@@ -78,7 +78,14 @@ export function clearNotice() {
   byId("notice").replaceChildren();
 }
 
-/** Opens a dialog; Escape and its buttons with data-close close it. */
+/** Whether a press hit what lies behind the dialog; its own padding counts as inside. */
+function outside(dialog, {target, clientX, clientY}) {
+  const {left, right, top, bottom} = dialog.getBoundingClientRect();
+  return target === dialog
+    && (clientX < left || clientX > right || clientY < top || clientY > bottom);
+}
+
+/** Opens a dialog; Escape, a press beside it and its buttons with data-close close it. */
 export function open(id) {
   const dialog = byId(id);
   if (!dialog.dataset.ready) {
@@ -86,7 +93,7 @@ export function open(id) {
     for (const button of dialog.querySelectorAll("[data-close]")) {
       button.addEventListener("click", () => dialog.close());
     }
-    dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+    dialog.addEventListener("click", event => { if (outside(dialog, event)) dialog.close(); });
     dialog.addEventListener("close", () => {
       if (dialog.contains(byId("toast"))) document.body.append(byId("toast"));
       if (dialog.contains(byId("notice"))) byId("main").before(byId("notice"));

@@ -2,7 +2,7 @@
 import {call} from "./api.js";
 import {byId, debounced, el, notice, open, toast} from "./dom.js";
 import {searchBox} from "./search.js";
-import {attempt, begin, firstModel, known, likedItems, talk, titled} from "./talk.js";
+import {attempt, begin, firstModel, known, likedItems, talk} from "./talk.js";
 
 export function setUp() {
   setUpBetween();

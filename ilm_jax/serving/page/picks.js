@@ -51,13 +51,14 @@ function refresh() {
 }
 
 function draw(models, lists) {
-  const box = byId("lists"), back = focusOf(box), before = places(box);
+  const box = byId("lists"), back = focusOf(box), from = places(box);
   const changed = drawnFor !== talk.session, taken = opinions();
   drawnFor = talk.session;
   const open = new Map([...box.querySelectorAll(".card")].map(card => [keyOf(card), card]));
   box.classList.toggle("two", models.length > 1);
   box.replaceChildren(...models.map((model, n) => {
     const cards = lists[n], label = labelOf(model);
+    const before = shown.get(model)?.filter(({id}) => !taken.has(id));
     const column = el("section", {"data-model": model, "aria-label": `Ranked by ${label}`});
     if (models.length > 1) column.append(el("h3", {class: "by"}, label));
     column.append(cards.length ? el("ol", {class: "cards"}, cards.map((card, place) => {
@@ -66,7 +67,7 @@ function draw(models, lists) {
       const item = old ?? cardOf(card, {rank: place + 1, model});
       item.querySelector(".rank").textContent = place + 1;
       mark(item.querySelector(".mark"), models.length > 1
-        ? elsewhere(models[1 - n], lists[1 - n], card) : moved(shown.get(model)?.filter(({id}) => !taken.has(id)), card, place));
+        ? elsewhere(models[1 - n], lists[1 - n], card) : moved(before, card, place));
       return item;
     })) : el("p", {class: "empty"}, "Nothing is left that fits. Take back a limit under “Your "
       + "taste”."));
@@ -79,7 +80,7 @@ function draw(models, lists) {
     }}, "Show more"));
   }
   models.forEach((model, n) => shown.set(model, lists[n]));
-  glide(box, before);
+  glide(box, from);
   restore(box, back);
   if (changed && document.body.dataset.pane !== "picks") byId("tabs").dataset.fresh = "yes";
   speak(lists[0].length ? `${lists[0].length} recommended, first ${titled(lists[0][0])}`
@@ -135,12 +136,13 @@ const places = box => new Map([...box.querySelectorAll(".card")]
   .map(card => [keyOf(card), card.getBoundingClientRect().top]));
 
 /** Lets cards glide to their new places, unless the reader wants stillness. */
-function glide(box, before) {
+function glide(box, from) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   for (const card of box.querySelectorAll(".card")) {
-    const was = before.get(keyOf(card));
+    const was = from.get(keyOf(card));
+    const far = was - card.getBoundingClientRect().top;
     const frames = was === undefined ? [{opacity: 0}, {opacity: 1}]
-      : [{transform: `translateY(${was - card.getBoundingClientRect().top}px)`}, {transform: "none"}];
+      : [{transform: `translateY(${far}px)`}, {transform: "none"}];
     card.animate(frames, {duration: 220, easing: "ease-out"});
   }
 }

@@ -1,6 +1,6 @@
 // A box that searches the catalogue: arrows choose, Enter takes, Escape closes.
 import {call} from "./api.js";
-import {byId, debounced, el} from "./dom.js";
+import {debounced, el} from "./dom.js";
 import {attempt, learn, titled} from "./talk.js";
 
 let count = 0;
@@ -11,7 +11,7 @@ let count = 0;
  */
 export function searchBox(box, {label, hint = "", take, keep = false, quiet = false}) {
   const id = `search-${++count}`;
-  let cards = [], at = -1, asked = "";
+  let cards = [], at = -1, asked = "", chosen = "";
   const input = el("input", {id, type: "text", role: "combobox", placeholder: hint,
     autocomplete: "off", spellcheck: "false", "aria-expanded": "false",
     "aria-autocomplete": "list", "aria-controls": `${id}-list`});
@@ -28,9 +28,10 @@ export function searchBox(box, {label, hint = "", take, keep = false, quiet = fa
   };
   const choose = card => {
     close();
-    asked = input.value = keep ? titled(card) : "";
+    set(keep ? titled(card) : "");
     take(card);
   };
+  const set = text => { chosen = asked = input.value = text; };
   const point = to => {
     at = to;
     for (const [n, option] of [...list.children].entries()) {
@@ -62,7 +63,10 @@ export function searchBox(box, {label, hint = "", take, keep = false, quiet = fa
     if (asked) search();
     else close();
   });
-  input.addEventListener("blur", close);
+  input.addEventListener("blur", () => {
+    close();
+    if (keep) set(chosen);             // what was typed and not taken goes
+  });
   input.addEventListener("keydown", event => {
     if (event.key === "Enter" && !event.isComposing) {
       event.preventDefault();
@@ -76,11 +80,9 @@ export function searchBox(box, {label, hint = "", take, keep = false, quiet = fa
       point((at + (event.key === "ArrowDown" ? 1 : cards.length - 1)) % cards.length);
     }
   });
-  return {input, set: card => { asked = input.value = titled(card); }};
+  return {input, set: card => set(titled(card))};
 }
 
 /** Titles that one can take by a press: the start's suggestions. */
 export const chip = (card, take) => el("li", {},
   el("button", {type: "button", class: "chip", onclick: () => take(card)}, titled(card)));
-
-export const focusOn = id => byId(id).focus({preventScroll: true});

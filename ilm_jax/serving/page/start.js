@@ -50,7 +50,8 @@ function choose(card) {
 }
 
 function draw() {
-  byId("start-chosen").replaceChildren(...[...chosen.values()].map(card => el("li", {class: "chosen"},
+  const cards = [...chosen.values()];
+  byId("start-chosen").replaceChildren(...cards.map(card => el("li", {class: "chosen"},
     el("span", {}, titled(card)),
     el("button", {type: "button", class: "quiet round", "aria-label": `Remove ${titled(card)}`,
       onclick: () => {
@@ -60,7 +61,8 @@ function draw() {
       }}, icon("close")))));
   const rest = popular.filter(card => !chosen.has(card.id)).slice(0, 8);
   byId("start-popular").hidden = !rest.length;
-  byId("start-popular").querySelector("ul").replaceChildren(...rest.map(card => chip(card, choose)));
+  const list = byId("start-popular").querySelector("ul");
+  list.replaceChildren(...rest.map(card => chip(card, choose)));
   byId("start-go").disabled = !chosen.size;
   const left = WANTED - chosen.size;
   byId("start-count").textContent = !chosen.size ? `Choose ${WANTED}`

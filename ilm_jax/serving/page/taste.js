@@ -19,6 +19,7 @@ export function setUp() {
   byId("filter-genre").append(...talk.models.genres.map(genre => el("option", {}, genre)));
   byId("add-genre").addEventListener("click", addGenre);
   byId("filters").addEventListener("submit", addYears);
+  byId("filters").addEventListener("input", () => byId("last-year").setCustomValidity(""));
   onChange(() => {
     if (!talk.session) return;
     byId("undo").disabled = !talk.earlier.length;
@@ -132,8 +133,9 @@ function limitLines() {
   }
   const [first, last] = now.years;
   if (first !== null || last !== null) {
-    lines.push({remove: without("years", [null, null]), text: first === null ? `until ${last}`
-      : last === null ? `from ${first}` : first === last ? `of ${first}` : `from ${first} to ${last}`});
+    const text = first === null ? `until ${last}` : last === null ? `from ${first}`
+      : first === last ? `of ${first}` : `from ${first} to ${last}`;
+    lines.push({text, remove: without("years", [null, null])});
   }
   return lines;
 }
@@ -176,18 +178,19 @@ function addBox() {
 async function addGenre() {
   const key = byId("filter-kind").value, now = constraint()[key];
   const genre = byId("filter-genre").value;
-  if (!now.includes(genre)) done(await edit({do: "constrain", [key]: [...now, genre]}) && "Limit added");
+  if (now.some(each => each.toLowerCase() === genre.toLowerCase())) return;
+  done(await edit({do: "constrain", [key]: [...now, genre]}) && "Limit added");
 }
 
 async function addYears(event) {
   event.preventDefault();
-  const years = ["first-year", "last-year"].map(id => byId(id).value ? byId(id).valueAsNumber : null);
-  const end = byId("last-year");
+  const boxes = [byId("first-year"), byId("last-year")], end = boxes[1];
+  const years = boxes.map(box => box.value ? box.valueAsNumber : null);
   end.setCustomValidity(years[0] !== null && years[1] !== null && years[0] > years[1]
     ? "The last year is before the first." : "");
   if (!end.reportValidity() || years.every(year => year === null)) return;
   if (await edit({do: "constrain", years})) {
-    byId("first-year").value = end.value = "";
+    for (const box of boxes) box.value = "";
     done("Limit added");
   }
 }
