@@ -21,6 +21,9 @@ from ilm_jax.evaluation import metrics, target_sets
 from ilm_jax.stages import describe
 
 
+WORDS = 24               # tokens of an answer
+
+
 def measured(answers: list[str], rows: list[int], titles, items) -> dict[str, np.ndarray]:
   """Whether each answer is a title of the catalogue, and whether it is that of its item."""
   named = [titles.row(" ".join(answer.split()).rstrip(".")) for answer in answers]
@@ -44,7 +47,7 @@ def main():
   print("\n".join(header(["items", "vectors", "valid", "right", "distinct-1", "distinct-2"])))
   for kind, of in rows.items():
     for vectors, given in (("their own", of), ("dealt out anew", np.roll(of, 1))):
-      answers = asked.say([asked.vectors(int(row)) for row in given])
+      answers = asked.say([asked.vectors(int(row)) for row in given], max_new=WORDS)
       values = measured(answers, of.tolist(), material.titles, material.films)
       shown = target_sets.estimates(BOOTSTRAP, values, np.arange(len(of)))
       print(f"| {len(of)} {kind} | {vectors} | {cell(shown['valid'])} | {cell(shown['right'])} | "
