@@ -20,7 +20,6 @@ from ilm_jax.data import interactions
 from ilm_jax.evaluation import metrics, target_sets
 from ilm_jax.stages import describe
 
-
 WORDS = 24               # tokens of an answer
 
 
