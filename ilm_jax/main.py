@@ -85,11 +85,20 @@ _LIKED = flags.DEFINE_multi_string(
     "repeat the flag, oldest first.")
 _USERS = flags.DEFINE_string(
     "users", "", "With --stage=recommend: all, to write the lists of all users to --out.")
-_K = flags.DEFINE_integer("k", 10, "With --stage=recommend or chat: items of a list; chat shows 5.")
+_K = flags.DEFINE_integer(
+    "k", 10, "With --stage=recommend, chat or serve: items of a list; chat and serve show 5.")
 _OUT = flags.DEFINE_string("out", "", "With --users=all: a .csv or .parquet file.")
 _MODEL = flags.DEFINE_string(
-    "model", "ilm", "With --stage=describe, recommend or chat: which model answers, ilm or one of "
-    "phase2.compare, e.g. mlp.")
+    "model", "ilm", "With --stage=describe, recommend, chat or serve: which model answers, ilm or "
+    "one of phase2.compare, e.g. mlp.")
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "With --stage=serve: the address to listen at; 0.0.0.0: all of this "
+    "machine.")
+_PORT = flags.DEFINE_integer("port", 8000, "With --stage=serve: its port; 0: any that is free.",
+                             lower_bound=0, upper_bound=65535)
+_TOKEN = flags.DEFINE_string(
+    "token", "", "With --stage=serve: the secret that requests must bring ($ILM_TOKEN keeps it out "
+    "of the list of processes).")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "With --stage=plan: chips to plan for, e.g. v5p:4x4x4, v5e:4x4, two slices as "
     "v5p:4x4x4*2, h100:8 (by arithmetic).")
@@ -109,10 +118,11 @@ _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
     "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
+    "serve": (_HOST, _PORT, _TOKEN, _K, _MODEL),
     "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
 _OF_STAGES = ("stage", "watch", *(flag.name for its in _ONLY_WITH.values() for flag in its))
-_ANSWERS = ("describe", "recommend", "chat")      # what is asked of a trained model, last
+_ANSWERS = ("describe", "recommend", "chat", "serve")      # what is asked of a trained model, last
 _SWITCHES = ("tables", "search")     # no value follows
 
 
@@ -205,7 +215,10 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
       if others := tuple(n for n in names if n not in (*_ANSWERS, "plan")):
         stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value, _TABLES.value, typed)
       for name in (name for name in _ANSWERS if name in names):
-        stages.answer(name, config, workdir, _wish(name))
+        if name == "serve":
+          _serve(config, workdir)
+        else:
+          stages.answer(name, config, workdir, _wish(name))
       if _COMPARE.value:
         from ilm_jax.evaluation import compare
         compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])
@@ -217,6 +230,15 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
   return 0
 
 
+def _serve(config, workdir: str) -> None:
+  try:
+    from ilm_jax.serving import server
+  except ModuleNotFoundError as e:
+    raise errors.UserError(f"--stage=serve needs {e.name}: pip install 'ilm-jax[serve]'") from None
+  from ilm_jax.stages import context
+  server.run(context.Run(config, workdir), server.Wish(**_wish("serve")))
+
+
 def _compiled_programs(workdir: str) -> str:
   """Beside a remote run, as process 0 of a pod alone writes there and all of them read."""
   if "://" in workdir:
@@ -225,8 +247,10 @@ def _compiled_programs(workdir: str) -> str:
 
 
 def _wish(stage: str) -> dict:
-  if stage == "chat":
-    return {"model": _MODEL.value} | ({"k": _K.value} if _K.present else {})
+  if stage in ("chat", "serve"):
+    wish = {"model": _MODEL.value} | ({"k": _K.value} if _K.present else {})
+    return wish if stage == "chat" else {
+        **wish, "host": _HOST.value, "port": _PORT.value, "token": _TOKEN.value}
   if stage == "recommend":
     return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
             "k": _K.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}

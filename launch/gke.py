@@ -48,9 +48,7 @@ def jobset(c, jobs: list[Job]) -> dict:
   Raises:
     UserError: a name or variable that Kubernetes would refuse.
   """
-  if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", c.name) or len(c.name) > _LONGEST_NAME:
-    raise errors.UserError(f"name {c.name!r}: expected at most {_LONGEST_NAME} of a-z, 0-9 and -, "
-                           "beginning with a letter and not ending with -")
+  check_name(c.name)
   return {
       "apiVersion": "jobset.x-k8s.io/v1alpha2",
       "kind": "JobSet",
@@ -64,6 +62,13 @@ def jobset(c, jobs: list[Job]) -> dict:
               "rules": [{"name": "preempted", "action": "RestartJobSetAndIgnoreMaxRestarts",
                          "onJobFailureReasons": ["PodFailurePolicy"]}]},
           "replicatedJobs": [_replicated(c, job) for job in jobs]}}
+
+
+def check_name(name: str) -> None:
+  """Raises a UserError where Kubernetes would refuse a name."""
+  if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name) or len(name) > _LONGEST_NAME:
+    raise errors.UserError(f"name {name!r}: expected at most {_LONGEST_NAME} of a-z, 0-9 and -, "
+                           "beginning with a letter and not ending with -")
 
 
 def _replicated(c, job: Job) -> dict:
@@ -86,10 +91,11 @@ def _replicated(c, job: Job) -> dict:
                       "containerName": "ilm", "operator": "In", "values": [_SAVED]}},
                   {"action": action, "onPodConditions": [
                       {"type": "DisruptionTarget", "status": "True"}]}]},
-              "template": {"spec": _pod(c, job)}}}}
+              "template": {"spec": pod(c, job)}}}}
 
 
-def _pod(c, job: Job) -> dict:
+def pod(c, job: Job) -> dict:
+  """The pod of one host of a job, as a JobSet runs it."""
   chips = {"google.com/tpu": job.slice.chips_per_host}
   spot = {"nodeSelector": {"cloud.google.com/gke-spot": "true"},
           "tolerations": [{"key": "cloud.google.com/gke-spot", "operator": "Equal",

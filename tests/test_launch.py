@@ -15,7 +15,7 @@ import json_schema
 import pytest
 
 from ilm_jax import errors
-from launch import gke, jobs, shell, tpu_vm, tpus
+from launch import gke, gke_serve, jobs, shell, tpu_vm, tpus
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "tests" / "golden" / "jobset_schema.json").read_text())
@@ -364,6 +364,62 @@ def test_the_schema_sees_what_is_wrong():
       f"{at}: backofflimit is unknown"]
 
 
+# A server.
+
+SERVE = "python -m ilm_jax.main --config=c.py --workdir=gs://b/run --stage=serve --host=0.0.0.0"
+
+
+def serve(line):
+  gke_serve.act(gke_serve.parse(shlex.split(line)))
+
+
+def test_a_server_is_a_deployment_with_a_service(fakes):
+  serve("apply ilm --tpu=v5e --topology=2x2 --spot --image=I --env=A=b --token_secret=t "
+        f"--service_account=sa -- {SERVE}")
+  (argv, stdin), = fakes.calls
+  assert argv == ["kubectl", "apply", "--filename=-"]
+  deployment, service = json.loads(stdin)["items"]
+  assert (deployment["apiVersion"], deployment["kind"]) == ("apps/v1", "Deployment")
+  pod = deployment["spec"]["template"]["spec"]
+  # But for what only servers have, it is a pod as the JobSet's schema knows it.
+  plain = {name: value for name, value in pod["containers"][0].items()
+           if not name.endswith("Probe")} | {"env": [{"name": "A", "value": "b"}]}
+  assert json_schema.mistakes(pod | {"containers": [plain], "restartPolicy": "Never"},
+                              SCHEMA["$defs"]["pod"], SCHEMA) == []
+  assert pod["restartPolicy"] == "Always" and pod["terminationGracePeriodSeconds"] == 75
+  assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "2x2"
+  container, = pod["containers"]
+  assert shlex.join(container["command"]) == SERVE
+  assert container["env"] == [{"name": "A", "value": "b"}, {"name": "ILM_TOKEN", "valueFrom": {
+      "secretKeyRef": {"name": "t", "key": "token"}}}]
+  assert container["resources"]["limits"] == {"google.com/tpu": 4}
+  assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": 8000}
+  assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 8000}
+  labels = deployment["spec"]["template"]["metadata"]["labels"]
+  assert deployment["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]
+  assert service["spec"]["ports"] == [{"name": "http", "port": 8000, "targetPort": 8000}]
+  assert service["spec"]["sessionAffinity"] == "ClientIP" and "type" not in service["spec"]
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (f"ilm --tpu=v6e --topology=4x4 -- {SERVE}", "has 4 hosts: a server is one process on one"),
+    (f"ilm --tpu=v6e --topology=2x2 -- {SERVE.replace('--host=0.0.0.0', '')}", "add --host=0.0.0"),
+    (f"Ilm --tpu=v6e --topology=2x2 -- {SERVE}", "name 'Ilm': expected at most 40")])
+def test_a_server_that_would_not_run_is_refused(fakes, words, says):
+  with pytest.raises(errors.UserError, match=says):
+    serve(words.replace(" --tpu", " --image=I --tpu", 1).join(("apply ", "")))
+  assert fakes.calls == []
+
+
+def test_a_server_is_looked_at_and_deleted(fakes):
+  for action in ("status", "logs", "delete"):
+    serve(f"{action} ilm --namespace=n")
+  assert fakes.lines == [
+      "kubectl get --namespace=n deployments,pods --selector=app.kubernetes.io/instance=ilm",
+      "kubectl logs --namespace=n --tail=100 deployment/ilm",
+      "kubectl delete --namespace=n deployment/ilm service/ilm"]
+
+
 # Experiments.
 
 ROWS = ("phase1.batch_size=16", "phase1.pair_batch_size=16", "phase2.rows=16")
@@ -493,7 +549,7 @@ def test_without_ml_collections_one_line_says_that_nothing_is_checked(fakes, mon
   assert said.startswith("the config is not checked here: ml_collections is not installed")
 
 
-@pytest.mark.parametrize("name", ["gke", "jobs", "pod_check", "tpu_vm"])
+@pytest.mark.parametrize("name", ["gke", "gke_serve", "jobs", "pod_check", "tpu_vm"])
 def test_launching_needs_the_standard_library_alone(name):
   done = subprocess.run([sys.executable, "-S", "-m", f"launch.{name}", "--help"], cwd=ROOT,
                         capture_output=True, text=True, check=False)

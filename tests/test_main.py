@@ -48,7 +48,8 @@ def test_the_list_of_stages_holds_together():
     assert set(stage.needs) <= set(before)
     before.append(stage.name)
   assert stage_list.ALL == stage_list.TRAIN + stage_list.WATCH
-  assert set(stages._STAGES) | {"describe", "recommend", "chat", "plan"} == set(stage_list.BY_NAME)
+  others = {"describe", "recommend", "chat", "serve", "plan"}
+  assert set(stages._STAGES) | others == set(stage_list.BY_NAME)
   assert set(stages._LOCKS) <= {stage.name for stage in stage_list.STAGES if stage.writes}
 
 
@@ -138,9 +139,9 @@ def test_main_checks_the_workdir_before_it_begins(tmp_path):
 
 @pytest.mark.parametrize(("flag", "stage"), [
     ("--liked=Up (2009)", "recommend"), ("--items=Up (2009)", "describe"), ("--search", "plan"),
-    ("--k=10", "recommend or chat"), ("--steps=5", "describe"),
+    ("--k=10", "recommend or chat or serve"), ("--steps=5", "describe"),
     ("--beam_runner=DirectRunner", "prepare"), ("--beam_options=--x=y", "prepare"),
-    ("--model=mlp", "describe or recommend or chat")])
+    ("--model=mlp", "describe or recommend or chat or serve"), ("--port=1", "serve")])
 def test_a_flag_of_a_stage_that_does_not_run_is_refused(flag, stage, tmp_path):
   done = main("--stage=cf", f"--workdir={tmp_path}", flag)
   assert done.returncode == 1 and len(done.stderr.splitlines()) == 1

@@ -2,14 +2,18 @@
 import json
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
 from starlette import testclient
 
+from configs import tiny
+from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.conversation import session as session_lib
-from ilm_jax.serving import app, engine, gate, limits, model_thread, store
+from ilm_jax.runtime import distributed
+from ilm_jax.serving import app, engine, gate, limits, model_thread, server, store
 from ilm_jax.stages import describe
 from tests import talks
 
@@ -309,6 +313,7 @@ def test_more_than_may_wait_is_refused_and_a_fault_harms_nobody_else():
     ("recommend", {}, 400, ("Expected one of session_id and session",)),
     ("recommend", {"liked": ["i1"], "session": {}}, 400, ("expected one of",)),
     ("recommend", {"liked": []}, 422, ("liked: ",)),
+    ("users", {"liked": ["i1"] * 41}, 400, ("41 items are liked, expected 40",)),
     ("recommend", {"liked": ["i1"], "k": 101}, 422, ("k: ",)),
     ("recommend", {"liked": ["i1"], "k": "5"}, 422, ("k: ",)),
     ("recommend", {"liked": ["i1"], "kk": 5}, 422, ("kk: ",)),
@@ -415,3 +420,26 @@ def test_headers_and_numbers(client):
   assert 'ilm_requests_total{route="/v1/models",status="200"}' in text
   assert 'ilm_requests_total{route="/v1/sessions/{raw}",status="404"}' in text
   assert "ilm_sessions " in text and "ilm_waiting 0.0" in text and "xxxx" not in text
+
+
+# What is served.
+
+def test_the_models_that_are_trained_are_served(tmp_path, monkeypatch):
+  config = tiny.get_config()
+  config.phase2.compare = ("mlp", "rand")
+  run = types.SimpleNamespace(config=config, workdir=tmp_path)
+  with pytest.raises(errors.UserError, match="phase2 has no checkpoint: run --stage=phase2"):
+    engine.served(run, "ilm")
+  monkeypatch.setattr(engine.checkpoint, "newest", lambda folder: (
+      3 if folder.parent.name in ("phase2", "phase2_mlp") else None))
+  assert [variant.key for variant in engine.served(run, "mlp")] == ["mlp", "ilm"]
+  with pytest.raises(errors.UserError, match="phase2_rand has no checkpoint"):
+    engine.served(run, "rand")
+
+
+def test_one_process_serves_lists_that_are_not_too_long(monkeypatch):
+  with pytest.raises(errors.UserError, match="--k=101: expected 1 to 100"):
+    server.run(None, server.Wish(k=101))
+  monkeypatch.setattr(distributed, "_here", distributed.Place(0, 2))
+  with pytest.raises(errors.UserError, match="one process, this job has 2"):
+    server.run(None, server.Wish())

@@ -33,6 +33,7 @@ STAGES = (
     Stage("describe", needs=("phase2",), in_all=False, together=True, writes=False),
     Stage("recommend", needs=("phase2",), in_all=False, together=True, writes=False),
     Stage("chat", needs=("phase2",), in_all=False, writes=False),
+    Stage("serve", needs=("phase2",), in_all=False, writes=False),
     Stage("plan", in_all=False),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}

@@ -14,6 +14,7 @@ from ilm_jax.serving import model_thread
 from ilm_jax.stages import context, talker
 from ilm_jax.training import checkpoint
 
+_TO_COMPILE = 3600.0     # seconds after which a program will not come any more
 _REMEMBERED = 1 << 25    # bytes of scores that are kept, for the same likes may be asked again
 
 
@@ -92,12 +93,15 @@ class Engine:
     for each in self.talkers.values():
       size = 1
       while size <= self.limits.together:
-        self.thread.call(functools.partial(each.recommender.scores, [one] * size))
+        self._warm(functools.partial(each.recommender.scores, [one] * size))
         size *= 2
-      self.thread.call(functools.partial(each.search, "", 1))
+      self._warm(functools.partial(each.search, "", 1))
       for name in ("attributes", "genres", "row_of", "unit_I1C"):
-        self.thread.call(functools.partial(getattr, each, name))
+        self._warm(functools.partial(getattr, each, name))
     self.ready = True
+
+  def _warm(self, function: Callable) -> None:
+    self.thread.call(function, _TO_COMPILE)
 
   def _scores(self, key: str, histories) -> np.ndarray:
     """[1, I + 1]: as `Recommender.scores`, of one history; those of the last ones are kept."""

@@ -72,6 +72,10 @@ class Gate:
 
   def _check(self, scope, guarded: bool) -> None:
     headers = dict(scope["headers"])
+    size = len(scope["raw_path"]) + sum(len(k) + len(v) for k, v in scope["headers"])
+    if size + len(scope["query_string"]) > self._limits.head:
+      raise limits_lib.Refused(431, f"expected {self._limits.head:,} bytes of a head at most",
+                               "too_large")
     host = headers.get(b"host", b"").decode("latin-1")
     if self._hosts and _name(host) not in self._hosts:
       raise limits_lib.Refused(400, f"Host {host[:100]!r} is not this server", "wrong_host")

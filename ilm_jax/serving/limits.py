@@ -6,6 +6,7 @@ import dataclasses
 class Limits:
   """What is refused beyond; a server has one of these."""
   body: int = 1 << 18        # bytes of a request
+  head: int = 1 << 14        # bytes of its path and headers
   turns: int = 200           # of a session, or messages of a request
   statements: int = 2000     # opinions, constraints and critiques of a session
   text: int = 2000           # characters of a turn

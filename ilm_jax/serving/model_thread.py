@@ -48,9 +48,14 @@ class ModelThread:
     """
     return self._result(_Job(scores, history, concurrent.futures.Future()))
 
-  def call(self, function: Callable):
-    """The result of a function without arguments. Raises: as `scores`, and what it raises."""
-    return self._result(_Job(function, None, concurrent.futures.Future()))
+  def call(self, function: Callable, seconds: float | None = None):
+    """The result of a function without arguments. Raises: as `scores`, and what it raises.
+
+    Args:
+      function: what needs a device.
+      seconds: how long to wait for it; None: as the limits say.
+    """
+    return self._result(_Job(function, None, concurrent.futures.Future()), seconds)
 
   def stop(self) -> None:
     """Ends the thread after what it works on; what waits is refused."""
@@ -59,7 +64,8 @@ class ModelThread:
       self._change.notify()
     self._thread.join()
 
-  def _result(self, job: _Job):
+  def _result(self, job: _Job, seconds: float | None = None):
+    seconds = seconds or self._limits.seconds
     with self._change:
       if self._over:
         raise limits_lib.Refused(503, "the server is stopping", "stopping", wait=5)
@@ -69,13 +75,13 @@ class ModelThread:
       self._jobs.append(job)
       self._change.notify()
     try:
-      return job.future.result(self._limits.seconds)
+      return job.future.result(seconds)
     except concurrent.futures.TimeoutError:
       job.future.cancel()
       with self._change:
         if job in self._jobs:
           self._jobs.remove(job)
-      raise limits_lib.Refused(504, f"no answer within {self._limits.seconds:g} seconds",
+      raise limits_lib.Refused(504, f"no answer within {seconds:g} seconds",
                                "timeout") from None
 
   def _work(self) -> None:

@@ -13,7 +13,7 @@ from ilm_jax.serving import engine as engine_lib
 _ERRORS = {code: {"model": schemas.Error, "description": about} for code, about in (
     (400, "the request names something that is not there"), (401, "the token is missing or wrong"),
     (404, "no such model or session"), (408, "the request came too slowly"),
-    (413, "the request is too large"), (422, "the request has another form"),
+    (413, "the request is too large"), (431, "its head is"), (422, "the request has another form"),
     (429, "too much at a time: come again after Retry-After seconds"),
     (503, "the models are not ready, or the server stops"), (504, "the answer took too long"))}
 
@@ -45,7 +45,7 @@ def _lists(api, engine, kept) -> None:
     if wish.liked is not None:
       if wish.session_id is not None or wish.session is not None:
         raise errors.UserError("expected one of session_id, session and liked")
-      session = _liking(talk, wish.liked)
+      session = _liking(engine, talk, wish.liked)
     else:
       with sessions.of(wish, kept, engine) as one:
         session = one.session
@@ -77,7 +77,7 @@ def _lists(api, engine, kept) -> None:
   def users(wish: schemas.Users) -> schemas.Vector:
     """The vector of somebody new, folded into the factorisation."""
     talk = engine.talker()
-    return {"vector": talk.vector(_liking(talk, wish.liked)).tolist()}
+    return {"vector": talk.vector(_liking(engine, talk, wish.liked)).tolist()}
 
 
 def _texts(api, engine, kept) -> None:
@@ -107,15 +107,17 @@ def _texts(api, engine, kept) -> None:
     return responses.StreamingResponse(chat.events(whole, with_usage),
                                        media_type="text/event-stream")
 
-  @api.get("/usersimcrs", response_class=responses.PlainTextResponse)
-  def is_there() -> str:
-    """Whether the simulator UserSimCRS may send turns here."""
-    return "ready"
+  plain = {"response_model": None, "responses": {200: {"content": {"text/plain": {}}}}}
 
-  @api.post("/usersimcrs", response_class=responses.PlainTextResponse)
-  def simulated(wish: schemas.UserSimCrs) -> str:
+  @api.get("/usersimcrs", **plain)
+  def is_there():
+    """Whether the simulator UserSimCRS may send turns here."""
+    return responses.PlainTextResponse("ready")
+
+  @api.post("/usersimcrs", **plain)
+  def simulated(wish: schemas.UserSimCrs):
     """A turn of UserSimCRS."""
-    return chat.simulated(wish, engine)
+    return responses.PlainTextResponse(chat.simulated(wish, engine))
 
 
 def _sessions(api, engine, kept) -> None:
@@ -151,8 +153,11 @@ def _sessions(api, engine, kept) -> None:
     kept.delete(raw)
 
 
-def _liking(talk, names) -> session_lib.Session:
+def _liking(engine, talk, names) -> session_lib.Session:
   """A session that likes items, each named by its id or title."""
+  if len(names) > engine.limits.statements:
+    raise errors.UserError(f"{len(names):,} items are liked, expected "
+                           f"{engine.limits.statements:,} at most")
   session = session_lib.Session()
   for name in names:
     session = session_lib.like(session, talk.items.ids[talk.row(name) - 1])

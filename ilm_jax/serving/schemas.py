@@ -15,7 +15,7 @@ K = Annotated[int, pydantic.Field(ge=1, le=_LIMITS.k)]
 Model = Annotated[str, pydantic.Field(max_length=100, description="one of GET /v1/models")]
 SessionId = Annotated[str, pydantic.Field(max_length=100)]
 Words = Annotated[str, pydantic.Field(max_length=_LIMITS.text)]
-Liked = Annotated[list[Name], pydantic.Field(min_length=1, max_length=_LIMITS.statements)]
+Liked = Annotated[list[Name], pydantic.Field(min_length=1)]
 Year = Annotated[int, pydantic.Field(ge=0, le=9999)]
 
 

@@ -100,7 +100,7 @@ class Chat:
     """Keeps the session of a reply; its list without words around it, else its words."""
     self.session = reply.session
     if not reply.cards:
-      return reply.text
+      return reply.text + (" E.g. /dislike 1, or /seen 2." if reply.act == s.CHAT else "")
     return "\n".join(filter(None, (talker.unread_words(reply.unread), ranker.listed(reply.cards))))
 
   # Commands.

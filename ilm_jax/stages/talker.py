@@ -92,8 +92,7 @@ class Talker(ranker.Ranker):
         item = self.nth(session, int(why[1] or 1))
         return self._answer(session, text, s.EXPLAIN, self.why(session, item), (item,))
       if _NOT_THAT.match(text.strip()):
-        return self._answer(session, text, s.CHAT,
-                            "Which of the list? E.g. /dislike 1, or /seen 2.")
+        return self._answer(session, text, s.CHAT, "Which of the list?")
     return self.proposed(*self._heard(session, text))
 
   def proposed(self, session: s.Session, unread: tuple[str, ...] = ()) -> Reply:
@@ -108,8 +107,8 @@ class Talker(ranker.Ranker):
         return self._turn(session, s.ASK, step.question.text, (), unread)
     cards = self.recommend(session, self.k)
     if not cards:
-      return self._turn(session, s.ASK, "Nothing is left that fits: /state shows what you asked "
-                        "for, /undo takes the last back.", (), unread)
+      return self._turn(session, s.ASK, "Nothing is left that fits all that you asked for: take "
+                        "something back.", (), unread)
     act = s.REFINE if session.critiques or session.constraints else s.RECOMMEND
     words = "With what you asked for, these come first:" if act == s.REFINE else "Try these:"
     return self._turn(session, act, words, cards, unread)
