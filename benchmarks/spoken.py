@@ -6,7 +6,7 @@ ones?
 Items are drawn, half of those whose text was trained on and half of those held out. An answer is
 valid if it is the title, with or without year, of an item of the catalogue; right if of the item
 asked about. Dealt out anew, each item is asked about by another one's vector. Results:
-docs/results/critiques.md.
+docs/results/conversations.md.
 """
 import argparse
 import pathlib

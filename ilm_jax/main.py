@@ -87,6 +87,9 @@ _USERS = flags.DEFINE_string(
     "users", "", "With --stage=recommend: all, to write the lists of all users to --out.")
 _K = flags.DEFINE_integer(
     "k", 10, "With --stage=recommend, chat or serve: items of a list; chat and serve show 5.")
+_QUESTIONS = flags.DEFINE_integer(
+    "questions", 0, "With --stage=chat: so many questions come before the first list; in a "
+    "simulation, 2 found most.")
 _OUT = flags.DEFINE_string("out", "", "With --users=all: a .csv or .parquet file.")
 _MODEL = flags.DEFINE_string(
     "model", "ilm", "With --stage=describe, recommend, chat or serve: which model answers, ilm or "
@@ -117,7 +120,7 @@ _STAGE = flags.DEFINE_string(
 _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
-    "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
+    "recommend": (_USER, _LIKED, _USERS, _K, _OUT, _MODEL), "chat": (_K, _MODEL, _QUESTIONS),
     "serve": (_HOST, _PORT, _TOKEN, _K, _MODEL),
     "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
@@ -249,7 +252,7 @@ def _compiled_programs(workdir: str) -> str:
 def _wish(stage: str) -> dict:
   if stage in ("chat", "serve"):
     wish = {"model": _MODEL.value} | ({"k": _K.value} if _K.present else {})
-    return wish if stage == "chat" else {
+    return wish | {"questions": _QUESTIONS.value} if stage == "chat" else {
         **wish, "host": _HOST.value, "port": _PORT.value, "token": _TOKEN.value}
   if stage == "recommend":
     return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,

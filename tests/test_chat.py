@@ -102,5 +102,7 @@ def test_a_policy_asks_first_and_the_answer_is_heard(run):
   first = asked.reply(session.Session(), "I loved Psycho")
   # Of the four best, Gandhi (1982) has two thirds of the weight.
   assert (first.act, first.text, first.cards) == ("ask", "From 1994 on, or from before?", ())
-  then = asked.reply(first.session, "Before 1994.")
+  then = asked.reply(first.session, "before")
+  assert then.session.turns[-2].text == "before"
+  assert then.session.constraint.years == (None, 1993)
   assert [card.title for card in then.cards] == ["Gandhi", "Brazil"] and then.act == "refine"
