@@ -64,7 +64,7 @@ def load(port: int, pid: int, path: str, bodies, clients: int, seconds: float) -
   bodies, began = iter(bodies), time.perf_counter()
 
   def client():
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     while time.perf_counter() - began < seconds:
       start = time.perf_counter()
       connection.request("POST", path, next(bodies), {"Content-Type": "application/json"})
@@ -152,8 +152,7 @@ def plain(port: int, asset: str, tokens: int) -> None:
   with tempfile.TemporaryDirectory() as folder:      # transformers wants to write beside the file
     os.symlink(path, f"{folder}/{path.name}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=path.name, dtype=torch.float32).eval()
+  model = llama(path)
   app, lock = fastapi.FastAPI(), threading.Lock()
 
   @app.get("/readyz")
@@ -171,6 +170,38 @@ def plain(port: int, asset: str, tokens: int) -> None:
     return {"text": tokenizer.decode(made[0, given["input_ids"].shape[1]:])}
 
   uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+
+
+def llama(path):
+  """A Llama of transformers with the weights of a GGUF file, float32 (its own way to read one
+  needs another package)."""
+  import gguf
+  import torch
+  import transformers
+
+  from ilm_jax.weights import gguf as our_reader
+  c = our_reader.read_config(path)
+  model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+      num_hidden_layers=c.num_layers, hidden_size=c.width, num_attention_heads=c.num_heads,
+      num_key_value_heads=c.num_kv_heads, head_dim=c.head_dim, intermediate_size=c.mlp_width,
+      vocab_size=c.vocab_size, rope_theta=c.rope_base, rms_norm_eps=c.norm_eps,
+      tie_word_embeddings=True, max_position_embeddings=8192)).eval()
+  places = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+            "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+            "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+            "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+  state = {}
+  for tensor in gguf.GGUFReader(path).tensors:
+    value = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+    block, _, kind = tensor.name.removesuffix(".weight").rpartition(".")
+    if kind in ("attn_q", "attn_k"):       # whose rows llama.cpp has in pairs
+      value = value.reshape(-1, c.head_dim // 2, 2, c.width).swapaxes(1, 2).reshape(-1, c.width)
+    name = (f"model.layers.{block.removeprefix('blk.')}.{places[kind]}" if block else
+            {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}[kind])
+    state[f"{name}.weight"] = value
+  lacking, unknown = model.load_state_dict(state, strict=False)
+  assert lacking == ["lm_head.weight"] and not unknown, (lacking, unknown)
+  return model
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def test_the_description_holds(port):
     strategy = operation.as_strategy() | operation.as_strategy(
         generation_mode=schemathesis.GenerationMode.NEGATIVE)
 
-    @hypothesis.settings(max_examples=3, phases=[hypothesis.Phase.generate], deadline=None,
+    @hypothesis.settings(max_examples=2, phases=[hypothesis.Phase.generate], deadline=None,
                          database=None, derandomize=True,
                          suppress_health_check=list(hypothesis.HealthCheck))
     @hypothesis.given(case=strategy)
