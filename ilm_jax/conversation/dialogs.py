@@ -5,7 +5,8 @@
         {"role": "recommender", "act": "recommend", "text": "Fargo.", "items": ["Fargo (1996)"]}]}
 
 `role` and `text` are needed. An item is the data's raw id, with or without "item:" in front, or
-title and year. `act` is that of `session.ACTS`. Other fields of a dialog are yours, "id" names it.
+title and year. `act` is one of `session.ACTS`, of a user one of `USER_ACTS`. Other fields of a
+dialog are yours, "id" names it.
 """
 import dataclasses
 import difflib
