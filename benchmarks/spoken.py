@@ -6,7 +6,7 @@ ones?
 Items are drawn, half of those whose text was trained on and half of those held out. An answer is
 valid if it is the title, with or without year, of an item of the catalogue; right if of the item
 asked about. Dealt out anew, each item is asked about by another one's vector. Results:
-docs/results/critiques.md.
+docs/results/conversations.md.
 """
 import argparse
 import pathlib
@@ -19,6 +19,8 @@ from ilm_jax.config import variants
 from ilm_jax.data import interactions
 from ilm_jax.evaluation import metrics, target_sets
 from ilm_jax.stages import describe
+
+WORDS = 24               # tokens of an answer
 
 
 def measured(answers: list[str], rows: list[int], titles, items) -> dict[str, np.ndarray]:
@@ -44,7 +46,7 @@ def main():
   print("\n".join(header(["items", "vectors", "valid", "right", "distinct-1", "distinct-2"])))
   for kind, of in rows.items():
     for vectors, given in (("their own", of), ("dealt out anew", np.roll(of, 1))):
-      answers = asked.say([asked.vectors(int(row)) for row in given])
+      answers = asked.say([asked.vectors(int(row)) for row in given], max_new=WORDS)
       values = measured(answers, of.tolist(), material.titles, material.films)
       shown = target_sets.estimates(BOOTSTRAP, values, np.arange(len(of)))
       print(f"| {len(of)} {kind} | {vectors} | {cell(shown['valid'])} | {cell(shown['right'])} | "

@@ -89,6 +89,9 @@ _USERS = flags.DEFINE_string(
     "--stage=export: all, to export them, too.")
 _K = flags.DEFINE_integer(
     "k", 10, "With --stage=recommend, chat or serve: items of a list; chat and serve show 5.")
+_QUESTIONS = flags.DEFINE_integer(
+    "questions", 0, "With --stage=chat: so many questions come before the first list; in a "
+    "simulation, 2 found most.")
 _OUT = flags.DEFINE_string(
     "out", "", "With --stage=recommend and --users=all or --items=all: a .csv or .parquet file. "
     "With --stage=export: a folder, by default export/ in the workdir.")
@@ -121,7 +124,7 @@ _STAGE = flags.DEFINE_string(
 _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
-    "recommend": (_USER, _LIKED, _USERS, _ITEMS, _K, _OUT, _MODEL), "chat": (_K, _MODEL),
+    "recommend": (_USER, _LIKED, _USERS, _ITEMS, _K, _OUT, _MODEL), "chat": (_K, _MODEL, _QUESTIONS),
     "serve": (_HOST, _PORT, _TOKEN, _K, _MODEL), "export": (_USERS, _OUT, _MODEL),
     "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.
@@ -254,7 +257,7 @@ def _compiled_programs(workdir: str) -> str:
 def _wish(stage: str) -> dict:
   if stage in ("chat", "serve"):
     wish = {"model": _MODEL.value} | ({"k": _K.value} if _K.present else {})
-    return wish if stage == "chat" else {
+    return wish | {"questions": _QUESTIONS.value} if stage == "chat" else {
         **wish, "host": _HOST.value, "port": _PORT.value, "token": _TOKEN.value}
   if stage == "export":
     return {"users": _USERS.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}

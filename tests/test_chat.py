@@ -41,7 +41,7 @@ def test_constraints_are_hard_and_critiques_move(talk):
   talk.answer("/forget Heat")
   assert talk.session.liked == ()
   assert talk.answer("/undo").splitlines()[0] == "1. Psycho (1960)  Horror"
-  assert talk.answer("much newer").splitlines()[0] == "1. Up (2009)  Comedy"
+  assert talk.answer("much newer").splitlines()[0] == "1. Speed (1994)  Crime"
   assert talk.session.turns[-1].act == "refine"
   assert talk.answer("/why 1").splitlines()[1].startswith("You asked for newer; it lies +")
   assert talk.answer("Why?") == talk.answer("why number 1?") == talk.answer("/why 1")
@@ -102,5 +102,7 @@ def test_a_policy_asks_first_and_the_answer_is_heard(run):
   first = asked.reply(session.Session(), "I loved Psycho")
   # Of the four best, Gandhi (1982) has two thirds of the weight.
   assert (first.act, first.text, first.cards) == ("ask", "From 1994 on, or from before?", ())
-  then = asked.reply(first.session, "Before 1994.")
+  then = asked.reply(first.session, "before")
+  assert then.session.turns[-2].text == "before"
+  assert then.session.constraint.years == (None, 1993)
   assert [card.title for card in then.cards] == ["Gandhi", "Brazil"] and then.act == "refine"

@@ -13,7 +13,7 @@ KNOWN = directions.leading({
 MAY = np.array([False] + [True] * 6)
 LEVEL, SURE = np.zeros(7), np.array([0, 9.0, 0, 0, 0, 0, 0])
 LIKES = s.add_turn(s.like(s.Session(), "x"), s.Turn(s.USER, "I liked X."))
-RULE = policy.Policy(entropy=0.5, questions=1, top=6)
+RULE = policy.Policy(entropy=0.5, questions=1, top=6, hard=False)
 
 
 def act(session, scores, rule=RULE):
@@ -61,6 +61,19 @@ def test_a_question_is_read_off_its_words(hard):
                    policy.Question(directions.NEW, 1987, hard)):
     assert policy.read(f"One question. {question.text}") == question
   assert policy.read("Which do you like?") is None
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("without", "No war."), ("With!", "Only war."), ("no thanks", "No war."),
+    ("No horror", "No horror"), ("I like Heat", "I like Heat")])
+def test_a_word_answers_the_last_question(text, says):
+  asked = s.add_turn(LIKES, s.Turn(
+      s.RECOMMENDER, policy.Question("war", None, True).text, act=s.ASK))
+  assert policy.meant(asked, text) == says
+  assert policy.meant(LIKES, text) == text
+  year = s.add_turn(LIKES, s.Turn(
+      s.RECOMMENDER, policy.Question(directions.NEW, 1990, True).text, act=s.ASK))
+  assert policy.meant(year, "before") == "Before 1990."
 
 
 def test_a_drawn_question_is_none_of_those_that_are_over():

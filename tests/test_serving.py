@@ -84,7 +84,7 @@ def test_recommendations_by_ids_titles_and_sessions(client):
 
 def test_a_critique_moves_and_is_kept(client):
   raw = post(client, "sessions", session={"opinions": [{"item": "i1", "kind": "liked"}]})["id"]
-  moved = post(client, "critique", session_id=raw, attribute="new", steps=2)
+  moved = post(client, "critique", session_id=raw, attribute="new", steps=6)
   assert ids(moved)[0] == "i5"
   assert client.get(f"/v1/sessions/{raw}").json()["session"] == moved["session"]
   assert post(client, "explain", session_id=raw, item="Up")["why"].splitlines()[1].startswith(

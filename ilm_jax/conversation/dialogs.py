@@ -5,9 +5,9 @@
         {"role": "recommender", "act": "recommend", "text": "Fargo.", "items": ["Fargo (1996)"]}]}
 
 `role` and `text` are needed. An item is the data's raw id, with or without "item:" in front, or
-title and year. `act` is that of `session.ACTS`. Of a dialog "id" names it, "history" is a list of
-items that the user had before, "profile" a text of what is believed of the user at its end. Other
-fields of a dialog are yours.
+title and year. `act` is one of `session.ACTS`, of a user one of `USER_ACTS`. Of a dialog "id" names
+it, "history" is a list of items that the user had before, "profile" a text of what is believed of
+the user at its end. Other fields of a dialog are yours.
 """
 import dataclasses
 import difflib

@@ -25,8 +25,13 @@ _QUESTIONS = (re.compile(r"More of (?P<name>.+), or less\?"),
 _HARD = (False, True, False, True)          # of `_QUESTIONS`
 
 
+_MORE = re.compile(r"\W*(?:with|yes|yes please|from|on|since|later|newer|after|more)\W*",
+                   re.IGNORECASE)
+_LESS = re.compile(r"\W*(?:without|no|no thanks|before|older|earlier|less)\W*", re.IGNORECASE)
+
+
 class Policy(NamedTuple):
-  """The rule's numbers.
+  """The rule's numbers, as benchmarks.simulator chose them on validation targets of MovieLens.
 
   Attributes:
     entropy: ask above it: the softmax's entropy over the best `top` scores, as a share of that of
@@ -35,10 +40,10 @@ class Policy(NamedTuple):
     top: how many of the best items count.
     hard: whether a question asks for a constraint ("With horror, or without?"), not a critique.
   """
-  entropy: float = 0.9
-  questions: int = 1
+  entropy: float = 0.0
+  questions: int = 2
   top: int = 50
-  hard: bool = False
+  hard: bool = True
 
 
 class Question(NamedTuple):
@@ -53,6 +58,16 @@ class Question(NamedTuple):
       return (f"From {self.year} on, or from before?" if self.hard else
               f"Newer than {self.year}, or older?")
     return f"With {self.name}, or without?" if self.hard else f"More of {self.name}, or less?"
+
+
+  def answered(self, more: bool) -> str:
+    """What a user says who wants more of it, or less, in words that `heard` reads by themselves."""
+    if self.year is not None:
+      return f"{'Since' if more else 'Before'} {self.year}." if self.hard else (
+          "Newer." if more else "Older.")
+    if self.hard:
+      return f"{'Only' if more else 'No'} {self.name}."
+    return f"{'More' if more else 'Less'} {self.name}."
 
 
 class Step(NamedTuple):
@@ -93,6 +108,16 @@ def questions(session: session_lib.Session) -> list[Question]:
   return [question for turn in session.turns
           if turn.role == session_lib.RECOMMENDER and turn.act == session_lib.ASK
           and (question := read(turn.text))]
+
+
+def meant(session: session_lib.Session, text: str) -> str:
+  """The user's text, made whole where it answers the last question by a word: "without"."""
+  last = session.turns[-1] if session.turns else None
+  question = read(last.text) if last and last.act == session_lib.ASK else None
+  for pattern, more in ((_MORE, True), (_LESS, False)):
+    if question and pattern.fullmatch(text):
+      return question.answered(more)
+  return text
 
 
 def read(text: str) -> Question | None:

@@ -43,13 +43,7 @@ class Simulator:
       return EITHER
     self.said.add(question.name)
     more = bool(value >= (0.5 if question.year is None else question.year)) != self.lies
-    if question.year is not None:
-      if question.hard:
-        return f"{'Since' if more else 'Before'} {question.year}."
-      return "Newer." if more else "Older."
-    if question.hard:
-      return f"{'Only' if more else 'No'} {question.name}."
-    return f"{'More' if more else 'Less'} {question.name}."
+    return question.answered(more)
 
   def critique(self, shown: int, rng: np.random.Generator) -> str:
     """How the target differs from a shown item, by an attribute drawn at random; "": by none that

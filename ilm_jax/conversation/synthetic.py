@@ -43,7 +43,7 @@ class Setting(NamedTuple):
   """
   turns: int = 5
   thing: str = "item"
-  asks: policy.Policy = policy.Policy(entropy=0.0, questions=1)
+  asks: policy.Policy = policy.Policy(questions=1, hard=False)
 
 
 class Dropped(Exception):

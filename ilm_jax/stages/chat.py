@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ilm_jax import elm, errors, files
 from ilm_jax.config import variants
+from ilm_jax.conversation import policy
 from ilm_jax.conversation import session as s
 from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, ranker, talker
@@ -31,6 +32,7 @@ class Wish(NamedTuple):
   """What the command line asks for."""
   model: str = "ilm"       # key of what ranks, see `variants.named`
   k: int = 5               # items of a list
+  questions: int = 0       # about genres and years, put before the first list
 
 
 def run(run: context.Run, wish: Wish) -> None:
@@ -41,7 +43,9 @@ def run(run: context.Run, wish: Wish) -> None:
   """
   if (processes := distributed.here().count) > 1:
     raise errors.UserError(f"--stage=chat runs in one process, this job has {processes}")
-  chat = Chat(run, variants.named(run.config, wish.model), wish.k)
+  if wish.questions < 0:
+    raise errors.UserError(f"--questions={wish.questions}: expected 0 or more")
+  chat = Chat(run, variants.named(run.config, wish.model), wish.k, wish.questions)
   print(chat.greeting(), flush=True)
   prompt = "> " if sys.stdin.isatty() else ""
   while not chat.over:
@@ -60,6 +64,7 @@ class Chat:
     run: a trained run.
     variant: which model of phase 2 ranks and speaks.
     k: items of a list.
+    questions: about attributes, put before the first list.
 
   Attributes:
     session: what is known of the user.
@@ -69,9 +74,11 @@ class Chat:
     UserError: the run ranks by beams alone, or not at all.
   """
 
-  def __init__(self, run: context.Run, variant: variants.Variant, k: int):
+  def __init__(self, run: context.Run, variant: variants.Variant, k: int,
+               questions: int = 0):
     self.session, self.over = s.Session(), False
-    self._talker = talker.Talker(run, variant, k)
+    self._talker = talker.Talker(
+        run, variant, k, asks=policy.Policy(questions=questions) if questions else None)
     self._things = elm.words(run.config.data).things
     self._earlier: list[s.Session] = []       # as it was before each line that changed it
 

@@ -165,8 +165,13 @@ class Talker(ranker.Ranker):
     return shown[number - 1]
 
   def _heard(self, session, text):
-    return heard.told(session, text, items=self.items, titles=self.titles,
-                      names=set(self.ways))
+    meant = policy.meant(session, text)
+    after, unread = heard.told(session, meant, items=self.items, titles=self.titles,
+                               names=set(self.ways))
+    if meant != text:
+      said = dataclasses.replace(after.turns[-1], text=text.strip())
+      after = dataclasses.replace(after, turns=(*after.turns[:-1], said))
+    return after, unread
 
   def _answer(self, session, text, act, said, items=()) -> Reply:
     """A reply that changes nothing of what is known."""
