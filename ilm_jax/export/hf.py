@@ -102,9 +102,9 @@ def write(folder: pathlib.Path, lm: Decoder, plan: Plan, soft_ND, hidden_MD) -> 
   (folder / "tokenizer.json").write_text(plan.tokenizer_json, encoding="utf-8")
   _json(folder / "tokenizer_config.json", {
       "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-      "model_max_length": lm.positions, "eos_token": lm.tokenizer.spelled([ends[0]]),
+      "model_max_length": lm.positions, "eos_token": lm.tokenizer.name(ends[0]),
       "model_input_names": ["input_ids", "attention_mask"],
-      **({"bos_token": lm.tokenizer.spelled(lm.tokenizer.before[:1])} if lm.tokenizer.before
+      **({"bos_token": lm.tokenizer.name(lm.tokenizer.before[0])} if lm.tokenizer.before
          else {})})
   params = {**plan.params, **_tables(lm.tokenizer.vocab_size, plan, soft_ND, hidden_MD)}
   with open(folder / "model.safetensors", "wb") as file:
