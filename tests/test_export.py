@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -92,6 +93,15 @@ def test_lists_by_numpy_are_ours(matrix, capsys):
   assert got_UK[0].tolist() == [0, -1, -1] and np.isneginf(score_UK[0, 1:]).all()
   assert check.main([str(matrix)]) == 0
   assert capsys.readouterr().out == "parity proved: lists of 2 users equal\n"
+
+
+def test_the_page_reads_lists_as_written(matrix):
+  page = pathlib.Path(__file__).parents[1] / "docs" / "export.md"
+  code = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)[0]
+  assert len(page.read_text().splitlines()) < 60
+  done = subprocess.run([sys.executable, "-c", f"{code}print(best.shape, ids)"],
+                        cwd=matrix, capture_output=True, text=True, check=False)
+  assert done.stdout == "(2, 3) ['u1', 'u2']\n", done.stderr
 
 
 def test_equal_scores_keep_the_order_of_the_items():

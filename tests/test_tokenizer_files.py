@@ -2,6 +2,7 @@
 import io
 import json
 import pickle
+import random
 
 import gguf
 import pytest
@@ -260,3 +261,28 @@ def test_what_cannot_be_a_tokenizer_is_refused(tmp_path, spm):
   both = rf"small.gguf has embeddings of 7 words, its tokenizer knows {ours.vocab_size}"
   with pytest.raises(errors.UserError, match=both):
     tokenizer.check_vocabulary(ours, 7, "small.gguf")
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_sentencepiece_bpe_is_the_same_as_a_tokenizer_json(tmp_path, prefix):
+  words = "the film of a war is darker than films of the sea and funnier than the rest".split()
+  texts = [" ".join(random.Random(n).choices(words, k=9)) for n in range(200)]
+  sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(texts), model_prefix=str(tmp_path / "m"), model_type="bpe",
+      vocab_size=330, byte_fallback=True, add_dummy_prefix=prefix, remove_extra_whitespaces=False,
+      normalization_rule_name="identity", minloglevel=2,
+      user_defined_symbols=[] if prefix else ["<turn>"], hard_vocab_limit=False)
+  ours = tokenizer_files.from_sentencepiece(tmp_path / "m.model")
+  fast = tokenizers.Tokenizer.from_str(ours.to_json(["<item_1_0>", "<item_1_1>"]))
+  for text in (*texts[:50], "a  war", "zebra ünd\n", " <turn>sea", "darkerfilm 12"):
+    want = [*ours.before, *ours.encode(text)]
+    assert fast.encode(text).ids == want, text
+    assert fast.decode(want) == ours.decode(want)
+  added = [ours.vocab_size, ours.vocab_size + 1]
+  assert fast.encode("sea<item_1_0><item_1_1>").ids == [
+      *ours.before, *ours.encode("sea"), *added]
+  with pytest.raises(errors.UserError, match="another kind than BPE"):
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=str(tmp_path / "u"), vocab_size=40,
+        minloglevel=2, hard_vocab_limit=False)
+    tokenizer_files.from_sentencepiece(tmp_path / "u.model").to_json([])

@@ -14,6 +14,7 @@ import sentencepiece
 import tokenizers
 
 from ilm_jax import errors
+from ilm_jax.data import sentencepiece_json
 
 SLOT = "<slot>"
 
@@ -117,16 +118,14 @@ class Tokenizer:
     return np.array([p.startswith(("\u2581", "\u0120")) for p in pieces]
                     + [True] * (len(self._added) + 1))
 
-  # What differs between libraries.
-
   def to_json(self, words: list[str]) -> str:
     """The text of a tokenizer.json with `words` behind the vocabulary (and its added words), one id
     each from `vocab_size` on, wherever a text spells one.
 
     Raises:
-      UserError: the tokenizer is of another library than tokenizer.json, or knows such a word.
+      UserError: the tokenizer cannot be said by a tokenizer.json, or knows such a word.
     """
-    backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+    backend = self._fast()
     first = self.vocab_size - len(self._added)
     for start, more in ((first, self._added), (self.vocab_size, words)):
       backend.add_tokens([tokenizers.AddedToken(w, normalized=False, special=False) for w in more])
@@ -141,6 +140,12 @@ class Tokenizer:
           single=[*names, "$A"], pair=[*names, "$A", "$B"],
           special_tokens=list(zip(names, self.before)))
     return backend.to_str()
+
+  # What differs between libraries.
+
+  def _fast(self) -> tokenizers.Tokenizer:
+    """A copy of the library `tokenizers`, without added words."""
+    return tokenizers.Tokenizer.from_str(self._backend.to_str())
 
   def spells(self, i: int) -> bool:
     """Whether a text can become this id: not that of a special token, or of none."""
@@ -197,10 +202,8 @@ class SentencePieceTokenizer(Tokenizer):
   def _processor(self):
     return sentencepiece.SentencePieceProcessor(model_proto=self._backend)
 
-  def to_json(self, words: list[str]) -> str:
-    raise errors.UserError("this language model has a SentencePiece tokenizer, which is no "
-                           "tokenizer.json: name one with --config.lm.tokenizer, or export without "
-                           "the folder hf/")
+  def _fast(self) -> tokenizers.Tokenizer:
+    return sentencepiece_json.fast(self._backend)
 
   def control(self, name: str) -> int | None:
     token = self._processor.piece_to_id(name)

@@ -41,8 +41,8 @@ class Embedder:
 
     Args:
       parts: texts, which may spell added words such as <item_17_0>, and float [Q, D] soft tokens.
-      engine_scales: whether the engine multiplies what it is sent by soft_token_scale (of Gemma 1
-        in vLLM; other families have the scale 1, or are not scaled).
+      engine_scales: whether the engine multiplies what it is sent by soft_token_scale, as some
+        versions of vLLM do with Gemma; 0.33 does not.
     """
     rows, start = [], True
     for part in parts:
