@@ -124,7 +124,8 @@ _STAGE = flags.DEFINE_string(
 _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
-    "recommend": (_USER, _LIKED, _USERS, _ITEMS, _K, _OUT, _MODEL), "chat": (_K, _MODEL, _QUESTIONS),
+    "recommend": (_USER, _LIKED, _USERS, _ITEMS, _K, _OUT, _MODEL),
+    "chat": (_K, _MODEL, _QUESTIONS),
     "serve": (_HOST, _PORT, _TOKEN, _K, _MODEL), "export": (_USERS, _OUT, _MODEL),
     "plan": (_TOPOLOGY, _SEARCH)}
 # Of what is typed, what another stage of the same run does not want.

@@ -197,7 +197,8 @@ def test_where_items_are_ranked_the_reader_is_shown_how_to_ask_for_a_list():
   out = text_of({**summary(content), "command": "bash launch/quickstart.sh"})
   last = " ".join(out.replace(" \\", "").split())
   assert last.endswith(
-      "Next, talk to it on a page (--stage=serve), or name films you like: bash launch/quickstart.sh "
+      "Next, talk to it on a page (--stage=serve), or name films you like: "
+      "bash launch/quickstart.sh "
       "--stage=recommend --liked='Heat (1995)' --liked=item:9")
   assert "--stage=describe" not in out
 
