@@ -240,6 +240,17 @@ def test_logits_by_transformers_are_ours(folder, words, capsys):
   assert "logits differ by 0.01, expected less than 0.001" in capsys.readouterr().err
 
 
+def test_transformers_never_says_an_added_word(folder):
+  """Of 2,560 words drawn nearly evenly, about seven would be."""
+  torch = pytest.importorskip("torch", reason="needs the extra: pip install 'ilm-jax[parity]'")
+  transformers = pytest.importorskip("transformers")
+  model = transformers.AutoModelForCausalLM.from_pretrained(folder[0] / "hf")
+  torch.manual_seed(0)
+  said = model.generate(torch.tensor([[5, WORDS + 4, WORDS + 5]]), do_sample=True, top_k=0,
+                        temperature=100.0, max_new_tokens=40, num_return_sequences=64)
+  assert said[:, 3:].max() < WORDS and len(said[:, 3:].unique()) > 500
+
+
 # jax.export.
 
 

@@ -35,7 +35,7 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
   monkeypatch.setattr(registry, "find", lambda data: registry.Found(
       "ml-100k", registry.DATASETS["ml-100k"], {}, "abc", None, None))
   monkeypatch.setattr(builder, "load", load)
-  monkeypatch.setattr(tasks.prepare, "prepare", lambda *_: None)
+  monkeypatch.setattr(tasks.prepare, "prepare", lambda *_, **__: None)
   for name in ("lm_tokenizer", "text_tokenizer"):
     monkeypatch.setattr(context.Run, name, None)
   for k in (5, 5, 7, 7):
