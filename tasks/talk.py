@@ -41,7 +41,8 @@ def definition(material: material_lib.Material, name: str,
     family: the opening's templates; a place may be "history", of the dialog. A dialog that has
       nothing for a place has no opening. And `mention`.
     learn: which of the recommender's turns; each side's turns in a row are one turn.
-    recommends: only turns with items that were not named before; the item head is to find these.
+    recommends: only turns with items that were not named before, and that the user did not turn
+      down (`session.REJECT`, `CRITIQUE`); the item head is to find these.
     whole: a dialog that `tasks.dialog_tokens` would cut is left out, and counted.
     names: raw id -> how dialogs spell its title, beside the catalogue's.
 
@@ -84,9 +85,16 @@ def _replies(material, dialog: dialogs_lib.Dialog, learn: Learn, recommends: boo
     fresh = tuple(rows[item] for item in dict.fromkeys(turn.items)
                   if item in rows and item not in named)
     named.update(turn.items)
-    if at and turn.role == session.RECOMMENDER and learn(turn) and (fresh or not recommends):
+    if at and turn.role == session.RECOMMENDER and learn(turn) and (
+        not recommends or (fresh and not _turned_down(dialog.turns[at + 1:]))):
       replies.append(Reply(at, fresh if recommends else ()))
   return replies
+
+
+def _turned_down(after: tuple[session.Turn, ...]) -> bool:
+  """Whether the user's first act after a recommendation, but for asking why, is against it."""
+  acts = (turn.act for turn in after if turn.role == session.USER and turn.act != session.WHY)
+  return next(acts, None) in (session.REJECT, session.CRITIQUE)
 
 
 class _Stretch(NamedTuple):

@@ -61,6 +61,19 @@ def test_all_replies_of_a_dialog_are_one_example():
   assert len(e["ask_at"]) == 0 and e["target_entity"].tolist() == [0]
 
 
+@pytest.mark.parametrize("acts, asked", [
+    ((None,), [1, 3]), ((session.REJECT,), [3]), ((session.CRITIQUE,), [3]),
+    ((session.WHY, session.REJECT), [3]), ((session.WHY, session.ACCEPT), [1, 3])])
+def test_what_the_user_turned_down_is_no_target(acts, asked):
+  """Of Heat, which is item 1, the user says so, also after asking why."""
+  said = [turn for act in acts for turn in (
+      session.Turn(USER, "So.", (), act), session.Turn(US, "Since.", (), session.EXPLAIN))]
+  dialog = dialogs.Dialog("1", (*TALK.turns[:4], *said, *TALK.turns[4:]))
+  task = talk.definition(of(), "mine", {"train": [dialog], "test": []}, FAMILY, recommends=True)
+  (e,) = made(of(), task)
+  assert e["ask_item"].tolist() == asked
+
+
 def test_the_head_is_asked_for_what_was_not_named_before():
   """Where the reply begins; "f" and "a" were named, of the last turn "c" is left."""
   m = of()
