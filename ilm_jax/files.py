@@ -83,6 +83,22 @@ def parse_json(text: str | bytes):
     raise ValueError("JSON nested too deep") from None
 
 
+def json_object(path) -> dict:
+  """The JSON object in a file that a model brings; {} where there is none, or another value.
+
+  Raises:
+    UserError: the file cannot be read as JSON.
+  """
+  path = epath.Path(path)
+  if not path.exists():
+    return {}
+  try:
+    value = parse_json(path.read_text())
+  except (OSError, ValueError) as e:
+    raise errors.UserError(f"{path}: not readable JSON ({e}): get the file again") from e
+  return value if isinstance(value, dict) else {}
+
+
 def refuse_pointer(path) -> None:
   """Raises UserError where git-lfs left a pointer to a file in its place; OSError if absent."""
   with epath.Path(path).open("rb") as file:

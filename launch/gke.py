@@ -159,21 +159,16 @@ def delete(c) -> list[tuple]:
 _ACTIONS = {"apply": apply, "logs": logs, "status": status, "delete": delete}
 
 
-def act(c) -> None:
-  """Does one action."""
-  for argv, stdin in _ACTIONS[c.action](c):
+def act(c, actions=_ACTIONS) -> None:
+  """Does one action: its commands, in order, and what each reads."""
+  for argv, stdin in actions[c.action](c):
     shell.run(argv, dry_run=c.dry_run, stdin=stdin)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  actions = parser.add_subparsers(dest="action", required=True)
-  for name in _ACTIONS:
-    p = actions.add_parser(name)
-    p.add_argument("name", help="of the JobSet")
+  parser, of_action = shell.parsers(__doc__, _ACTIONS, "of the JobSet")
+  for name, p in of_action.items():
     p.add_argument("--namespace", default="default")
-    p.add_argument("--dry_run", action="store_true", help="print the command, run none")
     if name == "apply":
       p.add_argument("--tpu", required=True, help=f"one of {', '.join(tpus.GENERATIONS)}")
       p.add_argument("--topology", required=True, help="of a slice, e.g. 4x4")
@@ -184,8 +179,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
       p.add_argument("--job", default="train", help="train or eval (train)")
       p.add_argument("--lines", type=int, default=100)
       p.add_argument("--follow", action="store_true")
-  ours, command = shell.split(argv)
-  return parser.parse_args(ours, argparse.Namespace(command=command))
+  return shell.parsed(parser, argv)
 
 
 def container_flags(p: argparse.ArgumentParser, image_required: bool = True) -> None:

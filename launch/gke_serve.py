@@ -98,19 +98,13 @@ _ACTIONS = {"apply": apply, "logs": logs, "status": status, "delete": delete}
 
 def act(c) -> None:
   """Does one action."""
-  for argv, stdin in _ACTIONS[c.action](c):
-    shell.run(argv, dry_run=c.dry_run, stdin=stdin)
+  gke.act(c, _ACTIONS)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  actions = parser.add_subparsers(dest="action", required=True)
-  for name in _ACTIONS:
-    p = actions.add_parser(name)
-    p.add_argument("name", help="of the Deployment and the Service")
+  parser, of_action = shell.parsers(__doc__, _ACTIONS, "of the Deployment and the Service")
+  for name, p in of_action.items():
     p.add_argument("--namespace", default="default")
-    p.add_argument("--dry_run", action="store_true", help="print the command, run none")
     if name == "apply":
       p.add_argument("--tpu", required=True, help=f"one of {', '.join(tpus.GENERATIONS)}")
       p.add_argument("--topology", required=True, help="of one host, e.g. 1x1 or 2x2")
@@ -119,8 +113,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
       p.add_argument("--token_secret", default="",
                      help="a Secret whose key `token` clients must know")
       gke.container_flags(p)
-  ours, command = shell.split(argv)
-  return parser.parse_args(ours, argparse.Namespace(command=command))
+  return shell.parsed(parser, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Running gcloud and kubectl: shown instead of run with --dry_run, and errors in one message."""
+import argparse
 import itertools
 import re
 import shlex
@@ -66,6 +67,30 @@ def split(argv: list[str] | None) -> tuple[list[str], list[str]]:
   argv = sys.argv[1:] if argv is None else argv
   at = argv.index("--") if "--" in argv else len(argv)
   return argv[:at], argv[at + 1:]
+
+
+def parsers(doc: str, actions, of: str):
+  """(parser, {action: its parser}) of a launcher: an action, and the name of what it is done to.
+
+  Args:
+    doc: of the launcher's module.
+    actions: their names.
+    of: what has the name, e.g. "of the JobSet".
+  """
+  parser = argparse.ArgumentParser(description=doc,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  choices, of_action = parser.add_subparsers(dest="action", required=True), {}
+  for name in actions:
+    of_action[name] = p = choices.add_parser(name)
+    p.add_argument("name", help=of)
+    p.add_argument("--dry_run", action="store_true", help="print the commands, run none")
+  return parser, of_action
+
+
+def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+  """The launcher's arguments, and in `command` what stands after the first `--`."""
+  ours, command = split(argv)
+  return parser.parse_args(ours, argparse.Namespace(command=command))
 
 
 def required(command: list[str]) -> list[str]:

@@ -163,15 +163,11 @@ def options(**fields) -> argparse.Namespace:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  actions = parser.add_subparsers(dest="action", required=True)
-  for name in _ACTIONS:
-    p = actions.add_parser(name)
-    p.add_argument("name", help="of the TPU VM, and of its place in the queue")
+  parser, of_action = shell.parsers(
+      __doc__, _ACTIONS, "of the TPU VM, and of its place in the queue")
+  for name, p in of_action.items():
     p.add_argument("--zone", required=True)
     p.add_argument("--project", default="", help="default: gcloud's")
-    p.add_argument("--dry_run", action="store_true", help="print the commands, run none")
     if name == "create":
       p.add_argument("--type", required=True, help="accelerator type, e.g. v5litepod-16")
       p.add_argument("--runtime", default="", help="software version; default: by the type")
@@ -187,8 +183,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
       p.add_argument("--worker", default="0", help="which host, or all (0)")
       p.add_argument("--lines", type=int, default=100)
       p.add_argument("--follow", action="store_true")
-  ours, command = shell.split(argv)
-  return parser.parse_args(ours, argparse.Namespace(command=command))
+  return shell.parsed(parser, argv)
 
 
 def _where(c) -> list[str]:

@@ -220,7 +220,20 @@ def from_json(text: str | bytes, where: str = "session") -> Session:
   except ValueError as e:
     raise errors.UserError(f"{where} is no JSON ({e}), expected what Session's to_json writes"
                            ) from None
-  session = records.record(Session, value, where)
+  return from_value(value, where)
+
+
+def from_value(value, where: str = "session") -> Session:
+  """The session in a value that JSON gave.
+
+  Raises:
+    UserError: as `from_json`; or it is nested too deep.
+  """
+  try:
+    session = records.record(Session, value, where)
+  except RecursionError:
+    raise errors.UserError(f"{where} is nested too deep, expected what Session's to_json writes"
+                           ) from None
   for part in ("opinions", "constraints", "critiques"):
     for n, each in enumerate(getattr(session, part)):
       if each.turn > len(session.turns):

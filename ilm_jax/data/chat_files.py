@@ -37,13 +37,13 @@ def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
   if path.suffix == ".gguf":
     return _of_gguf(path, tokenizer)
   folder = path if path.is_dir() else path.parent
-  fields = _json(folder / "tokenizer_config.json")
+  fields = files.json_object(folder / "tokenizer_config.json")
   names = {key: value.get("content") if isinstance(value, dict) else value
            for key in ("bos_token", "eos_token") if (value := fields.get(key))}
   if (file := folder / "chat_template.jinja").exists():
     return file.read_text(), names
   source = (fields.get("chat_template")
-            or _json(folder / "chat_template.json").get("chat_template"))
+            or files.json_object(folder / "chat_template.json").get("chat_template"))
   if isinstance(source, list):         # several by name
     by_name = {each.get("name"): each.get("template") for each in source
                if isinstance(each, dict)}
@@ -60,16 +60,6 @@ def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
   ids = {name: fields(f"tokenizer.ggml.{name}_token_id", None) for name in ("bos", "eos")}
   names = {f"{name}_token": tokenizer.spelled(i) for name, i in ids.items() if i is not None}
   return fields("tokenizer.chat_template", ""), names
-
-
-def _json(path) -> dict:
-  if not path.exists():
-    return {}
-  try:
-    value = files.parse_json(path.read_text())
-  except (OSError, ValueError) as e:
-    raise errors.UserError(f"{path}: not readable JSON ({e}): get the file again") from e
-  return value if isinstance(value, dict) else {}
 
 
 def compiled(source: str, label: str):

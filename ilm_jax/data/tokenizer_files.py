@@ -89,14 +89,7 @@ def from_file(path, wrap: bool = True) -> Tokenizer:
 
 def _beside(path, name: str) -> dict:
   """The JSON object in another file of the same folder; {}: there is none."""
-  file = epath.Path(path).parent / name
-  if not file.exists():
-    return {}
-  try:
-    fields = files.parse_json(file.read_text())
-  except (OSError, ValueError) as error:
-    raise errors.UserError(f"{file}: not readable JSON ({error}): get the file again") from error
-  return fields if isinstance(fields, dict) else {}
+  return files.json_object(epath.Path(path).parent / name)
 
 
 def _config_field(path, name: str, file: str = "config.json"):

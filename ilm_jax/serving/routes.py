@@ -137,7 +137,7 @@ def _sessions(api, engine, kept) -> None:
     if wish.user is not None:
       session = engine.talker().user(wish.user)
     elif wish.session is not None:
-      session = engine.checked(sessions.from_json(wish.session))
+      session = engine.checked(session_lib.from_value(wish.session))
     return {"id": kept.add(session), "session": sessions.to_json(session)}
 
   @api.get("/sessions/{raw}")

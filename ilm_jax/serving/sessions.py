@@ -3,7 +3,6 @@ import contextlib
 import dataclasses
 
 from ilm_jax import errors
-from ilm_jax.conversation import records
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
 from ilm_jax.serving import engine as engine_lib
@@ -15,24 +14,6 @@ from ilm_jax.stages import talker
 def to_json(session: session_lib.Session) -> dict:
   """The session as plain data."""
   return dataclasses.asdict(session)
-
-
-def from_json(value: dict) -> session_lib.Session:
-  """The session in a request.
-
-  Raises:
-    UserError: a field is unknown or has a wrong value; it is nested without end.
-  """
-  try:
-    session = records.record(session_lib.Session, value, "session")
-  except RecursionError:
-    raise errors.UserError("session is nested too deep, expected what the server sent") from None
-  for part in ("opinions", "constraints", "critiques"):
-    for n, each in enumerate(getattr(session, part)):
-      if each.turn > len(session.turns):
-        raise records.wrong(f"session: {part}[{n}].turn", each.turn,
-                            f"at most {len(session.turns)}, the number of turns")
-  return session
 
 
 @contextlib.contextmanager
@@ -49,7 +30,7 @@ def of(request: schemas.OfSession, sessions: store.Store, engine: engine_lib.Eng
     with sessions.opened(request.session_id) as kept:
       yield kept
   else:
-    yield store.Kept(engine.checked(from_json(request.session)), undo=1)
+    yield store.Kept(engine.checked(session_lib.from_value(request.session)), undo=1)
 
 
 def patch(kept: store.Kept, wanted: schemas.Patch, engine: engine_lib.Engine) -> None:
@@ -62,7 +43,7 @@ def patch(kept: store.Kept, wanted: schemas.Patch, engine: engine_lib.Engine) ->
   if (wanted.session is None) == (wanted.edits is None):
     raise errors.UserError("expected one of session and edits")
   if wanted.session is not None:
-    kept.replace(engine.checked(from_json(wanted.session)))
+    kept.replace(engine.checked(session_lib.from_value(wanted.session)))
     return
   session, earlier = kept.session, kept.earlier()
   for edit in wanted.edits:

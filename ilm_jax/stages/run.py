@@ -129,7 +129,7 @@ def _in_child(function: str, run: context.Run) -> None:
 
 
 def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
-  # Before TensorFlow starts: that it finds no CUDA is nothing to tell, it only prepares data.
+  # TensorFlow only prepares data here: its messages about CUDA would mislead.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   from ilm_jax.stages import prepare
   run = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
