@@ -22,10 +22,10 @@ from ilm_jax.stages import talker
 COUNT, TURNS = 10, 5               # conversations; turns of the user
 
 
-def rule(text: str) -> policy.Policy | None:
+def rule(text: str) -> policy.Policy:
   """ "0.9,2,hard": entropy, questions, what is asked for; "": no questions."""
   if not text:
-    return None
+    return policy.NEVER
   entropy, questions, kind = text.split(",")
   return policy.Policy(float(entropy), int(questions), hard=kind == "hard")
 

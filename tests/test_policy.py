@@ -31,9 +31,9 @@ def test_asks_while_scores_are_level_and_questions_are_left():
   assert again.act == s.ASK and again.question.name != "comedy"
 
 
-def test_nothing_liked_is_asked_about_and_why_is_explained():
-  assert act(s.Session(), SURE) == (s.ASK, None)
-  assert act(s.add_turn(LIKES, s.Turn(s.USER, "Why that one?")), LEVEL) == (s.EXPLAIN, None)
+def test_nothing_liked_is_asked_about():
+  assert act(s.Session(), None) == (s.ASK, None)
+  assert act(LIKES, LEVEL, policy.NEVER) == (s.RECOMMEND, None)
   assert policy.next_step(LIKES, SURE, np.zeros(7, bool), KNOWN, RULE) == (s.ASK, None)
 
 

@@ -1,6 +1,5 @@
-"""Which act comes next: a small rule of what the user said and of how sure the scores are.
+"""Which act comes next, unless the user asked why: a small rule of what is known and how surely.
 
-  - A user who asks why something is there is told so: explain.
   - While nothing is liked, ask what is.
   - While the best scores are nearly level and fewer than `questions` were put, ask about the
     attribute that parts the best items best.
@@ -17,7 +16,6 @@ import numpy as np
 from ilm_jax.conversation import directions
 from ilm_jax.conversation import session as session_lib
 
-_WHY = re.compile(r"^\W*(?:but\s+)?why\b", re.IGNORECASE)
 _QUESTIONS = (re.compile(r"More of (?P<name>.+), or less\?"),
               re.compile(r"With (?P<name>.+), or without\?"),
               re.compile(r"Newer than (?P<year>\d+), or older\?"),
@@ -44,6 +42,9 @@ class Policy(NamedTuple):
   questions: int = 2
   top: int = 50
   hard: bool = True
+
+
+NEVER = Policy(questions=0)        # asks about no attribute
 
 
 class Question(NamedTuple):
@@ -82,14 +83,12 @@ def next_step(session: session_lib.Session, score_I1, may_I1, known: directions.
 
   Args:
     session: with that turn.
-    score_I1: scores of all item rows; logits, or what is of their size.
+    score_I1: scores of all item rows; logits, or what is of their size. Read where something is
+      liked.
     may_I1: bool, what may be recommended.
     known: labels that questions are about.
     policy: the rule's numbers.
   """
-  last = session.turns[-1] if session.turns else None
-  if last and last.role == session_lib.USER and _WHY.match(last.text):
-    return Step(session_lib.EXPLAIN)
   if not session.liked or not np.any(may_I1):
     return Step(session_lib.ASK)
   put = questions(session)

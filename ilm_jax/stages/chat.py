@@ -78,7 +78,7 @@ class Chat:
                questions: int = 0):
     self.session, self.over = s.Session(), False
     self._talker = talker.Talker(
-        run, variant, k, asks=policy.Policy(questions=questions) if questions else None)
+        run, variant, k, asks=policy.Policy(questions=questions))
     self._things = elm.words(run.config.data).things
     self._earlier: list[s.Session] = []       # as it was before each line that changed it
 

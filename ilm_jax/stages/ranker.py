@@ -86,8 +86,11 @@ class Ranker:
     self.check(session)
     if not session.liked:
       return ()
-    score_I1 = self.scored(session)
-    rows = np.flatnonzero(s.allowed(session, self.items))
+    return self.best(self.scored(session), s.allowed(session, self.items), k)
+
+  def best(self, score_I1: np.ndarray, may_I1: np.ndarray, k: int) -> tuple[Card, ...]:
+    """The k items of the highest scores among those that may be recommended, best first."""
+    rows = np.flatnonzero(may_I1)
     best = rows[np.argsort(-score_I1[rows], kind="stable")][:k]
     return tuple(self.card(row, score_I1[row]) for row in best)
 

@@ -68,14 +68,14 @@ class Talker(ranker.Ranker):
   Args:
     run, variant, scores: as of `ranker.Ranker`; the variant speaks, too.
     k: items of a list.
-    asks: when a question about an attribute comes before a list; None: never.
+    asks: when a question about an attribute comes before a list.
 
   Raises:
     UserError: the run ranks by beams alone, or not at all.
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant, k: int,
-               scores: Callable | None = None, asks: policy.Policy | None = None):
+               scores: Callable | None = None, asks: policy.Policy = policy.NEVER):
     super().__init__(run, variant, scores)
     self.k, self._asks = k, asks
 
@@ -97,21 +97,20 @@ class Talker(ranker.Ranker):
 
   def proposed(self, session: s.Session, unread: tuple[str, ...] = ()) -> Reply:
     """What the recommender says next by itself: a list, or a question."""
-    if not session.liked:
-      return self._turn(session, s.ASK, "Which do you like? Name a few by title.", (), unread)
-    if self._asks:
-      self.check(session)
-      step = policy.next_step(session, self.scored(session), s.allowed(session, self.items),
-                              self.known, self._asks)
-      if step.question:
-        return self._turn(session, s.ASK, step.question.text, (), unread)
-    cards = self.recommend(session, self.k)
-    if not cards:
-      return self._turn(session, s.ASK, "Nothing is left that fits all that you asked for: take "
-                        "something back.", (), unread)
-    act = s.REFINE if session.critiques or session.constraints else s.RECOMMEND
-    words = "With what you asked for, these come first:" if act == s.REFINE else "Try these:"
-    return self._turn(session, act, words, cards, unread)
+    self.check(session)
+    score_I1 = self.scored(session) if session.liked else None
+    may_I1 = s.allowed(session, self.items)
+    step = policy.next_step(session, score_I1, may_I1, self.known, self._asks)
+    if step.act != s.ASK:
+      words = "With what you asked for, these come first:" if step.act == s.REFINE else "Try these:"
+      return self._turn(session, step.act, words, self.best(score_I1, may_I1, self.k), unread)
+    if step.question:
+      words = step.question.text
+    elif session.liked:
+      words = "Nothing is left that fits all that you asked for: take something back."
+    else:
+      words = "Which do you like? Name a few by title."
+    return self._turn(session, s.ASK, words, (), unread)
 
   def edited(self, session: s.Session, kind: str, item: str) -> s.Session:
     """With the user's turn that an item is liked, disliked or seen.
