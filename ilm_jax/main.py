@@ -37,10 +37,9 @@ from ml_collections import config_flags
 
 from ilm_jax import errors, files
 from ilm_jax.assets import pinned
-from ilm_jax.config import gin_overlay
+from ilm_jax.config import gin_overlay, usage
 from ilm_jax.config import reading as config_lib
 from ilm_jax.config import stages as stage_list
-from ilm_jax.config import usage
 from ilm_jax.config import workdir as workdir_lib
 from ilm_jax.runtime import distributed
 

@@ -53,7 +53,7 @@ MODULES = modules()
 
 
 def imports(tree: ast.AST, name: str) -> set[str]:
-  """Full dotted names that `tree` imports, lazily or not; of our own, the modules by their files."""
+  """Full dotted names that `tree` imports, lazily or not; of our own, the modules, by file."""
   found = set()
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
