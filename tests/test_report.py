@@ -131,7 +131,7 @@ def test_a_terminal_without_a_letter_shows_a_question_mark(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("sizes", "room", "parts"), [
     ([30, 8, 8, 8], 150, [[1, 2, 3]]), ([30, 8, 8, 8], 40, [[1, 2], [3]]),
-    ([4, 8, 8, 8], 40, [[1, 2, 3]]), ([90, 50, 50], 40, [[1], [2]]), ([9], 40, [])])
+    ([4, 8, 8, 8], 41, [[1, 2, 3]]), ([90, 50, 50], 40, [[1], [2]]), ([9], 40, [])])
 def test_columns_that_do_not_fit_are_another_part(sizes, room, parts):
   assert text_table.parts(sizes, room) == parts
 

@@ -100,7 +100,7 @@ def read(path) -> ml_collections.ConfigDict:
                            "get_config(), e.g. configs/quickstart.py, or the name of one in "
                            "configs/, e.g. quickstart")
   spec = importlib.util.spec_from_file_location("ilm_config_file", file)
-  if spec is None:
+  if spec is None or spec.loader is None:
     raise errors.UserError(f"config file {name} is no Python file: expected a name in .py")
   module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
   try:
@@ -252,7 +252,7 @@ def _path(name: str) -> str:
   """`~/mine.py` in the home folder; "tiny" is configs/tiny.py; others as they are."""
   bare, colon, text = name.partition(":")
   spec = importlib.util.find_spec("ilm_jax.configs") if re.fullmatch(r"\w+", bare) else None
-  for folder in spec.submodule_search_locations if spec else ():
+  for folder in (spec.submodule_search_locations or ()) if spec else ():
     if (file := pathlib.Path(folder, f"{bare}.py")).is_file() and not pathlib.Path(bare).exists():
       return f"{file}{colon}{text}"
   return os.path.expanduser(name)
