@@ -1,4 +1,5 @@
 """What a stage finds done, and what it does again when the config has changed."""
+import importlib.util
 import pathlib
 
 import numpy as np
@@ -91,3 +92,9 @@ def test_each_stage_locks_what_it_writes(tmp_path, monkeypatch):
       stages.run(config, tmp_path, ("phase1", "eval"))
     stages.run(config, tmp_path, ("phase1", "phase2", "report"))
   assert ran == ["eval", "report", "audit", "phase1", "phase2", "report"]
+
+
+def test_prepare_names_the_extra_that_is_not_installed(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(errors.UserError, match=r"needs TensorFlow .*: pip install 'ilm-jax\[data\]'"):
+    stages._prepare(None)

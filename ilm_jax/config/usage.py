@@ -44,7 +44,7 @@ def with_command(argv: Sequence[str]) -> list[str]:
     return argv
   command = argv[1]
   known = (_RUN, *stages.BY_NAME)
-  for name in command.split(","):
+  for name in map(str.strip, command.split(",")):
     if name not in known:
       close = difflib.get_close_matches(name, known, 1)
       hint = f"did you mean {close[0]}? " if close else ""
@@ -64,7 +64,7 @@ def answer(argv: Sequence[str], flags_of: Mapping[str, Sequence], common: Sequen
   """
   if "--version" in argv[1:]:
     return f"ilm-jax {version()}"
-  if {"-h", "--help", "-help"} & set(argv[1:]):
+  if {"-h", "--help", "-help"} & set(argv[1:]) or argv[1:] == ["help"]:
     return help_text(flags_of, common)
   return ""
 
