@@ -51,7 +51,8 @@ def run(name: str, function, *arguments) -> None:
 def import_quietly(name: str) -> None:
   """Imports a module whose libraries talk on stderr as they load; where that fails, all is shown.
 
-  TensorFlow 2.21 says of CUDA and oneDNN what no variable turns off, past Python's sys.stderr.
+  TensorFlow 2.21 says of CUDA and oneDNN what no variable turns off, past Python's sys.stderr. What
+  it says later, its variable does turn off.
 
   Args:
     name: of the module, dotted.

@@ -132,9 +132,10 @@ def _in_child(function: str, run: context.Run) -> None:
 
 
 def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
-  # TensorFlow only prepares data here: its messages about CUDA would mislead.
+  # TensorFlow only prepares data here: its messages about CUDA would mislead. 0 is a user's wish to
+  # have them; 1 is what jax sets where nothing is.
   from ilm_jax.stages import child, prepare
-  if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+  if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     child.import_quietly("ilm_jax.tasks.prepare")
   run = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
