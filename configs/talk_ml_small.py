@@ -12,7 +12,7 @@ from ReDial too, add --config.tasks.dialogs=synthetic,redial:FOLDER
 """
 import ml_collections
 
-from configs import quickstart
+from ilm_jax.configs import quickstart
 
 
 def get_config() -> ml_collections.ConfigDict:

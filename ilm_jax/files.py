@@ -20,7 +20,7 @@ _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXI
                errno.ENAMETOOLONG)
 
 
-def write_bytes(path, data: bytes) -> None:
+def write_bytes(path, data: bytes | memoryview) -> None:
   """Writes `data` to `path` atomically (object stores: a single-object put is atomic too)."""
   with writing(path) as file:
     file.write(data)

@@ -1,4 +1,5 @@
 """What a stage finds done, and what it does again when the config has changed."""
+import importlib.util
 import pathlib
 
 import numpy as np
@@ -110,3 +111,9 @@ def test_an_example_that_fits_into_no_row_is_known_before_phase_1(tmp_path, monk
   assert ran == ["prepare"]
   stages.run(config, tmp_path, ("phase1",))      # alone it needs no rows
   assert ran == ["prepare", "phase1"]
+
+
+def test_prepare_names_the_extra_that_is_not_installed(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(errors.UserError, match=r"needs TensorFlow .*: pip install 'ilm-jax\[data\]'"):
+    stages._prepare(None)

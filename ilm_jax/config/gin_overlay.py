@@ -114,7 +114,8 @@ class _Reader:
         raise errors.UserError(f"{where}: macro %{value} is bound nowhere: "
                                f"{_near(value, self.macros)}bind it, e.g. "
                                f"--gin_bindings='{value} = 1'")
-      return self.resolved(*self.macros[value], (*within, value))
+      bound, where = self.macros[value]
+      return self.resolved(bound, where, (*within, value))
     if isinstance(value, dict):
       return {k: self.resolved(v, where, within) for k, v in value.items()}
     if isinstance(value, list | tuple):

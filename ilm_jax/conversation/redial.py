@@ -101,9 +101,10 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
         (titles.plain(title) or raw, year), len(items) + len(added) + 1)
     if row_of[raw] > len(items) + len(added):
       added.append((f"redial:{raw}", title or f"@{raw}", year, []))
-  columns = zip(*added) if added else ([],) * 4
-  old = (items.ids, items.titles, items.years, items.genres)
-  return interactions_lib.Items(*([*a, *b] for a, b in zip(old, columns))), row_of
+  return interactions_lib.Items(
+      [*items.ids, *(film[0] for film in added)], [*items.titles, *(film[1] for film in added)],
+      [*items.years, *(film[2] for film in added)],
+      [*items.genres, *(film[3] for film in added)]), row_of
 
 
 @contextlib.contextmanager
@@ -131,8 +132,8 @@ def _zipped(path, names):
 def _talk(value, where: str) -> Talk:
   needed = ("messages", "movieMentions", "initiatorWorkerId", "respondentWorkerId")
   if not isinstance(value, dict) or (lacking := [name for name in needed if name not in value]):
-    lacking = ", ".join(needed if not isinstance(value, dict) else lacking)
-    raise errors.UserError(f"{where} lacks {lacking}, expected a dialog of ReDial")
+    names = ", ".join(needed if not isinstance(value, dict) else lacking)
+    raise errors.UserError(f"{where} lacks {names}, expected a dialog of ReDial")
   sides = {records.identity(value[f"{side}WorkerId"], f"{where}: {side}WorkerId"): role
            for side, role in (("respondent", session.RECOMMENDER), ("initiator", session.USER))}
   films = {raw: records.optional(_any_text)(title, f"{where}: movieMentions[{raw!r}]") or ""

@@ -62,9 +62,9 @@ def read(path, titles: titles_lib.Titles) -> tuple[list[Sorting], list[str]]:
           row_of[name] = _row(name, titles)
           if not row_of[name]:
             absent[name] = None
-      groups = (tuple(dict.fromkeys(row_of[name] for name in group if row_of[name]))
-                for group in named)
-      sortings.append(Sorting(cells["rater_id"], cells["soft_attribute"], tuple(groups)))
+      less, about, more = (tuple(dict.fromkeys(row_of[name] for name in group if row_of[name]))
+                           for group in named)
+      sortings.append(Sorting(cells["rater_id"], cells["soft_attribute"], (less, about, more)))
   return sortings, list(absent)
 
 

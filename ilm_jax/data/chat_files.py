@@ -31,7 +31,7 @@ NEEDS = {"chatml": ("<|im_start|>", "<|im_end|>"), "gemma": ("<start_of_turn>", 
           "mistral": (), "none": ()}
 
 
-def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
+def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
   """(the template in a tokenizer's files or "", the names of its bos_token and eos_token)."""
   path = epath.Path(path)
   if path.suffix == ".gguf":
@@ -54,11 +54,12 @@ def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
   return source or "", names
 
 
-def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
+def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
   from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
   fields = gguf_file.read(path).value
   ids = {name: fields(f"tokenizer.ggml.{name}_token_id", None) for name in ("bos", "eos")}
-  names = {f"{name}_token": tokenizer.spelled(i) for name, i in ids.items() if i is not None}
+  names: dict[str, str | None] = {
+      f"{name}_token": tokenizer.spelled(i) for name, i in ids.items() if i is not None}
   return fields("tokenizer.chat_template", ""), names
 
 

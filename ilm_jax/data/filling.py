@@ -69,8 +69,8 @@ def write(batch: dict, examples, placed: list[tuple], spec) -> None:
   """
   if not placed:
     return
-  which, *at = np.array(placed).T
-  chosen, at = [examples[i] for i in which.tolist()], _Places(*at)
+  which, *columns = np.array(placed).T
+  chosen, at = [examples[i] for i in which.tolist()], _Places(*columns)
   flat = {k: v.reshape(-1) for k, v in batch.items()}
   wide_E, slot = _write_prompts(flat, chosen, at, spec)
   ahead = _write_entities(flat, chosen, at, wide_E, slot, spec) if spec.queries else None
@@ -80,7 +80,7 @@ def write(batch: dict, examples, placed: list[tuple], spec) -> None:
   to = _places(at.row_E * spec.length + at.token_E, length_E)
   flat["segment"][to] = at.segment_E.repeat(length_E)
   flat["position"][to] = _places(0 * length_E, length_E)
-  if spec.branches is not None:
+  if ahead is not None and spec.branches is not None:
     _write_branches(flat, chosen, at, wide_E, ahead, spec)
 
 

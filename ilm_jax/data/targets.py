@@ -148,8 +148,7 @@ def loops(text: str) -> bool:
 
 
 def _echoes(text: str, instruction: str) -> bool:
-  said, words = (" ".join(_words(x)) for x in (text, instruction))
-  words = words.split()
+  said, words = " ".join(_words(text)), " ".join(_words(instruction)).split()
   runs = (words[i:i + _ECHO] for i in range(max(1, len(words) - _ECHO + 1)))
   return any(f" {' '.join(run)} " in f" {said} " for run in runs)
 

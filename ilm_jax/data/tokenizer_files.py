@@ -111,7 +111,7 @@ def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
     value = _config_field(path, field, file)
     if field == "eos_token":                     # by name, or as an object that holds it
       name = value.get("content") if isinstance(value, dict) else value
-      ends = (ids[name],) if isinstance(name, str) and name in ids else ()
+      ends: tuple[int, ...] = (ids[name],) if isinstance(name, str) and name in ids else ()
     else:
       stated = value if isinstance(value, list) else [] if value is None else [value]
       ends = tuple(i for i in stated if type(i) is int and i in known)

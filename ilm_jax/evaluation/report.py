@@ -17,17 +17,14 @@ where `lo`, `hi` (a 95 % interval) and `n` may be absent. A *list of examples* i
 """
 import gzip
 import json
-import shutil
 import sys
 
 from etils import epath
-from rich import console as rich_console
-from rich import table as rich_table
 
 from ilm_jax import files
 from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.evaluation import closing, measured, page, sentences
+from ilm_jax.evaluation import closing, measured, page, sentences, text_table
 from ilm_jax.evaluation import rows as rows_lib
 
 _WIDTH = 100         # columns of the closing summary at most
@@ -83,7 +80,7 @@ def write(workdir, *, with_tables: bool = False, command: str = "") -> dict:
     show(content)
   for folder, why in content["left_out"].items():
     print(f"Not shown: eval/{folder}: {why}.")
-  width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
+  width = min(_WIDTH, text_table.columns_of_terminal() or _WIDTH)
   text = "\n".join(["", *sentences.lines(content["summary"], width)])
   # Titles are a user's; a terminal that lacks a letter of theirs shows "?".
   encoding = sys.stdout.encoding or "utf-8"
@@ -106,19 +103,11 @@ def _summary(workdir, content: dict) -> dict:
 
 def show(content: dict) -> None:
   """Prints the tables of `content` to the terminal."""
-  # Titles, columns and names hold words of a user's: "[..]" in them is no markup.
-  out = rich_console.Console(width=None if rich_console.Console().is_terminal else 150,
-                             markup=False, emoji=False)
   for part in content["tables"]:
     columns = page.columns(part)
-    table = rich_table.Table(title=part["title"], caption=part.get("note"), title_justify="left",
-                             caption_justify="left")
-    for i, name in enumerate(["", *columns]):
-      table.add_column(name, justify="right" if i else "left")
-    for row in part["rows"]:
-      table.add_row(rows_lib.label(row),
-                    *(page.cell_text(row["metrics"].get(c), "\n") for c in columns))
-    out.print(table)
+    rows = [[rows_lib.label(row), *(page.cell_text(row["metrics"].get(c), "\n") for c in columns)]
+            for row in part["rows"]]
+    text_table.show(part["title"], ["", *columns], rows, part.get("note"))
 
 
 def _subfolders(folder):

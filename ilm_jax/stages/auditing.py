@@ -147,10 +147,11 @@ def _index(run: context.Run, log, items):
     return
   names = json.loads(path.read_text())["names"]
   spelled = [re.fullmatch(r" ?(?:<index_)?(\d+)>?", names[raw_id]) for raw_id in items.ids]
+  numbers = [int(m[1]) for m in spelled if m]
   # A sequential index follows training by its nature; what it may not follow is the test part.
-  if all(spelled) and run.config.tasks.index != "sequential":
+  if len(numbers) == len(spelled) and run.config.tasks.index != "sequential":
     yield "the index carries no order", audit.rows_carry_no_order(
-        log, [int(m[1]) for m in spelled], "the index",
+        log, numbers, "the index",
         "name items by other words or at random: --config.tasks.index=random")
 
 

@@ -10,6 +10,7 @@ import functools
 import pathlib
 import re
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ilm_jax import elm, errors, files
@@ -113,7 +114,7 @@ class Chat:
   # Commands.
 
   def _command(self, name: str = "", argument: str = "") -> str:
-    commands = {
+    commands: dict[str, Callable[[str], str]] = {
         **{kind: functools.partial(self._opinion, kind=kind)
            for kind in ("like", "dislike", "seen")},
         "forget": self._forget, "why": self._why, "about": self._about, "undo": self._undo,

@@ -119,7 +119,9 @@ class Run:
   def entities(self) -> entities_lib.EntityTable:
     """The entity table; refuses one that was not made from this data and these settings."""
     table = entities_lib.load(self.workdir / "entities")
-    made_from = store.read_manifest(self.workdir / "entities")["made_from"]
+    manifest = store.read_manifest(self.workdir / "entities")
+    assert manifest is not None      # which was read just now
+    made_from = manifest["made_from"]
     if made_from["data"] != self.data.fingerprint:
       was, is_now = errors.short(made_from["data"], self.data.fingerprint)
       raise errors.UserError(f"{self.workdir}/entities was made from data {was}, data/ is "
@@ -246,7 +248,8 @@ class Run:
   def sentence_vectors(self, texts: list[str]):
     """[len(texts), W] unit vectors by the sentence encoder."""
     from ilm_jax.models import bert
-    return bert.sentence_vectors(*self.text_encoder, self.text_tokenizer, texts)
+    config, params = self.text_encoder
+    return bert.sentence_vectors(config, params, self.text_tokenizer, texts)
 
   @functools.cached_property
   def lm(self):

@@ -165,8 +165,8 @@ class Describer:
     without_rows = without_rows or [row for row in rows if row not in set(with_rows)]
     sets = {n: [[row for row in of if table.present[n][row]] for of in (with_rows, without_rows)]
             for n in names}
-    ways = {n: activation.between(*(table.vectors[n][of] for of in both))
-            for n, both in sets.items() if all(both)}
+    ways = {n: activation.between(table.vectors[n][having], table.vectors[n][lacking])
+            for n, (having, lacking) in sets.items() if having and lacking}
     if not ways:
       raise errors.UserError(
           f"no direction of item rows {list(map(int, with_rows))}: they and the others have none "

@@ -37,7 +37,7 @@ def run(run: context.Run) -> None:
   maker = synthetic.Maker(
       log, items, fold_in.Form(item_I1C, c.cf.reg, c.cf.alpha),
       synthetic.Setting(c.dialogs.turns, elm.words(c.data).thing))
-  manifest = {"made_from": made_from, "dialogs": {}, "files": {}}
+  manifest: dict = {"made_from": made_from, "dialogs": {}, "files": {}}
   for name, (users, count) in _parts(log.num_users, c.seed, c.dialogs.count).items():
     digest, made = hashlib.sha256(), 0
     with files.writing(folder / f"{name}.jsonl") as file:

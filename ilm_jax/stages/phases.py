@@ -73,9 +73,10 @@ def phase2_batches(run: context.Run) -> batches_lib.Batches:
         spec, seed=run.config.seed, process_index=share, process_count=shares)
 
   said, ranked = recipe.said_tasks(run.config), recipe.rank_tasks(run.config)
-  spoken = batches(said, recipe.lm_spec(run)) if said else None
-  return batches_lib.with_ranking(spoken, batches(ranked, recipe.rank_spec(run))
-                                  ) if ranked else spoken
+  if not ranked:
+    return batches(said, recipe.lm_spec(run))
+  return batches_lib.with_ranking(batches(said, recipe.lm_spec(run)) if said else None,
+                                  batches(ranked, recipe.rank_spec(run)))
 
 
 def _places(run: context.Run) -> int:

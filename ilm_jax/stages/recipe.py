@@ -195,6 +195,7 @@ def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) ->
             "present": {n: put(table.present[n] & variant.sees_vectors)
                         for n in run.config.vectors}}
   if count := run.config.qformer.members:
+    assert table.members is not None      # `Run.entities` looked
     arrays["members"] = put(table.members[:, :count])
   return arrays
 

@@ -120,9 +120,9 @@ def _all_lists(recommender: recommender_lib.Recommender, k: int):
 
 
 def _check(wish: Wish) -> None:
-  given = {"--user": wish.user, "--liked": wish.liked, "--users": wish.users,
-           "--items": wish.items}
-  given = [flag for flag, value in given.items() if value]
+  values = {"--user": wish.user, "--liked": wish.liked, "--users": wish.users,
+            "--items": wish.items}
+  given = [flag for flag, value in values.items() if value]
   if not given:
     raise errors.UserError("--stage=recommend needs --user=user:ID, --liked='Title (year)', "
                            "--users=all with --out, or --items=all with --out")

@@ -91,7 +91,8 @@ class Recommender:
     """
     parts = [self._top([np.asarray(h, np.int32) for h in histories[first:first + self.together]], k)
              for first in range(0, len(histories), self.together)]
-    return tuple(np.concatenate(part) for part in zip(*parts))
+    items, scores = zip(*parts)
+    return np.concatenate(items), np.concatenate(scores)
 
   def _top(self, histories, k: int):
     if self.by == BEAMS:
@@ -148,8 +149,9 @@ class Recommender:
   def _by_dot_product(self, histories) -> np.ndarray:
     arrays = speaker.with_more(self.run, self._entities, *self._folded_in(histories))
     rows = self.run.data.log.rows.total + np.arange(len(histories))
+    graphdef, params = self._phase1
     return dot_scores.score(
-        *self._phase1, arrays, rows, self.run.data.log.num_items, items=self._items)
+        graphdef, params, arrays, rows, self.run.data.log.num_items, items=self._items)
 
   def _ask(self, histories):
     """(who is asked, an example for each history, [one as long as any]: one shape is compiled)."""

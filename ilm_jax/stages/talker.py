@@ -101,7 +101,7 @@ class Talker(ranker.Ranker):
     score_I1 = self.scored(session) if session.liked else None
     may_I1 = s.allowed(session, self.items)
     step = policy.next_step(session, score_I1, may_I1, self.known, self._asks)
-    if step.act != s.ASK:
+    if step.act != s.ASK and score_I1 is not None:      # never without: it asks what is liked
       words = "With what you asked for, these come first:" if step.act == s.REFINE else "Try these:"
       return self._turn(session, step.act, words, self.best(score_I1, may_I1, self.k), unread)
     if step.question:

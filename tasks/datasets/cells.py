@@ -8,7 +8,7 @@ import decimal
 import uuid
 
 from ilm_jax import errors
-from tasks.datasets import lines
+from ilm_jax.tasks.datasets import lines
 
 PER_SECOND = {"s": 1, "ms": 10 ** 3, "us": 10 ** 6, "ns": 10 ** 9}   # by data.columns.time_unit
 _WHOLE = 2.0 ** 53               # floats beyond have lost digits of the number that they were

@@ -17,7 +17,7 @@ import re
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import delimited, lines
+from ilm_jax.tasks.datasets import delimited, lines
 
 # In the order of the flags in u.item, whose first flag means that the genre is not known.
 GENRES = ("", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",

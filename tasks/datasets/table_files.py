@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import cells, delimited, lines
+from ilm_jax.tasks.datasets import cells, delimited, lines
 
 
 def read_log(paths: dict, columns):

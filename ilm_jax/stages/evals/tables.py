@@ -57,8 +57,8 @@ def run(run: context.Run) -> None:
     write("between", part)
   for name, part in user_tasks.tables(run, compared).items():
     write(name, part)
-  if part := talks.table(run, compared):
-    write("conversations", part)
+  if talked := talks.table(run, compared):
+    write("conversations", talked)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
   if run.rule.cold:
