@@ -53,7 +53,7 @@ def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None)
       spent += time.monotonic() - began
       log = pathlib.Path(folder, "log").read_text(errors="replace")
       if int(marks[0]) < first:
-        raise RuntimeError(f"{name}: the child did not begin: {log[-2000:]}")
+        raise RuntimeError(f"{name}: the child did not begin ({why}): {log[-2000:]}")
       if why:
         crashes.append({"number": int(marks[0]), "about": f"{why}: {' '.join(log.split())[-200:]}"})
       first = int(marks[0]) + 1 if why else inputs

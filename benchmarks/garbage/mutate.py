@@ -66,14 +66,14 @@ def _part(rng, data: bytes) -> bytes:
       if rng.random() < 0.15:
         return _twice(rng, data)
       return dumps(_value(rng, json.loads(data)))
-    except ValueError:
+    except (ValueError, RecursionError):
       pass
     lines = data.splitlines(keepends=True)
     at = rng.randrange(len(lines))
     try:
       lines[at] = dumps(_value(rng, json.loads(lines[at]))) + b"\n"
       return b"".join(lines)
-    except ValueError:
+    except (ValueError, RecursionError):
       pass
   for _ in range(rng.choice((1, 1, 1, 2, 4, 8))):
     data = _bytes(rng, data)

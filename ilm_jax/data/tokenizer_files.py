@@ -117,8 +117,8 @@ def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
       ends = tuple(i for i in stated if type(i) is int and i in known)
       if stated and not ends:
         raise errors.UserError(
-            f"{epath.Path(path).parent / file}: {field} is {value!r:.60}, expected ids of {path}, "
-            f"which knows ids 0 to {max(known, default=-1)}: give the model's tokenizer with "
+            f"{epath.Path(path).parent / file}: {field} is {errors.shown(value)}, expected "
+            f"ids of {path}, which knows ids 0 to {max(known, default=-1)}: give the model's tokenizer with "
             "--config.lm.tokenizer, or mend the field")
     if ends:
       return ends

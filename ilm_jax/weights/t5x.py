@@ -134,8 +134,8 @@ def _array(folder: epath.Path, name: str, leaf):
       return _open({"driver": leaf["driver"], "kvstore": _kvstore(folder / path)}, name,
                    folder / path)
   if not isinstance(leaf, np.ndarray):
-    raise errors.UserError(f"{folder}/checkpoint: {name} is no array ({leaf!r:.60}): get the "
-                           "checkpoint again")
+    raise errors.UserError(f"{folder}/checkpoint: {name} is no array ({errors.shown(leaf)}): get "
+                           "the checkpoint again")
   return leaf
 
 

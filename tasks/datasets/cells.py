@@ -144,4 +144,4 @@ def _as_date(time) -> str:
 
 
 def _wrong(path, number: int, name: str, value, what: str) -> errors.UserError:
-  return errors.UserError(f"{path}, line {number}: {name} is {value!r}, {what}")
+  return errors.UserError(f"{path}, line {number}: {name} is {errors.shown(value)}, {what}")
