@@ -21,7 +21,7 @@ class UserError(ValueError):
   """
 
   def __init__(self, message: str = ""):
-    line = plain(" ".join(message.split("\n")))
+    line = plain(re.sub("[\t\r\n]+", " ", message))
     cut = f".. ({len(line):,} letters)" if len(line) > _LONGEST else ""
     super().__init__(line[:_LONGEST] + cut)
 

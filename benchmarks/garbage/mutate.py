@@ -44,15 +44,18 @@ def folder(rng: random.Random, seeds: list[dict[str, bytes]]) -> dict[str, bytes
 
 def _file(rng, name: str, data: bytes, others: list[bytes]) -> bytes:
   """A damaged file; half of the time what is packed in it is damaged and packed again."""
-  inside = rng.random() < 0.6
-  if inside and name.endswith(".gz"):
-    return gzip.compress(_part(rng, gzip.decompress(data)), 1)
-  if inside and name.endswith((".zip", ".pth")):
-    return _zip(rng, data)
-  if inside and name.endswith(".safetensors"):
-    length = struct.unpack("<Q", data[:8])[0]
-    header = _part(rng, data[8:8 + length])
-    return struct.pack("<Q", len(header)) + header + data[8 + length:]
+  if rng.random() < 0.6:
+    try:
+      if name.endswith(".gz"):
+        return gzip.compress(_part(rng, gzip.decompress(data)), 1, mtime=0)
+      if name.endswith((".zip", ".pth")):
+        return _zip(rng, data)
+      if name.endswith(".safetensors"):
+        length = struct.unpack("<Q", data[:8])[0]
+        header = _part(rng, data[8:8 + length])
+        return struct.pack("<Q", len(header)) + header + data[8 + length:]
+    except Exception:              # it was damaged before
+      pass
   if rng.random() < 0.05:
     other = rng.choice(others)
     return data[:rng.randrange(len(data) + 1)] + other[rng.randrange(len(other) + 1):]

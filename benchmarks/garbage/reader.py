@@ -11,7 +11,7 @@ from ilm_jax import errors
 ROOM = 48 << 20          # bytes that reading may take beside a multiple of the file's size
 TIMES = 64               # that multiple
 SECONDS = 5.0            # of CPU time that one input may take
-_LONGEST = 4000          # letters of a message
+_LONGEST = 4100          # letters of a message
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 

@@ -47,6 +47,8 @@ def main(name: str, seed: str, first: str, stop: str, folder: str) -> None:
       _fresh(work, files)
       if (warm := reader.tried(of, work, 1 << 40)).kind != "accepted" and "slow" not in warm.about:
         raise RuntimeError(f"{name}: a valid seed is {warm.kind}: {warm.about}")
+  for number in range(20):
+    mutate.odd(random.Random(number))
   with open("/proc/self/statm") as file:
     taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
   resource.setrlimit(resource.RLIMIT_AS, (taken + _ADDRESSES, resource.RLIM_INFINITY))

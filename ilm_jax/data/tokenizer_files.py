@@ -118,8 +118,8 @@ def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
       if stated and not ends:
         raise errors.UserError(
             f"{epath.Path(path).parent / file}: {field} is {errors.shown(value)}, expected "
-            f"ids of {path}, which knows ids 0 to {max(known, default=-1)}: give the model's tokenizer with "
-            "--config.lm.tokenizer, or mend the field")
+            f"ids of {path}, which knows ids 0 to {max(known, default=-1)}: give the model's "
+            "tokenizer with --config.lm.tokenizer, or mend the field")
     if ends:
       return ends
   return ()

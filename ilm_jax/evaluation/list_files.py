@@ -1,9 +1,9 @@
 """Lists of recommendations as a file: one row for each user and place, written piece by piece.
 
 The columns are user, rank, item (ids as in the data; rank from 1), title and score. In CSV a cell
-of text that begins with = + - @, a tab or a carriage return gets an apostrophe in front:
-spreadsheets would run it as a formula. Parquet holds the text as it is. Lists of an item's
-neighbours have the item in place of the user.
+of text that begins with = + - @, in letters of either width, or a tab or a line break gets an
+apostrophe in front: spreadsheets would run it as a formula. Parquet holds the text as it is. Lists
+of an item's neighbours have the item in place of the user.
 """
 import contextlib
 import csv
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ilm_jax import errors, files
 
 SUFFIXES = (".csv", ".parquet")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")
 
 
 class Row(NamedTuple):

@@ -24,7 +24,7 @@ from etils import epath
 from rich import console as rich_console
 from rich import table as rich_table
 
-from ilm_jax import files
+from ilm_jax import errors, files
 from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import closing, measured, page, sentences
@@ -84,7 +84,7 @@ def write(workdir, *, with_tables: bool = False, command: str = "") -> dict:
   for folder, why in content["left_out"].items():
     print(f"Not shown: eval/{folder}: {why}.")
   width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
-  text = "\n".join(["", *sentences.lines(content["summary"], width)])
+  text = errors.plain("\n".join(["", *sentences.lines(content["summary"], width)]))
   # Titles are a user's; a terminal that lacks a letter of theirs shows "?".
   encoding = sys.stdout.encoding or "utf-8"
   print(text.encode(encoding, "replace").decode(encoding), flush=True)
@@ -111,12 +111,13 @@ def show(content: dict) -> None:
                              markup=False, emoji=False)
   for part in content["tables"]:
     columns = page.columns(part)
-    table = rich_table.Table(title=part["title"], caption=part.get("note"), title_justify="left",
+    table = rich_table.Table(title=errors.plain(part["title"]),
+                             caption=errors.plain(part.get("note") or ""), title_justify="left",
                              caption_justify="left")
     for i, name in enumerate(["", *columns]):
-      table.add_column(name, justify="right" if i else "left")
+      table.add_column(errors.plain(name), justify="right" if i else "left")
     for row in part["rows"]:
-      table.add_row(rows_lib.label(row),
+      table.add_row(errors.plain(rows_lib.label(row)),
                     *(page.cell_text(row["metrics"].get(c), "\n") for c in columns))
     out.print(table)
 

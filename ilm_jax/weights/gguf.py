@@ -177,8 +177,8 @@ def _local_layers(kind: str, field, layers: int, path) -> tuple[bool, ...]:
   if type(pattern) is int and pattern >= 0:
     return tuple(pattern == 0 or (n + 1) % pattern != 0 for n in range(layers))
   raise errors.UserError(f"{path}: {kind}.attention.sliding_window_pattern is "
-                         f"{errors.shown(pattern)}, expected a whole number or {layers} of true and false: get the file "
-                         "again")
+                         f"{errors.shown(pattern)}, expected a whole number or {layers} of "
+                         "true and false: get the file again")
 
 
 def _rope_scaling(field, number, path, tensors, head_dim: int) -> attention.RopeScaling | None:

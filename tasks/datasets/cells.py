@@ -12,6 +12,7 @@ from tasks.datasets import lines
 
 PER_SECOND = {"s": 1, "ms": 10 ** 3, "us": 10 ** 6, "ns": 10 ** 9}   # by data.columns.time_unit
 _WHOLE = 2.0 ** 53               # floats beyond have lost digits of the number that they were
+_LAST_YEAR = 9999
 _LATEST = 32_503_680_000         # seconds: the year 3000
 _DATES = {8: ("%Y%m%d", "%Y-%m-%d"), 12: ("%Y%m%d%H%M", "%Y-%m-%dT%H:%M"),
           14: ("%Y%m%d%H%M%S", "%Y-%m-%dT%H:%M:%S")}       # digits: how they are read, and written
@@ -69,7 +70,10 @@ def words(path, number: int, name: str, value, separator: str) -> list[str]:
 def year(path, number: int, name: str, value) -> int | None:
   """A year; None for nothing."""
   text = word(path, number, name, value).removesuffix(".0")
-  return lines.number_of(path, number, name, text, int) if text else None
+  value = lines.number_of(path, number, name, text, int) if text else None
+  if value is not None and not -_LAST_YEAR <= value <= _LAST_YEAR:
+    raise _wrong(path, number, name, value, f"expected a year of at most {_LAST_YEAR}")
+  return value
 
 
 def nanoseconds(path, number: int, name: str, value, unit: str, first: bool = False) -> int:

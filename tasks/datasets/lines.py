@@ -20,6 +20,7 @@ from ilm_jax.data import interactions
 
 UTF_8 = "utf-8-sig"               # what a writer of Windows puts before a text is no part of it
 _LONGEST = 1 << 24                # letters of a line
+_MOST = 1 << 63                   # a number, whole or not, is smaller: arrays hold it
 _SURROGATE = re.compile(r"\\[uU](0000)?[dD][89a-fA-F]")
 
 
@@ -174,7 +175,7 @@ def number_of(path, number: int, name: str, raw, kind=float):
     if isinstance(raw, bool):
       raise TypeError
     value = kind(raw)
-    if value != value or value in (float("inf"), float("-inf")):
+    if not abs(value) < _MOST:
       raise ValueError
     return value
   except (ValueError, TypeError, OverflowError) as e:

@@ -72,6 +72,11 @@ def users(folder) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
   return json.loads((folder / "users.json").read_text())["ids"], tensors["state"], histories
 
 
+def letters(text: str) -> str:
+  """The text without what would move a terminal's cursor or rename it."""
+  return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def main(argv=None) -> int:
   """Prints a list and returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,7 +109,8 @@ def main(argv=None) -> int:
     best, score = top_k(states[at:at + 1], items["keys"], items["bias"], args.k, [histories[at]])
   for place, (item, value) in enumerate(zip(best[0], score[0]), 1):
     if item >= 0:
-      print(f"{place:3}  {names['ids'][item]:>8}  {names['titles'][item]:40}  {value:8.3f}")
+      raw, title = (letters(names[kind][item]) for kind in ("ids", "titles"))
+      print(f"{place:3}  {raw:>8}  {title:40}  {value:8.3f}")
   return 0
 
 
