@@ -237,7 +237,7 @@ def _zip(rng, data: bytes) -> bytes:
   elif kind == 3:
     stored = rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
   elif kind == 4:
-    members[at] = name, content + b"\0" * rng.choice((1 << 10, 1 << 22, 1 << 26))
+    members[at] = name, content + b"\0" * rng.choice((1 << 10, 1 << 20, 1 << 24))
     stored = zipfile.ZIP_DEFLATED
   else:
     members[at] = name, _part(rng, content)

@@ -52,10 +52,11 @@ def from_sentencepiece(path) -> SentencePieceTokenizer:
     files.refuse_pointer(path)
     proto = epath.Path(path).read_bytes()
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
-  except (OSError, RuntimeError) as error:
+    ids = {processor.id_to_piece(i): i for i in range(processor.vocab_size())}
+  except (OSError, RuntimeError, UnicodeDecodeError) as error:
     raise errors.UserError(f"{path} is not a readable SentencePiece model ({error}): fetch it "
                            "again, or give a tokenizer.json") from error
-  ends = _stated_ends(path, {processor.id_to_piece(i): i for i in range(processor.vocab_size())})
+  ends = _stated_ends(path, ids)
   has_bos = processor.bos_id() >= 0
   return SentencePieceTokenizer(proto, add_bos=has_bos, add_eos=not has_bos,
                                 eos_id=ends[0] if ends else None, ends=ends)

@@ -85,11 +85,20 @@ def main(argv=None) -> int:
   parser.add_argument("--like", default="", help="id of an item")
   parser.add_argument("--k", type=int, default=10)
   args = parser.parse_args(argv)
-  folder = pathlib.Path(args.folder)
-  items, names = read(folder / "items.safetensors"), json.loads((folder / "items.json").read_text())
   if args.k < 1 or not (args.user or args.like):
     print("error: name --user=ID or --like=ID, and a --k of 1 or more", file=sys.stderr)
     return 1
+  try:
+    return _list(args)
+  except Exception as e:       # a damaged file fails in any way
+    print(f"error: {args.folder} cannot be read ({type(e).__name__}: "
+          f"{letters(' '.join(str(e).split())[:200])}): export again", file=sys.stderr)
+    return 1
+
+
+def _list(args) -> int:
+  folder = pathlib.Path(args.folder)
+  items, names = read(folder / "items.safetensors"), json.loads((folder / "items.json").read_text())
   if args.like:
     if args.like not in names["ids"]:
       print(f"error: --like={args.like}: no such id in items.json", file=sys.stderr)
