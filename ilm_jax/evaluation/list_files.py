@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ilm_jax import errors, files
 
 SUFFIXES = (".csv", ".parquet")
-_FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")
+_FORMULA = (*"=+-@\t\n", *"\uff1d\uff0b\uff0d\uff20")
 
 
 class Row(NamedTuple):
@@ -89,7 +89,8 @@ def _csv(file, columns):
 
 
 def _cell(text: str) -> str:
-  return f"'{text}" if text.startswith(_FORMULA) else text
+  text = text.replace("\r", " ")       # which the writer leaves bare, as the end of a row
+  return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 
 @contextlib.contextmanager

@@ -56,10 +56,13 @@ def _common(c: dict, dtype: str, **more) -> decoder.DecoderConfig:
   groups = c.get("num_key_value_heads") or heads
   if heads % groups:
     raise ValueError(f"num_key_value_heads is {groups}, which does not divide {heads} heads")
+  head_dim = c.get("head_dim") or c["hidden_size"] // heads
+  if head_dim < 1:
+    raise ValueError(f"hidden_size is {c['hidden_size']}, less than {heads} heads")
   fields = dict(
       num_layers=c["num_hidden_layers"], width=c["hidden_size"], num_heads=heads,
       num_kv_heads=groups,
-      head_dim=c.get("head_dim") or c["hidden_size"] // heads, mlp_width=c["intermediate_size"],
+      head_dim=head_dim, mlp_width=c["intermediate_size"],
       vocab_size=c["vocab_size"], tied=bool(c.get("tie_word_embeddings", False)), dtype=dtype,
       norm_eps=float(c.get("rms_norm_eps", 1e-6)))
   return decoder.DecoderConfig(**{**fields, **more})
