@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 from benchmarks.garbage import mutate, weights
-from configs import base
+from configs import base, tiny
 from ilm_jax import errors
+from ilm_jax.config import gin_overlay
 from ilm_jax.conversation import redial, soft_attributes, titles
 from ilm_jax.data import interactions, tokenizer_files
 from ilm_jax.evaluation import compare, list_files, measured, report
 from ilm_jax.export.shipped import check, top_k
 from ilm_jax.stages import chat, recommend
-from ilm_jax.weights import hf, t5x, torch_zip
+from ilm_jax.weights import hf, safetensors, t5x, t5x_gin, torch_zip
 from tasks.datasets import lines, movielens_files, table_files
 from tests import talks
 
@@ -230,6 +231,26 @@ def test_more_heads_than_channels_are_refused(tmp_path):
   (tmp_path / "config.json").write_text(json.dumps({**weights._LLAMA, "num_attention_heads": 64}))
   with pytest.raises(errors.UserError, match="hidden_size is 8, less than 64 heads"):
     hf.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["config.seed = (1,\n", "config.seed = " + "(" * 300,
+    "config.seed = " + "-" * 90_000 + "1", "config.seed = [" * 3000, "\0", "@", "include '\0'",
+    "a = 'x\n"])
+def test_gin_that_is_none_is_refused(tmp_path, text):
+  (tmp_path / "a.gin").write_text(text)
+  with pytest.raises(errors.UserError):
+    gin_overlay.overlay(tiny.get_config().lock(), [str(tmp_path / "a.gin")])
+  with pytest.raises(errors.UserError):
+    t5x_gin.read(tmp_path / "a.gin")
+
+
+def test_a_norm_of_another_kind_is_refused(tmp_path):
+  for name, data in weights._bert()[0].items():
+    (tmp_path / name).write_bytes(data)
+  fields = json.loads((tmp_path / "config.json").read_text())
+  (tmp_path / "config.json").write_text(json.dumps({**fields, "layer_norm_eps": [1]}))
+  with pytest.raises(errors.UserError, match="not a BERT config"):
+    safetensors.load_bert(tmp_path)
 
 
 def t5x_folder(folder, change):

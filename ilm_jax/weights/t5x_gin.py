@@ -76,7 +76,7 @@ def _parse(path: epath.Path, bindings: dict, within: tuple) -> None:
     raise errors.UserError(f"{path} includes itself: take the include out")
   try:
     statements = list(config_parser.ConfigParser(path.read_text(), _Delegate()))
-  except (OSError, SyntaxError, ValueError, MemoryError, RecursionError) as e:
+  except Exception as e:       # gin's parser fails in any way on what is none
     raise errors.UserError(f"{path}: not a readable gin file ({type(e).__name__}: "
                            f"{' '.join(str(e).split())[:160]})") from e
   for statement in statements:
