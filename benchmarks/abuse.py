@@ -107,7 +107,7 @@ def _good(port, rng):
 def _malformed(port, rng):
   files = mutate.folder(rng, programs._bodies())
   method, _, path = files.get("line", b"GET /").decode("latin-1").partition(" ")
-  method = "".join(c for c in method if c.isalpha())[:20] or "GET"
+  method = "".join(c for c in method if c.isascii() and c.isalpha())[:20] or "GET"
   path = "".join(c for c in path if " " < c < "\x7f") or "/"
   status, body = ask(port, method, path, files.get("body", b""))
   error = json.loads(body)["error"]["message"] if (status or 0) >= 400 and body else ""

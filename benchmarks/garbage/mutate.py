@@ -37,7 +37,7 @@ def folder(rng: random.Random, seeds: list[dict[str, bytes]]) -> dict[str, bytes
     name = rng.choice(sorted(made))
     others = [seed[name] for seed in seeds if name in seed]
     made[name] = _file(rng, name, made[name], others)[:_LONGEST]
-  if rng.random() < 0.01:
+  if len(made) > 2 and rng.random() < 0.02:
     made.pop(rng.choice(sorted(made)))
   return made
 
