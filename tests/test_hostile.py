@@ -196,6 +196,22 @@ def test_numbers_that_no_array_holds_are_refused(tmp_path, column, value):
     table_files.read_items({"x.csv": path}, columns)
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_damaged_parquet_is_refused_or_read(tmp_path, number):
+  pytest.importorskip("pyarrow")
+  from benchmarks.garbage import tables
+  whole = tables._parquet()[number]["log.parquet"]
+  columns = ml_collections.ConfigDict({**base.columns(), "time": "time", "value": "rating"})
+  path, refused = tmp_path / "log.parquet", 0
+  for at in range(4, len(whole), 23):
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+    try:
+      table_files.read_log({path.name: path}, columns)
+    except errors.UserError:
+      refused += 1
+  assert refused > 10
+
+
 def test_a_sentencepiece_model_of_broken_letters_is_refused(tmp_path):
   model = bytearray(weights_of_pieces())
   at = model.index(b"film")
