@@ -12,6 +12,7 @@ from tasks.datasets import lines
 
 PER_SECOND = {"s": 1, "ms": 10 ** 3, "us": 10 ** 6, "ns": 10 ** 9}   # by data.columns.time_unit
 _WHOLE = 2.0 ** 53               # floats beyond have lost digits of the number that they were
+_FARTHEST = 10 ** 40             # of a time whose unit is looked at next
 _LAST_YEAR = 9999
 _LATEST = 32_503_680_000         # seconds: the year 3000
 _DATES = {8: ("%Y%m%d", "%Y-%m-%d"), 12: ("%Y%m%d%H%M", "%Y-%m-%dT%H:%M"),
@@ -98,7 +99,8 @@ def nanoseconds(path, number: int, name: str, value, unit: str, first: bool = Fa
     value = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
     since = value - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     return since // datetime.timedelta(microseconds=1) * 1000
-  time = lines.number_of(path, number, name, value, int if _is_whole(value) else float)
+  time = lines.number_of(path, number, name, value, int if _is_whole(value) else float,
+                         most=_FARTHEST)
   _check_near(path, number, name, time, unit, first)
   scale = PER_SECOND["ns"] // PER_SECOND[unit]
   return time * scale if isinstance(time, int) else int(time * scale // 1)

@@ -169,13 +169,13 @@ def field(path, number: int, fields: dict, *names: str):
                          f"{', '.join(map(str, fields))}")
 
 
-def number_of(path, number: int, name: str, raw, kind=float):
-  """`raw` as a number, or a UserError."""
+def number_of(path, number: int, name: str, raw, kind=float, most: int = _MOST):
+  """`raw` as a number whose size is below `most`, or a UserError."""
   try:
     if isinstance(raw, bool):
       raise TypeError
     value = kind(raw)
-    if not abs(value) < _MOST:
+    if not abs(value) < most:
       raise ValueError
     return value
   except (ValueError, TypeError, OverflowError) as e:
