@@ -1,5 +1,6 @@
 """Chat templates: which tokens of a conversation are the recommender's."""
 import json
+import pickle
 import time
 
 import pytest
@@ -155,3 +156,12 @@ def test_a_template_that_takes_for_ever_or_reaches_out_is_refused_soon(tmp_path,
   with pytest.raises(errors.UserError, match=r"give another by --config.lm.chat_template"):
     chat_template.load("auto", tmp_path, words()).encode("", TALK)
   assert time.process_time() - began < 5
+
+
+def test_a_template_of_others_goes_to_another_process(tmp_path):
+  (tmp_path / "chat_template.jinja").write_text(chat_files.BUILT_IN["chatml"] + "{# mine #}")
+  chat = chat_template.load("auto", tmp_path, words())
+  again = pickle.loads(pickle.dumps(chat._template))
+  asked = {"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": True}
+  assert again.render(**asked) == chat._template.render(**asked) == (
+      "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")

@@ -93,7 +93,7 @@ class Rendered:
   """
 
   def __init__(self, source: str, label: str):
-    self._child = None
+    self._made_of, self._child = (source, label), None
     if source in BUILT_IN.values():
       self._render = template_child.compiled(source).render
       return
@@ -106,6 +106,9 @@ class Rendered:
     if "error" in answer:
       raise errors.UserError(f"{label} is no Jinja template ({answer['error']}); give another by "
                              "--config.lm.chat_template")
+
+  def __reduce__(self):
+    return Rendered, self._made_of
 
   def render(self, **names) -> str:
     """The text. Raises: ValueError, of one line, where the template fails or takes too much."""
