@@ -3,16 +3,25 @@ import contextlib
 import errno
 import io
 import json
+import lzma
 import os
 import pathlib
 import shutil
+import struct
 import uuid
+import zipfile
+import zlib
 
 from etils import epath
 
 from ilm_jax import errors
 
 _LFS_POINTER = b"version https://git-lfs.github.com/"
+# How zipfile fails on a damaged or odd archive, or one that wants a password.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
+               NotImplementedError, RuntimeError, ValueError, KeyError, OverflowError)
+UNPACKED = 250           # times its size that a packed file may have unpacked: tables have 50
+SMALL = 16 << 20         # bytes that it may have at any rate
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How writers that are not Python's say the same.
 NO_ROOM = ("No space left", "ENOSPC", "File too large", "quota exceeded")

@@ -93,7 +93,7 @@ class _Reader:
   def parse(self, text: str, where: str, within) -> None:
     try:
       statements = list(config_parser.ConfigParser(text, _Delegate()))
-    except (SyntaxError, ValueError) as e:
+    except Exception as e:       # gin's parser fails in any way on what is none
       raise errors.UserError(f"{where}: not readable as gin: {' '.join(str(e).split())}") from e
     for s in statements:
       at = f"{where}, line {s.location.line_num}"

@@ -53,9 +53,7 @@ def inside(where: str, name: str) -> str:
 
 def wrong(where: str, value, expected: str) -> errors.UserError:
   """The error for a value that is not what was expected."""
-  shown = repr(value)
-  return errors.UserError(
-      f"{where} is {shown if len(shown) <= 60 else shown[:57] + '...'}, expected {expected}")
+  return errors.UserError(f"{where} is {errors.shown(value)}, expected {expected}")
 
 
 def text(value, where: str) -> str:

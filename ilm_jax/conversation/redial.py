@@ -112,7 +112,9 @@ def _opened(path):
   try:
     with files.reading(path) as file, zipfile.ZipFile(io.BytesIO(file.read())) as archive:
       yield archive
-  except (zipfile.BadZipFile, OSError) as e:
+  except errors.UserError:
+    raise
+  except files.DAMAGED_ZIP as e:
     raise errors.UserError(f"{path} cannot be read as a zip ({e}): download ReDial again") from None
 
 
@@ -122,7 +124,13 @@ def _zipped(path, names):
     member = next((inside[name] for name in names if name in inside), None)
     if member is None:
       raise errors.UserError(f"{path} has none of {', '.join(names)}, expected ReDial's zip")
-    rows = archive.read(member).splitlines()
+    most = files.SMALL + files.UNPACKED * path.stat().length
+    with archive.open(member) as file:
+      rows = file.read(most + 1)
+    if len(rows) > most:
+      raise errors.UserError(f"{path}/{member} has more than {most:,} bytes, "
+                             f"{files.UNPACKED} times those of the zip: download ReDial again")
+    rows = rows.splitlines()
   for number, line in enumerate(rows, 1):
     if line.strip():
       where = f"{path}/{member}, line {number}"

@@ -191,11 +191,10 @@ class Chat:
     messages = [{"role": role, "content": _MARK.format(n)} for n, role in enumerate(roles)]
     try:
       return self._template.render(messages=messages, add_generation_prompt=ask, **self._names)
-    except Exception as e:     # a template may fail in any way
+    except ValueError as e:
       raise errors.UserError(
-          f"{self.label} fails on the roles {', '.join(roles) or 'of no message'} "
-          f"({type(e).__name__}: {' '.join(str(e).split())[:120]}); give another by "
-          "--config.lm.chat_template") from e
+          f"{self.label} fails on the roles {', '.join(roles) or 'of no message'} ({e}); give "
+          "another by --config.lm.chat_template") from e
 
 
 class _Message(NamedTuple):

@@ -1,9 +1,9 @@
 """Lists of recommendations as a file: one row for each user and place, written piece by piece.
 
 The columns are user, rank, item (ids as in the data; rank from 1), title and score. In CSV a cell
-of text that begins with = + - @, a tab or a carriage return gets an apostrophe in front:
-spreadsheets would run it as a formula. Parquet holds the text as it is. Lists of an item's
-neighbours have the item in place of the user.
+of text that begins with = + - @, in letters of either width, or a tab or a line break gets an
+apostrophe in front: spreadsheets would run it as a formula. Parquet holds the text as it is. Lists
+of an item's neighbours have the item in place of the user.
 """
 import contextlib
 import csv
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ilm_jax import errors, files
 
 SUFFIXES = (".csv", ".parquet")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (*"=+-@\t\n", *"\uff1d\uff0b\uff0d\uff20")
 
 
 class Row(NamedTuple):
@@ -89,7 +89,8 @@ def _csv(file, columns):
 
 
 def _cell(text: str) -> str:
-  return f"'{text}" if text.startswith(_FORMULA) else text
+  text = text.replace("\r", " ")       # which the writer leaves bare, as the end of a row
+  return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import sys
 
 from etils import epath
 
-from ilm_jax import files
+from ilm_jax import errors, files
 from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import closing, measured, page, sentences, text_table
@@ -81,7 +81,7 @@ def write(workdir, *, with_tables: bool = False, command: str = "") -> dict:
   for folder, why in content["left_out"].items():
     print(f"Not shown: eval/{folder}: {why}.")
   width = min(_WIDTH, text_table.columns_of_terminal() or _WIDTH)
-  text = "\n".join(["", *sentences.lines(content["summary"], width)])
+  text = errors.plain("\n".join(["", *sentences.lines(content["summary"], width)]))
   # Titles are a user's; a terminal that lacks a letter of theirs shows "?".
   encoding = sys.stdout.encoding or "utf-8"
   print(text.encode(encoding, "replace").decode(encoding), flush=True)
@@ -105,9 +105,11 @@ def show(content: dict) -> None:
   """Prints the tables of `content` to the terminal."""
   for part in content["tables"]:
     columns = page.columns(part)
-    rows = [[rows_lib.label(row), *(page.cell_text(row["metrics"].get(c), "\n") for c in columns)]
+    rows = [[errors.plain(rows_lib.label(row)),
+             *(page.cell_text(row["metrics"].get(c), "\n") for c in columns)]
             for row in part["rows"]]
-    text_table.show(part["title"], ["", *columns], rows, part.get("note"))
+    text_table.show(errors.plain(part["title"]), ["", *map(errors.plain, columns)], rows,
+                    errors.plain(part.get("note") or "") or None)
 
 
 def _subfolders(folder):

@@ -96,7 +96,7 @@ class Engine:
         self._warm(functools.partial(each.recommender.scores, [one] * size))
         size *= 2
       self._warm(functools.partial(each.search, "", 1))
-      for name in ("attributes", "genres", "row_of", "unit_I1C"):
+      for name in ("attributes", "genres", "row_of", "unit_I1C", "known"):
         self._warm(functools.partial(getattr, each, name))
     self.ready = True
 

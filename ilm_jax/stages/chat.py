@@ -55,7 +55,7 @@ def run(run: context.Run, wish: Wish) -> None:
     except EOFError:
       return
     if line.strip():
-      print(chat.answer(line.strip()), flush=True)
+      print(errors.plain(chat.answer(line.strip())), flush=True)
 
 
 class Chat:

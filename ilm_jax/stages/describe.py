@@ -62,9 +62,9 @@ def run(run: context.Run, wish: Wish) -> None:
   if not distributed.is_main():
     return
   goal = f" -> {' + '.join(wish.towards or wish.concept)}" if len(path) > 1 else ""
-  print(f"{' + '.join(wish.items)}{goal}")
+  print(errors.plain(f"{' + '.join(wish.items)}{goal}"))
   for amount, answer in zip(np.linspace(0, 1, len(path)), said):
-    print(f"{amount:.2f}  {' '.join(answer.split())}")
+    print(errors.plain(f"{amount:.2f}  {' '.join(answer.split())}"))
 
 
 def between(start: dict, end: dict, steps: int) -> list[dict]:

@@ -2,7 +2,7 @@
 
 Stage targets has its requests from here, too: they are made of the tasks' prompts.
 """
-from ilm_jax import elm
+from ilm_jax import elm, errors
 from ilm_jax.config import dialog_sources
 from ilm_jax.data import targets
 from ilm_jax.stages import context, dialogs
@@ -53,4 +53,4 @@ def make_data(run: context.Run) -> None:
     kept_lib.save(folder, kept)
     interactions_lib.save(folder, interactions, items, made_from)
   for line in kept.lines() if (kept := kept_lib.load(folder)) else ():
-    print(line, flush=True)
+    print(errors.plain(line), flush=True)

@@ -78,11 +78,11 @@ def _print(recommender: recommender_lib.Recommender, wish: Wish, history) -> Non
   items, reads = recommender.run.data.items, recommender.reads
 
   def title(row):
-    return interactions_lib.full_title(items, int(row))
+    return errors.plain(interactions_lib.full_title(items, int(row)))
 
   if wish.user:
     read = f"; its last {reads} are read" if 0 < reads < len(history) else ""
-    print(f"{wish.user}: the whole history, {len(history)} items{read}")
+    print(f"{errors.plain(wish.user)}: the whole history, {len(history)} items{read}")
   else:
     print(f"liked: {', '.join(map(title, history))}")
   print(f"recommended by {recommender.method}, without these:")

@@ -80,7 +80,7 @@ def _config(fields: dict) -> language_model.Config:
   for field in dataclasses.fields(kind):
     value, accepted = fields.get(field.name, field.default), _ACCEPTED.get(field.type)
     if accepted and type(value) not in accepted:
-      raise TypeError(f"{field.name} is {value!r:.60}, expected {field.type.__name__}")
+      raise TypeError(f"{field.name} is {errors.shown(value)}, expected {field.type.__name__}")
   trees.check_sizes("model.json", {name: fields[name] for name in _SIZES if name in fields},
                     {name: fields[name] for name in _LAYERS if name in fields})
   if scaling := fields.get("rope_scaling"):
