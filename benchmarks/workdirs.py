@@ -26,7 +26,7 @@ MAY_DIFFER = {
     "export/*.pdf": "times",
 }
 # Names of what is being written; a job that has ended leaves none.
-TEMPORARY = re.compile(r"(^|/)\.[^/]*(\.[0-9a-f]{8}(\.old)?|\.writing|\.kept)(/|$)"
+TEMPORARY = re.compile(r"(^|/)\.[^/]*(\.[0-9a-f]{8,12}(\.old)?|\.writing|\.kept)(/|$)"
                        r"|\.orbax-checkpoint-tmp|\.incomplete|\.tmp\b")
 _CHECKPOINT = re.compile(r"(.*/checkpoints/\d+)/.*")
 
@@ -47,7 +47,7 @@ def content(workdir) -> dict[str, str]:
       continue
     if match := _CHECKPOINT.fullmatch(name):
       if match[1] not in digests:
-        digests[match[1]] = _of_checkpoint(root / match[1])
+        digests[match[1]] = of_checkpoint(root / match[1])
     elif re.fullmatch(r"targets/\w+/[0-9a-f]{64}\.jsonl", name):
       answers.setdefault(path.parent.name, set()).update(path.read_text().split("\n"))
     else:
@@ -67,7 +67,7 @@ def may_differ(name: str) -> bool:
   return any(fnmatch.fnmatch(name, pattern) for pattern in MAY_DIFFER)
 
 
-def _of_checkpoint(folder: pathlib.Path) -> str:
+def of_checkpoint(folder: pathlib.Path) -> str:
   """sha256 over the paths, types, shapes and bytes of its arrays, and over its meta."""
   import jax
   import numpy as np
