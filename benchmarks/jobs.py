@@ -94,6 +94,13 @@ class Job:
         time.sleep(0.01)
     return self._code
 
+  def wait_worked(self, seconds: float) -> int | None:
+    """Its exit code, or None once its processes have used so many seconds of processor time."""
+    while (code := self.wait(0.03)) is None:
+      if processor_seconds(self.pid) >= seconds:
+        return None
+    return code
+
   def kill(self, target: str = "all", number: int = signal.SIGKILL) -> None:
     """Sends a signal to "main" alone, to "all" of its processes, or to number "0", "1" of a pod."""
     pids = descendants(self.pid)
@@ -113,6 +120,11 @@ class Job:
 
 def children(pid: int) -> list[int]:
   """The processes that `pid` started and that still run, in order."""
+  with contextlib.suppress(OSError):           # where the kernel keeps a list
+    lists = [path.read_text().split() for path in
+             pathlib.Path(f"/proc/{pid}/task").glob("*/children")]
+    if lists:
+      return sorted(child for one in lists for child in map(int, one) if alive(child))
   found = []
   for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
     with contextlib.suppress(OSError):
@@ -120,6 +132,16 @@ def children(pid: int) -> list[int]:
       if int(parent) == pid and state != "Z":
         found.append(int(stat.parent.name))
   return sorted(found)
+
+
+def processor_seconds(pid: int) -> float:
+  """What a process, those that it started, and those of them that have ended, have worked."""
+  ticks = 0
+  for one in (pid, *descendants(pid)):
+    with contextlib.suppress(OSError):
+      fields = pathlib.Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+      ticks += sum(map(int, fields[11:15]))
+  return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> list[int]:

@@ -4,8 +4,9 @@
     python -m benchmarks.kills --workdir=runs/kills --quick
 
 A stage of a small model (`jobs.SMALL`) runs once undisturbed, which gives its duration and what it
-leaves. Then it runs from the same start and is killed at a moment drawn evenly from that duration:
-its main process alone, or all its processes. The same command follows at once and may be killed,
+leaves. Then it runs from the same start and is killed at a moment drawn evenly from that duration,
+which is counted in processor time of all its processes, so that other work on the machine moves
+nothing: its main process alone, or all its processes. The same command follows at once and may be killed,
 too. When it ends by itself, what it leaves is compared (`workdirs.content`; `workdirs.MAY_DIFFER`
 is what need not be equal), and the stage begins anew, until as many kills have hit it as asked.
 Kill `number` of a stage follows from (seed, stage, number) alone.
@@ -103,7 +104,7 @@ class Campaign:
     draw = random.Random(f"{self._args.seed} {name} {number}")
     at, target = draw.random() * seconds, draw.choice(TARGETS[self._processes(name)])
     job = self._start(name)
-    code = job.wait(at)
+    code = job.wait_worked(at)
     pids = [job.pid, *jobs.descendants(job.pid)]
     if code is None:
       job.kill(target)
@@ -132,10 +133,13 @@ class Campaign:
       shutil.copytree(self.run, self._root / f"wrong.{name}.{row['rounds']}", dirs_exist_ok=True)
 
   def _to_its_end(self, name: str) -> float:
-    job = self._start(name)
-    if job.wait(_LIMIT) != 0:
+    """Processor seconds of the stage."""
+    job, seconds = self._start(name), 0.0
+    while (code := job.wait(0.05)) is None:
+      seconds = max(seconds, jobs.processor_seconds(job.pid))
+    if code:
       raise SystemExit(f"kills: stage {name} does not run undisturbed:\n{job.said()[-3000:]}")
-    return time.monotonic() - job.began
+    return seconds
 
   def _start(self, name: str) -> jobs.Job:
     return jobs.Job((*self._flags, f"--stage={name}"), self._root / "job.log",
