@@ -6,9 +6,10 @@
 A stage of a small model (`jobs.SMALL`) runs once undisturbed, which gives its duration and what it
 leaves. Then it runs from the same start and is killed at a moment drawn evenly from that duration,
 which is counted in processor time of all its processes, so that other work on the machine moves
-nothing: its main process alone, or all its processes. The same command follows at once and may be killed,
-too. When it ends by itself, what it leaves is compared (`workdirs.content`; `workdirs.MAY_DIFFER`
-is what need not be equal), and the stage begins anew, until as many kills have hit it as asked.
+nothing: its main process alone, or all its processes. The same command follows at once and may be
+killed, too. When it ends by itself, what it leaves is compared (`workdirs.content`;
+`workdirs.MAY_DIFFER` is what need not be equal), and the stage begins anew, until as many kills
+have hit it as asked.
 Kill `number` of a stage follows from (seed, stage, number) alone.
 
 With --processes=2 a stage is a job of two processes (launch/local_pod.py), of which the first, the
