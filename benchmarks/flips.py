@@ -22,7 +22,7 @@ KINDS = {
     "prepared shards": r"prepared/.*\.array_record",
     "prepared manifests": r"prepared/.*/manifest\.json",
     "prepared lengths": r"prepared/.*\.npz", "index": r"prepared/index\.json",
-    "targets": r"targets/\w+/[0-9a-f]+\.jsonl",
+    "dialogs": r"dialogs/.*", "targets": r"targets/\w+/[0-9a-f]+\.jsonl",
     "checkpoint arrays": r".*/checkpoints/\d+/.*/d/.*",
     "checkpoint meta": r".*/checkpoints/\d+/meta/metadata",
     "checkpoint, of Orbax": r".*/checkpoints/.*", "curves": r".*/metrics\.jsonl",

@@ -91,13 +91,15 @@ class Job:
       elif end is not None and time.monotonic() >= end:
         return None
       else:
-        time.sleep(0.01)
+        time.sleep(0.02)
     return self._code
 
   def wait_worked(self, seconds: float) -> int | None:
     """Its exit code, or None once its processes have used so many seconds of processor time."""
-    while (code := self.wait(0.03)) is None:
-      if processor_seconds(self.pid) >= seconds:
+    left = seconds
+    # Two cores at most are used up meanwhile: looked at rarely at first, and often at the end.
+    while (code := self.wait(min(max(left / 4, 0.02), 1.0))) is None:
+      if (left := seconds - processor_seconds(self.pid)) <= 0:
         return None
     return code
 

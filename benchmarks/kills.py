@@ -136,7 +136,7 @@ class Campaign:
   def _to_its_end(self, name: str) -> float:
     """Processor seconds of the stage."""
     job, seconds = self._start(name), 0.0
-    while (code := job.wait(0.05)) is None:
+    while (code := job.wait(0.2)) is None:
       seconds = max(seconds, jobs.processor_seconds(job.pid))
     if code:
       raise SystemExit(f"kills: stage {name} does not run undisturbed:\n{job.said()[-3000:]}")

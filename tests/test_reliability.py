@@ -1,4 +1,5 @@
 """What benchmarks.kills, faults and long_run judge by; stage audit's look at every file."""
+import hashlib
 import json
 import os
 import pathlib
@@ -41,6 +42,11 @@ def workdir(tmp_path):
   tables = tmp_path / "eval" / "phase1" / "4"
   files.write_text(tables / "loss.json", '{"rows": [0.5]}')
   measured.mark(tables, {"checkpoints": {}})
+  line = '{"id": "train 1"}\n'
+  manifest = {"files": {"train.jsonl": hashlib.sha256(line.encode()).hexdigest()}}
+  files.write_text(tmp_path / "dialogs" / "train.jsonl", line)
+  files.write_text(tmp_path / "dialogs" / "manifest.json", json.dumps(
+      {**manifest, "fingerprint": arrays.of_manifest(manifest, "fingerprint")}))
   files.write_text(tmp_path / "config.phase1.json", config_lib.to_json(tiny.get_config()))
   files.write_text(tmp_path / "config.phase1.gin", gin_overlay.to_gin(tiny.get_config()))
   heartbeat.Heartbeat(heartbeat.path(tmp_path, "phase1"), lambda: {"step": 4}, 60).close()
@@ -49,11 +55,11 @@ def workdir(tmp_path):
 
 def test_no_flipped_bit_of_any_file_stays_unnoticed(workdir):
   clean = dict(damage.checks(workdir))
-  assert len(clean) == 8 and not any(clean.values())
+  assert len(clean) == 9 and not any(clean.values())
   before = workdirs.content(workdir)
   rows = flips.run(workdir, 60, seed=1)
   assert [row["unnoticed"] for row in rows] == [[]] * len(rows)
-  assert sum(row["named"] for row in rows) > 45 and len(rows) == 13
+  assert sum(row["named"] for row in rows) > 45 and len(rows) == 14
   assert workdirs.content(workdir) == before         # each was put back
 
 
@@ -61,9 +67,12 @@ def test_audit_names_the_damage_of_each_file(workdir):
   (workdir / "eval" / "phase1" / "4" / "loss.json").unlink()
   (workdir / "config.phase1.gin").write_text("config.seed = 7\n")
   (workdir / "prepared" / "index.json").write_text("[")
+  (workdir / "dialogs" / "train.jsonl").unlink()
   wrong = {name: text for name, texts in damage.checks(workdir) for text in texts}
-  assert wrong.keys() == {"eval/phase1/4", "config.phase1.json", "prepared/index.json"}
+  assert wrong.keys() == {"dialogs", "eval/phase1/4", "config.phase1.json",
+                          "prepared/index.json"}
   assert "loss.json is missing: run --stage=eval" in wrong["eval/phase1/4"]
+  assert "train.jsonl is damaged" in wrong["dialogs"]
   assert "do not say the same" in wrong["config.phase1.json"]
 
 

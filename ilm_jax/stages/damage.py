@@ -15,6 +15,7 @@ from ilm_jax.data import arrays, interactions, kept, store, targets
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.evaluation import measured
 from ilm_jax.monitoring import scalars
+from ilm_jax.stages import dialogs
 from ilm_jax.training import checkpoint
 
 
@@ -51,6 +52,9 @@ def readers(workdir):
   if (path := workdir / "prepared" / "index.json").exists():
     yield _name(workdir, path), lambda path=path: files.read_stamped(
         path, "run --stage=prepare again")
+  if (workdir / dialogs.FOLDER).exists():
+    yield dialogs.FOLDER, lambda: _raise(
+        dialogs.damage(workdir / dialogs.FOLDER), "run --stage=targets, which makes it again")
   for path in sorted((workdir / "targets").glob("*/")):
     if path.is_dir():
       yield _name(workdir, path), lambda path=path: targets.Store.of_folder(path).read()
@@ -62,14 +66,16 @@ def readers(workdir):
           lambda folder=folder, step=step: checkpoint.verify(folder, step))
   for path in sorted(workdir.glob("eval/*/*/")):
     if (path / measured.NAME).exists():
-      yield _name(workdir, path), lambda path=path: _tables(path)
+      yield _name(workdir, path), lambda path=path: _raise(
+          (wrong := measured.damage(path)) and f"{path}/{wrong}",
+          "run --stage=eval, which measures it again")
   for path in sorted(workdir.glob("config.*.json")):
     yield path.name, lambda path=path: _config(path)
 
 
-def _tables(folder) -> None:
-  if wrong := measured.damage(folder):
-    raise errors.UserError(f"{folder}/{wrong}: run --stage=eval, which measures it again")
+def _raise(wrong: str, cure: str) -> None:
+  if wrong:
+    raise errors.UserError(f"{wrong}: {cure}")
 
 
 def _config(path) -> None:
