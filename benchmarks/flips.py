@@ -123,8 +123,7 @@ def _value(workdir, path):
       return {key: (a.dtype.str, a.shape, a.tobytes()) for key, a in arrays.items()}
   if name.endswith(".json"):
     value = json.loads(data)
-    value.pop("check", None)
-    return value
+    return {k: v for k, v in value.items() if k != "check"} if isinstance(value, dict) else value
   if name.endswith(".jsonl"):
     return [{k: v for k, v in json.loads(line).items() if k != "check"}
             for line in data.decode().splitlines()]
