@@ -110,7 +110,8 @@ def checkpoints(bench: Bench):
         path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
     wrong.append(jobs.call(_half_copied, newest.parent, int(newest.name),
                            bench.expected[str(newest.relative_to(workdir))]))
-  yield row("checkpoint copied in part", tried, wrong, "named, not taken for a checkpoint, or all arrays are there")
+  yield row("checkpoint copied in part", tried, wrong,
+            "named, not taken for a checkpoint, or all arrays are there")
 
 
 def _half_copied(folder, step: int, whole: str) -> str:
