@@ -150,7 +150,8 @@ def _save_index(folder, material: material_lib.Material) -> None:
            "report": material.index_report,
            "names": dict(zip(material.items.ids, material.names[1:]))}
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_text(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False))
+  files.write_text(folder / "index.json",
+                   json.dumps(files.stamped(index), indent=1, ensure_ascii=False))
 
 
 def _made_from(material: material_lib.Material, definition) -> dict[str, str]:

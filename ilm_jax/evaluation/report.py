@@ -26,6 +26,7 @@ from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import closing, measured, page, sentences, text_table
 from ilm_jax.evaluation import rows as rows_lib
+from ilm_jax.monitoring import scalars
 
 _WIDTH = 100         # columns of the closing summary at most
 
@@ -54,7 +55,7 @@ def collect(workdir) -> dict:
       (tables if "rows" in part else examples).append(part)
   curves = {}
   for path in sorted(workdir.glob("*/metrics.jsonl")):
-    curves[path.parent.name] = [json.loads(line) for line in path.read_text().splitlines()]
+    curves[path.parent.name] = scalars.read(path)
   content = {"run": workdir.name, "tables": tables, "examples": examples, "curves": curves,
              "left_out": measured.stale(workdir)}
   return {**content, "summary": _summary(workdir, content)}

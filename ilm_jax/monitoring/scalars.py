@@ -1,7 +1,8 @@
 """The scalars of a phase: one line per log step in a file, and the same for TensorBoard.
 
 `metrics.jsonl` holds only what (seed, step) decide, so that a run that was killed and resumed ends
-with the same file as one that was not. What depends on the clock goes to TensorBoard alone. The
+with the same file as one that was not. Each line has a digest of itself, so damage is noticed
+(lines of before there were digests are read as they are). The clock's go to TensorBoard alone. The
 TensorBoard records are written through tensorboard's own protocol buffers: `clu.metric_writers`
 would import TensorFlow.
 """
@@ -12,14 +13,28 @@ from etils import epath
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer import record_writer
 
-from ilm_jax import files
+from ilm_jax import errors, files
 from ilm_jax.runtime import distributed
 
 
 def read(path) -> list[dict]:
-  """The records of a metrics.jsonl, oldest first; none if there is no such file."""
+  """The records of a metrics.jsonl, oldest first; none if there is no such file.
+
+  Raises:
+    UserError: a line is damaged.
+  """
   path = epath.Path(path)
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  if not path.exists():
+    return []
+  records = []
+  try:
+    for line in path.read_text().splitlines():
+      records.append(files.unstamped(files.parse_json(line)))
+  except ValueError as e:
+    raise errors.UserError(
+        f"{path} is damaged in line {len(records) + 1} ({e}): delete it and run the same command "
+        "again; weights do not depend on it, its curves begin anew") from e
+  return records
 
 
 class Writer:
@@ -68,7 +83,8 @@ class Writer:
     if not self._writes:
       return
     try:
-      files.write_text(self._path, "".join(json.dumps(r) + "\n" for r in self._records))
+      files.write_text(self._path, "".join(
+          json.dumps(files.stamped(r)) + "\n" for r in self._records))
     except OSError as e:
       if e.errno in files.FULL_DISK:
         raise files.full_disk(self._path.parent, e) from e

@@ -50,7 +50,7 @@ class Run:
     """
     path, text = self.workdir / f"config.{stage}.json", config_lib.to_json(self.config)
     if sections and path.exists():
-      was, now = json.loads(path.read_text()), json.loads(text)
+      was, now = _json_or_nothing(path), json.loads(text)
       if all(was.get(section) == now[section] for section in sections):
         return
     files.write_text(path, text)
@@ -272,6 +272,14 @@ class Run:
       return math.prod(self.config.mesh.values())
     import jax
     return jax.device_count()
+
+
+def _json_or_nothing(path) -> dict:
+  """The object in a record of ours; {} where it is damaged, as it is written again then."""
+  try:
+    return files.json_object(path)
+  except errors.UserError:
+    return {}
 
 
 def _same_settings(folder, was: dict, now: dict, stage: str) -> None:
