@@ -11,12 +11,14 @@ The rule, which knows no meaning and so has no language model:
     other words one that begins alike ("more romantic": romance), by 5 letters or more and 3 in 5 of
     the longer; or the
     one word of several that is an attribute ("action filled": action).
+  - Words that are no attribute may be guessed, where the caller can (`guess`): those behind "more",
+    "less", "too", "something" or "anything", and a comparative by itself ("darker").
   - "it does not matter", "either is fine" and "I do not mind", alone, ask for nothing.
   - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" "horror",
     where nothing is called so.
 """
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from ilm_jax import errors
@@ -37,6 +39,7 @@ _EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "
           "was", "make", "but", "for", "with", "some", "me", "give", "show", "too", "like",
           "love", "enjoy", "prefer", "of", "to", "do", "did", "am", "i'm", "i’m", "any",
           "watch", "see"}
+_OPEN = {"more", "less", "too", "something", "anything"}
 _NOT = ("n't", "n’t")
 _BUT = re.compile(r"\b(?:any|every)thing (?:but|except)\b", re.IGNORECASE)
 _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+like\s+"
@@ -60,12 +63,14 @@ class Wishes(NamedTuple):
   unread: tuple[str, ...] = ()
 
 
-def read(text: str, names: Collection[str]) -> Wishes:
+def read(text: str, names: Collection[str], guess: Callable[[str], str] = lambda phrase: ""
+         ) -> Wishes:
   """What `text` asks for.
 
   Args:
     text: what a user wrote.
     names: the attributes that there are, in lower case.
+    guess: the attribute that words in lower case are taken for, where no name is; "": none.
   """
   critiques, like, dislike, unread = [], [], [], []
   text = _BUT.sub("no", " ".join(text.split()))
@@ -87,6 +92,8 @@ def read(text: str, names: Collection[str]) -> Wishes:
       name, steps = named(phrase, names, alike=not bare)
       # "less war and horror": a word by itself goes on as the one before it.
       less = less if bare and phrase in names else _asks_for_less(words)
+      if not name and phrase and (_OPEN & set(words) or comparative(phrase)):
+        name, steps = guess(phrase), 1.0
       if name:
         for word in words:
           steps *= AMOUNTS.get(word, 1.0)
@@ -120,6 +127,11 @@ def named(phrase: str, names: Collection[str], alike: bool = True) -> tuple[str,
     return (among[0], 1.0) if len(among) == 1 else ("", 0.0)
   near = [name for name in names if alike and _alike(phrase, name)]
   return (min(near, key=lambda name: (len(name), name)), 1.0) if near else ("", 0.0)
+
+
+def comparative(phrase: str) -> list[str]:
+  """What one word may be the comparative of: "darker": dark, darke; []: it is none."""
+  return [] if " " in phrase else _forms(phrase)[1:]
 
 
 def applied(session: session_lib.Session, wishes: Wishes, items: interactions_lib.Items,
