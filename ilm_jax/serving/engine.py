@@ -41,7 +41,8 @@ class Engine:
     self.thread = model_thread.ModelThread(limits, *([on_batch] if on_batch else []))
     self._scored, self._lock = collections.OrderedDict(), threading.Lock()
     self.talkers = {variant.key: talker.Talker(
-        run, variant, k, functools.partial(self._scores, variant.key)) for variant in models}
+        run, variant, k, functools.partial(self._scores, variant.key), encode=self._encode)
+        for variant in models}
     self.default = next(iter(self.talkers))
 
   def talker(self, key: str | None = None) -> talker.Talker:
@@ -102,6 +103,9 @@ class Engine:
 
   def _warm(self, function: Callable) -> None:
     self.thread.call(function, _TO_COMPILE)
+
+  def _encode(self, texts: list[str]) -> np.ndarray:
+    return self.thread.call(functools.partial(self.run.sentence_vectors, texts))
 
   def _scores(self, key: str, histories) -> np.ndarray:
     """[1, I + 1]: as `Recommender.scores`, of one history; those of the last ones are kept."""
