@@ -180,6 +180,7 @@ def test_other_words_are_guessed_where_they_are_wished_for():
   assert read("too quiet") == ((("quiet", -1.0),), ())
   assert read("quiet") == ((), ("quiet",))             # said, and not asked for
   assert read("more zing") == ((), ("more zing",))
+  assert wishes.read("darker", ["horror"]).critiques == (("horror", 1.0),)      # no guess: a rule
   assert wishes.comparative("grimmer") == ["grimm", "grimme", "grim"]
   assert wishes.comparative("more grim") == wishes.comparative("er") == []
 

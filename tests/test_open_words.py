@@ -20,7 +20,7 @@ WORDS = {"noir": [1, 0, 0], "cartoon": [-1, 0, 0], "chase": [0, 1, 0], "dark": [
 
 
 def vectors(words):
-  return np.array([WORDS[word] for word in words], np.float32)
+  return np.array([WORDS[word.removesuffix(" film")] for word in words], np.float32)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def encoded():
 @pytest.fixture
 def guesser(encoded):
   return open_words.Guesser(FACTORS, TEXTS, WAYS, lambda words: encoded.append(words) or vectors(
-      words))
+      words), "film")
 
 
 def test_a_word_has_the_direction_of_texts_and_names_near_it(guesser):
@@ -43,18 +43,18 @@ def test_a_word_has_the_direction_of_texts_and_names_near_it(guesser):
 
 def test_a_word_is_encoded_once_and_the_year_is_no_name(guesser, encoded):
   assert guesser.of("dark") is guesser.of("dark")
-  assert encoded == [["dark"], ["noir", "cartoon", "chase"]]
+  assert encoded == [["dark", "dark film"], ["noir", "cartoon", "chase"]]
 
 
 def test_what_says_too_little_is_no_guess(guesser, encoded):
   assert guesser.of("level") is None                  # as near to every text and name
   assert guesser.of("") is None and guesser.of("x" * 101) is None
-  one = open_words.Guesser(FACTORS, TEXTS, {"noir": WAYS["noir"]}, vectors)
+  one = open_words.Guesser(FACTORS, TEXTS, {"noir": WAYS["noir"]}, vectors, "film")
   assert one.of("dark") is None                       # nothing to agree with
 
 
 def test_guesses_that_do_not_agree_are_none():
-  one, other = np.array([1.0, 0, 0]), np.array([0.1, 1.0, 0])
+  one, other = np.array([1.0, 0, 0]), np.array([-0.3, 1.0, 0])
   assert open_words.agreed(FACTORS, one, one) is not None
   assert open_words.agreed(FACTORS, one, other) is None
   assert open_words.agreed(FACTORS, one, other, least=-1.0) is not None

@@ -228,6 +228,21 @@ def test_words_that_no_label_knows_are_guessed(monkeypatch):
   made.thread.stop()
 
 
+def test_the_first_text_is_made_before_anybody_asks(monkeypatch):
+  said = []
+  monkeypatch.setattr(describe.Describer, "vectors", lambda self, row: row)
+  monkeypatch.setattr(describe.Describer, "say", lambda self, vectors: said.append(vectors) or ["x"])
+  made = engine.Engine(talks.run(monkeypatch), MODELS, 2, LIMITS)
+  made.warm_texts()
+  assert said == [[1]]                                 # what most users have
+
+  def refuse(self, vectors):
+    raise errors.UserError("tasks.mixture has no task about one item")
+  monkeypatch.setattr(describe.Describer, "say", refuse)
+  made.warm_texts()
+  made.thread.stop()
+
+
 def test_a_streamed_chat_is_the_plain_one_in_pieces(client):
   plain = post(client, "chat/completions", **says("I loved Psycho"))
   done = client.post("/v1/chat/completions", json=says(

@@ -1,12 +1,12 @@
 """Directions of words that no attribute is called by, guessed from how near texts are in meaning.
 
-    guesser = Guesser(item_I1C, text_I1W, ways, encode)
+    guesser = Guesser(item_I1C, text_I1W, ways, encode, "film")
     way_C = guesser.of("dark")          # a direction, as of `directions.learn`; None: no guess
 
 Two guesses are made, and a word has a direction where they agree; the direction is their sum.
 
-  of_texts   how near the word is to each item's text (cosine of sentence vectors), regressed on the
-             items' factors
+  of_texts   how near the word is ("dark film") to each item's text (cosine of sentence vectors),
+             regressed on the items' factors
   of_names   the directions of the attributes whose names are nearest to the word, added up by how
              far they stand out
 
@@ -23,7 +23,7 @@ from ilm_jax.conversation import directions
 
 # As benchmarks.critiques chose them on SoftAttributes and MovieLens.
 RIDGE = 1.0              # of `of_texts`, which learns from vectors of length 1
-AGREE = 0.6              # correlation of the two guesses over the items, at least
+AGREE = 0.5              # correlation of the two guesses over the items, at least
 _REMEMBERED = 1024       # words
 _MOST = 100              # letters of a word or phrase
 
@@ -35,11 +35,13 @@ class Guesser:
     item_I1C, ways: as of `directions.learn`; the year is no name that words are near to.
     text_I1W: the sentence vector of each item's text; row 0 is not read.
     encode: texts -> [N, W] unit sentence vectors.
+    thing: what an item is called.
   """
 
   def __init__(self, item_I1C, text_I1W, ways: dict[str, np.ndarray],
-               encode: Callable[[list[str]], np.ndarray]):
-    self._item_I1C, self._text_I1W, self._encode = item_I1C, text_I1W, encode
+               encode: Callable[[list[str]], np.ndarray], thing: str):
+    self._item_I1C, self._text_I1W = item_I1C, text_I1W
+    self._encode, self._thing = encode, thing
     self._ways = {name: way_C for name, way_C in ways.items() if name != directions.NEW}
     self.of = functools.lru_cache(_REMEMBERED)(self._of)
 
@@ -47,9 +49,9 @@ class Guesser:
     """float32 [C], or None: the word says too little, or is too long."""
     if not 0 < len(word) <= _MOST or len(self._ways) < 2:
       return None
-    word_W, = self._encode([word])
+    word_W, of_thing_W = self._encode([word, f"{word} {self._thing}"])
     return agreed(self._item_I1C,
-                  of_texts(self._item_I1C, self._text_I1W, word_W),
+                  of_texts(self._item_I1C, self._text_I1W, of_thing_W),
                   of_names(word_W, self._names_AW, np.stack(list(self._ways.values()))))
 
   @functools.cached_property

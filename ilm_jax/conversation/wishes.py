@@ -14,8 +14,8 @@ The rule, which knows no meaning and so has no language model:
   - Words that are no attribute may be guessed, where the caller can (`guess`): those behind "more",
     "less", "too", "something" or "anything", and a comparative by itself ("darker").
   - "it does not matter", "either is fine" and "I do not mind", alone, ask for nothing.
-  - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" "horror",
-    where nothing is called so.
+  - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" and
+    "dark" are "horror", where nothing is called so.
 """
 import re
 from collections.abc import Callable, Collection
@@ -33,7 +33,7 @@ AMOUNTS = {**dict.fromkeys(("much", "far", "way", "lot"), 2.0),
            **dict.fromkeys(("bit", "little", "slightly", "somewhat"), 0.5)}
 OTHER_WORDS = {"old": (directions.NEW, -1.0), "recent": (directions.NEW, 1.0),
                "modern": (directions.NEW, 1.0), "funny": ("comedy", 1.0),
-               "scary": ("horror", 1.0)}
+               "scary": ("horror", 1.0), "dark": ("horror", 1.0)}
 _EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "anything", "one",
           "film", "films", "movie", "movies", "please", "i", "want", "would", "it", "that", "is",
           "was", "make", "but", "for", "with", "some", "me", "give", "show", "too", "like",

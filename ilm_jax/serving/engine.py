@@ -1,5 +1,6 @@
 """The models of a run behind one thread: what the routes ask, without HTTP."""
 import collections
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -100,6 +101,13 @@ class Engine:
       for name in ("attributes", "genres", "row_of", "unit_I1C"):
         self._warm(functools.partial(getattr, each, name))
     self.ready = True
+
+  def warm_texts(self) -> None:
+    """Compiles what a text by the first model's language model needs (`Talker.about`); what asks
+    the model meanwhile waits. A run that learned no text about an item has nothing to compile."""
+    first = self.talkers[self.default]
+    with contextlib.suppress(Exception):       # a request says what is wrong; others are answered
+      self._warm(functools.partial(first.about, first.search("", 1)[0].id))
 
   def _warm(self, function: Callable) -> None:
     self.thread.call(function, _TO_COMPILE)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ilm_jax import errors
+from ilm_jax import elm, errors
 from ilm_jax.cf import fold_in
 from ilm_jax.config import variants
 from ilm_jax.conversation import directions, open_words, wishes
@@ -240,7 +240,8 @@ class Ranker:
   @functools.cached_property
   def _guesses(self) -> open_words.Guesser:
     text_RW = self.run.entities.vectors["semantic"]
-    return open_words.Guesser(self.factors, text_RW[:len(self.factors)], self.ways, self._encode)
+    return open_words.Guesser(self.factors, text_RW[:len(self.factors)], self.ways, self._encode,
+                              elm.words(self.run.config.data).thing)
 
   def _is_word(self, text: str) -> bool:
     """Whether the sentence encoder knows it whole."""
@@ -259,4 +260,4 @@ class Ranker:
   @functools.cached_property
   def describer(self) -> describe.Describer:
     """Knows entities by name, and what the model says of their vectors."""
-    return describe.Describer(self.run, self.variant)
+    return describe.Describer(self.run, self.variant, lambda: self.recommender.speaker)
