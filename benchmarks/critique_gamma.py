@@ -6,6 +6,7 @@ in five folds each, and a direction is learnt for every two folds of films and o
 """
 import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -156,23 +157,24 @@ def known_texts(material, sortings) -> np.ndarray:
   return material.once("known texts", make)
 
 
-def guesses(material, sortings) -> dict[str, tuple]:
-  """Attribute -> (the direction by texts, that by names of genres) of `conversation.open_words`."""
-  def make():
-    item_I1C, text_IW = material.form.item_I1C, known_texts(material, sortings)
-    ways = directions.learn(item_I1C, material.genres, least=material.least, ridge=GENRES)
-    name_AW, way_AC = material.encoded(list(ways)), np.stack(list(ways.values()))
-    words = zip(sortings.attributes, material.encoded(sortings.attributes),
-                material.encoded([f"{name} film" for name in sortings.attributes]))
-    return {name: (open_words.of_texts(item_I1C, text_IW, of_film_W),
-                   open_words.of_names(word_W, name_AW, way_AC)) for name, word_W, of_film_W in words}
-  return material.once("guesses", make)
+def guesser(material, sortings) -> Callable[[str], tuple]:
+  """Word -> (its direction by texts, by names of genres), of `conversation.open_words`."""
+  item_I1C, text_IW = material.form.item_I1C, known_texts(material, sortings)
+  ways = directions.learn(item_I1C, material.genres, least=material.least, ridge=GENRES)
+  name_AW, way_AC = material.encoded(list(ways)), np.stack(list(ways.values()))
+
+  def make(word):
+    word_W, of_film_W = material.encoded([word, f"{word} film"])
+    return (open_words.of_texts(item_I1C, text_IW, of_film_W),
+            open_words.of_names(word_W, name_AW, way_AC))
+  return lambda word: material.once(("guess", word), lambda: make(word))
 
 
 def guess(material, sortings, setting, of: str):
   """Of attributes that are guessed: by texts, by names, or by both, where they agree."""
-  ways = {}
-  for name, (texts_C, names_C) in guesses(material, sortings).items():
+  ways, guessed = {}, guesser(material, sortings)
+  for name in sortings.attributes:
+    texts_C, names_C = guessed(name)
     both_C = open_words.agreed(material.form.item_I1C, texts_C, names_C, setting.get("agree", -1.0))
     way_C = {"texts": texts_C, "names": names_C, "both": both_C}[of]
     if way_C is not None:

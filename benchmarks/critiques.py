@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from benchmarks import conversations, critique_gamma
+from benchmarks import conversations, critique_gamma, critique_guesses
 from benchmarks.conversations import BOOTSTRAP, cell, header
 from ilm_jax.baselines import popularity
 from ilm_jax.cf import fold_in
@@ -29,7 +29,6 @@ WORDS = 4                # critiques of a user, at most
 FORMS = {"reg": (5.0, 20.0), "alpha": (2.0, 10.0)}
 STEPS = {"ridge": (0.01, 0.1, 1.0), "unit": (False, True),
          "step": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)}
-AGREES = (0.3, 0.4, 0.5, 0.6, 0.7)
 BEFORE, AFTER, FILTER = "before", "after the critique", "labels as a filter"
 OPPOSITE, DRAWN = "after its opposite", "after a critique drawn at random"
 LIKES, BOTH = "the shown film liked", "the shown film liked, and the critique"
@@ -144,10 +143,13 @@ def ranks_of(material, user_NC, targets, blocked, may=()) -> np.ndarray:
   return metrics.ranks_from_scores(score_NI, np.array(targets))
 
 
-def cases(material: Material, part: int) -> tuple[list[dict], int]:
-  """(what is critiqued, users whose shown film differs from the target in no word)."""
+def cases(material: Material, part: int, words=()) -> tuple[list[dict], int]:
+  """(what is critiqued, users whose shown film differs from the target in no word).
+
+  Args: `words`: by which attributes; (): all that have a direction.
+  """
   leading = directions.leading(material.labels, len(material.films))
-  known = set(material.ways(1.0, False))
+  known = set(words or material.ways(1.0, False))
   unit_I1C, rng, out, wordless = material.vectors(True), np.random.default_rng(part), [], 0
   for user, target, before, user_C in users_of(material, part):
     like_I1 = unit_I1C @ unit_I1C[target]
@@ -245,32 +247,6 @@ def _difference(got, name, other, user_N) -> dict:
   return target_sets.estimates(BOOTSTRAP, {"S@10": difference_N}, user_N)["S@10"]
 
 
-def guess_table(material, sortings, counts) -> str:
-  """Guesses by how far their two sides agree: every other attribute chooses, the rest are measured.
-
-  Args: `counts`: of `critique_gamma.measure`.
-  """
-  every = counts[critique_gamma.GUESSED]
-  halves = [[name for name in sortings.attributes[at::2] if name in every] for at in (0, 1)]
-  out = header(["agree by", "attributes of one half", "gamma", "attributes of the other", "gamma",
-                "gamma, the attribute's words", "gamma of what is refused"])
-  for least in AGREES:
-    passes = critique_gamma.guess(material, sortings, {"agree": least}, "both")
-    cells = []
-    for half in halves:
-      kept = [name for name in half if name in passes]
-      cells += [str(len(kept)), _gamma(every, kept)]
-    kept = [name for name in halves[1] if name in passes]
-    cells += [_gamma(counts[critique_gamma.TEXT], kept),
-              _gamma(every, [name for name in halves[1] if name not in passes])]
-    out.append(f"| {least} | " + " | ".join(cells) + " |")
-  return "\n".join(out)
-
-
-def _gamma(counts, names) -> str:
-  return cell(gamma.estimate(BOOTSTRAP, *critique_gamma.table_of(counts, names))) if names else ""
-
-
 def gamma_tables(material, sortings) -> str:
   settings, counts = critique_gamma.measure(material, sortings)
   few = sorted(set.intersection(*map(set, counts.values())))
@@ -288,7 +264,7 @@ def gamma_tables(material, sortings) -> str:
               (critique_gamma.FACTORS_TAUGHT, critique_gamma.TEXT_TAUGHT)]
     out += ["", f"{critique_gamma.FACTORS_TAUGHT}, minus {critique_gamma.TEXT_TAUGHT}: "
             f"{cell(gamma.difference(BOOTSTRAP, *taught))}", ""]
-  out += [guess_table(material, sortings, counts), ""]
+  out += [critique_guesses.agreement_table(material, sortings, counts), ""]
   out += [*header(["attribute", *counts]), *(
       f"| {name} | " + " | ".join(
           f"{of[name][0].sum() / of[name][1].sum():.2f}" if name in of else "" for of in
@@ -312,6 +288,7 @@ def main():
     sortings = critique_gamma.Sortings(args.soft_attributes, material.films, material.met_I1)
     print(f"{len(sortings.films)} films, {len(sortings.absent)} not in the catalogue", flush=True)
     print(gamma_tables(material, sortings))
+    print(critique_guesses.success_table(material, sortings))
 
 
 if __name__ == "__main__":

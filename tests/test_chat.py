@@ -61,7 +61,7 @@ def test_words_that_no_label_knows_are_guessed(run, monkeypatch, tmp_path):
       "'grim': guessed from the films' texts; no label says it."]
   assert talk.session.critiques == (session.Critique("grim", 2.0, 3),)
   assert "asked for: more grim" in talk.answer("/state")
-  assert talk.answer("/why 1").endswith(" standard deviations from the mean, by a guess from texts.")
+  assert talk.answer("/why 1").endswith(" from the mean, by a guess from texts.")
   assert "grim" not in talk.answer("only crime").splitlines()[0]       # said once
   talk.answer(f"/save {tmp_path}/talk.json")
   assert talk.answer(f"/load {tmp_path}/talk.json").startswith("1. ")

@@ -231,7 +231,7 @@ def test_words_that_no_label_knows_are_guessed(monkeypatch):
 def test_the_first_text_is_made_before_anybody_asks(monkeypatch):
   said = []
   monkeypatch.setattr(describe.Describer, "vectors", lambda self, row: row)
-  monkeypatch.setattr(describe.Describer, "say", lambda self, vectors: said.append(vectors) or ["x"])
+  monkeypatch.setattr(describe.Describer, "say", lambda self, x: said.append(x) or ["x"])
   made = engine.Engine(talks.run(monkeypatch), MODELS, 2, LIMITS)
   made.warm_texts()
   assert said == [[1]]                                 # what most users have

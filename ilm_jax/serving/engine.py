@@ -106,7 +106,7 @@ class Engine:
     """Compiles what a text by the first model's language model needs (`Talker.about`); what asks
     the model meanwhile waits. A run that learned no text about an item has nothing to compile."""
     first = self.talkers[self.default]
-    with contextlib.suppress(Exception):       # a request says what is wrong; others are answered
+    with contextlib.suppress(Exception):       # the next request for a text says what is wrong
       self._warm(functools.partial(first.about, first.search("", 1)[0].id))
 
   def _warm(self, function: Callable) -> None:

@@ -12,7 +12,7 @@ import re
 import sys
 from typing import NamedTuple
 
-from ilm_jax import elm, errors, files
+from ilm_jax import errors, files
 from ilm_jax.config import variants
 from ilm_jax.conversation import policy
 from ilm_jax.conversation import session as s

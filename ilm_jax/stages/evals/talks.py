@@ -17,7 +17,7 @@ from ilm_jax.config import mixture, names
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import metrics, rows, target_sets
 from ilm_jax.stages import context, recipe
-from ilm_jax.stages.evals import common, methods, ranking
+from ilm_jax.stages.evals import common, methods
 
 _LEFT = ("Vectors shuffled: ILM, with another item's vectors in every slot. Vectors left out: "
          "without slots. Words left out: with the slots alone. Intervals: 95 %, bootstrap over "
@@ -42,9 +42,9 @@ def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
   models, made = compared[:1 + len(run.config.phase2.compare)], []
   for task, examples, dialog_N in _samples(run, mixture.DIALOG_HEAD_TASKS):
     made += _ranked(run, models, task, examples, dialog_N)
-  return made and {"title": "Next item in conversations, full catalogue of "
+  return (made and {"title": "Next item in conversations, full catalogue of "
                    f"{run.data.log.num_items}", "note": _NOTE, "rows": made,
-                   "protocol": {**_protocol(run), "tie rule": "lower item row first"}} or None
+                   "protocol": {**_protocol(run), "tie rule": "lower item row first"}}) or None
 
 
 def replies(run: context.Run, compared: list[methods.Method]) -> dict | None:
@@ -65,8 +65,8 @@ def replies(run: context.Run, compared: list[methods.Method]) -> dict | None:
         nats_N, tokens_N = method.model.losses(some, spec)
         loss[name] = common.bootstrap(run).mean(*of_groups(dialog_N, nats_N, tokens_N))
       made.append(rows.row(loss, task=task, method=label))
-  return made and {"title": "Loss on replies in conversations (nats per token; lower is better)",
-                   "note": _WORDS, "rows": made, "protocol": _protocol(run)} or None
+  return (made and {"title": "Loss on replies in conversations (nats per token; lower is better)",
+                   "note": _WORDS, "rows": made, "protocol": _protocol(run)}) or None
 
 
 def _protocol(run: context.Run) -> dict:
