@@ -170,9 +170,11 @@ def test_words_that_mean_no_attribute_are_given_back(text):
 
 
 def test_other_words_are_guessed_where_they_are_wished_for():
-  guess = {"grimmer": "grim", "quiet": "quiet", "slow moving": "slow moving"}.get
+  heard = []
   def read(text):
-    wish = wishes.read(text, NAMES, lambda phrase: guess(phrase, ""))
+    wish = wishes.read(text, NAMES, lambda *forms: heard.append(forms) or {
+        "grim": "grim", "quiet": "quiet", "slow moving": "slow moving"}.get(
+            forms[2 if len(forms) > 2 else -1], ""))
     return wish.critiques, wish.unread
   assert read("a bit grimmer, but no horror") == ((("grim", 0.5), ("horror", -1.0)), ())
   assert read("less quiet and more slow moving") == ((("quiet", -1.0), ("slow moving", 1.0)), ())
@@ -181,8 +183,9 @@ def test_other_words_are_guessed_where_they_are_wished_for():
   assert read("quiet") == ((), ("quiet",))             # said, and not asked for
   assert read("more zing") == ((), ("more zing",))
   assert wishes.read("darker", ["horror"]).critiques == (("horror", 1.0),)      # no guess: a rule
-  assert wishes.comparative("grimmer") == ["grimm", "grimme", "grim"]
-  assert wishes.comparative("more grim") == wishes.comparative("er") == []
+  assert heard[0] == ("grimm", "grimme", "grim", "grimmer")
+  read("more computer, something slow moving; killer")
+  assert heard[-3:] == [("computer",), ("slow moving",), ("kill", "kille", "kil", "killer")]
 
 
 def test_more_like_a_film_is_a_like():

@@ -171,7 +171,7 @@ def _genre(word: str, genres: set[str]) -> str:
 
 
 def told(session: session_lib.Session, text: str, *, items: interactions_lib.Items,
-         titles: titles_lib.Titles, names, guess=lambda phrase: ""
+         titles: titles_lib.Titles, names, guess=lambda *forms: ""
          ) -> tuple[session_lib.Session, tuple[str, ...]]:
   """(the session with the user's turn and all that it says, the words that mean nothing here).
 

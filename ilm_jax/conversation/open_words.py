@@ -26,6 +26,7 @@ RIDGE = 1.0              # of `of_texts`, which learns from vectors of length 1
 AGREE = 0.5              # correlation of the two guesses over the items, at least
 _REMEMBERED = 1024       # words
 _MOST = 100              # letters of a word or phrase
+_NAMES = 3               # at least: of two none is more than one deviation nearer than the mean
 
 
 class Guesser:
@@ -47,7 +48,7 @@ class Guesser:
 
   def _of(self, word: str) -> np.ndarray | None:
     """float32 [C], or None: the word says too little, or is too long."""
-    if not 0 < len(word) <= _MOST or len(self._ways) < 2:
+    if not 0 < len(word) <= _MOST or len(self._ways) < _NAMES:
       return None
     word_W, of_thing_W = self._encode([word, f"{word} {self._thing}"])
     return agreed(self._item_I1C,

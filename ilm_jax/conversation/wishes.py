@@ -63,14 +63,15 @@ class Wishes(NamedTuple):
   unread: tuple[str, ...] = ()
 
 
-def read(text: str, names: Collection[str], guess: Callable[[str], str] = lambda phrase: ""
+def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *forms: ""
          ) -> Wishes:
   """What `text` asks for.
 
   Args:
     text: what a user wrote.
     names: the attributes that there are, in lower case.
-    guess: the attribute that words in lower case are taken for, where no name is; "": none.
+    guess: the attribute that words in lower case are taken for, where no name is; "": none. Given
+      what they may be the comparative of, and last themselves: ("dark", "darke", "darker").
   """
   critiques, like, dislike, unread = [], [], [], []
   text = _BUT.sub("no", " ".join(text.split()))
@@ -92,8 +93,9 @@ def read(text: str, names: Collection[str], guess: Callable[[str], str] = lambda
       name, steps = named(phrase, names, alike=not bare)
       # "less war and horror": a word by itself goes on as the one before it.
       less = less if bare and phrase in names else _asks_for_less(words)
-      if not name and phrase and (_OPEN & set(words) or comparative(phrase)):
-        name, steps = guess(phrase), 1.0
+      forms = () if " " in phrase or {"more", "less"} & set(words) else _forms(phrase)[1:]
+      if not name and phrase and (_OPEN & set(words) or forms):
+        name, steps = guess(*forms, phrase), 1.0
       if name:
         for word in words:
           steps *= AMOUNTS.get(word, 1.0)
@@ -127,11 +129,6 @@ def named(phrase: str, names: Collection[str], alike: bool = True) -> tuple[str,
     return (among[0], 1.0) if len(among) == 1 else ("", 0.0)
   near = [name for name in names if alike and _alike(phrase, name)]
   return (min(near, key=lambda name: (len(name), name)), 1.0) if near else ("", 0.0)
-
-
-def comparative(phrase: str) -> list[str]:
-  """What one word may be the comparative of: "darker": dark, darke; []: it is none."""
-  return [] if " " in phrase else _forms(phrase)[1:]
 
 
 def applied(session: session_lib.Session, wishes: Wishes, items: interactions_lib.Items,

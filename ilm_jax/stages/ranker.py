@@ -12,7 +12,7 @@ import numpy as np
 from ilm_jax import elm, errors
 from ilm_jax.cf import fold_in
 from ilm_jax.config import variants
-from ilm_jax.conversation import directions, open_words, wishes
+from ilm_jax.conversation import directions, open_words
 from ilm_jax.conversation import session as s
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -156,10 +156,10 @@ class Ranker:
     """Names that a critique can move."""
     return tuple(sorted(self.ways, key=lambda name: (name != directions.NEW, name)))
 
-  def guessed(self, phrase: str) -> str:
+  def guessed(self, *forms: str) -> str:
     """The attribute for words in lower case that no attribute is called by; "": nothing can be
-    guessed of them. Of a comparative ("darker") what it is of, where that is a word."""
-    word = next((form for form in wishes.comparative(phrase) if self._is_word(form)), phrase)
+    guessed of them. Args: as `wishes.read` gives them; the first that is a word counts."""
+    word = next((form for form in forms[:-1] if self._is_word(form)), forms[-1])
     return "" if self._guesses.of(word) is None else word
 
   def ways_of(self, session: s.Session) -> dict[str, np.ndarray]:
