@@ -157,10 +157,14 @@ def test_replies_of_one_dialog_belong_together():
 
 
 def test_without_words_a_prompt_has_its_slots_and_where_the_reply_begins():
-  alone = talks.slots_alone({**talk(), "ask_at": np.array([5, 5])}, SLOT)
+  e = {**talk(), "ask_at": np.array([5, 5])}
+  alone, words = (talks.part_alone(e, SLOT, slots) for slots in (True, False))
   np.testing.assert_array_equal(alone["inputs"], [SLOT, 9])
   np.testing.assert_array_equal(alone["ask_at"], [1, 1])
-  assert len(alone["reply_at"]) == 0 and alone["targets"] is not None
+  np.testing.assert_array_equal(words["inputs"], [7, 8, 11, 12, 9])
+  assert words["ask_at"].tolist() == [4, 4] and len(words["entities"]) == len(words["reply_at"]) == 0
+  batch, _ = packing.pack_groups([[words, other()]], spec())
+  np.testing.assert_array_equal(batch["next_at"][0, :2], [4, 4])
 
 
 def test_tokens_that_spell_titles_are_read_and_not_counted():

@@ -7,7 +7,6 @@ What is left when a part of the prompt is taken away says what the figures rest 
   vectors left out    no slots: the words alone
   words left out      the slots alone, and the token behind which the reply begins
 """
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 
@@ -57,11 +56,11 @@ def replies(run: context.Run, compared: list[methods.Method]) -> dict | None:
   models, made = compared[:1 + len(run.config.phase2.compare)], []
   for task, examples, dialog_N in _samples(run, said):
     asked = [{**e, "uncounted": of} for e, of in zip(examples, title_tokens(run, examples))]
-    for label, method, changed, changes in _prompts(run, models, examples):
+    spec = common.spec(run, [examples])
+    for label, method, changed in _prompts(run, models, examples):
       loss = {}
       for name, some in (("loss", changed), ("loss without titles", [
           {**e, "uncounted": whole["uncounted"]} for e, whole in zip(changed, asked)])):
-        spec = dataclasses.replace(common.spec(run, [examples]), **changes)
         nats_N, tokens_N = method.model.losses(some, spec)
         loss[name] = common.bootstrap(run).mean(*of_groups(dialog_N, nats_N, tokens_N))
       made.append(rows.row(loss, task=task, method=label))
@@ -85,17 +84,16 @@ def _samples(run: context.Run, tasks: Sequence[str]):
 
 
 def _prompts(run: context.Run, models: list[methods.Method], examples: list):
-  """Yields (label, method, examples, changes of the batch's spec): every model, then ILM with a
-  part of its prompt changed."""
+  """Yields (label, method, examples): every model, then ILM with a part of its prompt changed."""
   items, slot = run.data.log.num_items, run.lm_tokenizer.slot_id
   to_R = methods.exchanged([np.arange(1, items + 1)], run.data.log.rows.total, run.config.seed)
   ilm, label = models[0], models[0].label
   for method in models:
-    yield method.label, method, examples, {}
+    yield method.label, method, examples
   yield f"{label}, vectors shuffled", ilm, [
-      {**e, "entities": to_R[e["entities"]]} for e in examples], {}
-  yield f"{label}, vectors left out", ilm, examples, {"queries": 0}
-  yield f"{label}, words left out", ilm, [slots_alone(e, slot) for e in examples], {}
+      {**e, "entities": to_R[e["entities"]]} for e in examples]
+  for part, slots in (("vectors", False), ("words", True)):
+    yield f"{label}, {part} left out", ilm, [part_alone(e, slot, slots) for e in examples]
 
 
 def _ranked(run: context.Run, models: list[methods.Method], task: str, examples: list,
@@ -107,7 +105,8 @@ def _ranked(run: context.Run, models: list[methods.Method], task: str, examples:
   scored = [("popularity", np.broadcast_to(count_I1, (len(examples), items + 1)))]
   spec = common.head_spec(run, [examples])
   scored += [(label, method.model.head_score(changed, dataclasses.replace(spec, **changes)))
-             for label, method, changed, changes in _prompts(run, models, examples)]
+             spec = common.spec(run, [examples])
+    for label, method, changed in _prompts(run, models, examples)]
   made = []
   for label, score_NI in scored:
     values = target_sets.values(ranks(score_NI, targets, blocked_NI))
@@ -151,13 +150,14 @@ def of_groups(group_N, *values_N) -> list[np.ndarray]:
   return [np.bincount(group_N, weights=value_N) for value_N in values_N]
 
 
-def slots_alone(example: dict, slot_id: int) -> dict:
-  """The example whose prompt has its slots and its last token, and no other word."""
-  keep_N = np.asarray(example["inputs"]) == slot_id
+def part_alone(example: dict, slot_id: int, slots: bool) -> dict:
+  """The example whose prompt has its slots alone, or its words alone, and the last token."""
+  inputs = np.asarray(example["inputs"])
+  keep_N = (inputs == slot_id) == slots
   keep_N[-1] = True
-  place = np.full(len(example["ask_at"]), keep_N.sum() - 1)
-  return {**example, "inputs": np.asarray(example["inputs"])[keep_N], "ask_at": place,
-          "reply_at": np.zeros(0, int)}
+  return {**example, "inputs": inputs[keep_N], "reply_at": np.zeros(0, int),
+          "ask_at": np.full(len(example["ask_at"]), keep_N.sum() - 1),
+          "entities": example["entities"] if slots else example["entities"][:0]}
 
 
 def title_tokens(run: context.Run, examples: Sequence[dict]) -> list[np.ndarray]:
