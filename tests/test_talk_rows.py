@@ -162,7 +162,8 @@ def test_without_words_a_prompt_has_its_slots_and_where_the_reply_begins():
   np.testing.assert_array_equal(alone["inputs"], [SLOT, 9])
   np.testing.assert_array_equal(alone["ask_at"], [1, 1])
   np.testing.assert_array_equal(words["inputs"], [7, 8, 11, 12, 9])
-  assert words["ask_at"].tolist() == [4, 4] and len(words["entities"]) == len(words["reply_at"]) == 0
+  assert words["ask_at"].tolist() == [4, 4]
+  assert len(words["entities"]) == len(words["reply_at"]) == 0
   batch, _ = packing.pack_groups([[words, other()]], spec())
   np.testing.assert_array_equal(batch["next_at"][0, :2], [4, 4])
 

@@ -104,9 +104,8 @@ def _ranked(run: context.Run, models: list[methods.Method], task: str, examples:
   count_I1 = run.data.log.train_counts[:items + 1].astype(np.float32)
   scored = [("popularity", np.broadcast_to(count_I1, (len(examples), items + 1)))]
   spec = common.head_spec(run, [examples])
-  scored += [(label, method.model.head_score(changed, dataclasses.replace(spec, **changes)))
-             spec = common.spec(run, [examples])
-    for label, method, changed in _prompts(run, models, examples)]
+  scored += [(label, method.model.head_score(changed, spec))
+             for label, method, changed in _prompts(run, models, examples)]
   made = []
   for label, score_NI in scored:
     values = target_sets.values(ranks(score_NI, targets, blocked_NI))
