@@ -157,7 +157,7 @@ def test_replies_of_one_dialog_belong_together():
 
 
 def test_without_words_a_prompt_has_its_slots_and_where_the_reply_begins():
-  e = {**talk(), "ask_at": np.array([5, 5])}
+  e = {**talk(), "ask_at": np.array([5, 5]), "ask_item": np.array([4, 2])}
   alone, words = (talks.part_alone(e, SLOT, slots) for slots in (True, False))
   np.testing.assert_array_equal(alone["inputs"], [SLOT, 9])
   np.testing.assert_array_equal(alone["ask_at"], [1, 1])
