@@ -139,6 +139,11 @@ def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
   to = _places(at.row_E * spec.targets + at.target_E, count_E)
   flat["targets"][to], flat["target_position"][to] = targets, nth
   flat["target_segment"][to], flat["weights"][to] = at.segment_E.repeat(count_E), 1.0
+  # Places in an example's targets that are read, and not counted.
+  skipped = [e.get("uncounted", _NONE) for e in chosen]
+  if any(map(len, skipped)):
+    flat["weights"][to[np.concatenate([start + skip for skip, start in zip(
+        skipped, count_E.cumsum() - own_E)]).astype(int)]] = 0.0
   flat["task"][to] = np.repeat([e.get("task", 0) for e in chosen], count_E)
   if spec.encoder_decoder:
     return 0 * count_E

@@ -15,7 +15,7 @@ A *vector* is a dict, name -> float32 [C], of those of `config.vectors` that it 
 """
 import difflib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,15 +91,17 @@ class Describer:
   Args:
     run: the run.
     variant: which model of phase 2 speaks.
+    load: gives its speaker, where another has it, too; None: it is loaded here.
   """
 
-  def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
-    self.run, self._variant = run, variant
+  def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM,
+               load: Callable[[], speaker.Speaker] | None = None):
+    self.run, self._load = run, load or functools.partial(speaker.Speaker, run, variant)
 
   @functools.cached_property
   def _speaker(self) -> speaker.Speaker:
     """Loaded when first asked: a name that nothing has is said before."""
-    return speaker.Speaker(self.run, self._variant)
+    return self._load()
 
   def row(self, name: str) -> int:
     """The entity row of "Heat (1995)", of a title alone that only one item has, or of "item:ID" or

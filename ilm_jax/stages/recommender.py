@@ -56,6 +56,7 @@ class Recommender:
 
   Attributes:
     by: `way` of its config.
+    variant: as given.
     method: what the tables call it, e.g. "ILM, item head".
 
   Raises:
@@ -64,7 +65,7 @@ class Recommender:
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
-    self.run, self.by, self._variant = run, way(run.config), variant
+    self.run, self.by, self.variant = run, way(run.config), variant
     self.method = f"{variant.label}, {self.by}"
     if self.by == DOT and variant != variants.ILM:
       raise errors.UserError(f"--model={variant.key}: this run has no item head and ranks by phase "
@@ -191,7 +192,7 @@ class Recommender:
 
   @functools.cached_property
   def speaker(self) -> speaker.Speaker:
-    return speaker.Speaker(self.run, self._variant)
+    return speaker.Speaker(self.run, self.variant)
 
   @functools.cached_property
   def _catalogue(self):
