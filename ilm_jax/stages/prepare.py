@@ -2,10 +2,32 @@
 
 Stage targets has its requests from here, too: they are made of the tasks' prompts.
 """
-from ilm_jax import elm
+import platform
+
+from ilm_jax import elm, errors
 from ilm_jax.config import dialog_sources
 from ilm_jax.data import targets
 from ilm_jax.stages import context, dialogs
+
+
+def load_tasks() -> None:
+  """Imports the tasks, and with them TensorFlow and SeqIO.
+
+  Raises:
+    UserError: a package of theirs is not installed, or cannot be loaded.
+  """
+  try:
+    import tasks.datasets.builder
+    import tasks.prepare  # noqa: F401
+  except ImportError as e:
+    package = (e.name or str(e)).split(".")[0]
+    if package in ("tasks", "ilm_jax", "configs"):
+      raise
+    raise errors.UserError(
+        f"stage prepare cannot import {package} in Python {platform.python_version()}: install "
+        "the extra data in Python 3.11 (pip install 'ilm-jax[data]'), or prepare on a machine "
+        "that has it, copy the workdir here and run the later stages "
+        "(docs/python_versions.md)") from e
 
 
 def run(run: context.Run) -> None:

@@ -132,6 +132,7 @@ def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str
   # TensorFlow only prepares data here: its messages about CUDA would mislead.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   from ilm_jax.stages import prepare
+  prepare.load_tasks()
   run = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
   getattr(prepare, function)(run)
 
