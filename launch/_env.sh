@@ -1,4 +1,5 @@
-# Sourced by the other scripts: sets `root` and `python`, with everything of requirements.lock installed.
+# Sourced by the other scripts: sets `root` and `python`, with everything of requirements.lock installed; with
+# ILM_PYTHON=3.13, everything of requirements-py313.lock, in a folder of its own.
 # Costs nothing when the lock has not changed since the last time.
 set -euo pipefail
 
@@ -6,17 +7,22 @@ set -euo pipefail
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-venv="$root/.venv"
+version="${ILM_PYTHON:-3.11}"
+case "$version" in
+  3.11) venv="$root/.venv" lock="$root/requirements.lock" ;;
+  3.13) venv="$root/.venv-py313" lock="$root/requirements-py313.lock" ;;
+  *) echo "error: ILM_PYTHON=$version: there are locks for 3.11 and 3.13 (docs/python_versions.md)" >&2; exit 1 ;;
+esac
 python="$venv/bin/python"
 
 _make_venv() {
   echo "making $venv" >&2
   # python's own venv brings pip, which ilm_jax.assets uses to take files out of packages.
-  if command -v python3.11 >/dev/null && python3.11 -m venv "$venv" 2>/dev/null; then return; fi
-  if command -v uv >/dev/null && uv venv --quiet --clear --seed --python 3.11 "$venv"; then return; fi
+  if command -v "python$version" >/dev/null && "python$version" -m venv "$venv" 2>/dev/null; then return; fi
+  if command -v uv >/dev/null && uv venv --quiet --clear --seed --python "$version" "$venv"; then return; fi
   rm -rf "$venv"
-  echo "error: needs Python 3.11: neither 'python3.11 -m venv' nor 'uv venv --python 3.11' worked." \
-    "Install python3.11 (with its venv module) or uv, and run this again." >&2
+  echo "error: needs Python $version: neither 'python$version -m venv' nor 'uv venv --python $version' worked." \
+    "Install python$version (with its venv module) or uv, and run this again." >&2
   exit 1
 }
 
@@ -33,11 +39,11 @@ _install() {
 }
 
 _install_lock() {
-  echo "installing requirements.lock (3 GB with TensorFlow; half a minute with uv, minutes with pip)" >&2
+  echo "installing ${lock##*/} (1 GB, 3 with TensorFlow; half a minute with uv, minutes with pip)" >&2
   # uv reads no pip configuration; where it cannot find the packages, pip may.
   if ! { command -v uv >/dev/null &&
-         uv pip install --quiet --python "$python" --compile-bytecode -r "$root/requirements.lock"; }; then
-    "$python" -m pip install --quiet --disable-pip-version-check -r "$root/requirements.lock"
+         uv pip install --quiet --python "$python" --compile-bytecode --require-hashes -r "$lock"; }; then
+    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
   fi
 }
 
@@ -53,11 +59,12 @@ _install_parity() {
 
 _install_plan() {
   echo "installing requirements-plan.lock (700 MB)" >&2
-  "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$root/requirements-plan.lock"
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+    -r "$root/requirements-plan.lock"
 }
 
 [ -x "$python" ] || _make_venv
-_install lock "$root/requirements.lock" -- _install_lock
+_install lock "$lock" -- _install_lock
 _install package "$root/setup.cfg" "$root/setup.py" "$root/pyproject.toml" -- _install_package
 if [ "${ILM_PLAN:-0}" = 1 ]; then
   _install plan "$root/requirements.lock" "$root/requirements-plan.lock" -- _install_plan

@@ -10,6 +10,8 @@ from tasks.datasets import movielens_files
 
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 SHARED = DATA / "ml-100k"
+# Where seqio (or tensorflow_datasets, which loads sooner) cannot be imported: pytest.importorskip.
+NEEDS_DATA = "stage prepare needs the extra data, of Python 3.11: docs/python_versions.md"
 
 
 @functools.cache

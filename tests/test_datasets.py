@@ -323,6 +323,7 @@ def test_a_changed_file_has_another_fingerprint(tmp_path, monkeypatch):
 
 def test_load_keeps_the_order_of_the_log_and_checks_the_counts(tmp_path):
   """Through TFDS and back: equal times in log order over all users, unnamed items by their id."""
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   from tasks.datasets import builder
   reviews = [{**REVIEWS[0], "reviewerID": f"A{n % 3}", "asin": f"B{n % 4}", "unixReviewTime": 9}
              for n in range(24)]
@@ -344,6 +345,7 @@ def test_load_keeps_the_order_of_the_log_and_checks_the_counts(tmp_path):
 
 
 def test_the_builder_has_the_name_of_the_set(tmp_path):
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   from tasks.datasets import builder
   (tmp_path / "user_sequence.txt").write_text("A1 B2 B1\n")
   found = registry.find(data("openp5", tmp_path))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import real
 
 from ilm_jax import errors
 from ilm_jax.assets import pinned
@@ -27,7 +28,9 @@ def run(kind: str, code: str, folder) -> str:
 
 
 def follow(page: str, folder, *needed: str) -> list[str]:
-  """What the blocks of a page print, one after the other."""
+  """What the blocks of a page print, one after the other; where files are needed, they prepare."""
+  if needed:
+    pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   try:
     for name in needed:
       pinned.fetch(name)

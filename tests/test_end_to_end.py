@@ -14,6 +14,7 @@ import sys
 import numpy as np
 import pytest
 import random_lm
+import real
 
 from ilm_jax import errors
 from ilm_jax.assets import pinned
@@ -58,6 +59,7 @@ def main(workdir, *flags, path="", config="tiny", before=(), module=("-m", "ilm_
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
   """A workdir after all stages; those after prepare ran with TensorFlow not importable."""
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   try:
     for name in ("ml-100k", "smollm2-135m-instruct", "minilm-l6"):
       pinned.fetch(name)

@@ -16,6 +16,7 @@ import pytest
 
 from ilm_jax import errors
 from launch import gke, gke_serve, jobs, shell, tpu_vm, tpus
+from tests import test_requirements
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "tests" / "golden" / "jobset_schema.json").read_text())
@@ -126,8 +127,7 @@ def test_setup_puts_this_commit_and_the_packages_on_every_host(fakes, monkeypatc
 
 
 def test_the_lock_pins_the_jax_that_setup_installs():
-  import jax
-  assert tpu_vm._pinned_jax() == jax.__version__
+  assert tpu_vm._pinned_jax() == test_requirements.pins(ROOT / "requirements.lock")["jax"][0]
 
 
 def on_a_host(argv, home):

@@ -137,6 +137,7 @@ def test_real_layouts_agree():
 
 def test_builder_examples(layouts, tmp_path):
   """Users ascend as numbers; equal times keep the order of the log."""
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   from tasks.datasets import builder
   grouplens, recbole = (found(paths) for paths in layouts)
   users = builder._read(recbole, "interactions", tmp_path / "tfds")
@@ -153,6 +154,7 @@ def test_builder_examples(layouts, tmp_path):
 def test_load_equals_the_files(tmp_path, monkeypatch):
   """What went through TFDS is what the files say, on the real data; a second load reads it back."""
   from ilm_jax.assets import pinned
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   from tasks.datasets import builder
   paths = real.movielens_paths()
   monkeypatch.setattr(pinned, "fetch", lambda name: paths)

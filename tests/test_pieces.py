@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import real
+
+pytest.importorskip("seqio", reason=real.NEEDS_DATA)
+
 import seqio
 import tensorflow as tf
 from etils import epath

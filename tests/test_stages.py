@@ -1,9 +1,10 @@
 """What a stage finds done, and what it does again when the config has changed."""
-import importlib.util
 import pathlib
+import sys
 
 import numpy as np
 import pytest
+import real
 
 from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
@@ -22,11 +23,11 @@ def make_run(workdir, **changes):
 
 
 def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, capsys):
-  builder = pytest.importorskip("tasks.datasets.builder")
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   from test_interactions import built
 
   import tasks.prepare
-  from tasks.datasets import registry
+  from tasks.datasets import builder, registry
   asked = []
 
   def load(found, folder, k, rule, beam):
@@ -53,6 +54,27 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
   assert made_from == {"dataset": "ml-100k", "files": "abc", "k_core": 7, "split": "loo_openp5",
                        "time": "seconds"}
   assert other.data.items.ids == ["4", "5", "30"]
+
+
+@pytest.mark.parametrize("package", ["seqio", "tensorflow", "tensorflow_datasets"])
+def test_prepare_without_its_packages_says_the_cure(tmp_path, monkeypatch, package):
+  """In the process of stages targets and prepare, before anything is written."""
+  for name in [name for name in sys.modules
+               if name.split(".")[0] in ("tasks", package) or name.startswith("ilm_jax.tasks")]:
+    monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, package, None)
+  config = config_lib.to_json(config_lib.load(str(TINY)))
+  with pytest.raises(errors.UserError, match="extra data in Python 3.11.*or prepare on") as e:
+    stages._prepare_here("run", config, str(tmp_path), ())
+  assert "\n" not in str(e.value) and not list(tmp_path.iterdir())
+
+
+def test_a_fault_of_the_tasks_is_no_missing_package(monkeypatch):
+  monkeypatch.setitem(sys.modules, "ilm_jax.tasks.datasets", None)
+  for name in [name for name in sys.modules if name.startswith("ilm_jax.tasks.datasets.")]:
+    monkeypatch.delitem(sys.modules, name)
+  with pytest.raises(ModuleNotFoundError, match="tasks.datasets"):
+    prepare.load_tasks()
 
 
 def test_factors_that_are_missing_are_made_beside_the_same_table(tmp_path, monkeypatch):
@@ -111,9 +133,3 @@ def test_an_example_that_fits_into_no_row_is_known_before_phase_1(tmp_path, monk
   assert ran == ["prepare"]
   stages.run(config, tmp_path, ("phase1",))      # alone it needs no rows
   assert ran == ["prepare", "phase1"]
-
-
-def test_prepare_names_the_extra_that_is_not_installed(monkeypatch):
-  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(errors.UserError, match=r"needs TensorFlow .*: pip install 'ilm-jax\[data\]'"):
-    stages._prepare(None)

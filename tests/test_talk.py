@@ -3,6 +3,10 @@ import json
 
 import numpy as np
 import pytest
+import real
+
+pytest.importorskip("seqio", reason=real.NEEDS_DATA)
+
 import seqio
 
 from ilm_jax import errors

@@ -9,6 +9,10 @@ import types
 import ml_collections
 import numpy as np
 import pytest
+import real
+
+pytest.importorskip("seqio", reason=real.NEEDS_DATA)
+
 import seqio
 import tensorflow as tf
 import tokenizers

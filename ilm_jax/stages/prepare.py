@@ -2,10 +2,36 @@
 
 Stage targets has its requests from here, too: they are made of the tasks' prompts.
 """
+import importlib
+import platform
+
 from ilm_jax import elm, errors
 from ilm_jax.config import dialog_sources
 from ilm_jax.data import targets
 from ilm_jax.stages import context, dialogs
+
+
+def load_tasks(load=importlib.import_module) -> None:
+  """Imports the tasks, and with them TensorFlow and SeqIO.
+
+  Args:
+    load: imports a module by its name.
+
+  Raises:
+    UserError: a package of theirs is not installed, or cannot be loaded.
+  """
+  try:
+    load("ilm_jax.tasks.datasets.builder")
+    load("ilm_jax.tasks.prepare")
+  except ImportError as e:
+    package = (e.name or str(e)).split(".")[0]
+    if package in ("tasks", "ilm_jax", "configs"):
+      raise
+    raise errors.UserError(
+        f"stage prepare cannot import {package} in Python {platform.python_version()}: install "
+        "the extra data in Python 3.11 (pip install 'ilm-jax[data]'), or prepare on a machine "
+        "that has it, copy the workdir here and run the later stages "
+        "(docs/python_versions.md)") from e
 
 
 def run(run: context.Run) -> None:

@@ -3,7 +3,7 @@
 A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
 fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
 """
-import importlib.util
+import importlib
 import os
 
 from ilm_jax import elm, errors
@@ -125,9 +125,6 @@ def _targets(run: context.Run) -> None:
 
 
 def _in_child(function: str, run: context.Run) -> None:
-  if importlib.util.find_spec("seqio") is None:
-    raise errors.UserError("stage prepare (and targets) needs TensorFlow and SeqIO, which are not "
-                           "installed: pip install 'ilm-jax[data]'")
   from ilm_jax.stages import child
   child.run("prepare", _prepare_here, function, config_lib.to_json(run.config),
             str(run.workdir), run.beam)
@@ -137,9 +134,11 @@ def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str
   # TensorFlow only prepares data here: its messages about CUDA would mislead. 0 is a user's wish to
   # have them; 1 is what jax sets where nothing is.
   from ilm_jax.stages import child, prepare
+  load = importlib.import_module
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    child.import_quietly("ilm_jax.tasks.prepare")
+    load = child.import_quietly
+  prepare.load_tasks(load)
   run = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
   getattr(prepare, function)(run)
 
