@@ -41,7 +41,7 @@ class _Shown(reprlib.Repr):
   """Of numbers, too, the ends alone: Python refuses to write those of more than 4,300 digits."""
 
   def repr_int(self, x, level):
-    return super().repr_int(x, level) if abs(x) < 1 << 999 else "a number of very many digits"
+    return super().repr_int(x, level) if abs(x) < 1 << 14_000 else "a number of very many digits"
 
 
 _SHOWN = _Shown()
