@@ -7,6 +7,7 @@
   packages/                                                       what the wheels brought
   cache/                                                          compiled programs
 """
+import fnmatch
 import importlib.metadata
 import json
 import os
@@ -22,9 +23,10 @@ from ilm_jax import errors
 from launch import parts
 
 MARK = "bundle.json"            # the manifest of what was unpacked
-# Of a workdir, what stage prepare and stage cf leave; all else are results.
+# Of a workdir, what the stages before training leave, and what training and those after it do.
 INPUTS = ("data", "dialogs", "entities", "factors.npz", "prepared", "sasrec", "targets")
-_NOT_PACKED = ("compiled", "tfds", "profile", "export")
+_RESULTS = ("phase1", "phase2*", "eval", "report.*", "config.*", "parameters.*", "heartbeat.*",
+            "tensorboard", "wandb", "mlflow", "trackio", "plan.json")
 _FLAG = re.compile(r"--(pack|parts)=(.*)")
 
 
@@ -166,12 +168,11 @@ def pack(folder: pathlib.Path, out: pathlib.Path, part: int, rest: list[str]) ->
 
 
 def results(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
-  """{name in the tar: file} of what stages leave in a workdir, but for those before training."""
+  """{name in the tar: file} of what training and the stages after it left in a workdir."""
   files = {}
   for path in sorted(workdir.iterdir()):
-    if path.name.startswith(".") or path.name in (*INPUTS, *_NOT_PACKED):
-      continue
-    files |= parts.walk(path, path.name) if path.is_dir() else {path.name: path}
+    if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _RESULTS):
+      files |= parts.walk(path, path.name) if path.is_dir() else {path.name: path}
   return files
 
 
