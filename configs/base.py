@@ -14,6 +14,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.prng = "threefry2x32"          # what draws dropout and noise in training; "unsafe_rbg": the
                                    # chip's own generator, which TPUs compile and run faster, but
                                    # another mesh then draws other numbers
+  c.tracker = "tensorboard"        # who shows the scalars of training, with commas between them:
+                                   # also "wandb", "mlflow", "trackio"; "": none (metrics.jsonl
+                                   # always has them)
   c.data = {
       "name": "ml-100k",           # docs/data_sets.md lists them; "table": files of your own
       "path": "",                  # folder with its files; "": fetched, where that is possible

@@ -37,6 +37,8 @@ def _check_inputs(c) -> list[str]:
       *rules.known("cf.dtype", c.cf.dtype, ("float32", "bfloat16")),
       *rules.known("cf.sequential", c.cf.sequential, names.SEQUENTIAL),
       *_check_sasrec(c.cf.sasrec),
+      *(line for name in rules.listed(c.tracker)
+        for line in rules.known("tracker", name, tuple(names.TRACKERS))),
   ]
   if not c.vectors:
     wrong.append("vectors is empty: name at least one, e.g. --config.vectors=\"('behavioral',)\"")
