@@ -144,7 +144,8 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
   return {**os.environ, "PYTHONPATH": os.pathsep.join(python_path),
           "ILM_ASSETS_DIR": str(folder / "assets"), "PIP_NO_INDEX": "1",
           "ILM_CACHE": os.environ.get("ILM_CACHE", str(folder / "cache")),
-          "ILM_TYPED": os.environ.get("ILM_TYPED", shlex.join(["bash", "bundle_run.sh", str(folder)]))}
+          "ILM_TYPED": os.environ.get(
+              "ILM_TYPED", shlex.join(["bash", "bundle_run.sh", str(folder)]))}
 
 
 def pack(folder: pathlib.Path, out: pathlib.Path, part: int, rest: list[str]) -> int:

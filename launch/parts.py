@@ -1,6 +1,6 @@
 """A folder of files as parts of a given size: one tar cut into pieces, and a manifest of digests.
 
-    manifest.json     {"format": 1, "parts": [{"name", "size", "sha256"}], "files": n, "bytes": n, ..}
+    manifest.json     {"format": 1, "parts": [{"name", "size", "sha256"}], "files": 9, "bytes": 99}
     part-0001, ..     the tar, uncompressed, in pieces
 
 Owners, times and links do not enter the tar: the same files give the same parts. Unpacking writes
@@ -14,7 +14,6 @@ import pathlib
 import re
 import shutil
 import tarfile
-from collections.abc import Iterable
 
 from ilm_jax import errors
 

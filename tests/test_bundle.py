@@ -108,7 +108,8 @@ def test_no_such_name_is_packed(tmp_path, name):
 
 def test_too_little_room_is_known_before_anything_is_written(packed, tmp_path, monkeypatch):
   monkeypatch.setattr(parts.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 9))
-  for write in (lambda f: parts.unpack(*packed, f, {}), lambda f: parts.write(f, FILES, PART, {}, {})):
+  for write in (lambda f: parts.unpack(*packed, f, {}),
+                lambda f: parts.write(f, FILES, PART, {}, {})):
     with pytest.raises(errors.UserError, match="into needs .* its disk has 0.0 MiB free"):
       write(tmp_path / "into")
   assert not (tmp_path / "into").exists()

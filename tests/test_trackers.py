@@ -82,8 +82,8 @@ def test_a_tracker_that_fails_is_one_line_and_is_left_out(capsys, tmp_path, at, 
     writer.write(step, values, {})
   writer.close()
   said, = capsys.readouterr().err.splitlines()
-  assert said == ("warning: tracker 'wandb' failed (ConnectionError: the network is gone); training "
-                  "goes on without it, metrics.jsonl has all records")
+  assert said == ("warning: tracker 'wandb' failed (ConnectionError: the network is gone); "
+                  "training goes on without it, metrics.jsonl has all records")
   assert len(fails.calls) == calls
   assert other.calls == [("start", 0), *(("write", *r) for r in RECORDS), ("close",)]
   assert len(scalars.read(tmp_path / "metrics.jsonl")) == 2

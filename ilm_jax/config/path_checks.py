@@ -13,8 +13,8 @@ def check_paths(c) -> list[str]:
 
 
 def _check_trackers(c) -> list[str]:
-  return [f"tracker={c.tracker!r}: {name} is not installed: pip install 'ilm-jax[{name}]', or leave "
-          "it out, e.g. --config.tracker=tensorboard"
+  return [f"tracker={c.tracker!r}: {name} is not installed: pip install 'ilm-jax[{name}]', or "
+          "leave it out, e.g. --config.tracker=tensorboard"
           for name in rules.listed(c.tracker)
           if (module := names.TRACKERS.get(name)) and importlib.util.find_spec(module) is None]
 
