@@ -68,8 +68,8 @@ def get_config() -> ml_collections.ConfigDict:
       "layers": 0,                 # of a decoder, so many are kept, from the first on; 0: all
       "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
                                    # "weights" (models/remat.py)
-      "attention": "auto",         # of a decoder: cuDNN's where device, dtype and shapes allow, else
-                                   # "plain"; "xla": jax.nn's. The same up to rounding
+      "attention": "auto",         # of a decoder: cuDNN's where device, dtype and shapes allow,
+                                   # else "plain"; "xla": jax.nn's. The same up to rounding
       "random": False,             # a control: weights drawn anew, each of the size that it had
       "prefix_lm": False,          # a decoder whose prompt sees all of itself
       "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none

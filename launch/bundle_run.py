@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
   check_python(manifest)
   install(folder, manifest)
   os.chdir(folder)
-  os.execve(sys.executable, command(theirs), environment(folder))
+  os.execve(sys.executable, command(theirs), environment(pathlib.Path(here), folder))
   return 0
 
 
@@ -137,7 +137,7 @@ def command(words: list[str]) -> list[str]:
           "--config=source/configs/recorded.py:config.json", "--workdir=run", *words]
 
 
-def environment(folder: pathlib.Path) -> dict[str, str]:
+def environment(bundle: pathlib.Path, folder: pathlib.Path) -> dict[str, str]:
   """Of the run: our code and packages first, assets from the bundle, nothing from a network."""
   before = os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]    # without program/
   python_path = [str(folder / "source"), str(folder / "packages"), *filter(None, before)]
@@ -145,7 +145,7 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
           "ILM_ASSETS_DIR": str(folder / "assets"), "PIP_NO_INDEX": "1",
           "ILM_CACHE": os.environ.get("ILM_CACHE", str(folder / "cache")),
           "ILM_TYPED": os.environ.get(
-              "ILM_TYPED", shlex.join(["bash", "bundle_run.sh", str(folder)]))}
+              "ILM_TYPED", shlex.join(["bash", str(bundle / "bundle_run.sh"), str(folder)]))}
 
 
 def pack(folder: pathlib.Path, out: pathlib.Path, part: int, rest: list[str]) -> int:
