@@ -7,6 +7,8 @@
   packages/                                                       what the wheels brought
   cache/                                                          compiled programs
 """
+import contextlib
+import fcntl
 import fnmatch
 import importlib.metadata
 import json
@@ -53,12 +55,27 @@ def main(argv: list[str]) -> int:
   if "parts" in ours or not any(word.startswith("--stage") for word in theirs):
     raise errors.UserError(f"expected --stage=.. or --pack=FOLDER after {words[0]}, e.g. "
                            "--stage=phase1,phase2")
-  manifest = ready(pathlib.Path(here), folder)
-  check_python(manifest)
-  install(folder, manifest)
+  with _alone(folder):
+    manifest = ready(pathlib.Path(here), folder)
+    check_python(manifest)
+    install(folder, manifest)
   os.chdir(folder)
   os.execve(sys.executable, command(theirs), environment(pathlib.Path(here), folder))
   return 0
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path):
+  """One process of a machine at a time unpacks and installs; the others then find it done."""
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f".{folder.name}.lock").open("w")
+  except OSError as e:
+    raise errors.UserError(f"{folder} cannot be made ({e.strerror}): name a folder that you may "
+                           "write in") from e
+  with lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
 
 
 def ready(bundle: pathlib.Path, folder: pathlib.Path) -> dict:

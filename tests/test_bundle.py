@@ -143,9 +143,12 @@ def test_a_size_that_is_none(text):
 @pytest.mark.parametrize(("words", "says"), [
     ([], "name the folder"), (["f"], "expected --stage"), (["f", "--parts=1GiB"], "expected --sta"),
     (["f", "--pack=o", "--stage=eval"], "--stage=eval does not go with --pack"),
-    (["f", "--pack=o"], "f is no unpacked bundle"), (["f", "--stage=eval"], "manifest.json does")])
+    (["f", "--pack=o"], "f is no unpacked bundle"), (["a/f", "--stage=eval"], "manifest.json"),
+    (["file/f", "--stage=eval"], "file/f cannot be made"),
+    (["f", "--stage=eval"], "manifest.json does")])
 def test_words_that_say_nothing(tmp_path, monkeypatch, words, says):
   monkeypatch.chdir(tmp_path)
+  (tmp_path / "file").touch()
   with pytest.raises(errors.UserError, match=says):
     bundle_run.main([str(tmp_path / "here"), *words])
 
