@@ -6,11 +6,12 @@ in five folds each, and a direction is learnt for every two folds of films and o
 """
 import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
 from ilm_jax.cf import activation
-from ilm_jax.conversation import directions, soft_attributes, titles, wishes
+from ilm_jax.conversation import directions, open_words, soft_attributes, titles, wishes
 from ilm_jax.data import interactions
 from ilm_jax.evaluation import gamma
 
@@ -18,6 +19,9 @@ FOLDS = 5
 CHOOSING = 20            # raters whose sortings settings are chosen on, and nothing is measured on
 TEXT = "text, the attribute's words"
 FACTORS_TAUGHT, TEXT_TAUGHT = "factors, other raters", "text, other raters"
+GUESSED = "factors, guessed by both"
+MANY = 5                 # users who like a film whose text is known to guesses
+GENRES = 0.1             # ridge of their directions, as in a conversation
 RIDGES = (0.1, 1.0, 10.0, 100.0)
 
 
@@ -142,6 +146,42 @@ def _near_labels(material, sortings):
   return labels
 
 
+def known_texts(material, sortings) -> np.ndarray:
+  """[I + 1, W] sentence vectors of the films that `MANY` users like in training, or that are
+  sorted; zeros for others."""
+  def make():
+    rows = np.union1d(np.flatnonzero(material.popular_I1 >= MANY), sortings.films)
+    out_I1W = np.zeros((len(material.films) + 1, text_I1W(material, sortings).shape[1]), np.float32)
+    out_I1W[rows] = material.encoded([interactions.item_text(material.films, row) for row in rows])
+    return out_I1W
+  return material.once("known texts", make)
+
+
+def guesser(material, sortings) -> Callable[[str], tuple]:
+  """Word -> (its direction by texts, by names of genres), of `conversation.open_words`."""
+  item_I1C, text_IW = material.form.item_I1C, known_texts(material, sortings)
+  ways = directions.learn(item_I1C, material.genres, least=material.least, ridge=GENRES)
+  name_AW, way_AC = material.encoded(list(ways)), np.stack(list(ways.values()))
+
+  def make(word):
+    word_W, of_film_W = material.encoded([word, f"{word} film"])
+    return (open_words.of_texts(item_I1C, text_IW, of_film_W),
+            open_words.of_names(word_W, name_AW, way_AC))
+  return lambda word: material.once(("guess", word), lambda: make(word))
+
+
+def guess(material, sortings, setting, of: str):
+  """Of attributes that are guessed: by texts, by names, or by both, where they agree."""
+  ways, guessed = {}, guesser(material, sortings)
+  for name in sortings.attributes:
+    texts_C, names_C = guessed(name)
+    both_C = open_words.agreed(material.form.item_I1C, texts_C, names_C, setting.get("agree", -1.0))
+    way_C = {"texts": texts_C, "names": names_C, "both": both_C}[of]
+    if way_C is not None:
+      ways[name] = way_C
+  return _read_along(material, ways, True)
+
+
 def from_raters(material, sortings, setting, of: str):
   vector_I1C = material.vectors(True) if of == "factors" else material.once(
       "main text", lambda: main_directions(text_I1W(material, sortings), sortings.films))
@@ -154,6 +194,9 @@ ROWS = {
     "chance": (chance, {}), "popularity": (popularity, {}), TEXT: (text, {}),
     "factors, tags and genres of the same words": (exact, EACH),
     "factors, tags and genres near in meaning": (near, EACH),
+    "factors, guessed by texts": (functools.partial(guess, of="texts"), {}),
+    "factors, guessed by names of genres": (functools.partial(guess, of="names"), {}),
+    GUESSED: (functools.partial(guess, of="both"), {}),
     TEXT_TAUGHT: (functools.partial(from_raters, of="text"), {"ridge": RIDGES}),
     FACTORS_TAUGHT: (functools.partial(from_raters, of="factors"), {"ridge": RIDGES}),
 }

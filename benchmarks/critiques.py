@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from benchmarks import conversations, critique_gamma
+from benchmarks import conversations, critique_gamma, critique_guesses
 from benchmarks.conversations import BOOTSTRAP, cell, header
 from ilm_jax.baselines import popularity
 from ilm_jax.cf import fold_in
@@ -143,10 +143,13 @@ def ranks_of(material, user_NC, targets, blocked, may=()) -> np.ndarray:
   return metrics.ranks_from_scores(score_NI, np.array(targets))
 
 
-def cases(material: Material, part: int) -> tuple[list[dict], int]:
-  """(what is critiqued, users whose shown film differs from the target in no word)."""
+def cases(material: Material, part: int, words=()) -> tuple[list[dict], int]:
+  """(what is critiqued, users whose shown film differs from the target in no word).
+
+  Args: `words`: by which attributes; (): all that have a direction.
+  """
   leading = directions.leading(material.labels, len(material.films))
-  known = set(material.ways(1.0, False))
+  known = set(words or material.ways(1.0, False))
   unit_I1C, rng, out, wordless = material.vectors(True), np.random.default_rng(part), [], 0
   for user, target, before, user_C in users_of(material, part):
     like_I1 = unit_I1C @ unit_I1C[target]
@@ -261,6 +264,7 @@ def gamma_tables(material, sortings) -> str:
               (critique_gamma.FACTORS_TAUGHT, critique_gamma.TEXT_TAUGHT)]
     out += ["", f"{critique_gamma.FACTORS_TAUGHT}, minus {critique_gamma.TEXT_TAUGHT}: "
             f"{cell(gamma.difference(BOOTSTRAP, *taught))}", ""]
+  out += [critique_guesses.agreement_table(material, sortings, counts), ""]
   out += [*header(["attribute", *counts]), *(
       f"| {name} | " + " | ".join(
           f"{of[name][0].sum() / of[name][1].sum():.2f}" if name in of else "" for of in
@@ -284,6 +288,7 @@ def main():
     sortings = critique_gamma.Sortings(args.soft_attributes, material.films, material.met_I1)
     print(f"{len(sortings.films)} films, {len(sortings.absent)} not in the catalogue", flush=True)
     print(gamma_tables(material, sortings))
+    print(critique_guesses.success_table(material, sortings))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,9 @@ CASES = {
     "4x1": [(4, 1, (4, 1, 1))],
     "2x4 data 2 fsdp 4": [(2, 4, (2, 4, 1))],
     "resume": [(1, 1, (1, 1, 1)), (2, 1, (2, 1, 1)), (4, 1, (2, 2, 1)), (1, 8, (2, 2, 2))],
+    "1, 2, 4, 1 processes": [(1, 1, (1, 1, 1)), (2, 1, (2, 1, 1)), (4, 1, (4, 1, 1)),
+                             (1, 1, (1, 1, 1))],
+    "8, 4, 1 devices": [(1, 8, (8, 1, 1)), (1, 4, (4, 1, 1)), (1, 1, (1, 1, 1))],
 }
 R, SLOT, VOCAB = 203, 1, 61
 FORM = ilm.Form(skip=False, per_query=False, soft_norm=False, equal_head=False)
@@ -74,10 +77,11 @@ SPEC = packing.LmBatchSpec(rows=8, length=24, slots=4, targets=8, queries=2, slo
 def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   names = lambda text: text.split(",")                                    # noqa: E731
+  cases = lambda text: text.split(";" if ";" in text else ",")            # noqa: E731
   parser.add_argument("--workdir", type=pathlib.Path, required=True,
                       help="folder for data and checkpoints")
-  parser.add_argument("--cases", type=names, default=[],
-                      help="which of them; empty: all. 1x1 is always run")
+  parser.add_argument("--cases", type=cases, default=[],
+                      help="which of them, with , or ; between; empty: all. 1x1 is always run")
   parser.add_argument("--phases", type=names, default=["phase1", "phase2"], help="which of them")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
   parser.add_argument("--steps", type=int, default=12, help="of both phases")
@@ -175,19 +179,23 @@ def frozen(mesh) -> dict:
           "lm": axes.place(mesh, language_model.init(LM, 5))}
 
 
-def worker(args: argparse.Namespace) -> None:
-  """The phases in this process of the pod, each from its newest checkpoint to step --until."""
-  distributed.start()
-  mesh = axes.make_mesh(dict(zip(axes.MESH_AXES, map(int, args.mesh))))
-  share, shares = axes.batch_share(mesh)
-  read = lambda *names: {n: store.Prepared(args.workdir / n) for n in names}      # noqa: E731
-  feeds = {
+def feeds(root, share: int, shares: int) -> dict[str, batches.Batches]:
+  """The batches of both phases, of them one share."""
+  read = lambda *names: {n: store.Prepared(root / n) for n in names}      # noqa: E731
+  return {
       "phase1": batches.phase1_batches(
           *read("item_text", "item_item", "user_item").values(),
           batches.Phase1Spec(batch_size=8, pair_batch_size=8, user_batch_size=8, max_text=8),
           seed=3, process_index=share, process_count=shares),
       "phase2": batches.lm_batches(read(*TASKS), dict.fromkeys(TASKS, 1.0), SPEC, seed=3,
                                    process_index=share, process_count=shares)}
+
+
+def worker(args: argparse.Namespace) -> None:
+  """The phases in this process of the pod, each from its newest checkpoint to step --until."""
+  distributed.start()
+  mesh = axes.make_mesh(dict(zip(axes.MESH_AXES, map(int, args.mesh))))
+  by_phase = feeds(args.workdir, *axes.batch_share(mesh))
   tx = optimizer.make_optimizer(settings(args.steps))
   for phase in args.phases:
     graphdef, loss, trainable = built(phase)
@@ -197,7 +205,7 @@ def worker(args: argparse.Namespace) -> None:
     folder = args.workdir / args.run / phase
     with checkpoint.Checkpointer(folder / "checkpoints", {}) as saved:
       state = checkpoint.start(saved, loop.init_state(trainable, tx, mesh), "", {})
-      loop.fit(state, mesh, loop.Objective(loss, held, feeds[phase]),
+      loop.fit(state, mesh, loop.Objective(loss, held, by_phase[phase]),
                loop.Optimization(tx, seed=3),
                loop.Cadence(steps=args.until, log_every=1, checkpoint_every=100),
                loop.Outputs(phase, saved, scalars.Writer(folder / "metrics.jsonl")))

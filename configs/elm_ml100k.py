@@ -8,8 +8,8 @@ one is --config.targets.teacher=endpoint --config.targets.endpoint=http://localh
 """
 import ml_collections
 
-from configs import base
 from ilm_jax import elm
+from ilm_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -9,8 +9,8 @@ core; the tables take 28 minutes more.
 """
 import ml_collections
 
-from configs import elm_ml100k
 from ilm_jax import elm
+from ilm_jax.configs import elm_ml100k
 
 
 def get_config() -> ml_collections.ConfigDict:

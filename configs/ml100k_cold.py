@@ -13,7 +13,7 @@ Expect (docs/ranking.md, the Q-Former alone): HR@10 among the cold films on test
 """
 import ml_collections
 
-from configs import ml100k_head
+from ilm_jax.configs import ml100k_head
 
 
 def get_config() -> ml_collections.ConfigDict:

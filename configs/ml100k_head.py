@@ -12,7 +12,7 @@ the transition graph has .173. The whole of this config has not been run in one 
 """
 import ml_collections
 
-from configs import base
+from ilm_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -11,7 +11,7 @@ the MLP projector; the whole of this config has not been.
 """
 import ml_collections
 
-from configs import ml100k_head
+from ilm_jax.configs import ml100k_head
 
 
 def get_config() -> ml_collections.ConfigDict:

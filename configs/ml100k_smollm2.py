@@ -35,7 +35,7 @@ So phase 1 helps with the same steps, clearly over all and on each task but titl
 """
 import ml_collections
 
-from configs import base
+from ilm_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ of these.
 """
 import ml_collections
 
-from configs import quickstart
+from ilm_jax.configs import quickstart
 
 
 def get_config() -> ml_collections.ConfigDict:

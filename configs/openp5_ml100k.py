@@ -21,7 +21,7 @@ OpenP5-R and -S; "collaborative" is -C.
 """
 import ml_collections
 
-from configs import base
+from ilm_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -11,7 +11,7 @@ Useful FLOPs are told here without attention's products, which count now.
 """
 import ml_collections
 
-from configs import base
+from ilm_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ Useful FLOPs are told here without attention's products and similarities, which 
 """
 import ml_collections
 
-from configs import base
+from ilm_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

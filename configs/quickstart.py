@@ -8,7 +8,7 @@ frozen language model, rows about one film say its title, genres and year throug
 """
 import ml_collections
 
-from configs import base
+from ilm_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ Any other language model is the same two lines: a path, and a tokenizer where th
 """
 import ml_collections
 
-from configs import tiny
+from ilm_jax.configs import tiny
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,3 +1,49 @@
-"""The Item-Language Model in JAX."""
+"""The Item-Language Model in JAX.
 
-__version__ = "0.1.0"
+The tasks are `ilm_jax.tasks` and the configs `ilm_jax.configs`, so that an installed wheel takes no
+name but its own. The wheel has both inside this package; in a checkout they lie beside it, as the
+folders tasks/ and configs/, and this module alone makes up for the difference.
+"""
+import importlib
+import importlib.util
+import pathlib
+import sys
+
+_HERE = pathlib.Path(__file__).parent
+CHECKOUT = None if (_HERE / "tasks").is_dir() else _HERE.parent     # its root; None: a wheel
+if CHECKOUT:
+  __path__.append(str(CHECKOUT))
+
+
+def one_package(name: str) -> None:
+  """Makes `tasks` another name of `ilm_jax.tasks`, and so on, with all modules in it.
+
+  Python finds the first name, too, where it runs in the root of a checkout. Without this it would
+  load every module a second time.
+
+  Args:
+    name: of the package that is being imported, by either name.
+  """
+  if not name.startswith(f"{__name__}."):
+    sys.meta_path.insert(0, _Inside(name))
+    sys.modules[name] = importlib.import_module(f"{__name__}.{name}")
+
+
+class _Inside:
+  """Finds the modules of a package of a checkout as those that ilm_jax has."""
+
+  def __init__(self, package: str):
+    self._package = package
+
+  def find_spec(self, name, path=None, target=None):
+    if name.startswith(f"{self._package}."):
+      return importlib.util.spec_from_loader(name, self)
+    return None
+
+  def create_module(self, spec):
+    module = importlib.import_module(f"{__name__}.{spec.name}")
+    spec.loader_state = module.__spec__     # which Python is about to replace by `spec`
+    return module
+
+  def exec_module(self, module):
+    module.__spec__ = module.__spec__.loader_state

@@ -1,16 +1,52 @@
 """The one exception that is the user's to cure, and how a program ends."""
 import os
+import re
+import reprlib
 import select
 import sys
 from collections.abc import Callable
+
+_LONGEST = 4000          # letters of a message
+# What moves a terminal's cursor, colours or renames it, or turns the direction of what follows; and
+# halves of letters, which cannot be written.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(ValueError):
   """Something the user can put right.
 
-  The message names the thing, what was found, what was expected, and the cure. `exit_code` prints
-  it as one line; any other exception is a fault of the program.
+  The message names the thing, what was found, what was expected, and the cure. It is one line of
+  plain letters, whatever the words of others in it; any other exception is a fault of the program.
   """
+
+  def __init__(self, message: str = ""):
+    line = plain(re.sub("[\t\r\n]+", " ", message))
+    cut = f".. ({len(line):,} letters)" if len(line) > _LONGEST else ""
+    super().__init__(line[:_LONGEST] + cut)
+
+
+def plain(text: str) -> str:
+  """Words of others as a terminal may have them: an escape character is "\\x1b". Line breaks and
+  tabs stay."""
+  return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def shown(value) -> str:
+  """A value for a message: like repr, but short however large, deep or entangled the value is."""
+  return _SHOWN.repr(value)
+
+
+class _Shown(reprlib.Repr):
+  """Of numbers, too, the ends alone: Python refuses to write those of more than 4,300 digits."""
+
+  def repr_int(self, x, level):
+    return super().repr_int(x, level) if abs(x) < 1 << 999 else "a number of very many digits"
+
+
+_SHOWN = _Shown()
+_SHOWN.maxstring = _SHOWN.maxother = 60
+_SHOWN.maxlevel = 3
 
 
 def short(one, other) -> tuple[str, str]:

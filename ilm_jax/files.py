@@ -1,26 +1,41 @@
 """Writing so that nothing is ever half written: a temporary name, then a rename. And reading."""
 import contextlib
 import errno
+import functools
+import hashlib
 import io
 import json
+import lzma
 import os
 import pathlib
+import re
 import shutil
+import socket
+import struct
 import uuid
+import zipfile
+import zlib
 
 from etils import epath
 
 from ilm_jax import errors
 
 _LFS_POINTER = b"version https://git-lfs.github.com/"
+# How zipfile fails on a damaged or odd archive, or one that wants a password.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
+               NotImplementedError, RuntimeError, ValueError, KeyError, OverflowError)
+UNPACKED = 250           # times its size that a packed file may have unpacked: tables have 50
+SMALL = 16 << 20         # bytes that it may have at any rate
+_CHECK = "check"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How writers that are not Python's say the same.
 NO_ROOM = ("No space left", "ENOSPC", "File too large", "quota exceeded")
+_CLIENTS = ("gcsfs", "s3fs", "fsspec", "aiohttp", "google", "botocore", "tensorflow")
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
                errno.ENAMETOOLONG)
 
 
-def write_bytes(path, data: bytes) -> None:
+def write_bytes(path, data: bytes | memoryview) -> None:
   """Writes `data` to `path` atomically (object stores: a single-object put is atomic too)."""
   with writing(path) as file:
     file.write(data)
@@ -31,7 +46,8 @@ def writing(path):
   """A binary file to write to, in pieces; when the block ends without an error it is `path`."""
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+  _remove_left(path)
+  temporary = _temporary(path)
   try:
     with temporary.open("wb") as file:
       yield file
@@ -47,7 +63,8 @@ def writing_folder(path: pathlib.Path):
   the folder that was there, and else nothing of it is left."""
   path = path.absolute()
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+  _remove_left(path)
+  temporary = _temporary(path)
   old = temporary.with_name(f"{temporary.name}.old")
   temporary.mkdir()
   try:
@@ -61,6 +78,42 @@ def writing_folder(path: pathlib.Path):
       old.rename(path)
     raise
   shutil.rmtree(old, ignore_errors=True)
+
+
+def _temporary(path):
+  """A new name beside `path` for what will be `path`, with the pid and host of who writes it."""
+  return path.parent / f".{path.name}.{os.getpid()}.{_host()}{uuid.uuid4().hex[:8]}"
+
+
+def _remove_left(path) -> None:
+  """Removes what writers of `path` left that were killed on this machine."""
+  if "://" in os.fspath(path):
+    return
+  pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.{_host()}[0-9a-f]{{8}}(\.old)?")
+  with os.scandir(path.parent) as entries:
+    left = [entry for entry in entries
+            if (match := pattern.fullmatch(entry.name)) and not _runs(int(match[1]))]
+  for entry in left:
+    with contextlib.suppress(OSError):      # another process may have been faster
+      if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path)
+      else:
+        os.unlink(entry.path)
+
+
+@functools.cache
+def _host() -> str:
+  return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
+
+
+def _runs(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except OSError:
+    pass
+  return True
 
 
 def write_text(path, text: str) -> None:
@@ -99,6 +152,46 @@ def json_object(path) -> dict:
   return value if isinstance(value, dict) else {}
 
 
+def stamped(value: dict) -> dict:
+  """`value` with a digest of itself at "check", for JSON that no manifest guards."""
+  return {**value, _CHECK: _digest(value)}
+
+
+def unstamped(value) -> dict:
+  """What was `stamped`; an object without a digest, of an older version, as it is.
+
+  Raises:
+    ValueError: it is no object, or another than was stamped.
+  """
+  if not isinstance(value, dict):
+    raise ValueError("no JSON object")
+  rest = {name: part for name, part in value.items() if name != _CHECK}
+  if _CHECK in value and value[_CHECK] != _digest(rest):
+    raise ValueError(f"it does not fit its digest {value[_CHECK]}")
+  # A name that lost a bit: nothing else at this place is such a word.
+  if any(isinstance(part, str) and re.fullmatch("[0-9a-f]{16}", part) for part in rest.values()):
+    raise ValueError("its digest has lost its name")
+  return rest
+
+
+def read_stamped(path, cure: str) -> dict:
+  """The object in a JSON file that `stamped` gave.
+
+  Raises:
+    UserError: absent, unreadable or damaged; `cure` says what to do then.
+  """
+  path = epath.Path(path)
+  try:
+    return unstamped(parse_json(path.read_text()))
+  except (OSError, ValueError) as e:
+    raise errors.UserError(f"{path} cannot be read or is damaged ({e}): {cure}") from e
+
+
+def _digest(value: dict) -> str:
+  plain = json.loads(json.dumps(value))        # as it is read again: keys are texts
+  return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def refuse_pointer(path) -> None:
   """Raises UserError where git-lfs left a pointer to a file in its place; OSError if absent."""
   with epath.Path(path).open("rb") as file:
@@ -117,7 +210,7 @@ def chain(error: BaseException | None):
 def write_error(error: Exception, workdir) -> errors.UserError | None:
   """The user's error if `error` is of a disk without room, or of a workdir that cannot be written;
   None if it is neither."""
-  here = os.path.abspath(workdir)
+  here, remote = os.path.abspath(workdir), "://" in os.fspath(workdir)
   for cause in chain(error):
     number = getattr(cause, "errno", None)
     if number in FULL_DISK or any(words in str(cause) for words in NO_ROOM):
@@ -127,7 +220,19 @@ def write_error(error: Exception, workdir) -> errors.UserError | None:
         f"{os.path.abspath(name)}/".startswith(f"{here}/")):
       return errors.UserError(f"{os.fspath(name)} cannot be made or written ({cause.strerror}): "
                               "give another --workdir, a folder that you may write in")
+    if remote and _of_a_bucket(cause):
+      return errors.UserError(
+          f"{workdir} cannot be read or written ({type(cause).__name__}: "
+          f"{' '.join(str(cause).split())[:160]}), after the retries of the client library: see "
+          "whether the bucket is there and you may write in it, then run the same command again; "
+          "it resumes")
   return None
+
+
+def _of_a_bucket(error: BaseException) -> bool:
+  """Whether an error is of those that clients of object stores raise."""
+  return isinstance(error, OSError) or any(
+      kind.__module__.split(".")[0] in _CLIENTS for kind in type(error).__mro__)
 
 
 def full_disk(folder, cause) -> errors.UserError:

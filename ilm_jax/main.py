@@ -1,7 +1,8 @@
 """The command line: one config in one workdir, one stage or all of them.
 
+    ilm run --config=quickstart --workdir=runs/quickstart
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=all
-    python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=eval
+    ilm eval --config=quickstart --workdir=runs/quickstart
     python -m ilm_jax.main --config=... --workdir=gs://... --stage=eval,report --watch=60
     python -m ilm_jax.main --config=... --workdir=gs://... --stage=phase1,phase2 --distributed=auto
     python -m ilm_jax.main --config=configs/plan_llama2_7b.py --workdir=runs/plan --stage=plan \\
@@ -10,11 +11,12 @@
         --towards='Toy Story (1995)' --steps=5
     python -m ilm_jax.main --config=... --workdir=... --stage=recommend --liked='Heat (1995)'
 
-The third evaluates each checkpoint of a job that trains in the same workdir. The fourth is one
-process of a TPU pod (`launch/`); process 0 prepares and reports alone. The fifth compiles the
-step for chips that are not there and says what it would cost. The next prints what the model says
-of the vectors on the way from one item to another, the last what it recommends to somebody who
-liked that film. Stage report prints a closing summary, and with --tables all tables, too.
+`ilm` is the script of an installed package; the first two lines are the same. The fourth evaluates
+each checkpoint of a job that trains in the same workdir. The fifth is one process of a TPU pod
+(`launch/`); process 0 prepares and reports alone. The sixth compiles the step for chips that are
+not there and says what it would cost. The next prints what the model says of the vectors on the way
+from one item to another, the last what it recommends to somebody who liked that film. Stage report
+prints a closing summary, and with --tables all tables, too. --help names all stages and flags.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`), also by gin
 (`--gin_file`, `--gin_search_paths`, `--gin_bindings="config.phase2.steps = 10"`). Every stage is
@@ -25,6 +27,7 @@ Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 130 st
 anything else is a fault of the program. A second Ctrl-C ends at once, without saving.
 """
 import os
+import pathlib
 import shlex
 import shutil
 import sys
@@ -34,13 +37,14 @@ from ml_collections import config_flags
 
 from ilm_jax import errors, files
 from ilm_jax.assets import pinned
-from ilm_jax.config import gin_overlay
+from ilm_jax.config import gin_overlay, usage
 from ilm_jax.config import reading as config_lib
 from ilm_jax.config import stages as stage_list
 from ilm_jax.config import workdir as workdir_lib
 from ilm_jax.runtime import distributed, gpu
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file (configs/*.py).")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A config's name, e.g. quickstart, or "
+                                          "file, e.g. configs/quickstart.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://.")
 _GIN_FILE = flags.DEFINE_multi_string(
     "gin_file", [], "Gin file laid over the config; may be repeated; later files win.")
@@ -120,7 +124,7 @@ _BEAM_OPTIONS = flags.DEFINE_list(
     "beam_options", [], "Options of its pipeline with commas between them, e.g. "
     "--beam_options=--project=mine,--region=us-east5.")
 _STAGE = flags.DEFINE_string(
-    "stage", "all", f"all, or some of {','.join(stage_list.BY_NAME)}.")
+    "stage", "all", f"all, or some of {', '.join(stage_list.BY_NAME)}.")
 _ONLY_WITH = {
     "prepare": (_BEAM_RUNNER, _BEAM_OPTIONS), "report": (_COMPARE, _TABLES),
     "describe": (_ITEMS, _TOWARDS, _CONCEPT, _STEPS, _PROMPT, _MODEL),
@@ -128,11 +132,20 @@ _ONLY_WITH = {
     "chat": (_K, _MODEL, _QUESTIONS),
     "serve": (_HOST, _PORT, _TOKEN, _K, _MODEL), "export": (_USERS, _OUT, _MODEL),
     "plan": (_TOPOLOGY, _SEARCH)}
+_COMMON = (_CONFIG, _WORKDIR, _STAGE, _TASKS_MODULE, _GIN_FILE, _GIN_SEARCH_PATHS, _GIN_BINDINGS,
+           _ACCEPT_CHANGES, _WATCH, _DISTRIBUTED, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
 # Of what is typed, what another stage of the same run does not want.
 _OF_STAGES = ("stage", "watch", *(flag.name for its in _ONLY_WITH.values() for flag in its))
 # What is asked of a trained model, last.
 _ANSWERS = ("describe", "recommend", "chat", "export", "serve")
 _SWITCHES = ("tables", "search")     # no value follows
+
+
+def script() -> int:
+  """The program `ilm`: `python -m ilm_jax.main`, which finds modules in the current folder, too."""
+  if not sys.flags.safe_path:
+    sys.path.insert(0, os.getcwd())
+  return main()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,6 +168,11 @@ def _one_line_if_unwritable(argv: list[str]) -> int:
 
 
 def _started(argv: list[str]) -> int:
+  flags_of = {stage: [flags.FLAGS[flag.name] for flag in its] for stage, its in _ONLY_WITH.items()}
+  if text := usage.answer(argv, flags_of, [flags.FLAGS[flag.name] for flag in _COMMON]):
+    print(text)
+    return 0
+  argv = usage.with_command(argv)
   config = config_lib.at_home(_with_gin(config_lib.from_flags(flags.FLAGS, argv, _CONFIG)))
   names = stage_list.parse(_STAGE.value)
   stages_of = {}
@@ -168,7 +186,7 @@ def _started(argv: list[str]) -> int:
   workdir = workdir_lib.resolve(_WORKDIR.value)
   workdir_lib.check(workdir, names, waits=_WATCH.value is not None)
   return _run(config_lib.with_tasks(config, _TASKS_MODULE.value), workdir, names,
-              command(argv[1:]))
+              command(argv[1:], pathlib.Path(argv[0]).name))
 
 
 def _write_error(error: Exception) -> errors.UserError | None:
@@ -184,13 +202,14 @@ def _with_gin(config):
   return config
 
 
-def command(arguments: list[str]) -> str:
+def command(arguments: list[str], program: str = "") -> str:
   """The same command for another stage: without those flags that belong to stages of this one.
 
   A script that was typed instead, with its words in $ILM_TYPED, gives config and workdir itself.
 
   Args:
     arguments: what was typed after the program, e.g. ["--config=c.py", "--stage", "all"].
+    program: "ilm" where that script was typed.
   """
   script = shlex.split(os.environ.get("ILM_TYPED", ""))
   dropped = (*_OF_STAGES, *(("config", "workdir") if script else ()))
@@ -204,7 +223,8 @@ def command(arguments: list[str]) -> str:
     else:
       kept.append(argument)
   python = "python" if shutil.which("python") == sys.executable else sys.executable
-  return shlex.join([*(script or [python, "-m", "ilm_jax.main"]), *kept])
+  started = ["ilm"] if program == "ilm" else [python, "-m", "ilm_jax.main"]
+  return shlex.join([*(script or started), *kept])
 
 
 def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:

@@ -58,7 +58,7 @@ _install_plan() {
 
 [ -x "$python" ] || _make_venv
 _install lock "$root/requirements.lock" -- _install_lock
-_install package "$root/setup.cfg" "$root/pyproject.toml" -- _install_package
+_install package "$root/setup.cfg" "$root/setup.py" "$root/pyproject.toml" -- _install_package
 if [ "${ILM_PLAN:-0}" = 1 ]; then
   _install plan "$root/requirements.lock" "$root/requirements-plan.lock" -- _install_plan
 fi

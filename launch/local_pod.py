@@ -5,9 +5,11 @@
 
 Every line of output begins with the number of its process. SIGTERM and SIGINT go to all of them.
 When one process ends with an error, the others get SIGTERM, and SIGKILL after --grace seconds; the
-last line then names the process that was lost and its exit code, which becomes this program's.
+last line then names the process that was lost and its exit code, which becomes this program's. On
+Linux the processes end with this program however it ends, SIGKILL included.
 """
 import argparse
+import ctypes
 import os
 import signal
 import socket
@@ -78,7 +80,7 @@ class Pod:
   def __init__(self, command: list[str], processes: int, devices: int, grace: float):
     self._grace = grace
     self._printing = threading.Lock()
-    port = free_port()
+    port, end_with_launcher = free_port(), _end_with(os.getpid())
     self._children = []
     for i in range(processes):
       try:
@@ -86,7 +88,7 @@ class Pod:
             command, env={**os.environ, **environment(i, processes, port, devices)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             # A group of its own: ^C reaches it through `forward` alone, and kill takes all of it.
-            start_new_session=True))
+            start_new_session=True, preexec_fn=end_with_launcher))
       except OSError as e:
         self._signal(signal.SIGKILL)
         raise SystemExit(f"local_pod: {command[0]} cannot be started: {e.strerror}") from e
@@ -156,6 +158,23 @@ class Pod:
   def _say(self, text: str, where) -> None:
     with self._printing:
       print(text, file=where, flush=True)
+
+
+def _end_with(launcher: int):
+  """What a process calls before its program begins: the kernel kills it when the launcher is gone.
+
+  Else a launcher that is killed would leave a job at work that nobody waits for, and that holds the
+  lock of its workdir. None where the kernel cannot do it.
+  """
+  if sys.platform != "linux":
+    return None
+  prctl, set_death_signal = ctypes.CDLL(None).prctl, 1      # found before the fork
+
+  def ask():
+    prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != launcher:       # it was gone before it was asked
+      os._exit(1)
+  return ask
 
 
 def free_port() -> int:

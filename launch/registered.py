@@ -14,7 +14,7 @@ from etils import epath
 from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
 from ilm_jax.stages import context, prepare
-from tasks import catalog
+from ilm_jax.tasks import catalog
 
 VARIABLE = "ILM_WORKDIR"
 

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Lint, then all tests: bash launch/test.sh [more arguments of pytest]
+# Lint, types, then all tests: bash launch/test.sh [more arguments of pytest]
 # ILM_PARITY=1 also installs torch and transformers, and with them the parity tests run; ILM_PLAN=1 libtpu,
 # and with it programs are compiled for TPUs that are not there.
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 cd "$root"
 "$python" -m ruff check .
+if "$python" -c 'import mypy' 2>/dev/null; then
+  "$python" -m mypy
+else
+  echo "mypy is not installed: types are not checked"
+fi
 exec "$python" -m pytest -n 2 "$@"

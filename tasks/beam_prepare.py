@@ -7,7 +7,7 @@ import collections
 
 import apache_beam as beam
 
-from tasks import beam_options, pieces
+from ilm_jax.tasks import beam_options, pieces
 
 
 def make(works: list[pieces.Work], options: tuple[str, ...]) -> None:

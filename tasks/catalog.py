@@ -15,8 +15,8 @@ import tensorflow as tf
 from ilm_jax import elm as elm_names
 from ilm_jax import errors
 from ilm_jax.config import own_tasks
-from tasks import conversations, elm, features, item_text, openp5
-from tasks import material as material_lib
+from ilm_jax.tasks import conversations, elm, features, item_text, openp5
+from ilm_jax.tasks import material as material_lib
 
 
 def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors=None,

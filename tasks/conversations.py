@@ -20,8 +20,8 @@ from ilm_jax import errors
 from ilm_jax.config import dialog_sources
 from ilm_jax.conversation import dialogs as dialogs_lib
 from ilm_jax.conversation import redial, session
-from tasks import features, talk, templates
-from tasks import material as material_lib
+from ilm_jax.tasks import features, talk, templates
+from ilm_jax.tasks import material as material_lib
 
 _PROFILE = "profile"     # the act of an answer that no dialog has
 _EVERY = 10              # of a source without parts, every tenth dialog is for test

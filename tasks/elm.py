@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from ilm_jax import errors
 from ilm_jax.data import tokenizer as tokenizer_lib
-from tasks import elm_requests, features, indexing, templates
-from tasks import material as material_lib
+from ilm_jax.tasks import elm_requests, features, indexing, templates
+from ilm_jax.tasks import material as material_lib
 
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:

@@ -9,8 +9,8 @@ import numpy as np
 from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import targets
-from tasks import material as material_lib
-from tasks import templates
+from ilm_jax.tasks import material as material_lib
+from ilm_jax.tasks import templates
 
 PARTNERS = {("item",): "none", ("item", "other"): "any", ("item", "neighbour"): "nearest",
             ("user",): "user"}       # by the places of a task's templates

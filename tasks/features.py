@@ -7,7 +7,7 @@ import seqio
 import tensorflow as tf
 
 from ilm_jax.data import rows as rows_lib
-from tasks import templates, vocabulary
+from ilm_jax.tasks import templates, vocabulary
 
 _TOGETHER = 256                  # examples tokenised in one call
 

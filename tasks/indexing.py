@@ -19,7 +19,7 @@ import numpy as np
 from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
-from tasks import clustering
+from ilm_jax.tasks import clustering
 
 KINDS = ("title", "random", "sequential", "collaborative", "semantic")
 _FIRST = 1001      # OpenP5's first number

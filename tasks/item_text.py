@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
-from tasks import features
-from tasks import material as material_lib
+from ilm_jax.tasks import features
+from ilm_jax.tasks import material as material_lib
 
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:

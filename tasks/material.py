@@ -13,7 +13,7 @@ from ilm_jax.data import chat_template, splits, targets
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import rows as rows_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
-from tasks import clustering, indexing, vocabulary
+from ilm_jax.tasks import clustering, indexing, vocabulary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

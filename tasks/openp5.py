@@ -16,9 +16,9 @@ import tensorflow as tf
 from etils import epath
 
 from ilm_jax import errors
-from tasks import features, templates
-from tasks import material as material_lib
-from tasks.datasets import openp5_files
+from ilm_jax.tasks import features, templates
+from ilm_jax.tasks import material as material_lib
+from ilm_jax.tasks.datasets import openp5_files
 
 TASKS = ("sequential", "straightforward", "next_item")
 

@@ -26,7 +26,7 @@ from etils import epath
 
 from ilm_jax import errors, files
 from ilm_jax.data import store
-from tasks import features
+from ilm_jax.tasks import features
 
 _PIECE = 8192                    # examples of the source
 

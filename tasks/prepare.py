@@ -16,8 +16,8 @@ from ilm_jax import files
 from ilm_jax.config import own_tasks
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.data import store, targets
-from tasks import catalog, elm_requests, features, openp5, pieces
-from tasks import material as material_lib
+from ilm_jax.tasks import catalog, elm_requests, features, openp5, pieces
+from ilm_jax.tasks import material as material_lib
 
 # Raised when the code of the tasks changes what they yield.
 VERSION = 3
@@ -127,7 +127,7 @@ def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
 
 def _by_beam(todo: list[_Todo], beam: tuple[str, ...]) -> None:
   """Cuts the splits into pieces, has them made by a pipeline, puts them together."""
-  from tasks import beam_prepare
+  from ilm_jax.tasks import beam_prepare
   works = []
   try:
     for split in tqdm.tqdm(todo, desc="prepare: pieces for Beam", unit="split"):
@@ -150,7 +150,8 @@ def _save_index(folder, material: material_lib.Material) -> None:
            "report": material.index_report,
            "names": dict(zip(material.items.ids, material.names[1:]))}
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_text(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False))
+  files.write_text(folder / "index.json",
+                   json.dumps(files.stamped(index), indent=1, ensure_ascii=False))
 
 
 def _made_from(material: material_lib.Material, definition) -> dict[str, str]:

@@ -14,8 +14,8 @@ from ilm_jax import errors
 from ilm_jax.conversation import dialogs as dialogs_lib
 from ilm_jax.conversation import session, speech
 from ilm_jax.data import tokenizer as tokenizer_lib
-from tasks import features, templates
-from tasks import material as material_lib
+from ilm_jax.tasks import features, templates
+from ilm_jax.tasks import material as material_lib
 
 _OVERHEAD = 12           # tokens that a template writes around a turn, roughly
 Learn = Callable[[session.Turn], bool]

@@ -12,6 +12,8 @@ TITLES = ["Heat", "Fargo", "Alien", "Aliens", "Up", "Brazil", "Casino", "Seven",
           "Gandhi", "Psycho"]
 GENRES = [["Crime"], ["Crime"], ["Horror"], ["Horror"], ["Comedy"], ["Comedy"], ["Crime"],
           ["Horror"], ["Comedy"], ["Crime"], ["Comedy"], ["Horror"]]
+# What words and genres are near to: crime, horror, comedy. Other words are as near to all.
+MEANS = {"crime": [1, 0, 0], "horror": [0, 1, 0], "comedy": [0, 0, 1], "grim": [0.95, 0.3, 0]}
 YEARS = [1995, 1996, 1979, 1986, 2009, 1985, 1995, 1995, 1994, 1994, 1982, 1960]
 
 
@@ -26,4 +28,11 @@ def run(patch: pytest.MonkeyPatch):
   factors = np.array([[0, 0], *([(year - 1990) / 10, genre == ["Crime"]]
                                 for year, genre in zip(YEARS, GENRES))], np.float32)
   patch.setattr(vectors, "factors", lambda run: (None, factors))
-  return types.SimpleNamespace(data=interactions.Data(log, items, ""), config=tiny.get_config())
+  text_RW = [[0, 0, 0], *(MEANS[genre.lower()] for genre, in GENRES), [0, 0, 0]]
+  return types.SimpleNamespace(
+      data=interactions.Data(log, items, ""), config=tiny.get_config(),
+      entities=types.SimpleNamespace(vectors={"semantic": np.array(text_RW, np.float32)}),
+      sentence_vectors=lambda texts: np.array(
+          [MEANS.get(text.removesuffix(" film"), [0.58] * 3) for text in texts], np.float32),
+      text_tokenizer=types.SimpleNamespace(encode=lambda text: [0] * (1 + (
+          text not in ("a", *MEANS)))))

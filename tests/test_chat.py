@@ -7,7 +7,7 @@ from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.conversation import policy, session
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import chat, talker
+from ilm_jax.stages import chat, ranker, talker
 from tests import talks
 
 
@@ -50,6 +50,21 @@ def test_constraints_are_hard_and_critiques_move(talk):
   talk.answer("after 1990")
   assert talk.answer("/state").splitlines()[1:] == ["years: from 1991", "asked for: newer"]
   assert talk.answer("only crime, from 1950").startswith("Nothing is left that fits")
+
+
+def test_words_that_no_label_knows_are_guessed(run, monkeypatch, tmp_path):
+  monkeypatch.setattr(ranker, "_LEAST", 4)             # genres have a direction
+  talk = chat.Chat(run, variants.ILM, k=2)
+  talk.answer("I like Clerks")
+  assert talk.answer("something much grimmer and more zing").splitlines()[:2] == [
+      "I do not know what 'more zing' means here.",
+      "'grim': guessed from the films' texts; no label says it."]
+  assert talk.session.critiques == (session.Critique("grim", 2.0, 3),)
+  assert "asked for: more grim" in talk.answer("/state")
+  assert talk.answer("/why 1").endswith(" from the mean, by a guess from texts.")
+  assert "grim" not in talk.answer("only crime").splitlines()[0]       # said once
+  talk.answer(f"/save {tmp_path}/talk.json")
+  assert talk.answer(f"/load {tmp_path}/talk.json").startswith("1. ")
 
 
 def test_a_conversation_is_kept_in_a_file(talk, run, tmp_path):

@@ -1,12 +1,14 @@
 """Chat templates: which tokens of a conversation are the recommender's."""
 import json
+import pickle
+import time
 
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from ilm_jax import errors
-from ilm_jax.data import chat_template, tokenizer
+from ilm_jax.data import chat_files, chat_template, tokenizer
 from ilm_jax.data.chat_template import Said
 
 CONTROLS = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "<start_of_turn>", "<end_of_turn>",
@@ -136,3 +138,30 @@ def test_a_template_that_is_not_there_is_one_line(tmp_path):
   (tmp_path / "tokenizer_config.json").write_text("{")
   with pytest.raises(errors.UserError, match="tokenizer_config.json: not readable JSON"):
     chat_template.load("auto", tmp_path, words())
+
+
+@pytest.mark.parametrize("source", [
+    "{% for i in range(10**9) %}{% endfor %}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{{ 'x' * 10 ** 11 }}", "{{ messages[0].content.rjust(10 ** 11) }}", "{{ 10 ** (10 ** 10) }}",
+    "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+    "{% for m in messages %}{{ m.content }}{{ 'x' * 2000000 }}{% endfor %}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{% include '/etc/passwd' %}",
+    "{{ cycler.__init__.__globals__.os.system('true') }}"])
+def test_a_template_that_takes_for_ever_or_reaches_out_is_refused_soon(tmp_path, monkeypatch,
+                                                                       source):
+  monkeypatch.setattr(chat_files, "SECONDS", 1)
+  (tmp_path / "chat_template.jinja").write_text(source)
+  began = time.process_time()
+  with pytest.raises(errors.UserError, match=r"give another by --config.lm.chat_template"):
+    chat_template.load("auto", tmp_path, words()).encode("", TALK)
+  assert time.process_time() - began < 5
+
+
+def test_a_template_of_others_goes_to_another_process(tmp_path):
+  (tmp_path / "chat_template.jinja").write_text(chat_files.BUILT_IN["chatml"] + "{# mine #}")
+  chat = chat_template.load("auto", tmp_path, words())
+  again = pickle.loads(pickle.dumps(chat._template))
+  asked = {"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": True}
+  assert again.render(**asked) == chat._template.render(**asked) == (
+      "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")

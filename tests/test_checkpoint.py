@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import toy
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.runtime import axes
 from ilm_jax.training import checkpoint, leaf_digests, loop
 
@@ -36,10 +36,10 @@ def big_state(step, kib):
   return loop.TrainState(jax.numpy.int32(step), {"qformer": {"noise": jax.device_put(noise)}}, ())
 
 
-def save(folder, *states, fingerprints=toy.FINGERPRINTS, keep=2):
+def save(folder, *states, fingerprints=toy.FINGERPRINTS, keep=2, totals=None):
   with checkpoint.Checkpointer(folder, fingerprints, keep=keep) as saved:
     for state in states:
-      saved.save(state)
+      saved.save(state, totals)
 
 
 def assert_equal(tree, other):
@@ -282,7 +282,7 @@ def test_what_is_not_read_is_not_checked(tmp_path):
 def test_a_digest_that_is_missing_or_wrong_is_named_and_one_of_before_digests_is_read(tmp_path):
   save(tmp_path, toy_state(step=9))
   path = tmp_path / "9" / "meta" / "metadata"
-  meta = json.loads(path.read_text())
+  meta = files.unstamped(json.loads(path.read_text()))
   digests = meta["digests"]
   for lost in ({k: v for k, v in digests.items() if k != "step"},
                {**digests, "step": "int32 [] 0000000000000000"}):
@@ -294,6 +294,25 @@ def test_a_digest_that_is_missing_or_wrong_is_named_and_one_of_before_digests_is
   path.write_text(json.dumps(meta))
   with checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own:
     assert_equal(own.restore(toy_state()), toy_state(step=9))
+
+
+def test_a_flipped_bit_of_the_meta_is_named(tmp_path):
+  save(tmp_path, toy_state(step=9), totals={"loss": [2.0, 4]})
+  checkpoint.verify(tmp_path, 9)
+  path = tmp_path / "9" / "meta" / "metadata"
+  path.write_text(path.read_text().replace("2.0", "3.0"))
+  with pytest.raises(errors.UserError, match="9 cannot be read .its meta is damaged.*delete"):
+    checkpoint.read_meta(tmp_path)
+
+
+def test_verify_reads_all_of_a_checkpoint_without_its_model(tmp_path):
+  save(tmp_path, toy_state(step=9))
+  path = tmp_path / "9" / "meta" / "metadata"
+  meta = files.unstamped(json.loads(path.read_text()))
+  digests = {**meta["digests"], "trainable/lost": "float32 [2] 0000000000000000"}
+  path.write_text(json.dumps({**meta, "digests": digests}))
+  with pytest.raises(errors.UserError, match="9 is damaged: trainable/lost has digest none"):
+    checkpoint.verify(tmp_path, 9)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "int8", "bool"])

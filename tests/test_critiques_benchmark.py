@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import conversations, critique_gamma, critiques
+from benchmarks import conversations, critique_gamma, critique_guesses, critiques
 from ilm_jax.data import splits
 
 
@@ -60,6 +60,20 @@ def test_critiques_that_lead_to_the_target_help_and_their_opposites_do_not(mater
     np.testing.assert_array_equal(still[name], got[critiques.BEFORE])
   assert "after the critique, minus before" in critiques.success_tables(
       material, {"ridge": 0.1, "unit": False, "step": 1.0})
+
+
+def test_tags_that_are_guessed_stand_beside_their_own_direction(material, monkeypatch):
+  """Both sides guess the tags' own directions; of "odd" one side guesses nothing."""
+  own = material.ways(0.1, False)
+  monkeypatch.setattr(critique_gamma, "guesser", lambda *of: {
+      "slow": (own["slow"],) * 2, "fast": (own["fast"],) * 2, "odd": (own["fast"], None)}.get)
+  sortings = types.SimpleNamespace(attributes=["slow", "odd"])
+  assert list(critique_gamma.guess(material, sortings, {"agree": 0.5}, "both")) == ["slow"]
+  head, *rows = critique_guesses.success_table(material, sortings).splitlines()
+  assert head == ("2 of 2 tags are guessed; correlation with the tag's direction: 1.00 on average, "
+                  "1.00 of them above 0")
+  values = {row.split(" | ")[0]: row.split(" | ")[1:] for row in rows if ", step 0.75" in row}
+  assert values["| guessed, step 0.75"] == values["| the tag's direction, step 0.75"]
 
 
 @pytest.fixture

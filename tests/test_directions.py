@@ -169,6 +169,25 @@ def test_words_that_mean_no_attribute_are_given_back(text):
   assert wishes.read(text, NAMES) == wishes.Wishes(unread=(text,))
 
 
+def test_other_words_are_guessed_where_they_are_wished_for():
+  heard = []
+  def read(text):
+    wish = wishes.read(text, NAMES, lambda *forms: heard.append(forms) or {
+        "grim": "grim", "quiet": "quiet", "slow moving": "slow moving"}.get(
+            forms[2 if len(forms) > 2 else -1], ""))
+    return wish.critiques, wish.unread
+  assert read("a bit grimmer, but no horror") == ((("grim", 0.5), ("horror", -1.0)), ())
+  assert read("less quiet and more slow moving") == ((("quiet", -1.0), ("slow moving", 1.0)), ())
+  assert read("something quiet") == ((("quiet", 1.0),), ())
+  assert read("too quiet") == ((("quiet", -1.0),), ())
+  assert read("quiet") == ((), ("quiet",))             # said, and not asked for
+  assert read("more zing") == ((), ("more zing",))
+  assert wishes.read("darker", ["horror"]).critiques == (("horror", 1.0),)      # no guess: a rule
+  assert heard[0] == ("grimm", "grimme", "grim", "grimmer")
+  read("more computer, something slow moving; killer")
+  assert heard[-3:] == [("computer",), ("slow moving",), ("kill", "kille", "kil", "killer")]
+
+
 def test_more_like_a_film_is_a_like():
   got = wishes.read("more like Pride and Prejudice (1995) but darker; not like Up.", NAMES)
   assert got == wishes.Wishes((("dark", 1.0),), ("Pride and Prejudice (1995)",), ("Up",))

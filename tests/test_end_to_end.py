@@ -40,7 +40,7 @@ sys.exit(main.main(sys.argv[1:]))
 """
 NO_TENSORFLOW = """
 import sys
-for name in ("tensorflow", "seqio", "tensorflow_datasets", "tasks"):
+for name in ("tensorflow", "seqio", "tensorflow_datasets", "ilm_jax.tasks"):
   sys.modules[name] = None      # as if not installed
 """
 

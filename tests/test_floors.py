@@ -2,6 +2,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -52,17 +53,30 @@ MODULES = modules()
 
 
 def imports(tree: ast.AST, name: str) -> set[str]:
-  """Full dotted names that `tree` imports, lazily or not; of our own, the modules."""
+  """Full dotted names that `tree` imports, lazily or not; of our own, the modules, by file."""
   found = set()
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
-      found |= {alias.name for alias in node.names}
+      found |= {by_file(alias.name) for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
       assert node.level == 0, f"{name}: relative import"
       for alias in node.names:
-        full = f"{node.module}.{alias.name}"
-        found.add(full if full in MODULES else node.module)
+        full = by_file(f"{node.module}.{alias.name}")
+        found.add(full if full in MODULES else by_file(node.module))
   return found
+
+
+def by_file(name: str) -> str:
+  """ilm_jax.tasks is the folder tasks/."""
+  return re.sub(r"^ilm_jax\.(?=(tasks|configs)\b)", "", name)
+
+
+def test_what_is_in_the_wheel_imports_nothing_that_is_not():
+  """There tasks/ and configs/ are ilm_jax.tasks and ilm_jax.configs alone, and launch/ is not."""
+  absent = re.compile(r"^\s*(?:from|import) (?:tasks|configs|launch|benchmarks|tests)\b", re.M)
+  for top in ("ilm_jax", "tasks", "configs"):
+    for path in (ROOT / top).rglob("*.py"):
+      assert not (line := absent.search(path.read_text())), f"{path}: {line[0]} .."
 
 
 def project_modules(names: set[str]) -> set[str]:

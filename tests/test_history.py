@@ -27,6 +27,22 @@ def test_a_restart_forgets_what_it_will_write_again(tmp_path):
   assert [r["loss"] for r in scalars.read(path)] == [0.25, 0.125, 7.0]
 
 
+@pytest.mark.parametrize("damage", [
+    lambda text: text.replace("0.125", "0.135"), lambda text: text.replace("check", "chdck"),
+    lambda text: text[:-9]])
+def test_a_damaged_line_is_named_and_one_of_before_digests_is_read(tmp_path, damage):
+  path = tmp_path / "metrics.jsonl"
+  writer = scalars.Writer(path)
+  for step in (4, 8):
+    writer.write(step, {"loss": 1 / step}, {})
+  first, second = path.read_text().splitlines()
+  path.write_text(f"{first}\n{damage(second)}")
+  with pytest.raises(errors.UserError, match="damaged in line 2 .*delete it and run"):
+    scalars.Writer(path).resume(8)
+  path.write_text('{"step": 4, "loss": 0.25}\n')
+  assert scalars.read(path) == [{"step": 4, "loss": 0.25}]
+
+
 def test_no_file_no_records(tmp_path):
   assert scalars.read(tmp_path / "none.jsonl") == []
   scalars.Writer(tmp_path / "none.jsonl").resume(3)

@@ -102,6 +102,10 @@ def test_what_the_core_keeps_is_counted_and_said(tmp_path):
   assert kept.load(tmp_path) is None
   kept.save(tmp_path, made)
   assert kept.load(tmp_path).lines() == made.lines()
+  path = tmp_path / kept.FILE
+  path.write_text(path.read_text().replace("8", "9", 1))
+  with pytest.raises(errors.UserError, match="is damaged .*run --stage=prepare"):
+    kept.load(tmp_path)
 
 
 def test_items_without_description_are_an_error():

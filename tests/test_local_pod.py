@@ -41,6 +41,8 @@ print("ready")
 time.sleep(60)
 """
 
+SAYS_ITS_PID = "import os, time; print(os.getpid()); time.sleep(60)"
+
 
 def pod(*args, **environment):
   return subprocess.run([*POD, *args], env={**ENV, **environment}, capture_output=True,
@@ -102,6 +104,22 @@ def test_sigterm_reaches_every_process():
   assert child.returncode == 143
   assert set(out.splitlines()) == {"[0] saved", "[1] saved"}
   assert err == "local_pod: stopped by SIGTERM\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+def test_the_processes_end_with_a_launcher_that_is_killed():
+  child = subprocess.Popen([*POD, "-n", "2", "--", sys.executable, "-c", SAYS_ITS_PID], env=ENV,
+                           stdout=subprocess.PIPE, text=True)
+  pids = [int(child.stdout.readline().split()[1]) for _ in range(2)]
+  child.kill()
+  child.communicate(timeout=20)
+  end = time.monotonic() + 10
+  while any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+    time.sleep(0.05)
+  left = [pid for pid in pids if pathlib.Path(f"/proc/{pid}").exists()]
+  for pid in left:
+    os.kill(pid, signal.SIGKILL)
+  assert not left
 
 
 @pytest.mark.parametrize("args, says", [

@@ -1,4 +1,5 @@
 """Two jobs in one workdir, and the process that stage prepare starts."""
+import contextlib
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.runtime import locks
+from ilm_jax.stages import child
 
 ELSEWHERE = """
 import sys, time
@@ -131,6 +133,18 @@ def test_a_child_that_is_killed_is_one_line(parent):
 def test_what_the_child_raises_is_raised(tmp_path, parent):
   out, _ = parent("fail").communicate(timeout=60)
   assert f"ValueError: cannot use {tmp_path}" in out
+
+
+@pytest.mark.parametrize(("then", "heard"), [("", ""), ("raise ValueError", "CUDA is not there\n")])
+def test_what_a_library_says_as_it_loads_is_shown_only_where_that_fails(
+    tmp_path, monkeypatch, capfd, then, heard):
+  (tmp_path / f"talks{len(then)}.py").write_text(
+      f"import os\nos.write(2, b'CUDA is not there\\n')\n{then}")
+  monkeypatch.syspath_prepend(str(tmp_path))
+  with contextlib.suppress(ValueError):
+    child.import_quietly(f"talks{len(then)}")
+  os.write(2, b"later")
+  assert capfd.readouterr().err == f"{heard}later"
 
 
 def wait_until(there, process, seconds=60):

@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from ilm_jax import errors
 from ilm_jax import main as cli
 from ilm_jax.config import stages as stage_list
+from ilm_jax.config import usage
 from ilm_jax.config import workdir as workdir_lib
 from ilm_jax.stages import run as stages
 
@@ -63,6 +65,10 @@ def test_the_same_command_for_another_stage(typed, kept):
   assert cli.command(typed).endswith(f" -m ilm_jax.main {kept}")
 
 
+def test_the_same_command_of_the_program_ilm():
+  assert cli.command(["--stage=all", "--config=c"], "ilm") == "ilm --config=c"
+
+
 def test_the_same_command_of_a_script_that_gives_config_and_workdir(monkeypatch):
   monkeypatch.setenv("ILM_TYPED", "bash launch/quickstart.sh my\\ runs ")
   typed = ["--config=c.py", "--workdir", "/clone/my runs", "--stage=all", "--config.seed=1"]
@@ -83,6 +89,57 @@ def test_the_quickstart_says_how_it_was_typed(tmp_path, arguments, typed):
   done = subprocess.run(["bash", "launch/quickstart.sh", *arguments], cwd=tmp_path,
                         capture_output=True, text=True, check=True)
   assert shlex.split(done.stdout) == ["bash", "launch/quickstart.sh", *typed]
+
+
+# A command in front, --help and --version.
+
+
+@pytest.mark.parametrize(("typed", "read"), [
+    (["eval", "--tables"], ["--stage=eval", "--tables"]), (["run"], ["--stage=all"]),
+    (["eval, report"], ["--stage=eval, report"]), (["--stage=eval"], ["--stage=eval"]), ([], [])])
+def test_a_command_is_a_stage(typed, read):
+  assert usage.with_command(["ilm", *typed]) == ["ilm", *read]
+
+
+@pytest.mark.parametrize(("typed", "says"), [
+    (["evla"], "unknown command 'evla': did you mean eval. expected one of run, targets"),
+    (["?"], "unknown command '.': expected one of"),
+    (["eval", "--stage=report"], "command 'eval' and --stage: give one of them"),
+    (["eval", "--stage", "report"], "command 'eval' and --stage: give one of them")])
+def test_a_command_that_is_none_is_one_line(typed, says):
+  with pytest.raises(errors.UserError, match=says):
+    usage.with_command(["ilm", *typed])
+
+
+def test_help_names_every_stage_and_flag_in_80_columns(capsys):
+  assert cli.main(["ilm", "help"]) == 0
+  without_stage = capsys.readouterr().out
+  assert cli.main(["ilm", "chat", "--help"]) == 0
+  shown = capsys.readouterr().out
+  assert shown == without_stage
+  assert max(map(len, shown.splitlines())) <= 80 and "ilm run --config=quickstart" in shown
+  for stage in stage_list.STAGES:
+    start = shown.index(f"\n{stage.name}: {stage.does}\n")
+    assert shown[start:].splitlines()[2].startswith(f"  ilm {stage.name} --config=..")
+  # Each flag of this program once; one that a single stage reads stands with that stage.
+  for flag in flags.FLAGS.flags_by_module_dict()["ilm_jax.main"]:
+    assert shown.count(f"\n    --{flag.name}: ") + shown.count(f"\n    --{flag.name}=..: ") == 1
+  serve = shown[shown.index("\nserve: "):shown.index("\nexport: ")]
+  assert "--port=..: its port; 0: any that is free. (default: 8000)" in serve
+
+
+def test_the_version_is_that_of_setup_cfg(capsys):
+  assert cli.main(["ilm", "--version"]) == 0
+  version = capsys.readouterr().out.removeprefix("ilm-jax ").strip()
+  assert f"\nversion = {version}\n" in (ROOT / "setup.cfg").read_text()
+
+
+def test_the_program_finds_modules_in_the_current_folder(monkeypatch, tmp_path):
+  """As `python -m` does: files of a user's tasks lie there."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, "path", list(sys.path))
+  monkeypatch.setattr(sys, "argv", ["ilm", "--version"])
+  assert cli.script() == 0 and sys.path[0] == str(tmp_path)
 
 
 # The workdir.

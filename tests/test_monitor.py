@@ -1,5 +1,7 @@
 """What is seen of a run: clock and goodput by hand, the rest on the toy."""
 import json
+import socket
+import subprocess
 import threading
 import time
 
@@ -106,6 +108,31 @@ BEAT = {"phase": "phase2", "state": "running", "why": "", "step": 40, "steps": 2
 ])
 def test_a_heartbeat_in_words(changes, now, says):
   assert says in heartbeat.tell({**BEAT, **changes}, now)
+
+
+@pytest.mark.parametrize("changes, now, says", [
+    ({}, 900, "not to be believed, process 7 on w0 wrote this at a time that is 1:40 ahead"),
+    ({"step": 2001}, 1001, "not to be believed, there is no such step"),
+    ({"host": socket.gethostname(), "pid": None}, 1016, "is gone without a word; run it again")])
+def test_a_heartbeat_that_lies_is_not_believed(changes, now, says):
+  if "pid" in changes:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    changes = {**changes, "pid": ended.pid}
+    assert "loss 2.5" in heartbeat.tell({**BEAT, **changes}, 1014)
+  assert says in heartbeat.tell({**BEAT, **changes}, now)
+
+
+def test_a_damaged_heartbeat_is_none(tmp_path):
+  heartbeat.Heartbeat(heartbeat.path(tmp_path, "phase1"), lambda: BEAT, 60).close()
+  assert heartbeat.read(tmp_path, "phase1")["step"] == 40
+  path = heartbeat.path(tmp_path, "phase1")
+  path.write_text(path.read_text().replace('"step": 40', '"step": 44'))
+  assert heartbeat.read(tmp_path, "phase1") is None
+
+
+def test_a_clock_that_is_set_back_makes_no_goodput_above_one():
+  assert goodput.Ledger(None, 0, began=1000.0).goodput(10.0, now=400.0) == 1.0
 
 
 def test_a_heartbeat_is_whole_whenever_it_is_read(tmp_path):

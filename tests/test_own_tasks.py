@@ -58,6 +58,9 @@ def odd(targets, scores):
 def words(targets, predictions):
   return {"near": "close"}
 
+def nothing(targets, predictions):
+  return {"near": None}
+
 def fails(targets, predictions):
   return {"first": int(predictions[0])}
 """
@@ -74,6 +77,7 @@ def test_metric_functions_are_found_again_by_name(module):
       own_tasks.metric_name(wrong)
   for fn, predictions, words in (
       ("words", ["1"], "words gives near='close', expected a finite number"),
+      ("nothing", ["1"], "nothing gives near=None, expected a finite number"),
       ("fails", ["soon"], "fails failed on 1 answers: ValueError"),
       ("gone", ["1"], "metric_tasks:gone: no such function any more")):
     with pytest.raises(errors.UserError, match=words):

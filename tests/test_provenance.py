@@ -214,6 +214,28 @@ def test_tables_are_done_where_all_that_made_them_is_the_same(tmp_path):
   assert not measured.done(tmp_path / "none", made)
 
 
+@pytest.mark.parametrize("name, damage, says", [
+    ("loss.json", lambda text: text.replace("0.5", "0.4"), "loss.json is damaged"),
+    ("made_from.json", lambda text: text.replace('"step": 1', '"step": 3'), "made_from.json is da"),
+    ("made_from.json", lambda text: text[:-3], "made_from.json is damaged"),
+    ("loss.json", None, "loss.json is missing")])
+def test_damaged_tables_are_shown_by_nobody_and_measured_again(tmp_path, name, damage, says):
+  made = {"checkpoints": {"phase2": {"step": 1}}, "settings": {}}
+  folder = tmp_path / "eval" / "phase2" / "1"
+  folder.mkdir(parents=True)
+  (folder / "loss.json").write_text('{"rows": [0.5]}')
+  measured.mark(folder, made)
+  assert measured.done(folder, made) and not measured.damage(folder)
+  path = folder / name
+  if damage:
+    path.write_text(damage(path.read_text()))
+  else:
+    path.unlink()
+  assert not measured.done(folder, made)
+  assert measured.stale(tmp_path)["phase2/1"].startswith(says)
+  assert measured.newest(tmp_path, "phase2") is None
+
+
 def test_audit_finds_weights_of_other_settings_inputs_and_records():
   of = recipe.MadeFrom({"entities": "e"}, SETTINGS)
   assert audit.of_this_run("W", meta(), of) == []

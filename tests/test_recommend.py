@@ -39,7 +39,6 @@ WISH = recommend.Wish(liked=("Up (2009)",))
     (recommend.Wish(items="7", out="x/"), "--items=7: expected all"),
     (recommend.Wish(items="all"), "--items=all needs a file"),
     (recommend.Wish(items="all", k=4, out="x/"), "--k=4: the catalogue has 3 other items"),
-    (recommend.Wish(users="all", out="x/"), "--out=x/: expected a name that ends in"),
     (recommend.Wish(users="7"), "--users=7: expected all; .* is --user=7"),
     (recommend.Wish(users="all"), "--users=all needs a file"),
     (recommend.Wish(users="all", out="top.xlsx"), r"--out=top.xlsx: expected .* \.csv or"),
@@ -136,6 +135,7 @@ class Fake:
   run: object
   variant: object
   method: str = "ILM, item head"
+  by: str = "item head"
   reads: int = 2
   together: int = 1
 
@@ -182,6 +182,30 @@ def test_lists_of_all_users_as_parquet(run, monkeypatch, tmp_path):
       {"user": "9", "rank": 2, "item": "12", "title": "Up (2009)", "score": 0.5}]
 
 
+def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, tmp_path):
+  parquet = pytest.importorskip("pyarrow.parquet")
+  monkeypatch.setattr(recommender, "Recommender", Fake)
+  monkeypatch.setattr(recommend, "PART", 1)
+  monkeypatch.setattr(recommend.trained, "phase2_meta", lambda run, variant: variant.key)
+  monkeypatch.setattr(recommend.provenance, "record", lambda meta: {"of": meta})
+  wish = recommend.Wish(users="all", k=2, out=f"{tmp_path}/top/")
+  asked, top = [], Fake.top
+  monkeypatch.setattr(Fake, "top", lambda self, histories, k: asked.append(
+      len(histories)) or top(self, histories, k))
+  recommend.run(run, wish)
+  first, second = tmp_path / "top" / "part-0.parquet", tmp_path / "top" / "part-1.parquet"
+  kept = first.stat().st_mtime_ns
+  assert [row["user"] for path in (first, second) for row in parquet.read_table(path).to_pylist()
+          ] == ["7", "9", "9"]
+  second.unlink()
+  recommend.run(run, wish)
+  assert asked == [1, 1, 1] and second.exists() and first.stat().st_mtime_ns == kept
+  with pytest.raises(errors.UserError, match=r"top/ holds lists of users by other settings .k.:"):
+    recommend.run(run, wish._replace(k=1))
+  with pytest.raises(errors.UserError, match=r"by other settings .checkpoint.: name another"):
+    recommend.run(run, wish._replace(model="mlp"))
+
+
 @pytest.mark.parametrize("name", ["top.csv", "top.parquet"])
 def test_what_fails_half_way_leaves_the_old_file(run, monkeypatch, tmp_path, name):
   """Of two users the second fails; no scrap of a new file stays beside the old one."""
@@ -191,7 +215,7 @@ def test_what_fails_half_way_leaves_the_old_file(run, monkeypatch, tmp_path, nam
   monkeypatch.setattr(recommender, "Recommender", Fake)
   monkeypatch.setattr(Fake, "top", lambda *args: next(first)(*args))
   (tmp_path / name).write_text("old")
-  with pytest.raises(RuntimeError, match="StopIteration"):
+  with pytest.raises((StopIteration, RuntimeError)):
     recommend.run(run, recommend.Wish(users="all", k=1, out=str(tmp_path / name)))
   assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 

@@ -1,9 +1,14 @@
 """The report of tables whose words are a user's: prompts, names of data, paths."""
 import io
 import json
+import os
+import pty
 import sys
+import termios
 
-from ilm_jax.evaluation import measured, page, report
+import pytest
+
+from ilm_jax.evaluation import measured, page, report, text_table
 
 ODD = "sequential, seen 0: After {history}? [/item] [bold]what[/bold] :smile: <b>"
 
@@ -122,3 +127,35 @@ def test_a_terminal_without_a_letter_shows_a_question_mark(tmp_path, monkeypatch
   monkeypatch.setattr(sys, "stdout", out)
   report.write(tmp_path)
   assert b"Three; Caf?" in out.buffer.getvalue()
+
+
+@pytest.mark.parametrize(("sizes", "room", "parts"), [
+    ([30, 8, 8, 8], 150, [[1, 2, 3]]), ([30, 8, 8, 8], 40, [[1, 2], [3]]),
+    ([4, 8, 8, 8], 41, [[1, 2, 3]]), ([90, 50, 50], 40, [[1], [2]]), ([9], 40, [])])
+def test_columns_that_do_not_fit_are_another_part(sizes, room, parts):
+  assert text_table.parts(sizes, room) == parts
+
+
+@pytest.mark.parametrize("room", [40, 80, 150])
+def test_no_number_is_cut_and_no_line_is_wider_than_the_terminal(monkeypatch, capsys, room):
+  monkeypatch.setenv("COLUMNS", str(room))
+  numbers = [f"0.{i}234\n-0.{i}11..0.{i}22" for i in range(9)]
+  text_table.show("Retrieval", ["", *(f"item to text R@{i}" for i in range(9))],
+                  [["Q-Former minus ridge regression (floor), all", *numbers]], "R@k: first k.")
+  shown = capsys.readouterr().out
+  assert max(map(len, shown.splitlines())) <= room and "…" not in shown
+  for number in numbers:
+    assert all(line in shown for line in number.splitlines())
+  assert shown.count("R@k: first k.") == 1
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_the_terminal_behind_it(monkeypatch):
+  """As after `| cat`: stdout is a pipe, stderr the terminal."""
+  monkeypatch.delenv("COLUMNS", raising=False)
+  main, terminal = pty.openpty()
+  termios.tcsetwinsize(terminal, (24, 77))
+  with os.fdopen(terminal, "w") as stderr:
+    monkeypatch.setattr(sys, "__stdout__", io.StringIO())
+    monkeypatch.setattr(sys, "__stderr__", stderr)
+    assert text_table.columns_of_terminal() == 77
+  os.close(main)

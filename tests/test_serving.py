@@ -14,7 +14,7 @@ from ilm_jax.config import variants
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.runtime import distributed
 from ilm_jax.serving import app, engine, gate, limits, model_thread, server, store
-from ilm_jax.stages import describe
+from ilm_jax.stages import describe, ranker
 from tests import talks
 
 LIMITS = limits.Limits(body=20_000, turns=8, statements=40, seconds=5, patience=0.5, requests=8)
@@ -210,6 +210,37 @@ def test_a_chat_is_replayed_from_its_messages(client):
   said = post(client, "chat/completions", messages=messages, temperature=0.3)
   assert said["act"] == "explain"
   assert said["session"]["turns"][-1]["items"] == ["i10"]
+
+
+def test_words_that_no_label_knows_are_guessed(monkeypatch):
+  monkeypatch.setattr(ranker, "_LEAST", 4)             # genres have a direction
+  made = engine.Engine(talks.run(monkeypatch), MODELS[:1], 2, LIMITS)
+  made.warm()
+  with testclient.TestClient(app.create(made, LIMITS), raise_server_exceptions=False) as client:
+    said = post(client, "chat/completions", **says("I like Clerks, but something grimmer"))
+    assert said["choices"][0]["message"]["content"].startswith(
+        "'grim': guessed from the films' texts; no label says it.")
+    assert said["guessed"] == ["grim"] and said["unread"] == []
+    moved = post(client, "critique", session=said["session"], attribute="Grim", steps=9)
+    assert moved["recommendations"][0]["genres"] == ["Crime"]
+    done = client.post("/v1/critique", json={"session": {}, "attribute": "zing", "steps": 1})
+    refused(done, 400, "critique 'zing' has no direction")
+  made.thread.stop()
+
+
+def test_the_first_text_is_made_before_anybody_asks(monkeypatch):
+  said = []
+  monkeypatch.setattr(describe.Describer, "vectors", lambda self, row: row)
+  monkeypatch.setattr(describe.Describer, "say", lambda self, x: said.append(x) or ["x"])
+  made = engine.Engine(talks.run(monkeypatch), MODELS, 2, LIMITS)
+  made.warm_texts()
+  assert said == [[1]]                                 # what most users have
+
+  def refuse(self, vectors):
+    raise errors.UserError("tasks.mixture has no task about one item")
+  monkeypatch.setattr(describe.Describer, "say", refuse)
+  made.warm_texts()
+  made.thread.stop()
 
 
 def test_a_streamed_chat_is_the_plain_one_in_pieces(client):

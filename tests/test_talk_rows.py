@@ -143,3 +143,40 @@ def test_what_cannot_be_is_known_before_any_work(changes, line):
     rules.get(c, name.rpartition(".")[0])[name.rpartition(".")[2]] = value
   with pytest.raises(errors.UserError, match=line):
     reading.validate(c, 1)
+
+
+def test_replies_of_one_dialog_belong_together():
+  """Of three dialogs: two replies; two with one in between that is not learned; one."""
+  def e(inputs, targets):
+    return {"inputs": np.array(inputs), "targets": np.array([*targets, 1])}
+  examples = [e([7, 8], [5]), e([7, 8, 5, 9], [6]), e([3, 8, 4], [5]),
+              e([3, 8, 4, 5, 2, 2, 9], [7]), e([7, 8, 6, 9], [6])]
+  np.testing.assert_array_equal(talks.dialog_numbers(examples), [0, 0, 1, 1, 2])
+  sums, counts = talks.of_groups(np.array([4, 4, 7]), [1.0, 2.0, 5.0], [1, 1, 3])
+  assert sums.tolist() == [3.0, 5.0] and counts.tolist() == [2, 3]
+
+
+def test_without_words_a_prompt_has_its_slots_and_where_the_reply_begins():
+  e = {**talk(), "ask_at": np.array([5, 5]), "ask_item": np.array([4, 2])}
+  alone, words = (talks.part_alone(e, SLOT, slots) for slots in (True, False))
+  np.testing.assert_array_equal(alone["inputs"], [SLOT, 9])
+  np.testing.assert_array_equal(alone["ask_at"], [1, 1])
+  np.testing.assert_array_equal(words["inputs"], [7, 8, 11, 12, 9])
+  assert words["ask_at"].tolist() == [4, 4]
+  assert len(words["entities"]) == len(words["reply_at"]) == 0
+  batch, _ = packing.pack_groups([[words, other()]], spec())
+  np.testing.assert_array_equal(batch["next_at"][0, :2], [4, 4])
+
+
+def test_tokens_that_spell_titles_are_read_and_not_counted():
+  words = ["Try", " Big", " He", "at", " (19", "95)", ", big", " Bigger", "."]
+  decode = lambda ids: "".join(words[i] for i in ids)  # noqa: E731
+  places = talks.spelling(range(9), ["Heat (1995)", "Heat", "Big", ""], decode)
+  assert places.tolist() == [1, 2, 3, 4, 5]
+  e = {**talk(), "uncounted": np.array([1])}
+  batch, _ = packing.pack_groups([[other(), e]], spec())
+  whole, _ = packing.pack_groups([[other(), talk()]], spec())
+  for name in ("tokens", "targets", "target_at"):
+    np.testing.assert_array_equal(batch[name], whole[name])
+  counted = whole["targets"][0][(whole["weights"] - batch["weights"])[0] > 0]
+  np.testing.assert_array_equal(counted, [14])

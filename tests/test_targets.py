@@ -78,11 +78,13 @@ def test_requests_come_back_as_they_were(tmp_path):
   assert targets.read_requests(tmp_path) == asked
 
 
-def test_a_damaged_file_is_named(tmp_path):
+@pytest.mark.parametrize("damage", [
+    lambda text: text[:-4], lambda text: text.replace("Steal", "Steel")])
+def test_a_damaged_file_is_named(tmp_path, damage):
   store = targets.Store(tmp_path, "a" * 64)
   store.add({"k": targets.Answer("Steal it.", "")})
   path, = store.folder.iterdir()
-  path.write_text(path.read_text()[:-4])
+  path.write_text(damage(path.read_text()))
   with pytest.raises(errors.UserError, match=rf"{path.name} is damaged .* delete it"):
     store.read()
 

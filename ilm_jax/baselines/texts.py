@@ -1,11 +1,13 @@
 """Ranking items by the sentence vectors of their texts: who has no interactions has these."""
+from collections.abc import Sequence
+
 import numpy as np
 
 _LAST = 10           # items of a history whose texts the neighbour compares
 _RIDGE = 10.0        # of factors: the best of 0.3 to 30 on validation, where all are alike
 
 
-def neighbour(text_I1C, histories: list) -> np.ndarray:
+def neighbour(text_I1C, histories: Sequence) -> np.ndarray:
   """float32 [U, I + 1]: cosine of each item's text to the mean of those of a history's last items.
 
   Args:

@@ -93,7 +93,7 @@ class _Reader:
   def parse(self, text: str, where: str, within) -> None:
     try:
       statements = list(config_parser.ConfigParser(text, _Delegate()))
-    except (SyntaxError, ValueError) as e:
+    except Exception as e:       # gin's parser fails in any way on what is none
       raise errors.UserError(f"{where}: not readable as gin: {' '.join(str(e).split())}") from e
     for s in statements:
       at = f"{where}, line {s.location.line_num}"
@@ -114,7 +114,8 @@ class _Reader:
         raise errors.UserError(f"{where}: macro %{value} is bound nowhere: "
                                f"{_near(value, self.macros)}bind it, e.g. "
                                f"--gin_bindings='{value} = 1'")
-      return self.resolved(*self.macros[value], (*within, value))
+      bound, where = self.macros[value]
+      return self.resolved(bound, where, (*within, value))
     if isinstance(value, dict):
       return {k: self.resolved(v, where, within) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -12,6 +12,7 @@ import math
 import pathlib
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ilm_jax import errors
 
@@ -92,12 +93,19 @@ def score(names: Sequence[str], targets: list[str], predictions: list[str]) -> d
       raise errors.UserError(f"metric function {name} failed on {len(targets)} answers: "
                              f"{type(e).__name__}: {e}") from e
     for metric, value in values.items():
-      number = getattr(value, "value", value)          # SeqIO's Scalar holds a number
-      if isinstance(number, str) or not math.isfinite(number):
+      number: Any = getattr(value, "value", value)     # SeqIO's Scalar holds a number
+      if not _finite(number):
         raise errors.UserError(f"metric function {name} gives {metric}={value!r}, expected a "
                                "finite number")
       scores[str(metric)] = float(number)
   return scores
+
+
+def _finite(number) -> bool:
+  try:
+    return not isinstance(number, str) and math.isfinite(number)
+  except TypeError:      # None, a list: no number at all
+    return False
 
 
 def _metric(name: str) -> Callable:

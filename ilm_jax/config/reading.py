@@ -45,9 +45,10 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
   except Exception as e:        # whatever an override's value made of its field
     raise errors.UserError(f"the config cannot be read: {_last_line(e)}") from e
   if len(rest) > 1:
-    raise errors.UserError(f"unexpected arguments {rest[1:]}: flags are written --name=value")
+    raise errors.UserError(f"unexpected arguments {rest[1:]}: a command comes first, and "
+                           "flags are written --name=value")
   if holder.value is None:
-    raise errors.UserError("--config is not set: e.g. --config=configs/quickstart.py")
+    raise errors.UserError("--config is not set: e.g. --config=quickstart (--help says all)")
   return holder.value
 
 
@@ -99,7 +100,7 @@ def read(path) -> ml_collections.ConfigDict:
                            "get_config(), e.g. configs/quickstart.py, or the name of one in "
                            "configs/, e.g. quickstart")
   spec = importlib.util.spec_from_file_location("ilm_config_file", file)
-  if spec is None:
+  if spec is None or spec.loader is None:
     raise errors.UserError(f"config file {name} is no Python file: expected a name in .py")
   module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
   try:
@@ -229,8 +230,9 @@ def _last_line(e: Exception) -> str:
 def _hint(error: flags.Error, config) -> str:
   """A cure, where an unknown flag is a field of the config."""
   name = getattr(error, "flagname", "")
-  field = config is not None and "." in name and not no_such_field(config, name)
-  return f": did you mean --config.{name}?" if field else ""
+  if config is None or "." not in name or name.split(".")[0] not in config:
+    return ""
+  return f": {no_such_field(config, name) or f'did you mean --config.{name}?'}"
 
 
 def _with_path(argv: list[str]) -> list[str]:
@@ -249,8 +251,8 @@ def _with_path(argv: list[str]) -> list[str]:
 def _path(name: str) -> str:
   """`~/mine.py` in the home folder; "tiny" is configs/tiny.py; others as they are."""
   bare, colon, text = name.partition(":")
-  spec = importlib.util.find_spec("configs") if re.fullmatch(r"\w+", bare) else None
-  for folder in spec.submodule_search_locations if spec else ():
+  spec = importlib.util.find_spec("ilm_jax.configs") if re.fullmatch(r"\w+", bare) else None
+  for folder in (spec.submodule_search_locations or ()) if spec else ():
     if (file := pathlib.Path(folder, f"{bare}.py")).is_file() and not pathlib.Path(bare).exists():
       return f"{file}{colon}{text}"
   return os.path.expanduser(name)

@@ -9,6 +9,8 @@ from ilm_jax import errors
 class Stage:
   """One stage, as far as those who start it must know it."""
   name: str
+  does: str                       # in a line, for --help
+  example: str = ""               # what else one may type, for --help
   needs: tuple[str, ...] = ()     # stages that must have run in the same workdir
   in_all: bool = True             # part of --stage=all; else run only by its name
   together: bool = False          # all processes of a job take part; else process 0 alone
@@ -21,21 +23,36 @@ class Stage:
 
 STAGES = (
     # Nothing to do where no ELM target is to be written and no dialog made; else prepare needs it.
-    Stage("targets", together=True,
+    Stage("targets", "writes the target texts of the ELM tasks, and synthetic dialogs",
+          "--config.dialogs.count=500", together=True,
           reads=("seed", "data", "tasks", "targets", "lm", "dialogs", "cf")),
-    Stage("prepare", reads=("seed", "data", "tasks", "targets", "lm", "text_encoder")),
-    Stage("cf", needs=("prepare",), together=True, reads=("seed", "data", "cf", "text_encoder")),
-    Stage("phase1", needs=("prepare", "cf"), together=True),
-    Stage("phase2", needs=("prepare", "cf"), together=True),     # phase1, or phase2.init_from
-    Stage("eval", needs=("phase2",), together=True, beside_training=True),
-    Stage("report", needs=("eval",), beside_training=True),
-    Stage("audit", needs=("prepare",), in_all=False),
-    Stage("describe", needs=("phase2",), in_all=False, together=True, writes=False),
-    Stage("recommend", needs=("phase2",), in_all=False, together=True, writes=False),
-    Stage("chat", needs=("phase2",), in_all=False, writes=False),
-    Stage("serve", needs=("phase2",), in_all=False, writes=False),
-    Stage("export", needs=("phase2",), in_all=False),
-    Stage("plan", in_all=False),
+    Stage("prepare", "builds the data set and tokenises all tasks", "--config.data.k_core=10",
+          reads=("seed", "data", "tasks", "targets", "lm", "text_encoder")),
+    Stage("cf", "factorises the interactions and embeds the item texts",
+          needs=("prepare",), together=True, reads=("seed", "data", "cf", "text_encoder")),
+    Stage("phase1", "aligns the Q-Former with texts and behaviour", "--config.phase1.steps=800",
+          needs=("prepare", "cf"), together=True),
+    Stage("phase2", "trains through the frozen language model", "--config.phase2.steps=2000",
+          needs=("prepare", "cf"), together=True),     # phase1, or phase2.init_from
+    Stage("eval", "measures ranking, retrieval and text on held-out items", "--watch=60",
+          needs=("phase2",), together=True, beside_training=True),
+    Stage("report", "prints a summary and writes report.html", "--tables",
+          needs=("eval",), beside_training=True),
+    Stage("audit", "looks for leaks, and for checkpoints and tables that are stale",
+          needs=("prepare",), in_all=False),
+    Stage("describe", "says what the model makes of a vector",
+          "--items='Heat (1995)'",
+          needs=("phase2",), in_all=False, together=True, writes=False),
+    Stage("recommend", "recommends to a user, or to somebody who liked an item",
+          "--liked='Heat (1995)'", needs=("phase2",), in_all=False, together=True, writes=False),
+    Stage("chat", "talks with you in the terminal", "--questions=2",
+          needs=("phase2",), in_all=False, writes=False),
+    Stage("serve", "opens a page to talk to the model, and an API", "--port=8000",
+          needs=("phase2",), in_all=False, writes=False),
+    Stage("export", "writes files for numpy, transformers, vLLM and jax alone",
+          "--users=all --out=export", needs=("phase2",), in_all=False),
+    Stage("plan", "says what a training step costs on hardware you do not have",
+          "--topology=v5e:4x4", in_all=False),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
 ALL = tuple(stage.name for stage in STAGES if stage.in_all)

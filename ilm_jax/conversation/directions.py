@@ -109,8 +109,15 @@ def learn(item_I1C, labels: dict[str, Labels], *, least: int, ridge: float, unit
       continue
     weight_N = 1 / count_S[side_N] if len(sides) == 2 else None
     way_C = activation.along(from_I1C[row_N], value_N, ridge, weight_N)
-    ways[name] = (way_C / max((item_I1C[met_I1] @ way_C).std(), 1e-12)).astype(np.float32)
+    ways[name] = in_deviations(item_I1C, way_C)
   return ways
+
+
+def in_deviations(item_I1C, way_C) -> np.ndarray:
+  """float32 [C]: the direction, of such a length that an item's vector times it is in standard
+  deviations of the items that have a vector."""
+  item_IC = np.asarray(item_I1C, np.float64)[np.any(np.asarray(item_I1C) != 0, axis=1)]
+  return (way_C / max((item_IC @ way_C).std(), 1e-12)).astype(np.float32)
 
 
 def leading(labels: dict[str, Labels], num_items: int, years_apart: int = 5) -> "Leading":

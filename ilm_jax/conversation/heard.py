@@ -171,7 +171,8 @@ def _genre(word: str, genres: set[str]) -> str:
 
 
 def told(session: session_lib.Session, text: str, *, items: interactions_lib.Items,
-         titles: titles_lib.Titles, names) -> tuple[session_lib.Session, tuple[str, ...]]:
+         titles: titles_lib.Titles, names, guess=lambda *forms: ""
+         ) -> tuple[session_lib.Session, tuple[str, ...]]:
   """(the session with the user's turn and all that it says, the words that mean nothing here).
 
   Args:
@@ -180,6 +181,7 @@ def told(session: session_lib.Session, text: str, *, items: interactions_lib.Ite
     items: the catalogue, and
     titles: its titles.
     names: attributes that can be asked for, in lower case.
+    guess: as of `wishes.read`.
 
   Raises:
     UserError: the turn is too long; "more like X" names no item; years make no span.
@@ -202,7 +204,7 @@ def told(session: session_lib.Session, text: str, *, items: interactions_lib.Ite
       session = edits[mention.kind](session, items.ids[mention.row - 1])
   if parts:
     session = session_lib.constrain(session, **_added(session.constraint, parts))
-  wish = wishes.read(rest, names)
+  wish = wishes.read(rest, names, guess)
   return wishes.applied(session, wish, items, titles), wish.unread
 
 

@@ -5,10 +5,11 @@ A field says by `metadata` how its value is read: `field(text)` or `field(severa
 import dataclasses
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 from ilm_jax import errors
 
-Read = Callable[[object, str], object]      # (value, where it stands) -> the value as it is kept
+Read = Callable[[Any, str], Any]      # (value, where it stands) -> the value as it is kept
 _MOST = 10 ** 6      # larger than any rating or step that is meant
 
 
@@ -52,9 +53,7 @@ def inside(where: str, name: str) -> str:
 
 def wrong(where: str, value, expected: str) -> errors.UserError:
   """The error for a value that is not what was expected."""
-  shown = repr(value)
-  return errors.UserError(
-      f"{where} is {shown if len(shown) <= 60 else shown[:57] + '...'}, expected {expected}")
+  return errors.UserError(f"{where} is {errors.shown(value)}, expected {expected}")
 
 
 def text(value, where: str) -> str:

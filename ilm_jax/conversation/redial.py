@@ -101,9 +101,10 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
         (titles.plain(title) or raw, year), len(items) + len(added) + 1)
     if row_of[raw] > len(items) + len(added):
       added.append((f"redial:{raw}", title or f"@{raw}", year, []))
-  columns = zip(*added) if added else ([],) * 4
-  old = (items.ids, items.titles, items.years, items.genres)
-  return interactions_lib.Items(*([*a, *b] for a, b in zip(old, columns))), row_of
+  return interactions_lib.Items(
+      [*items.ids, *(film[0] for film in added)], [*items.titles, *(film[1] for film in added)],
+      [*items.years, *(film[2] for film in added)],
+      [*items.genres, *(film[3] for film in added)]), row_of
 
 
 @contextlib.contextmanager
@@ -111,7 +112,9 @@ def _opened(path):
   try:
     with files.reading(path) as file, zipfile.ZipFile(io.BytesIO(file.read())) as archive:
       yield archive
-  except (zipfile.BadZipFile, OSError) as e:
+  except errors.UserError:
+    raise
+  except files.DAMAGED_ZIP as e:
     raise errors.UserError(f"{path} cannot be read as a zip ({e}): download ReDial again") from None
 
 
@@ -121,7 +124,13 @@ def _zipped(path, names):
     member = next((inside[name] for name in names if name in inside), None)
     if member is None:
       raise errors.UserError(f"{path} has none of {', '.join(names)}, expected ReDial's zip")
-    rows = archive.read(member).splitlines()
+    most = files.SMALL + files.UNPACKED * path.stat().length
+    with archive.open(member) as file:
+      rows = file.read(most + 1)
+    if len(rows) > most:
+      raise errors.UserError(f"{path}/{member} has more than {most:,} bytes, "
+                             f"{files.UNPACKED} times those of the zip: download ReDial again")
+    rows = rows.splitlines()
   for number, line in enumerate(rows, 1):
     if line.strip():
       where = f"{path}/{member}, line {number}"
@@ -131,8 +140,8 @@ def _zipped(path, names):
 def _talk(value, where: str) -> Talk:
   needed = ("messages", "movieMentions", "initiatorWorkerId", "respondentWorkerId")
   if not isinstance(value, dict) or (lacking := [name for name in needed if name not in value]):
-    lacking = ", ".join(needed if not isinstance(value, dict) else lacking)
-    raise errors.UserError(f"{where} lacks {lacking}, expected a dialog of ReDial")
+    names = ", ".join(needed if not isinstance(value, dict) else lacking)
+    raise errors.UserError(f"{where} lacks {names}, expected a dialog of ReDial")
   sides = {records.identity(value[f"{side}WorkerId"], f"{where}: {side}WorkerId"): role
            for side, role in (("respondent", session.RECOMMENDER), ("initiator", session.USER))}
   films = {raw: records.optional(_any_text)(title, f"{where}: movieMentions[{raw!r}]") or ""

@@ -42,6 +42,8 @@ def read(path, titles: titles_lib.Titles) -> tuple[list[Sorting], list[str]]:
   """
   try:
     text = epath.Path(path).read_bytes().decode("utf-8-sig")
+  except FileNotFoundError:
+    raise errors.UserError(f"{path} does not exist, expected soft-attributes.csv") from None
   except UnicodeDecodeError as e:
     raise errors.UserError(f"{path} is not UTF-8 ({e.reason} at byte {e.start}): save the file as "
                            "UTF-8") from None
@@ -62,9 +64,9 @@ def read(path, titles: titles_lib.Titles) -> tuple[list[Sorting], list[str]]:
           row_of[name] = _row(name, titles)
           if not row_of[name]:
             absent[name] = None
-      groups = (tuple(dict.fromkeys(row_of[name] for name in group if row_of[name]))
-                for group in named)
-      sortings.append(Sorting(cells["rater_id"], cells["soft_attribute"], tuple(groups)))
+      less, about, more = (tuple(dict.fromkeys(row_of[name] for name in group if row_of[name]))
+                           for group in named)
+      sortings.append(Sorting(cells["rater_id"], cells["soft_attribute"], (less, about, more)))
   return sortings, list(absent)
 
 

@@ -11,12 +11,14 @@ The rule, which knows no meaning and so has no language model:
     other words one that begins alike ("more romantic": romance), by 5 letters or more and 3 in 5 of
     the longer; or the
     one word of several that is an attribute ("action filled": action).
+  - Words that are no attribute may be guessed, where the caller can (`guess`): those behind "more",
+    "less", "too", "something" or "anything", and a comparative by itself ("darker").
   - "it does not matter", "either is fine" and "I do not mind", alone, ask for nothing.
-  - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" "horror",
-    where nothing is called so.
+  - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" and
+    "dark" are "horror", where nothing is called so.
 """
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from ilm_jax import errors
@@ -31,12 +33,13 @@ AMOUNTS = {**dict.fromkeys(("much", "far", "way", "lot"), 2.0),
            **dict.fromkeys(("bit", "little", "slightly", "somewhat"), 0.5)}
 OTHER_WORDS = {"old": (directions.NEW, -1.0), "recent": (directions.NEW, 1.0),
                "modern": (directions.NEW, 1.0), "funny": ("comedy", 1.0),
-               "scary": ("horror", 1.0)}
+               "scary": ("horror", 1.0), "dark": ("horror", 1.0)}
 _EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "anything", "one",
           "film", "films", "movie", "movies", "please", "i", "want", "would", "it", "that", "is",
           "was", "make", "but", "for", "with", "some", "me", "give", "show", "too", "like",
           "love", "enjoy", "prefer", "of", "to", "do", "did", "am", "i'm", "i’m", "any",
           "watch", "see"}
+_OPEN = {"more", "less", "too", "something", "anything"}
 _NOT = ("n't", "n’t")
 _BUT = re.compile(r"\b(?:any|every)thing (?:but|except)\b", re.IGNORECASE)
 _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+like\s+"
@@ -60,12 +63,15 @@ class Wishes(NamedTuple):
   unread: tuple[str, ...] = ()
 
 
-def read(text: str, names: Collection[str]) -> Wishes:
+def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *forms: ""
+         ) -> Wishes:
   """What `text` asks for.
 
   Args:
     text: what a user wrote.
     names: the attributes that there are, in lower case.
+    guess: the attribute that words in lower case are taken for, where no name is; "": none. Given
+      what they may be the comparative of, and last themselves: ("dark", "darke", "darker").
   """
   critiques, like, dislike, unread = [], [], [], []
   text = _BUT.sub("no", " ".join(text.split()))
@@ -87,6 +93,9 @@ def read(text: str, names: Collection[str]) -> Wishes:
       name, steps = named(phrase, names, alike=not bare)
       # "less war and horror": a word by itself goes on as the one before it.
       less = less if bare and phrase in names else _asks_for_less(words)
+      forms = () if " " in phrase or {"more", "less"} & set(words) else _forms(phrase)[1:]
+      if not name and phrase and (_OPEN & set(words) or forms):
+        name, steps = guess(*forms, phrase), 1.0
       if name:
         for word in words:
           steps *= AMOUNTS.get(word, 1.0)

@@ -29,7 +29,7 @@ def fingerprint(arrays: dict[str, np.ndarray], documents: dict | None = None) ->
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])
     digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-    digest.update(memoryview(array).cast("B") if array.size else b"")
+    digest.update(array.data.cast("B") if array.size else b"")
   digest.update(json.dumps(documents or {}, sort_keys=True).encode())
   return digest.hexdigest()
 
@@ -42,10 +42,11 @@ def save(folder, name: str, arrays: dict, *, made_from: dict, documents: dict | 
   for document, content in documents.items():
     text = json.dumps(content, ensure_ascii=False, indent=1)
     files.write_text(folder / f"{document}.json", text)
-  manifest = {"format": FORMAT, "fingerprint": fingerprint(arrays, documents),
-              "made_from": made_from,
-              "arrays": {key: [a.dtype.str, list(a.shape)] for key, a in sorted(arrays.items())},
-              "documents": sorted(documents)}
+  manifest: dict = {"format": FORMAT, "fingerprint": fingerprint(arrays, documents),
+                    "made_from": made_from,
+                    "arrays": {key: [a.dtype.str, list(a.shape)]
+                               for key, a in sorted(arrays.items())},
+                    "documents": sorted(documents)}
   manifest["manifest"] = of_manifest(manifest, "manifest")
   files.write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
   return manifest["fingerprint"]
@@ -154,5 +155,5 @@ def _map(file, info: zipfile.ZipInfo) -> np.ndarray:
                            else np.lib.format.read_array_header_2_0)(file)
   if 0 in shape:
     return np.zeros(shape, dtype)
-  mapped = np.asarray(np.memmap(file, dtype, "r", file.tell(), shape, "FC"[not fortran]))
+  mapped = np.asarray(np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C"))
   return mapped if mapped.flags.aligned else np.array(mapped)

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -18,6 +19,14 @@ from ilm_jax.data import order, packing, store
 
 LmBatchSpec = packing.LmBatchSpec
 _TOGETHER = 64               # rows of phase 2 that are packed together, of several steps if need be
+
+
+class Examples(Protocol):
+  """Examples by index, e.g. `store.Prepared` or a list."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Any: ...
 
 
 class Batches:
@@ -59,7 +68,7 @@ class Mixture:
     seed: decides the order within each task. A task's own order does not depend on the others.
   """
 
-  def __init__(self, tasks: Mapping[str, Sequence], rates: Mapping[str, float], seed: int):
+  def __init__(self, tasks: Mapping[str, Examples], rates: Mapping[str, float], seed: int):
     self._parts = [(number, examples) for number, (name, examples) in enumerate(tasks.items())
                    if rates.get(name, 0)]
     names = [list(tasks)[number] for number, _ in self._parts]
@@ -77,7 +86,7 @@ class Mixture:
     """The examples at these places, in their order; each task is read in one go."""
     part_N, index_N = np.concatenate(
         [self._order.at(places.start, places.stop) for places in stretches], axis=1)
-    drawn = [None] * len(part_N)
+    drawn: list[dict] = [{}] * len(part_N)
     for part in np.unique(part_N):
       number, examples = self._parts[part]
       places = np.flatnonzero(part_N == part)
@@ -87,7 +96,7 @@ class Mixture:
     return drawn
 
 
-def lm_batches(tasks: Mapping[str, Sequence], rates: Mapping[str, float], spec: LmBatchSpec, *,
+def lm_batches(tasks: Mapping[str, Examples], rates: Mapping[str, float], spec: LmBatchSpec, *,
                seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
   """Packed batches for phase 2.
 
@@ -141,7 +150,7 @@ class Phase1Spec:
   max_text: int                # T, tokens of a text
 
 
-def phase1_batches(text: Sequence, item_pairs: Sequence, user_pairs: Sequence, spec: Phase1Spec, *,
+def phase1_batches(text: Examples, item_pairs: Examples, user_pairs: Examples, spec: Phase1Spec, *,
                    seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
   """Batches for phase 1, from the prepared tasks item_text, item_item and user_item.
 
@@ -158,7 +167,7 @@ def phase1_batches(text: Sequence, item_pairs: Sequence, user_pairs: Sequence, s
 
   def make(step: int) -> dict:
     texts, pairs, upairs = [
-        stream.at(range(step * size + share.start, step * size + share.stop)) if size else []
+        stream.at(range(step * size + share.start, step * size + share.stop)) if stream else []
         for stream, share, (_, _, size) in zip(streams, shares, parts)]
     pair_N2, upair_N2 = _pairs(pairs), _pairs(upairs)
     return {**text_batch(texts, len(texts), spec.max_text),
@@ -202,7 +211,8 @@ def prompts_batch(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.n
   end = np.array([spec.pad_id], np.int32)      # a single target adds nothing to the sequence
   batch = packing.one_a_row([{**e, "targets": end} for e in fill], spec)
   valid_BL = batch["segment"] > 0
-  keep = {k: batch[k] for k in ("tokens", "slot", "position", "entities", "word") if k in batch}
+  names = ("tokens", "slot", "position", "entities", "word")
+  keep: dict[str, np.ndarray] = {k: batch[k] for k in names if k in batch}
   return {**keep, "valid": valid_BL, "length": valid_BL.sum(axis=1, dtype=np.int32)}
 
 

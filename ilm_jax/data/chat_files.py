@@ -1,8 +1,23 @@
 """Where chat templates are found: a tokenizer's files, a GGUF file, or here; and their sandbox."""
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import weakref
+
 from etils import epath
 
 from ilm_jax import errors, files
+from ilm_jax.data import template_child
 from ilm_jax.data.tokenizer import Tokenizer
+
+SECONDS = 5                  # of CPU time for a text of a template of others; one takes .001
+BYTES = 1 << 29              # of memory that its process may have
+LETTERS = 1 << 20            # that the text may have
+_PATIENCE, _TO_START = 60.0, 120.0     # seconds by the clock, on a machine with much to do
 
 BUILT_IN = {
     "chatml": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
@@ -31,7 +46,7 @@ NEEDS = {"chatml": ("<|im_start|>", "<|im_end|>"), "gemma": ("<start_of_turn>", 
           "mistral": (), "none": ()}
 
 
-def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
+def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
   """(the template in a tokenizer's files or "", the names of its bos_token and eos_token)."""
   path = epath.Path(path)
   if path.suffix == ".gguf":
@@ -49,32 +64,87 @@ def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
                if isinstance(each, dict)}
     source = by_name.get("default") or next(iter(by_name.values()), "")
   if not isinstance(source or "", str):
-    raise errors.UserError(f"{folder}: chat_template is {source!r:.60}, expected a "
+    raise errors.UserError(f"{folder}: chat_template is {errors.shown(source)}, expected a "
                            "text in Jinja; name another by --config.lm.chat_template")
   return source or "", names
 
 
-def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
+def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
   from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
   fields = gguf_file.read(path).value
   ids = {name: fields(f"tokenizer.ggml.{name}_token_id", None) for name in ("bos", "eos")}
-  names = {f"{name}_token": tokenizer.spelled(i) for name, i in ids.items() if i is not None}
+  names: dict[str, str | None] = {
+      f"{name}_token": tokenizer.spelled(i) for name, i in ids.items() if i is not None}
   return fields("tokenizer.chat_template", ""), names
 
 
-def compiled(source: str, label: str):
-  """The template in a sandbox: it reads no file and changes nothing."""
-  import jinja2  # Only conversations need it.
-  from jinja2 import sandbox
+def compiled(source: str, label: str) -> "Rendered":
+  """The template, ready to render. Raises: UserError, where it is none."""
+  return Rendered(source, label)
 
-  def raise_exception(message):
-    raise jinja2.TemplateError(message)
 
-  environment = sandbox.ImmutableSandboxedEnvironment(
-      trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-  environment.globals["raise_exception"] = raise_exception
-  try:
-    return environment.from_string(source)
-  except jinja2.TemplateError as e:
-    raise errors.UserError(f"{label} is no Jinja template ({' '.join(str(e).split())[:160]}); give "
-                           "another by --config.lm.chat_template") from e
+class Rendered:
+  """A template in a sandbox: it reads no file and changes nothing.
+
+  One of `BUILT_IN` is rendered here, another in a process of its own (`template_child`), which has
+  `SECONDS` of CPU time for a text and `BYTES` of memory.
+
+  Raises:
+    UserError: it is no template, or takes too long or too much memory to compile.
+  """
+
+  def __init__(self, source: str, label: str):
+    self._made_of, self._child = (source, label), None
+    if source in BUILT_IN.values():
+      self._render = template_child.compiled(source).render
+      return
+    self._render, self._child = None, subprocess.Popen(
+        [sys.executable, "-P", template_child.__file__], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    weakref.finalize(self, _end, self._child)
+    answer = self._asked({"source": source, "seconds": SECONDS, "bytes": BYTES,
+                          "letters": LETTERS}, _TO_START)
+    if "error" in answer:
+      raise errors.UserError(f"{label} is no Jinja template ({answer['error']}); give another by "
+                             "--config.lm.chat_template")
+
+  def __reduce__(self):
+    return Rendered, self._made_of
+
+  def render(self, **names) -> str:
+    """The text. Raises: ValueError, of one line, where the template fails or takes too much."""
+    answer = (template_child.answered(lambda: self._render(**names)) if self._child is None else
+              self._asked(names))
+    if "error" in answer:
+      raise ValueError(answer["error"])
+    return answer["text"]
+
+  def _asked(self, question: dict, more: float = 0.0) -> dict:
+    """The child's answer to a line."""
+    try:
+      self._child.stdin.write(json.dumps(question).encode() + b"\n")
+      self._child.stdin.flush()
+      line = self._line(_PATIENCE + more)
+    except OSError:              # it has ended before
+      line = b""
+    if not line.endswith(b"\n"):
+      _end(self._child)
+      return {"error": f"it takes more than {SECONDS} seconds or {BYTES >> 20} MiB"}
+    return json.loads(line)
+
+  def _line(self, seconds: float) -> bytes:
+    """A line of the child's; what there is of it where it ends or is silent for too long."""
+    pipe, read, until = select.poll(), [], time.monotonic() + seconds
+    pipe.register(self._child.stdout, select.POLLIN)
+    while (not read or read[-1][-1:] not in (b"", b"\n")) and time.monotonic() < until:
+      if pipe.poll(1000):
+        read.append(os.read(self._child.stdout.fileno(), 1 << 16))      # b"": it has ended
+    return b"".join(read)
+
+
+def _end(child: subprocess.Popen) -> None:
+  for pipe in (child.stdin, child.stdout):
+    with contextlib.suppress(OSError):
+      pipe.close()
+  child.kill()
+  child.wait()

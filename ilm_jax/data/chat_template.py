@@ -81,7 +81,7 @@ class Chat:
   """
 
   def __init__(self, source: str, tokenizer: Tokenizer, *, label: str = "the chat template",
-               names: dict[str, str] | None = None):
+               names: dict[str, str | None] | None = None):
     """Compiles `source`; `names`: values of bos_token and eos_token, if files state them."""
     self.fingerprint = hashlib.sha256(source.encode()).hexdigest()
     self.label, self._tokenizer = label, tokenizer
@@ -107,9 +107,12 @@ class Chat:
     """
     turns = _joined(turns)
     messages = [Said(SYSTEM, opening), *turns] if opening else turns
-    if self._layout(tuple(m.role for m in messages), quiet=True) is None:
+    try:
+      layout = self._layout(tuple(m.role for m in messages))
+    except errors.UserError:
       messages = _without_system(opening, turns)
-    return self._filled(self._layout(tuple(m.role for m in messages)), messages)
+      layout = self._layout(tuple(m.role for m in messages))
+    return self._filled(layout, messages)
 
   def _filled(self, layout: "_Layout", messages: list[Said]) -> Encoded:
     ids, replies = [], []
@@ -153,15 +156,10 @@ class Chat:
 
   # Where what is said stands in what the template writes.
 
-  def _layout(self, roles: tuple[str, ...], quiet: bool = False) -> "_Layout | None":
-    """The layout of messages of these roles; None if `quiet` and the template refuses them."""
+  def _layout(self, roles: tuple[str, ...]) -> "_Layout":
+    """The layout of messages of these roles."""
     if roles not in self._layouts:
-      try:
-        self._layouts[roles] = self._laid_out(roles)
-      except errors.UserError:
-        if quiet:
-          return None
-        raise
+      self._layouts[roles] = self._laid_out(roles)
     return self._layouts[roles]
 
   def _laid_out(self, roles: tuple[str, ...]) -> "_Layout":
@@ -193,11 +191,10 @@ class Chat:
     messages = [{"role": role, "content": _MARK.format(n)} for n, role in enumerate(roles)]
     try:
       return self._template.render(messages=messages, add_generation_prompt=ask, **self._names)
-    except Exception as e:     # a template may fail in any way
+    except ValueError as e:
       raise errors.UserError(
-          f"{self.label} fails on the roles {', '.join(roles) or 'of no message'} "
-          f"({type(e).__name__}: {' '.join(str(e).split())[:120]}); give another by "
-          "--config.lm.chat_template") from e
+          f"{self.label} fails on the roles {', '.join(roles) or 'of no message'} ({e}); give "
+          "another by --config.lm.chat_template") from e
 
 
 class _Message(NamedTuple):

@@ -69,8 +69,8 @@ def write(batch: dict, examples, placed: list[tuple], spec) -> None:
   """
   if not placed:
     return
-  which, *at = np.array(placed).T
-  chosen, at = [examples[i] for i in which.tolist()], _Places(*at)
+  which, *columns = np.array(placed).T
+  chosen, at = [examples[i] for i in which.tolist()], _Places(*columns)
   flat = {k: v.reshape(-1) for k, v in batch.items()}
   wide_E, slot = _write_prompts(flat, chosen, at, spec)
   ahead = _write_entities(flat, chosen, at, wide_E, slot, spec) if spec.queries else None
@@ -80,7 +80,7 @@ def write(batch: dict, examples, placed: list[tuple], spec) -> None:
   to = _places(at.row_E * spec.length + at.token_E, length_E)
   flat["segment"][to] = at.segment_E.repeat(length_E)
   flat["position"][to] = _places(0 * length_E, length_E)
-  if spec.branches is not None:
+  if ahead is not None and spec.branches is not None:
     _write_branches(flat, chosen, at, wide_E, ahead, spec)
 
 
@@ -139,6 +139,11 @@ def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
   to = _places(at.row_E * spec.targets + at.target_E, count_E)
   flat["targets"][to], flat["target_position"][to] = targets, nth
   flat["target_segment"][to], flat["weights"][to] = at.segment_E.repeat(count_E), 1.0
+  # Places in an example's targets that are read, and not counted.
+  skipped = [e.get("uncounted", _NONE) for e in chosen]
+  if any(map(len, skipped)):
+    flat["weights"][to[np.concatenate([start + skip for skip, start in zip(
+        skipped, count_E.cumsum() - own_E)]).astype(int)]] = 0.0
   flat["task"][to] = np.repeat([e.get("task", 0) for e in chosen], count_E)
   if spec.encoder_decoder:
     return 0 * count_E

@@ -30,8 +30,11 @@ class Items:
 
   def take(self, positions) -> "Items":
     """The items at `positions`, in that order."""
-    return Items(*([field[p] for p in positions]
-                   for field in (self.ids, self.titles, self.years, self.genres)))
+    return Items([self.ids[p] for p in positions], [self.titles[p] for p in positions],
+                 [self.years[p] for p in positions], [self.genres[p] for p in positions])
+
+
+_LEAVE_ONE_OUT = np.empty(0, np.int8)      # a mark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +46,19 @@ class Interactions:
   item_N: np.ndarray     # int32, entity rows 1..I
   time_N: np.ndarray     # int64, seconds; all 0 if not known
   value_N: np.ndarray    # float32, e.g. a rating
-  part_N: np.ndarray | None = None     # int8, splits.TRAIN ...; None: leave one out
+  # int8, splits.TRAIN ...; by default leave one out
+  part_N: np.ndarray = dataclasses.field(default_factory=lambda: _LEAVE_ONE_OUT)
 
   def __post_init__(self):
-    if self.part_N is None:
+    if self.part_N is _LEAVE_ONE_OUT:
       part_N = splits.parts(splits.STABLE, self.user_N, self.time_N)
       object.__setattr__(self, "part_N", part_N)
 
   @functools.cached_property
   def split(self) -> splits.Split:
     """The parts as masks."""
-    return splits.Split(*(self.part_N == part for part in (splits.TRAIN, splits.VALID,
-                                                           splits.TEST)))
+    return splits.Split(self.part_N == splits.TRAIN, self.part_N == splits.VALID,
+                        self.part_N == splits.TEST)
 
   @property
   def num_users(self) -> int:

@@ -55,10 +55,16 @@ def counted(user_ids, item_ids, items: interactions_lib.Items,
 def save(folder, kept: Kept) -> None:
   """Writes kept.json, which is for people: no fingerprint depends on it."""
   files.write_text(epath.Path(folder) / FILE,
-                   json.dumps(kept._asdict(), indent=1, ensure_ascii=False))
+                   json.dumps(files.stamped(kept._asdict()), indent=1, ensure_ascii=False))
 
 
 def load(folder) -> Kept | None:
-  """What `save` wrote; None where there is nothing, as in data of an older version."""
+  """What `save` wrote; None where there is nothing, as in data of an older version.
+
+  Raises:
+    UserError: it is damaged.
+  """
   path = epath.Path(folder) / FILE
-  return Kept(**json.loads(path.read_text())) if path.exists() else None
+  if not path.exists():
+    return None
+  return Kept(**files.read_stamped(path, f"delete {path.parent} and run --stage=prepare"))

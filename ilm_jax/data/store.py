@@ -124,12 +124,13 @@ class Prepared:
   def __init__(self, folder, verify: bool = True):
     """Opens `folder`. `verify` reads every file once and compares size and sha256."""
     self.folder = epath.Path(folder)
-    self.manifest = read_manifest(folder)
-    if self.manifest is None or self.manifest.get("format") != FORMAT:
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.get("format") != FORMAT:
       raise errors.UserError(f"{folder} holds no prepared examples of format {FORMAT}: "
                              "run --stage=prepare")
-    if verify and (wrong := damage(folder, self.manifest)):
+    if verify and (wrong := damage(folder, manifest)):
       raise errors.UserError(f"{wrong}: run --stage=prepare, which makes {folder} again")
+    self.manifest = manifest
     self._open()
 
   def _open(self):

@@ -74,8 +74,16 @@ class Store:
     self.teacher = teacher
     self.folder = epath.Path(folder) / teacher[:16]
 
+  @classmethod
+  def of_folder(cls, folder) -> "Store":
+    """The store in a folder targets/<teacher>, whose fingerprint is cut in its name."""
+    folder = epath.Path(folder)
+    return cls(folder.parent, folder.name)
+
   def read(self) -> dict[str, Answer]:
     """Key -> answer. Files whose writer was killed before the rename are not seen.
+
+    A file is called by the sha256 of what it holds, so damage shows.
 
     Raises:
       UserError: a file is damaged.
@@ -83,6 +91,8 @@ class Store:
     answers = {}
     for path in sorted(self.folder.glob("*.jsonl")) if self.folder.exists() else ():
       try:
+        if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != path.stem:
+          raise ValueError(f"its content has sha256 {digest}")
         lines = _objects(path)
         answers.update((line["key"], Answer(line["text"], line["rejected"])) for line in lines)
       except (ValueError, KeyError, TypeError) as e:
@@ -148,8 +158,7 @@ def loops(text: str) -> bool:
 
 
 def _echoes(text: str, instruction: str) -> bool:
-  said, words = (" ".join(_words(x)) for x in (text, instruction))
-  words = words.split()
+  said, words = " ".join(_words(text)), " ".join(_words(instruction)).split()
   runs = (words[i:i + _ECHO] for i in range(max(1, len(words) - _ECHO + 1)))
   return any(f" {' '.join(run)} " in f" {said} " for run in runs)
 

@@ -52,10 +52,11 @@ def from_sentencepiece(path) -> SentencePieceTokenizer:
     files.refuse_pointer(path)
     proto = epath.Path(path).read_bytes()
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
-  except (OSError, RuntimeError) as error:
+    ids = {processor.id_to_piece(i): i for i in range(processor.vocab_size())}
+  except (OSError, RuntimeError, UnicodeDecodeError) as error:
     raise errors.UserError(f"{path} is not a readable SentencePiece model ({error}): fetch it "
                            "again, or give a tokenizer.json") from error
-  ends = _stated_ends(path, {processor.id_to_piece(i): i for i in range(processor.vocab_size())})
+  ends = _stated_ends(path, ids)
   has_bos = processor.bos_id() >= 0
   return SentencePieceTokenizer(proto, add_bos=has_bos, add_eos=not has_bos,
                                 eos_id=ends[0] if ends else None, ends=ends)
@@ -111,15 +112,15 @@ def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
     value = _config_field(path, field, file)
     if field == "eos_token":                     # by name, or as an object that holds it
       name = value.get("content") if isinstance(value, dict) else value
-      ends = (ids[name],) if isinstance(name, str) and name in ids else ()
+      ends: tuple[int, ...] = (ids[name],) if isinstance(name, str) and name in ids else ()
     else:
       stated = value if isinstance(value, list) else [] if value is None else [value]
       ends = tuple(i for i in stated if type(i) is int and i in known)
       if stated and not ends:
         raise errors.UserError(
-            f"{epath.Path(path).parent / file}: {field} is {value!r:.60}, expected ids of {path}, "
-            f"which knows ids 0 to {max(known, default=-1)}: give the model's tokenizer with "
-            "--config.lm.tokenizer, or mend the field")
+            f"{epath.Path(path).parent / file}: {field} is {errors.shown(value)}, expected "
+            f"ids of {path}, which knows ids 0 to {max(known, default=-1)}: give the model's "
+            "tokenizer with --config.lm.tokenizer, or mend the field")
     if ends:
       return ends
   return ()

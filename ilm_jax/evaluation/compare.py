@@ -5,13 +5,14 @@ are compared on the same users, targets and protocol, or not at all. Runs that d
 seed are one row: its mean is over seeds and users, its deviation over seeds. Losses and retrieval
 stand side by side: of these the values of single examples are not stored.
 """
+import html
 import json
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
-from ilm_jax import files
+from ilm_jax import errors, files
 from ilm_jax.evaluation import compared_runs, metrics, page, report, significance
 from ilm_jax.evaluation import rows as rows_lib
 
@@ -51,7 +52,7 @@ def write(workdirs: list) -> dict:
                    page.to_html(content).replace("</body>", page.bars(part, TESTED)))
   report.show(content)
   for line in _lines(content["examples"]):
-    print(line)
+    print(errors.plain(line))
   print(f"comparison: {first / 'comparison.html'}", flush=True)
   return content
 
@@ -102,8 +103,9 @@ def to_markdown(content: dict) -> str:
 
 
 def _line(cells: list[str]) -> str:
-  """A line of a table; what a cell holds of its marks is text."""
-  return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+  """A line of a table; what a cell holds of its marks, or of HTML's, is text."""
+  return "| " + " | ".join(html.escape(cell, quote=False).replace("|", "\\|").replace("\n", " ")
+                           for cell in cells) + " |"
 
 
 def _markdown(part: dict) -> str:

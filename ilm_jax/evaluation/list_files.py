@@ -1,13 +1,14 @@
 """Lists of recommendations as a file: one row for each user and place, written piece by piece.
 
 The columns are user, rank, item (ids as in the data; rank from 1), title and score. In CSV a cell
-of text that begins with = + - @, a tab or a carriage return gets an apostrophe in front:
-spreadsheets would run it as a formula. Parquet holds the text as it is. Lists of an item's
-neighbours have the item in place of the user.
+of text that begins with = + - @, in letters of either width, or a tab or a line break gets an
+apostrophe in front: spreadsheets would run it as a formula. Parquet holds the text as it is. Lists
+of an item's neighbours have the item in place of the user.
 """
 import contextlib
 import csv
 import io
+import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from ilm_jax import errors, files
 
 SUFFIXES = (".csv", ".parquet")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (*"=+-@\t\n", *"\uff1d\uff0b\uff0d\uff20")
 
 
 class Row(NamedTuple):
@@ -41,6 +42,38 @@ def check(path: str) -> None:
     except ImportError as e:
       raise errors.UserError(f"--out={path}: writing Parquet needs pyarrow: pip install pyarrow, "
                              "or name a .csv file") from e
+
+
+def claim(folder: pathlib.Path, made_from: dict, of: str, write: bool) -> None:
+  """Says in a folder what its parts are made from, or refuses those of something else.
+
+  Args:
+    folder: of Parquet files.
+    made_from: plain data.
+    of: what the files hold, e.g. "neighbours".
+    write: whether to say so, where nothing is said yet; of several processes one does.
+
+  Raises:
+    UserError: the folder holds other files, or parts made from something else.
+  """
+  path = folder / "made_from.json"
+  if not path.exists():
+    if folder.is_dir() and any(folder.glob("*.parquet")):
+      raise errors.UserError(f"--out={folder}/ holds Parquet files that are no {of}: name another "
+                             "folder")
+    if write:
+      files.write_text(path, json.dumps(made_from, indent=1))
+  elif (was := json.loads(path.read_text())) != made_from:
+    what = [name for name in made_from if was.get(name) != made_from[name]] or ["fields"]
+    raise errors.UserError(f"--out={folder}/ holds {of} by other settings ({', '.join(what)}): "
+                           "name another folder, or delete it")
+
+
+def parts(folder: pathlib.Path, count: int, size: int) -> list[tuple[pathlib.Path, range]]:
+  """(file, the numbers below `count` that it is of) of all parts of a folder, in order."""
+  digits = len(str(-(-count // size)))
+  return [(folder / f"part-{number:0{digits}}.parquet", range(first, min(first + size, count)))
+          for number, first in enumerate(range(0, count, size))]
 
 
 @contextlib.contextmanager
@@ -89,7 +122,8 @@ def _csv(file, columns):
 
 
 def _cell(text: str) -> str:
-  return f"'{text}" if text.startswith(_FORMULA) else text
+  text = text.replace("\r", " ")       # which the writer leaves bare, as the end of a row
+  return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 
 @contextlib.contextmanager

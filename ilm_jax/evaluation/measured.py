@@ -2,8 +2,12 @@
 
 `eval/<phase>/<step>/made_from.json` is written when all tables of its folder are:
 
-  {"checkpoints": {folder: `provenance.record`}, "inputs": {name: sha256}, "settings": {..}}
+  {"checkpoints": {folder: `provenance.record`}, "inputs": {name: sha256}, "settings": {..},
+   "files": {name of a table: sha256}, "check": digest of all this}
+
+Tables that were damaged since are measured again by stage eval, and shown by nobody.
 """
+import hashlib
 import json
 
 from etils import epath
@@ -17,8 +21,39 @@ NAME = "made_from.json"
 
 def done(folder, made_from: dict) -> bool:
   """Whether a folder of eval/ holds the finished tables of `made_from`."""
-  path = epath.Path(folder) / NAME
-  return path.exists() and json.loads(path.read_text()) == provenance.plain(made_from)
+  folder = epath.Path(folder)
+  if not (folder / NAME).exists() or damage(folder):
+    return False
+  was = _read(folder)
+  was.pop("files", None)
+  return was == provenance.plain(made_from)
+
+
+def damage(folder) -> str:
+  """Which file of finished tables is not as it was written, in words; "" if all are.
+
+  Tables of before their digests were kept are not looked at.
+  """
+  folder = epath.Path(folder)
+  try:
+    expected = _read(folder).get("files", {})
+  except ValueError as e:
+    return f"{NAME} is damaged ({e})"
+  for name, sha256 in expected.items():
+    if not (folder / name).exists():
+      return f"{name} is missing"
+    if _sha256(folder / name) != sha256:
+      return f"{name} is damaged: it is not what was written"
+  return ""
+
+
+def _read(folder) -> dict:
+  """What `mark` wrote; ValueError where it is damaged."""
+  return files.unstamped(files.parse_json((folder / NAME).read_bytes()))
+
+
+def _sha256(path) -> str:
+  return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def begin(folder) -> None:
@@ -36,7 +71,12 @@ def begin(folder) -> None:
 def mark(folder, made_from: dict) -> None:
   """Says that all tables of the folder are there. Written last."""
   if distributed.is_main():
-    files.write_text(epath.Path(folder) / NAME, json.dumps(made_from, indent=1))
+    folder = epath.Path(folder)
+    tables = {path.name: _sha256(path)
+              for path in sorted([*folder.glob("*.json"), *folder.glob("*.gz")])
+              if path.name != NAME}
+    files.write_text(folder / NAME,
+                     json.dumps(files.stamped({**made_from, "files": tables}), indent=1))
 
 
 def newest(workdir, phase: str):
@@ -65,7 +105,9 @@ def _folders(workdir, phase: str):
 def _why_stale(workdir, folder) -> str:
   if not (folder / NAME).exists():
     return "measuring has not ended"
-  for name, kept in json.loads((folder / NAME).read_text())["checkpoints"].items():
+  if wrong := damage(folder):
+    return f"{wrong}; --stage=eval measures it again"
+  for name, kept in _read(folder)["checkpoints"].items():
     where = epath.Path(workdir) / name / "checkpoints"
     steps = checkpoint.steps(where)
     at_step = checkpoint.read_meta(where, kept["step"]) if kept["step"] in steps else None

@@ -17,18 +17,16 @@ where `lo`, `hi` (a 95 % interval) and `n` may be absent. A *list of examples* i
 """
 import gzip
 import json
-import shutil
 import sys
 
 from etils import epath
-from rich import console as rich_console
-from rich import table as rich_table
 
-from ilm_jax import files
+from ilm_jax import errors, files
 from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
-from ilm_jax.evaluation import closing, measured, page, sentences
+from ilm_jax.evaluation import closing, measured, page, sentences, text_table
 from ilm_jax.evaluation import rows as rows_lib
+from ilm_jax.monitoring import scalars
 
 _WIDTH = 100         # columns of the closing summary at most
 
@@ -57,7 +55,7 @@ def collect(workdir) -> dict:
       (tables if "rows" in part else examples).append(part)
   curves = {}
   for path in sorted(workdir.glob("*/metrics.jsonl")):
-    curves[path.parent.name] = [json.loads(line) for line in path.read_text().splitlines()]
+    curves[path.parent.name] = scalars.read(path)
   content = {"run": workdir.name, "tables": tables, "examples": examples, "curves": curves,
              "left_out": measured.stale(workdir)}
   return {**content, "summary": _summary(workdir, content)}
@@ -83,8 +81,8 @@ def write(workdir, *, with_tables: bool = False, command: str = "") -> dict:
     show(content)
   for folder, why in content["left_out"].items():
     print(f"Not shown: eval/{folder}: {why}.")
-  width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
-  text = "\n".join(["", *sentences.lines(content["summary"], width)])
+  width = min(_WIDTH, text_table.columns_of_terminal() or _WIDTH)
+  text = errors.plain("\n".join(["", *sentences.lines(content["summary"], width)]))
   # Titles are a user's; a terminal that lacks a letter of theirs shows "?".
   encoding = sys.stdout.encoding or "utf-8"
   print(text.encode(encoding, "replace").decode(encoding), flush=True)
@@ -106,19 +104,13 @@ def _summary(workdir, content: dict) -> dict:
 
 def show(content: dict) -> None:
   """Prints the tables of `content` to the terminal."""
-  # Titles, columns and names hold words of a user's: "[..]" in them is no markup.
-  out = rich_console.Console(width=None if rich_console.Console().is_terminal else 150,
-                             markup=False, emoji=False)
   for part in content["tables"]:
     columns = page.columns(part)
-    table = rich_table.Table(title=part["title"], caption=part.get("note"), title_justify="left",
-                             caption_justify="left")
-    for i, name in enumerate(["", *columns]):
-      table.add_column(name, justify="right" if i else "left")
-    for row in part["rows"]:
-      table.add_row(rows_lib.label(row),
-                    *(page.cell_text(row["metrics"].get(c), "\n") for c in columns))
-    out.print(table)
+    rows = [[errors.plain(rows_lib.label(row)),
+             *(page.cell_text(row["metrics"].get(c), "\n") for c in columns)]
+            for row in part["rows"]]
+    text_table.show(errors.plain(part["title"]), ["", *map(errors.plain, columns)], rows,
+                    errors.plain(part.get("note") or "") or None)
 
 
 def _subfolders(folder):

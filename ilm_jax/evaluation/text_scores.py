@@ -4,6 +4,7 @@ Beside each consistency stands the same with another item's reference or factors
 the answers gives alone.
 """
 import collections
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def mean_vectors(vectors: dict, present: dict, rows_N2) -> list[dict]:
            if present[name][rows].all()} for rows in rows_N2]
 
 
-def mean_factors(item_I1C, rows: list[tuple[int, ...]]) -> np.ndarray:
+def mean_factors(item_I1C, rows: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
   """float [N, C]: the mean of the factors of each tuple of item rows.
 
   Args:

@@ -35,7 +35,8 @@ class Ledger:
 
   def goodput(self, productive: float, now: float) -> float:
     """Between 0 and 1, after so many productive seconds of this process."""
-    return (self._before + productive) / max(now - self._began, 1e-9)
+    worked = self._before + productive
+    return worked / max(now - self._began, worked, 1e-9)       # a clock may be set back
 
   def record(self) -> dict:
     """JSON-able."""

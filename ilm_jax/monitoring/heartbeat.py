@@ -9,8 +9,11 @@
   loss             mean since the log before, at step `loss_step`
   processes, host, pid     of the job, and of its process 0, which writes this
   goodput, began, kept     see goodput.py
+  check            digest of all this (files.stamped)
 """
 import json
+import os
+import socket
 import threading
 import time
 
@@ -20,6 +23,7 @@ from ilm_jax import files
 
 EVERY = 5.0          # seconds between two writings
 DEAD_AFTER = 60.0    # without one: no process is there any more
+_GONE_AFTER = 3 * EVERY   # without one, and no such process on this machine: likewise
 
 
 class Heartbeat:
@@ -50,7 +54,8 @@ class Heartbeat:
 
   def _write(self) -> None:
     try:
-      files.write_text(self._path, json.dumps({**self._said(), "time": time.time()}, indent=1))
+      beat = files.stamped({**self._said(), "time": time.time()})
+      files.write_text(self._path, json.dumps(beat, indent=1))
     except OSError as e:        # a full disk is told when a checkpoint meets it
       self.failure = e
 
@@ -60,22 +65,34 @@ def path(workdir, phase: str):
 
 
 def read(workdir, phase: str) -> dict | None:
-  """The newest heartbeat of a phase; None if there is none that can be read."""
+  """The newest heartbeat of a phase; None if there is none that is whole."""
   try:
-    return json.loads(path(workdir, phase).read_text())
+    return files.unstamped(files.parse_json(path(workdir, phase).read_text()))
   except (OSError, ValueError):
     return None
 
 
 def tell(beat: dict, now: float) -> str:
-  """One line for a person: how far, how fast, how long; or that nobody is there any more."""
+  """One line for a person: how far, how fast, how long; or that nobody is there any more.
+
+  What cannot be is not believed: a time to come, a step after the last.
+  """
   at = f"{beat['phase']} step {beat['step']:,} of {beat['steps']:,}"
   if beat["state"] == "done":
     return f"{at}: done"
   if beat["state"] == "stopped":
     return f"{at}: stopped ({beat['why']}); run it again to go on"
   who = f"process {beat['pid']} on {beat['host']}"
-  if (silent := now - beat["time"]) > DEAD_AFTER:
+  silent = now - beat["time"]
+  if silent < -DEAD_AFTER:
+    return (f"{at}: not to be believed, {who} wrote this at a time that is {duration(-silent)} "
+            "ahead of this clock: one of the clocks is wrong; look at the newest checkpoint")
+  if not 0 <= beat["step"] <= beat["steps"]:
+    return f"{at}: not to be believed, there is no such step; look at the newest checkpoint"
+  if silent > _GONE_AFTER and _gone(beat):
+    return (f"{at}: {who} is gone without a word; run it again to go on from its newest "
+            "checkpoint")
+  if silent > DEAD_AFTER:
     return (f"{at}: seems dead, {who} said nothing for {duration(silent)} (clocks of two machines "
             "may differ); run it again to go on from its newest checkpoint")
   still = now - beat["stepped"]
@@ -85,6 +102,20 @@ def tell(beat: dict, now: float) -> str:
   pace = "" if not beat["rate"] else (
       f", {rate(beat['rate'])}, {duration(beat['eta'])} left, goodput {beat['goodput']:.0%}")
   return f"{at}{', saving' if beat['state'] == 'saving' else ''}{loss}{pace}"
+
+
+def _gone(beat: dict) -> bool:
+  """Whether the process was on this machine and runs no more. Containers may share a host's name,
+  so this alone proves nothing."""
+  if beat["host"] != socket.gethostname():
+    return False
+  try:
+    os.kill(beat["pid"], 0)
+  except ProcessLookupError:
+    return True
+  except OSError:
+    pass
+  return False
 
 
 def rate(steps_per_second: float) -> str:

@@ -71,7 +71,7 @@ class Monitor:
   def start(self, first: int) -> "Monitor":
     """Starts clock, progress line and heartbeat; earlier processes made `first` steps."""
     self._done = first
-    self._stepped = time.time()
+    self._stepped = time.monotonic()      # a clock may be set back
     writes = self._workdir is not None and distributed.is_main()
     previous_run = heartbeat.read(self._workdir, self._name) if writes else None
     self._ledger = goodput.Ledger(previous_run, first, self._began)
@@ -119,7 +119,7 @@ class Monitor:
   def done(self, step: int) -> None:
     """`step` is complete."""
     if step > self._done:
-      self._done, self._stepped = step, time.time()
+      self._done, self._stepped = step, time.monotonic()
     self._bar.done(step)
 
   @contextlib.contextmanager
@@ -197,7 +197,8 @@ class Monitor:
     left = self._steps - self._done
     return {
         "phase": self._name, "state": self._state, "why": self._why, "step": self._done,
-        "steps": self._steps, "stepped": self._stepped, "rate": self._rate,
+        "steps": self._steps, "rate": self._rate,
+        "stepped": time.time() - (time.monotonic() - self._stepped),
         "eta": left / self._rate if self._rate else None, "loss": self._loss,
         "loss_step": self._loss_step, "processes": distributed.here().count,
         "host": socket.gethostname(), "pid": os.getpid(), "goodput": self._goodput(),

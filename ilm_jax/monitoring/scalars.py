@@ -1,21 +1,36 @@
 """The scalars of a phase: one line per log step in a file, and the same for its trackers.
 
 `metrics.jsonl` holds only what (seed, step) decide, so that a run that was killed and resumed ends
-with the same file as one that was not. What depends on the clock goes to the trackers alone.
+with the same file as one that was not. Each line has a digest of itself, so damage is noticed
+(lines of before there were digests are read as they are). The clock's go to the trackers alone.
 """
 import json
 
 from etils import epath
 
-from ilm_jax import files
+from ilm_jax import errors, files
 from ilm_jax.monitoring import trackers as trackers_lib
 from ilm_jax.runtime import distributed
 
 
 def read(path) -> list[dict]:
-  """The records of a metrics.jsonl, oldest first; none if there is no such file."""
+  """The records of a metrics.jsonl, oldest first; none if there is no such file.
+
+  Raises:
+    UserError: a line is damaged.
+  """
   path = epath.Path(path)
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  if not path.exists():
+    return []
+  records = []
+  try:
+    for line in path.read_text().splitlines():
+      records.append(files.unstamped(files.parse_json(line)))
+  except ValueError as e:
+    raise errors.UserError(
+        f"{path} is damaged in line {len(records) + 1} ({e}): delete it and run the same command "
+        "again; weights do not depend on it, its curves begin anew") from e
+  return records
 
 
 class Writer:
@@ -54,7 +69,8 @@ class Writer:
     if not self._writes:
       return
     try:
-      files.write_text(self._path, "".join(json.dumps(r) + "\n" for r in self._records))
+      files.write_text(self._path, "".join(
+          json.dumps(files.stamped(r)) + "\n" for r in self._records))
     except OSError as e:
       if e.errno in files.FULL_DISK:
         raise files.full_disk(self._path.parent, e) from e

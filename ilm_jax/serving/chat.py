@@ -72,6 +72,7 @@ def _completed(request, talk, reply: talker.Reply, limits: limits_lib.Limits) ->
                 "total_tokens": read + len(pieces[:most])},
       "recommendations": [card(each, talk.why(reply.session, each.id)) for each in reply.cards],
       "act": reply.act, "unread": list(reply.unread),
+      "guessed": list(reply.guessed),
       "session": sessions.to_json(reply.session), "session_id": request.session_id}
 
 

@@ -1,5 +1,6 @@
 """The models of a run behind one thread: what the routes ask, without HTTP."""
 import collections
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -41,7 +42,8 @@ class Engine:
     self.thread = model_thread.ModelThread(limits, *([on_batch] if on_batch else []))
     self._scored, self._lock = collections.OrderedDict(), threading.Lock()
     self.talkers = {variant.key: talker.Talker(
-        run, variant, k, functools.partial(self._scores, variant.key)) for variant in models}
+        run, variant, k, functools.partial(self._scores, variant.key), encode=self._encode)
+        for variant in models}
     self.default = next(iter(self.talkers))
 
   def talker(self, key: str | None = None) -> talker.Talker:
@@ -96,12 +98,22 @@ class Engine:
         self._warm(functools.partial(each.recommender.scores, [one] * size))
         size *= 2
       self._warm(functools.partial(each.search, "", 1))
-      for name in ("attributes", "genres", "row_of", "unit_I1C"):
+      for name in ("attributes", "genres", "row_of", "unit_I1C", "known"):
         self._warm(functools.partial(getattr, each, name))
     self.ready = True
 
+  def warm_texts(self) -> None:
+    """Compiles what a text by the first model's language model needs (`Talker.about`); what asks
+    the model meanwhile waits. A run that learned no text about an item has nothing to compile."""
+    first = self.talkers[self.default]
+    with contextlib.suppress(Exception):       # the next request for a text says what is wrong
+      self._warm(functools.partial(first.about, first.search("", 1)[0].id))
+
   def _warm(self, function: Callable) -> None:
     self.thread.call(function, _TO_COMPILE)
+
+  def _encode(self, texts: list[str]) -> np.ndarray:
+    return self.thread.call(functools.partial(self.run.sentence_vectors, texts))
 
   def _scores(self, key: str, histories) -> np.ndarray:
     """[1, I + 1]: as `Recommender.scores`, of one history; those of the last ones are kept."""

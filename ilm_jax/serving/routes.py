@@ -38,8 +38,8 @@ def _lists(api, engine, kept) -> None:
     """The models that answer, and what can be asked of the catalogue."""
     return engine.about()
 
-  @api.post("/recommend")
-  def recommend(wish: schemas.Recommend) -> schemas.Recommendations:
+  @api.post("/recommend", response_model=schemas.Recommendations)
+  def recommend(wish: schemas.Recommend) -> dict:
     """What to recommend to the user of a session, or to somebody who likes some items."""
     talk = engine.talker(wish.model)
     if wish.liked is not None:
@@ -52,8 +52,8 @@ def _lists(api, engine, kept) -> None:
     return {"recommendations": _cards(talk.recommend(session, wish.k or engine.k)),
             "model": talk.variant.key}
 
-  @api.post("/critique")
-  def critique(wish: schemas.Critique) -> schemas.Critiqued:
+  @api.post("/critique", response_model=schemas.Critiqued)
+  def critique(wish: schemas.Critique) -> dict:
     """Adds a critique to a session; what is recommended then."""
     talk = engine.talker(wish.model)
     with sessions.of(wish, kept, engine) as one:
@@ -62,15 +62,15 @@ def _lists(api, engine, kept) -> None:
     return {"recommendations": _cards(talk.recommend(session, wish.k or engine.k)),
             "model": talk.variant.key, "session": sessions.to_json(session)}
 
-  @api.post("/similar")
-  def similar(wish: schemas.Similar) -> schemas.Recommendations:
+  @api.post("/similar", response_model=schemas.Recommendations)
+  def similar(wish: schemas.Similar) -> dict:
     """Items near another in the space of the factorisation."""
     return {"recommendations": _cards(engine.talker().similar(wish.item, wish.k or engine.k))}
 
-  @api.get("/items")
+  @api.get("/items", response_model=schemas.Items)
   def items(q: Annotated[str, fastapi.Query(max_length=300)] = "",
             ids: Annotated[str | None, fastapi.Query(max_length=20_000)] = None,
-            k: Annotated[int, fastapi.Query(ge=1, le=engine.limits.k)] = 10) -> schemas.Items:
+            k: Annotated[int, fastapi.Query(ge=1, le=engine.limits.k)] = 10) -> dict:
     """Items by a part of their title; without one, what most users have. Or the items of `ids`,
     raw ids between commas; what is not in the catalogue is left out."""
     talk = engine.talker()
@@ -79,8 +79,8 @@ def _lists(api, engine, kept) -> None:
     rows = (talk.row_of.get(raw) for raw in ids.split(","))
     return {"items": _cards(talk.card(row) for row in rows if row)}
 
-  @api.post("/users")
-  def users(wish: schemas.Users) -> schemas.Vector:
+  @api.post("/users", response_model=schemas.Vector)
+  def users(wish: schemas.Users) -> dict:
     """The vector of somebody new, folded into the factorisation."""
     talk = engine.talker()
     return {"vector": talk.vector(_liking(engine, talk, wish.liked)).tolist()}
@@ -88,8 +88,8 @@ def _lists(api, engine, kept) -> None:
 
 def _texts(api, engine, kept) -> None:
 
-  @api.post("/explain")
-  def explain(wish: schemas.Explain) -> schemas.Why:
+  @api.post("/explain", response_model=schemas.Why)
+  def explain(wish: schemas.Explain) -> dict:
     """What speaks for an item."""
     talk = engine.talker(wish.model)
     with sessions.of(wish, kept, engine) as one:
@@ -97,8 +97,8 @@ def _texts(api, engine, kept) -> None:
     why = talk.why(session, wish.item)
     return {"why": why, "about": engine.say(lambda: talk.about(wish.item)) if wish.about else None}
 
-  @api.post("/between")
-  def between(wish: schemas.Between) -> schemas.Text:
+  @api.post("/between", response_model=schemas.Text)
+  def between(wish: schemas.Between) -> dict:
     """What the language model says of a vector on the way from one item to another."""
     talk = engine.talker(wish.model)
     return {"text": engine.say(lambda: talk.between(wish.first, wish.second, wish.share))}
@@ -128,8 +128,8 @@ def _texts(api, engine, kept) -> None:
 
 def _sessions(api, engine, kept) -> None:
 
-  @api.post("/sessions")
-  def add(wish: schemas.NewSession) -> schemas.Kept:
+  @api.post("/sessions", response_model=schemas.Kept)
+  def add(wish: schemas.NewSession) -> dict:
     """Begins a session."""
     if wish.user is not None and wish.session is not None:
       raise errors.UserError("expected at most one of user and session")
@@ -140,14 +140,14 @@ def _sessions(api, engine, kept) -> None:
       session = engine.checked(session_lib.from_value(wish.session))
     return {"id": kept.add(session), "session": sessions.to_json(session)}
 
-  @api.get("/sessions/{raw}")
-  def get(raw: schemas.SessionId) -> schemas.Kept:
+  @api.get("/sessions/{raw}", response_model=schemas.Kept)
+  def get(raw: schemas.SessionId) -> dict:
     """A session as it is."""
     with kept.opened(raw) as one:
       return {"id": raw, "session": sessions.to_json(one.session)}
 
-  @api.patch("/sessions/{raw}")
-  def patch(raw: schemas.SessionId, wish: schemas.Patch) -> schemas.Kept:
+  @api.patch("/sessions/{raw}", response_model=schemas.Kept)
+  def patch(raw: schemas.SessionId, wish: schemas.Patch) -> dict:
     """Edits a session."""
     with kept.opened(raw) as one:
       sessions.patch(one, wish, engine)

@@ -46,7 +46,7 @@ def patch(kept: store.Kept, wanted: schemas.Patch, engine: engine_lib.Engine) ->
     kept.replace(engine.checked(session_lib.from_value(wanted.session)))
     return
   session, earlier = kept.session, kept.earlier()
-  for edit in wanted.edits:
+  for edit in wanted.edits or ():
     if edit.do == "undo":
       session = earlier.pop() if earlier else session
       continue

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.config import reading as config_lib
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
@@ -13,7 +13,7 @@ from ilm_jax.conversation import dialogs as dialogs_lib
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import store, tokenizer
 from ilm_jax.evaluation import audit, measured
-from ilm_jax.stages import context, recipe, vectors
+from ilm_jax.stages import context, damage, recipe, vectors
 from ilm_jax.training import checkpoint
 
 LARGEST = 5_000_000      # interactions up to which factors are made again to compare
@@ -39,6 +39,8 @@ def run(run: context.Run) -> None:
 
 def _checks(run: context.Run):
   """Yields (check, findings)."""
+  for name, wrong in damage.checks(run.workdir):
+    yield f"{name} is whole", wrong
   log, items, data = run.data
   for folder in sorted((run.workdir / "prepared").glob("*/*/manifest.json")):
     made_from = json.loads(folder.read_text())["made_from"]
@@ -145,12 +147,13 @@ def _index(run: context.Run, log, items):
   path = run.workdir / "prepared" / "index.json"
   if not path.exists():
     return
-  names = json.loads(path.read_text())["names"]
+  names = files.read_stamped(path, "run --stage=prepare again")["names"]
   spelled = [re.fullmatch(r" ?(?:<index_)?(\d+)>?", names[raw_id]) for raw_id in items.ids]
+  numbers = [int(m[1]) for m in spelled if m]
   # A sequential index follows training by its nature; what it may not follow is the test part.
-  if all(spelled) and run.config.tasks.index != "sequential":
+  if len(numbers) == len(spelled) and run.config.tasks.index != "sequential":
     yield "the index carries no order", audit.rows_carry_no_order(
-        log, [int(m[1]) for m in spelled], "the index",
+        log, numbers, "the index",
         "name items by other words or at random: --config.tasks.index=random")
 
 

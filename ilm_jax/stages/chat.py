@@ -10,9 +10,10 @@ import functools
 import pathlib
 import re
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
-from ilm_jax import elm, errors, files
+from ilm_jax import errors, files
 from ilm_jax.config import variants
 from ilm_jax.conversation import policy
 from ilm_jax.conversation import session as s
@@ -54,7 +55,7 @@ def run(run: context.Run, wish: Wish) -> None:
     except EOFError:
       return
     if line.strip():
-      print(chat.answer(line.strip()), flush=True)
+      print(errors.plain(chat.answer(line.strip())), flush=True)
 
 
 class Chat:
@@ -79,12 +80,11 @@ class Chat:
     self.session, self.over = s.Session(), False
     self._talker = talker.Talker(
         run, variant, k, asks=policy.Policy(questions=questions))
-    self._things = elm.words(run.config.data).things
     self._earlier: list[s.Session] = []       # as it was before each line that changed it
 
   def greeting(self) -> str:
     """How a conversation begins."""
-    return (f"{len(self._talker.items):,} {self._things}, ranked by "
+    return (f"{len(self._talker.items):,} {self._talker.things}, ranked by "
             f"{self._talker.recommender.method}. Which do you like? Name a few; /help says what "
             "else.")
 
@@ -108,12 +108,13 @@ class Chat:
     self.session = reply.session
     if not reply.cards:
       return reply.text + (" E.g. /dislike 1, or /seen 2." if reply.act == s.CHAT else "")
-    return "\n".join(filter(None, (talker.unread_words(reply.unread), ranker.listed(reply.cards))))
+    notes = talker.notes(reply.unread, reply.guessed, self._talker.things)
+    return "\n".join(filter(None, (notes, ranker.listed(reply.cards))))
 
   # Commands.
 
   def _command(self, name: str = "", argument: str = "") -> str:
-    commands = {
+    commands: dict[str, Callable[[str], str]] = {
         **{kind: functools.partial(self._opinion, kind=kind)
            for kind in ("like", "dislike", "seen")},
         "forget": self._forget, "why": self._why, "about": self._about, "undo": self._undo,

@@ -1,7 +1,10 @@
 """A function in a process of its own, which ends with this one however this one ends."""
 import concurrent.futures
+import importlib
 import multiprocessing
 import os
+import sys
+import tempfile
 import threading
 
 from ilm_jax import errors
@@ -43,6 +46,31 @@ def run(name: str, function, *arguments) -> None:
         for process in multiprocessing.active_children():
           if process not in others:
             process.kill()
+
+
+def import_quietly(name: str) -> None:
+  """Imports a module whose libraries talk on stderr as they load; where that fails, all is shown.
+
+  TensorFlow 2.21 says of CUDA and oneDNN what no variable turns off, past Python's sys.stderr. What
+  it says later, its variable does turn off.
+
+  Args:
+    name: of the module, dotted.
+  """
+  sys.stderr.flush()
+  kept = os.dup(2)
+  with tempfile.TemporaryFile() as heard:
+    os.dup2(heard.fileno(), 2)
+    try:
+      importlib.import_module(name)
+    except BaseException:
+      heard.seek(0)
+      os.write(kept, heard.read())
+      raise
+    finally:
+      sys.stderr.flush()
+      os.dup2(kept, 2)
+      os.close(kept)
 
 
 def _end_with_parent() -> None:

@@ -52,7 +52,7 @@ class Run:
     """
     path, text = self.workdir / f"config.{stage}.json", config_lib.to_json(self.config)
     if sections and path.exists():
-      was, now = json.loads(path.read_text()), json.loads(text)
+      was, now = _json_or_nothing(path), json.loads(text)
       if all(was.get(section) == now[section] for section in sections):
         return
     files.write_text(path, text)
@@ -121,7 +121,9 @@ class Run:
   def entities(self) -> entities_lib.EntityTable:
     """The entity table; refuses one that was not made from this data and these settings."""
     table = entities_lib.load(self.workdir / "entities")
-    made_from = store.read_manifest(self.workdir / "entities")["made_from"]
+    manifest = store.read_manifest(self.workdir / "entities")
+    assert manifest is not None      # which was read just now
+    made_from = manifest["made_from"]
     if made_from["data"] != self.data.fingerprint:
       was, is_now = errors.short(made_from["data"], self.data.fingerprint)
       raise errors.UserError(f"{self.workdir}/entities was made from data {was}, data/ is "
@@ -163,6 +165,12 @@ class Run:
   def lm_path(self):
     """The file or folder of the language model."""
     return _asset_or_path(self.config.lm.asset)
+
+  @functools.cached_property
+  def lm_encodes(self) -> bool:
+    """Whether the language model is an encoder-decoder; its weights are not read."""
+    from ilm_jax.weights import load
+    return load.encodes(self.lm_path, self.config.lm.gin_file)
 
   @functools.cached_property
   def lm_fingerprint(self) -> str:
@@ -243,7 +251,8 @@ class Run:
   def sentence_vectors(self, texts: list[str]):
     """[len(texts), W] unit vectors by the sentence encoder."""
     from ilm_jax.models import bert
-    return bert.sentence_vectors(*self.text_encoder, self.text_tokenizer, texts)
+    config, params = self.text_encoder
+    return bert.sentence_vectors(config, params, self.text_tokenizer, texts)
 
   @functools.cached_property
   def lm(self):
@@ -274,6 +283,14 @@ class Run:
       return math.prod(self.config.mesh.values())
     import jax
     return jax.device_count()
+
+
+def _json_or_nothing(path) -> dict:
+  """The object in a record of ours; {} where it is damaged, as it is written again then."""
+  try:
+    return files.json_object(path)
+  except errors.UserError:
+    return {}
 
 
 def _same_settings(folder, was: dict, now: dict, stage: str) -> None:

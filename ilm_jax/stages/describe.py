@@ -15,7 +15,7 @@ A *vector* is a dict, name -> float32 [C], of those of `config.vectors` that it 
 """
 import difflib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,9 +62,9 @@ def run(run: context.Run, wish: Wish) -> None:
   if not distributed.is_main():
     return
   goal = f" -> {' + '.join(wish.towards or wish.concept)}" if len(path) > 1 else ""
-  print(f"{' + '.join(wish.items)}{goal}")
+  print(errors.plain(f"{' + '.join(wish.items)}{goal}"))
   for amount, answer in zip(np.linspace(0, 1, len(path)), said):
-    print(f"{amount:.2f}  {' '.join(answer.split())}")
+    print(errors.plain(f"{amount:.2f}  {' '.join(answer.split())}"))
 
 
 def between(start: dict, end: dict, steps: int) -> list[dict]:
@@ -91,15 +91,17 @@ class Describer:
   Args:
     run: the run.
     variant: which model of phase 2 speaks.
+    load: gives its speaker, where another has it, too; None: it is loaded here.
   """
 
-  def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
-    self.run, self._variant = run, variant
+  def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM,
+               load: Callable[[], speaker.Speaker] | None = None):
+    self.run, self._load = run, load or functools.partial(speaker.Speaker, run, variant)
 
   @functools.cached_property
   def _speaker(self) -> speaker.Speaker:
     """Loaded when first asked: a name that nothing has is said before."""
-    return speaker.Speaker(self.run, self._variant)
+    return self._load()
 
   def row(self, name: str) -> int:
     """The entity row of "Heat (1995)", of a title alone that only one item has, or of "item:ID" or
@@ -165,8 +167,8 @@ class Describer:
     without_rows = without_rows or [row for row in rows if row not in set(with_rows)]
     sets = {n: [[row for row in of if table.present[n][row]] for of in (with_rows, without_rows)]
             for n in names}
-    ways = {n: activation.between(*(table.vectors[n][of] for of in both))
-            for n, both in sets.items() if all(both)}
+    ways = {n: activation.between(table.vectors[n][having], table.vectors[n][lacking])
+            for n, (having, lacking) in sets.items() if having and lacking}
     if not ways:
       raise errors.UserError(
           f"no direction of item rows {list(map(int, with_rows))}: they and the others have none "

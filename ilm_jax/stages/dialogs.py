@@ -28,7 +28,7 @@ def run(run: context.Run) -> None:
   """
   log, items, _ = run.data
   folder, made_from = run.workdir / FOLDER, _made_from(run)
-  if (store.read_manifest(folder) or {}).get("made_from") == made_from:
+  if (store.read_manifest(folder) or {}).get("made_from") == made_from and not damage(folder):
     return
   _, item_I1C = vectors.factorise(run.config, log, run.mesh)
   if not distributed.is_main():
@@ -37,7 +37,7 @@ def run(run: context.Run) -> None:
   maker = synthetic.Maker(
       log, items, fold_in.Form(item_I1C, c.cf.reg, c.cf.alpha),
       synthetic.Setting(c.dialogs.turns, elm.words(c.data).thing))
-  manifest = {"made_from": made_from, "dialogs": {}, "files": {}}
+  manifest: dict = {"made_from": made_from, "dialogs": {}, "files": {}}
   for name, (users, count) in _parts(log.num_users, c.seed, c.dialogs.count).items():
     digest, made = hashlib.sha256(), 0
     with files.writing(folder / f"{name}.jsonl") as file:
@@ -68,6 +68,20 @@ def check(run: context.Run) -> None:
     why = "is of other data or settings" if was else "is not there"
     raise errors.UserError(f"tasks.dialogs={run.config.tasks.dialogs!r}: {folder} {why}: run "
                            "--stage=targets with dialogs.count above 0")
+  if wrong := damage(folder):
+    raise errors.UserError(f"{wrong}: run --stage=targets, which makes it again")
+
+
+def damage(folder) -> str:
+  """Which file of dialogs/ is not as its manifest says, in words; "" if all are."""
+  manifest = store.read_manifest(folder)
+  if not manifest or manifest.get("fingerprint") != arrays.of_manifest(manifest, "fingerprint"):
+    return f"{folder / 'manifest.json'} is damaged: it does not fit its own fingerprint"
+  for name, expected in manifest["files"].items():
+    path = folder / name
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+      return f"{path} is damaged: it is not what was written"
+  return ""
 
 
 def _dropped(manifest: dict) -> str:

@@ -7,12 +7,10 @@ A folder (a name that ends in /) holds a Parquet file for each 65,536 items. The
 share the parts; parts that are there whole are not made again, so the same command resumes.
 """
 import hashlib
-import json
 import pathlib
 
 import numpy as np
 
-from ilm_jax import errors, files
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import list_files, nearest
 from ilm_jax.runtime import distributed
@@ -39,33 +37,16 @@ def write(out: str, vector_IE, items: interactions_lib.Items, k: int) -> int:
     if distributed.is_main():
       _write(out, vector_IE, items, range(count), k)
     return count if distributed.is_main() else 0
-  folder, made, digits = pathlib.Path(out), 0, len(str(-(-count // PART)))
-  _claim(folder, vector_IE, k)
-  for number, first in enumerate(range(0, count, PART)):
-    part = range(first, min(first + PART, count))
-    path = folder / f"part-{number:0{digits}}.parquet"
+  folder, made = pathlib.Path(out), 0
+  digest = hashlib.sha256(np.ascontiguousarray(vector_IE, np.float32).data)
+  list_files.claim(folder, {"vectors": digest.hexdigest(), "k": k, "items of a part": PART},
+                   "neighbours", distributed.is_main())
+  for number, (path, part) in enumerate(list_files.parts(folder, count, PART)):
     if number % here.count == here.process and not path.exists():
       _write(str(path), vector_IE, items, part, k)
       made += len(part)
   distributed.wait("neighbours")
   return made
-
-
-def _claim(folder: pathlib.Path, vector_IE, k: int) -> None:
-  """Says in the folder what its parts are made from, or refuses those of something else."""
-  digest = hashlib.sha256(np.ascontiguousarray(vector_IE, np.float32).data)
-  made_from = {"vectors": digest.hexdigest(), "k": k, "items of a part": PART}
-  path = folder / "made_from.json"
-  if not path.exists():
-    if folder.is_dir() and any(folder.glob("*.parquet")):
-      raise errors.UserError(f"--out={folder}/ holds Parquet files that are no neighbours: name "
-                             "another folder")
-    if distributed.is_main():
-      files.write_text(path, json.dumps(made_from, indent=1))
-  elif (was := json.loads(path.read_text())) != made_from:
-    what = [name for name in made_from if was.get(name) != made_from[name]]
-    raise errors.UserError(f"--out={folder}/ holds neighbours by other settings "
-                           f"({', '.join(what)}): name another folder, or delete it")
 
 
 def _write(path: str, vector_IE, items: interactions_lib.Items, part: range, k: int) -> None:

@@ -5,7 +5,6 @@ import time
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.models import language_model
 from ilm_jax.monitoring import monitor as monitor_lib
 from ilm_jax.monitoring import parameters, scalars, trackers
 from ilm_jax.objectives import phase1 as phase1_lib
@@ -74,15 +73,16 @@ def phase2_batches(run: context.Run) -> batches_lib.Batches:
         spec, seed=run.config.seed, process_index=share, process_count=shares)
 
   said, ranked = recipe.said_tasks(run.config), recipe.rank_tasks(run.config)
-  spoken = batches(said, recipe.lm_spec(run)) if said else None
-  return batches_lib.with_ranking(spoken, batches(ranked, recipe.rank_spec(run))
-                                  ) if ranked else spoken
+  if not ranked:
+    return batches(said, recipe.lm_spec(run))
+  return batches_lib.with_ranking(batches(said, recipe.lm_spec(run)) if said else None,
+                                  batches(ranked, recipe.rank_spec(run)))
 
 
 def _places(run: context.Run) -> int:
   """Tokens that a batch has room for."""
   c = run.config.phase2
-  targets = c.targets if language_model.is_encoder_decoder(run.lm.config) else 0
+  targets = c.targets if run.lm_encodes else 0
   said = c.rows * (c.length + targets) if recipe.said_tasks(run.config) else 0
   return said + (c.head.rows * c.head.length if recipe.rank_tasks(run.config) else 0)
 

@@ -7,6 +7,7 @@ from etils import epath
 from ilm_jax import errors, files
 from ilm_jax.config import mixture
 from ilm_jax.config import reading as config_lib
+from ilm_jax.models import decoder
 from ilm_jax.planning import arithmetic, costs, estimate, programs, remedies, search, shapes, table
 from ilm_jax.runtime import axes, chips
 
@@ -53,6 +54,7 @@ def run(config, workdir, wish: Wish) -> dict:
   else:
     lm = shapes.of(config.lm)
     program = programs.phase2(config, lm, axes.abstract_mesh(dict(config.mesh)))
+    assert isinstance(lm, decoder.DecoderConfig)      # programs.phase2 refuses others
     plan = arithmetic.plan(config, lm, program, topology)
   plan = {**_asked(config), **plan, "assumes": chips.assumptions(topology)}
   if not plan["fits"]:

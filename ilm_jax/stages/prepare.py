@@ -2,7 +2,7 @@
 
 Stage targets has its requests from here, too: they are made of the tasks' prompts.
 """
-from ilm_jax import elm
+from ilm_jax import elm, errors
 from ilm_jax.config import dialog_sources
 from ilm_jax.data import targets
 from ilm_jax.stages import context, dialogs
@@ -10,14 +10,14 @@ from ilm_jax.stages import context, dialogs
 
 def run(run: context.Run) -> None:
   """Builds the data set through TFDS and writes every task's examples through SeqIO."""
-  import tasks.prepare
-  tasks.prepare.check(run.config)
+  from ilm_jax.tasks import prepare
+  prepare.check(run.config)
   make_data(run)
   if any(source.kind == dialog_sources.SYNTHETIC
          for source in dialog_sources.parse(run.config.tasks.dialogs)):
     dialogs.check(run)
-  tasks.prepare.prepare(run.workdir, run.lm_tokenizer, run.text_tokenizer, run.config,
-                        run.sentence_vectors, answers(run), run.beam, chats=lambda: run.chat)
+  prepare.prepare(run.workdir, run.lm_tokenizer, run.text_tokenizer, run.config,
+                  run.sentence_vectors, answers(run), run.beam, chats=lambda: run.chat)
 
 
 def answers(run: context.Run):
@@ -29,9 +29,9 @@ def answers(run: context.Run):
 
 def requests(run: context.Run) -> None:
   """Builds the data set and writes targets/requests.jsonl."""
-  import tasks.prepare
+  from ilm_jax.tasks import prepare
   make_data(run)
-  tasks.prepare.write_requests(run.workdir, run.lm_tokenizer, run.text_tokenizer, run.config)
+  prepare.write_requests(run.workdir, run.lm_tokenizer, run.text_tokenizer, run.config)
 
 
 def make_data(run: context.Run) -> None:
@@ -39,8 +39,8 @@ def make_data(run: context.Run) -> None:
   from ilm_jax.data import interactions as interactions_lib
   from ilm_jax.data import kept as kept_lib
   from ilm_jax.data import store
-  from tasks import beam_options
-  from tasks.datasets import builder, registry
+  from ilm_jax.tasks import beam_options
+  from ilm_jax.tasks.datasets import builder, registry
   beam_options.check(run.beam)
   folder, data = run.workdir / "data", run.config.data
   dataset = registry.find(data)
@@ -53,4 +53,4 @@ def make_data(run: context.Run) -> None:
     kept_lib.save(folder, kept)
     interactions_lib.save(folder, interactions, items, made_from)
   for line in kept.lines() if (kept := kept_lib.load(folder)) else ():
-    print(line, flush=True)
+    print(errors.plain(line), flush=True)

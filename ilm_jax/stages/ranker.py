@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ilm_jax import errors
+from ilm_jax import elm, errors
 from ilm_jax.cf import fold_in
 from ilm_jax.config import variants
-from ilm_jax.conversation import directions
+from ilm_jax.conversation import directions, open_words
 from ilm_jax.conversation import session as s
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -23,6 +23,7 @@ from ilm_jax.stages import recommender as recommender_lib
 # benchmarks.simulator chose them on validation targets of MovieLens.
 _LEAST, _RIDGE, _STEP = 5, 0.1, 0.25
 _MOST_NAME = 300         # letters of a title that is looked up
+_MOST_GUESSED = 50       # attributes of one session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Ranker:
     variant: which model of phase 2 ranks and speaks.
     scores: what scores the catalogue, as `Recommender.scores`; None: this model's recommender,
       in the thread that calls.
+    encode: what gives texts their sentence vectors; None: the run's encoder, loaded when the first
+      word is guessed.
 
   Attributes:
     recommender: what ranks.
@@ -64,14 +67,14 @@ class Ranker:
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant,
-               scores: Callable | None = None):
+               scores: Callable | None = None, encode: Callable | None = None):
     self.run, self.variant, self.items = run, variant, run.data.items
     self.recommender = recommender_lib.Recommender(run, variant)
     if self.recommender.by == recommender_lib.BEAMS:
       raise errors.UserError("a conversation ranks the catalogue anew after each turn: it needs an "
                              "item head (phase2.head.weight) or phase 1's loss of users "
                              "(phase1.losses.ui, .cf)")
-    self._scores = scores or self.recommender.scores
+    self._scores, self._encode = scores or self.recommender.scores, encode or run.sentence_vectors
     self.titles = titles_lib.Titles(self.items)
 
   # What is recommended.
@@ -98,7 +101,8 @@ class Ranker:
     """float32 [I + 1]: the model's scores after the liked items, at least one, moved along what was
     asked for."""
     history = np.array([self.row_of[item] for item in session.liked], np.int32)
-    return directions.moved(self._scores([history])[0], session, self.factors, self.ways, _STEP)
+    return directions.moved(
+        self._scores([history])[0], session, self.factors, self.ways_of(session), _STEP)
 
   def similar(self, item: str, k: int) -> tuple[Card, ...]:
     """The k items nearest to one in the space of iALS; the score is the cosine.
@@ -152,6 +156,19 @@ class Ranker:
     """Names that a critique can move."""
     return tuple(sorted(self.ways, key=lambda name: (name != directions.NEW, name)))
 
+  def guessed(self, *forms: str) -> str:
+    """The attribute for words in lower case that no attribute is called by; "": nothing can be
+    guessed of them. Args: as `wishes.read` gives them; the first that is a word counts."""
+    word = next((form for form in forms[:-1] if self._is_word(form)), forms[-1])
+    return "" if self._guesses.of(word) is None else word
+
+  def ways_of(self, session: s.Session) -> dict[str, np.ndarray]:
+    """The directions of all attributes, and of the guessed ones that a session asks for."""
+    asked_for = dict.fromkeys(each.attribute.casefold() for each in session.critiques)
+    others = [name for name in asked_for if name not in self.ways][:_MOST_GUESSED]
+    guesses = {name: self._guesses.of(name) for name in others}
+    return {**self.ways, **{name: way_C for name, way_C in guesses.items() if way_C is not None}}
+
   @functools.cached_property
   def genres(self) -> tuple[str, ...]:
     """Those of the catalogue, in order."""
@@ -180,7 +197,7 @@ class Ranker:
     for each in session.opinions:
       if each.item not in self.row_of:
         raise errors.UserError(f"{where}item {each.item!r} is not in this catalogue")
-    directions.checked(session, self.ways)
+    directions.checked(session, self.ways_of(session))
 
   def title(self, row: int) -> str:
     """ "Heat (1995)" of an item row."""
@@ -221,6 +238,17 @@ class Ranker:
     return directions.learn(self.factors, self._labels, least=_LEAST, ridge=_RIDGE)
 
   @functools.cached_property
+  def _guesses(self) -> open_words.Guesser:
+    text_RW = self.run.entities.vectors["semantic"]
+    return open_words.Guesser(self.factors, text_RW[:len(self.factors)], self.ways, self._encode,
+                              elm.words(self.run.config.data).thing)
+
+  def _is_word(self, text: str) -> bool:
+    """Whether the sentence encoder knows it whole."""
+    tokenizer = self.run.text_tokenizer
+    return len(tokenizer.encode(text)) == len(tokenizer.encode("a"))
+
+  @functools.cached_property
   def known(self) -> directions.Leading:
     """The labels of the attributes that have a direction."""
     return directions.leading({name: self._labels[name] for name in self.ways}, len(self.items))
@@ -232,4 +260,4 @@ class Ranker:
   @functools.cached_property
   def describer(self) -> describe.Describer:
     """Knows entities by name, and what the model says of their vectors."""
-    return describe.Describer(self.run, self.variant)
+    return describe.Describer(self.run, self.variant, lambda: self.recommender.speaker)

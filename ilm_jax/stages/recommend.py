@@ -8,6 +8,8 @@
 
 How a list is made, and the same in Python: `stages.recommender`.
 """
+import contextlib
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,10 @@ from ilm_jax.evaluation import list_files
 from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, describe, neighbours
 from ilm_jax.stages import recommender as recommender_lib
+from ilm_jax.stages.evals import trained
+from ilm_jax.training import provenance
+
+PART = 1 << 16                  # users of a file in a folder of lists
 
 
 class Wish(NamedTuple):
@@ -27,8 +33,8 @@ class Wish(NamedTuple):
   liked: tuple[str, ...] = ()   # items, oldest first
   users: str = ""               # "all"
   k: int = 10
-  out: str = ""                 # with `users` or `items`: a .csv or .parquet file
-  items: str = ""               # "all": the neighbours of every item; `out` may be a folder, x/
+  out: str = ""                 # with `users` or `items`: a .csv or .parquet file, or a folder, x/
+  items: str = ""               # "all": the neighbours of every item
   model: str = "ilm"            # key of what ranks, see `variants.named`
 
 
@@ -78,11 +84,11 @@ def _print(recommender: recommender_lib.Recommender, wish: Wish, history) -> Non
   items, reads = recommender.run.data.items, recommender.reads
 
   def title(row):
-    return interactions_lib.full_title(items, int(row))
+    return errors.plain(interactions_lib.full_title(items, int(row)))
 
   if wish.user:
     read = f"; its last {reads} are read" if 0 < reads < len(history) else ""
-    print(f"{wish.user}: the whole history, {len(history)} items{read}")
+    print(f"{errors.plain(wish.user)}: the whole history, {len(history)} items{read}")
   else:
     print(f"liked: {', '.join(map(title, history))}")
   print(f"recommended by {recommender.method}, without these:")
@@ -95,34 +101,55 @@ def _print(recommender: recommender_lib.Recommender, wish: Wish, history) -> Non
 
 
 def _write_all(recommender: recommender_lib.Recommender, wish: Wish) -> None:
-  """Of a few users at a time: what is in memory does not grow with their number."""
+  """Of a few users at a time: what is in memory does not grow with their number. All processes of
+  a job score, and process 0 writes."""
+  count = recommender.run.data.log.num_users
+  if not wish.out.endswith("/"):
+    _write(recommender, wish.out, range(count), wish.k)
+  else:
+    folder = pathlib.Path(wish.out)
+    list_files.claim(folder, _made_from(recommender, wish.k), "lists of users",
+                     distributed.is_main())
+    for path, users in list_files.parts(folder, count, PART):
+      # What process 0 finds holds for all: they score a part together, or none does.
+      if not distributed.first(int(path.exists())):
+        _write(recommender, str(path), users, wish.k)
+  if distributed.is_main():
+    print(f"{wish.out}: {count} users, {wish.k} items each, by {recommender.method}")
+
+
+def _made_from(recommender: recommender_lib.Recommender, k: int) -> dict:
+  """What lists depend on, as a folder of them says."""
+  run, made = recommender.run, {}
+  if recommender.by != recommender_lib.DOT:
+    made["checkpoint"] = provenance.record(trained.phase2_meta(run, recommender.variant))
+  elif theirs := run.config.phase2.init_from:
+    made["phase 1"] = theirs
+  else:
+    made["checkpoint"] = provenance.record(trained.phase1_meta(run))
+  return {"by": recommender.method, "data": run.data.fingerprint, "k": k, "users of a part": PART,
+          **made}
+
+
+def _write(recommender: recommender_lib.Recommender, path: str, users: range, k: int) -> None:
+  """The lists of users, numbered from 0, by their whole histories."""
   log, items, _ = recommender.run.data
-  titles = ["", *(interactions_lib.full_title(items, n + 1) for n in range(len(items)))]
-  if not distributed.is_main():
-    for _ in _all_lists(recommender, wish.k):      # all processes score
-      pass
-    return
-  with list_files.writing(wish.out) as write:
-    for users, items_NK, score_NK in _all_lists(recommender, wish.k):
-      write([list_files.Row(log.user_ids[user], place + 1, items.ids[row - 1], titles[row], score)
-             for user, items_K, score_K in zip(users, items_NK.tolist(), score_NK.tolist())
-             for place, (row, score) in enumerate(zip(items_K, score_K)) if row])
-  print(f"{wish.out}: {log.num_users} users, {wish.k} items each, by {recommender.method}")
-
-
-def _all_lists(recommender: recommender_lib.Recommender, k: int):
-  """(users from 0, items_NK, score_NK) of all users of the log, by their whole histories."""
-  log, offsets_U1 = recommender.run.data.log, recommender.run.data.log.offsets_U1
-  for first in range(0, log.num_users, recommender.together):
-    users = range(first, min(first + recommender.together, log.num_users))
-    yield users, *recommender.top(
-        [log.item_N[offsets_U1[u]:offsets_U1[u + 1]] for u in users], k)
+  main = distributed.is_main()
+  with list_files.writing(path) if main else contextlib.nullcontext() as write:
+    for first in range(users.start, users.stop, recommender.together):
+      some = range(first, min(first + recommender.together, users.stop))
+      items_NK, score_NK = recommender.top([log.item_N[log.of_user(user)] for user in some], k)
+      if main:
+        write([list_files.Row(log.user_ids[user], place + 1, items.ids[row - 1],
+                              interactions_lib.full_title(items, row), score)
+               for user, items_K, score_K in zip(some, items_NK.tolist(), score_NK.tolist())
+               for place, (row, score) in enumerate(zip(items_K, score_K)) if row])
 
 
 def _check(wish: Wish) -> None:
-  given = {"--user": wish.user, "--liked": wish.liked, "--users": wish.users,
-           "--items": wish.items}
-  given = [flag for flag, value in given.items() if value]
+  values = {"--user": wish.user, "--liked": wish.liked, "--users": wish.users,
+            "--items": wish.items}
+  given = [flag for flag, value in values.items() if value]
   if not given:
     raise errors.UserError("--stage=recommend needs --user=user:ID, --liked='Title (year)', "
                            "--users=all with --out, or --items=all with --out")
@@ -142,7 +169,6 @@ def _check(wish: Wish) -> None:
     raise errors.UserError(f"--out={wish.out} is for the lists of --users=all or --items=all; the "
                            "list of one is printed: leave --out away")
   if wish.out:
-    parts = wish.items and wish.out.endswith("/")
-    list_files.check(f"{wish.out}part.parquet" if parts else wish.out)
+    list_files.check(f"{wish.out}part.parquet" if wish.out.endswith("/") else wish.out)
   if wish.k < 1:
     raise errors.UserError(f"--k={wish.k}: expected 1 or more")

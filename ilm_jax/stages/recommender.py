@@ -56,6 +56,7 @@ class Recommender:
 
   Attributes:
     by: `way` of its config.
+    variant: as given.
     method: what the tables call it, e.g. "ILM, item head".
 
   Raises:
@@ -64,7 +65,7 @@ class Recommender:
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
-    self.run, self.by, self._variant = run, way(run.config), variant
+    self.run, self.by, self.variant = run, way(run.config), variant
     self.method = f"{variant.label}, {self.by}"
     if self.by == DOT and variant != variants.ILM:
       raise errors.UserError(f"--model={variant.key}: this run has no item head and ranks by phase "
@@ -91,7 +92,8 @@ class Recommender:
     """
     parts = [self._top([np.asarray(h, np.int32) for h in histories[first:first + self.together]], k)
              for first in range(0, len(histories), self.together)]
-    return tuple(np.concatenate(part) for part in zip(*parts))
+    items, scores = zip(*parts)
+    return np.concatenate(items), np.concatenate(scores)
 
   def _top(self, histories, k: int):
     if self.by == BEAMS:
@@ -148,8 +150,9 @@ class Recommender:
   def _by_dot_product(self, histories) -> np.ndarray:
     arrays = speaker.with_more(self.run, self._entities, *self._folded_in(histories))
     rows = self.run.data.log.rows.total + np.arange(len(histories))
+    graphdef, params = self._phase1
     return dot_scores.score(
-        *self._phase1, arrays, rows, self.run.data.log.num_items, items=self._items)
+        graphdef, params, arrays, rows, self.run.data.log.num_items, items=self._items)
 
   def _ask(self, histories):
     """(who is asked, an example for each history, [one as long as any]: one shape is compiled)."""
@@ -189,7 +192,7 @@ class Recommender:
 
   @functools.cached_property
   def speaker(self) -> speaker.Speaker:
-    return speaker.Speaker(self.run, self._variant)
+    return speaker.Speaker(self.run, self.variant)
 
   @functools.cached_property
   def _catalogue(self):

@@ -3,7 +3,7 @@
 A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
 fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
 """
-import importlib
+import importlib.util
 import os
 
 from ilm_jax import elm, errors
@@ -37,6 +37,8 @@ def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = (),
   with locks.held(run.workdir, written):
     for name in names:
       stage = stage_list.BY_NAME[name]
+      if name == "phase1" and "phase2" in names:
+        _check_rows(run)
       if distributed.is_main() or stage.together:
         _STAGES[name](run)
       if distributed.is_main() and stage.reads:
@@ -123,15 +125,21 @@ def _targets(run: context.Run) -> None:
 
 
 def _in_child(function: str, run: context.Run) -> None:
+  if importlib.util.find_spec("seqio") is None:
+    raise errors.UserError("stage prepare (and targets) needs TensorFlow and SeqIO, which are not "
+                           "installed: pip install 'ilm-jax[data]'")
   from ilm_jax.stages import child
   child.run("prepare", _prepare_here, function, config_lib.to_json(run.config),
             str(run.workdir), run.beam)
 
 
 def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
-  # TensorFlow only prepares data here: its messages about CUDA would mislead.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  from ilm_jax.stages import prepare
+  # TensorFlow only prepares data here: its messages about CUDA would mislead. 0 is a user's wish to
+  # have them; 1 is what jax sets where nothing is.
+  from ilm_jax.stages import child, prepare
+  if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    child.import_quietly("ilm_jax.tasks.prepare")
   run = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
   getattr(prepare, function)(run)
 
@@ -139,6 +147,12 @@ def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str
 def _cf(run: context.Run) -> None:
   from ilm_jax.stages import vectors
   vectors.run(run)
+
+
+def _check_rows(run: context.Run) -> None:
+  """Raises a UserError if an example fits into no row of phase 2: known before phase 1."""
+  from ilm_jax.stages import phases
+  phases.phase2_batches(run)
 
 
 def _phase1(run: context.Run) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilm_jax import errors
+from ilm_jax import elm, errors
 from ilm_jax.config import variants
 from ilm_jax.conversation import directions, heard, policy
 from ilm_jax.conversation import session as s
@@ -36,17 +36,27 @@ class Reply(NamedTuple):
     text: the words alone, without the cards.
     cards: what is recommended, best first.
     unread: words of the user that mean nothing here; `text` says so.
+    guessed: attributes of the user's words that were guessed; `text` says so.
   """
   session: s.Session
   act: str
   text: str
   cards: tuple[ranker.Card, ...] = ()
   unread: tuple[str, ...] = ()
+  guessed: tuple[str, ...] = ()
 
 
-def unread_words(unread: Sequence[str]) -> str:
-  """The sentence about words that mean nothing here; "" where there are none."""
-  return f"I do not know what {', '.join(map(repr, unread))} means here." if unread else ""
+def notes(unread: Sequence[str], guessed: Sequence[str], things: str) -> str:
+  """What is said of words that mean nothing here, and of guessed ones; "" where there are none.
+
+  Args:
+    unread, guessed: of a `Reply`.
+    things: what items are called, as "films".
+  """
+  said = [f"I do not know what {', '.join(map(repr, unread))} means here."] * bool(unread)
+  said += [f"{', '.join(map(repr, guessed))}: guessed from the {things}' texts; no label says it."
+           ] * bool(guessed)
+  return "\n".join(said)
 
 
 def wanted(critique: s.Critique) -> str:
@@ -66,7 +76,7 @@ class Talker(ranker.Ranker):
   """Answers for one model of a run. Nothing is kept between two calls but what was loaded.
 
   Args:
-    run, variant, scores: as of `ranker.Ranker`; the variant speaks, too.
+    run, variant, scores, encode: as of `ranker.Ranker`; the variant speaks, too.
     k: items of a list.
     asks: when a question about an attribute comes before a list.
 
@@ -75,9 +85,10 @@ class Talker(ranker.Ranker):
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant, k: int,
-               scores: Callable | None = None, asks: policy.Policy = policy.NEVER):
-    super().__init__(run, variant, scores)
-    self.k, self._asks = k, asks
+               scores: Callable | None = None, asks: policy.Policy = policy.NEVER,
+               encode: Callable | None = None):
+    super().__init__(run, variant, scores, encode)
+    self.k, self._asks, self.things = k, asks, elm.words(run.config.data).things
 
   # What is said.
 
@@ -93,24 +104,30 @@ class Talker(ranker.Ranker):
         return self._answer(session, text, s.EXPLAIN, self.why(session, item), (item,))
       if _NOT_THAT.match(text.strip()):
         return self._answer(session, text, s.CHAT, "Which of the list?")
-    return self.proposed(*self._heard(session, text))
+    after, unread = self._heard(session, text)
+    asked_for = [each.attribute for each in after.critiques[len(session.critiques):]]
+    guessed = tuple(name for name in dict.fromkeys(asked_for) if name not in self.ways)
+    return self.proposed(after, unread, guessed)
 
-  def proposed(self, session: s.Session, unread: tuple[str, ...] = ()) -> Reply:
-    """What the recommender says next by itself: a list, or a question."""
+  def proposed(self, session: s.Session, unread: tuple[str, ...] = (),
+               guessed: tuple[str, ...] = ()) -> Reply:
+    """What the recommender says next by itself: a list, or a question; before it, what of the
+    user's words was not understood, or guessed."""
     self.check(session)
     score_I1 = self.scored(session) if session.liked else None
     may_I1 = s.allowed(session, self.items)
     step = policy.next_step(session, score_I1, may_I1, self.known, self._asks)
-    if step.act != s.ASK:
+    if step.act != s.ASK and score_I1 is not None:      # never without: it asks what is liked
       words = "With what you asked for, these come first:" if step.act == s.REFINE else "Try these:"
-      return self._turn(session, step.act, words, self.best(score_I1, may_I1, self.k), unread)
+      return self._turn(session, step.act, words, self.best(score_I1, may_I1, self.k), unread,
+                        guessed)
     if step.question:
       words = step.question.text
     elif session.liked:
       words = "Nothing is left that fits all that you asked for: take something back."
     else:
       words = "Which do you like? Name a few by title."
-    return self._turn(session, s.ASK, words, (), unread)
+    return self._turn(session, s.ASK, words, (), unread, guessed)
 
   def edited(self, session: s.Session, kind: str, item: str) -> s.Session:
     """With the user's turn that an item is liked, disliked or seen.
@@ -166,7 +183,7 @@ class Talker(ranker.Ranker):
   def _heard(self, session, text):
     meant = policy.meant(session, text)
     after, unread = heard.told(session, meant, items=self.items, titles=self.titles,
-                               names=set(self.ways))
+                               names=set(self.ways), guess=self.guessed)
     if meant != text:
       said = dataclasses.replace(after.turns[-1], text=text.strip())
       after = dataclasses.replace(after, turns=(*after.turns[:-1], said))
@@ -177,11 +194,11 @@ class Talker(ranker.Ranker):
     session = s.add_turn(session, s.Turn(s.USER, text.strip(), items))
     return Reply(s.add_turn(session, s.Turn(s.RECOMMENDER, said, items, act)), act, said)
 
-  def _turn(self, session, act, words, cards, unread) -> Reply:
-    text = "\n".join(filter(None, (unread_words(unread), words)))
+  def _turn(self, session, act, words, cards, unread, guessed) -> Reply:
+    text = "\n".join(filter(None, (notes(unread, guessed, self.things), words)))
     said = s.Turn(s.RECOMMENDER, "\n".join(filter(None, (text, ranker.listed(cards)))),
                   tuple(card.id for card in cards), act)
-    return Reply(s.add_turn(session, said), act, text, tuple(cards), unread)
+    return Reply(s.add_turn(session, said), act, text, tuple(cards), unread, guessed)
 
   # What is explained.
 
@@ -203,10 +220,10 @@ class Talker(ranker.Ranker):
             f"nearest to it in the space of iALS (cosine {alike_L.max():.2f})"
             + (f"; both: {', '.join(both)}." if both else ".")]
     met_IC = self.factors[np.any(self.factors != 0, axis=1)]
-    apart_C = self.factors[row] - met_IC.mean(axis=0)
+    apart_C, ways = self.factors[row] - met_IC.mean(axis=0), self.ways_of(session)
     said += [f"You asked for {wanted(c)}; it lies "
-             f"{apart_C @ self.ways[c.attribute.casefold()]:+.1f} standard deviations from the "
-             "mean."
+             f"{apart_C @ ways[c.attribute.casefold()]:+.1f} standard deviations from the mean"
+             + ("." if c.attribute.casefold() in self.ways else ", by a guess from texts.")
              for c in session.critiques]
     return "\n".join(said)
 

@@ -66,7 +66,7 @@ class Checkpointer:
             "digests": leaf_digests.digests(_plain(state))}
     try:
       self._manager.save(step, args=ocp.args.Composite(
-          state=ocp.args.PyTreeSave(_plain(state)), meta=ocp.args.JsonSave(meta)))
+          state=ocp.args.PyTreeSave(_plain(state)), meta=ocp.args.JsonSave(files.stamped(meta))))
     except Exception as e:
       raise self._write_error(e) from e
 
@@ -90,7 +90,7 @@ class Checkpointer:
     step = self.latest() if step is None else step
     if step is None or step not in self._manager.all_steps():
       return {"step": step, "fingerprints": {}, "settings": {}, "history": [], "totals": {}}
-    return orbax_io.restore(self._manager, self.folder, step, meta=ocp.args.JsonRestore())["meta"]
+    return orbax_io.read_meta(self._manager, self.folder, step)
 
   def restore(self, like, step: int | None = None):
     """The state of `step` (the newest by default).
@@ -189,7 +189,21 @@ def read_meta(folder, step: int | None = None) -> dict:
   """What `Checkpointer.meta` gives, of a phase's checkpoint, by default its newest."""
   folder, step = _existing(folder, step)
   with _reader(folder) as manager:
-    return orbax_io.restore(manager, folder, step, meta=ocp.args.JsonRestore())["meta"]
+    return orbax_io.read_meta(manager, folder, step)
+
+
+def verify(folder, step: int) -> None:
+  """Reads all of a checkpoint, whatever its model, on the host alone.
+
+  Raises:
+    UserError: it cannot be read, or an array is missing or not what was saved.
+  """
+  folder = epath.Path(folder).absolute()
+  with _reader(folder) as manager:
+    meta = orbax_io.read_meta(manager, folder, step)
+    state = orbax_io.restore_on_host(manager, folder, step)
+  expected = meta.get("digests")
+  leaf_digests.check(state, expected, folder / str(step), whole=True)
 
 
 def read_trainable(folder, want, step: int | None = None):

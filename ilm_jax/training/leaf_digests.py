@@ -29,23 +29,27 @@ def digests(tree) -> dict[str, str]:
           for name, kind, sums in begun}
 
 
-def check(tree, expected: dict[str, str] | None, checkpoint) -> None:
+def check(tree, expected: dict[str, str] | None, checkpoint, *, whole: bool = False) -> None:
   """Refuses arrays that are not what was saved.
 
   Args:
     tree: what was read, a part of what was saved.
     expected: `digests` of what was saved; None: of a checkpoint older than digests.
     checkpoint: its folder, for the message.
+    whole: whether `tree` is all that was saved.
 
   Raises:
-    UserError: a leaf has another digest, or none in `expected`. One that was read as another dtype
-      or shape than it was saved in is not looked at.
+    UserError: a leaf is missing, or has another digest, or none in `expected`. One that was read
+      as another dtype or shape than it was saved in is not looked at.
   """
   if expected is None:
     return
-  for name, digest in digests(tree).items():
+  have = digests(tree)
+  missing = expected.keys() - have.keys() if whole else set()
+  for name, digest in [*((name, "none") for name in sorted(missing)), *have.items()]:
     saved = expected.get(name, "none")
-    if saved != digest and saved.rpartition(" ")[0] in ("", digest.rpartition(" ")[0]):
+    same_kind = saved.rpartition(" ")[0] in ("", digest.rpartition(" ")[0])
+    if saved != digest and (name in missing or same_kind):
       raise errors.UserError(
           f"checkpoint {checkpoint} is damaged: {name} has digest {digest}, saved was {saved}: "
           "delete that folder and run again; the run resumes from the checkpoint before it, or "

@@ -2,9 +2,10 @@
 import logging
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.runtime import axes
 
 # Orbax warns, at each opening, of what reading alone entails: it hides what matters.
@@ -72,6 +73,26 @@ def restore(manager, folder, step: int, **args):
     return manager.restore(step, args=ocp.args.Composite(**args))
   except Exception as e:
     raise unreadable(folder, step, e) from e
+
+
+def read_meta(manager, folder, step: int) -> dict:
+  """The "meta" of a checkpoint; UserError if it cannot be read or is damaged."""
+  meta = restore(manager, folder, step, meta=ocp.args.JsonRestore())["meta"]
+  try:
+    return files.unstamped(meta)
+  except ValueError as e:
+    raise unreadable(folder, step, f"its meta is damaged: {e}") from e
+
+
+def restore_on_host(manager, folder, step: int):
+  """The "state" of a checkpoint as numpy arrays, whatever mesh it was saved from."""
+  try:
+    leaves = manager.item_metadata(step)["state"]
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+                       getattr(leaves, "tree", leaves))
+  except Exception as e:
+    raise unreadable(folder, step, e) from e
+  return restore(manager, folder, step, state=ocp.args.PyTreeRestore(restore_args=how))["state"]
 
 
 def unreadable(folder, step: int, why) -> errors.UserError:

@@ -103,8 +103,8 @@ def _config(reader: gguf_file.Reader, path, dtype) -> decoder.DecoderConfig:
   def number(name, *default):
     value = field(name, *default)
     if type(value) not in (int, float) or not math.isfinite(value):
-      raise errors.UserError(f"{path}: {kind}.{name} is {value!r:.60}, expected a number: delete "
-                             "the file and get it again")
+      raise errors.UserError(f"{path}: {kind}.{name} is {errors.shown(value)}, expected a "
+                             "number: delete the file and get it again")
     return float(value)
 
   if (parts := reader.value("split.count", 0)) not in (0, 1):
@@ -176,9 +176,9 @@ def _local_layers(kind: str, field, layers: int, path) -> tuple[bool, ...]:
     return tuple(map(bool, pattern))
   if type(pattern) is int and pattern >= 0:
     return tuple(pattern == 0 or (n + 1) % pattern != 0 for n in range(layers))
-  raise errors.UserError(f"{path}: {kind}.attention.sliding_window_pattern is {pattern!r:.60}, "
-                         f"expected a whole number or {layers} of true and false: get the file "
-                         "again")
+  raise errors.UserError(f"{path}: {kind}.attention.sliding_window_pattern is "
+                         f"{errors.shown(pattern)}, expected a whole number or {layers} of "
+                         "true and false: get the file again")
 
 
 def _rope_scaling(field, number, path, tensors, head_dim: int) -> attention.RopeScaling | None:

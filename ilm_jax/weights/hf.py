@@ -108,7 +108,7 @@ class Shards:
     for file in _files(folder):
       try:
         self._tensors |= _tensors(folder / file)
-      except (OSError, ValueError, KeyError, TypeError) as e:
+      except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
         if isinstance(e, errors.UserError):
           raise
         why = " ".join(str(e).split())[:160]

@@ -2,6 +2,7 @@
 
 A field that would change the numbers and that our decoder has no place for is a ValueError.
 """
+from ilm_jax import errors
 from ilm_jax.models import attention, decoder
 from ilm_jax.weights import stream
 
@@ -12,7 +13,8 @@ ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu",
 def known(field: str, value, table: dict):
   """table[value], or a ValueError that says what is supported."""
   if value not in table:
-    raise ValueError(f"{field} is {value!r}, supported are {', '.join(map(repr, table))}")
+    raise ValueError(f"{field} is {errors.shown(value)}, supported are "
+                     f"{', '.join(map(repr, table))}")
   return table[value]
 
 
@@ -20,13 +22,13 @@ def _refuse(c: dict, **only) -> None:
   """Raises ValueError where a field has another value than the one supported."""
   for field, value in only.items():
     if c.get(field, value) not in (value, None):
-      raise ValueError(f"{field} is {c[field]!r}, supported is {value!r}")
+      raise ValueError(f"{field} is {errors.shown(c[field])}, supported is {value!r}")
 
 
 def _positive(c: dict, field: str) -> float:
   """The field as a number above 0, or a ValueError."""
   if not 0 < float(c[field]) < float("inf"):
-    raise ValueError(f"{field} is {c[field]!r}, expected a number above 0")
+    raise ValueError(f"{field} is {errors.shown(c[field])}, expected a number above 0")
   return float(c[field])
 
 
@@ -54,10 +56,13 @@ def _common(c: dict, dtype: str, **more) -> decoder.DecoderConfig:
   groups = c.get("num_key_value_heads") or heads
   if heads % groups:
     raise ValueError(f"num_key_value_heads is {groups}, which does not divide {heads} heads")
+  head_dim = c.get("head_dim") or c["hidden_size"] // heads
+  if head_dim < 1:
+    raise ValueError(f"hidden_size is {c['hidden_size']}, less than {heads} heads")
   fields = dict(
       num_layers=c["num_hidden_layers"], width=c["hidden_size"], num_heads=heads,
       num_kv_heads=groups,
-      head_dim=c.get("head_dim") or c["hidden_size"] // heads, mlp_width=c["intermediate_size"],
+      head_dim=head_dim, mlp_width=c["intermediate_size"],
       vocab_size=c["vocab_size"], tied=bool(c.get("tie_word_embeddings", False)), dtype=dtype,
       norm_eps=float(c.get("rms_norm_eps", 1e-6)))
   return decoder.DecoderConfig(**{**fields, **more})

@@ -32,7 +32,7 @@ def read_bert_config(path) -> bert.BertConfig:
         num_layers=c["num_hidden_layers"], width=c["hidden_size"],
         num_heads=c["num_attention_heads"], mlp_width=c["intermediate_size"],
         vocab_size=c["vocab_size"], max_positions=c["max_position_embeddings"],
-        num_types=c["type_vocab_size"], norm_eps=c["layer_norm_eps"])
+        num_types=c["type_vocab_size"], norm_eps=float(c["layer_norm_eps"]))
   except (OSError, ValueError, KeyError, TypeError) as e:
     if isinstance(e, errors.UserError):
       raise

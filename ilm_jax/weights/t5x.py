@@ -4,6 +4,7 @@ The old layout is a msgpack file `checkpoint` beside one TensorStore array a par
 is Orbax's. Layers may lie apart (`layers_0`, ..) or stacked along an axis, where attention kernels
 keep heads and head width apart. The optimizer's state is never read.
 """
+import math
 import re
 
 import numpy as np
@@ -19,9 +20,24 @@ _EXPECTED = ("expected a T5X checkpoint: a folder with the file `checkpoint`, or
              "Orbax, or a folder of such folders checkpoint_<step>")
 
 
+_DRIVERS = ("zarr", "zarr3")     # of TensorStore, that T5X writes
+# How TensorStore fails on a damaged array.
+_UNREADABLE = (ValueError, TypeError, KeyError, OSError, NotImplementedError)
+_SPARSE = 1000               # times the bytes of its files that a checkpoint may have in memory
+
+
 def is_checkpoint(path) -> bool:
   """Whether `load` would find a checkpoint at `path`."""
   return _newest(epath.Path(path)) is not None
+
+
+def is_encoder_decoder(path, gin_file: str = "") -> bool:
+  """Whether the model of a checkpoint that is there has an encoder, by its gin file alone.
+
+  Raises:
+    UserError: there is no gin file, or it describes no model.
+  """
+  return _encodes(t5x_gin.read(gin_file or _find_gin(_newest(epath.Path(path)))))
 
 
 def load(path, gin_file: str = "", dtype: str = "float32", mesh=None):
@@ -45,6 +61,7 @@ def load(path, gin_file: str = "", dtype: str = "float32", mesh=None):
     raise errors.UserError(f"{path}: no checkpoint found: {_EXPECTED}")
   architecture = t5x_gin.read(gin_file or _find_gin(folder))
   arrays = _legacy(folder) if (folder / "checkpoint").exists() else _orbax(folder)
+  _check_size(folder, arrays)
   tensors = _by_layer(str(folder), arrays, architecture)
   config = _config(architecture, tensors, dtype)
   encoder_decoder = language_model.is_encoder_decoder(config)
@@ -53,6 +70,15 @@ def load(path, gin_file: str = "", dtype: str = "float32", mesh=None):
                        lambda name: tensors[name].read(), language_model.abstract_params(config),
                        mesh)
   return config, params
+
+
+def _check_size(folder: epath.Path, arrays: dict) -> None:
+  """What has no file is zeros to TensorStore, of any shape that a header claims."""
+  stored = sum((at / name).stat().length for at, _, names in folder.walk() for name in names)
+  claimed = sum(math.prod(array.shape) for array in arrays.values())
+  if claimed > files.SMALL + _SPARSE * stored:
+    raise errors.UserError(f"{folder}: its arrays have {claimed:,} elements by their headers, its "
+                           f"files {stored:,} bytes: get the checkpoint again")
 
 
 class _Part:
@@ -66,7 +92,11 @@ class _Part:
     part = self._array
     if self._axis is not None:
       part = part[(slice(None),) * self._axis + (self._n,)]
-    return part.read().result() if hasattr(part, "read") else np.asarray(part)
+    try:
+      return part.read().result() if hasattr(part, "read") else np.asarray(part)
+    except _UNREADABLE as e:
+      raise errors.UserError(f"an array of the checkpoint cannot be read "
+                             f"({' '.join(str(e).split())[:160]}): get the checkpoint again") from e
 
 
 def _by_layer(folder: str, arrays: dict, architecture: dict) -> dict[str, _Part]:
@@ -130,12 +160,12 @@ def _array(folder: epath.Path, name: str, leaf):
       path = leaf["kvstore"]["path"].rstrip("/").rsplit("/", 1)[-1]
     except (KeyError, TypeError, AttributeError):
       path = ""
-    if path not in ("", ".", ".."):
+    if path not in ("", ".", "..") and leaf["driver"] in _DRIVERS:
       return _open({"driver": leaf["driver"], "kvstore": _kvstore(folder / path)}, name,
                    folder / path)
   if not isinstance(leaf, np.ndarray):
-    raise errors.UserError(f"{folder}/checkpoint: {name} is no array ({leaf!r:.60}): get the "
-                           "checkpoint again")
+    raise errors.UserError(f"{folder}/checkpoint: {name} is no array ({errors.shown(leaf)}): get "
+                           "the checkpoint again")
   return leaf
 
 
@@ -179,9 +209,13 @@ def _kvstore(path: epath.Path) -> dict | str:
 def _open(spec: dict, name: str, where):
   try:
     return tensorstore.open(spec, open=True, read=True).result()
-  except (ValueError, TypeError) as e:
+  except _UNREADABLE as e:
     raise errors.UserError(f"{where}: array {name:.80} cannot be read "
                            f"({' '.join(str(e).split())[:160]}): get the checkpoint again") from e
+
+
+def _encodes(architecture: dict) -> bool:
+  return "num_encoder_layers" in architecture and "num_decoder_layers" in architecture
 
 
 def _config(a: dict, tensors: dict, dtype: str):
@@ -197,7 +231,7 @@ def _config(a: dict, tensors: dict, dtype: str):
       vocab_size=a["vocab_size"], gated=gated, tied=tied, dtype=dtype, norm_eps=1e-6,
       activation={"gelu": "gelu_tanh", "swish": "silu"}.get(acts[0], acts[0]),
       logit_scale=a["emb_dim"] ** -0.5 if tied else 1.0, relative_buckets=32)
-  if "num_encoder_layers" in a and "num_decoder_layers" in a:
+  if _encodes(a):
     return t5.T5Config(**common, num_layers=a["num_decoder_layers"],
                        num_encoder_layers=a["num_encoder_layers"],
                        bias_per_layer="decoder/layers_0/relpos_bias/rel_embedding" in tensors)

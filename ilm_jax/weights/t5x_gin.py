@@ -49,8 +49,8 @@ def _check(fields: dict, path: str) -> None:
   activations = fields["mlp_activations"]
   if not isinstance(activations, list | tuple) or not all(
       isinstance(a, str) for a in activations) or not activations:
-    raise errors.UserError(f"{path}: mlp_activations is {activations!r:.60}, expected names such "
-                           "as ('gelu', 'linear'): bind it in the gin file")
+    raise errors.UserError(f"{path}: mlp_activations is {errors.shown(activations)}, expected "
+                           "names such as ('gelu', 'linear'): bind it in the gin file")
   if fields.get("scale_attn_logits"):
     raise errors.UserError(f"{path}: scale_attn_logits is True, supported is False: use a model "
                            "without it")
@@ -76,7 +76,7 @@ def _parse(path: epath.Path, bindings: dict, within: tuple) -> None:
     raise errors.UserError(f"{path} includes itself: take the include out")
   try:
     statements = list(config_parser.ConfigParser(path.read_text(), _Delegate()))
-  except (OSError, SyntaxError, ValueError, MemoryError, RecursionError) as e:
+  except Exception as e:       # gin's parser fails in any way on what is none
     raise errors.UserError(f"{path}: not a readable gin file ({type(e).__name__}: "
                            f"{' '.join(str(e).split())[:160]})") from e
   for statement in statements:

@@ -8,7 +8,6 @@ import collections
 import io
 import math
 import pickle
-import pickletools
 import zipfile
 from typing import NamedTuple
 
@@ -50,7 +49,7 @@ class TorchFile:
       self._zip = zipfile.ZipFile(epath.Path(path).open("rb"))
       pickled = next(n for n in self._zip.namelist() if n.endswith("/data.pkl"))
       self._root = pickled.removesuffix("data.pkl")
-      content = _unpickle(self._member(pickled).read())
+      content = _Unpickler(io.BytesIO(self._member(pickled).read())).load()
     except errors.UserError:
       raise
     except Exception as e:   # a damaged zip or pickle fails in any way
@@ -77,7 +76,7 @@ class TorchFile:
       with self._member(f"{self._root}data/{t.key}") as file:
         file.seek(t.offset * size)
         flat = np.frombuffer(file.read(length * size), t.dtype, length)
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as e:
+    except files.DAMAGED_ZIP as e:
       raise errors.UserError(f"{self._path}: tensor {name} cannot be read ({e}): get the file "
                              "again") from e
     return np.lib.stride_tricks.as_strided(flat, t.shape, [step * size for step in t.stride])
@@ -91,11 +90,13 @@ class TorchFile:
   def _check(self, name: str, t: Tensor) -> None:
     """Raises UserError unless a tensor lies inside its storage and is no larger than that."""
     numbers = (t.offset, *t.shape, *t.stride)
-    if (not isinstance(t.dtype, np.dtype) or not all(type(n) is int and n >= 0 for n in numbers)
+    if (not isinstance(t.dtype, np.dtype) or type(t.key) is not str
+        or not all(type(n) is int and n >= 0 for n in numbers)
         or len(t.shape) != len(t.stride) or len(t.shape) > _MOST_AXES):
+      shape, stride, offset = map(errors.shown, (t.shape, t.stride, t.offset))
       raise errors.UserError(
-          f"{self._path}: tensor {name} of shape {t.shape!s:.60} has strides {t.stride!s:.60} "
-          f"and offset {t.offset!s:.60}: expected whole numbers from 0, a stride for each axis")
+          f"{self._path}: tensor {name} of shape {shape} has strides {stride} and offset {offset}: "
+          "expected whole numbers from 0, a stride for each axis")
     try:
       held = self._zip.getinfo(f"{self._root}data/{t.key}").file_size // t.dtype.itemsize
     except KeyError as e:
@@ -114,16 +115,24 @@ def _extent(t: Tensor) -> int:
   return 1 + sum((n - 1) * step for n, step in zip(t.shape, t.stride)) if math.prod(t.shape) else 0
 
 
-def _unpickle(pickled: bytes):
-  """What a pickle holds. Its memo is an array: an index behind the pickle's size would fill it."""
-  for code, number, _ in pickletools.genops(pickled):
-    if code.name.endswith("PUT") and number > len(pickled):
-      raise pickle.UnpicklingError(f"it remembers a thing as number {number}")
-  return _Unpickler(io.BytesIO(pickled)).load()
+# Opcodes of what torch.save writes of tensors, numbers, texts and plain containers.
+_OPCODES = (
+    "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID NONE NEWTRUE NEWFALSE BININT "
+    "BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINBYTES "
+    "SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT "
+    "SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE").split()
+_KEYS = (str, bytes, int, float, bool, type(None))
 
 
-class _Unpickler(pickle.Unpickler):
-  """Builds `Tensor`s; any other class or function in the pickle is an error."""
+class _Unpickler(pickle._Unpickler):
+  """Builds `Tensor`s; any other class or function in the pickle is an error.
+
+  It is Python's own in Python, not in C: what a pickle does is then a table of opcodes, those that
+  are not needed are missing from it, and keys are looked at before they are hashed (a tuple of two
+  that are one tuple of two, and so on, is small and takes forever to hash).
+  """
+  dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+              for name in _OPCODES}
 
   def persistent_load(self, saved):
     _, kind, key, *_ = saved
@@ -132,13 +141,35 @@ class _Unpickler(pickle.Unpickler):
   def find_class(self, module, name):
     if module.startswith("torch") and name in _DTYPES:
       return np.dtype(_DTYPES[name])
-    allowed = {("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    # Made anew for each: what a pickle does to one stays its own.
+    allowed = {("torch._utils", "_rebuild_tensor_v2"): lambda *parts: _tensor(*parts),
                ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-               ("collections", "OrderedDict"): collections.OrderedDict}
+               ("collections", "OrderedDict"): lambda: collections.OrderedDict()}
     if (module, name) not in allowed:
       raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is neither tensor nor "
                                    "container")
     return allowed[module, name]
+
+  def _put(self, items: list) -> None:
+    into = self.stack[-1]
+    for key, value in zip(items[::2], items[1::2]):
+      if not isinstance(into, dict) or type(key) not in _KEYS:
+        raise pickle.UnpicklingError(f"a {type(key).__name__} is a key in it")
+      into[key] = value
+
+  def _setitems(self):
+    self._put(self.pop_mark())
+
+  def _setitem(self):
+    value, key = self.stack.pop(), self.stack.pop()
+    self._put([key, value])
+
+  def _build(self):
+    self.stack.pop()               # attributes of a container: nobody reads them
+
+  dispatch[pickle.SETITEMS[0]] = _setitems
+  dispatch[pickle.SETITEM[0]] = _setitem
+  dispatch[pickle.BUILD[0]] = _build
 
 
 def _tensor(storage, offset, shape, stride, *_) -> Tensor:

@@ -52,8 +52,9 @@ def check_sizes(source: str, sizes: dict[str, object], layers: dict[str, object]
   for most, fields in ((_MOST, sizes), (_MOST_LAYERS, layers)):
     for name, value in fields.items():
       if type(value) is not int or not 1 <= value <= most:
-        raise errors.UserError(f"{source}: {name} is {value!r:.60}, expected a whole number from 1 "
-                               f"to {most}: the header is damaged, get the file again")
+        raise errors.UserError(f"{source}: {name} is {errors.shown(value)}, expected a whole "
+                               f"number from 1 to {most}: the header is damaged, get the file "
+                               "again")
 
 
 def put(tree: dict, path: tuple, value: np.ndarray) -> None:

@@ -17,7 +17,7 @@ import html
 import re
 
 from ilm_jax.data import interactions
-from tasks.datasets import cells, delimited, lines
+from ilm_jax.tasks.datasets import cells, delimited, lines
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 

@@ -9,7 +9,7 @@ import apache_beam as beam
 import numpy as np
 
 from ilm_jax.data import interactions, splits
-from tasks.datasets import examples, registry
+from ilm_jax.tasks.datasets import examples, registry
 
 _PART = 64 << 20                 # bytes
 

@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 
 from ilm_jax import errors
 from ilm_jax.data import interactions, kept, splits
-from tasks import beam_options
-from tasks.datasets import examples, registry
+from ilm_jax.tasks import beam_options
+from ilm_jax.tasks.datasets import examples, registry
 
 _FEATURES = {
     "interactions": {
@@ -67,7 +67,7 @@ class _Log(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(self):
     items = self.builder_config.name == "items"
     if self._beam:
-      from tasks.datasets import beam_log
+      from ilm_jax.tasks.datasets import beam_log
       return beam_log.items(self._found) if items else beam_log.users(self._found)
     if items:
       return enumerate(examples.of_items(self._found.read_items()))

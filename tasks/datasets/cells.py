@@ -8,10 +8,12 @@ import decimal
 import uuid
 
 from ilm_jax import errors
-from tasks.datasets import lines
+from ilm_jax.tasks.datasets import lines
 
 PER_SECOND = {"s": 1, "ms": 10 ** 3, "us": 10 ** 6, "ns": 10 ** 9}   # by data.columns.time_unit
 _WHOLE = 2.0 ** 53               # floats beyond have lost digits of the number that they were
+_FARTHEST = 10 ** 40             # of a time whose unit is looked at next
+_LAST_YEAR = 9999
 _LATEST = 32_503_680_000         # seconds: the year 3000
 _DATES = {8: ("%Y%m%d", "%Y-%m-%d"), 12: ("%Y%m%d%H%M", "%Y-%m-%dT%H:%M"),
           14: ("%Y%m%d%H%M%S", "%Y-%m-%dT%H:%M:%S")}       # digits: how they are read, and written
@@ -69,7 +71,10 @@ def words(path, number: int, name: str, value, separator: str) -> list[str]:
 def year(path, number: int, name: str, value) -> int | None:
   """A year; None for nothing."""
   text = word(path, number, name, value).removesuffix(".0")
-  return lines.number_of(path, number, name, text, int) if text else None
+  value = lines.number_of(path, number, name, text, int) if text else None
+  if value is not None and not -_LAST_YEAR <= value <= _LAST_YEAR:
+    raise _wrong(path, number, name, value, f"expected a year of at most {_LAST_YEAR}")
+  return value
 
 
 def nanoseconds(path, number: int, name: str, value, unit: str, first: bool = False) -> int:
@@ -94,7 +99,8 @@ def nanoseconds(path, number: int, name: str, value, unit: str, first: bool = Fa
     value = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
     since = value - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     return since // datetime.timedelta(microseconds=1) * 1000
-  time = lines.number_of(path, number, name, value, int if _is_whole(value) else float)
+  time = lines.number_of(path, number, name, value, int if _is_whole(value) else float,
+                         most=_FARTHEST)
   _check_near(path, number, name, time, unit, first)
   scale = PER_SECOND["ns"] // PER_SECOND[unit]
   return time * scale if isinstance(time, int) else int(time * scale // 1)
@@ -144,4 +150,4 @@ def _as_date(time) -> str:
 
 
 def _wrong(path, number: int, name: str, value, what: str) -> errors.UserError:
-  return errors.UserError(f"{path}, line {number}: {name} is {value!r}, {what}")
+  return errors.UserError(f"{path}, line {number}: {name} is {errors.shown(value)}, {what}")

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator
 
 from ilm_jax import errors
-from tasks.datasets import lines
+from ilm_jax.tasks.datasets import lines
 
 _LONGEST = 1 << 27               # letters of a quoted cell: beyond, a mark is not closed
 

@@ -7,7 +7,7 @@ The weight is a play count. There are no times: the order of the file, which is 
 stands in for them and means nothing; use this set for collaborative filtering.
 """
 from ilm_jax.data import interactions
-from tasks.datasets import lines
+from ilm_jax.tasks.datasets import lines
 
 
 def read_log(paths: dict):

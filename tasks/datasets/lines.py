@@ -19,6 +19,8 @@ from ilm_jax import errors, files
 from ilm_jax.data import interactions
 
 UTF_8 = "utf-8-sig"               # what a writer of Windows puts before a text is no part of it
+_LONGEST = 1 << 24                # letters of a line
+_MOST = 1 << 63                   # a number, whole or not, is smaller: arrays hold it
 _SURROGATE = re.compile(r"\\[uU](0000)?[dD][89a-fA-F]")
 
 
@@ -67,17 +69,19 @@ def packed(path) -> bool:
 
 @contextlib.contextmanager
 def text(path, encoding: str = UTF_8):
-  """The text of a file; one that ends in .gz is unpacked on the way.
+  """The lines of a file; one that ends in .gz is unpacked on the way.
 
   Raises:
-    UserError: the file is absent, cut short, no gzip, or in another encoding.
+    UserError: the file is absent, cut short, no gzip, or in another encoding; a line is longer
+      than `_LONGEST`; or it was packed to far less than any table is.
   """
   try:
     with contextlib.ExitStack() as stack:
-      file = stack.enter_context(files.reading(path))
+      file = stored = stack.enter_context(files.reading(path))
       if packed(path):
         file = stack.enter_context(gzip.GzipFile(fileobj=file))
-      yield stack.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
+      file = stack.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
+      yield _bounded(path, file, stored if packed(path) else None)
   except FileNotFoundError as e:
     raise errors.UserError(f"{path} does not exist") from e
   except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as e:
@@ -86,6 +90,20 @@ def text(path, encoding: str = UTF_8):
     cure = ("fetch it again" if not isinstance(e, UnicodeDecodeError) else
             f"fetch it again, or convert it, e.g. by iconv -f ISO-8859-1 -t {name}")
     raise errors.UserError(f"{path} cannot be read ({e}): expected {kind}; {cure}") from e
+
+
+def _bounded(path, file, stored) -> Iterator[str]:
+  """The lines of `file`; `stored`: what it is unpacked from."""
+  letters = 0
+  while line := file.readline(_LONGEST):
+    if len(line) == _LONGEST and line[-1] not in "\r\n":
+      raise errors.UserError(f"{path} has a line of more than {_LONGEST:,} letters, expected a row "
+                             "of a table a line: is it the right file?")
+    letters += len(line)
+    if stored is not None and letters > files.SMALL + files.UNPACKED * stored.tell():
+      raise errors.UserError(f"{path} has more than {files.UNPACKED} times its size unpacked, as "
+                             "no table of people has: fetch it again, or unpack it yourself")
+    yield line
 
 
 def separated(path, separator: str, fields: str, *, header: bool = False,
@@ -151,17 +169,18 @@ def field(path, number: int, fields: dict, *names: str):
                          f"{', '.join(map(str, fields))}")
 
 
-def number_of(path, number: int, name: str, raw, kind=float):
-  """`raw` as a number, or a UserError."""
+def number_of(path, number: int, name: str, raw, kind=float, most: int = _MOST):
+  """`raw` as a number whose size is below `most`, or a UserError."""
   try:
     if isinstance(raw, bool):
       raise TypeError
     value = kind(raw)
-    if value != value or value in (float("inf"), float("-inf")):
+    if not abs(value) < most:
       raise ValueError
     return value
   except (ValueError, TypeError, OverflowError) as e:
-    raise errors.UserError(f"{path}, line {number}: {name} is {raw!r}, expected a number") from e
+    raise errors.UserError(f"{path}, line {number}: {name} is {errors.shown(raw)}, "
+                           "expected a number") from e
 
 
 def items(path, rows) -> interactions.Items:

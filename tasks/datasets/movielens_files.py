@@ -17,7 +17,7 @@ import re
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import delimited, lines
+from ilm_jax.tasks.datasets import delimited, lines
 
 # In the order of the flags in u.item, whose first flag means that the genre is not known.
 GENRES = ("", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
@@ -92,10 +92,11 @@ def _grouplens_items(path):
     for number, line in enumerate(file, 1):
       if not (line := line.rstrip("\r\n")):
         continue
-      raw_id, title, *rest = line.split("|")
-      if len(rest) != 3 + len(GENRES):
-        raise errors.UserError(f"{path}, line {number}: found {2 + len(rest)} fields, expected "
+      fields = line.split("|")
+      if len(fields) != 5 + len(GENRES):
+        raise errors.UserError(f"{path}, line {number}: found {len(fields)} fields, expected "
                                f"{5 + len(GENRES)} joined by '|'")
+      raw_id, title, *rest = fields
       genres = [genre for genre, flag in zip(GENRES, rest[3:]) if genre and flag == "1"]
       yield raw_id, *title_and_year(title), genres
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import lines, table_files
+from ilm_jax.tasks.datasets import lines, table_files
 
 SEQUENCES = "user_sequence.txt"
 

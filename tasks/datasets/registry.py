@@ -12,7 +12,7 @@ from etils import epath
 
 from ilm_jax import errors, files
 from ilm_jax.assets import pinned
-from tasks.datasets import (
+from ilm_jax.tasks.datasets import (
   amazon_files,
   lastfm_files,
   lines,

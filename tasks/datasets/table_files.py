@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import cells, delimited, lines
+from ilm_jax.tasks.datasets import cells, delimited, lines
 
 
 def read_log(paths: dict, columns):
@@ -89,7 +89,6 @@ def _jsonl(path, names: list[str], needed: set[str]):
 
 def _parquet(path, names: list[str]):
   try:
-    import pyarrow
     from pyarrow import parquet
   except ImportError as e:
     raise errors.UserError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from e
@@ -105,8 +104,11 @@ def _parquet(path, names: list[str]):
           yield number, list(values)
   except FileNotFoundError as e:
     raise errors.UserError(f"{path} does not exist") from e
-  except pyarrow.ArrowException as e:
-    raise errors.UserError(f"{path} cannot be read as Parquet: {e}") from e
+  except errors.UserError:
+    raise
+  except Exception as e:    # of a damaged file: pyarrow's own, Python's, or that of a codec
+    raise errors.UserError(f"{path} cannot be read as Parquet ({type(e).__name__}: "
+                           f"{str(e)[:200]}): write it again") from e
 
 
 def _listed(column) -> list:

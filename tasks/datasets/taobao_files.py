@@ -8,7 +8,7 @@ their id, and their category's number is their only genre.
 """
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import lines
+from ilm_jax.tasks.datasets import lines
 
 BEHAVIOURS = ("pv", "buy", "cart", "fav")
 _FILE = "UserBehavior.csv"

@@ -12,7 +12,7 @@ import functools
 
 from ilm_jax import errors
 from ilm_jax.data import interactions
-from tasks.datasets import cells, lines
+from ilm_jax.tasks.datasets import cells, lines
 
 REVIEWS, BUSINESSES = (f"yelp_academic_dataset_{name}.json" for name in ("review", "business"))
 

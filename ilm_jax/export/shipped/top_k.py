@@ -72,6 +72,11 @@ def users(folder) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
   return json.loads((folder / "users.json").read_text())["ids"], tensors["state"], histories
 
 
+def letters(text: str) -> str:
+  """The text without what would move a terminal's cursor or rename it."""
+  return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def main(argv=None) -> int:
   """Prints a list and returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -80,11 +85,20 @@ def main(argv=None) -> int:
   parser.add_argument("--like", default="", help="id of an item")
   parser.add_argument("--k", type=int, default=10)
   args = parser.parse_args(argv)
-  folder = pathlib.Path(args.folder)
-  items, names = read(folder / "items.safetensors"), json.loads((folder / "items.json").read_text())
   if args.k < 1 or not (args.user or args.like):
     print("error: name --user=ID or --like=ID, and a --k of 1 or more", file=sys.stderr)
     return 1
+  try:
+    return _list(args)
+  except Exception as e:       # a damaged file fails in any way
+    print(f"error: {args.folder} cannot be read ({type(e).__name__}: "
+          f"{letters(' '.join(str(e).split())[:200])}): export again", file=sys.stderr)
+    return 1
+
+
+def _list(args) -> int:
+  folder = pathlib.Path(args.folder)
+  items, names = read(folder / "items.safetensors"), json.loads((folder / "items.json").read_text())
   if args.like:
     if args.like not in names["ids"]:
       print(f"error: --like={args.like}: no such id in items.json", file=sys.stderr)
@@ -104,7 +118,8 @@ def main(argv=None) -> int:
     best, score = top_k(states[at:at + 1], items["keys"], items["bias"], args.k, [histories[at]])
   for place, (item, value) in enumerate(zip(best[0], score[0]), 1):
     if item >= 0:
-      print(f"{place:3}  {names['ids'][item]:>8}  {names['titles'][item]:40}  {value:8.3f}")
+      raw, title = (letters(names[kind][item]) for kind in ("ids", "titles"))
+      print(f"{place:3}  {raw:>8}  {title:40}  {value:8.3f}")
   return 0
 
 

@@ -65,7 +65,8 @@ def method_sums(method: methods.Method, examples: dict, spec_of) -> dict:
       spec = dataclasses.replace(spec, queries=method.queries)
     sums[task] = method.model.losses(some, spec)
   if prompts.keys() == examples.keys():
-    sums["all"] = tuple(np.concatenate(parts) for parts in zip(*sums.values()))
+    nll, tokens = zip(*sums.values())
+    sums["all"] = np.concatenate(nll), np.concatenate(tokens)
   return sums
 
 

@@ -3,6 +3,7 @@ import dataclasses
 import gzip
 import io
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Questions:
   filtered: list[np.ndarray]       # item rows that each user is not recommended
   blocked_UI: np.ndarray           # the same as bool [U, I + 1]
   protocol: dict[str, str]         # of the filter
-  histories: list[np.ndarray] = ()   # item rows of each user before the target, oldest first
+  histories: Sequence[np.ndarray] = ()   # item rows of each user before the target, oldest first
 
 
 def recommendation(run: context.Run, compared: list[methods.Method]
@@ -71,9 +72,10 @@ def recommendation(run: context.Run, compared: list[methods.Method]
   table = _table(run, task, asked_for, rankings)
   parts = {"recommendation": table, "lists": _alike(rankings, table["protocol"])}
   files = {"ranks.json.gz": _ranks(run, table["protocol"], asked_for, rankings)}
-  if (of_ilm := listed(rankings, compared[0].label)) is not None:
-    parts["examples"] = _recommended(run, of_ilm, asked_for)
-    files["predictions.jsonl.gz"] = _predictions(run, of_ilm, asked_for)
+  shown = listed(rankings, compared[0].label)
+  if shown is not None and shown.items_UK is not None:
+    parts["examples"] = _recommended(run, shown.by, shown.items_UK, asked_for)
+    files["predictions.jsonl.gz"] = _predictions(run, shown.rank_U, shown.items_UK, asked_for)
   return parts, files
 
 
@@ -210,7 +212,7 @@ def _alike(rankings: list[Ranking], protocol: dict) -> dict:
                    for r in rankings if r.items_UK is not None]}
 
 
-def _recommended(run: context.Run, shown: Ranking, asked_for: Questions) -> dict:
+def _recommended(run: context.Run, by: str, items_UK: np.ndarray, asked_for: Questions) -> dict:
   """The lists of the first users, beside what they chose last and next, by full title."""
   log, items, word = run.data.log, run.data.items, elm.words(run.config.data)
   names = ["", *(interactions_lib.full_title(items, row) for row in range(1, len(items) + 1))]
@@ -219,18 +221,17 @@ def _recommended(run: context.Run, shown: Ranking, asked_for: Questions) -> dict
       f"last {word.done}": [names[i] for i in log.before_test(user)[-5:]],
       "recommended": [names[i] for i in items_K[:lists.TOP] if i],
       "next (the target)": names[target]}
-      for user, target, items_K in zip(asked_for.user_U[:_SHOWN], asked_for.target_U,
-                                       shown.items_UK)]
+      for user, target, items_K in zip(asked_for.user_U[:_SHOWN], asked_for.target_U, items_UK)]
   return {"title": "Recommendations", "examples": examples,
-          "note": f"ILM's first {lists.TOP} by {shown.by}, without items of the user's history."}
+          "note": f"ILM's first {lists.TOP} by {by}, without items of the user's history."}
 
 
-def _predictions(run: context.Run, shown: Ranking, asked_for: Questions) -> bytes:
+def _predictions(run: context.Run, rank_U: np.ndarray, items_UK: np.ndarray,
+                 asked_for: Questions) -> bytes:
   """One JSON line per user, gzipped: the list, the target, its rank."""
   buffer = io.BytesIO()
   with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as out:
-    for user, target, items_K, rank in zip(asked_for.user_U, asked_for.target_U, shown.items_UK,
-                                           shown.rank_U):
+    for user, target, items_K, rank in zip(asked_for.user_U, asked_for.target_U, items_UK, rank_U):
       line = {"user": run.data.log.user_ids[user], "target": int(target),
               "items": [int(i) for i in items_K if i],
               "rank": int(rank) if np.isfinite(rank) else None}

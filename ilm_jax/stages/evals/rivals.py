@@ -49,8 +49,9 @@ NAMES = {"popularity": "popularity", "ials": "iALS (the vectors themselves)", "b
           "sasrec_full": "SASRec, full softmax", "sasrec_sampled": "SASRec, sampled softmax",
           "sasrec_bce": "SASRec, binary loss", "sasrec_gbce": "gSASRec", "esasrec": "eSASRec",
           "ease": "EASE^R"}
-SASREC = {"sasrec_full": {"loss": "full"}, "sasrec_sampled": {"loss": "sampled"},
-           "sasrec_bce": {"loss": "bce"}, "sasrec_gbce": {"loss": "gbce"},
-           "esasrec": {"block": "ligr", "loss": "sampled"}}
+SASREC: dict[str, dict] = {
+    "sasrec_full": {"loss": "full"}, "sasrec_sampled": {"loss": "sampled"},
+    "sasrec_bce": {"loss": "bce"}, "sasrec_gbce": {"loss": "gbce"},
+    "esasrec": {"block": "ligr", "loss": "sampled"}}
 
 validation = interactions_lib.validation_targets

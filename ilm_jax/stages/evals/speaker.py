@@ -40,8 +40,10 @@ class Speaker:
     if variant is None:
       self.entities = recipe.entity_arrays(run)
       return
-    self.step = checkpoint.newest(run.workdir / variant.folder / "checkpoints")
-    built, trained_params = trained.phase2(run, variant, self.step)
+    step = checkpoint.newest(run.workdir / variant.folder / "checkpoints")
+    built, trained_params = trained.phase2(run, variant, step)
+    assert step is not None      # without a checkpoint the line above raises
+    self.step = step
     self.graphdef = built.graphdef
     self.entities = {name: built.frozen[name] for name in ("vectors", "present", "members")
                      if name in built.frozen}
@@ -203,7 +205,8 @@ def with_more(run: context.Run, arrays: dict, vectors, members=None) -> dict:
     arrays: vectors, present and members by name, on the mesh.
     vectors, members: as of `Speaker.knowing`.
   """
-  first, more = run.entities.rows.total, {"vectors": {}, "present": {}}
+  first = run.entities.rows.total
+  more: dict = {"vectors": {}, "present": {}}
   for name, table_RC in arrays["vectors"].items():
     empty_C = np.zeros(table_RC.shape[1], np.float32)
     more["vectors"][name] = np.stack([v.get(name, empty_C) for v in vectors]).astype(np.float32)

@@ -57,8 +57,10 @@ def run(run: context.Run) -> None:
     write("between", part)
   for name, part in user_tasks.tables(run, compared).items():
     write(name, part)
-  if part := talks.table(run, compared):
-    write("conversations", part)
+  for name, part in (("conversations", talks.table(run, compared)),
+                     ("replies", talks.replies(run, compared))):
+    if part:
+      write(name, part)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
   if run.rule.cold:

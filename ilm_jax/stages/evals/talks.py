@@ -1,18 +1,32 @@
-"""Stage eval, conversations: the items of the recommender's next turn, ranked by the item head."""
-from collections.abc import Sequence
+"""Stage eval, conversations: the items of the recommender's next turn, ranked by the item head; and
+how likely its replies are, word by word.
+
+What is left when a part of the prompt is taken away says what the figures rest on:
+
+  vectors shuffled    another item's vectors in every slot
+  vectors left out    no slots: the words alone
+  words left out      the slots alone, and the token behind which the reply begins
+"""
+import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ilm_jax.config import mixture
+from ilm_jax.config import mixture, names
+from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import metrics, rows, target_sets
 from ilm_jax.stages import context, recipe
-from ilm_jax.stages.evals import common, methods, ranking
+from ilm_jax.stages.evals import common, methods
 
+_LEFT = ("Vectors shuffled: ILM, with another item's vectors in every slot. Vectors left out: "
+         "without slots. Words left out: with the slots alone. Intervals: 95 %, bootstrap over "
+         "dialogs.")
 _NOTE = ("Of every reply in the test split that names an item for the first time in its dialog, "
          "all items that it so names are targets. What the prompt shows as soft tokens is taken "
-         "out. Vectors shuffled: ILM, with another item's vectors in every slot: what is left is "
-         "the words. Intervals: 95 %, bootstrap over replies, several of which may be of one "
-         "dialog.")
+         f"out. {_LEFT}")
+_WORDS = ("Nats per token of the replies in the test split, given the dialog before them. Without "
+          "titles: tokens that spell a title, or its year, of an item that the dialog shows or the "
+          f"reply is about are not counted; they are still read. {_LEFT}")
 
 
 def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
@@ -22,39 +36,156 @@ def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
     run: the run; `eval.loss_examples` replies of each task are ranked.
     compared: ILM first, then what is trained beside it.
   """
-  tasks = [task for task in mixture.DIALOG_HEAD_TASKS if task in recipe.task_names(run.config)]
   if not run.config.phase2.head.weight:
     return None
-  count, made = run.config.eval.loss_examples, []
+  models, made = compared[:1 + len(run.config.phase2.compare)], []
+  for task, examples, dialog_N in _samples(run, mixture.DIALOG_HEAD_TASKS):
+    made += _ranked(run, models, task, examples, dialog_N)
+  return (made and {"title": "Next item in conversations, full catalogue of "
+                   f"{run.data.log.num_items}", "note": _NOTE, "rows": made,
+                   "protocol": {**_protocol(run), "tie rule": "lower item row first"}}) or None
+
+
+def replies(run: context.Run, compared: list[methods.Method]) -> dict | None:
+  """Nats per token of replies, with and without titles; None where no conversation is said.
+
+  Args: as of `table`.
+  """
+  said = [task for task in (*names.CONVERSATIONS, *names.REDIAL)
+          if task in recipe.said_tasks(run.config)]
+  models, made = compared[:1 + len(run.config.phase2.compare)], []
+  for task, examples, dialog_N in _samples(run, said):
+    asked = [{**e, "uncounted": of} for e, of in zip(examples, title_tokens(run, examples))]
+    spec = common.spec(run, [examples])
+    for label, method, changed in _prompts(run, models, examples):
+      loss = {}
+      for name, some in (("loss", changed), ("loss without titles", [
+          {**e, "uncounted": whole["uncounted"]} for e, whole in zip(changed, asked)])):
+        nats_N, tokens_N = method.model.losses(some, spec)
+        loss[name] = common.bootstrap(run).mean(*of_groups(dialog_N, nats_N, tokens_N))
+      made.append(rows.row(loss, task=task, method=label))
+  return (made and {"title": "Loss on replies in conversations (nats per token; lower is better)",
+                   "note": _WORDS, "rows": made, "protocol": _protocol(run)}) or None
+
+
+def _protocol(run: context.Run) -> dict:
+  return {**common.protocol(run), "split": "test", "prompt": "seen template 0",
+          "dialogs": run.config.tasks.dialogs, "replies per task": run.config.eval.loss_examples}
+
+
+def _samples(run: context.Run, tasks: Sequence[str]):
+  """Yields (task, its examples, the dialog of each) of tasks that the run has."""
   for task in tasks:
-    if examples := common.sample(run, task, count):
-      made += _rows(run, compared[:1 + len(run.config.phase2.compare)], task, examples)
-  if not made:
-    return None
-  return {"title": f"Next item in conversations, full catalogue of {run.data.log.num_items}",
-          "note": _NOTE, "rows": made,
-          "protocol": {**common.protocol(run), "split": "test", "prompt": "seen template 0",
-                       "tie rule": "lower item row first", "dialogs": run.config.tasks.dialogs,
-                       "replies per task": count}}
+    if task in recipe.task_names(run.config):
+      stored = run.prepared(task, "test")
+      drawn = common.drawn(len(stored), run.config.eval.loss_examples, run.config.seed)
+      if len(drawn):
+        yield task, [stored[n] for n in drawn], dialog_numbers(stored)[drawn]
 
 
-def _rows(run: context.Run, models: list[methods.Method], task: str, examples: list) -> list[dict]:
+def _prompts(run: context.Run, models: list[methods.Method], examples: list):
+  """Yields (label, method, examples): every model, then ILM with a part of its prompt changed."""
+  items, slot = run.data.log.num_items, run.lm_tokenizer.slot_id
+  to_R = methods.exchanged([np.arange(1, items + 1)], run.data.log.rows.total, run.config.seed)
+  ilm, label = models[0], models[0].label
+  for method in models:
+    yield method.label, method, examples
+  yield f"{label}, vectors shuffled", ilm, [
+      {**e, "entities": to_R[e["entities"]]} for e in examples]
+  for part, slots in (("vectors", False), ("words", True)):
+    yield f"{label}, {part} left out", ilm, [part_alone(e, slot, slots) for e in examples]
+
+
+def _ranked(run: context.Run, models: list[methods.Method], task: str, examples: list,
+            dialog_N) -> list[dict]:
   items = run.data.log.num_items
   targets = [np.asarray(e["ask_item"]) for e in examples]
   blocked_NI = shown(examples, items)
-  to_R = methods.exchanged([np.arange(1, items + 1)], run.data.log.rows.total, run.config.seed)
-  others = [{**e, "entities": to_R[e["entities"]]} for e in examples]
   count_I1 = run.data.log.train_counts[:items + 1].astype(np.float32)
   scored = [("popularity", np.broadcast_to(count_I1, (len(examples), items + 1)))]
-  scored += ranking.head_scores(run, models, examples)
-  scored += [(f"{label}, vectors shuffled", score_NI)
-             for label, score_NI in ranking.head_scores(run, models[:1], others)]
-  made, each = [], np.arange(len(examples))
+  spec = common.head_spec(run, [examples])
+  scored += [(label, method.model.head_score(changed, spec))
+             for label, method, changed in _prompts(run, models, examples)]
+  made = []
   for label, score_NI in scored:
     values = target_sets.values(ranks(score_NI, targets, blocked_NI))
-    made.append(rows.row(target_sets.estimates(common.bootstrap(run), values, each), task=task,
+    made.append(rows.row(target_sets.estimates(common.bootstrap(run), values, dialog_N), task=task,
                          method=label, by="" if label == "popularity" else "item head"))
   return made
+
+
+def dialog_numbers(examples: Sequence[dict]) -> np.ndarray:
+  """int [N], from 0: which dialog each example is of; those of a dialog follow each other.
+
+  An example goes on with the one before it where it shows the end of that prompt and the reply
+  behind it. Of a dialog that was cut in between, the parts count as two.
+  """
+  number, number_N = -1, []
+  before = None
+  for e in examples:
+    # Of the last target nothing is known in the next prompt: it may be the token that ends a text.
+    if before is None or not _holds(e["inputs"], np.r_[
+        before["inputs"][-_TAIL:], before["targets"][:-1]]):
+      number += 1
+    number_N.append(number)
+    before = e
+  return np.array(number_N, int)
+
+
+_TAIL = 16               # tokens of a prompt by which it is known
+
+
+def _holds(whole_N, part_M) -> bool:
+  """Whether the one has the other somewhere in it, whole."""
+  if len(part_M) > len(whole_N):
+    return False
+  windows = np.lib.stride_tricks.sliding_window_view(np.asarray(whole_N), len(part_M))
+  return bool((windows == part_M).all(axis=1).any())
+
+
+def of_groups(group_N, *values_N) -> list[np.ndarray]:
+  """Of each [N]: [G], its sums over groups, however these are numbered."""
+  _, group_N = np.unique(group_N, return_inverse=True)
+  return [np.bincount(group_N, weights=value_N) for value_N in values_N]
+
+
+def part_alone(example: dict, slot_id: int, slots: bool) -> dict:
+  """The example whose prompt has its slots alone, or its words alone, and the last token."""
+  inputs = np.asarray(example["inputs"])
+  keep_N = (inputs == slot_id) == slots
+  keep_N[-1] = True
+  return {**example, "inputs": inputs[keep_N], "reply_at": np.zeros(0, int),
+          "ask_at": np.full(len(example["ask_at"]), keep_N.sum() - 1),
+          "entities": example["entities"] if slots else example["entities"][:0]}
+
+
+def title_tokens(run: context.Run, examples: Sequence[dict]) -> list[np.ndarray]:
+  """Of each example the places in its targets that spell titles."""
+  items, total = run.data.items, run.data.log.num_items
+  def titles(e):
+    rows_of = np.unique(np.concatenate([e[key] for key in ("entities", "ask_item",
+                                                           "target_entity")]))
+    return [words for row in rows_of if 0 < row <= total
+            for words in (interactions_lib.full_title(items, int(row)), items.titles[row - 1])]
+  return [spelling(e["targets"], titles(e), run.lm_tokenizer.decode) for e in examples]
+
+
+def spelling(targets, texts: Sequence[str], decode: Callable[[Sequence[int]], str]) -> np.ndarray:
+  """int: the places in `targets` whose tokens have a letter of one of `texts`.
+
+  Args:
+    targets: token ids.
+    texts: looked for as whole words, in the case in which they are written.
+    decode: token ids -> text.
+  """
+  ends = [len(decode(targets[:n + 1])) for n in range(len(targets))]
+  said, in_text = decode(targets), np.zeros(max(ends, default=0), bool)
+  for text in texts:
+    for match in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", said) if text else ():
+      in_text[match.start():match.end()] = True
+  starts = [0, *ends[:-1]]
+  return np.array([n for n, (start, end) in enumerate(zip(starts, ends))
+                   if in_text[start:end].any()], int)
 
 
 def shown(examples: Sequence[dict], num_items: int) -> np.ndarray:

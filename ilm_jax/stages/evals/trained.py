@@ -20,7 +20,7 @@ def phase1(run: context.Run, workdir, step: int | None = None):
   return graphdef, _read(run, folder, shapes, step)["qformer"]
 
 
-def phase2(run: context.Run, variant: variants.Variant, step: int
+def phase2(run: context.Run, variant: variants.Variant, step: int | None
            ) -> tuple[recipe.Built, dict]:
   """(a model of phase 2, what was trained of it at a step).
 

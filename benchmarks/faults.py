@@ -1,0 +1,87 @@
+"""Full disks, lost permissions, flipped bits, hangs: what the program says of each, and what stays.
+
+    python -m benchmarks.faults --workdir=runs/faults --out=faults.json
+    python -m benchmarks.faults --workdir=runs/faults --quick
+    python -m benchmarks.faults --workdir=runs/faults --finished=runs/kills/run --cases=flips,nan
+
+A small model (`jobs.SMALL`) is taken through all stages once, or --finished names such a workdir.
+Each case is then made on a copy of it, from which the outputs of one stage were removed. Right is:
+exit code 1 and one line on stderr that names the thing and the cure, no traceback; and, once the
+fault is over, the same command ends with 0 and the bits of the run without a fault.
+
+Full and read-only disks are a tmpfs of falling size where this process may mount one (root), else
+a limit on the size of a file (RLIMIT_FSIZE), which the table says. Modes bind root, too: the job
+gives up CAP_DAC_OVERRIDE. Buckets are exceptions of their clients' kinds (tests/test_files.py).
+Exit code 1: a case is not right.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+import time
+
+from benchmarks import fault_cases, jobs
+
+QUICK = ("flips", "checkpoints", "nan", "two_jobs")
+
+
+def arguments() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  names = lambda text: tuple(text.split(","))                             # noqa: E731
+  parser.add_argument("--workdir", type=pathlib.Path, required=True)
+  parser.add_argument("--finished", type=pathlib.Path, help="of benchmarks.kills; only copied")
+  parser.add_argument("--cases", type=names, default=tuple(fault_cases.CASES))
+  parser.add_argument("--stages", type=names, default=tuple(fault_cases.OUTPUTS),
+                      help="of the cases about disks")
+  parser.add_argument("--flips", type=int, default=500)
+  parser.add_argument("--sizes", type=int, default=8, help="of a disk that fills, for each stage")
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--quick", action="store_true", help=f"{','.join(QUICK)} with 60 flips")
+  parser.add_argument("--out", type=pathlib.Path, help="JSON file")
+  args = parser.parse_args()
+  if unknown := set(args.cases) - set(fault_cases.CASES):
+    parser.error(f"--cases: {','.join(unknown)} unknown, expected some of "
+                 f"{','.join(fault_cases.CASES)}")
+  if args.quick:
+    args.cases, args.flips = QUICK, 60
+  return args
+
+
+def main() -> int:
+  args, began = arguments(), time.monotonic()
+  root = args.workdir.absolute()
+  root.mkdir(parents=True, exist_ok=True)
+  jobs.configure(root)
+  flags = (f"--config={jobs.ROOT / 'configs' / 'tiny.py'}",
+           *jobs.small_model(args.finished.absolute().parent if args.finished else root))
+  jobs.load()
+  finished = root / "finished"
+  shutil.rmtree(finished, ignore_errors=True)
+  if args.finished:
+    shutil.copytree(args.finished, finished, symlinks=True)
+  else:
+    for stage in fault_cases.OUTPUTS:
+      job = jobs.Job((*flags, f"--workdir={finished}", f"--stage={stage}"), root / "job.log")
+      if job.wait() != 0:
+        raise SystemExit(f"faults: stage {stage} does not run:\n{job.said()[-3000:]}")
+  bench = fault_cases.Bench(root, finished, flags, args)
+  rows = []
+  print(f"{'case':<34}{'tried':>7}{'right':>7}  how", flush=True)
+  for name in args.cases:
+    for row in fault_cases.CASES[name](bench):
+      rows.append(row)
+      print(f"{row['case']:<34}{row['tried']:>7}{row['right']:>7}  {row['how']}", flush=True)
+      for wrong in row["wrong"][:5]:
+        print(f"  not right: {wrong}", flush=True)
+  broken = sorted({row["case"] for row in rows if row["wrong"]})
+  if args.out:
+    args.out.write_text(json.dumps({
+        "seed": args.seed, "rows": rows, "broken": broken,
+        "seconds": round(time.monotonic() - began)}, indent=1))
+  print(f"{time.monotonic() - began:.0f} s, {len(broken)} cases not right")
+  return 1 if broken else 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

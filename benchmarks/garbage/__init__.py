@@ -1,0 +1,1 @@
+"""Garbage for every reader of other people's files; see docs/results/garbage.md."""

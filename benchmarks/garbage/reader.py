@@ -1,0 +1,111 @@
+"""What a reader is to this program, and how one input is tried."""
+import dataclasses
+import os
+import pathlib
+import re
+import time
+from collections.abc import Callable
+
+from ilm_jax import errors
+
+ROOM = 48 << 20          # bytes that reading may take beside a multiple of the file's size
+TIMES = 64               # that multiple
+SECONDS = 5.0            # of CPU time that one input may take
+_LONGEST = 4100          # letters of a message
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """A reader of other people's files.
+
+  Attributes:
+    name: on the command line.
+    seeds: () -> valid inputs, each {file name: bytes}.
+    read: reads the folder that holds such files; raises UserError where it refuses them.
+    cost: about how long one input takes, in milliseconds: a slow reader gets fewer.
+  """
+  name: str
+  seeds: Callable[[], list[dict[str, bytes]]]
+  read: Callable[[pathlib.Path], object]
+  cost: float = 1.0
+
+
+@dataclasses.dataclass
+class Tried:
+  """What came of one input. kind: accepted, refused, or why it is broken."""
+  kind: str
+  about: str = ""
+  seconds: float = 0.0       # of CPU time
+  grown: int = 0             # bytes of resident memory at the highest, above those before
+
+
+def write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
+  """The files in a folder that holds nothing else."""
+  for name, data in files.items():
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def tried(reader: Reader, folder: pathlib.Path, size: int) -> Tried:
+  """Reads a folder whose files have `size` bytes."""
+  before, held, began = _listing(folder), _forget_peak(), time.process_time()
+  try:
+    reader.read(folder)
+    result = Tried("accepted")
+  except errors.UserError as e:
+    result = _refusal(e)
+  except KeyboardInterrupt:
+    raise
+  except BaseException as e:       # Rust's panics are no Exception
+    result = Tried("broken", _where(e))
+  result.seconds = time.process_time() - began
+  result.grown = max(0, _status("VmHWM") - held)
+  if _listing(folder) != before:
+    result = dataclasses.replace(result, kind="broken", about="it wrote where it reads")
+  elif result.kind != "broken" and result.seconds > SECONDS:
+    result.kind, result.about = "broken", f"slow: more than {SECONDS:g} s ({result.about:.80})"
+  elif result.kind != "broken" and result.grown > ROOM + TIMES * size:
+    result.kind, result.about = "broken", f"memory: beyond the bound ({result.about:.80})"
+  return result
+
+
+def _refusal(e: errors.UserError) -> Tried:
+  message, cause = str(e), e
+  if _CONTROL.search(message) or len(message) > _LONGEST:
+    what = "control characters" if len(message) <= _LONGEST else "many letters"
+    return Tried("broken", f"message of {what}: {_where(e)}")
+  while cause is not None:
+    if isinstance(cause, MemoryError) and str(cause):
+      return Tried("broken", f"memory asked for: {_where(cause)}")
+    cause = cause.__cause__ or cause.__context__
+  return Tried("refused", message)
+
+
+def _where(e: BaseException) -> str:
+  """The kind of an error and the last places of ours that it went through."""
+  places, at = [], e.__traceback__
+  while at is not None:
+    code = at.tb_frame.f_code
+    places.append(f"{pathlib.Path(code.co_filename).name}:{at.tb_lineno}")
+    at = at.tb_next
+  return f"{type(e).__name__}: {str(e)[:100]!r} at {' '.join(places[-4:])}"
+
+
+def _listing(folder: pathlib.Path) -> list:
+  return [(root, name, os.stat(f"{root}/{name}").st_mtime_ns)
+          for at in (folder, pathlib.Path.cwd()) for root, _, names in os.walk(at)
+          for name in names]
+
+
+def _forget_peak() -> int:
+  """The resident memory now, in bytes, from which the peak counts on."""
+  with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+  return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+  with open("/proc/self/status") as file:
+    return next(int(line.split()[1]) << 10 for line in file if line.startswith(name))

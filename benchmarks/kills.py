@@ -1,0 +1,254 @@
+"""Random SIGKILLs in every stage: after each the same command again, at the end the same bits.
+
+    python -m benchmarks.kills --workdir=runs/kills --kills=100 --seed=0 --out=kills.json
+    python -m benchmarks.kills --workdir=runs/kills --quick
+
+A stage of a small model (`jobs.SMALL`) runs once undisturbed, which gives its duration and what it
+leaves. Then it runs from the same start and is killed at a moment drawn evenly from that duration,
+which is counted in processor time of all its processes, so that other work on the machine moves
+nothing: its main process alone, or all its processes. The same command follows at once and may be
+killed, too. When it ends by itself, what it leaves is compared (`workdirs.content`;
+`workdirs.MAY_DIFFER` is what need not be equal), and the stage begins anew, until as many kills
+have hit it as asked.
+Kill `number` of a stage follows from (seed, stage, number) alone.
+
+With --processes=2 a stage is a job of two processes (launch/local_pod.py), of which the first, the
+second, both or the launcher is killed. --resume trains on 1, 2, 4 and 1 processes, and on 8, 4 and
+1 devices, each from the checkpoint before, and compares batches and losses (benchmarks.equality).
+
+Exit code 1: bits differ, a half-written file is left, a restart is refused, or a process outlives
+its job. docs/results/reliability.md has the figures.
+"""
+import argparse
+import collections
+import json
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import time
+
+from benchmarks import jobs, workdirs
+
+STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report", "export")
+ALONE = ("export",)            # in one process, whatever --processes says
+TARGETS = {1: ("main", "all"), 2: ("0", "1", "all", "main")}
+TOLERANCE = 1e-6               # relative, of losses on other numbers of processes and devices
+RESUMED = ("1, 2, 4, 1 processes", "8, 4, 1 devices")
+_LIMIT = 1800.0                # seconds for one run of a stage
+
+
+def arguments() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  names = lambda text: tuple(text.split(","))                             # noqa: E731
+  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="made anew")
+  parser.add_argument("--kills", type=int, default=100, help="of all stages together")
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--stages", type=names, default=STAGES, help="those that are killed")
+  parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="of a job")
+  parser.add_argument("--cold", action="store_true", help="a new interpreter for each job")
+  parser.add_argument("--resume", action="store_true", help="also resume across processes, devices")
+  parser.add_argument("--quick", action="store_true", help="6 kills in cf, phase1 and phase2")
+  parser.add_argument("--out", type=pathlib.Path, help="JSON file")
+  args = parser.parse_args()
+  if unknown := set(args.stages) - set(STAGES):
+    parser.error(f"--stages: {','.join(unknown)} unknown, expected some of {','.join(STAGES)}")
+  if args.quick:
+    args.kills, args.stages = 6, ("cf", "phase1", "phase2")
+  return args
+
+
+class Campaign:
+  """Kills the stages of one workdir in turn.
+
+  Args:
+    args: of the command line.
+    flags: of the program, config and model.
+  """
+
+  def __init__(self, args: argparse.Namespace, flags: tuple[str, ...]):
+    self._args, self._root = args, args.workdir
+    self.run, self._before, self._done = (self._root / n for n in ("run", "before", "done"))
+    self._flags = (f"--workdir={self.run}", *flags)
+    self.log: list[dict] = []
+
+  def stage(self, name: str, kills: int) -> dict:
+    """Runs a stage undisturbed, then kills it so many times; a row of the table."""
+    _copy(self.run, self._before)
+    seconds = self._to_its_end(name)
+    row = {"stage": name, "seconds": round(seconds, 2), "kills": 0, "rounds": 0, "wrong": [],
+           "left": [], "refused": [], "outlived": 0}
+    if not kills:
+      return row
+    expected = jobs.call(workdirs.content, self.run)
+    shutil.rmtree(self._done, ignore_errors=True)
+    self.run.rename(self._done)
+    _copy(self._before, self.run)
+    for number in range(4 * kills):
+      if row["kills"] == kills:
+        break
+      if self._killed(name, number, seconds, row):
+        row["kills"] += 1
+      else:
+        self._compare(name, expected, row)
+        _copy(self._before, self.run)
+    if self.log[-1]["ended"] == "killed":
+      self._finish(name, row)
+      self._compare(name, expected, row)
+    shutil.rmtree(self.run)
+    self._done.rename(self.run)
+    return row
+
+  def _killed(self, name: str, number: int, seconds: float, row: dict) -> bool:
+    """Starts the stage and kills it; False if it had ended before."""
+    draw = random.Random(f"{self._args.seed} {name} {number}")
+    at, target = draw.random() * seconds, draw.choice(TARGETS[self._processes(name)])
+    job = self._start(name)
+    code = job.wait_worked(at)
+    pids = [job.pid, *jobs.descendants(job.pid)]
+    if code is None:
+      job.kill(target)
+      job.wait(60)
+    elif code:
+      row["refused"].append(f"exit code {code}: {job.said()[-400:]}")
+    row["outlived"] += len(jobs.lingering(pids, 5.0))
+    self.log.append({"stage": name, "number": number, "at": round(at, 3), "target": target,
+                     "ended": "killed" if code is None else f"exit code {code}"})
+    print(f"  {json.dumps(self.log[-1])}", flush=True)
+    return code is None
+
+  def _finish(self, name: str, row: dict) -> None:
+    job = self._start(name)
+    if code := job.wait(_LIMIT):
+      row["refused"].append(f"exit code {code}: {job.said()[-400:]}")
+    elif code is None:
+      job.kill()
+      row["refused"].append(f"no end within {_LIMIT:g} s")
+
+  def _compare(self, name: str, expected: dict, row: dict) -> None:
+    row["rounds"] += 1
+    row["wrong"] += workdirs.differences(expected, jobs.call(workdirs.content, self.run))
+    row["left"] += workdirs.temporaries(self.run)
+    if row["wrong"] or row["left"]:
+      shutil.copytree(self.run, self._root / f"wrong.{name}.{row['rounds']}", dirs_exist_ok=True)
+
+  def _to_its_end(self, name: str) -> float:
+    """Processor seconds of the stage."""
+    job, seconds = self._start(name), 0.0
+    while (code := job.wait(0.2)) is None:
+      seconds = max(seconds, jobs.processor_seconds(job.pid))
+    if code:
+      raise SystemExit(f"kills: stage {name} does not run undisturbed:\n{job.said()[-3000:]}")
+    return seconds
+
+  def _start(self, name: str) -> jobs.Job:
+    return jobs.Job((*self._flags, f"--stage={name}"), self._root / "job.log",
+                    processes=self._processes(name), cold=self._args.cold)
+
+  def _processes(self, name: str) -> int:
+    return 1 if name in ALONE else self._args.processes
+
+
+def main() -> int:
+  args = arguments()
+  shutil.rmtree(args.workdir / "run", ignore_errors=True)
+  args.workdir = args.workdir.absolute()
+  args.workdir.mkdir(parents=True, exist_ok=True)
+  jobs.configure(args.workdir)
+  began = time.monotonic()
+  flags = (f"--config={jobs.ROOT / 'configs' / 'tiny.py'}", *jobs.small_model(args.workdir))
+  if args.processes > 1:
+    flags += ("--config.mesh.data=2",)
+  jobs.load()
+  campaign = Campaign(args, flags)
+  campaign.run.mkdir()
+  killed = [name for name in STAGES if name in args.stages]
+  share, more = divmod(args.kills, len(killed))
+  kills = {name: share + (number < more) for number, name in enumerate(killed)}
+  rows = []
+  for name in STAGES[:STAGES.index(killed[-1]) + 1]:
+    rows.append(campaign.stage(name, kills.get(name, 0)))
+    print(line(rows[-1]), flush=True)
+  resumed = resume(args.workdir / "resume") if args.resume else {}
+  broken = [row["stage"] for row in rows if any(map(row.get, BROKEN))]
+  broken += [name for name, value in resumed.items() if not 0 <= value <= TOLERANCE]
+  result = {"seed": args.seed, "processes": args.processes, "rows": rows, "resumed": resumed,
+            "draws": campaign.log, "seconds": round(time.monotonic() - began), "broken": broken}
+  if args.out:
+    args.out.write_text(json.dumps(result, indent=1))
+  show(result)
+  return 1 if broken else 0
+
+
+BROKEN = ("wrong", "left", "refused", "outlived")
+
+
+def line(row: dict) -> str:
+  return (f"{row['stage']:<10}{row['seconds']:>9.1f}{row['kills']:>7}{row['rounds']:>8}"
+          f"{len(row['wrong']):>12}{len(row['left']):>12}{len(row['refused']):>10}"
+          f"{row['outlived']:>10}")
+
+
+def show(result: dict) -> None:
+  """The table, and what was wrong."""
+  rows = result["rows"]
+  print(f"\n{'stage':<10}{'seconds':>9}{'kills':>7}{'rounds':>8}{'wrong bits':>12}"
+        f"{'left files':>12}{'refused':>10}{'outlived':>10}")
+  print("\n".join(map(line, rows)))
+  total = collections.Counter()
+  for row in rows:
+    total.update({key: len(value) if isinstance(value, list) else value
+                  for key, value in row.items() if key != "stage"})
+  print(f"{'all':<10}{total['seconds']:>9.1f}{total['kills']:>7}{total['rounds']:>8}"
+        f"{total['wrong']:>12}{total['left']:>12}{total['refused']:>10}{total['outlived']:>10}")
+  for row in rows:
+    for key in ("wrong", "left", "refused"):
+      for text, count in collections.Counter(row[key]).items():
+        print(f"{row['stage']}: {key}: {count} times {text}")
+  for name, value in result["resumed"].items():
+    print(f"resumed on {name}: {value:.1e}")
+  print(f"{result['seconds']} s, seed {result['seed']}, {result['processes']} processes")
+
+
+def resume(root: pathlib.Path) -> dict[str, float]:
+  """{resumed how: largest relative difference of a loss}, and of the batches those that differ."""
+  shutil.rmtree(root, ignore_errors=True)
+  root.mkdir()
+  out = root / "equality.json"
+  done = subprocess.run(
+      [sys.executable, "-m", "benchmarks.equality", f"--workdir={root}", f"--out={out}",
+       f"--cases={';'.join(RESUMED)}"], cwd=jobs.ROOT, check=False)
+  if done.returncode:
+    return dict.fromkeys(RESUMED, float("inf"))
+  table = json.loads(out.read_text())
+  losses = {name: max(table[name].values()) for name in RESUMED}
+  return {**losses, "batches that differ": float(jobs.call(_other_batches, root))}
+
+
+def _other_batches(root: pathlib.Path) -> int:
+  """How many batches of 1 process are not those of 2 and of 4 put together."""
+  import jax
+  import numpy as np
+
+  from benchmarks import equality
+  wrong = 0
+  for phase in ("phase1", "phase2"):
+    whole = list(equality.feeds(root, 0, 1)[phase].iterate(0, 12))
+    for shares in (2, 4):
+      parts = zip(*(equality.feeds(root, share, shares)[phase].iterate(0, 12)
+                    for share in range(shares)), strict=True)
+      for step, part in enumerate(parts):
+        joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *part)
+        equal = jax.tree.map(np.array_equal, joined, whole[step])
+        wrong += not all(jax.tree.leaves(equal))
+  return wrong
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+  shutil.rmtree(target, ignore_errors=True)
+  shutil.copytree(source, target, symlinks=True)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

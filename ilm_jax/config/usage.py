@@ -1,0 +1,120 @@
+"""The command line's words beside its flags: a command in front, --help and --version.
+
+    ilm eval --config=quickstart --workdir=runs/quickstart
+
+is `--stage=eval`; `run` is `--stage=all`.
+"""
+import configparser
+import difflib
+import importlib.metadata
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import ilm_jax
+from ilm_jax import errors
+from ilm_jax.config import stages
+
+_WIDTH = 80
+_RUN = "run"
+_HEAD = """\
+ILM-JAX {version}: the Item-Language Model, a recommender that talks
+
+  ilm COMMAND --config=CONFIG --workdir=FOLDER [--flag=value ...]
+
+The same without the script `ilm`, and several stages at once:
+  python -m ilm_jax.main --config=CONFIG --workdir=FOLDER --stage=eval,report
+
+CONFIG is the name of a config that comes along, e.g. quickstart, or a file of
+yours, e.g. my_config.py.
+"""
+
+
+def with_command(argv: Sequence[str]) -> list[str]:
+  """The command line with its command, if there is one in front, as --stage.
+
+  >>> with_command(["ilm", "eval", "--tables"])
+  ['ilm', '--stage=eval', '--tables']
+
+  Raises:
+    UserError: there is no such command, or --stage besides.
+  """
+  argv = list(argv)
+  if len(argv) < 2 or argv[1].startswith("-"):
+    return argv
+  command = argv[1]
+  known = (_RUN, *stages.BY_NAME)
+  for name in map(str.strip, command.split(",")):
+    if name not in known:
+      close = difflib.get_close_matches(name, known, 1)
+      hint = f"did you mean {close[0]}? " if close else ""
+      raise errors.UserError(f"unknown command {name!r}: {hint}expected one of {', '.join(known)}")
+  if any(re.match(r"--?stage(=|$)", argument) for argument in argv[2:]):
+    raise errors.UserError(f"command {command!r} and --stage: give one of them")
+  return [argv[0], f"--stage={'all' if command == _RUN else command}", *argv[2:]]
+
+
+def answer(argv: Sequence[str], flags_of: Mapping[str, Sequence], common: Sequence) -> str:
+  """What --help, -h or --version on the command line wants to know; "": none of them is there.
+
+  Args:
+    argv: the command line, the program's name first.
+    flags_of: stage -> the absl flags that it alone or with others reads.
+    common: the flags of all stages.
+  """
+  if "--version" in argv[1:]:
+    return f"ilm-jax {version()}"
+  if {"-h", "--help", "-help"} & set(argv[1:]) or argv[1:] == ["help"]:
+    return help_text(flags_of, common)
+  return ""
+
+
+def version() -> str:
+  """The version in setup.cfg, which an installed package has in its metadata."""
+  if ilm_jax.CHECKOUT:
+    parser = configparser.ConfigParser()
+    parser.read(ilm_jax.CHECKOUT / "setup.cfg")
+    return parser["metadata"]["version"]
+  return importlib.metadata.version("ilm-jax")
+
+
+def help_text(flags_of: Mapping[str, Sequence], common: Sequence) -> str:
+  """Every stage with what it does, an example and the flags that are its alone; then the others.
+
+  Args: see `answer`.
+
+  Returns:
+    Lines of at most 80 columns.
+  """
+  out = [_HEAD.format(version=version()), f"{_RUN}: all of {', '.join(stages.ALL)}",
+         f"  ilm {_RUN} --config=quickstart --workdir=runs/quickstart"]
+  shared = {flag.name: flag for its in flags_of.values() for flag in its
+            if sum(flag in others for others in flags_of.values()) > 1}
+  for stage in stages.STAGES:
+    out += ["", *_wrapped(f"{stage.name}: {stage.does}", "", "  "),
+            *_wrapped(f"ilm {stage.name} --config=.. --workdir=.. {stage.example}", "  ", "    ")]
+    for flag in flags_of.get(stage.name, ()):
+      if flag.name not in shared:
+        out += _of_flag(flag, f"With --stage={stage.name}: ")
+  out += ["", "Flags of several commands:"]
+  for flag in shared.values():
+    out += _of_flag(flag)
+  out += ["", "Flags of all commands:"]
+  for flag in common:
+    out += _of_flag(flag)
+  return "\n".join([*out, *_wrapped("--config.section.field=value: a field of the config, e.g. "
+                                    "--config.phase2.steps=10", "    ", "        ")])
+
+
+def _of_flag(flag, start: str = "") -> list[str]:
+  default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""
+  switch = "" if flag.boolean else "=.."
+  # absl adds the values of an enum in front, and at the end that a flag may be repeated.
+  text = re.sub(r"^<.*?>: |;\s+repeat this option to specify a list of values$", "", flag.help)
+  return _wrapped(f"--{flag.name}{switch}: {text.removeprefix(start)}{default}", "    ",
+                  "        ")
+
+
+def _wrapped(text: str, first: str, others: str) -> list[str]:
+  return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=others,
+                       break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,68 @@
+"""Renders a chat template of others, in a process of its own: no module of ours is imported here.
+
+A template can loop for years or make a text of gigabytes, also while it is compiled. Here it has so
+many seconds of CPU time and bytes of memory, and the process that asked loses nothing.
+
+On standard input: a line of JSON {"source", "seconds", "bytes", "letters"}, then one for each text,
+the keyword arguments of `render`. Each is answered by a line on standard output: {"text"} or
+{"error"}.
+"""
+import json
+import resource
+import sys
+import time
+
+
+def compiled(source: str):
+  """The template in jinja's immutable sandbox. Raises: what jinja2 raises."""
+  import jinja2
+  from jinja2 import sandbox
+
+  def raise_exception(message):
+    raise jinja2.TemplateError(message)
+
+  environment = sandbox.ImmutableSandboxedEnvironment(
+      trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+  environment.globals["raise_exception"] = raise_exception
+  return environment.from_string(source)
+
+
+def answered(function) -> dict:
+  """{"text"} of a function, or {"error"} in a line."""
+  try:
+    return {"text": function()}
+  except Exception as e:       # a template may fail in any way
+    return {"error": f"{type(e).__name__}: {' '.join(str(e)[:400].split())[:160]}"}
+
+
+def main() -> None:
+  """Answers until standard input ends."""
+  asked = json.loads(sys.stdin.readline())
+  template, letters = None, asked["letters"]
+  compiled("")                       # what is imported late is imported before it is limited
+  resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+  resource.setrlimit(resource.RLIMIT_AS, (asked["bytes"], asked["bytes"]))
+
+  def more_time():
+    most = int(time.process_time() + asked["seconds"] + 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+
+  def say(answer):
+    if len(answer.get("text") or "") > letters:
+      answer = {"error": f"it writes more than {letters:,} letters"}
+    print(json.dumps(answer), flush=True)
+
+  def compile_it():
+    nonlocal template
+    template = compiled(asked["source"])
+    return ""
+
+  more_time()
+  say(answered(compile_it))
+  for line in sys.stdin:
+    more_time()
+    say(answered(lambda line=line: template.render(**json.loads(line))))
+
+
+if __name__ == "__main__":
+  main()
