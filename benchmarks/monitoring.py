@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ilm_jax.monitoring import monitor, scalars
+from ilm_jax.monitoring import monitor, scalars, trackers
 from ilm_jax.training import loop
 
 WIDTH, ROWS, DEPTH, BLOCK, LOG_EVERY = 512, 256, 1, 40, 10
@@ -104,7 +104,8 @@ def in_a_run(pairs: int, folder: str) -> dict[str, float]:
   loop.fit(state, mesh, loop.Objective(loss_fn, {}, Batches()), loop.Optimization(tx, seed=0),
            loop.Cadence(steps, log_every=LOG_EVERY, checkpoint_every=10 ** 9),
            loop.Outputs("phase2", NoCheckpoints(),
-                        scalars.Writer(f"{folder}/metrics.jsonl", folder), half))
+                        scalars.Writer(f"{folder}/metrics.jsonl",
+                                       (trackers.TensorBoard(folder),)), half))
   blocks = half.blocks[2:2 + 2 * pairs]      # the first has the compilation
   of = {on: [b[1:] for b in blocks if b[0] is on] for on in (True, False)}
   wall, cpu = (statistics.median(a[i] / b[i] for a, b in zip(of[True], of[False]))

@@ -14,6 +14,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.prng = "threefry2x32"          # what draws dropout and noise in training; "unsafe_rbg": the
                                    # chip's own generator, which TPUs compile and run faster, but
                                    # another mesh then draws other numbers
+  c.tracker = "tensorboard"        # who shows the scalars of training, with commas between them:
+                                   # also "wandb", "mlflow", "trackio"; "": none (metrics.jsonl
+                                   # always has them)
   c.data = {
       "name": "ml-100k",           # docs/data_sets.md lists them; "table": files of your own
       "path": "",                  # folder with its files; "": fetched, where that is possible
@@ -54,7 +57,8 @@ def get_config() -> ml_collections.ConfigDict:
                                    # "llama-2-7b", "palm-62b", "gemma-3-4b"
       "gin_file": "",              # of a T5X checkpoint: the architecture
       "tokenizer": "",             # likewise, where the model does not bring its own (T5X)
-      "dtype": "float32",          # of the weights; also "bfloat16", "int8"
+      "dtype": "auto",             # of the weights: "bfloat16" where the devices multiply in it
+                                   # (and lm.train is not "all"), else "float32"; or "int8"
       "train": "none",             # "index_tokens": the added words alone; "lora": low-rank
                                    # updates of its kernels; "all": everything
       "lora_rank": 0,              # of these, 8 or so; 0: none
@@ -64,6 +68,8 @@ def get_config() -> ml_collections.ConfigDict:
       "layers": 0,                 # of a decoder, so many are kept, from the first on; 0: all
       "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
                                    # "weights" (models/remat.py)
+      "attention": "auto",         # of a decoder: cuDNN's where device, dtype and shapes allow,
+                                   # else "plain"; "xla": jax.nn's. The same up to rounding
       "random": False,             # a control: weights drawn anew, each of the size that it had
       "prefix_lm": False,          # a decoder whose prompt sees all of itself
       "whole_words": 0,            # P5's whole-word embeddings of a T5's prompt, so many; 0: none

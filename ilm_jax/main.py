@@ -41,7 +41,7 @@ from ilm_jax.config import gin_overlay, usage
 from ilm_jax.config import reading as config_lib
 from ilm_jax.config import stages as stage_list
 from ilm_jax.config import workdir as workdir_lib
-from ilm_jax.runtime import distributed
+from ilm_jax.runtime import distributed, gpu
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A config's name, e.g. quickstart, or "
                                           "file, e.g. configs/quickstart.py.")
@@ -230,6 +230,7 @@ def command(arguments: list[str], program: str = "") -> str:
 def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
   # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs(workdir))
+  gpu.prepare(os.environ)
   from ilm_jax.stages import run as stages
   from ilm_jax.training import loop  # jax starts here, after the flags are known to be good
   # Before a device is used: those of the other processes belong to the job too.

@@ -22,6 +22,7 @@ from ilm_jax.data import entities
 from ilm_jax.evaluation.rows import label
 from ilm_jax.export.shipped import check
 from ilm_jax.monitoring import scalars
+from launch import bundle
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A fifth of the catalogue: test_movielens has all of it.
@@ -110,6 +111,41 @@ def test_every_table_is_there(run):
       json.loads, (run / name / "metrics.jsonl").read_text().splitlines())]
               for name in ("phase2", "phase2_mlp"))
   assert ilm[-1] > 0 and mlp == [rate * 0.5 for rate in ilm]        # phase2.mlp_scale
+
+
+def test_a_bundle_runs_what_it_carries_and_its_results_come_home(run, tmp_path):
+  """From a folder where nothing is, with the bundle's own code, weights and language model."""
+  bundle.act(bundle.parse([f"--workdir={run}", f"--out={tmp_path}/bundle"]))
+  into, results = tmp_path / "into", tmp_path / "results"
+
+  def there(*words):
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(["bash", tmp_path / "bundle" / "bundle_run.sh", into, *words],
+                          capture_output=True, text=True, cwd=tmp_path, check=False,
+                          env={**env, "PYTHON": sys.executable, "PIP_NO_INDEX": "1"})
+
+  done = there("--pack=results")
+  assert done.returncode == 1 and "into is no unpacked bundle" in done.stderr
+  first = there("--stage=report")
+  assert first.returncode == 0, first.stderr[-2000:]
+  assert "unpacking" in first.stdout and not (into / "packages").exists()
+  assert json.loads((into / "config.json").read_text())["lm"]["asset"] == "files/lm.asset/lm"
+  (tmp_path / "bundle" / "part-0001").unlink()       # not read again
+  (into / "source" / "ilm_jax" / "__init__.py").write_text("print('carried')\n")
+  again = there("--stage=phase1", "--config.phase1.losses.ui=0.0")
+  assert again.returncode == 1 and again.stdout == "carried\n"
+  assert "phase1.losses.ui: 0.5 -> 0.0" in again.stderr and again.stderr.count("\n") == 1
+
+  (into / "run" / "eval" / "from_there").write_text("1")
+  assert there(f"--pack={results}").returncode == 0
+  home = tmp_path / "home"
+  shutil.copytree(run, home, ignore=shutil.ignore_patterns("tfds", "lm", "phase2*"))
+  bundle.act(bundle.parse([f"--workdir={home}", f"--results={results}"]))
+  assert (home / "eval" / "from_there").exists() and (home / "phase2" / "checkpoints").is_dir()
+  manifest = home / "data" / "manifest.json"
+  manifest.write_text(manifest.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+  with pytest.raises(errors.UserError, match="are of data .*: name the workdir that was bundled"):
+    bundle.act(bundle.parse([f"--workdir={home}", f"--results={results}"]))
 
 
 def test_the_lists_are_the_item_head_s(run):

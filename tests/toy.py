@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from ilm_jax import errors
-from ilm_jax.monitoring import scalars
+from ilm_jax.monitoring import scalars, trackers
 from ilm_jax.runtime import axes
 from ilm_jax.training import checkpoint, loop, optimizer
 
@@ -80,6 +80,7 @@ def fit(folder, steps, *, mesh=None, batches=None, fingerprints=None, loss=loss_
   """Trains the toy in `folder`, from its newest checkpoint on; returns (state, frozen)."""
   mesh = mesh or one_device()
   trainable, frozen = parameters()
+  shown = (trackers.TensorBoard(tensorboard),) if tensorboard else ()
   frozen = axes.place(mesh, frozen)
   with checkpoint.Checkpointer(f"{folder}/checkpoints", fingerprints or FINGERPRINTS) as saved:
     state = checkpoint.start(saved, loop.init_state(trainable, TX, mesh), "", {})
@@ -87,8 +88,7 @@ def fit(folder, steps, *, mesh=None, batches=None, fingerprints=None, loss=loss_
         state, mesh, loop.Objective(loss, frozen, batches or Batches()),
         loop.Optimization(TX, seed=3, learning_rate=optimizer.schedule(CONFIG)),
         loop.Cadence(steps, log_every, checkpoint_every),
-        loop.Outputs("phase1", saved, scalars.Writer(f"{folder}/metrics.jsonl", tensorboard),
-                     monitor))
+        loop.Outputs("phase1", saved, scalars.Writer(f"{folder}/metrics.jsonl", shown), monitor))
   return state, frozen
 
 

@@ -37,6 +37,8 @@ def _check_inputs(c) -> list[str]:
       *rules.known("cf.dtype", c.cf.dtype, ("float32", "bfloat16")),
       *rules.known("cf.sequential", c.cf.sequential, names.SEQUENTIAL),
       *_check_sasrec(c.cf.sasrec),
+      *(line for name in rules.listed(c.tracker)
+        for line in rules.known("tracker", name, tuple(names.TRACKERS))),
   ]
   if not c.vectors:
     wrong.append("vectors is empty: name at least one, e.g. --config.vectors=\"('behavioral',)\"")
@@ -61,8 +63,9 @@ def _check_sasrec(s) -> list[str]:
 
 
 def _check_lm(lm) -> list[str]:
-  wrong = [*rules.known("lm.dtype", lm.dtype, ("float32", "bfloat16", "int8")),
+  wrong = [*rules.known("lm.dtype", lm.dtype, ("auto", "float32", "bfloat16", "int8")),
            *rules.known("lm.train", lm.train, ("none", "index_tokens", "lora", "all")),
+           *rules.known("lm.attention", lm.attention, ("auto", "plain", "xla")),
            *rules.known("lm.remat", lm.remat, ("none", "dots", "weights", "full"))]
   wrong += rules.known("lm.shape", lm.shape, ("", *names.SHAPES))
   if lm.train == "index_tokens" and not lm.new_tokens:
@@ -73,7 +76,7 @@ def _check_lm(lm) -> list[str]:
   if lm.whole_words and lm.train != "all":
     wrong.append(f"lm.whole_words={lm.whole_words} with lm.train={lm.train!r}: they start at zero "
                  "and would stay there; set lm.train='all'")
-  if lm.train == "all" and lm.dtype != "float32":
+  if lm.train == "all" and lm.dtype not in ("auto", "float32"):
     wrong.append(f"lm.train='all' with lm.dtype={lm.dtype!r}: small updates are lost in it; use "
                  "float32")
   return wrong

@@ -26,6 +26,9 @@ COMPARED = tuple(variants.COMPARED)           # what phase 2 is trained beside
 REFERENCES = ("title", "shuffled", "shuffled_mlp")  # what is measured beside it without training
 BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
              "sasrec_sampled", "sasrec_bce", "sasrec_gbce", "esasrec", "ease")
+# {tracker: the module that it needs}; each has an extra of its name in setup.cfg.
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow",
+            "trackio": "trackio"}
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 PATHS = ("data.path", "lm.asset", "lm.gin_file", "lm.tokenizer", "lm.chat_template", "qformer.init",
          "tasks.prompts", "targets.file", "targets.model",

@@ -23,7 +23,7 @@ def mixture(module: str) -> dict[str, float]:
   Raises:
     UserError: there is no such module, no such literal in it, or a name or a rate that cannot be.
   """
-  path = _path(module)
+  path = file_of(module)
   try:
     body = ast.parse(path.read_bytes()).body
   except SyntaxError as e:
@@ -119,10 +119,15 @@ def _metric(name: str) -> Callable:
 
 def fingerprint(module: str) -> str:
   """sha256 of the module's source; "" for no module."""
-  return hashlib.sha256(_path(module).read_bytes()).hexdigest() if module else ""
+  return hashlib.sha256(file_of(module).read_bytes()).hexdigest() if module else ""
 
 
-def _path(module: str) -> pathlib.Path:
+def file_of(module: str) -> pathlib.Path:
+  """The file of a module of tasks.
+
+  Raises:
+    UserError: there is no such module.
+  """
   try:
     spec = importlib.util.find_spec(module)
   except (ImportError, ValueError) as e:

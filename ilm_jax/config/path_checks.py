@@ -1,4 +1,6 @@
 """What a config names of the disk: known only where the run is to be, not where it is started."""
+import importlib.util
+
 from etils import epath
 
 from ilm_jax import elm
@@ -7,7 +9,14 @@ from ilm_jax.config import dialog_sources, names, rules
 
 def check_paths(c) -> list[str]:
   """A line for each path of config `c` that is not there."""
-  return [*_check_inputs(c), *_check_models(c)]
+  return [*_check_inputs(c), *_check_models(c), *_check_trackers(c)]
+
+
+def _check_trackers(c) -> list[str]:
+  return [f"tracker={c.tracker!r}: {name} is not installed: pip install 'ilm-jax[{name}]', or "
+          "leave it out, e.g. --config.tracker=tensorboard"
+          for name in rules.listed(c.tracker)
+          if (module := names.TRACKERS.get(name)) and importlib.util.find_spec(module) is None]
 
 
 def _check_inputs(c) -> list[str]:

@@ -11,6 +11,11 @@ def known(field: str, value, names: tuple[str, ...]) -> list[str]:
   return [f"{field}={value!r} is unknown: expected one of {', '.join(map(repr, names))}{hint}"]
 
 
+def listed(text: str) -> list[str]:
+  """The names in "a, b"; none in ""."""
+  return [name for name in map(str.strip, text.split(",")) if name]
+
+
 def get(c, dotted: str):
   """The value of a field by its dotted name."""
   for name in dotted.split("."):

@@ -8,7 +8,7 @@ _DATA = ("data", "cf", "vectors", "text_encoder", "seed", "prng")
 _SAME_NUMBERS = {
     "data.path",                 # where the files lie; their content is fingerprinted
     "cf.stream",                 # the same factors, piece by piece
-    "qformer.remat", "lm.remat", "lm.shape",
+    "qformer.remat", "lm.remat", "lm.attention", "lm.shape",
     *(f"{phase}.{name}" for phase in ("phase1", "phase2")
       for name in ("log_every", "checkpoint_every", "keep_checkpoints")),
     "phase2.init_from",          # which phase 1 it was is fingerprinted

@@ -131,7 +131,7 @@ def _flat(config: dict, stage: str, before: str = "") -> dict[str, str]:
     if isinstance(value, dict):
       if before or stage == "eval" or name == stage or name not in STAGES:
         flat |= _flat(value, stage, f"{before}{name}.")
-    else:
+    elif before + name != "tracker":        # who shows the numbers
       flat[before + name] = json.dumps(value)
   return flat
 

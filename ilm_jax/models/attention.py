@@ -12,7 +12,7 @@ import numpy as np
 
 
 def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap: float = 0.0,
-           bias_BHTM=None) -> jax.Array:
+           bias_BHTM=None, implementation: str = "plain") -> jax.Array:
   """Softmax attention with grouped query heads; softmax in float32.
 
   Query head h reads key/value head h // (H // G); the keys are not repeated in memory. A query that
@@ -26,6 +26,8 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
     scale: factor of the scores; None means K ** -0.5.
     softcap: scores become softcap * tanh(score / softcap); 0: they stay.
     bias_BHTM: float32 added to the scores, broadcastable; None: nothing.
+    implementation: "plain": as written here; "xla": jax.nn's, where it can; "auto": cuDNN's flash
+      attention on a GPU, where it can. Others where not; the same up to rounding.
 
   Returns:
     [batch, queries, heads, head width] in q's dtype.
@@ -35,6 +37,12 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
   if H % G:
     raise ValueError(f"{H} query heads do not divide over {G} key/value heads")
   J, M = H // G, k_BMGK.shape[1]
+  able = chosen(implementation, jax.default_backend(), q_BTHK.dtype, (T, K, M),
+                softcap=bool(softcap), bias=bias_BHTM is not None)
+  if able != "plain":
+    mask_B1TM = jnp.broadcast_to(mask_BTM, (mask_BTM.shape[0], T, M))[:, None]
+    return jax.nn.dot_product_attention(q_BTHK, k_BMGK, v_BMGK, bias_BHTM, mask_B1TM, scale=scale,
+                                        implementation=able)
   # Queries, keys and values are turned, not the scores, which are more: both products and all
   # their gradients are then plain matmuls over [B, G]. R = J * T are a group's query rows.
   q_BGRK = q_BTHK.reshape(B, T, G, J, K).transpose(0, 2, 3, 1, 4).reshape(B, G, J * T, K)
@@ -49,6 +57,29 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
   weight_BGRM = jax.nn.softmax(score_BGJTM, axis=-1).astype(v_BMGK.dtype).reshape(B, G, J * T, M)
   seen_BGRK = jnp.einsum("bgrm,bgmk->bgrk", weight_BGRM, v_BGMK)
   return seen_BGRK.reshape(B, G, J, T, K).transpose(0, 3, 1, 2, 4).reshape(B, T, H, K)
+
+
+def chosen(implementation: str, backend: str, dtype, sizes: tuple[int, int, int], *,
+           softcap: bool, bias: bool) -> str:
+  """"plain", "xla" or "cudnn": what works out an attention of these shapes.
+
+  Args:
+    implementation: see `attend`.
+    backend: of JAX.
+    dtype: of queries, keys and values.
+    sizes: queries, head width, keys.
+    softcap, bias: whether the scores have them. jax.nn knows no soft cap; a bias that trains is
+      left to XLA.
+  """
+  queries, width, keys = sizes
+  if implementation == "plain" or softcap:
+    return "plain"
+  if implementation == "xla":
+    return "xla"
+  # cuDNN's bounds on every GPU since Ampere, with a mask and for gradients.
+  fits = width % 8 == 0 and width <= 128 and queries % 2 == 0 and keys % 2 == 0
+  half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+  return "cudnn" if backend == "gpu" and half and fits and not bias else "plain"
 
 
 def causal_mask(segment_BL, prefix_BL=None) -> jax.Array:

@@ -55,6 +55,7 @@ class DecoderConfig:
   lora_rank: int = 0           # of what is added to every kernel of a layer; 0: nothing
   # How it runs.
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
+  attention: str = "plain"     # what works it out (attention.attend)
   unroll: int = 1              # layers in one turn of the scan
   dtype: str = "float32"       # of kernels and activations; norms and softmax are float32
   int8: bool = False           # kernels and tables are int8 with scales (weights/int8.py)

@@ -135,7 +135,8 @@ def apply(c, p, local, see: Sight, x_BTD, remember) -> tuple[jax.Array, tuple]:
     mask_BTM = mask_BTM & (see.near_BTM | ~local)
   seen_BTHK = attention.attend(
       q_BTHK, k_BMGK.astype(q_BTHK.dtype), v_BMGK.astype(q_BTHK.dtype), mask_BTM,
-      scale=c.scale or None, softcap=c.softcap, bias_BHTM=see.bias_BHTM)
+      scale=c.scale or None, softcap=c.softcap, bias_BHTM=see.bias_BHTM,
+      implementation=c.attention)
   a_BTD = dot(p, "out", seen_BTHK.reshape(*seen_BTHK.shape[:2], -1))
   if c.parallel:
     return x_BTD + a_BTD + _mlp(c, p, h_BTD), kept

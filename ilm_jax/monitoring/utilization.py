@@ -19,8 +19,9 @@ PEAKS = {
     **dict.fromkeys(("TPU v5", "TPU v5p"), CHIPS["v5p"].flops),
     **dict.fromkeys(("TPU v6 lite", "TPU v6e"), CHIPS["v6e"].flops),
     "TPU7x": 1153.5e12,
-    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), 312e12),
-    **dict.fromkeys(("NVIDIA H100 80GB HBM3", "NVIDIA H200"), CHIPS["h100"].flops),
+    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), CHIPS["a100"].flops),
+    "NVIDIA H100 80GB HBM3": CHIPS["h100"].flops,
+    "NVIDIA H200": CHIPS["h200"].flops,
 }
 
 

@@ -13,6 +13,8 @@ def one(plan: dict) -> str:
                      f"{gib(plan['capacity_bytes_per_chip']).strip()}: {fits}")
   for x in plan.get("would_fit", ()):
     add("would fit, by arithmetic", f"{x['flags']}: {gib(x['peak_bytes_per_chip'])}")
+  for line in plan.get("assumes", ()):
+    add("assumes", line)
   if "xla_says" in plan:
     add("XLA says", plan["xla_says"])
   add("useful FLOPs, all chips", f"{plan['useful_flops']:.4g}")

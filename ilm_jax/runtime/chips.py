@@ -10,11 +10,12 @@ import os
 import re
 
 from ilm_jax import errors
+from ilm_jax.runtime import gpu
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One chip's published peaks (Google Cloud's TPU system pages; NVIDIA's H100 data sheet)."""
+  """One chip's published peaks (Google Cloud's TPU system pages; NVIDIA's data sheets)."""
   flops: float              # bfloat16 FLOP/s
   memory: float             # bytes
   bandwidth: float          # bytes of memory a second
@@ -22,16 +23,27 @@ class Chip:
   dims: int = 0             # axes of its torus; 0: by arithmetic only, nothing compiles for it
   modelled: bool = False    # XLA's estimate of the time of a program (optimal_seconds) can be used
   config: str = "default"   # libtpu's name for one chip being one device
+  node: int = 0             # GPUs that NVLink joins; 0: all chips are joined by `links`
+  network: float = 0.0      # bytes a second, both ways together, where there are more
 
 
 GIB = 2.0 ** 30
+_NETWORK = 100e9             # 400 Gb/s of InfiniBand for each GPU, both ways; A100: 200 Gb/s
 CHIPS = {
     "v4": Chip(275e12, 32 * GIB, 1228e9, 300e9, dims=3, config="megacore"),
     "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, dims=2),
     "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, dims=3, modelled=True,
                 config="megacore"),
     "v6e": Chip(918e12, 32 * GIB, 1640e9, 448e9, dims=2),
-    "h100": Chip(989e12, 80 * GIB, 3350e9, 900e9),
+    # SXM modules; bfloat16 without sparsity, HBM, NVLink, as published:
+    # https://resources.nvidia.com/en-us-gpu-resources/h100-datasheet-24306
+    "h100": Chip(989e12, gpu.MEMORY_FRACTION * 80 * GIB, 3350e9, 900e9, node=8, network=_NETWORK),
+    # https://nvdam.widen.net/s/nb5zzzsjdf/hpc-datasheet-sc23-h200-datasheet-3002446
+    "h200": Chip(989e12, gpu.MEMORY_FRACTION * 141e9, 4800e9, 900e9, node=8, network=_NETWORK),
+    # https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/
+    # nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf; the one with 80 GB
+    "a100": Chip(312e12, gpu.MEMORY_FRACTION * 80 * GIB, 2039e9, 600e9, node=8,
+                 network=_NETWORK / 2),
 }
 SHAPES = {2: ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
           3: ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")}
@@ -46,7 +58,11 @@ class Topology:
 
   @property
   def chip(self) -> Chip:
-    return CHIPS[self.kind]
+    """Its links are the network where there are more GPUs than NVLink joins."""
+    chip = CHIPS[self.kind]
+    if chip.node and self.chips > chip.node:
+      return dataclasses.replace(chip, links=chip.network)
+    return chip
 
   @property
   def chips(self) -> int:
@@ -57,6 +73,32 @@ class Topology:
   def name(self) -> str:
     one = f"{self.kind}:{'x'.join(map(str, self.shape))}"
     return f"{one}*{self.slices}" if self.slices > 1 else one
+
+
+def dtype(asked: str, train: str, *, has_bfloat16: bool) -> str:
+  """The dtype of the language model's weights: `lm.dtype`, where "auto" follows the devices.
+
+  Args:
+    asked: `lm.dtype`.
+    train: `lm.train`; small updates of all weights are lost in bfloat16.
+    has_bfloat16: of the devices.
+  """
+  if asked != "auto":
+    return asked
+  return "bfloat16" if has_bfloat16 and train != "all" else "float32"
+
+
+def assumptions(topology: Topology) -> list[str]:
+  """What a plan by arithmetic takes for granted, a line each; none where programs are compiled."""
+  chip = topology.chip
+  if chip.dims:
+    return []
+  wires = (f"{chip.network / 1e9:.0f} GB/s of network a GPU, as more than {chip.node} leave NVLink"
+           if topology.chips > chip.node > 0 else f"{chip.links / 1e9:.0f} GB/s of NVLink")
+  return [f"published peaks of {topology.kind} (SXM): {chip.flops / 1e12:.0f} TFLOP/s in bfloat16, "
+          f"{chip.bandwidth / 1e9:.0f} GB/s of HBM, {wires}, each way the half",
+          f"JAX takes {gpu.MEMORY_FRACTION:g} of the memory (XLA_PYTHON_CLIENT_MEM_FRACTION)",
+          "attention keeps its scores as lm.remat says; cuDNN's (lm.attention=auto) keeps none"]
 
 
 def parse(text: str) -> Topology:

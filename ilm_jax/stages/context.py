@@ -37,6 +37,8 @@ class Run:
     self.workdir = epath.Path(workdir)
     self._devices = devices
     config_lib.validate(config, self._device_count())
+    if devices:
+      self._settle_dtype()
     if config.lm.shape:
       raise errors.UserError(f"lm.shape={config.lm.shape!r} is a shape without weights, for "
                              "--stage=plan alone: name weights by lm.asset and set lm.shape to ''")
@@ -176,6 +178,7 @@ class Run:
     from ilm_jax.weights import load
     name, fields = self.config.lm.asset, self.config.lm.to_dict()
     del fields["remat"]        # the same numbers by another way
+    del fields["attention"]    # likewise
     del fields["shape"]        # of no run with weights
     del fields["chat_template"]    # of prepared tasks
     if fields.pop("random"):
@@ -263,9 +266,17 @@ class Run:
         self.lm_tokenizer, config.vocab_size + config.new_tokens, self.lm_path)
     if c.random:
       config, params = load.redrawn(load.LanguageModel(config, params), self.config.seed)
-    return load.adapt(config, params, self.mesh, remat=c.remat, prefix_lm=c.prefix_lm,
-                      whole_words=c.whole_words, layers=c.layers, index_only=c.index_only,
-                      lora_rank=c.lora_rank, seed=self.config.seed)
+    return load.adapt(config, params, self.mesh, remat=c.remat, attention=c.attention,
+                      prefix_lm=c.prefix_lm, whole_words=c.whole_words, layers=c.layers,
+                      index_only=c.index_only, lora_rank=c.lora_rank, seed=self.config.seed)
+
+  def _settle_dtype(self) -> None:
+    """Sets lm.dtype="auto" to what it is here, so that records and fingerprints have it."""
+    import jax
+
+    from ilm_jax.runtime import chips, gpu
+    lm = self.config.lm
+    lm.dtype = chips.dtype(lm.dtype, lm.train, has_bfloat16=gpu.has_bfloat16(jax.devices()))
 
   def _device_count(self) -> int:
     if not self._devices:

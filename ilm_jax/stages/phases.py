@@ -6,7 +6,7 @@ from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.monitoring import monitor as monitor_lib
-from ilm_jax.monitoring import parameters, scalars
+from ilm_jax.monitoring import parameters, scalars, trackers
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase1_config, whitening
 from ilm_jax.objectives import phase2 as phase2_lib
@@ -123,7 +123,8 @@ def _fit(run: context.Run, name: str, c, objective: loop.Objective, trainable: d
     begin: transforms the parameters with which training begins.
   """
   tx, folder = optimizer.make_optimizer(c), run.workdir / name
-  writer = scalars.Writer(folder / "metrics.jsonl", run.workdir / "tensorboard" / name)
+  writer = scalars.Writer(folder / "metrics.jsonl", trackers.make(
+      run.config.tracker, run.workdir, name, made_from.settings))
   with checkpoint.Checkpointer(
       folder / "checkpoints", made_from.fingerprints, made_from.settings, steps=c.steps,
       keep=c.keep_checkpoints, accept_changes=run.accept_changes) as checkpointer:

@@ -33,6 +33,8 @@ def run(config, workdir, wish: Wish) -> dict:
   """
   topology = chips.parse(wish.topology)
   config_lib.validate(config, topology.chips)
+  # All chips that can be planned for multiply in bfloat16.
+  config.lm.dtype = chips.dtype(config.lm.dtype, config.lm.train, has_bfloat16=True)
   phase2 = config.plan.phase == 2
   if phase2 and (distil := config.phase2.head.distil):
     raise errors.UserError(f"phase2.head.distil={distil}: a plan does not count its teacher: set "
@@ -54,7 +56,7 @@ def run(config, workdir, wish: Wish) -> dict:
     program = programs.phase2(config, lm, axes.abstract_mesh(dict(config.mesh)))
     assert isinstance(lm, decoder.DecoderConfig)      # programs.phase2 refuses others
     plan = arithmetic.plan(config, lm, program, topology)
-  plan = {**_asked(config), **plan}
+  plan = {**_asked(config), **plan, "assumes": chips.assumptions(topology)}
   if not plan["fits"]:
     plan["would_fit"] = remedies.would_fit(
         config, topology, lambda c: shapes.of(c.lm), plan) if phase2 else []

@@ -78,9 +78,9 @@ def encodes(path, gin_file: str = "") -> bool:
   return t5x.is_checkpoint(path) and t5x.is_encoder_decoder(path, gin_file)
 
 
-def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bool = False,
-          whole_words: int = 0, layers: int = 0, index_only: bool = False, lora_rank: int = 0,
-          seed: int = 0
+def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: str = "plain",
+          prefix_lm: bool = False, whole_words: int = 0, layers: int = 0, index_only: bool = False,
+          lora_rank: int = 0, seed: int = 0
           ) -> tuple[models_lib.Config, dict]:
   """The same model, run or extended as a config asks.
 
@@ -88,6 +88,7 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
     config, params: as `language_model` gives them.
     mesh: where what is added goes; None: it is numpy arrays.
     remat: see models/remat.py.
+    attention: of a decoder, see `attention.attend`.
     prefix_lm: a decoder's prompt sees all of itself.
     whole_words: rows of a table for P5's whole-word embeddings, which start at zero so that the
       model says at first what it said before; 0: none.
@@ -108,7 +109,9 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bo
   if lora_rank and encodes:
     raise errors.UserError(f"lm.lora_rank={lora_rank} with a T5: only a decoder has low-rank "
                            "updates; set it to 0, or lm.train='all'")
-  changes, added = {"prefix_lm": True} if prefix_lm else {}, {}
+  changes, added = {} if encodes else {"attention": attention}, {}
+  if prefix_lm:
+    changes["prefix_lm"] = True
   config = models_lib.narrowed(config, layers, index_only)
   if layers:
     params = {**params, "layers": jax.tree.map(lambda x: x[:layers], params["layers"])}

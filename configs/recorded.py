@@ -1,0 +1,34 @@
+"""The config that a run recorded, as a file to start from.
+
+    python -m ilm_jax.main --config=configs/recorded.py:runs/a/config.phase2.json \\
+        --workdir=runs/b --config.phase2.steps=400
+
+A field that came after the record has the value that changes nothing. Without a record: base.py.
+"""
+import pathlib
+
+import ml_collections
+
+from configs import base
+from ilm_jax import errors
+from ilm_jax.config import reading, settings
+
+
+def get_config(path: str = "") -> ml_collections.ConfigDict:
+  """The locked config in a config.<stage>.json.
+
+  Raises:
+    UserError: the file is not there, or holds no config.
+  """
+  if not path:
+    return base.get_config()
+  try:
+    record = reading.from_json(pathlib.Path(path).expanduser().read_text())
+  except (OSError, ValueError, AttributeError) as e:
+    raise errors.UserError(f"{path} is no recorded config ({e}): expected a workdir's "
+                           "config.<stage>.json") from e
+  c = base.get_config()
+  with c.unlocked():
+    c.update_from_flattened_dict(settings.OFF)
+    c.update(record)
+  return c

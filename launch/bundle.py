@@ -1,0 +1,232 @@
+"""A run as files for a machine that reaches no network: code, prepared data, weights, wheels.
+
+    python -m launch.bundle --workdir=runs/a --out=bundle --parts=60MiB [--wheels=yes]
+    bash bundle/bundle_run.sh FOLDER --stage=phase1,phase2 --config.phase2.steps=400     # there
+    bash bundle/bundle_run.sh FOLDER --pack=results                                      # there
+    python -m launch.bundle --workdir=runs/a --results=results                           # at home
+
+The workdir has stages prepare and cf behind it; what it trained goes along and is resumed there
+(--trained=no leaves it out). The config is the newest that the workdir recorded, or --config. Files
+that it names by path are carried and named anew. Of the code, what git tracks is carried; in a
+folder without git all files of the packages.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from ilm_jax import errors
+from launch import bundle_run, parts, shell, wheels
+
+ROOT = pathlib.Path(__file__).parents[1]
+_CODE = ("ilm_jax", "tasks", "configs", "launch", "setup.cfg", "pyproject.toml", "LICENSE",
+         "README.md")
+_PROGRAM = ("ilm_jax/__init__.py", "ilm_jax/errors.py", "launch/parts.py", "launch/bundle_run.py")
+_LEFT_HERE = b"The log lies where the run was prepared; nothing is prepared from this folder.\n"
+
+
+def make(c) -> dict:
+  """Writes the bundle and returns its manifest.
+
+  Args:
+    c: workdir, out, parts, config, trained, wheels, python, platform, have.
+
+  Raises:
+    UserError: the workdir is not prepared, a config or a file of it is missing, an asset or a wheel
+      cannot be had, no room. Nothing is left in `out` then.
+  """
+  part, workdir = parts.size(c.parts), pathlib.Path(c.workdir).expanduser()
+  data = _data_of(workdir)
+  config = _config(c.config, workdir)
+  config, files, licences = _needed(config)
+  files |= {f"source/{name}": path for name, path in code().items()}
+  files |= {f"run/{name}": path for name, path in prepared(workdir).items()}
+  if c.trained == "yes":
+    files |= {f"run/{name}": path for name, path in bundle_run.results(workdir).items()}
+  from ilm_jax.config import reading
+  files["config.json"] = reading.to_json(config).encode()
+  about = {"holds": "bundle", "data": data, "licences": licences,
+           "requires": sorted(map(wheels.name, wheels.required()))}
+  if c.wheels == "yes":
+    files |= {f"wheels/{name}": content for name, content in
+              wheels.download(c.python, c.platform, c.have.split(",")).items()}
+    about |= {"python": c.python, "machine": wheels.machine(c.platform)}
+  program = {f"program/{name}": (ROOT / name).read_bytes() for name in _PROGRAM}
+  program["bundle_run.sh"] = (ROOT / "launch" / "bundle_run.sh").read_bytes()
+  manifest = parts.write(pathlib.Path(c.out).expanduser(), files, part, about, program)
+  print(f"{c.out}: {manifest['files']} files, {parts.words(manifest['bytes'])}, in "
+        f"{len(manifest['parts'])} parts; there: bash bundle_run.sh FOLDER --stage=phase1,phase2")
+  return manifest
+
+
+def take(c) -> None:
+  """Puts packed results into the workdir, each file or folder in place of the old one.
+
+  Raises:
+    UserError: the parts are damaged, or of a run on other data.
+  """
+  folder, workdir = pathlib.Path(c.results).expanduser(), pathlib.Path(c.workdir).expanduser()
+  manifest = parts.read(folder)
+  if manifest.get("holds") != "results":
+    raise errors.UserError(f"--results={folder} holds a bundle: pack what it made with bash "
+                           "bundle_run.sh FOLDER --pack=RESULTS")
+  if manifest["data"] != (data := _data_of(workdir)):
+    was, now = errors.short(manifest["data"], data)
+    raise errors.UserError(f"--results={folder} are of data {was}, --workdir={workdir} has {now}: "
+                           "name the workdir that was bundled")
+  parts.check(folder, manifest)
+  fresh = workdir / ".results"
+  shutil.rmtree(fresh, ignore_errors=True)
+  parts.unpack(folder, manifest, fresh, {})
+  for path in sorted(fresh.iterdir()):
+    old = workdir / path.name
+    if old.is_dir():
+      shutil.rmtree(old)
+    path.replace(old)
+  fresh.rmdir()
+  print(f"{workdir}: {manifest['files']} files, {parts.words(manifest['bytes'])}")
+
+
+def code() -> dict[str, pathlib.Path]:
+  """{relative name: file} of the code: what git tracks, as it is on disk."""
+  names = _tracked()
+  if names is None:
+    names = [path.relative_to(ROOT).as_posix() for top in _CODE for path in (
+        sorted((ROOT / top).rglob("*")) if (ROOT / top).is_dir() else [ROOT / top])
+             if path.is_file() and path.suffix not in (".pyc", ".so")]
+  return {name: ROOT / name for name in names
+          if name.split("/")[0] in _CODE and (ROOT / name).is_file()}
+
+
+def _tracked() -> list[str] | None:
+  """Names that git tracks; None where the code is no checkout of its own."""
+  if not (ROOT / ".git").exists():
+    return None
+  try:
+    done = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True,
+                          text=True, check=True)
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return [name for name in done.stdout.split("\0") if name]
+
+
+def prepared(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
+  """{relative name: file} of what stages prepare and cf left in a workdir."""
+  files = {}
+  for name in (*bundle_run.INPUTS, *(f"config.{s}.json" for s in ("targets", "prepare", "cf"))):
+    path = workdir / name
+    files |= parts.walk(path, name) if path.is_dir() else {name: path} if path.exists() else {}
+  return files
+
+
+def _data_of(workdir: pathlib.Path) -> str:
+  """The fingerprint of the workdir's data."""
+  if "://" in str(workdir) or not workdir.is_dir():
+    raise errors.UserError(f"--workdir={workdir} is no local folder: name the folder of a run")
+  for name, stage in (("data", "prepare"), ("prepared", "prepare"), ("entities", "cf")):
+    if not (workdir / name).is_dir():
+      raise errors.UserError(f"{workdir}/{name} does not exist: a bundle carries what stages "
+                             f"prepare and cf made, run --stage={stage} first")
+  return json.loads((workdir / "data" / "manifest.json").read_text())["fingerprint"]
+
+
+def _config(path: str, workdir: pathlib.Path):
+  """The config of a file, else the one that the last stage in the workdir recorded."""
+  from configs import recorded
+  from ilm_jax.config import reading, stages
+  if path:
+    return reading.load(path)
+  records = [workdir / f"config.{name}.json" for name in reversed(stages.ALL)]
+  there = [record for record in records if record.exists()]
+  if not there:
+    raise errors.UserError(f"{workdir} has no config.<stage>.json: name a config by --config, or "
+                           "run --stage=prepare,cf")
+  return recorded.get_config(str(there[0])).lock()
+
+
+def _needed(config) -> tuple:
+  """(config as it is there, {name in the tar: file}, {asset: licence}) of what the config names."""
+  from ilm_jax.assets import pinned
+  from ilm_jax.config import names, own_tasks
+  c, files, licences = config.copy_and_resolve_references(), {}, {}
+  assets = {c.text_encoder.asset}
+  for field in names.PATHS:
+    section, name = field.rsplit(".", 1)
+    section = c[section]
+    value = str(section.get(name) or "")
+    if field == "data.path" and value:
+      files["files/data.path/README"] = _LEFT_HERE
+      section[name] = "files/data.path"
+    elif value in pinned.ASSETS:
+      assets.add(value)
+    elif value and (there := pathlib.Path(value).expanduser()).exists():
+      if field == "phase2.init_from":
+        there, section[name] = there / "phase1", f"files/{field}"
+        files |= parts.walk(there, f"files/{field}/phase1")
+      else:
+        section[name] = f"files/{field}/{there.resolve().name}"
+        files |= (parts.walk(there, section[name], links=True) if there.is_dir()
+                  else {section[name]: there})
+    elif "/" in value:
+      raise errors.UserError(f"{field}={value} does not exist: correct the path, or name another "
+                             "--config")
+  if dialogs := c.tasks.dialogs:
+    c.tasks.dialogs = _dialogs(dialogs, files)
+  if module := c.tasks.module:
+    files[f"source/{module.replace('.', '/')}.py"] = own_tasks.file_of(module)
+  for asset in sorted(assets):
+    licences[asset] = pinned.ASSETS[asset].licence
+    for name, path in pinned.fetch(asset).items():
+      files[f"assets/{asset}/{name}"] = path
+  return c, files, licences
+
+
+def _dialogs(text: str, files: dict) -> str:
+  """`tasks.dialogs` with its files carried."""
+  from ilm_jax.config import dialog_sources
+  words = []
+  for n, source in enumerate(dialog_sources.parse(text)):
+    if source.kind == dialog_sources.SYNTHETIC:
+      words.append(source.kind)
+      continue
+    there = pathlib.Path(source.path).expanduser()
+    if not there.exists():
+      raise errors.UserError(f"tasks.dialogs: {there} does not exist: correct the path")
+    name = f"files/tasks.dialogs/{n}/{there.name}"
+    files |= parts.walk(there, name, links=True) if there.is_dir() else {name: there}
+    words.append(f"{source.kind}:{name}" if source.kind == dialog_sources.REDIAL else name)
+  return ",".join(words)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+  p = argparse.ArgumentParser(description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+  yes = {"choices": ("yes", "no")}
+  p.add_argument("--workdir", required=True, help="a local one, after --stage=prepare,cf")
+  p.add_argument("--out", default="", help="folder for the bundle, absent or empty")
+  p.add_argument("--results", default="", help="packed results to put into the workdir")
+  p.add_argument("--parts", default="60MiB", help="size of a part (60MiB)")
+  p.add_argument("--config", default="", help="default: the newest that the workdir recorded")
+  p.add_argument("--trained", default="yes", help="carry checkpoints and tables, too (yes)", **yes)
+  p.add_argument("--wheels", default="no", help="carry the packages that lack (no)", **yes)
+  p.add_argument("--python", default="3.12", help="of the wheels (3.12)")
+  p.add_argument("--platform", default="manylinux_2_28_x86_64",
+                 help="of the wheels (manylinux_2_28_x86_64)")
+  p.add_argument("--have", default=",".join(wheels.HAVE),
+                 help="packages that the machine has, beside what JAX needs "
+                      f"({','.join(wheels.HAVE)})")
+  return p.parse_args(argv)
+
+
+def act(c) -> None:
+  """Makes a bundle, or takes results."""
+  if bool(c.out) == bool(c.results):
+    raise errors.UserError("expected --out=FOLDER to make a bundle, or --results=FOLDER to take "
+                           "what one has made")
+  take(c) if c.results else make(c)
+
+
+if __name__ == "__main__":
+  sys.exit(shell.main(lambda: act(parse(None))))
