@@ -27,7 +27,7 @@ print({name: vector.shape for name, vector in heat.items()})
 
 # %%
 way = describe.between(heat, toys, 3)
-for share, text in zip((0.0, 0.5, 1.0), describer.say(way, max_new=16)):
+for share, text in zip((0.0, 0.5, 1.0), describer.say(way)):
   print(share, text)
 
 # %% [markdown]
@@ -39,7 +39,7 @@ items = run.data.items
 comedies = [row for row, genres in enumerate(items.genres, 1) if "Comedy" in genres]
 comedy = describer.direction(comedies)
 funnier = [describe.moved(heat, comedy, amount) for amount in (0.0, 1.0, 2.0)]
-for amount, text in zip((0, 1, 2), describer.say(funnier, max_new=16)):
+for amount, text in zip((0, 1, 2), describer.say(funnier)):
   print(f"Heat, {amount} steps towards comedy: {text}")
 
 # %% [markdown]

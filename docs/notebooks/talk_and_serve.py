@@ -42,8 +42,9 @@ print(talk.about(known.liked[0]))
 # The same over HTTP. `--stage=serve` opens a port; here a test client calls the app without one.
 
 # %%
-bounds = limits.Limits()
+bounds = limits.Limits(together=1)      # requests that the model scores at a time
 served = engine.Engine(run, [variants.ILM], 5, bounds)
+served.warm()                     # compiles; until then requests are answered with 503
 with testclient.TestClient(app.create(served, bounds)) as client:
   asked = {"liked": ["Heat (1995)", "Fargo (1996)"], "k": 3}
   listed = client.post("/v1/recommend", json=asked).json()

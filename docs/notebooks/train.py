@@ -50,4 +50,5 @@ report = json.loads((workdir / "report.json").read_text())
 table = next(part for part in report["tables"] if part["title"].startswith("Next item, full"))
 print(table["title"])
 for row in table["rows"]:
-  print(f"{rows.label(row):40}", row["metrics"]["HR@10"])
+  hit = row["metrics"]["hr@10"]
+  print(f"{rows.label(row):40} HR@10 {hit['value']:.3f} [{hit['lo']:.3f}, {hit['hi']:.3f}]")
