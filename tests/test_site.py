@@ -12,7 +12,6 @@ import yaml
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-# Long by what they are: one row a data set.
 HOW_TO_LINES = 60
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
@@ -100,6 +99,17 @@ def test_a_table_has_as_many_cells_in_every_row():
         wrong.append((path.name, line[:60]))
       width = cells
   assert wrong == []
+
+
+def pins(name: str) -> dict[str, str]:
+  """{package: version} of a lock."""
+  return dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+def test_the_site_is_built_by_versions_that_the_other_lock_has():
+  site, main = pins("requirements-docs.lock"), pins("requirements.lock")
+  assert "mkdocs-material" in site and site.keys() & main.keys()
+  assert {name: site[name] for name in site.keys() & main.keys() if site[name] != main[name]} == {}
 
 
 class _Sources(html.parser.HTMLParser):
