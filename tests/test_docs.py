@@ -17,7 +17,8 @@ from tasks.datasets import registry
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Stands before the real one on the PATH: stage prepare in the process of the command, and only of
-# the tasks that the page trains. The others, a dozen with three splits each, take most of the time.
+# the tasks that the page's config reads. A dozen others, with three splits each, would take most of
+# the time.
 PYTHON = f"""#!/bin/sh
 if [ "$1 $2" != "-m ilm_jax.main" ]; then exec {sys.executable} "$@"; fi
 shift 2
@@ -30,10 +31,10 @@ from ilm_jax.stages import child
 def here(name, function, *arguments):
   from tasks import catalog
   every = catalog.definitions
-  phase1 = ("item_text", "item_item", "user_item", "catalogue")
+  always = ("item_text", "item_item", "user_item", "catalogue", "sequential")   # phase 1, eval
   catalog.definitions = lambda material: {{
       name: task for name, task in every(material).items()
-      if name in (*phase1, *own_tasks.mixture(material.module))}}
+      if name in (*always, *own_tasks.mixture(material.module))}}
   function(*arguments)
 
 child.run = here
