@@ -29,12 +29,13 @@ from ilm_jax.config import own_tasks
 from ilm_jax.stages import child
 
 def here(name, function, *arguments):
-  from tasks import catalog
-  every = catalog.definitions
+  from tasks import prepare
+  todo = prepare._todo
   always = ("item_text", "item_item", "user_item", "catalogue", "sequential")   # phase 1, eval
-  catalog.definitions = lambda material: {{
-      name: task for name, task in every(material).items()
-      if name in (*always, *own_tasks.mixture(material.module))}}
+  prepare._todo = lambda folder, material, definitions, *rest: todo(
+      folder, material, {{
+          task: definition for task, definition in definitions.items()
+          if task in (*always, *own_tasks.mixture(material.module))}}, *rest)
   function(*arguments)
 
 child.run = here
