@@ -10,11 +10,13 @@ of the best NDCG@10 is trained with every seed and ranked once on the test targe
 full catalogue without the items of the user's history; a history before a test target has the
 validation item in it. iALS and BPR-MF have one vector a user, from training interactions alone.
 
-Writes baselines.json and baselines.md into the workdir after each method; a method that is there
-with the same data, space, trials and seeds is not run again. Results: docs/results/.
+Writes baselines.json, baselines.md and baselines_ranks.json.gz (for `benchmarks.projectors
+--beside`) into the workdir after each method; a method that is there with the same data, space,
+trials and seeds is not run again. Results: docs/results/.
 """
 import argparse
 import functools
+import gzip
 import itertools
 import json
 import pathlib
@@ -97,8 +99,12 @@ def targets(log):
            log.item_N[test_N]))
 
 
-def measure(name: str, log, args) -> dict:
-  """Tunes a method on validation and ranks its best setting on test: a row of the table."""
+def measure(name: str, log, args) -> tuple[dict, list[np.ndarray]]:
+  """Tunes a method on validation and ranks its best setting on test.
+
+  Returns:
+    A row of the table, and float64 [users] test ranks for each seed, users in the log's order.
+  """
   start, (validation, test) = time.perf_counter(), targets(log)
   fit = functools.partial(train, name, log, epochs=args.epochs, patience=args.patience)
   best, tried = None, []
@@ -121,7 +127,17 @@ def measure(name: str, log, args) -> dict:
     figures[metric] = {**estimate._asdict(), "by seed": means,
                        "spread": float(np.std(means, ddof=1)) if len(means) > 1 else 0.0}
   return {"method": rivals.NAMES[name], "setting": setting, "validation ndcg@10": ndcg, **figures,
-          "seeds": list(seeds), "trials": tried, "seconds": time.perf_counter() - start}
+          "seeds": list(seeds), "trials": tried,
+          "seconds": time.perf_counter() - start}, ranked
+
+
+def write_ranks(path: pathlib.Path, log, method: str, ranked: list[np.ndarray]) -> None:
+  """Adds a method's test ranks to the file that `benchmarks.projectors --beside` reads."""
+  stored = json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {"ranks": {}}
+  stored["users"] = [log.user_ids[u] for u in log.user_N[log.split.test]]
+  stored["ranks"][method] = [
+      [int(rank) if np.isfinite(rank) else 0 for rank in rank_U] for rank_U in ranked]
+  path.write_bytes(gzip.compress(json.dumps(stored).encode()))
 
 
 def table(rows: dict) -> str:
@@ -167,7 +183,9 @@ def main() -> None:
         "seeds": args.seeds, **stops}))
     if rows.get(name, {}).get("made_from") == made_from:
       continue
-    rows[name] = {**measure(name, data.log, args), "made_from": made_from}
+    row, ranked = measure(name, data.log, args)
+    rows[name] = {**row, "made_from": made_from}
+    write_ranks(args.workdir / "baselines_ranks.json.gz", data.log, rows[name]["method"], ranked)
     path.write_text(json.dumps(rows, indent=1))
     path.with_suffix(".md").write_text(table(rows))
   print(table(rows))

@@ -269,7 +269,8 @@ def table(args, split: str) -> str:
 
 def beside(args) -> str:
   """The arms' lead on test over the methods that another run has ranked, in Markdown."""
-  path, = (args.beside / "eval").glob("phase2/*/ranks.json.gz")
+  path, = (*args.beside.glob("eval/phase2/*/ranks.json.gz"),
+           *args.beside.glob("baselines_ranks.json.gz"))
   stored, bootstrap = json.loads(gzip.decompress(path.read_bytes())), paired.Bootstrap(2000, 0)
   out = ["| test, HR@10 | " + " | ".join(stored["ranks"]) + " |", "|" + "---|" * (
       len(stored["ranks"]) + 1)]
@@ -277,8 +278,10 @@ def beside(args) -> str:
     hits_U = np.mean([metrics.hit_rate(_of_users(args, name, seed, stored["users"]), 10)
                       for seed in args.seeds], axis=0)
     cells = []
-    for rank_U in stored["ranks"].values():
-      theirs_U = metrics.hit_rate(np.array([r or np.inf for r in rank_U], float), 10)
+    for ranks in stored["ranks"].values():            # of users, or of users for each seed
+      rank_SU = np.array(ranks if isinstance(ranks[0], list) else [ranks], float)
+      rank_SU[rank_SU == 0] = np.inf
+      theirs_U = np.mean([metrics.hit_rate(rank_U, 10) for rank_U in rank_SU], axis=0)
       e = bootstrap.mean(hits_U - theirs_U)
       cells.append(f"{e['value']:+.3f} [{e['lo']:+.3f}, {e['hi']:+.3f}]")
     out.append(f"| {name} minus | {' | '.join(cells)} |")
@@ -312,8 +315,8 @@ def main() -> None:
   parser.add_argument("--against", default="mlp", help="arm that is subtracted")
   parser.add_argument("--test", action="store_true", help="also show the test items' ranks")
   parser.add_argument("--beside", type=pathlib.Path,
-                      help="with --test: workdir of a run on the same data, over whose methods the "
-                      "arms' leads are shown")
+                      help="with --test: workdir of a run, or of benchmarks.baselines, on the same "
+                      "data, over whose methods the arms' leads are shown")
   args = parser.parse_args()
   if unknown := [a for a in (*args.arms, args.against) if a not in ARMS]:
     parser.error(f"--arms: unknown {unknown}; there are {', '.join(ARMS)}")

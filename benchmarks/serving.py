@@ -45,13 +45,20 @@ class Load(NamedTuple):
   before: float
   after: float
 
-  def row(self, name: str) -> str:
-    """A line of the table."""
+  def figures(self, name: str) -> dict:
     ok = self.statuses.get(200, 0)
     p50, p99 = np.quantile(self.seconds_N, (0.5, 0.99)) * 1e3 if ok else (np.nan, np.nan)
-    errors = sum(count for status, count in self.statuses.items() if status not in (200, 429))
-    return (f"| {name} | {ok / self.wall:.1f} | {p50:,.0f} | {p99:,.0f} | {errors} | "
-            f"{self.statuses.get(429, 0)} | {self.before:,.0f} | {self.after:,.0f} |")
+    return {"route": name, "requests_per_second": ok / self.wall, "p50_ms": p50, "p99_ms": p99,
+            "errors": sum(n for status, n in self.statuses.items() if status not in (200, 429)),
+            "turned_away": self.statuses.get(429, 0), "rss_before": self.before,
+            "rss_after": self.after}
+
+
+def line(of: dict) -> str:
+  """A line of the table, of `Load.figures`."""
+  return (f"| {of['route']} | {of['requests_per_second']:.1f} | {of['p50_ms']:,.0f} | "
+          f"{of['p99_ms']:,.0f} | {of['errors']} | {of['turned_away']} | "
+          f"{of['rss_before']:,.0f} | {of['rss_after']:,.0f} |")
 
 
 HEAD = ("| route | requests/s | p50, ms | p99, ms | errors | 429 | RSS before, MiB | after |\n"
@@ -214,6 +221,7 @@ def main() -> None:
   parser.add_argument("--port", type=int, default=8765)
   parser.add_argument("--asset", default="smollm2-135m-instruct")
   parser.add_argument("--tokens", type=int, default=40, help="of the plain loop's answer")
+  parser.add_argument("--out", type=pathlib.Path, help="write the figures here as JSON")
   parser.add_argument("--plain", action="store_true", help="be the plain server")
   args = parser.parse_args()
   if args.plain:
@@ -234,6 +242,7 @@ def main() -> None:
   theirs = [sys.executable, "-m", "benchmarks.serving", "--plain", f"--port={args.port}",
             f"--asset={args.asset}", f"--tokens={args.tokens}"]
   print(HEAD)
+  told = []
   for argv, paths in ((ours, routes), (theirs, {"/recommend": ({"titles": t} for t in names)})):
     child = started(argv, args.port)
     try:
@@ -241,9 +250,12 @@ def main() -> None:
         made = Locked(json.dumps(body) for body in bodies)
         load(args.port, child.pid, path, made, args.clients, min(args.seconds, 5))      # warm
         done = load(args.port, child.pid, path, made, args.clients, args.seconds)
-        print(done.row(path if argv is ours else "plain loop"), flush=True)
+        told.append(done.figures(path if argv is ours else "plain loop"))
+        print(line(told[-1]), flush=True)
     finally:
       stopped(child)
+  if args.out:
+    args.out.write_text(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
                          conv_profile=0.5)
   c.phase1.update(steps=400, warmup=40, checkpoint_every=100)
   # Dialogs are longer than what is asked about one film: longer rows.
-  c.phase2.update(steps=800, rows=2, length=320, slots=40, targets=160, examples_per_group=8,
+  c.phase2.update(steps=800, rows=2, length=320, slots=40, targets=192, examples_per_group=8,
                   rows_per_group=2, warmup=50, checkpoint_every=200, log_every=10)
   c.phase2.head.update(rows=4, layer=6, length=300, slots=60, examples_per_group=10,
                        rows_per_group=4)

@@ -1,5 +1,6 @@
 """benchmarks/baselines.py: tuned on validation, ranked on test, each method once."""
 import functools
+import gzip
 import json
 import types
 
@@ -83,6 +84,8 @@ def test_the_best_on_validation_is_ranked_on_test_and_the_table_kept(log, monkey
   assert row["hr@10"]["by seed"] == [1.0, 1.0] and row["hr@10"]["spread"] == 0.0
   assert "| BPR-MF | 1.0000 [1.0000, 1.0000] | +- 0.0000 |" in capsys.readouterr().out
   assert "| BPR-MF |" in (tmp_path / "baselines.md").read_text()
+  kept = json.loads(gzip.decompress((tmp_path / "baselines_ranks.json.gz").read_bytes()))
+  assert kept == {"users": list("abcd"), "ranks": {"BPR-MF": [[1, 1, 2, 1]] * 2}}
   baselines.main()
   assert len(trained) == 3, "what is there is not run again"
 

@@ -119,6 +119,7 @@ def test_our_own_layout_round_trips(tmp_path, config):
   own.save(tmp_path / "m", config, want)
   got_config, got = load.language_model(tmp_path / "m", mesh=mesh(1, 2, 2))
   assert got_config == config
+  assert load.encodes(tmp_path / "m") == isinstance(config, t5.T5Config)
   jax.tree.map(np.testing.assert_array_equal, got, want)
   with pytest.raises(errors.UserError, match="holds a model already"):
     own.save(tmp_path / "m", config, want)

@@ -8,7 +8,7 @@ from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
 from ilm_jax.data import interactions, kept, store
 from ilm_jax.runtime import locks
-from ilm_jax.stages import context, prepare, vectors
+from ilm_jax.stages import context, phases, prepare, vectors
 from ilm_jax.stages import run as stages
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
@@ -79,6 +79,7 @@ def test_each_stage_locks_what_it_writes(tmp_path, monkeypatch):
       name: lambda _, name=name: ran.append(name) for name in stages._STAGES})
   monkeypatch.setattr(context.Run, "_device_count", lambda _: 1)
   monkeypatch.setattr(context.Run, "check_groups", lambda _: None)
+  monkeypatch.setattr(stages, "_check_rows", lambda _: None)
   config = config_lib.load(str(TINY))
   with locks.held(tmp_path, ["train"]):
     for name in ("targets", "prepare", "cf", "phase1", "phase2"):
@@ -91,3 +92,21 @@ def test_each_stage_locks_what_it_writes(tmp_path, monkeypatch):
       stages.run(config, tmp_path, ("phase1", "eval"))
     stages.run(config, tmp_path, ("phase1", "phase2", "report"))
   assert ran == ["eval", "report", "audit", "phase1", "phase2", "report"]
+
+
+def test_an_example_that_fits_into_no_row_is_known_before_phase_1(tmp_path, monkeypatch):
+  def batches(run):
+    raise errors.UserError("conv_next: example 667 needs targets=177")
+
+  ran = []
+  monkeypatch.setattr(stages, "_STAGES", {
+      name: lambda _, name=name: ran.append(name) for name in stages._STAGES})
+  monkeypatch.setattr(context.Run, "_device_count", lambda _: 1)
+  monkeypatch.setattr(context.Run, "check_groups", lambda _: None)
+  monkeypatch.setattr(phases, "phase2_batches", batches)
+  config = config_lib.load(str(TINY))
+  with pytest.raises(errors.UserError, match="example 667"):
+    stages.run(config, tmp_path, ("prepare", "phase1", "phase2"))
+  assert ran == ["prepare"]
+  stages.run(config, tmp_path, ("phase1",))      # alone it needs no rows
+  assert ran == ["prepare", "phase1"]

@@ -55,6 +55,7 @@ def test_equals_t5x(tmp_path, name, layout):
   """Encoder, logits, loss and greedy text as T5X computed them."""
   config, params = loaded(tmp_path, name, layout)
   assert config.bias_per_layer == name.endswith("scan")
+  assert t5x.is_encoder_decoder(FIXTURES / name / layout, gin(tmp_path, config.num_layers))
   model = language_model.bind(config, jax.tree.map(jnp.asarray, params))
   want = np.load(FIXTURES / name / "reference.npz")
   asked, targets = want["encoder_input_tokens"], want["decoder_target_tokens"]
@@ -261,4 +262,5 @@ def test_a_decoder_only_checkpoint_round_trips(tmp_path):
   (tmp_path / "model.gin").write_text(text)
   got_config, got = t5x.load(tmp_path)
   assert got_config == config and not isinstance(got_config, t5.T5Config)
+  assert not t5x.is_encoder_decoder(tmp_path)
   jax.tree.map(np.testing.assert_array_equal, got, ours)

@@ -163,6 +163,12 @@ class Run:
     return _asset_or_path(self.config.lm.asset)
 
   @functools.cached_property
+  def lm_encodes(self) -> bool:
+    """Whether the language model is an encoder-decoder; its weights are not read."""
+    from ilm_jax.weights import load
+    return load.encodes(self.lm_path, self.config.lm.gin_file)
+
+  @functools.cached_property
   def lm_fingerprint(self) -> str:
     """sha256 of which language model it is, with what changes its numbers."""
     from ilm_jax.weights import load

@@ -5,7 +5,6 @@ import time
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
 from ilm_jax.data import batches as batches_lib
-from ilm_jax.models import language_model
 from ilm_jax.monitoring import monitor as monitor_lib
 from ilm_jax.monitoring import parameters, scalars
 from ilm_jax.objectives import phase1 as phase1_lib
@@ -82,7 +81,7 @@ def phase2_batches(run: context.Run) -> batches_lib.Batches:
 def _places(run: context.Run) -> int:
   """Tokens that a batch has room for."""
   c = run.config.phase2
-  targets = c.targets if language_model.is_encoder_decoder(run.lm.config) else 0
+  targets = c.targets if run.lm_encodes else 0
   said = c.rows * (c.length + targets) if recipe.said_tasks(run.config) else 0
   return said + (c.head.rows * c.head.length if recipe.rank_tasks(run.config) else 0)
 

@@ -127,7 +127,7 @@ def lm_spec(run: context.Run, *, rows: int = 0, length: int = 0, queries: int | 
       slot_id=run.lm_tokenizer.slot_id, pad_id=run.lm_tokenizer.pad_id,
       examples_per_group=1 if one_a_row else c.examples_per_group,
       rows_per_group=1 if one_a_row else c.rows_per_group, task_names=said_tasks(run.config),
-      encoder_decoder=language_model.is_encoder_decoder(run.lm.config),
+      encoder_decoder=run.lm_encodes,
       before=run.lm_tokenizer.before, after=run.lm_tokenizer.after,
       head_tasks=HEAD_TASKS if c.head.weight and not (one_a_row or c.head.rows) else (),
       index_only=run.config.lm.index_only,
@@ -167,7 +167,7 @@ def head_config(run: context.Run) -> item_head.HeadConfig | None:
   c = run.config.phase2.head
   if not c.weight:
     return None
-  if language_model.is_encoder_decoder(run.lm.config):
+  if run.lm_encodes:
     raise errors.UserError(
         f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
         f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")

@@ -37,6 +37,8 @@ def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = (),
   with locks.held(run.workdir, written):
     for name in names:
       stage = stage_list.BY_NAME[name]
+      if name == "phase1" and "phase2" in names:
+        _check_rows(run)
       if distributed.is_main() or stage.together:
         _STAGES[name](run)
       if distributed.is_main() and stage.reads:
@@ -139,6 +141,12 @@ def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str
 def _cf(run: context.Run) -> None:
   from ilm_jax.stages import vectors
   vectors.run(run)
+
+
+def _check_rows(run: context.Run) -> None:
+  """Raises a UserError if an example fits into no row of phase 2: known before phase 1."""
+  from ilm_jax.stages import phases
+  phases.phase2_batches(run)
 
 
 def _phase1(run: context.Run) -> None:

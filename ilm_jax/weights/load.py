@@ -58,6 +58,26 @@ def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "
   return LanguageModel(config, params)
 
 
+def encodes(path, gin_file: str = "") -> bool:
+  """Whether the model at `path` is an encoder-decoder, by its description alone.
+
+  Args:
+    path: as `language_model` takes it.
+    gin_file: the architecture of a T5X checkpoint.
+
+  Raises:
+    UserError: the description cannot be read. What is no model at all, `language_model` refuses.
+  """
+  path = epath.Path(path)
+  if path.suffix == ".gguf":
+    return False
+  if own.is_model(path):
+    return own.is_encoder_decoder(path)
+  if (path / "config.json").exists():
+    return models_lib.is_encoder_decoder(hf.read_config(path))
+  return t5x.is_checkpoint(path) and t5x.is_encoder_decoder(path, gin_file)
+
+
 def adapt(config, params: dict, mesh=None, *, remat: str = "dots", prefix_lm: bool = False,
           whole_words: int = 0, layers: int = 0, index_only: bool = False, lora_rank: int = 0,
           seed: int = 0

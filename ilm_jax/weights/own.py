@@ -37,6 +37,11 @@ def is_model(folder) -> bool:
   return (epath.Path(folder) / "model.json").exists()
 
 
+def is_encoder_decoder(folder) -> bool:
+  """Whether a model that is there is a T5, by model.json alone; raises UserError as `load`."""
+  return language_model.is_encoder_decoder(_described(epath.Path(folder)))
+
+
 def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Config, dict]:
   """Config and parameters that `save` wrote, kernels cast to `dtype`.
 
@@ -49,12 +54,7 @@ def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Conf
     UserError: it is damaged, or not exactly the model that its model.json describes.
   """
   path = epath.Path(folder).absolute()
-  try:
-    config = _config(files.parse_json((path / "model.json").read_text()))
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-    raise errors.UserError(f"{path}/model.json: not a readable description of a model "
-                           f"({type(e).__name__}: {e}): write the model again") from e
-  config = dataclasses.replace(config, dtype=dtype)
+  config = dataclasses.replace(_described(path), dtype=dtype)
   want = language_model.abstract_params(config)
   where = (jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), want)
            if mesh is None else axes.param_sharding(mesh, want))
@@ -64,6 +64,14 @@ def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Conf
   except (OSError, ValueError, KeyError) as e:
     raise errors.UserError(f"{path}/params is not the model of model.json "
                            f"({' '.join(str(e).split())[:200]}): write the model again") from e
+
+
+def _described(path: epath.Path) -> language_model.Config:
+  try:
+    return _config(files.parse_json((path / "model.json").read_text()))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    raise errors.UserError(f"{path}/model.json: not a readable description of a model "
+                           f"({type(e).__name__}: {e}): write the model again") from e
 
 
 def _config(fields: dict) -> language_model.Config:

@@ -24,6 +24,15 @@ def is_checkpoint(path) -> bool:
   return _newest(epath.Path(path)) is not None
 
 
+def is_encoder_decoder(path, gin_file: str = "") -> bool:
+  """Whether the model of a checkpoint that is there has an encoder, by its gin file alone.
+
+  Raises:
+    UserError: there is no gin file, or it describes no model.
+  """
+  return _encodes(t5x_gin.read(gin_file or _find_gin(_newest(epath.Path(path)))))
+
+
 def load(path, gin_file: str = "", dtype: str = "float32", mesh=None):
   """Config and parameters of a T5X model.
 
@@ -184,6 +193,10 @@ def _open(spec: dict, name: str, where):
                            f"({' '.join(str(e).split())[:160]}): get the checkpoint again") from e
 
 
+def _encodes(architecture: dict) -> bool:
+  return "num_encoder_layers" in architecture and "num_decoder_layers" in architecture
+
+
 def _config(a: dict, tensors: dict, dtype: str):
   """The architecture of the gin file, with what the file itself says."""
   acts = tuple(a["mlp_activations"])
@@ -197,7 +210,7 @@ def _config(a: dict, tensors: dict, dtype: str):
       vocab_size=a["vocab_size"], gated=gated, tied=tied, dtype=dtype, norm_eps=1e-6,
       activation={"gelu": "gelu_tanh", "swish": "silu"}.get(acts[0], acts[0]),
       logit_scale=a["emb_dim"] ** -0.5 if tied else 1.0, relative_buckets=32)
-  if "num_encoder_layers" in a and "num_decoder_layers" in a:
+  if _encodes(a):
     return t5.T5Config(**common, num_layers=a["num_decoder_layers"],
                        num_encoder_layers=a["num_encoder_layers"],
                        bias_per_layer="decoder/layers_0/relpos_bias/rel_embedding" in tensors)
