@@ -2,7 +2,7 @@
 
     python -m benchmarks.latency --config=configs/quickstart.py --workdir=runs/quickstart
 
-By every way that the trained run has (docs/recommend.md): its item head, of ILM and of what
+By every way that the trained run has (docs/results/speed.md): its item head, of ILM and of what
 `phase2.compare` has trained, and phase 1's dot product. Histories are those of the log's users;
 the catalogue is projected once, before the clock starts. Prints the median and the 90th percentile
 of one call, and users a second.

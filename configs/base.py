@@ -64,7 +64,8 @@ def get_config() -> ml_collections.ConfigDict:
       "lora_rank": 0,              # of these, 8 or so; 0: none
       "new_tokens": 0,             # words <index_0>, <index_1>, .. added to the vocabulary
       "index_only": False,         # nothing but these can be said: for next_item alone, in whose
-                                   # rows every item of a history then is (docs/ranking.md)
+                                   # rows every item of a history then is
+                                   # (docs/reference/indices.md)
       "layers": 0,                 # of a decoder, so many are kept, from the first on; 0: all
       "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
                                    # "weights" (models/remat.py)
@@ -101,13 +102,13 @@ def get_config() -> ml_collections.ConfigDict:
                   "conv_next": 0.0, "conv_critique": 0.0, "conv_explain": 0.0, "conv_elicit": 0.0,
                   "conv_profile": 0.0, "redial_recommend": 0.0, "redial_respond": 0.0},
       "dialogs": "",               # what these learn from, separated by commas: a file of JSON
-                                   # lines (docs/conversation.md), "synthetic" (stage dialogs), or
-                                   # "redial:PATH" for the last two
+                                   # lines, "synthetic" (stage targets), or "redial:PATH" for the
+                                   # last two (docs/reference/dialogs.md)
       "dialog_tokens": 0,          # of an example at most, a slot counting one: a longer dialog is
                                    # cut between turns into several; 0: none is cut
   }
   c.targets = targets()
-  c.dialogs = {                    # made of the training part (stage targets): docs/conversation.md
+  c.dialogs = {                    # of the training part (stage targets): docs/reference/dialogs.md
       "count": 0,                  # to train, and a tenth more to validate; 0: none
       "turns": 5,                  # questions and items of a dialog at most; the last: its target
   }
@@ -164,7 +165,7 @@ def sasrec() -> dict:
 
 
 def columns() -> dict:
-  """Where things stand in the files of data.name="table": docs/bring_your_data.md.
+  """Where things stand in the files of data.name="table": docs/reference/data_fields.md.
 
   A file is .csv, .tsv, .jsonl (each also .gz) or .parquet in data.path. An empty name: not there.
   """

@@ -8,8 +8,9 @@ text alone, so that text ranks, too; phase 1 hands on the scores of collaborativ
 as well. Rows that only rank, as in configs/ml100k_head.py. Stage eval ranks among the cold films,
 and among all: tables `cold` (test) and `cold_validation`, to choose settings by.
 
-Expect (docs/ranking.md, the Q-Former alone): HR@10 among the cold films on test ILM .24, ILM-rand
-.20, MLP .22, text neighbours .25, on validation .24, .27, .29, .16: too few films to order them.
+Expect (docs/results/cold_items.md, the Q-Former alone): HR@10 among the cold films on test ILM .24,
+ILM-rand .20, MLP .22, text neighbours .25, on validation .24, .27, .29, .16: too few films to order
+them.
 """
 import ml_collections
 

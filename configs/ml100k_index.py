@@ -6,8 +6,8 @@ An item is called by two new words: one of its cluster (OpenP5's spectral cluste
 co-occurrence) and one of its own. They alone can be said, and beside the projector they alone are
 trained; of the language model two frozen layers are kept. Histories are soft tokens; behind each
 of them the next item is said, in a branch that nothing else sees, so that a row of 25 items has 25
-targets. The head reads the same rows. docs/ranking.md has what was measured, of words alone with
-the MLP projector; the whole of this config has not been.
+targets. The head reads the same rows. docs/results/ranking.md has what was measured,
+of words alone with the MLP projector; the whole of this config has not been.
 """
 import ml_collections
 

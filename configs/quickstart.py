@@ -1,5 +1,5 @@
 """The whole path on real data, small enough for two CPU cores. Expect: about eleven minutes, and
-the figures in README.md.
+the figures in docs/results/quickstart.md.
 
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=all
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -390,3 +391,43 @@ def test_an_export_proves_parity_and_is_written_whole(run):
   has_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
   said = check.check(folder, () if has_torch else ("hf",))
   assert "lists of" in said and "jax.export of soft_tokens, item_keys, state" in said
+
+
+NOTEBOOKS = """
+import pathlib, runpy, sys
+import matplotlib
+from ilm_jax.config import reading, stages
+
+matplotlib.use("Agg")
+config = reading.from_json(pathlib.Path("runs/quickstart/config.eval.json").read_text())
+with config.unlocked():
+  config.targets.max_tokens = 6      # as the test of describe has it: the same programs
+reading.load = lambda path, overrides=None: config
+stages.ALL = ("cf",)
+for path in sys.argv[1:]:
+  print("===", pathlib.Path(path).stem)
+  runpy.run_path(path)
+"""
+
+
+def test_notebooks_and_the_python_page_run_as_written(run, tmp_path):
+  """In one process, on the tiny run in place of the quickstart's."""
+  (tmp_path / "runs").mkdir()
+  (tmp_path / "runs" / "quickstart").symlink_to(run)
+  page = (ROOT / "docs" / "api.md").read_text()
+  (tmp_path / "api.py").write_text(
+      "\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
+  notebooks = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+  done = subprocess.run(
+      [sys.executable, "-c", NOTEBOOKS, *map(str, notebooks), "api.py"], cwd=tmp_path, text=True,
+      env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}, capture_output=True,
+      check=False)
+  assert done.returncode == 0, done.stderr[-2000:]
+  said = dict(part.split("\n", 1) for part in done.stdout.split("=== ")[1:])
+  assert said.keys() == {"train", "describe", "talk_and_serve", "own_data", "api"}
+  assert "Next item, full catalogue of 276" in said["train"] and "ILM, item head" in said["train"]
+  assert said["describe"].count("steps towards comedy: ") == 3 and "least: [" in said["describe"]
+  assert said["talk_and_serve"].count("> ") == 4 and "1. " in said["talk_and_serve"]
+  near = re.findall(r"no. (\d+) is near \[(.*)\]", said["own_data"])
+  assert [{int(n) % 2 for n in re.findall(r"no. (\d+)", names)} for _, names in near] == [{0}, {1}]
+  assert "'behavioral': (8,)" in said["api"] and said["api"].count("(199") >= 10

@@ -9,7 +9,7 @@ _LIMITS = limits_lib.Limits()            # the forms say the usual ones
 Name = Annotated[str, pydantic.Field(min_length=1, max_length=300,
                                      description="a raw id of the data, or a title")]
 SessionJson = Annotated[dict[str, Any], pydantic.Field(
-    description="opinions, constraints, critiques and turns, see docs/conversation.md")]
+    description="opinions, constraints, critiques and turns, see docs/reference/sessions.md")]
 Number = Annotated[float, pydantic.Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 K = Annotated[int, pydantic.Field(ge=1, le=_LIMITS.k)]
 Model = Annotated[str, pydantic.Field(max_length=100, description="one of GET /v1/models")]

@@ -30,7 +30,7 @@ def run(run: context.Run) -> None:
     verdict = f"{len(of_check)} finding(s)" if of_check else "clean"
     print(f"audit: {name}: {verdict}", flush=True)
     findings += of_check
-  print("audit: repeated targets (docs/ranking.md): " + ", ".join(
+  print("audit: repeated targets (docs/reference/ranking.md): " + ", ".join(
       f"{count} of {targets} in {part}"
       for part, (count, targets) in audit.repeated_targets(run.data.log).items()), flush=True)
   if findings:

@@ -1,7 +1,7 @@
 """Reads interactions and items of your own: CSV, TSV, JSON lines or Parquet. No TensorFlow.
 
-What stands where is `config.data.columns` (configs/base.py, docs/bring_your_data.md). A CSV or TSV
-has a header; .gz is unpacked. Ids are text: 7, "7" and 7.0 are the same id (`cells`).
+What stands where is `config.data.columns` (configs/base.py, docs/reference/data_fields.md). A CSV
+or TSV has a header; .gz is unpacked. Ids are text: 7, "7" and 7.0 are the same id (`cells`).
 """
 from collections.abc import Iterator
 

@@ -7,7 +7,8 @@
     embeds_LD = Embedder("export").embeds(["Summary of the film", soft_QD, ":"])
     print(complete("http://localhost:8000", "export/hf", embeds_LD, max_tokens=40))
 
-`soft_QD` are soft tokens of soft_tokens.jaxexport (docs/export.md). Needs tokenizers and torch.
+`soft_QD` are soft tokens of soft_tokens.jaxexport (docs/reference/exported_files.md).
+Needs tokenizers and torch.
 """
 import argparse
 import base64

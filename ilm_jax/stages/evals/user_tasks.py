@@ -1,6 +1,6 @@
 """Stage eval, tasks of a user's: their metric functions on decoded answers, and answers to read.
 
-A task brings SeqIO metric functions in its definition (docs/register_a_task.md); stage prepare
+A task brings SeqIO metric functions in its definition (docs/reference/tasks.md); stage prepare
 leaves their names in the manifest of the prepared split, by which they are found again here.
 """
 import dataclasses
