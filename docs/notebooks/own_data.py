@@ -11,8 +11,8 @@ import random
 
 import numpy as np
 
-from ilm_jax.configs import base
 from ilm_jax.cf import ials
+from ilm_jax.configs import base
 from ilm_jax.data import interactions
 from ilm_jax.tasks.datasets import table_files
 
