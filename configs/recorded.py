@@ -9,9 +9,9 @@ import pathlib
 
 import ml_collections
 
-from configs import base
 from ilm_jax import errors
 from ilm_jax.config import reading, settings
+from ilm_jax.configs import base
 
 
 def get_config(path: str = "") -> ml_collections.ConfigDict:

@@ -134,8 +134,8 @@ def _data_of(workdir: pathlib.Path) -> str:
 
 def _config(path: str, workdir: pathlib.Path):
   """The config of a file, else the one that the last stage in the workdir recorded."""
-  from configs import recorded
   from ilm_jax.config import reading, stages
+  from ilm_jax.configs import recorded
   if path:
     return reading.load(path)
   records = [workdir / f"config.{name}.json" for name in reversed(stages.ALL)]

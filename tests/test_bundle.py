@@ -11,9 +11,9 @@ import tarfile
 
 import pytest
 
-from configs import base
 from ilm_jax import errors
 from ilm_jax.config import reading
+from ilm_jax.configs import base
 from launch import bundle, bundle_run, parts, wheels
 
 ROOT = pathlib.Path(__file__).parents[1]

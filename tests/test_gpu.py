@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
 from ilm_jax.config import settings
+from ilm_jax.configs import base
 from ilm_jax.models import attention
 from ilm_jax.planning import table
 from ilm_jax.runtime import chips, gpu

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from configs import base
 from ilm_jax.config import checks, settings
+from ilm_jax.configs import base
 from ilm_jax.monitoring import scalars, trackers
 
 RECORDS = [(2, {"loss": 2.0}), (4, {"loss": 1.5})]
