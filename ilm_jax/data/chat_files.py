@@ -94,56 +94,67 @@ class Rendered:
   """
 
   def __init__(self, source: str, label: str):
-    self._made_of, self._child = (source, label), None
+    self._made_of = source, label
     if source in BUILT_IN.values():
-      self._render = template_child.compiled(source).render
+      render = template_child.compiled(source).render
+      self._answer = lambda names: template_child.answered(lambda: render(**names))
       return
-    self._render, self._child = None, subprocess.Popen(
-        [sys.executable, "-P", template_child.__file__], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    weakref.finalize(self, _end, self._child)
-    answer = self._asked({"source": source, "seconds": SECONDS, "bytes": BYTES,
+    child = _Child()
+    answer = child.asked({"source": source, "seconds": SECONDS, "bytes": BYTES,
                           "letters": LETTERS}, _TO_START)
     if "error" in answer:
       raise errors.UserError(f"{label} is no Jinja template ({answer['error']}); give another by "
                              "--config.lm.chat_template")
+    self._answer = child.asked
 
   def __reduce__(self):
     return Rendered, self._made_of
 
   def render(self, **names) -> str:
     """The text. Raises: ValueError, of one line, where the template fails or takes too much."""
-    answer = (template_child.answered(lambda: self._render(**names)) if self._child is None else
-              self._asked(names))
+    answer = self._answer(names)
     if "error" in answer:
       raise ValueError(answer["error"])
     return answer["text"]
 
-  def _asked(self, question: dict, more: float = 0.0) -> dict:
-    """The child's answer to a line."""
+
+class _Child:
+  """A process of `template_child`, which ends with this object."""
+
+  def __init__(self):
+    self._process = subprocess.Popen(
+        [sys.executable, "-P", template_child.__file__], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert self._process.stdin and self._process.stdout      # as they are pipes
+    self._stdin, self._stdout = self._process.stdin, self._process.stdout
+    weakref.finalize(self, _end, self._process)
+
+  def asked(self, question: dict, more: float = 0.0) -> dict:
+    """The child's answer to a line, which it has `_PATIENCE` + `more` seconds for."""
     try:
-      self._child.stdin.write(json.dumps(question).encode() + b"\n")
-      self._child.stdin.flush()
+      self._stdin.write(json.dumps(question).encode() + b"\n")
+      self._stdin.flush()
       line = self._line(_PATIENCE + more)
     except OSError:              # it has ended before
       line = b""
     if not line.endswith(b"\n"):
-      _end(self._child)
+      _end(self._process)
       return {"error": f"it takes more than {SECONDS} seconds or {BYTES >> 20} MiB"}
     return json.loads(line)
 
   def _line(self, seconds: float) -> bytes:
     """A line of the child's; what there is of it where it ends or is silent for too long."""
-    pipe, read, until = select.poll(), [], time.monotonic() + seconds
-    pipe.register(self._child.stdout, select.POLLIN)
+    pipe, until = select.poll(), time.monotonic() + seconds
+    read: list[bytes] = []
+    pipe.register(self._stdout, select.POLLIN)
     while (not read or read[-1][-1:] not in (b"", b"\n")) and time.monotonic() < until:
       if pipe.poll(1000):
-        read.append(os.read(self._child.stdout.fileno(), 1 << 16))      # b"": it has ended
+        read.append(os.read(self._stdout.fileno(), 1 << 16))      # b"": it has ended
     return b"".join(read)
 
 
 def _end(child: subprocess.Popen) -> None:
-  for pipe in (child.stdin, child.stdout):
+  for pipe in filter(None, (child.stdin, child.stdout)):
     with contextlib.suppress(OSError):
       pipe.close()
   child.kill()

@@ -7,6 +7,7 @@ On standard input: a line of JSON {"source", "seconds", "bytes", "letters"}, the
 the keyword arguments of `render`. Each is answered by a line on standard output: {"text"} or
 {"error"}.
 """
+import functools
 import json
 import resource
 import sys
@@ -57,11 +58,15 @@ def main() -> None:
     template = compiled(asked["source"])
     return ""
 
+  def render(line):
+    assert template is not None      # whoever asks has read that it could be compiled
+    return template.render(**json.loads(line))
+
   more_time()
   say(answered(compile_it))
   for line in sys.stdin:
     more_time()
-    say(answered(lambda line=line: template.render(**json.loads(line))))
+    say(answered(functools.partial(render, line)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Stage targets has its requests from here, too: they are made of the tasks' promp
 """
 import importlib
 import platform
+from collections.abc import Callable
 
 from ilm_jax import elm, errors
 from ilm_jax.config import dialog_sources
@@ -11,7 +12,7 @@ from ilm_jax.data import targets
 from ilm_jax.stages import context, dialogs
 
 
-def load_tasks(load=importlib.import_module) -> None:
+def load_tasks(load: Callable[[str], object] = importlib.import_module) -> None:
   """Imports the tasks, and with them TensorFlow and SeqIO.
 
   Args:

@@ -134,16 +134,15 @@ def _made_from(recommender: recommender_lib.Recommender, k: int) -> dict:
 def _write(recommender: recommender_lib.Recommender, path: str, users: range, k: int) -> None:
   """The lists of users, numbered from 0, by their whole histories."""
   log, items, _ = recommender.run.data
-  main = distributed.is_main()
-  with list_files.writing(path) if main else contextlib.nullcontext() as write:
+  with (list_files.writing(path) if distributed.is_main()
+        else contextlib.nullcontext(lambda rows: None)) as write:
     for first in range(users.start, users.stop, recommender.together):
       some = range(first, min(first + recommender.together, users.stop))
       items_NK, score_NK = recommender.top([log.item_N[log.of_user(user)] for user in some], k)
-      if main:
-        write([list_files.Row(log.user_ids[user], place + 1, items.ids[row - 1],
-                              interactions_lib.full_title(items, row), score)
-               for user, items_K, score_K in zip(some, items_NK.tolist(), score_NK.tolist())
-               for place, (row, score) in enumerate(zip(items_K, score_K)) if row])
+      write([list_files.Row(log.user_ids[user], place + 1, items.ids[row - 1],
+                            interactions_lib.full_title(items, row), score)
+             for user, items_K, score_K in zip(some, items_NK.tolist(), score_NK.tolist())
+             for place, (row, score) in enumerate(zip(items_K, score_K)) if row])
 
 
 def _check(wish: Wish) -> None:

@@ -134,11 +134,11 @@ def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str
   # TensorFlow only prepares data here: its messages about CUDA would mislead. 0 is a user's wish to
   # have them; 1 is what jax sets where nothing is.
   from ilm_jax.stages import child, prepare
-  load = importlib.import_module
-  if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
+  if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+    prepare.load_tasks()
+  else:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    load = child.import_quietly
-  prepare.load_tasks(load)
+    prepare.load_tasks(child.import_quietly)
   run = context.Run(config_lib.from_json(config_json), workdir, devices=False, beam=beam)
   getattr(prepare, function)(run)
 

@@ -57,10 +57,10 @@ def run(run: context.Run) -> None:
     write("between", part)
   for name, part in user_tasks.tables(run, compared).items():
     write(name, part)
-  for name, part in (("conversations", talks.table(run, compared)),
-                     ("replies", talks.replies(run, compared))):
-    if part:
-      write(name, part)
+  for name, talked in (("conversations", talks.table(run, compared)),
+                       ("replies", talks.replies(run, compared))):
+    if talked:
+      write(name, talked)
   if run.config.eval.prompt_users:
     write("prompts", prompts.table(run, ilm))
   if run.rule.cold:

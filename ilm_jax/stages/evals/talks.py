@@ -8,7 +8,7 @@ What is left when a part of the prompt is taken away says what the figures rest 
   words left out      the slots alone, and the token behind which the reply begins
 """
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -80,7 +80,8 @@ def _samples(run: context.Run, tasks: Sequence[str]):
       stored = run.prepared(task, "test")
       drawn = common.drawn(len(stored), run.config.eval.loss_examples, run.config.seed)
       if len(drawn):
-        yield task, [stored[n] for n in drawn], dialog_numbers(stored)[drawn]
+        every = map(stored.__getitem__, range(len(stored)))
+        yield task, [stored[n] for n in drawn], dialog_numbers(every)[drawn]
 
 
 def _prompts(run: context.Run, models: list[methods.Method], examples: list):
@@ -114,7 +115,7 @@ def _ranked(run: context.Run, models: list[methods.Method], task: str, examples:
   return made
 
 
-def dialog_numbers(examples: Sequence[dict]) -> np.ndarray:
+def dialog_numbers(examples: Iterable[dict]) -> np.ndarray:
   """int [N], from 0: which dialog each example is of; those of a dialog follow each other.
 
   An example goes on with the one before it where it shows the end of that prompt and the reply
