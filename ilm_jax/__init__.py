@@ -36,9 +36,15 @@ class _Inside:
     self._package = package
 
   def find_spec(self, name, path=None, target=None):
-    if name.startswith(f"{self._package}."):
-      return importlib.util.spec_from_loader(name, self)
-    return None
+    if not name.startswith(f"{self._package}."):
+      return None
+    ours = importlib.util.find_spec(f"{__name__}.{name}")
+    return ours and importlib.util.spec_from_loader(name, self, origin=ours.origin)
+
+  def get_code(self, name):
+    """The code of a module that `python -m` runs."""
+    ours = importlib.util.find_spec(f"{__name__}.{name}")
+    return ours.loader.get_code(ours.name)
 
   def create_module(self, spec):
     module = importlib.import_module(f"{__name__}.{spec.name}")

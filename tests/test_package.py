@@ -93,3 +93,16 @@ def test_own_tasks_with_the_wheel(installed):
   (installed.folder / "my_tasks.py").write_text(MY_TASKS)
   done = installed("python", "-c", IMPORTS)
   assert done.stdout == "{'decade': 1.0} ('item',) 0\n", done.stderr
+
+
+def test_a_module_of_a_checkout_by_its_short_name():
+  """`tasks.x` has the file of `ilm_jax.tasks.x`, can be run, and is not there where that is not."""
+  program = """if True:
+      import importlib.util, runpy
+      from ilm_jax.config import own_tasks
+      print(own_tasks.file_of("tasks.features"), importlib.util.find_spec("tasks.no_such"))
+      print(runpy.run_module("tasks.features", run_name="run")["__name__"])
+  """
+  done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                        check=False)
+  assert done.stdout.splitlines() == [f"{ROOT}/tasks/features.py None", "run"], done.stderr
