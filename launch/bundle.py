@@ -21,8 +21,8 @@ from ilm_jax import errors
 from launch import bundle_run, parts, shell, wheels
 
 ROOT = pathlib.Path(__file__).parents[1]
-_CODE = ("ilm_jax", "tasks", "configs", "launch", "setup.cfg", "pyproject.toml", "LICENSE",
-         "README.md")
+_CODE = ("ilm_jax", "tasks", "configs", "launch", "setup.py", "setup.cfg", "pyproject.toml",
+         "LICENSE", "README.md")
 _PROGRAM = ("ilm_jax/__init__.py", "ilm_jax/errors.py", "launch/parts.py", "launch/bundle_run.py")
 _LEFT_HERE = b"The log lies where the run was prepared; nothing is prepared from this folder.\n"
 

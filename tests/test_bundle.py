@@ -185,8 +185,8 @@ def test_older_platforms_count():
 
 def test_the_code_is_what_git_tracks_or_all_files_of_the_packages(tmp_path, monkeypatch):
   tracked = bundle.code()
-  assert {"ilm_jax/main.py", "launch/bundle_run.sh", "setup.cfg", "tasks/prompts/sequential.json",
-          "ilm_jax/serving/page/index.html"} <= tracked.keys()
+  assert {"ilm_jax/main.py", "launch/bundle_run.sh", "setup.cfg", "setup.py",
+          "tasks/prompts/sequential.json", "ilm_jax/serving/page/index.html"} <= tracked.keys()
   assert not any(name.startswith(("tests/", "docs/")) for name in tracked)
   monkeypatch.setattr(bundle, "ROOT", tmp_path)
   for name in ("ilm_jax/a.py", "ilm_jax/__pycache__/a.pyc", "secret.txt", "tasks/t.json"):
