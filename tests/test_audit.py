@@ -207,3 +207,14 @@ def test_a_user_in_both_parts_of_dialogs_is_found():
   assert audit.no_user_in_both(train, other) == []
   found, = audit.no_user_in_both(train, train + other)
   assert "1 users (first: a)" in found
+
+
+def test_a_damaged_manifest_does_not_end_the_audit(tmp_path):
+  from ilm_jax.stages import auditing
+  contents = ("{", "{}", "[]", '{"made_from": {"data": "a"}}')
+  for name, content in zip("wxyz", contents, strict=True):
+    (tmp_path / "prepared" / name / "train").mkdir(parents=True)
+    (tmp_path / "prepared" / name / "train" / "manifest.json").write_text(content)
+  (_, same), = auditing._prepared(tmp_path, "a")
+  (_, other), = auditing._prepared(tmp_path, "b")
+  assert same == [] and len(other) == 1

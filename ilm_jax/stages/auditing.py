@@ -1,6 +1,5 @@
 """Stage audit: looks for what makes the numbers of a run too good; a finding ends it with 1."""
 import functools
-import json
 import re
 
 import numpy as np
@@ -42,10 +41,7 @@ def _checks(run: context.Run):
   for name, wrong in damage.checks(run.workdir):
     yield f"{name} is whole", wrong
   log, items, data = run.data
-  for folder in sorted((run.workdir / "prepared").glob("*/*/manifest.json")):
-    made_from = json.loads(folder.read_text())["made_from"]
-    yield f"{folder.parent} is of these data", audit.of_these_data(
-        str(folder.parent), made_from, data)
+  yield from _prepared(run.workdir, data)
   manifest = store.read_manifest(run.workdir / "entities")
   if manifest:
     yield "entities/ is of these data", audit.of_these_data(
@@ -64,6 +60,14 @@ def _checks(run: context.Run):
   yield "item rows carry no order", audit.item_rows_carry_no_order(log, items.ids)
   yield from _index(run, log, items)
   yield "ties are not sorted by item", audit.ties_not_sorted(log)
+
+
+def _prepared(workdir, data: str):
+  for path in sorted((workdir / "prepared").glob("*/*/manifest.json")):
+    manifest = store.read_manifest(path.parent)
+    if manifest and "made_from" in manifest:       # if not, `damage` has said so
+      yield f"{path.parent} is of these data", audit.of_these_data(
+          str(path.parent), manifest["made_from"], data)
 
 
 def _dialogs(run: context.Run, log, items, data):
