@@ -11,7 +11,6 @@ that it names by path are carried and named anew. Of the code, what git tracks i
 folder without git all files of the packages.
 """
 import argparse
-import json
 import pathlib
 import shutil
 import subprocess
@@ -122,14 +121,19 @@ def prepared(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _data_of(workdir: pathlib.Path) -> str:
-  """The fingerprint of the workdir's data."""
-  if "://" in str(workdir) or not workdir.is_dir():
+  """The fingerprint of the workdir's data; UserError where it is not prepared."""
+  from ilm_jax.data import store
+  if not workdir.is_dir():
     raise errors.UserError(f"--workdir={workdir} is no local folder: name the folder of a run")
   for name, stage in (("data", "prepare"), ("prepared", "prepare"), ("entities", "cf")):
     if not (workdir / name).is_dir():
       raise errors.UserError(f"{workdir}/{name} does not exist: a bundle carries what stages "
                              f"prepare and cf made, run --stage={stage} first")
-  return json.loads((workdir / "data" / "manifest.json").read_text())["fingerprint"]
+  fingerprint = (store.read_manifest(workdir / "data") or {}).get("fingerprint")
+  if not fingerprint:
+    raise errors.UserError(f"{workdir}/data/manifest.json is missing or damaged: run "
+                           "--stage=prepare again")
+  return fingerprint
 
 
 def _config(path: str, workdir: pathlib.Path):

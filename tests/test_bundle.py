@@ -247,3 +247,12 @@ def test_bundles_start_with_the_standard_library_alone(name):
   done = subprocess.run([sys.executable, "-S", "-m", f"launch.{name}", "--help"], cwd=ROOT,
                         capture_output=True, text=True, check=False)
   assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_damaged_data_are_one_line(tmp_path, content):
+  for name in ("data", "prepared", "entities"):
+    (tmp_path / name).mkdir()
+  (tmp_path / "data" / "manifest.json").write_text(content)
+  with pytest.raises(errors.UserError, match="manifest.json is missing or damaged"):
+    bundle.act(bundle.parse([f"--workdir={tmp_path}", "--out=x"]))
