@@ -76,3 +76,8 @@ def test_a_digest_outlives_json():
   for value in ({"steps": {2: (1, 2), 10: 0.1}}, {}, {"loss": float("nan")}):
     read = json.loads(json.dumps(files.stamped(value)))
     assert json.dumps(files.unstamped(read)) == json.dumps(value)
+
+
+def test_a_stamped_value_may_look_like_a_digest():
+  value = {"id": "0123456789abcdef"}
+  assert files.unstamped(files.stamped(value)) == value
