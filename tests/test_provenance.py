@@ -259,3 +259,25 @@ def test_settings_survive_json():
     ("phase2_blind", "phase2")])
 def test_the_stage_that_trains_a_folder(folder, stage):
   assert variants.stage_of(folder) == stage
+
+
+def test_a_record_that_was_cut_short_is_written_again(tmp_path, monkeypatch):
+  import types
+
+  from ilm_jax import files
+  from ilm_jax.config import gin_overlay, reading
+  from ilm_jax.stages import context
+  config = reading.load("configs/tiny.py")
+  run, write = types.SimpleNamespace(workdir=tmp_path, config=config), files.write_text
+
+  def killed(path, text):
+    monkeypatch.setattr(files, "write_text", lambda path, text: 1 / 0)
+    write(path, text)
+
+  with pytest.raises(ZeroDivisionError), monkeypatch.context() as patch:
+    patch.setattr(files, "write_text", killed)
+    context.Run.record(run, "prepare", ("data",))
+  monkeypatch.setattr(files, "write_text", write)
+  context.Run.record(run, "prepare", ("data",))
+  said = reading.from_json((tmp_path / "config.prepare.json").read_text())
+  assert (tmp_path / "config.prepare.gin").read_text() == gin_overlay.to_gin(said)

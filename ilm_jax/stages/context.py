@@ -55,8 +55,9 @@ class Run:
       was, now = _json_or_nothing(path), json.loads(text)
       if all(was.get(section) == now[section] for section in sections):
         return
-    files.write_text(path, text)
+    # The JSON last, as it is what is compared above: after a kill between, both are written again.
     files.write_text(self.workdir / f"config.{stage}.gin", gin_overlay.to_gin(self.config))
+    files.write_text(path, text)
 
   def check_groups(self) -> None:
     """Raises a UserError if the processes cannot share phase 2's batches: known before phase 1."""
