@@ -13,7 +13,8 @@ from ilm_jax.evaluation import measured, page, report, text_table
 ODD = "sequential, seen 0: After {history}? [/item] [bold]what[/bold] :smile: <b>"
 
 
-def test_a_user_s_words_are_printed_as_they_are(tmp_path, capsys):
+def test_a_user_s_words_are_printed_as_they_are(tmp_path, capsys, monkeypatch):
+  monkeypatch.setenv("COLUMNS", "150")       # wide enough that no line is wrapped
   folder = tmp_path / "eval" / "phase2" / "2"
   folder.mkdir(parents=True)
   measured.mark(folder, {"checkpoints": {}})

@@ -1,6 +1,7 @@
 """conversation/synthetic.py: dialogs of a log whose users like one half of the films or other."""
 import itertools
 import json
+import os
 import types
 
 import numpy as np
@@ -157,11 +158,16 @@ def test_the_stage_writes_two_parts_that_share_no_user_and_keeps_them(run, capsy
   for part in parts:
     assert audit.dialogs_of_training("", part, run.data.log, ITEMS.ids) == []
   before = (folder / "train.jsonl").read_bytes()
-  (folder / "train.jsonl").write_text("kept")
+  written = os.stat(folder / "train.jsonl").st_mtime_ns
   stage.run(run)
-  assert (folder / "train.jsonl").read_text() == "kept"      # of these data and settings
+  assert os.stat(folder / "train.jsonl").st_mtime_ns == written      # of these data and settings
+  (folder / "train.jsonl").write_text("damaged")
+  stage.run(run)
+  assert (folder / "train.jsonl").read_bytes() == before
+  os.utime(folder / "train.jsonl", ns=(0, 0))
   run.config.cf.width = 7
   stage.run(run)
+  assert os.stat(folder / "train.jsonl").st_mtime_ns > 0     # of other settings: made anew
   assert (folder / "train.jsonl").read_bytes() == before     # the same factors: the same bytes
 
 
