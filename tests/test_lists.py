@@ -84,7 +84,8 @@ def test_examples_and_predictions_are_of_the_same_lists():
       {"user": "b", "last read": ["Two (1995)"], "recommended": ["One", "Four"],
        "next (the target)": "Four"}]
   assert "item head" in part["note"]
-  stored = gzip.decompress(ranking._predictions(run_of_two(), HEAD.rank_U, HEAD.items_UK, of_users)).decode()
+  stored = gzip.decompress(ranking._predictions(
+      run_of_two(), HEAD.rank_U, HEAD.items_UK, of_users)).decode()
   assert [json.loads(line) for line in stored.splitlines()] == [
       {"user": "a", "target": 2, "items": [2, 1, 3], "rank": 1},
       {"user": "b", "target": 4, "items": [1, 4], "rank": 30}]

@@ -32,8 +32,9 @@ def teacher(tmp_path):
   def make(*ends: int) -> lm_teacher.LmTeacher:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": list(ends)}))
     return lm_teacher.LmTeacher(types.SimpleNamespace(
-        config=reading.load("configs/tiny.py", {"targets.model": str(tmp_path), "lm.dtype": "float32",
-                                                "targets.max_tokens": 8, "targets.batch_size": 2}),
+        config=reading.load("configs/tiny.py", {
+            "targets.model": str(tmp_path), "lm.dtype": "float32", "targets.max_tokens": 8,
+            "targets.batch_size": 2}),
         teacher_files=(tmp_path, tmp_path),
         own_mesh=axes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])))
 
