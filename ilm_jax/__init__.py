@@ -5,14 +5,28 @@ name but its own. The wheel has both inside this package; in a checkout they lie
 folders tasks/ and configs/, and this module alone makes up for the difference.
 """
 import importlib
+import importlib.machinery
 import importlib.util
 import pathlib
 import sys
 
 _HERE = pathlib.Path(__file__).parent
 CHECKOUT = None if (_HERE / "tasks").is_dir() else _HERE.parent     # its root; None: a wheel
+_INSIDE = {f"{__name__}.tasks", f"{__name__}.configs"}
+
+
+class _Beside:
+  """Finds in a checkout's root what the wheel has inside, and nothing else that lies there."""
+
+  @staticmethod
+  def find_spec(name, path=None, target=None):
+    if name not in _INSIDE:
+      return None
+    return importlib.machinery.PathFinder.find_spec(name, [str(CHECKOUT)])
+
+
 if CHECKOUT:
-  __path__.append(str(CHECKOUT))
+  sys.meta_path.append(_Beside)
 
 
 def one_package(name: str) -> None:

@@ -1,5 +1,6 @@
 """The wheel: what is in it, and that it works in an environment and a folder of its own."""
 import configparser
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -106,3 +107,10 @@ def test_a_module_of_a_checkout_by_its_short_name():
   done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
                         check=False)
   assert done.stdout.splitlines() == [f"{ROOT}/tasks/features.py None", "run"], done.stderr
+
+
+def test_nothing_else_of_a_checkout_lies_in_the_package():
+  """A second copy of `launch` or of the tests would load what is loaded."""
+  for name in ("launch", "benchmarks", "tests", "ilm_jax"):
+    assert importlib.util.find_spec(f"ilm_jax.{name}") is None, name
+  assert importlib.util.find_spec("ilm_jax.configs.tiny").origin == f"{ROOT}/configs/tiny.py"
