@@ -153,7 +153,7 @@ def _config(path: str, workdir: pathlib.Path):
 def _needed(config) -> tuple:
   """(config as it is there, {name in the tar: file}, {asset: licence}) of what the config names."""
   from ilm_jax.assets import pinned
-  from ilm_jax.config import names, own_tasks
+  from ilm_jax.config import names
   c, files, licences = config.copy_and_resolve_references(), {}, {}
   assets = {c.text_encoder.asset}
   for field in names.PATHS:
@@ -179,12 +179,26 @@ def _needed(config) -> tuple:
   if dialogs := c.tasks.dialogs:
     c.tasks.dialogs = _dialogs(dialogs, files)
   if module := c.tasks.module:
-    files[f"source/{module.replace('.', '/')}.py"] = own_tasks.file_of(module)
+    files |= {f"source/{name}": path for name, path in _module(module).items()}
   for asset in sorted(assets):
     licences[asset] = pinned.ASSETS[asset].licence
     for name, path in pinned.fetch(asset).items():
       files[f"assets/{asset}/{name}"] = path
   return c, files, licences
+
+
+def _module(name: str) -> dict[str, pathlib.Path]:
+  """{relative name: file} of a module of tasks: of a package, all its modules; where it lies in the
+  code that is carried, its place there."""
+  from ilm_jax.config import own_tasks
+  path = own_tasks.file_of(name).resolve()
+  if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in _CODE:
+    return {path.relative_to(ROOT).as_posix(): path}
+  place = name.replace(".", "/")
+  if path.name != "__init__.py":
+    return {f"{place}.py": path}
+  return {f"{place}/{part.relative_to(path.parent).as_posix()}": part
+          for part in sorted(path.parent.rglob("*.py"))}
 
 
 def _dialogs(text: str, files: dict) -> str:

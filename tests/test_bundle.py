@@ -256,3 +256,18 @@ def test_damaged_data_are_one_line(tmp_path, content):
   (tmp_path / "data" / "manifest.json").write_text(content)
   with pytest.raises(errors.UserError, match="manifest.json is missing or damaged"):
     bundle.act(bundle.parse([f"--workdir={tmp_path}", "--out=x"]))
+
+
+def test_a_module_of_tasks_is_carried_to_where_it_is_found(monkeypatch, tmp_path):
+  package = tmp_path / "mine" / "deep"
+  package.mkdir(parents=True)
+  for path in (tmp_path / "mine", package):
+    (path / "__init__.py").touch()
+  (package / "more.py").touch()
+  (tmp_path / "alone.py").touch()
+  monkeypatch.syspath_prepend(str(tmp_path))
+  assert bundle._module("mine") == {f"mine/{name}": tmp_path / "mine" / name for name in (
+      "__init__.py", "deep/__init__.py", "deep/more.py")}
+  assert bundle._module("alone") == {"alone.py": tmp_path / "alone.py"}
+  for name in ("ilm_jax.tasks.openp5", "tasks.openp5"):      # ilm_jax/tasks would hide tasks/
+    assert bundle._module(name) == {"tasks/openp5.py": bundle.ROOT / "tasks" / "openp5.py"}
