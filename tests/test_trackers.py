@@ -106,8 +106,9 @@ def test_no_call_waits_for_a_server_that_is_silent(capsys):
   gone.set()
 
 
-def test_a_phase_that_never_began_closes_nothing():
+def test_a_phase_that_never_began_closes_nothing(capsys):
   trackers.Background("wandb", Fails("close")).close()
+  assert not capsys.readouterr().err       # a close that fails would be said
 
 
 @pytest.mark.parametrize(("tracker", "says"), [
