@@ -4,6 +4,12 @@
 # and with it programs are compiled for TPUs that are not there.
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 cd "$root"
+# Trained runs lie below the temporary folder while their tests run.
+needs=3 room=$(df -Pk "${TMPDIR:-/tmp}" | awk 'NR == 2 { print int($4 / 1024 / 1024) }')
+if [ "$room" -lt "$needs" ]; then
+  echo "error: the tests need $needs GiB below ${TMPDIR:-/tmp}, which has $room: free some, or set TMPDIR to another disk" >&2
+  exit 1
+fi
 "$python" -m ruff check .
 if "$python" -c 'import mypy' 2>/dev/null; then
   "$python" -m mypy
