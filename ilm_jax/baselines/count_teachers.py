@@ -32,6 +32,14 @@ class Counts:
     return bool(self.transitions or self.ease)
 
 
+def check(c: Counts, num_items: int) -> None:
+  """Raises a UserError if there are more items than `MOST_ITEMS`."""
+  if c.asked and num_items > MOST_ITEMS:
+    raise errors.UserError(
+        "phase2.head.distil_transitions and distil_ease hold matrices of items by items: "
+        f"{num_items:,}, expected at most {MOST_ITEMS:,}: set both to 0, or raise data.k_core")
+
+
 def arrays(c: Counts, histories: list, num_items: int) -> dict[str, np.ndarray]:
   """{"transitions": .., "ease": ..} of those that are asked, float32 [I, I] each.
 
@@ -41,13 +49,10 @@ def arrays(c: Counts, histories: list, num_items: int) -> dict[str, np.ndarray]:
     num_items: I.
 
   Raises:
-    UserError: more items than `MOST_ITEMS`.
+    UserError: see `check`.
   """
+  check(c, num_items)
   made: dict[str, np.ndarray] = {}
-  if c.asked and num_items > MOST_ITEMS:
-    raise errors.UserError(
-        "phase2.head.distil_transitions and distil_ease hold matrices of items by items: "
-        f"{num_items:,}, expected at most {MOST_ITEMS:,}: set both to 0, or raise data.k_core")
   if c.transitions:
     alone = [np.array([row]) for row in range(1, num_items + 1)]
     made["transitions"] = neighbours.transition(
