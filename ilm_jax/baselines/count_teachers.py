@@ -1,8 +1,8 @@
 """What counts say of a history inside a training step, beside a SASRec: a teacher of the item head.
 
-A transition graph and EASE^R each score the items after a history by a matrix of items by items and
-weights of the history's items: decay^k for the k-th last, or 1 for all. So the scores at all places
-of all rows are two products a step.
+A transition graph and EASE^R each score the items after a history by an item-item matrix and
+weights of the history's items. The weight is decay^k for the k-th last item, or 1 for all. So the
+scores at all places of all rows are two products a step.
 """
 import dataclasses
 from collections.abc import Callable
