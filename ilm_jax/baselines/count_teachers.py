@@ -1,8 +1,8 @@
 """What counts say of a history inside a training step, beside a SASRec: a teacher of the item head.
 
-A transition graph and EASE^R each score the items after a history by a matrix of items by items and
-weights of the history's items: decay^k for the k-th last, or 1 for all. So the scores at all places
-of all rows are two products a step.
+A transition graph and EASE^R each score the items after a history by an item-item matrix and
+weights of the history's items. The weight is decay^k for the k-th last item, or 1 for all. So the
+scores at all places of all rows are two products a step.
 """
 import dataclasses
 from collections.abc import Callable
@@ -32,6 +32,14 @@ class Counts:
     return bool(self.transitions or self.ease)
 
 
+def check(c: Counts, num_items: int) -> None:
+  """Raises a UserError if there are more items than `MOST_ITEMS`."""
+  if c.asked and num_items > MOST_ITEMS:
+    raise errors.UserError(
+        "phase2.head.distil_transitions and distil_ease hold matrices of items by items: "
+        f"{num_items:,}, expected at most {MOST_ITEMS:,}: set both to 0, or raise data.k_core")
+
+
 def arrays(c: Counts, histories: list, num_items: int) -> dict[str, np.ndarray]:
   """{"transitions": .., "ease": ..} of those that are asked, float32 [I, I] each.
 
@@ -41,13 +49,10 @@ def arrays(c: Counts, histories: list, num_items: int) -> dict[str, np.ndarray]:
     num_items: I.
 
   Raises:
-    UserError: more items than `MOST_ITEMS`.
+    UserError: see `check`.
   """
+  check(c, num_items)
   made: dict[str, np.ndarray] = {}
-  if c.asked and num_items > MOST_ITEMS:
-    raise errors.UserError(
-        "phase2.head.distil_transitions and distil_ease hold matrices of items by items: "
-        f"{num_items:,}, expected at most {MOST_ITEMS:,}: set both to 0, or raise data.k_core")
   if c.transitions:
     alone = [np.array([row]) for row in range(1, num_items + 1)]
     made["transitions"] = neighbours.transition(

@@ -32,7 +32,7 @@ def weights(histories: list, num_items: int, reg: float = 200.0) -> np.ndarray:
   """float64 [I, I]: in row i, by how much item i + 1 predicts each item.
 
   The weights B minimise |X - X B|^2 + reg |B|^2 with a zero diagonal, where X [users, I] is 1 for
-  what a user chose: with P = (X'X + reg)^-1, B_ij = -P_ij / P_jj for i != j.
+  the items that a user chose: with P = (X'X + reg)^-1, B_ij = -P_ij / P_jj for i != j.
 
   Args:
     histories: item rows (1..I) of each user's training interactions.
