@@ -6,15 +6,34 @@ By every way that the trained run has (docs/results/speed.md): its item head, of
 `phase2.compare` has trained, and phase 1's dot product. Histories are those of the log's users;
 the catalogue is projected once, before the clock starts. Prints the median and the 90th percentile
 of one call, and users a second.
+
+    python -m benchmarks.latency --items=1000000 --width=64 --of_users=1000 --of_items=10000
+
+Time and memory of files of lists (`--users=all`, `--items=all` of stage recommend) for a made-up
+catalogue: keys, states and histories are drawn, no language model runs; all else is what the stage
+does. Memory is the peak of the process so far, with libraries.
 """
 import argparse
 import importlib
+import pathlib
+import tempfile
 import time
+import types
 
+import jax
 import numpy as np
+from flax import nnx
 
+from benchmarks import index
+from configs import quickstart
 from ilm_jax.config import variants
-from ilm_jax.stages import context, recipe, recommender
+from ilm_jax.data import interactions
+from ilm_jax.evaluation import dot_scores
+from ilm_jax.models import ilm
+from ilm_jax.runtime import placement
+from ilm_jax.stages import context, neighbours, recipe, recommend, recommender
+
+_HISTORY, _K = 20, 10      # items of a made-up user; of a list
 
 
 def ways(config) -> list[tuple[str, variants.Variant]]:
@@ -38,14 +57,80 @@ def seconds(makes: recommender.Recommender, histories: list, users: int, calls: 
   return np.array(taken[2:])
 
 
+class _Head(nnx.Module):
+  """What `dot_scores.head_score` reads of a model."""
+
+  def __init__(self, width: int):
+    self.head = ilm.ItemHead(1, width, width, nnx.Rngs(0))
+
+
+class MadeUp(recommender.Recommender):
+  """Ranks a drawn catalogue by its item head; the states of histories are drawn, too."""
+
+  def __init__(self, items: int, users: int, width: int):
+    names = [str(n) for n in range(1, items + 1)]
+    log = interactions.Interactions(
+        [str(user) for user in range(users)], items,
+        np.repeat(np.arange(users, dtype=np.int32), _HISTORY),
+        np.concatenate(index.log(items, users, _HISTORY)).astype(np.int32),
+        np.zeros(users * _HISTORY, np.int64), np.ones(users * _HISTORY, np.float32))
+    data = interactions.Data(
+        log, interactions.Items(names, [f"Item {name}" for name in names], [None] * items,
+                                [[]] * items), "made up")
+    super().__init__(types.SimpleNamespace(config=quickstart.get_config(), data=data))
+    self._random, self._width = np.random.default_rng(0), width
+    self._graphdef, state = nnx.split(_Head(width))
+    self._params = nnx.to_pure_dict(state)
+    self._made = jax.device_put(dot_scores.HeadItems(
+        self._random.normal(size=(items, width)).astype(np.float32), np.zeros(items, np.float32)))
+
+  def scores(self, histories) -> np.ndarray:
+    hidden_ND = self._random.normal(size=(len(histories), self._width)).astype(np.float32)
+    return placement.fetch(dot_scores.head_score(
+        self._graphdef, self._params, hidden_ND, self._made))
+
+  def item_vectors(self) -> np.ndarray:
+    return placement.fetch(self._made.key_IP)
+
+
+def files(items: int, width: int, users: int, of_items: int) -> None:
+  """Prints seconds and peak memory of writing the lists of all users and the neighbours of some
+  items."""
+  began = time.perf_counter()
+
+  def row(name):
+    nonlocal began
+    print(f"| {name} | {time.perf_counter() - began:.1f} | {index.peak():.2f} |", flush=True)
+    began = time.perf_counter()
+
+  print(f"{items:,} items x {width}\n| | s | peak, GB |\n|---|---|---|\n"
+        f"| libraries | | {index.peak():.2f} |")
+  makes = MadeUp(items, users, width)
+  row("catalogue and log are there")
+  with tempfile.TemporaryDirectory() as folder:
+    out = pathlib.Path(folder)
+    recommend._write_all(makes, recommend.Wish(users="all", k=_K, out=str(out / "lists.parquet")))
+    row(f"lists of {users:,} users, {makes.together} at a time")
+    neighbours._write(str(out / "near.parquet"), makes.item_vectors(), makes.run.data.items,
+                      range(of_items), _K)
+    row(f"neighbours of {of_items:,} items")
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--config", default="configs/quickstart.py")
-  parser.add_argument("--workdir", required=True)
+  parser.add_argument("--workdir")
   parser.add_argument("--users", type=lambda text: [int(n) for n in text.split(",")],
                       default=[1, 16, 256])
   parser.add_argument("--calls", type=int, default=20)
+  for name, default in (("items", 0), ("width", 64), ("of_users", 1000), ("of_items", 10_000)):
+    parser.add_argument(f"--{name}", type=int, default=default)
   args = parser.parse_args()
+  if args.items:
+    files(args.items, args.width, args.of_users, args.of_items)
+    return
+  if not args.workdir:
+    parser.error("expected --workdir of a finished run, or --items of a made-up catalogue")
   module = importlib.import_module(args.config.removesuffix(".py").replace("/", "."))
   run = context.Run(module.get_config(), args.workdir)
   log = run.data.log

@@ -32,7 +32,7 @@ def run(patch: pytest.MonkeyPatch):
   return types.SimpleNamespace(
       data=interactions.Data(log, items, ""), config=tiny.get_config(),
       entities=types.SimpleNamespace(vectors={"semantic": np.array(text_RW, np.float32)}),
-      sentence_vectors=lambda texts: np.array(
+      sentence_vectors=lambda texts, tokens=0: np.array(
           [MEANS.get(text.removesuffix(" film"), [0.58] * 3) for text in texts], np.float32),
       text_tokenizer=types.SimpleNamespace(encode=lambda text: [0] * (1 + (
           text not in ("a", *MEANS)))))

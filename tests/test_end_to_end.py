@@ -402,6 +402,71 @@ def test_an_export_proves_parity_and_is_written_whole(run):
   assert "lists of" in said and "jax.export of soft_tokens, item_keys, state" in said
 
 
+SERVED = """
+import logging, pathlib, sys
+import jax
+from starlette import testclient
+from ilm_jax.config import reading
+from ilm_jax.serving import app, engine, limits
+from ilm_jax.stages import context
+
+workdir = pathlib.Path(sys.argv[1])
+config = reading.from_json((workdir / "config.eval.json").read_text())
+with config.unlocked():
+  config.targets.max_tokens = 6
+run, bounds = context.Run(config, workdir), limits.Limits(together=2)
+served = engine.Engine(run, engine.served(run, "ilm")[:2], 5, bounds)
+served.warm()
+
+
+class Compiled(logging.Handler):
+  def emit(self, record):
+    if record.getMessage().startswith("Compiling"):
+      print(record.getMessage()[:200], file=sys.stderr)
+
+
+jax.config.update("jax_log_compiles", True)
+logging.getLogger("jax").addHandler(Compiled())
+ids, user = run.data.items.ids[:30], run.data.log.user_ids[0]
+texts = ["I liked Heat (1995), but something grimmer and newer", "no " + "gloomy " * 14, "why"]
+with testclient.TestClient(app.create(served, bounds)) as client:
+  def post(path, **body):
+    done = client.post(f"/v1/{path}", json=body)
+    assert done.status_code == 200, done.text
+    return done.json()
+
+  for model in served.talkers:
+    for liked in (ids[:1], ids):
+      post("recommend", liked=liked, model=model)
+    kept = post("sessions", user=user)["id"]
+    for text in texts:
+      said = {"messages": [{"role": "user", "content": text}], "session_id": kept, "model": model}
+      post("chat/completions", **said)
+    more = {"session_id": kept, "model": model}
+    post("critique", attribute="comedy", steps=2, **more)
+    assert post("explain", item=ids[0], about=True, **more)["about"]
+    assert post("between", first=ids[1], second=ids[2], share=0.3, model=model)["text"]
+  post("similar", item=ids[0]), post("users", liked=ids)
+  for path in ("models", "items?q=a", f"sessions/{kept}", "usersimcrs"):
+    assert client.get(f"/v1/{path}").status_code == 200
+  client.patch(f"/v1/sessions/{kept}", json={"edits": [{"do": "dislike", "item": ids[3]}]})
+  assert client.post("/v1/usersimcrs", json={"context": [], "message": texts[0]}).is_success
+served.thread.stop()
+print("served by", *served.talkers)
+"""
+
+
+def test_nothing_is_compiled_for_a_request_once_a_server_is_ready(run):
+  """By every route and model, with long histories, guessed words and texts."""
+  done = subprocess.run(
+      [sys.executable, "-c", SERVED, run], capture_output=True, text=True, check=False,
+      env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)})
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert done.stdout.startswith("served by ilm ")
+  compiled = [line for line in done.stderr.splitlines() if line.startswith("Compiling")]
+  assert not compiled, compiled
+
+
 NOTEBOOKS = """
 import pathlib, runpy, sys
 import matplotlib

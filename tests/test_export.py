@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import tracemalloc
 import types
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from flax import nnx
 from configs import tiny
 from ilm_jax import errors, files
 from ilm_jax.data import interactions, tokenizer
+from ilm_jax.data import rows as rows_lib
 from ilm_jax.evaluation import lists
 from ilm_jax.export import cards, functions, hf, items, proof
 from ilm_jax.export.shipped import check, prompt_embeds, top_k
@@ -70,7 +72,8 @@ def matrix(tmp_path):
   key_IP, bias_I = rng.normal(size=(3, 4)), rng.normal(size=3)
   state_UP, histories = rng.normal(size=(2, 4)), [np.array([2, 3]), np.array([1])]
   items.write(tmp_path, key_IP, bias_I, rng.normal(size=(5, 4)), ITEMS)
-  items.write_users(tmp_path, state_UP, histories, ["u1", "u2"])
+  items.write_users(tmp_path, iter(state_UP[:, None]), 4, [0, 2, 3], np.concatenate(histories),
+                    ["u1", "u2"])
   score_UI = np.pad((state_UP @ key_IP.T + bias_I).astype(np.float32), ((0, 0), (1, 0)),
                     constant_values=-np.inf)
   for score_I, rows in zip(score_UI, histories):
@@ -102,6 +105,40 @@ def test_the_page_reads_lists_as_written(matrix):
   done = subprocess.run([sys.executable, "-c", f"{code}print(best.shape, ids)"],
                         cwd=matrix, capture_output=True, text=True, check=False)
   assert done.stdout == "(2, 3) ['u1', 'u2']\n", done.stderr
+
+
+def test_states_of_users_are_written_a_few_at_a_time(tmp_path):
+  """51 MB of states, of which half a megabyte is in memory."""
+  count, width = 200_000, 64
+  blocks = (np.full((2000, width), n, np.float32) for n in range(count // 2000))
+  names = [str(n) for n in range(count)]
+  tracemalloc.start()
+  items.write_users(tmp_path, blocks, width, np.arange(count + 1), np.ones(count, np.int32), names)
+  most = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  ids, state_UP, _ = top_k.users(tmp_path)
+  assert ids == names and state_UP.shape == (count, width)
+  assert state_UP[[0, 1999, 2000, -1], -1].tolist() == [0, 0, 1, 99]
+  assert most < 16e6, most
+
+
+def test_more_words_than_an_engine_holds_are_left_out(monkeypatch):
+  """Those of users first; then all, and the rest of the export is written."""
+  run = types.SimpleNamespace(
+      config=tiny.get_config(), data=types.SimpleNamespace(
+          items=ITEMS, log=types.SimpleNamespace(
+              rows=rows_lib.EntityRows(3, 5), user_ids=["u"] * 5)))
+  monkeypatch.setattr(export.recommender, "Recommender",
+                      lambda *_: types.SimpleNamespace(speaker=None))
+  run.config.qformer.num_queries = 2
+  for most, known, reasons in ((16, 8, 0), (15, 3, 1), (6, 3, 1), (5, 3, 1)):
+    monkeypatch.setattr(hf, "MOST_WORDS", most)
+    made = export._Export(run, None, with_users=True)
+    assert (made.known, len(made.left_out)) == (known, reasons)
+  assert made.left_out == ["users as words of hf/: with 2 words each, items and users have 16, "
+                           "expected 5 at most"]
+  with pytest.raises(errors.UserError, match="items have 6 words, 2 each, expected 5 at most"):
+    made._plan(types.SimpleNamespace(config=LM))
 
 
 def test_equal_scores_keep_the_order_of_the_items():

@@ -86,6 +86,14 @@ def test_files_can_be_read_by_the_package_safetensors():
   read = safetensors.numpy.load(file.getvalue())
   assert read["a"].shape == (2, 3) and read["a"].dtype == np.float16 and read["a"].all()
   assert read["b"].tolist() == [0, 1, 2] and read["none"].shape == (0, 2)
+  parts = tensor_file.Entry("a", (3, 2), np.dtype(np.float32), lambda: iter(
+      [np.ones((2, 2)), np.zeros((1, 2))]))
+  whole, pieces = io.BytesIO(), io.BytesIO()
+  tensor_file.write(whole, [tensor_file.of("a", np.float32([[1, 1], [1, 1], [0, 0]]))], {})
+  tensor_file.write(pieces, [parts], {})
+  assert whole.getvalue() == pieces.getvalue()
+  with pytest.raises(ValueError, match="tensor a has 3 rows, announced were 4"):
+    tensor_file.write(io.BytesIO(), [parts._replace(shape=(4, 2))], {})
   wrong = tensor_file.Entry("a", (2,), np.dtype(np.float32), lambda: np.ones(3))
   with pytest.raises(ValueError, match="announced was"):
     tensor_file.write(io.BytesIO(), [wrong], {})

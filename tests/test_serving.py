@@ -228,18 +228,32 @@ def test_words_that_no_label_knows_are_guessed(monkeypatch):
   made.thread.stop()
 
 
-def test_the_first_text_is_made_before_anybody_asks(monkeypatch):
-  said = []
+def test_texts_and_guesses_are_made_before_anybody_asks(monkeypatch):
+  said, encoded = [], []
   monkeypatch.setattr(describe.Describer, "vectors", lambda self, row: row)
   monkeypatch.setattr(describe.Describer, "say", lambda self, x: said.append(x) or ["x"])
-  made = engine.Engine(talks.run(monkeypatch), MODELS, 2, LIMITS)
-  made.warm_texts()
-  assert said == [[1]]                                 # what most users have
+  run, bound = talks.run(monkeypatch), limits.Limits(seconds=0.2)
+  of_run = run.sentence_vectors
+
+  def encode(texts, tokens=0):
+    time.sleep(0 if encoded else 0.5)                  # the first one compiles
+    encoded.append((len(texts), tokens))
+    return of_run(texts)
+
+  monkeypatch.setattr(ranker, "_LEAST", 4)             # genres have a direction
+  run.sentence_vectors = encode
+  made = engine.Engine(run, MODELS, 2, bound)
+  made.warm()
+  assert said == [[1], [1]]                            # of each model: what most users have
+  assert encoded == [(2, 32), (3, 32)] * 2             # a word in two forms; the attributes
+  made.thread.stop()
 
   def refuse(self, vectors):
     raise errors.UserError("tasks.mixture has no task about one item")
   monkeypatch.setattr(describe.Describer, "say", refuse)
-  made.warm_texts()
+  made = engine.Engine(run, MODELS, 2, LIMITS)
+  made.warm()
+  assert made.ready
   made.thread.stop()
 
 

@@ -136,7 +136,7 @@ def _export() -> list[dict[str, bytes]]:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     items.write(folder, key_IP, np.zeros(3), query_DP, texts.ITEMS)
-    items.write_users(folder, states, histories, ["u1", "u2"])
+    items.write_users(folder, iter(states[:, None]), 4, [0, 1, 3], [1, 2, 3], ["u1", "u2"])
     tensors = top_k.read(folder / "items.safetensors")
     seen = [np.array(h) - 1 for h in histories]
     lists, scores = top_k.top_k(states, tensors["keys"], tensors["bias"], 2, seen)

@@ -24,6 +24,7 @@ from ilm_jax.conversation import directions
 # As benchmarks.critiques chose them on SoftAttributes and MovieLens.
 RIDGE = 1.0              # of `of_texts`, which learns from vectors of length 1
 AGREE = 0.5              # correlation of the two guesses over the items, at least
+TOKENS = 32              # that the encoder pads or cuts texts to: one program for all of them
 _REMEMBERED = 1024       # words
 _MOST = 100              # letters of a word or phrase
 _NAMES = 3               # at least: of two none is more than one deviation nearer than the mean

@@ -23,6 +23,7 @@ from ilm_jax.data import tokenizer as tokenizer_lib
 from ilm_jax.models import decoder
 from ilm_jax.weights import hf_folder, tensor_file
 
+MOST_WORDS = 1 << 20      # that are added: engines hold a table of all, and its head
 _LEAST_LIKELY = 1024      # words whose mean row is the added words'
 
 

@@ -4,6 +4,7 @@ A list is state @ keys.T + bias: any vector index with inner products serves it.
 """
 import json
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,27 +28,32 @@ def write(folder: pathlib.Path, key_IP, bias_I, query_DP, items: interactions_li
   _json(folder / "items.json", {"ids": items.ids, "titles": titles})
 
 
-def write_users(folder: pathlib.Path, state_UP, histories, ids: list[str]) -> None:
-  """users.safetensors (state [U, P], and as int32 offsets [U + 1] into items [N]) and users.json.
+def write_users(folder: pathlib.Path, states: Iterator[np.ndarray], width: int, offsets_U1, item_N,
+                ids: list[str]) -> None:
+  """users.safetensors (state [U, P], int64 offsets [U + 1] into int32 items [N]) and users.json.
 
   Args:
     folder: of the export.
-    state_UP: float32.
-    histories: of each user the entity rows (1..I) of its items; written are numbers from 0.
+    states: [.., P] of a few users at a time, in order: those of all are never in memory.
+    width: P.
+    offsets_U1: user u has the items offsets[u]..offsets[u + 1] - 1 of item_N.
+    item_N: entity rows (1..I), history after history; written are numbers from 0.
     ids: of the users.
   """
-  offsets_U1 = np.cumsum([0, *map(len, histories)])
-  items_N = np.concatenate([*histories, np.zeros(0, np.int32)]) - 1
-  _tensors(folder / "users.safetensors", {
-      "state": np.asarray(state_UP, np.float32), "offsets": offsets_U1.astype(np.int64),
-      "items": items_N.astype(np.int32)})
+  state = tensor_file.Entry("state", (len(ids), width), np.dtype(np.float32), lambda: states)
+  _write(folder / "users.safetensors", [
+      state, tensor_file.of("offsets", np.asarray(offsets_U1, np.int64)),
+      tensor_file.of("items", np.asarray(item_N, np.int32) - 1)])
   _json(folder / "users.json", {"ids": list(ids)})
 
 
 def _tensors(path, arrays: dict) -> None:
+  _write(path, [tensor_file.of(*entry) for entry in arrays.items()])
+
+
+def _write(path, entries: list[tensor_file.Entry]) -> None:
   with open(path, "wb") as file:
-    tensor_file.write(file, [tensor_file.of(*entry) for entry in arrays.items()],
-                      {"format": "np"})
+    tensor_file.write(file, entries, {"format": "np"})
 
 
 def _json(path, fields: dict) -> None:

@@ -119,11 +119,12 @@ def abstract_params(config: BertConfig) -> dict:
 
 
 def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequence[str], *,
-                     batch_size: int = 64, max_length: int = 128, progress=None) -> np.ndarray:
+                     batch_size: int = 64, max_length: int = 128, multiple: int = 16,
+                     progress=None) -> np.ndarray:
   """Unit vectors of texts, in their order.
 
-  Texts are sorted by length and padded to a multiple of 16 tokens, the last of them to a power of
-  two of rows: few shapes are compiled and little padding is computed.
+  Texts are sorted by length and padded to a multiple of `multiple` tokens, the last of them to a
+  power of two of rows: few shapes are compiled and little padding is computed.
 
   Args:
     config: shape of the encoder.
@@ -132,6 +133,7 @@ def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequ
     texts: the texts.
     batch_size: texts per call of the encoder.
     max_length: longer texts lose their tail and keep their [SEP].
+    multiple: of tokens; where it is `max_length`, one length is compiled.
     progress: called with the number of texts done after each batch, if given.
 
   Returns:
@@ -145,7 +147,8 @@ def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequ
     rows = order[start:start + batch_size]
     longest = max(1, max(len(ids[i]) for i in rows))
     room = min(batch_size, 1 << (len(rows) - 1).bit_length())
-    ids_BT = np.zeros((room, min(-(-longest // 16) * 16, config.max_positions)), np.int32)
+    length = min(-(-longest // multiple) * multiple, config.max_positions)
+    ids_BT = np.zeros((room, length), np.int32)
     mask_BT = np.zeros(ids_BT.shape, bool)
     for b, i in enumerate(rows):
       ids_BT[b, :len(ids[i])] = ids[i]

@@ -9,6 +9,7 @@ import numpy as np
 
 from ilm_jax import elm, errors
 from ilm_jax.config import variants
+from ilm_jax.conversation import open_words
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.serving import limits as limits_lib
 from ilm_jax.serving import model_thread
@@ -90,30 +91,31 @@ class Engine:
     return self.thread.call(ask)
 
   def warm(self) -> None:
-    """Compiles or reads back what requests will need, then is `ready`; takes a while."""
+    """Compiles, reads back or makes all that requests will need, then is `ready`; takes a while.
+
+    A run that learned no text about an item has no program of `about` and `between`.
+    """
     one = np.ones(1, np.int32)
     for each in self.talkers.values():
       size = 1
       while size <= self.limits.together:
         self._warm(functools.partial(each.recommender.scores, [one] * size))
         size *= 2
-      self._warm(functools.partial(each.search, "", 1))
-      for name in ("attributes", "genres", "row_of", "unit_I1C", "known"):
-        self._warm(functools.partial(getattr, each, name))
+      self._warm(each.prepare)
+      # What is wrong with the encoder or with texts, the next request for them says.
+      with contextlib.suppress(errors.UserError):
+        each.guessed("a")                      # goes to the thread by itself, to encode
+      with contextlib.suppress(Exception):
+        self._warm(functools.partial(each.about, each.search("", 1)[0].id))
     self.ready = True
-
-  def warm_texts(self) -> None:
-    """Compiles what a text by the first model's language model needs (`Talker.about`); what asks
-    the model meanwhile waits. A run that learned no text about an item has nothing to compile."""
-    first = self.talkers[self.default]
-    with contextlib.suppress(Exception):       # the next request for a text says what is wrong
-      self._warm(functools.partial(first.about, first.search("", 1)[0].id))
 
   def _warm(self, function: Callable) -> None:
     self.thread.call(function, _TO_COMPILE)
 
   def _encode(self, texts: list[str]) -> np.ndarray:
-    return self.thread.call(functools.partial(self.run.sentence_vectors, texts))
+    return self.thread.call(
+        functools.partial(self.run.sentence_vectors, texts, open_words.TOKENS),
+        None if self.ready else _TO_COMPILE)
 
   def _scores(self, key: str, histories) -> np.ndarray:
     """[1, I + 1]: as `Recommender.scores`, of one history; those of the last ones are kept."""

@@ -67,7 +67,6 @@ def _warm(engine: engine_lib.Engine) -> None:
   began = time.monotonic()
   engine.warm()
   print(f"ready after {time.monotonic() - began:.0f} s", flush=True)
-  engine.warm_texts()
 
 
 def _is_local(host: str) -> bool:

@@ -249,11 +249,15 @@ class Run:
     from ilm_jax.weights import safetensors
     return safetensors.load_bert(self.text_encoder_folder)
 
-  def sentence_vectors(self, texts: list[str]):
-    """[len(texts), W] unit vectors by the sentence encoder."""
+  def sentence_vectors(self, texts: list[str], tokens: int = 0):
+    """[len(texts), W] unit vectors by the sentence encoder.
+
+    `tokens`: that every text is padded or cut to, so that one length is compiled; 0: as they are.
+    """
     from ilm_jax.models import bert
     config, params = self.text_encoder
-    return bert.sentence_vectors(config, params, self.text_tokenizer, texts)
+    length = {"max_length": tokens, "multiple": tokens} if tokens else {}
+    return bert.sentence_vectors(config, params, self.text_tokenizer, texts, **length)
 
   @functools.cached_property
   def lm(self):

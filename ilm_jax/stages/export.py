@@ -21,7 +21,8 @@ from ilm_jax.stages import context, recipe, recommender
 from ilm_jax.stages.evals import common
 
 FORMAT = 1
-_USERS, _PROMPTS, _LIST = 32, 4, 20      # of a proof: users, prompts of a task, length of a list
+_PROMPTS, _LIST = 4, 20                  # of a proof: prompts of a task, length of a list;
+_USERS, _WITH_USERS = 32, 1024           # users, and users where all are exported
 
 
 class Wish(NamedTuple):
@@ -75,6 +76,10 @@ class _Export:
     self.queries = run.config.qformer.num_queries
     # Rows 1..known have words; items come first.
     self.known = self.rows.total - 1 if with_users else self.rows.num_items
+    if with_users and (words := self.known * self.queries) > hf.MOST_WORDS:
+      self.left_out.append(f"users as words of hf/: with {self.queries} words each, items and "
+                           f"users have {words:,}, expected {hf.MOST_WORDS:,} at most")
+      self.known = self.rows.num_items
     self.counted = f"{self.rows.num_items} items" + (
         f" and {self.rows.num_users} users" if with_users else "")
 
@@ -102,18 +107,27 @@ class _Export:
 
   def _items(self, folder) -> dict[str, np.ndarray]:
     log, of = self.run.data.log, self.recommender
-    users = common.drawn(log.num_users, 0 if self.with_users else _USERS, self.run.config.seed)
+    users = common.drawn(log.num_users, _WITH_USERS if self.with_users else _USERS,
+                         self.run.config.seed)
     histories = [log.item_N[log.of_user(user)] for user in users]
     state_UP = of.states(histories)
     items_UK, score_UK = of.top(histories, min(_LIST, self.rows.num_items))
     head, query = self.speaker.head_items, self.speaker.trainable["head"]["query"]["kernel"]
     items.write(folder, head.key_IP, head.bias_I, query, self.run.data.items)
     if self.with_users:
-      items.write_users(folder, state_UP, histories, log.user_ids)
+      items.write_users(folder, self._states(), state_UP.shape[1], log.offsets_U1, log.item_N,
+                        log.user_ids)
     seen = np.concatenate(histories)
     return {"states": state_UP, "lists": items_UK.astype(np.int32) - 1, "list_scores": score_UK,
             "seen": seen.astype(np.int32) - 1,
             "seen_offsets": np.cumsum([0, *map(len, histories)]).astype(np.int64)}
+
+  def _states(self):
+    """[.., P]: the states of all users, a few at a time."""
+    log, together = self.run.data.log, self.recommender.together
+    for first in range(0, log.num_users, together):
+      some = range(first, min(first + together, log.num_users))
+      yield self.recommender.states([log.item_N[log.of_user(user)] for user in some])
 
   # The Hugging Face folder.
 
@@ -123,8 +137,11 @@ class _Export:
                              "words of decoders only")
     if not recipe.has_phase1(self.run.config):
       raise errors.UserError("the prompts of this run name entities and have no soft tokens")
+    if (count := self.known * self.queries) > hf.MOST_WORDS:
+      raise errors.UserError(f"items have {count:,} words, {self.queries} each, expected "
+                             f"{hf.MOST_WORDS:,} at most")
     added = hf.words("item", self.run.data.items.ids, self.queries)
-    if self.with_users:
+    if self.known > self.rows.num_items:
       added += hf.words("user", self.run.data.log.user_ids, self.queries)
     return hf.plan(lm, added)
 

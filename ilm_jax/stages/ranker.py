@@ -74,8 +74,16 @@ class Ranker:
       raise errors.UserError("a conversation ranks the catalogue anew after each turn: it needs an "
                              "item head (phase2.head.weight) or phase 1's loss of users "
                              "(phase1.losses.ui, .cf)")
-    self._scores, self._encode = scores or self.recommender.scores, encode or run.sentence_vectors
+    self._scores = scores or self.recommender.scores
+    self._encode = encode or functools.partial(run.sentence_vectors, tokens=open_words.TOKENS)
     self.titles = titles_lib.Titles(self.items)
+
+  def prepare(self) -> None:
+    """Makes now the tables that the first question of its kind would make: of names, labels, the
+    directions of attributes."""
+    for name in ("genres", "row_of", "unit_I1C", "known", "_plain"):
+      getattr(self, name)
+    _ = self._form.gram_CC
 
   # What is recommended.
 

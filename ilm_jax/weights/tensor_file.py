@@ -1,7 +1,10 @@
-"""Writes safetensors files, one tensor in memory at a time: [length][JSON header][tensors]."""
+"""Writes safetensors files, one tensor in memory at a time: [length][JSON header][tensors].
+
+A tensor that is larger than memory is given as an iterator of its parts along the first axis.
+"""
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import ml_dtypes
@@ -16,7 +19,8 @@ class Entry(NamedTuple):
   name: str
   shape: tuple[int, ...]
   dtype: np.dtype
-  array: Callable[[], np.ndarray]      # called once, when its turn has come
+  # Called once, when its turn has come; an iterator: parts along the first axis.
+  array: Callable[[], np.ndarray | Iterator[np.ndarray]]
 
 
 def of(name: str, array) -> Entry:
@@ -43,7 +47,19 @@ def write(file, entries: Sequence[Entry], metadata: dict[str, str]) -> None:
   text += b" " * (-len(text) % 8)
   file.write(struct.pack("<Q", len(text)) + text)
   for name, shape, dtype, array in entries:
-    values = np.asarray(array())
-    if values.shape != tuple(shape):
-      raise ValueError(f"tensor {name} has shape {values.shape}, announced was {shape}")
-    file.write(np.ascontiguousarray(values.astype(dtype)).reshape(-1).view(np.uint8).data)
+    made = array()
+    if not isinstance(made, Iterator):
+      _write(file, name, np.asarray(made), shape, dtype)
+      continue
+    rows = 0
+    for part in made:
+      _write(file, name, part, (len(part), *shape[1:]), dtype)
+      rows += len(part)
+    if rows != shape[0]:
+      raise ValueError(f"tensor {name} has {rows} rows, announced were {shape[0]}")
+
+
+def _write(file, name: str, values: np.ndarray, shape, dtype) -> None:
+  if values.shape != tuple(shape):
+    raise ValueError(f"tensor {name} has shape {values.shape}, announced was {shape}")
+  file.write(np.ascontiguousarray(values.astype(dtype)).reshape(-1).view(np.uint8).data)
