@@ -8,7 +8,6 @@ item's neighbours have the item in place of the user.
 import contextlib
 import csv
 import io
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -42,38 +41,6 @@ def check(path: str) -> None:
     except ImportError as e:
       raise errors.UserError(f"--out={path}: writing Parquet needs pyarrow: pip install pyarrow, "
                              "or name a .csv file") from e
-
-
-def claim(folder: pathlib.Path, made_from: dict, of: str, write: bool) -> None:
-  """Says in a folder what its parts are made from, or refuses those of something else.
-
-  Args:
-    folder: of Parquet files.
-    made_from: plain data.
-    of: what the files hold, e.g. "neighbours".
-    write: whether to write made_from.json where there is none yet; of several processes one does.
-
-  Raises:
-    UserError: the folder holds other files, or parts made from something else.
-  """
-  path = folder / "made_from.json"
-  if not path.exists():
-    if folder.is_dir() and any(folder.glob("*.parquet")):
-      raise errors.UserError(f"--out={folder}/ holds Parquet files that are no {of}: name another "
-                             "folder")
-    if write:
-      files.write_text(path, json.dumps(made_from, indent=1))
-  elif (was := json.loads(path.read_text())) != made_from:
-    what = [name for name in made_from if was.get(name) != made_from[name]] or ["fields"]
-    raise errors.UserError(f"--out={folder}/ holds {of} by other settings ({', '.join(what)}): "
-                           "name another folder, or delete it")
-
-
-def parts(folder: pathlib.Path, count: int, size: int) -> list[tuple[pathlib.Path, range]]:
-  """(file, the numbers below `count` that it is of) of all parts of a folder, in order."""
-  digits = len(str(-(-count // size)))
-  return [(folder / f"part-{number:0{digits}}.parquet", range(first, min(first + size, count)))
-          for number, first in enumerate(range(0, count, size))]
 
 
 @contextlib.contextmanager

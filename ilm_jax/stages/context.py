@@ -1,6 +1,5 @@
 """What the stages share: the config, the workdir, and everything that is loaded once from it."""
 import functools
-import hashlib
 import json
 import math
 import pathlib
@@ -14,6 +13,7 @@ from ilm_jax.config import reading as config_lib
 from ilm_jax.data import chat_template, splits, store, tokenizer, tokenizer_files
 from ilm_jax.data import entities as entities_lib
 from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.stages import pretrained
 from ilm_jax.training import provenance
 
 
@@ -165,7 +165,7 @@ class Run:
   @functools.cached_property
   def lm_path(self):
     """The file or folder of the language model."""
-    return _asset_or_path(self.config.lm.asset)
+    return pretrained.asset_or_path(self.config.lm.asset)
 
   @functools.cached_property
   def lm_encodes(self) -> bool:
@@ -176,49 +176,17 @@ class Run:
   @functools.cached_property
   def lm_fingerprint(self) -> str:
     """sha256 of which language model it is, with what changes its numbers."""
-    from ilm_jax.weights import load
-    name, fields = self.config.lm.asset, self.config.lm.to_dict()
-    del fields["remat"]        # the same numbers by another way
-    del fields["attention"]    # likewise
-    del fields["shape"]        # of no run with weights
-    del fields["chat_template"]    # of prepared tasks
-    if fields.pop("random"):
-      fields["random"] = self.config.seed
-    fields = {field: value for field, value in fields.items()
-              if settings.OFF.get(f"lm.{field}", settings) != value}
-    identity = (pinned.fingerprint(name) if name in pinned.ASSETS
-                else load.fingerprint(self.lm_path))
-    text = json.dumps({**fields, "asset": identity}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return pretrained.lm_fingerprint(self.config)
 
   @property
   def teacher_files(self) -> tuple:
     """(weights, tokenizer) of a teacher that is a language model of ours."""
-    lm, model = self.config.lm, self.config.targets.model
-    if model:
-      return (_asset_or_path(model),) * 2
-    return self.lm_path, _asset_or_path(lm.tokenizer) if lm.tokenizer else self.lm_path
+    return pretrained.teacher_files(self.config)
 
   @functools.cached_property
   def teacher_fingerprint(self) -> str:
     """sha256 of all that changes the teacher's text (not timeouts, retries, batch size)."""
-    from ilm_jax.weights import load
-    c = self.config.targets
-    identity: dict = {"teacher": c.teacher}
-    if c.teacher == "file":
-      identity["file"] = hashlib.sha256(epath.Path(c.file).read_bytes()).hexdigest()
-    else:
-      identity |= {"words": [c.max_tokens, c.temperature, c.top_p]}
-    if c.teacher == "endpoint":
-      identity |= {"endpoint": c.endpoint, "model": c.model}
-    if c.teacher == "lm":
-      name = c.model or self.config.lm.asset
-      lm_files = {"gin_file": self.config.lm.gin_file, "tokenizer": self.config.lm.tokenizer}
-      identity |= {"asset": (pinned.fingerprint(name) if name in pinned.ASSETS
-                             else load.fingerprint(self.teacher_files[0])),
-                   "dtype": self.config.lm.dtype, "chat": c.chat, **({} if c.model else lm_files),
-                   **({"seed": self.config.seed} if c.temperature else {})}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return pretrained.teacher_fingerprint(self.config)
 
   @functools.cached_property
   def text_encoder_folder(self) -> pathlib.Path:
@@ -227,7 +195,7 @@ class Run:
   @functools.cached_property
   def lm_tokenizer(self) -> tokenizer.Tokenizer:
     c = self.config.lm
-    loaded = tokenizer_files.load(_asset_or_path(c.tokenizer) if c.tokenizer else self.lm_path)
+    loaded = tokenizer_files.load(self._tokenizer_path)
     if c.new_tokens:
       loaded = tokenizer.with_new_tokens(loaded, [f"<index_{n}>" for n in range(c.new_tokens)])
     return loaded
@@ -235,9 +203,13 @@ class Run:
   @functools.cached_property
   def chat(self) -> chat_template.Chat:
     """How the language model is addressed in conversations."""
-    c = self.config.lm
-    path = _asset_or_path(c.tokenizer) if c.tokenizer else self.lm_path
-    return chat_template.load(c.chat_template, path, self.lm_tokenizer)
+    return chat_template.load(
+        self.config.lm.chat_template, self._tokenizer_path, self.lm_tokenizer)
+
+  @property
+  def _tokenizer_path(self):
+    name = self.config.lm.tokenizer
+    return pretrained.asset_or_path(name) if name else self.lm_path
 
   @functools.cached_property
   def text_tokenizer(self) -> tokenizer.Tokenizer:
@@ -309,8 +281,3 @@ def _same_settings(folder, was: dict, now: dict, stage: str) -> None:
   if differences:
     raise errors.UserError(f"{folder} was made with other settings than the config says "
                            f"({provenance.words(differences)}): run --stage={stage} again")
-
-
-def _asset_or_path(name: str):
-  """The file of an asset with that name, else the path."""
-  return pinned.only(name) if name in pinned.ASSETS else epath.Path(name)

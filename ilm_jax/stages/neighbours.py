@@ -14,6 +14,7 @@ import numpy as np
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import list_files, nearest
 from ilm_jax.runtime import distributed
+from ilm_jax.stages import list_parts
 
 PART = 1 << 16
 COLUMNS = ("item", "rank", "neighbour", "title", "score")
@@ -39,9 +40,9 @@ def write(out: str, vector_IE, items: interactions_lib.Items, k: int) -> int:
     return count if distributed.is_main() else 0
   folder, made = pathlib.Path(out), 0
   digest = hashlib.sha256(np.ascontiguousarray(vector_IE, np.float32).data)
-  list_files.claim(folder, {"vectors": digest.hexdigest(), "k": k, "items of a part": PART},
+  list_parts.claim(folder, {"vectors": digest.hexdigest(), "k": k, "items of a part": PART},
                    "neighbours", distributed.is_main())
-  for number, (path, part) in enumerate(list_files.parts(folder, count, PART)):
+  for number, (path, part) in enumerate(list_parts.parts(folder, count, PART)):
     if number % here.count == here.process and not path.exists():
       _write(str(path), vector_IE, items, part, k)
       made += len(part)

@@ -19,7 +19,7 @@ from ilm_jax.config import variants
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import list_files
 from ilm_jax.runtime import distributed
-from ilm_jax.stages import context, describe, neighbours
+from ilm_jax.stages import context, describe, list_parts, neighbours
 from ilm_jax.stages import recommender as recommender_lib
 from ilm_jax.stages.evals import trained
 from ilm_jax.training import provenance
@@ -108,9 +108,9 @@ def _write_all(recommender: recommender_lib.Recommender, wish: Wish) -> None:
     _write(recommender, wish.out, range(count), wish.k)
   else:
     folder = pathlib.Path(wish.out)
-    list_files.claim(folder, _made_from(recommender, wish.k), "lists of users",
+    list_parts.claim(folder, _made_from(recommender, wish.k), "lists of users",
                      distributed.is_main())
-    for path, users in list_files.parts(folder, count, PART):
+    for path, users in list_parts.parts(folder, count, PART):
       # What process 0 finds holds for all: they score a part together, or none does.
       if not distributed.first(int(path.exists())):
         _write(recommender, str(path), users, wish.k)
