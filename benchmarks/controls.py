@@ -24,10 +24,16 @@ from ilm_jax.stages.evals import common, speaker
 WAYS = ("as it is", "order shuffled", "vectors shuffled")
 
 
-def reordered(examples: list[dict], seed: int) -> list[dict]:
-  """The examples, the entities of each in a random order; all of them are items of a history."""
-  rng = np.random.default_rng(seed)
-  return [{**e, "entities": rng.permutation(e["entities"])} for e in examples]
+def reordered(examples: list[dict], num_items: int, seed: int) -> list[dict]:
+  """The examples, the items of each in a random order; entity rows above `num_items` are users, who
+  keep their slots."""
+  rng, changed = np.random.default_rng(seed), []
+  for example in examples:
+    entities = np.array(example["entities"])
+    is_item = entities <= num_items
+    entities[is_item] = rng.permutation(entities[is_item])
+    changed.append({**example, "entities": entities})
+  return changed
 
 
 def dealt(entities: dict, num_items: int, seed: int) -> dict:
@@ -45,7 +51,7 @@ def score(run: context.Run, examples, user_U, *, variant, way: str, seed: int) -
   if way == "vectors shuffled":
     asked.entities = dealt(asked.entities, run.data.log.num_items, seed)
   elif way == "order shuffled":
-    examples = reordered(examples, seed)
+    examples = reordered(examples, run.data.log.num_items, seed)
   return asked.head_score(examples, common.head_spec(run, [examples]))
 
 

@@ -1,4 +1,4 @@
-"""ReDial's test dialogs ranked by what needs no language model trained: a table in Markdown.
+"""ReDial's test dialogs ranked by what needs no language model trained, and by a run: Markdown.
 
     python -m benchmarks.redial --redial=FOLDER --movielens=FOLDER --out=redial.json
 
@@ -8,7 +8,8 @@ targets are those of `conversation.instances`, once with the messages that one s
 made one turn, once message by message. All films of both are ranked. "Fresh" ranks leave the films
 named before out.
 
-Settings are chosen on the validation dialogs by fresh R@10. Results: docs/results/redial.md.
+Settings are chosen on the validation dialogs by fresh R@10. --run adds ILM. Results:
+docs/results/redial.md.
 """
 import argparse
 import functools
@@ -19,7 +20,7 @@ import time
 
 import numpy as np
 
-from benchmarks import conversations
+from benchmarks import conversations, redial_run
 from benchmarks.conversations import BOOTSTRAP, cell, header
 from ilm_jax.baselines import neighbours, popularity
 from ilm_jax.cf import cooccurrence, fold_in
@@ -185,16 +186,29 @@ def measure(material: Material, names) -> list[dict]:
   for name in names:
     start, setting = time.perf_counter(), chosen(material, name)
     for joined, fresh in itertools.product((True, False), (False, True)):
-      ranks, of_dialog = ranked(material, name, setting, "test", joined, fresh)
-      values = target_sets.values(ranks)
-      rows.append({"name": name, "setting": setting, "by": "turns" if joined else "messages",
-                   "targets": "fresh" if fresh else "all", "instances": len(ranks),
-                   "mentions": sum(map(len, ranks)), "values": values, "dialogs": of_dialog,
-                   "metrics": target_sets.estimates(BOOTSTRAP, values, of_dialog)})
-      print(f"{name}, {rows[-1]['by']}, {rows[-1]['targets']}: " + ", ".join(
-          f"{metric} {cell(of)}" for metric, of in rows[-1]["metrics"].items()), flush=True)
+      rows.append(measured(name, setting, *ranked(material, name, setting, "test", joined, fresh),
+                           by="turns" if joined else "messages",
+                           targets="fresh" if fresh else "all"))
     print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
   return rows
+
+
+def measured(name: str, setting: dict, ranks, of_dialog, *, by: str, targets: str) -> dict:
+  """A row of the tables; it is printed."""
+  values = target_sets.values(ranks)
+  row = {"name": name, "setting": setting, "by": by, "targets": targets, "instances": len(ranks),
+         "mentions": sum(map(len, ranks)), "values": values, "dialogs": of_dialog,
+         "metrics": target_sets.estimates(BOOTSTRAP, values, of_dialog)}
+  print(f"{name}, {by}, {targets}: " + ", ".join(
+      f"{metric} {cell(of)}" for metric, of in row["metrics"].items()), flush=True)
+  return row
+
+
+def of_run(workdir: pathlib.Path, talks: dict) -> list[dict]:
+  """The rows of a trained run: by turns, fresh."""
+  model = redial_run.Trained(workdir)
+  return [measured(name, {}, *model.ranks(talks, name != redial_run.ILM), by="turns",
+                   targets="fresh") for name in (redial_run.ILM, redial_run.SHUFFLED)]
 
 
 def table(rows: list[dict]) -> str:
@@ -207,16 +221,21 @@ def table(rows: list[dict]) -> str:
     out += [f"| {row['name']} | " + " | ".join(map(cell, row["metrics"].values())) + " |"
             for row in some] + [""]
   fresh = {row["name"]: row for row in rows if (row["by"], row["targets"]) == ("turns", "fresh")}
-  if REFERENCE in fresh:
-    other = fresh[REFERENCE]["values"]["R@10"]
-    out += [f"Fresh R@10 by turns, minus that of {REFERENCE}", "",
-            *header(["row", "difference"])]
-    for name, row in fresh.items():
-      if name not in (COPY, REFERENCE):
-        difference = {"R@10": row["values"]["R@10"] - other}
-        shown = cell(target_sets.estimates(BOOTSTRAP, difference, row["dialogs"])["R@10"])
-        out.append(f"| {name} | {shown} |")
+  for reference in (REFERENCE, redial_run.ILM):
+    if reference in fresh:
+      out += ["", *differences(fresh, reference)]
   return "\n".join(out)
+
+
+def differences(fresh: dict[str, dict], reference: str) -> list[str]:
+  """Lines: R@10 of each row minus that of one of them, paired."""
+  out = [f"Fresh R@10 by turns, minus that of {reference}", "", *header(["row", "difference"])]
+  for name, row in fresh.items():
+    if name not in (COPY, reference):
+      less = {"R@10": row["values"]["R@10"] - fresh[reference]["values"]["R@10"]}
+      out.append(f"| {name} | "
+                 f"{cell(target_sets.estimates(BOOTSTRAP, less, row['dialogs'])['R@10'])} |")
+  return out
 
 
 def main():
@@ -224,11 +243,13 @@ def main():
   parser.add_argument("--redial", type=pathlib.Path, required=True)
   parser.add_argument("--movielens", type=pathlib.Path, required=True)
   parser.add_argument("--rows", nargs="+", default=(COPY, *ROWS), choices=(COPY, *ROWS))
+  parser.add_argument("--run", type=pathlib.Path, help="workdir of configs/talk_ml_small.py, "
+                      "trained with task redial_recommend on this folder of ReDial")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
   args = parser.parse_args()
   material = Material(args)
   print(f"{len(material.films):,} films ranked")
-  rows = measure(material, args.rows)
+  rows = measure(material, args.rows) + (of_run(args.run, material.talks) if args.run else [])
   print(table(rows))
   if args.out:
     args.out.write_text(json.dumps([{name: value for name, value in row.items()

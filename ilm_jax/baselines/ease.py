@@ -10,19 +10,34 @@ MOST_ITEMS = 40_000      # the dense item-by-item inverse then takes 13 GB
 
 
 def ease(histories: list, num_items: int, queries: list, *, reg: float = 200.0) -> np.ndarray:
-  """The sum, over a user's items, of the weights by which one item predicts another.
-
-  The weights B minimise |X - X B|^2 + reg |B|^2 with a zero diagonal, where X [users, I] is 1 for
-  what a user chose: with P = (X'X + reg)^-1, B_ij = -P_ij / P_jj for i != j.
+  """The sum, over a user's items, of the `weights` by which one item predicts another.
 
   Args:
     histories: item rows (1..I) of each user's training interactions.
     num_items: I.
     queries: item rows of each history to score.
-    reg: the paper's lambda, > 0. More users want more: tune it over powers of ten.
+    reg: of `weights`.
 
   Returns:
     float32 [len(queries), I + 1]; column 0 is -inf.
+
+  Raises:
+    UserError: as `weights`.
+  """
+  weight_II = weights(histories, num_items, reg)
+  return neighbours.with_padding(cooccurrence.incidence(queries, num_items) @ weight_II)
+
+
+def weights(histories: list, num_items: int, reg: float = 200.0) -> np.ndarray:
+  """float64 [I, I]: in row i, by how much item i + 1 predicts each item.
+
+  The weights B minimise |X - X B|^2 + reg |B|^2 with a zero diagonal, where X [users, I] is 1 for
+  the items that a user chose: with P = (X'X + reg)^-1, B_ij = -P_ij / P_jj for i != j.
+
+  Args:
+    histories: item rows (1..I) of each user's training interactions.
+    num_items: I.
+    reg: the paper's lambda, > 0. More users want more: tune it over powers of ten.
 
   Raises:
     UserError: reg is not above 0; more items than `MOST_ITEMS`.
@@ -39,4 +54,4 @@ def ease(histories: list, num_items: int, queries: list, *, reg: float = 200.0) 
   inverse_II = scipy.linalg.inv(gram_II, overwrite_a=True)
   weight_II = inverse_II / -np.diag(inverse_II)
   np.fill_diagonal(weight_II, 0.0)
-  return neighbours.with_padding(cooccurrence.incidence(queries, num_items) @ weight_II)
+  return weight_II

@@ -1,4 +1,4 @@
-"""Who met whom, from both sides, as arrays that may lie in files.
+"""Interactions by user and by item, as arrays that may lie in files.
 
 A `Histories` is compressed rows: what row h + 1 of one side met stands in one stretch of one array.
 Rows count from 1 on both sides, since row 0 of every table is padding. For logs larger than memory

@@ -1,9 +1,9 @@
 """Where the rows of one side lie on the shards, and the padded batches in which they are solved.
 
-Rows are sorted into buckets by the length of their history, and a bucket's rows are dealt out to
-the shards in turn: every shard has as many rows of every bucket, and solves its own. The rows of a
-batch lie side by side in the shard, so a solved batch is written in one stretch. What a row is
-called (1..H) and its place in the sharded table, its slot, are therefore two things:
+Rows are sorted into buckets by the length of their history, and the rows of a bucket are dealt out
+to the shards in turn. So every shard has the same number of rows of every bucket, and solves its
+own. The rows of a batch lie side by side in the shard, so a solved batch is written in one stretch.
+What a row is called (1..H) and its place in the sharded table, its slot, are therefore two things:
 
     a shard: [ bucket of length 16: batch, batch | bucket of length 24: batch | no history | zero ]
 

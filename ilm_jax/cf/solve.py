@@ -80,8 +80,8 @@ def _system(gather, other_BT, gram_CC, alpha, entries: int):
 def _eliminated(left_BCC, right_BC) -> jax.Array:
   """[B, C] solutions by Gauss-Jordan, without pivots as the systems are positive definite.
 
-  For several CPU devices: XLA's CPU runtime waits for ever when as many of them call LAPACK at once
-  as it has threads, or one does while another waits in a collective (jax 0.10.2).
+  For several CPU devices. XLA's CPU runtime (jax 0.10.2) hangs in two cases: as many devices call
+  LAPACK at once as it has threads, or one calls LAPACK while another waits in a collective.
   """
   def clear(c, all_BCX):
     row_BX = all_BCX[:, c] / all_BCX[:, c, c][:, None]

@@ -188,7 +188,9 @@ def _check_head(head, queries: int) -> list[str]:
 def _check_distil(c) -> list[str]:
   head, wrong = c.phase2.head, []
   if not head.distil:
-    return []
+    return [f"phase2.head.{name}={head[name]} with phase2.head.distil=0: there is no teacher that "
+            "counts could stand beside; set distil above 0 or this to 0"
+            for name in ("distil_transitions", "distil_ease") if head[name]]
   if not head.weight:
     wrong.append(f"phase2.head.distil={head.distil} with phase2.head.weight=0: there is no head to "
                  "learn from a SASRec; set the weight above 0 or distil to 0")

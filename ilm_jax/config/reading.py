@@ -236,8 +236,8 @@ def _hint(error: flags.Error, config) -> str:
 
 
 def _with_path(argv: list[str]) -> list[str]:
-  """The command line with the config's path as it is found: ~ is the home folder, as a shell has it
-  in `--config ~/mine.py` alone, and a bare name is a file of configs/."""
+  """The command line with the config's path resolved: ~ becomes the home folder (a shell does that
+  in `--config ~/mine.py` alone), and a bare name becomes a file of configs/."""
   out = list(argv)
   for i, arg in enumerate(argv):
     if m := re.match(r"(--?config)(?:=(.*))?$", arg):

@@ -22,9 +22,11 @@ _OF_EVALUATION = {"tasks.prompt_targets"}
 # that what was trained before stays valid.
 OFF = {"data.cold_fraction": 0.1, "cf.members": 0, "qformer.user_projection": False,
        "qformer.vector_dropout": 0.0, "phase1.negatives": 0, "phase1.draw": "uniform",
-       "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0, "lm.lora_rank": 0, "lm.layers": 0,
-       "lm.index_only": False, "tasks.index_apart": False}
+       "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
+       "phase2.head.distil_transitions": 0.0, "phase2.head.distil_ease": 0.0,
+       "lm.lora_rank": 0, "lm.layers": 0, "lm.index_only": False, "tasks.index_apart": False}
 _OF_MLP = {"phase2.mlp_scale"}
+_OF_TEACHER = {f"phase2.head.distil_{name}" for name in ("temperature", "transitions", "ease")}
 _OF_BOTH = {"qformer.num_queries", "qformer.members"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
 
@@ -42,7 +44,7 @@ def of_phase2(config, variant: variants.Variant) -> dict:
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
   others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION | _OF_CONVERSATIONS
   others |= _unused_of_cf(config, needs_sasrec(config))
-  others |= set() if config.phase2.head.distil else {"phase2.head.distil_temperature"}
+  others |= set() if config.phase2.head.distil else _OF_TEACHER
   return {name: value for name, value in fields.items() if name not in others
           and not (mlp and name.startswith("qformer.") and name not in _OF_BOTH)
           and not (name.startswith("tasks.mixture.") and not value)}

@@ -4,9 +4,9 @@
     encoded = chat.encode("You recommend films.", [Said("user", "Hello"), Said("assistant", "Hi")])
 
 A template is the model's own, of its tokenizer's files, or one of `chat_files.BUILT_IN`. It is
-rendered with marks in place of what is said, prefix by prefix: each must begin the next, so that
-the tokens of every reply are known. Only the template writes control tokens; what people say cannot
-spell one.
+rendered with marks in place of the texts, once for each prefix of the conversation. Each rendering
+must begin with the one before, so that the tokens of every reply are known. Only the template
+writes control tokens; what people say cannot spell one.
 """
 import dataclasses
 import functools

@@ -206,8 +206,8 @@ def validation_targets(interactions: Interactions) -> np.ndarray:
 def heldout_items(items: Items, fraction: float, seed: int) -> np.ndarray:
   """bool [I + 1] by entity row: items whose text is never trained on. Row 0 is False.
 
-  A seeded share of the items, and with them every other item of the same title and year: the log
-  lists some films twice, and a twin in training would give the text away.
+  A seeded share of the items, and every other item that has the same title and year as one of them:
+  the log lists some films twice, and a twin in training would reveal the text.
   """
   held = np.zeros(len(items) + 1, bool)
   chosen = np.random.default_rng(seed).permutation(len(items))[:round(fraction * len(items))]

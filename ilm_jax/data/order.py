@@ -8,8 +8,8 @@ but for tasks of 2**k + 1 examples, k even and at least 16, where Grain 0.2 draw
             of four rounds, walked along until it falls below the number of examples
   mix       task t gives place k if floor(k r / R) changes from k to k + 1, r being its rate
 
-Done here, because a place of theirs costs some 50 microseconds in Python, most of it walking: the
-cipher has 65,536 values at least, and a task of 1,000 examples needs one of 65 of them.
+It is done here because in Grain each place costs some 50 microseconds in Python. Most of that is
+walking: the cipher has at least 65,536 values, and a task of 1,000 examples uses one in 65 of them.
 """
 import functools
 import math

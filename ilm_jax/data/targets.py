@@ -4,8 +4,8 @@
     targets/<teacher>/<sha256>.jsonl     answers, in small files that appear whole or not at all
     targets/<teacher>/report.json        counts
 
-An answer is known by the sha256 of (teacher, instruction, text of the items): asked twice it is
-written once, and nobody takes another teacher's words for its own.
+The key of an answer is the sha256 of (teacher, instruction, text of the items). So the same request
+is written only once, and answers of different teachers are never mixed up.
 """
 import hashlib
 import json

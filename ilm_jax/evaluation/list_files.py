@@ -1,9 +1,9 @@
 """Lists of recommendations as a file: one row for each user and place, written piece by piece.
 
-The columns are user, rank, item (ids as in the data; rank from 1), title and score. In CSV a cell
-of text that begins with = + - @, in letters of either width, or a tab or a line break gets an
-apostrophe in front: spreadsheets would run it as a formula. Parquet holds the text as it is. Lists
-of an item's neighbours have the item in place of the user.
+The columns are user, rank, item (ids as in the data; rank from 1), title and score. In CSV a text
+cell gets an apostrophe in front if it begins with = + - @ (half-width or full-width), a tab or a
+line break: spreadsheets would run it as a formula. Parquet holds the text as it is. Lists of an
+item's neighbours have the item in place of the user.
 """
 import contextlib
 import csv
@@ -51,7 +51,7 @@ def claim(folder: pathlib.Path, made_from: dict, of: str, write: bool) -> None:
     folder: of Parquet files.
     made_from: plain data.
     of: what the files hold, e.g. "neighbours".
-    write: whether to say so, where nothing is said yet; of several processes one does.
+    write: whether to write made_from.json where there is none yet; of several processes one does.
 
   Raises:
     UserError: the folder holds other files, or parts made from something else.

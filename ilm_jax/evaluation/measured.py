@@ -5,7 +5,7 @@
   {"checkpoints": {folder: `provenance.record`}, "inputs": {name: sha256}, "settings": {..},
    "files": {name of a table: sha256}, "check": digest of all this}
 
-Tables that were damaged since are measured again by stage eval, and shown by nobody.
+Stage eval measures damaged tables again, and no report shows them.
 """
 import hashlib
 import json
@@ -85,7 +85,7 @@ def newest(workdir, phase: str):
 
 
 def stale(workdir) -> dict[str, str]:
-  """{"phase1/200": why nobody may read its tables} of all folders of eval/."""
+  """{"phase1/200": why its tables must not be read} of all folders of eval/."""
   phases = epath.Path(workdir) / "eval"
   if not phases.exists():
     return {}

@@ -89,7 +89,7 @@ class Bert(nnx.Module):
     self.layers = nnx.List([BertLayer(config, rngs=rngs) for _ in range(config.num_layers)])
 
   def hidden(self, ids_BT, mask_BT, type_BT=None) -> jax.Array:
-    """[B, T, W] outputs; padding (mask false) is seen by nobody. Types default to 0."""
+    """[B, T, W] outputs; no token attends to padding (mask false). Types default to 0."""
     T = ids_BT.shape[1]
     type_BTW = self.type[...][jnp.zeros_like(ids_BT) if type_BT is None else type_BT]
     x_BTW = self.norm(self.word[...][ids_BT] + type_BTW + self.position[...][None, :T])

@@ -18,7 +18,7 @@ class ItemHead(nnx.Module):
     score = q(hidden) . k(features) / sqrt(P) + b(features) + a log_draws
 
   with q, k, b linear, P the width of the head, and log_draws the log of how often the item is in
-  the training part. One matmul ranks a catalogue. An item that nobody has met yet is scored by its
+  the training part. One matmul ranks a catalogue. An item without interactions is scored by its
   vectors like any other. Not in the paper, whose model says the item.
 
   It starts as popularity alone, nearly: keys are a tenth of unit size.

@@ -80,7 +80,7 @@ def split_trained(params: dict, train: str) -> tuple[dict, dict]:
 
 
 def is_encoder_decoder(config: Config) -> bool:
-  """Whether prompts are encoded apart from what is said (data/packing.py)."""
+  """Whether prompts are encoded apart from their answers (data/packing.py)."""
   return isinstance(config, t5.T5Config)
 
 

@@ -1,4 +1,4 @@
-"""The shape of a Q-Former, and who sees whom in it."""
+"""The shape of a Q-Former, and which of its tokens attend to which."""
 import dataclasses
 from collections.abc import Mapping
 

@@ -1,7 +1,7 @@
 """The T5 family, one implementation by config: T5 1.0 and 1.1, LM-adapted, FLAN, mT5, UMT5.
 
-Soft tokens stand in the encoder's input. The face is the decoder's (see language_model.py): a
-prompt is encoded once, and what is said goes through `extend` against a cache.
+Soft tokens stand in the encoder's input. The interface is the decoder's (see language_model.py): a
+prompt is encoded once, and answer tokens go through `extend` with a cache.
 """
 import dataclasses
 from typing import NamedTuple

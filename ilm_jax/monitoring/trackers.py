@@ -5,8 +5,8 @@ a run is killed and resumed, the steps since the last checkpoint are sent again,
 numbers. TensorBoard records are written through tensorboard's own protocol buffers:
 `clu.metric_writers` would import TensorFlow.
 
-The other three may speak to a server: each works in a thread of its own (`Background`), so training
-waits for none of them, and one that fails says so once and is left out from there on. Without a
+The other three may speak to a server. Each works in a thread of its own (`Background`), so training
+waits for none of them. A tracker that fails says so once and is left out from then on. Without a
 server they write into the workdir: WANDB_MODE=offline, MLFLOW_TRACKING_URI unset, trackio always.
 """
 import hashlib

@@ -127,8 +127,10 @@ def entities_read(c) -> list[int]:
 
 
 def scores(c) -> int:
-  """Logits of the item head in one microbatch."""
-  return _asked(c) * _scored(c)
+  """Logits in one microbatch: of the item head, and of each model that teaches it."""
+  head = c.phase2.head
+  teachers = bool(head.distil) + bool(head.distil_transitions) + bool(head.distil_ease)
+  return _asked(c) * _scored(c) * (1 + teachers)
 
 
 def _asked(c) -> int:

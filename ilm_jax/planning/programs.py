@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from ilm_jax import errors
+from ilm_jax.baselines import head_teacher
 from ilm_jax.config import mixture
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
@@ -91,10 +92,13 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh, unroll: bool
   trainable |= {"lm": trained_lm} if trained_lm else {}
   frozen, head = {"lm": frozen_lm, **_entities(c, config)}, None
   if p.head.weight:
-    head = item_head.HeadConfig.of(p.head, num_items(c), mixture.ranks_items_only(c))
+    head = item_head.HeadConfig.of(p.head, num_items(c), mixture.ranks_items_only(c),
+                                   head_teacher.distil(c, num_items(c)))
     if rank_layers is not None:
       head = dataclasses.replace(head, layer=rank_layers)
     frozen["log_draws"] = jax.ShapeDtypeStruct((c.plan.entities,), jnp.float32)
+    if head.distil:
+      frozen["teacher"] = head_teacher.shapes(c, num_items(c))
   loss = phase2_lib.phase2_loss(graphdef, lm, mixture.said_tasks(c), head)
   program = _program(loss, c, p, trainable, frozen, _phase2_batch(c), mesh,
                      microbatches=1 if unroll else p.microbatches)
@@ -185,18 +189,28 @@ def _program(loss, c, phase, trainable, frozen, batch, mesh, microbatches: int =
     return parts * utilization.useful_flops(loss, trainable, frozen, part)
 
   again = lambda: useful(microbatches) - useful() if microbatches > 1 else 0.0  # noqa: E731
-  return Program(loss, tx, _on(mesh, state), _on(mesh, frozen), axes.shapes_at(batch, over), c.prng,
-                 microbatches, useful, again)
+  return Program(loss, tx, _on(mesh, state), _frozen_on(mesh, frozen), axes.shapes_at(batch, over),
+                 c.prng, microbatches, useful, again)
 
 
 def _on(mesh, tree):
   return axes.shapes_at(tree, axes.param_sharding(mesh, tree))
 
 
+def _frozen_on(mesh, frozen: dict) -> dict:
+  """The item head's teacher lies whole on every chip, as in training; the rest as parameters do."""
+  whole = NamedSharding(mesh, PartitionSpec())
+  placed = _on(mesh, {name: part for name, part in frozen.items() if name != "teacher"})
+  if "teacher" in frozen:
+    placed["teacher"] = axes.shapes_at(
+        frozen["teacher"], jax.tree.map(lambda _: whole, frozen["teacher"]))
+  return placed
+
+
 def moved(program: Program, mesh: Mesh | AbstractMesh) -> Program:
   """The same parameters on another mesh; the batch stays what it was."""
   return dataclasses.replace(program, state=_on(mesh, program.state),
-                             frozen=_on(mesh, program.frozen))
+                             frozen=_frozen_on(mesh, program.frozen))
 
 
 def bytes_per_chip(tree) -> int:

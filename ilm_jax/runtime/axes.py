@@ -56,8 +56,8 @@ PARAMETER_AXES = (
 def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
   """A mesh whose shardings the compiler propagates (Auto).
 
-  Over several slices of TPUs, `data` goes from slice to slice and all else stays inside of one:
-  what is summed over `data` can wait for the network between slices, what is gathered cannot.
+  Over several slices of TPUs, `data` spans the slices and every other axis stays inside one slice:
+  sums over `data` can wait for the network between slices, gathers cannot.
 
   Args:
     shape: mesh axis name -> size; the product must be the number of devices.

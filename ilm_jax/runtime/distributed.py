@@ -1,9 +1,9 @@
 """The processes of one job: how they find each other, who writes, and where they wait.
 
-A job of several processes runs the same program on every host of a pod. Where to find the first
-process is said by flags, by the environment (`launch/local_pod.py` sets it), or by the pod itself
-(`--distributed=auto`). Process 0 alone writes files and prints tables; what was said here is known
-without waking a device, so the children of `prepare` may ask too.
+A job of several processes runs the same program on every host of a pod. The address of the first
+process comes from flags, from the environment (`launch/local_pod.py` sets it), or from the pod
+itself (`--distributed=auto`). Process 0 alone writes files and prints tables; what was said here is
+known without waking a device, so the children of `prepare` may ask too.
 """
 import dataclasses
 import functools
@@ -86,8 +86,8 @@ class Agreement:
   """All processes hear of what one has seen, one call later and at the same call.
 
   A signal reaches the hosts of a pod at different steps, and a checkpoint needs all of them at the
-  same one. Each call sends this process's word and reads the word of the call before, which the
-  devices have long worked out: nobody waits.
+  same one. Each call sends this process's value and reads the result of the call before. The
+  devices have finished that one long ago, so no process waits.
   """
 
   def __init__(self, mesh):

@@ -100,7 +100,7 @@ class Describer:
 
   @functools.cached_property
   def _speaker(self) -> speaker.Speaker:
-    """Loaded when first asked: a name that nothing has is said before."""
+    """Loaded when first used, so an unknown name is reported before the model is loaded."""
     return self._load()
 
   def row(self, name: str) -> int:

@@ -36,9 +36,6 @@ def run(config, workdir, wish: Wish) -> dict:
   # All chips that can be planned for multiply in bfloat16.
   config.lm.dtype = chips.dtype(config.lm.dtype, config.lm.train, has_bfloat16=True)
   phase2 = config.plan.phase == 2
-  if phase2 and (distil := config.phase2.head.distil):
-    raise errors.UserError(f"phase2.head.distil={distil}: a plan does not count its teacher: set "
-                           "it to 0 for the plan")
   if not phase2 and (wish.search or not topology.chip.dims):
     raise errors.UserError("plan.phase=1 is compiled for a TPU's topology, and not searched: leave "
                            "--search out and name one, e.g. --topology=v5e:4x4")

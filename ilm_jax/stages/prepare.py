@@ -48,7 +48,8 @@ def run(run: context.Run) -> None:
 
 
 def answers(run: context.Run):
-  """A function from a request to what the config's teacher wrote; None where nobody is asked."""
+  """A function from a request to what the config's teacher wrote; None where no task needs a
+  teacher."""
   if elm.written(run.config):
     return targets.Store(run.workdir / "targets", run.teacher_fingerprint).lookup()
   return None

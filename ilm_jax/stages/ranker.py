@@ -116,7 +116,7 @@ class Ranker:
     """The k items nearest to one in the space of iALS; the score is the cosine.
 
     Raises:
-      UserError: it is not in the catalogue, or nobody met it in training.
+      UserError: it is not in the catalogue, or has no training interaction.
     """
     row = self.row(item)
     if not np.any(self.unit_I1C[row]):

@@ -10,13 +10,14 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import errors
-from ilm_jax.baselines import sasrec_teacher
+from ilm_jax.baselines import count_teachers, head_teacher
 from ilm_jax.config import settings as settings_lib
 from ilm_jax.config import variants
 from ilm_jax.config.mixture import HEAD_TASKS, rank_tasks, ranks_items_only, said_tasks, task_names
 from ilm_jax.data import batches as batches_lib
+from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.models import ilm, language_model, qformer, qformer_init
-from ilm_jax.objectives import distillation, inputs, item_head, phase1_config
+from ilm_jax.objectives import inputs, item_head, phase1_config
 from ilm_jax.objectives import phase1 as phase1_lib
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.runtime import axes, placement
@@ -100,7 +101,7 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
   if c.head.weight:
     frozen |= log_draws(run)
   if c.head.distil:
-    frozen["teacher"] = placement.everywhere(run.mesh, sequence_model.load(run)[0])
+    frozen["teacher"] = placement.everywhere(run.mesh, _teacher_arrays(run))
   return Built(graphdef, trainable, frozen)
 
 
@@ -172,16 +173,17 @@ def head_config(run: context.Run) -> item_head.HeadConfig | None:
         f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
         f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
   return item_head.HeadConfig.of(
-      c, run.data.log.num_items, ranks_items_only(run.config), _distil(run))
+      c, run.data.log.num_items, ranks_items_only(run.config),
+      head_teacher.distil(run.config, run.data.log.num_items))
 
 
-def _distil(run: context.Run) -> distillation.Distil | None:
-  """The SASRec of stage cf as the item head's teacher, if it has one."""
-  c = run.config.phase2.head
-  if not c.distil:
-    return None
-  teacher = sasrec_teacher.scorer(sequence_model.config(run), run.data.log.num_items)
-  return distillation.Distil(c.distil, c.distil_temperature, teacher)
+def _teacher_arrays(run: context.Run) -> dict:
+  """What the teacher of `head_teacher.distil` reads."""
+  params, log = sequence_model.load(run)[0], run.data.log
+  if not (counts := head_teacher.counts(run.config)).asked:
+    return params
+  return {"sasrec": params, **count_teachers.arrays(
+      counts, interactions_lib.train_histories(log), log.num_items)}
 
 
 def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) -> dict:

@@ -4,8 +4,9 @@
     items_NK, score_NK = recommender.top([[50, 7, 181]], 10)     # item rows, oldest first
 
 `way` says by what a list is made; prompts are those of the run's ranking task. Where a prompt or
-the space of phase 1's user-item loss has a user, the vector is folded in from the history given,
-also for a user of the log: the trained one does not know what was left out for testing.
+the space of phase 1's user-item loss needs a user, the user's vector is folded in from the given
+history. This holds for users of the log too, because their trained vector does not know the
+interactions that were held out for testing.
 """
 import dataclasses
 import functools

@@ -3,6 +3,7 @@
 A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
 fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
 """
+import gc
 import importlib
 import os
 
@@ -134,6 +135,7 @@ def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str
   # TensorFlow only prepares data here: its messages about CUDA would mislead. 0 is a user's wish to
   # have them; 1 is what jax sets where nothing is.
   from ilm_jax.stages import child, prepare
+  gc.set_threshold(10_000)      # as in main
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
     prepare.load_tasks()
   else:

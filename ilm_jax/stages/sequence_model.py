@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ilm_jax import errors
-from ilm_jax.baselines import sasrec, sasrec_teacher
+from ilm_jax.baselines import head_teacher, sasrec, sasrec_teacher
 from ilm_jax.config import settings
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import store
@@ -50,10 +50,7 @@ def make(run: context.Run) -> None:
 
 def config(run: context.Run) -> sasrec.Config:
   """Its shape and training."""
-  c = run.config.cf.sasrec.to_dict()
-  if not c["patience"]:            # nothing is compared: one evaluation, at the last epoch
-    c |= {"evaluate_every": c["epochs"], "patience": 1}
-  return sasrec.Config(**c, seed=run.config.seed)
+  return head_teacher.sasrec_config(run.config)
 
 
 def load(run: context.Run) -> tuple[dict, str]:

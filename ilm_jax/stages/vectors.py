@@ -15,8 +15,8 @@ from ilm_jax.stages import context, sequence_model
 def run(run: context.Run) -> None:
   """Writes entities/, factors.npz and, where something reads it, sasrec/, unless they are there.
 
-  All processes factorise, the first trains a SASRec and writes. Where entities/ is there, of this
-  data and these settings, it stays, whatever else is missing: checkpoints hang on its bits.
+  All processes factorise, the first trains a SASRec and writes. An entities/ that was made from
+  this data and these settings stays, whatever else is missing: checkpoints depend on its bits.
 
   Raises:
     UserError: as `sequence_model.check`, before anything is made.

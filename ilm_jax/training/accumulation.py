@@ -6,11 +6,11 @@ import jax.numpy as jnp
 def value_and_grad(loss_fn, microbatches: int):
   """`jax.value_and_grad(loss_fn, has_aux=True)`, for a batch taken in so many parts.
 
-  Each part brings "whole", the whole batch, and its loss is its share of the mean over that: parts
-  hold different numbers of target tokens, and a mean of means would favour the tokens of short
-  parts. Loss and gradient are the sums over the parts, equal to those of the whole batch up to
-  rounding where the loss draws nothing (part m has the m-th key of the step's: dropout has other
-  masks than in the whole batch).
+  Each part brings "whole", the whole batch, and its loss is its share of the mean over that batch.
+  Parts hold different numbers of target tokens, so a mean of means would give more weight to tokens
+  of short parts. Loss and gradient are the sums over the parts, equal to those of the whole batch
+  up to rounding where the loss draws nothing (part m has the m-th key of the step's: dropout has
+  other masks than in the whole batch).
 
   Row i of a batch of B goes to part i modulo `microbatches`. *Why not the first B / M rows to the
   first part:* rows are spread over the devices in order, and each device must have its share of

@@ -1,10 +1,10 @@
 """Checkpoints: what is saved, how a run starts, and which inputs it may start from.
 
-A checkpoint holds what was trained, the optimizer's state and the step, and beside them `meta`:
-what it was made from (provenance.py), and a digest of each array, which is checked whenever the
-array is read. The frozen language model is not in it. Orbax writes to a temporary folder and
-renames it, so a folder with a step's name is complete; what a killed run left unfinished is removed
-when the next one opens the folder.
+A checkpoint holds the trained parameters, the optimizer's state, the step and `meta`. `meta` says
+what the checkpoint was made from (provenance.py) and has a digest of each array, which is checked
+whenever the array is read. The frozen language model is not in it. Orbax writes to a temporary
+folder and renames it, so a folder with a step's name is complete; what a killed run left unfinished
+is removed when the next one opens the folder.
 """
 import orbax.checkpoint as ocp
 from etils import epath

@@ -37,9 +37,9 @@ def decayed(params: Params):
 def make_optimizer(c) -> optax.GradientTransformation:
   """AdamW with global-norm clipping, for a config like `phase1` or `phase2`.
 
-  With `c.text_scale` (phase 1) the updates of the text tower are scaled by it, with
-  `c.qformer_scale` (phase 2) those of the Q-Former: pretrained weights that a thousand texts must
-  not bend out of shape learn more slowly than fresh ones.
+  `c.text_scale` (phase 1) scales the updates of the text tower, `c.qformer_scale` (phase 2) those
+  of the Q-Former. So pretrained weights learn more slowly than fresh ones and keep what they know
+  when there are only about a thousand texts.
   """
   parts = [optax.clip_by_global_norm(c.clip),
            optax.adamw(schedule(c), b2=c.b2, weight_decay=c.weight_decay, mask=decayed)]

@@ -13,9 +13,8 @@ from ilm_jax.weights import stream
 def quantise(config: language_model.Config, params: dict, mesh=None):
   """(config with int8=True, parameters) of a model in float32 or bfloat16.
 
-  Which parameters are kernels, and along which axis their channels lie, follows from the scales
-  that the int8 model has: [n, out] beside [n, in, out], [V] beside an embedding [V, D] or a head
-  [D, V].
+  The scales of the int8 model tell which parameters are kernels and along which axis their channels
+  lie: [n, out] beside [n, in, out], [V] beside an embedding [V, D] or a head [D, V].
   """
   config = dataclasses.replace(config, int8=True)
   tree = _tree(language_model.abstract_params(config), params)

@@ -1,0 +1,95 @@
+"""The rows of `benchmarks.redial` that a trained run gives: its item head on the same instances.
+
+The examples are those of stage prepare (task `redial_recommend`, test): a dialog up to a turn with
+a film that was not named before and that the run's catalogue has. Films that the run does not have
+it cannot rank: as targets they are never found.
+"""
+import pathlib
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.config import reading, variants
+from ilm_jax.conversation import dialogs, instances, redial
+from ilm_jax.evaluation import metrics
+from ilm_jax.stages import context
+from ilm_jax.stages.evals import common, methods, speaker, talks
+
+TASK, ILM, SHUFFLED = "redial_recommend", "ILM", "ILM, vectors shuffled"
+
+
+class Trained:
+  """A run whose item head ranks the turns of ReDial's test dialogs."""
+
+  def __init__(self, workdir: pathlib.Path):
+    config = reading.load(f"configs/recorded.py:{workdir}/config.phase2.json")
+    self.run = context.Run(config, workdir)
+    stored = self.run.prepared(TASK, "test")
+    self.examples = [stored[n] for n in range(len(stored))]
+
+  def scores(self, shuffled: bool) -> np.ndarray:
+    """float32 [examples, I + 1]: of the run's items in each example's context; -inf where the
+    context names them."""
+    asked, log = self.examples, self.run.data.log
+    if shuffled:
+      to_R = methods.exchanged([np.arange(1, log.num_items + 1)], log.rows.total,
+                               self.run.config.seed)
+      asked = [{**e, "entities": to_R[e["entities"]]} for e in asked]
+    model = speaker.Speaker(self.run, variants.ILM)
+    score_NI = np.array(model.head_score(asked, common.head_spec(self.run, [asked])))
+    score_NI[talks.shown(self.examples, log.num_items)] = -np.inf
+    return score_NI
+
+  def ranks(self, read: dict[str, list[redial.Talk]], shuffled: bool
+            ) -> tuple[list[np.ndarray], np.ndarray]:
+    """(ranks of each instance's targets, the dialog of each instance), by turns, fresh.
+
+    Args:
+      read: ReDial's dialogs by part: the parts that the run has read.
+      shuffled: whether every slot holds another item's vectors.
+
+    Raises:
+      UserError: the run's examples are not these dialogs.
+    """
+    every = instances.instances([dialogs.joined(talk) for talk in read["test"]], fresh=True)
+    _, row_of = redial.catalogue([talk for part in read.values() for talk in part],
+                                 self.run.data.items)
+    asked = to_find(every, row_of, self.run.data.log.num_items)
+    mine = [sorted(e["ask_item"]) for e in self.examples]
+    if [rows for rows in asked if rows] != mine:
+      raise errors.UserError(
+          f"{self.run.workdir} has {len(mine)} test examples of {TASK}, which are not the "
+          f"{sum(map(bool, asked))} of these dialogs: name the ReDial that tasks.dialogs had")
+    return placed(every, row_of, asked, self.scores(shuffled)), np.array(
+        [each.dialog for each in every])
+
+
+def to_find(every: list[instances.Instance], row_of: dict[str, int], num_items: int
+            ) -> list[list[int]]:
+  """Of each instance the rows of its targets that a catalogue of `num_items` has.
+
+  A film that was named under another of ReDial's ids is not fresh.
+  """
+  return [sorted({row for row in map(row_of.get, each.targets) if row <= num_items}
+                 - {row_of[film] for film in each.named}) for each in every]
+
+
+def placed(every: list[instances.Instance], row_of: dict[str, int], asked: list[list[int]],
+           score_NI: np.ndarray) -> list[np.ndarray]:
+  """Of each instance the ranks of its targets; infinite for what is not to find.
+
+  Args:
+    every: the instances.
+    row_of: film -> item row.
+    asked: of `to_find`.
+    score_NI: [N, I + 1] of the instances with something to find, in their order.
+  """
+  ranks, scores = [], iter(score_NI)
+  for each, rows in zip(every, asked):
+    row_T = np.array([row_of[film] for film in each.targets])
+    there_T, rank_T = np.isin(row_T, rows), np.full(len(row_T), np.inf)
+    if rows:
+      score_I = np.repeat(next(scores)[None], there_T.sum(), axis=0)
+      rank_T[there_T] = metrics.ranks_from_scores(score_I, row_T[there_T])
+    ranks.append(rank_T)
+  return ranks

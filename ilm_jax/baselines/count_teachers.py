@@ -1,0 +1,104 @@
+"""What counts say of a history inside a training step, beside a SASRec: a teacher of the item head.
+
+A transition graph and EASE^R each score the items after a history by an item-item matrix and
+weights of the history's items. The weight is decay^k for the k-th last item, or 1 for all. So the
+scores at all places of all rows are two products a step.
+"""
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.baselines import ease, neighbours
+
+# As tuned on validation targets of MovieLens-100K (docs/results/ml100k_baselines.md).
+LAST, DECAY, SMOOTHING, REG = 20, 0.8, 5.0, 100.0
+MOST_ITEMS = 20_000      # a dense matrix of items by items then takes 1.6 GB on every device
+_RARE = 1e-6             # a probability that is added, so that every logarithm is finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """What each has to say in the teacher's logits; 0: it is not asked."""
+  transitions: float = 0.0      # times the log probability by the transition graph
+  ease: float = 0.0             # times the score by EASE^R, of mean 0 and deviation 1 over items
+
+  @property
+  def asked(self) -> bool:
+    """Whether any is."""
+    return bool(self.transitions or self.ease)
+
+
+def check(c: Counts, num_items: int) -> None:
+  """Raises a UserError if there are more items than `MOST_ITEMS`."""
+  if c.asked and num_items > MOST_ITEMS:
+    raise errors.UserError(
+        "phase2.head.distil_transitions and distil_ease hold matrices of items by items: "
+        f"{num_items:,}, expected at most {MOST_ITEMS:,}: set both to 0, or raise data.k_core")
+
+
+def arrays(c: Counts, histories: list, num_items: int) -> dict[str, np.ndarray]:
+  """{"transitions": .., "ease": ..} of those that are asked, float32 [I, I] each.
+
+  Args:
+    c: what is asked.
+    histories: item rows of each user's training interactions, in time order.
+    num_items: I.
+
+  Raises:
+    UserError: see `check`.
+  """
+  check(c, num_items)
+  made: dict[str, np.ndarray] = {}
+  if c.transitions:
+    alone = [np.array([row]) for row in range(1, num_items + 1)]
+    made["transitions"] = neighbours.transition(
+        histories, num_items, alone, last=1, decay=1.0, smoothing=SMOOTHING)[:, 1:]
+  if c.ease:
+    made["ease"] = ease.weights(histories, num_items, REG).astype(np.float32)
+  return made
+
+
+def beside(c: Counts, teacher: Callable) -> Callable:
+  """The teacher's softmax, times what counts say: a product of experts.
+
+  Args:
+    c: what is asked.
+    teacher: (its parameters, row_BL, segment_BL) -> [B, L, I] logits.
+
+  Returns:
+    As `teacher`, whose parameters are {"sasrec": .., and those of `arrays`}.
+  """
+  def score(params, row_BL, segment_BL):
+    total = jax.nn.log_softmax(teacher(params["sasrec"], row_BL, segment_BL), axis=-1)
+    before_BLL, since_BLL = _before(row_BL, segment_BL)
+    if c.transitions:
+      weight_BLL = jnp.where(before_BLL & (since_BLL < LAST), DECAY ** since_BLL, 0.0)
+      seen_BLI = _summed(weight_BLL, params["transitions"], row_BL)
+      sum_BL1 = jnp.maximum(jnp.sum(seen_BLI, axis=-1, keepdims=True), _RARE)
+      total += c.transitions * jnp.log(seen_BLI / sum_BL1 + _RARE)
+    if c.ease:
+      sum_BLI = _summed(before_BLL.astype(jnp.float32), params["ease"], row_BL)
+      deviation_BL1 = jnp.maximum(jnp.std(sum_BLI, axis=-1, keepdims=True), _RARE)
+      total += c.ease * (sum_BLI - jnp.mean(sum_BLI, axis=-1, keepdims=True)) / deviation_BL1
+    return total
+
+  return score
+
+
+def _before(row_BL, segment_BL) -> tuple[jax.Array, jax.Array]:
+  """(bool [B, L, L], int [B, L, L]): whether the second place holds an item of the first's history,
+  itself included, and how many items came since."""
+  place_L = jnp.arange(row_BL.shape[1])
+  before_BLL = ((segment_BL[:, :, None] == segment_BL[:, None, :]) & (row_BL[:, None, :] > 0)
+                & (place_L[:, None] >= place_L[None, :])[None])
+  count_BL = jnp.cumsum((row_BL > 0).astype(jnp.int32), axis=1)
+  return before_BLL, count_BL[:, :, None] - count_BL[:, None, :]
+
+
+def _summed(weight_BLL, matrix_II, row_BL) -> jax.Array:
+  """[B, L, I]: the matrix's rows of a row's items, weighted."""
+  return jnp.einsum("bts,bsi->bti", weight_BLL, matrix_II[jnp.maximum(row_BL - 1, 0)])
