@@ -57,4 +57,5 @@ def _write(path, entries: list[tensor_file.Entry]) -> None:
 
 
 def _json(path, fields: dict) -> None:
-  path.write_text(json.dumps(fields, ensure_ascii=False, indent=1), encoding="utf-8")
+  with open(path, "w", encoding="utf-8") as file:
+    json.dump(fields, file, ensure_ascii=False, indent=1)      # piece by piece
