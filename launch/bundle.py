@@ -233,8 +233,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   p.add_argument("--platform", default="manylinux_2_28_x86_64",
                  help="of the wheels (manylinux_2_28_x86_64)")
   p.add_argument("--have", default=",".join(wheels.HAVE),
-                 help="packages that the machine has, beside what JAX needs "
-                      f"({','.join(wheels.HAVE)})")
+                 help="packages that the machine has; with jax, also what JAX needs; '': "
+                      f"none, a bare interpreter ({','.join(wheels.HAVE)})")
   return p.parse_args(argv)
 
 

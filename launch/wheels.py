@@ -36,6 +36,12 @@ def platforms(text: str) -> list[str]:
   return [*older, *(f"{old}_{m[2]}" for old in ("manylinux2014", "manylinux2010", "manylinux1"))]
 
 
+def present(have: list[str]) -> set[str]:
+  """Packages that need no wheel: those of --have, and what JAX brings where JAX is one of them."""
+  there = {bundle_run.canonical(name) for name in have if name}
+  return there | (set(_OF_JAX) if "jax" in there else set())
+
+
 def machine(platform: str) -> str:
   """"manylinux_2_28_x86_64" -> "x86_64", as platform.machine() says."""
   m = re.search(r"(x86_64|aarch64|arm64)$", platform)
@@ -51,7 +57,7 @@ def download(python: str, platform: str, have: list[str]) -> dict[str, bytes]:
   Args:
     python: "3.12".
     platform: e.g. "manylinux_2_28_x86_64".
-    have: packages that are there.
+    have: packages that are there; [] or [""]: a bare interpreter.
 
   Raises:
     UserError: pip cannot have them, e.g. there is no wheel for that Python.
@@ -59,7 +65,7 @@ def download(python: str, platform: str, have: list[str]) -> dict[str, bytes]:
   if not re.fullmatch(r"3\.\d+", python):
     raise errors.UserError(f"--python={python}: expected e.g. 3.12")
   machine(platform)
-  there = {bundle_run.canonical(h) for h in have} | set(_OF_JAX)
+  there = present(have)
   wanted = [r for r in required() if name(r) not in there]
   with tempfile.TemporaryDirectory() as folder:
     done = subprocess.run(

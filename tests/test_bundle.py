@@ -153,6 +153,14 @@ def test_words_that_say_nothing(tmp_path, monkeypatch, words, says):
     bundle_run.main([str(tmp_path / "here"), *words])
 
 
+@pytest.mark.parametrize(("have", "present"), [
+    ([], set()), ([""], set()), (["Flax"], {"flax"}),
+    (["jax"], {"jax", "jaxlib", "ml-dtypes", "numpy", "opt-einsum", "scipy"})])
+def test_what_jax_brings_is_left_out_only_where_jax_is_there(have, present):
+  """Else a bundle for a bare interpreter lacks jaxlib and numpy."""
+  assert wheels.present(have) == present
+
+
 def test_wheels_are_of_one_python_and_machine():
   bundle_run.check_python({})
   with pytest.raises(errors.UserError, match="for python 3.1, this is 3"):

@@ -15,6 +15,7 @@ from ilm_jax import main as cli
 from ilm_jax.config import stages as stage_list
 from ilm_jax.config import usage
 from ilm_jax.config import workdir as workdir_lib
+from ilm_jax.configs import base
 from ilm_jax.stages import run as stages
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -114,7 +115,7 @@ def test_a_command_that_is_none_is_one_line(typed, says):
 def test_help_names_every_stage_and_flag_in_80_columns(capsys):
   assert cli.main(["ilm", "help"]) == 0
   without_stage = capsys.readouterr().out
-  assert cli.main(["ilm", "chat", "--help"]) == 0
+  assert cli.main(["ilm", "--help"]) == 0
   shown = capsys.readouterr().out
   assert shown == without_stage
   assert max(map(len, shown.splitlines())) <= 80 and "ilm run --config=quickstart" in shown
@@ -126,6 +127,33 @@ def test_help_names_every_stage_and_flag_in_80_columns(capsys):
     assert shown.count(f"\n    --{flag.name}: ") + shown.count(f"\n    --{flag.name}=..: ") == 1
   serve = shown[shown.index("\nserve: "):shown.index("\nexport: ")]
   assert "--port=..: its port; 0: any that is free. (default: 8000)" in serve
+
+
+@pytest.mark.parametrize("typed", [["phase1", "--help"], ["phase1", "--config=c.py", "-h"],
+                                   ["help", "phase1"], ["--stage=phase1", "--help"],
+                                   ["--help", "--stage", "phase1"]])
+def test_help_of_a_stage_is_of_it_alone(capsys, typed):
+  assert cli.main(["ilm", *typed]) == 0
+  shown = capsys.readouterr().out
+  assert max(map(len, shown.splitlines())) <= 80
+  assert "\n  ilm phase1 --config=.. --workdir=.. --config.phase1.steps=800\n" in shown
+  assert "\n    phase1: b2, batch_size, " in shown and " losses.itc," in shown
+  assert "\n    seed\n" in shown and "\n    --workdir=..: " in shown
+  for of_others in ("--port", "--liked", "beam_users", "endpoint", "chat: ", "phase2: "):
+    assert of_others not in shown
+
+
+def test_help_of_two_stages_has_the_flags_and_sections_of_both_once(capsys):
+  assert cli.main(["ilm", "recommend,chat", "--help"]) == 0
+  shown = capsys.readouterr().out
+  assert shown.count("\n    --k=..: ") == shown.count("\n    --questions=..: ") == 1
+  assert cli.main(["ilm", "chta", "--help"]) == 1
+  assert "did you mean chat?" in capsys.readouterr().err
+
+
+def test_every_section_of_the_config_is_in_the_help_of_some_stage():
+  sections = {name for stage in stage_list.STAGES for name in stage.sections}
+  assert sections == set(base.get_config())
 
 
 def test_the_version_is_that_of_setup_cfg(capsys):

@@ -19,7 +19,16 @@ class Stage:
   # Sections of the config that decide what it leaves, where its config.<stage>.json is written when
   # it has run; of training and evaluation it is written when they begin to do so.
   reads: tuple[str, ...] = ()
+  also: tuple[str, ...] = ()      # other sections that it obeys, for --help
 
+  @property
+  def sections(self) -> tuple[str, ...]:
+    """Sections of the config that --help of this stage lists."""
+    return (*self.reads, *self.also)
+
+
+_TRAINING = ("seed", "prng", "mesh", "tracker", "profile", "vectors", "qformer")
+_TRAINED = ("vectors", "qformer", "lm", "phase2")      # what a trained model is built by
 
 STAGES = (
     # Nothing to do where no ELM target is to be written and no dialog made; else prepare needs it.
@@ -31,28 +40,33 @@ STAGES = (
     Stage("cf", "factorises the interactions and embeds the item texts",
           needs=("prepare",), together=True, reads=("seed", "data", "cf", "text_encoder")),
     Stage("phase1", "aligns the Q-Former with texts and behaviour", "--config.phase1.steps=800",
-          needs=("prepare", "cf"), together=True),
+          needs=("prepare", "cf"), together=True, also=(*_TRAINING, "text_encoder", "phase1")),
     Stage("phase2", "trains through the frozen language model", "--config.phase2.steps=2000",
-          needs=("prepare", "cf"), together=True),     # phase1, or phase2.init_from
+          needs=("prepare", "cf"), together=True,      # phase1, or phase2.init_from
+          also=(*_TRAINING, "lm", "tasks", "phase2")),
     Stage("eval", "measures ranking, retrieval and text on held-out items", "--watch=60",
-          needs=("phase2",), together=True, beside_training=True),
+          needs=("phase2",), together=True, beside_training=True,
+          also=("seed", "mesh", "eval", *_TRAINED)),
     Stage("report", "prints a summary and writes report.html", "--tables",
           needs=("eval",), beside_training=True),
     Stage("audit", "looks for leaks, and for checkpoints and tables that are stale",
           needs=("prepare",), in_all=False),
     Stage("describe", "says what the model makes of a vector",
           "--items='Heat (1995)'",
-          needs=("phase2",), in_all=False, together=True, writes=False),
+          needs=("phase2",), in_all=False, together=True, writes=False,
+          also=_TRAINED),
     Stage("recommend", "recommends to a user, or to somebody who liked an item",
-          "--liked='Heat (1995)'", needs=("phase2",), in_all=False, together=True, writes=False),
+          "--liked='Heat (1995)'", needs=("phase2",), in_all=False, together=True, writes=False,
+          also=_TRAINED),
     Stage("chat", "talks with you in the terminal", "--questions=2",
-          needs=("phase2",), in_all=False, writes=False),
+          needs=("phase2",), in_all=False, writes=False, also=_TRAINED),
     Stage("serve", "opens a page to talk to the model, and an API", "--port=8000",
-          needs=("phase2",), in_all=False, writes=False),
+          needs=("phase2",), in_all=False, writes=False, also=_TRAINED),
     Stage("export", "writes files for numpy, transformers, vLLM and jax alone",
-          "--users=all --out=export", needs=("phase2",), in_all=False),
+          "--users=all --out=export", needs=("phase2",), in_all=False, also=_TRAINED),
     Stage("plan", "says what a training step costs on hardware you do not have",
-          "--topology=v5e:4x4", in_all=False),
+          "--topology=v5e:4x4", in_all=False,
+          also=("plan", "mesh", "vectors", "qformer", "lm", "phase1", "phase2")),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
 ALL = tuple(stage.name for stage in STAGES if stage.in_all)

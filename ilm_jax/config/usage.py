@@ -2,7 +2,7 @@
 
     ilm eval --config=quickstart --workdir=runs/quickstart
 
-is `--stage=eval`; `run` is `--stage=all`.
+is `--stage=eval`; `run` is `--stage=all`. `ilm eval --help` is about that stage alone.
 """
 import configparser
 import difflib
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import ilm_jax
 from ilm_jax import errors
 from ilm_jax.config import stages
+from ilm_jax.configs import base
 
 _WIDTH = 80
 _RUN = "run"
@@ -64,9 +65,16 @@ def answer(argv: Sequence[str], flags_of: Mapping[str, Sequence], common: Sequen
   """
   if "--version" in argv[1:]:
     return f"ilm-jax {version()}"
-  if {"-h", "--help", "-help"} & set(argv[1:]) or argv[1:] == ["help"]:
-    return help_text(flags_of, common)
-  return ""
+  if not {"-h", "--help", "-help"} & set(argv[1:]) and argv[1:2] != ["help"]:
+    return ""
+  names = _stages_in([word for word in argv[1:] if word != "help"])
+  return stage_help(names, flags_of, common) if names else help_text(flags_of, common)
+
+
+def _stages_in(words: Sequence[str]) -> tuple[str, ...]:
+  """The stages that a command in front or --stage names; (): none, or all of them."""
+  value = re.search(r"(?:^|\0)--?stage[=\0]([^\0]*)", "\0".join(with_command(["ilm", *words])))
+  return () if not value or value[1] in ("", "all") else stages.parse(value[1])
 
 
 def version() -> str:
@@ -91,19 +99,64 @@ def help_text(flags_of: Mapping[str, Sequence], common: Sequence) -> str:
   shared = {flag.name: flag for its in flags_of.values() for flag in its
             if sum(flag in others for others in flags_of.values()) > 1}
   for stage in stages.STAGES:
-    out += ["", *_wrapped(f"{stage.name}: {stage.does}", "", "  "),
-            *_wrapped(f"ilm {stage.name} --config=.. --workdir=.. {stage.example}", "  ", "    ")]
+    out += _of_stage(stage)
     for flag in flags_of.get(stage.name, ()):
       if flag.name not in shared:
         out += _of_flag(flag, f"With --stage={stage.name}: ")
   out += ["", "Flags of several commands:"]
   for flag in shared.values():
     out += _of_flag(flag)
-  out += ["", "Flags of all commands:"]
+  out += ["", "ilm COMMAND --help: flags and config fields of that command alone"]
+  return "\n".join([*out, *_of_all(common)])
+
+
+def stage_help(names: Sequence[str], flags_of: Mapping[str, Sequence], common: Sequence) -> str:
+  """What some stages do, their flags, and the fields of the config that concern them.
+
+  Args:
+    names: of the stages.
+    flags_of, common: see `answer`.
+
+  Returns:
+    Lines of at most 80 columns.
+  """
+  out, flags, sections = [], {}, {}
+  for name in names:
+    out += _of_stage(stages.BY_NAME[name])
+    flags |= {flag.name: flag for flag in flags_of.get(name, ())}
+    sections |= dict.fromkeys(stages.BY_NAME[name].sections)
+  if flags:
+    out += ["", "Flags:"]
+  for flag in flags.values():
+    out += _of_flag(flag, f"With --stage={names[0]}: " if len(names) == 1 else "")
+  if sections:
+    out += ["", "Of the config, e.g. --config.seed=1 (configs/base.py explains each field):"]
+  config = base.get_config()
+  for section in sections:
+    fields = ", ".join(_fields(config[section]))
+    out += _wrapped(f"{section}: {fields}" if fields else section, "    ", "        ")
+  return "\n".join([*out[1:], *_of_all(common)])
+
+
+def _of_stage(stage: stages.Stage) -> list[str]:
+  typed = f"ilm {stage.name} --config=.. --workdir=.. {stage.example}"
+  return ["", *_wrapped(f"{stage.name}: {stage.does}", "", "  "), *_wrapped(typed, "  ", "    ")]
+
+
+def _of_all(common: Sequence) -> list[str]:
+  out = ["", "Flags of all commands:"]
   for flag in common:
     out += _of_flag(flag)
-  return "\n".join([*out, *_wrapped("--config.section.field=value: a field of the config, e.g. "
-                                    "--config.phase2.steps=10", "    ", "        ")])
+  return [*out, *_wrapped("--config.section.field=value: a field of the config, e.g. "
+                          "--config.phase2.steps=10", "    ", "        ")]
+
+
+def _fields(section, start: str = "") -> list[str]:
+  """Dotted names of the fields of a section; [] where it is one value."""
+  if not hasattr(section, "items"):
+    return []
+  return [inner for name, value in section.items()
+          for inner in _fields(value, f"{start}{name}.") or [f"{start}{name}"]]
 
 
 def _of_flag(flag, start: str = "") -> list[str]:
