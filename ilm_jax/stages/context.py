@@ -188,8 +188,7 @@ class Run:
               if settings.OFF.get(f"lm.{field}", settings) != value}
     identity = (pinned.fingerprint(name) if name in pinned.ASSETS
                 else load.fingerprint(self.lm_path))
-    text = json.dumps({**fields, "asset": identity}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return files.sha256_json({**fields, "asset": identity})
 
   @property
   def teacher_files(self) -> tuple:
@@ -218,7 +217,7 @@ class Run:
                              else load.fingerprint(self.teacher_files[0])),
                    "dtype": self.config.lm.dtype, "chat": c.chat, **({} if c.model else lm_files),
                    **({"seed": self.config.seed} if c.temperature else {})}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return files.sha256_json(identity)
 
   @functools.cached_property
   def text_encoder_folder(self) -> pathlib.Path:
