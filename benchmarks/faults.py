@@ -11,7 +11,8 @@ fault is over, the same command ends with 0 and the bits of the run without a fa
 
 Full and read-only disks are a tmpfs of falling size where this process may mount one (root), else
 a limit on the size of a file (RLIMIT_FSIZE), which the table says. Modes bind root, too: the job
-gives up CAP_DAC_OVERRIDE. Buckets are exceptions of their clients' kinds (tests/test_files.py).
+gives up CAP_DAC_OVERRIDE. A bucket is reached by its real client through a proxy that refuses,
+stalls or answers half.
 Exit code 1: a case is not right.
 """
 import argparse
@@ -21,12 +22,12 @@ import shutil
 import sys
 import time
 
-from benchmarks import fault_bench, fault_bits, fault_disks, fault_jobs, jobs
+from benchmarks import fault_bench, fault_bits, fault_bucket, fault_disks, fault_jobs, jobs
 
 CASES = {case.__name__: case for case in (
     fault_bits.flips, fault_bits.checkpoints, fault_jobs.nan, fault_jobs.two_jobs,
     fault_disks.full_disk, fault_disks.read_only, fault_disks.permission, fault_jobs.clock,
-    fault_jobs.notice, fault_jobs.hang, fault_jobs.coordinator)}
+    fault_jobs.notice, fault_jobs.hang, fault_jobs.coordinator, fault_bucket.bucket)}
 QUICK = ("flips", "checkpoints", "nan", "two_jobs")
 
 

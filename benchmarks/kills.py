@@ -35,6 +35,7 @@ import sys
 import time
 
 from benchmarks import jobs, workdirs
+from ilm_jax import files
 
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report", "export")
 ALONE = ("export",)            # in one process, whatever --processes says
@@ -105,7 +106,7 @@ class Campaign:
       seconds = self._to_its_end(name)
       content = jobs.call(workdirs.content, self.run)
       _copy(self.run, folder / "after")
-      record.write_text(json.dumps({"seconds": seconds, "content": content}))
+      files.write_text(record, json.dumps({"seconds": seconds, "content": content}))
     self._whole[name] = json.loads(record.read_text())
 
   def round(self, name: str) -> None:
