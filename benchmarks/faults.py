@@ -11,7 +11,8 @@ fault is over, the same command ends with 0 and the bits of the run without a fa
 
 Full and read-only disks are a tmpfs of falling size where this process may mount one (root), else
 a limit on the size of a file (RLIMIT_FSIZE), which the table says. Modes bind root, too: the job
-gives up CAP_DAC_OVERRIDE. Buckets are exceptions of their clients' kinds (tests/test_files.py).
+gives up CAP_DAC_OVERRIDE. A bucket is reached by its real client through a proxy that refuses,
+stalls or answers half.
 Exit code 1: a case is not right.
 """
 import argparse
@@ -21,8 +22,12 @@ import shutil
 import sys
 import time
 
-from benchmarks import fault_cases, jobs
+from benchmarks import fault_bench, fault_bits, fault_bucket, fault_disks, fault_jobs, jobs
 
+CASES = {case.__name__: case for case in (
+    fault_bits.flips, fault_bits.checkpoints, fault_jobs.nan, fault_jobs.two_jobs,
+    fault_disks.full_disk, fault_disks.read_only, fault_disks.permission, fault_jobs.clock,
+    fault_jobs.notice, fault_jobs.hang, fault_jobs.coordinator, fault_bucket.bucket)}
 QUICK = ("flips", "checkpoints", "nan", "two_jobs")
 
 
@@ -31,8 +36,8 @@ def arguments() -> argparse.Namespace:
   names = lambda text: tuple(text.split(","))                             # noqa: E731
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
   parser.add_argument("--finished", type=pathlib.Path, help="of benchmarks.kills; only copied")
-  parser.add_argument("--cases", type=names, default=tuple(fault_cases.CASES))
-  parser.add_argument("--stages", type=names, default=tuple(fault_cases.OUTPUTS),
+  parser.add_argument("--cases", type=names, default=tuple(CASES))
+  parser.add_argument("--stages", type=names, default=tuple(fault_bench.OUTPUTS),
                       help="of the cases about disks")
   parser.add_argument("--flips", type=int, default=500)
   parser.add_argument("--sizes", type=int, default=8, help="of a disk that fills, for each stage")
@@ -40,9 +45,9 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--quick", action="store_true", help=f"{','.join(QUICK)} with 60 flips")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
   args = parser.parse_args()
-  if unknown := set(args.cases) - set(fault_cases.CASES):
+  if unknown := set(args.cases) - set(CASES):
     parser.error(f"--cases: {','.join(unknown)} unknown, expected some of "
-                 f"{','.join(fault_cases.CASES)}")
+                 f"{','.join(CASES)}")
   if args.quick:
     args.cases, args.flips = QUICK, 60
   return args
@@ -56,20 +61,20 @@ def main() -> int:
   flags = (f"--config={jobs.ROOT / 'configs' / 'tiny.py'}",
            *jobs.small_model(args.finished.absolute().parent if args.finished else root))
   jobs.load()
-  finished = root / "finished"
-  shutil.rmtree(finished, ignore_errors=True)
+  finished = root / "finished" / "run"      # the report has the name of the folder
+  shutil.rmtree(finished.parent, ignore_errors=True)
   if args.finished:
     shutil.copytree(args.finished, finished, symlinks=True)
   else:
-    for stage in fault_cases.OUTPUTS:
+    for stage in fault_bench.OUTPUTS:
       job = jobs.Job((*flags, f"--workdir={finished}", f"--stage={stage}"), root / "job.log")
       if job.wait() != 0:
         raise SystemExit(f"faults: stage {stage} does not run:\n{job.said()[-3000:]}")
-  bench = fault_cases.Bench(root, finished, flags, args)
+  bench = fault_bench.Bench(root, finished, flags, args)
   rows = []
   print(f"{'case':<34}{'tried':>7}{'right':>7}  how", flush=True)
   for name in args.cases:
-    for row in fault_cases.CASES[name](bench):
+    for row in CASES[name](bench):
       rows.append(row)
       print(f"{row['case']:<34}{row['tried']:>7}{row['right']:>7}  {row['how']}", flush=True)
       for wrong in row["wrong"][:5]:

@@ -1,16 +1,20 @@
 """Random SIGKILLs in every stage: after each the same command again, at the end the same bits.
 
     python -m benchmarks.kills --workdir=runs/kills --kills=100 --seed=0 --out=kills.json
-    python -m benchmarks.kills --workdir=runs/kills --quick
+    python -m benchmarks.kills --workdir=runs/kills --kills=200 --minutes=60      # goes on
+    python -m benchmarks.kills --workdir=runs/quick --quick
 
 A stage of a small model (`jobs.SMALL`) runs once undisturbed, which gives its duration and what it
 leaves. Then it runs from the same start and is killed at a moment drawn evenly from that duration,
 which is counted in processor time of all its processes, so that other work on the machine moves
 nothing: its main process alone, or all its processes. The same command follows at once and may be
-killed, too. When it ends by itself, what it leaves is compared (`workdirs.content`;
-`workdirs.MAY_DIFFER` is what need not be equal), and the stage begins anew, until as many kills
-have hit it as asked.
-Kill `number` of a stage follows from (seed, stage, number) alone.
+killed, too, at most PER_ROUND times. When it ends by itself, what it leaves is compared
+(`workdirs.content`; `workdirs.MAY_DIFFER` is what need not be equal): one round. The stages take
+turns, a round each, until as many kills have hit as --kills says or --minutes are over.
+
+Every round is appended to outcomes.jsonl in the workdir, and the starts and ends of the stages are
+kept: the same command with a higher --kills or --minutes goes on with the next draw. Kill `number`
+of a stage follows from (seed, stage, number) alone. The code is expected not to change meanwhile.
 
 With --processes=2 a stage is a job of two processes (launch/local_pod.py), of which the first, the
 second, both or the launcher is killed. --resume trains on 1, 2, 4 and 1 processes, and on 8, 4 and
@@ -21,6 +25,7 @@ its job. docs/results/reliability.md has the figures.
 """
 import argparse
 import collections
+import itertools
 import json
 import pathlib
 import random
@@ -30,6 +35,7 @@ import sys
 import time
 
 from benchmarks import jobs, workdirs
+from ilm_jax import files
 
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report", "export")
 ALONE = ("export",)            # in one process, whatever --processes says
@@ -37,13 +43,16 @@ TARGETS = {1: ("main", "all"), 2: ("0", "1", "all", "main")}
 TOLERANCE = 1e-6               # relative, of losses on other numbers of processes and devices
 RESUMED = ("1, 2, 4, 1 processes", "8, 4, 1 devices")
 _LIMIT = 1800.0                # seconds for one run of a stage
+PER_ROUND = 3                  # kills, before the stage is left alone and compared
 
 
 def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   names = lambda text: tuple(text.split(","))                             # noqa: E731
-  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="made anew")
-  parser.add_argument("--kills", type=int, default=100, help="of all stages together")
+  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="kept: gone on with")
+  parser.add_argument("--kills", type=int, default=100,
+                      help="of all stages together, with those of earlier calls")
+  parser.add_argument("--minutes", type=float, default=float("inf"), help="then no new round")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--stages", type=names, default=STAGES, help="those that are killed")
   parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="of a job")
@@ -65,45 +74,74 @@ class Campaign:
   Args:
     args: of the command line.
     flags: of the program, config and model.
+
+  Raises:
+    SystemExit: the workdir is of a campaign with another seed or number of processes.
   """
 
   def __init__(self, args: argparse.Namespace, flags: tuple[str, ...]):
     self._args, self._root = args, args.workdir
-    self.run, self._before, self._done = (self._root / n for n in ("run", "before", "done"))
+    self.run, self._log = self._root / "run", self._root / "outcomes.jsonl"
     self._flags = (f"--workdir={self.run}", *flags)
-    self.log: list[dict] = []
+    self.rounds = [json.loads(line) for line in
+                   (self._log.read_text().splitlines() if self._log.exists() else [])]
+    self._whole: dict[str, dict] = {}       # by stage: what it takes and leaves undisturbed
+    other = {(one["seed"], one["processes"]) for one in self.rounds} - {
+        (args.seed, args.processes)}
+    if other:
+      raise SystemExit(f"kills: {self._log} is of (seed, processes) {sorted(other)}, these are "
+                       f"{(args.seed, args.processes)}: name another --workdir")
 
-  def stage(self, name: str, kills: int) -> dict:
-    """Runs a stage undisturbed, then kills it so many times; a row of the table."""
-    _copy(self.run, self._before)
-    seconds = self._to_its_end(name)
-    row = {"stage": name, "seconds": round(seconds, 2), "kills": 0, "rounds": 0, "wrong": [],
-           "left": [], "refused": [], "outlived": 0}
-    if not kills:
-      return row
-    expected = jobs.call(workdirs.content, self.run)
-    shutil.rmtree(self._done, ignore_errors=True)
-    self.run.rename(self._done)
-    _copy(self._before, self.run)
-    for number in range(4 * kills):
-      if row["kills"] == kills:
-        break
-      if self._killed(name, number, seconds, row):
-        row["kills"] += 1
+  def undisturbed(self, name: str, before: str | None) -> None:
+    """Runs a stage from the end of the one `before`, unless an earlier call has."""
+    folder = self._root / "stages" / name
+    record = folder / "whole.json"
+    if not record.exists():
+      shutil.rmtree(self.run, ignore_errors=True)
+      if before:
+        _copy(self._root / "stages" / before / "after", self.run)
       else:
-        self._compare(name, expected, row)
-        _copy(self._before, self.run)
-    if self.log[-1]["ended"] == "killed":
-      self._finish(name, row)
-      self._compare(name, expected, row)
-    shutil.rmtree(self.run)
-    self._done.rename(self.run)
-    return row
+        self.run.mkdir()
+      _copy(self.run, folder / "before")
+      seconds = self._to_its_end(name)
+      content = jobs.call(workdirs.content, self.run)
+      _copy(self.run, folder / "after")
+      files.write_text(record, json.dumps({"seconds": seconds, "content": content}))
+    self._whole[name] = json.loads(record.read_text())
 
-  def _killed(self, name: str, number: int, seconds: float, row: dict) -> bool:
+  def round(self, name: str) -> None:
+    """Kills the stage until it ends by itself or PER_ROUND times; compares; notes the outcome."""
+    one = {"stage": name, "seed": self._args.seed, "processes": self._args.processes, "draws": [],
+           "wrong": [], "left": [], "refused": [], "outlived": 0}
+    number = sum(len(other["draws"]) for other in self.rounds if other["stage"] == name)
+    _copy(self._root / "stages" / name / "before", self.run)
+    while len(one["draws"]) < PER_ROUND and self._killed(name, number + len(one["draws"]), one):
+      pass
+    if one["draws"][-1]["ended"] == "killed":
+      self._finish(name, one)
+    one["wrong"] = workdirs.differences(self._whole[name]["content"],
+                                        jobs.call(workdirs.content, self.run))
+    one["left"] = workdirs.temporaries(self.run)
+    if one["wrong"] or one["left"]:
+      shutil.copytree(self.run, self._root / f"wrong.{name}.{number}", dirs_exist_ok=True)
+    self.rounds.append(one)
+    with self._log.open("a") as log:
+      log.write(json.dumps(one) + "\n")
+    print(f"  {json.dumps(one)}", flush=True)
+
+  def rows(self) -> list[dict]:
+    """The table: what all rounds of each stage came to."""
+    return [_row(name, whole["seconds"], [one for one in self.rounds if one["stage"] == name])
+            for name, whole in self._whole.items()]
+
+  def kills(self) -> int:
+    return sum(row["kills"] for row in self.rows())
+
+  def _killed(self, name: str, number: int, one: dict) -> bool:
     """Starts the stage and kills it; False if it had ended before."""
     draw = random.Random(f"{self._args.seed} {name} {number}")
-    at, target = draw.random() * seconds, draw.choice(TARGETS[self._processes(name)])
+    at = draw.random() * self._whole[name]["seconds"]
+    target = draw.choice(TARGETS[self._processes(name)])
     job = self._start(name)
     code = job.wait_worked(at)
     pids = [job.pid, *jobs.descendants(job.pid)]
@@ -111,27 +149,19 @@ class Campaign:
       job.kill(target)
       job.wait(60)
     elif code:
-      row["refused"].append(f"exit code {code}: {job.said()[-400:]}")
-    row["outlived"] += len(jobs.lingering(pids, 5.0))
-    self.log.append({"stage": name, "number": number, "at": round(at, 3), "target": target,
-                     "ended": "killed" if code is None else f"exit code {code}"})
-    print(f"  {json.dumps(self.log[-1])}", flush=True)
+      one["refused"].append(f"exit code {code}: {job.said()[-400:]}")
+    one["outlived"] += len(jobs.lingering(pids, 5.0))
+    one["draws"].append({"number": number, "at": round(at, 3), "target": target,
+                         "ended": "killed" if code is None else f"exit code {code}"})
     return code is None
 
-  def _finish(self, name: str, row: dict) -> None:
+  def _finish(self, name: str, one: dict) -> None:
     job = self._start(name)
     if code := job.wait(_LIMIT):
-      row["refused"].append(f"exit code {code}: {job.said()[-400:]}")
+      one["refused"].append(f"exit code {code}: {job.said()[-400:]}")
     elif code is None:
       job.kill()
-      row["refused"].append(f"no end within {_LIMIT:g} s")
-
-  def _compare(self, name: str, expected: dict, row: dict) -> None:
-    row["rounds"] += 1
-    row["wrong"] += workdirs.differences(expected, jobs.call(workdirs.content, self.run))
-    row["left"] += workdirs.temporaries(self.run)
-    if row["wrong"] or row["left"]:
-      shutil.copytree(self.run, self._root / f"wrong.{name}.{row['rounds']}", dirs_exist_ok=True)
+      one["refused"].append(f"no end within {_LIMIT:g} s")
 
   def _to_its_end(self, name: str) -> float:
     """Processor seconds of the stage."""
@@ -150,9 +180,16 @@ class Campaign:
     return 1 if name in ALONE else self._args.processes
 
 
+def _row(name: str, seconds: float, rounds: list[dict]) -> dict:
+  killed = [draw for one in rounds for draw in one["draws"] if draw["ended"] == "killed"]
+  row = {"stage": name, "seconds": round(seconds, 2), "kills": len(killed), "rounds": len(rounds)}
+  for key in ("wrong", "left", "refused"):
+    row[key] = [text for one in rounds for text in one[key]]
+  return {**row, "outlived": sum(one["outlived"] for one in rounds)}
+
+
 def main() -> int:
   args = arguments()
-  shutil.rmtree(args.workdir / "run", ignore_errors=True)
   args.workdir = args.workdir.absolute()
   args.workdir.mkdir(parents=True, exist_ok=True)
   jobs.configure(args.workdir)
@@ -162,19 +199,22 @@ def main() -> int:
     flags += ("--config.mesh.data=2",)
   jobs.load()
   campaign = Campaign(args, flags)
-  campaign.run.mkdir()
   killed = [name for name in STAGES if name in args.stages]
-  share, more = divmod(args.kills, len(killed))
-  kills = {name: share + (number < more) for number, name in enumerate(killed)}
-  rows = []
+  before = None
   for name in STAGES[:STAGES.index(killed[-1]) + 1]:
-    rows.append(campaign.stage(name, kills.get(name, 0)))
-    print(line(rows[-1]), flush=True)
+    campaign.undisturbed(name, before)
+    before = name
+  for name in itertools.cycle(killed):
+    if campaign.kills() >= args.kills or time.monotonic() - began > 60 * args.minutes:
+      break
+    campaign.round(name)
+  rows = campaign.rows()
   resumed = resume(args.workdir / "resume") if args.resume else {}
   broken = [row["stage"] for row in rows if any(map(row.get, BROKEN))]
   broken += [name for name, value in resumed.items() if not 0 <= value <= TOLERANCE]
   result = {"seed": args.seed, "processes": args.processes, "rows": rows, "resumed": resumed,
-            "draws": campaign.log, "seconds": round(time.monotonic() - began), "broken": broken}
+            "rounds": campaign.rounds, "seconds": round(time.monotonic() - began),
+            "broken": broken}
   if args.out:
     args.out.write_text(json.dumps(result, indent=1))
   show(result)

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import functools
+import gzip
 import hashlib
 import io
 import json
@@ -37,8 +38,12 @@ _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXI
 
 def write_bytes(path, data: bytes | memoryview) -> None:
   """Writes `data` to `path` atomically (object stores: a single-object put is atomic too)."""
-  with writing(path) as file:
-    file.write(data)
+  try:
+    with writing(path) as file:
+      file.write(data)
+  except OSError as e:
+    e.needed = len(data)         # for `full_disk`
+    raise
 
 
 @contextlib.contextmanager
@@ -52,7 +57,9 @@ def writing(path):
     with temporary.open("wb") as file:
       yield file
     temporary.replace(path)
-  except BaseException:
+  except BaseException as e:
+    if isinstance(e, OSError) and e.errno in FULL_DISK and e.filename is None:
+      e.filename = os.fspath(path)        # the system does not say which file a write was for
     temporary.unlink(missing_ok=True)
     raise
 
@@ -136,6 +143,20 @@ def parse_json(text: str | bytes):
     raise ValueError("JSON nested too deep") from None
 
 
+def read_json(path, cure: str):
+  """The value in a JSON file of a run, unpacked where its name ends in .gz.
+
+  Raises:
+    UserError: absent, unreadable or damaged; `cure` says what to do then.
+  """
+  path = epath.Path(path)
+  try:
+    data = path.read_bytes()
+    return parse_json(gzip.decompress(data) if path.suffix == ".gz" else data)
+  except (OSError, ValueError, EOFError, zlib.error) as e:
+    raise errors.UserError(f"{path} cannot be read or is damaged ({e}): {cure}") from e
+
+
 def json_object(path) -> dict:
   """The JSON object in a file that a model brings; {} where there is none, or another value.
 
@@ -191,7 +212,12 @@ def read_stamped(path, cure: str) -> dict:
 
 def _digest(value: dict) -> str:
   plain = json.loads(json.dumps(value))        # as it is read again: keys are texts
-  return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+  return sha256_json(plain)[:16]
+
+
+def sha256_json(value) -> str:
+  """sha256 of plain data as JSON with its keys sorted: equal data have equal ones."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_pointer(path) -> None:
@@ -238,10 +264,17 @@ def _of_a_bucket(error: BaseException) -> bool:
 
 
 def full_disk(folder, cause) -> errors.UserError:
-  """The error for a write that found no room."""
+  """The error for a write that found no room: the file and the bytes where they are known."""
+  needed = getattr(cause, "needed", None)
+  numbers = [] if needed is None else [f"it needs {needed:,} bytes"]
+  with contextlib.suppress(OSError):        # a bucket, or a folder that is gone
+    numbers.append(f"{shutil.disk_usage(folder).free:,} are free" if numbers else
+                   f"{shutil.disk_usage(folder).free:,} bytes are free")
+  words = str(cause).splitlines()[0][:300]
   return errors.UserError(
-      f"no room to write in {folder} ({str(cause).splitlines()[0][:120]}): free some space or give "
-      "another --workdir, then run the same command again; it resumes from the last checkpoint")
+      f"no room to write in {folder} ({'; '.join(filter(None, [words, ', '.join(numbers)]))}): "
+      "free some space or give another --workdir, then run the same command again; it resumes from "
+      "the last checkpoint")
 
 
 class _Raw(io.RawIOBase):

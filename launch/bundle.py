@@ -80,12 +80,26 @@ def take(c) -> None:
   shutil.rmtree(fresh, ignore_errors=True)
   parts.unpack(folder, manifest, fresh, {})
   for path in sorted(fresh.iterdir()):
-    old = workdir / path.name
-    if old.is_dir():
-      shutil.rmtree(old)
-    path.replace(old)
+    _swap(path, workdir / path.name)
   fresh.rmdir()
   print(f"{workdir}: {manifest['files']} files, {parts.words(manifest['bytes'])}")
+
+
+def _swap(new: pathlib.Path, place: pathlib.Path) -> None:
+  """Puts a file or folder where another is, which is there until a rename; a kill between the two
+  renames leaves it beside, under a name that begins with ".old."."""
+  aside = place.with_name(f".old.{place.name}")
+  if aside.exists() and not place.exists():
+    aside.rename(place)                      # an earlier call was killed here
+  _remove(aside)
+  if place.exists():
+    place.rename(aside)
+  new.rename(place)
+  _remove(aside)
+
+
+def _remove(path: pathlib.Path) -> None:
+  shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def code() -> dict[str, pathlib.Path]:

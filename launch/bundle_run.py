@@ -85,7 +85,7 @@ def ready(bundle: pathlib.Path, folder: pathlib.Path) -> dict:
     UserError: the folder holds another bundle; see `parts.check` and `parts.unpack`.
   """
   if (folder / MARK).exists():
-    inside = json.loads((folder / MARK).read_text())
+    inside = _unpacked(folder)
     if (bundle / parts.MANIFEST).exists() and (
         parts.read(bundle)["parts"] != inside["parts"]):
       raise errors.UserError(f"{folder} was unpacked from another bundle than {bundle}: name "
@@ -101,6 +101,19 @@ def ready(bundle: pathlib.Path, folder: pathlib.Path) -> dict:
         flush=True)
   parts.unpack(bundle, manifest, folder, {MARK: json.dumps(manifest, indent=1).encode()})
   return manifest
+
+
+def _unpacked(folder: pathlib.Path) -> dict:
+  """The manifest of the bundle that was unpacked into a folder."""
+  path = folder / MARK
+  try:
+    manifest = json.loads(path.read_text())
+    if isinstance(manifest["parts"], list) and isinstance(manifest["data"], str):
+      return manifest
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    pass
+  raise errors.UserError(f"{path} is damaged: copy {parts.MANIFEST} of the bundle that was "
+                         f"unpacked there to {path}; the run is kept")
 
 
 def check_python(manifest: dict) -> None:
@@ -178,7 +191,7 @@ def pack(folder: pathlib.Path, out: pathlib.Path, part: int, rest: list[str]) ->
   files = results(folder / "run")
   if not files:
     raise errors.UserError(f"{folder}/run has no results yet: run a stage first")
-  inside = json.loads((folder / MARK).read_text())
+  inside = _unpacked(folder)
   manifest = parts.write(out, files, part, {"holds": "results", "data": inside["data"]}, {})
   print(f"{out}: {manifest['files']} files, {parts.words(manifest['bytes'])}, in "
         f"{len(manifest['parts'])} parts")

@@ -279,3 +279,29 @@ def test_a_module_of_tasks_is_carried_to_where_it_is_found(monkeypatch, tmp_path
   assert bundle._module("alone") == {"alone.py": tmp_path / "alone.py"}
   for name in ("ilm_jax.tasks.openp5", "tasks.openp5"):      # ilm_jax/tasks would hide tasks/
     assert bundle._module(name) == {"tasks/openp5.py": bundle.ROOT / "tasks" / "openp5.py"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_results_replace_old_ones_by_renames_and_outlive_a_kill(tmp_path, monkeypatch, kind):
+  def make(path, text):
+    if kind == "folder":
+      path.mkdir()
+    (path / "a" if kind == "folder" else path).write_text(text)
+
+  def text(path):
+    return (path / "a" if kind == "folder" else path).read_text()
+  make(tmp_path / "new", "new")
+  make(tmp_path / "phase1", "old")
+  real, there = pathlib.Path.rename, []
+
+  def rename(self, target):
+    if self.name == "new":
+      there.append(sorted(p.name for p in tmp_path.iterdir()))
+      raise KeyboardInterrupt                    # the worst moment
+    return real(self, target)
+  with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+    m.setattr(pathlib.Path, "rename", rename)
+    bundle._swap(tmp_path / "new", tmp_path / "phase1")
+  assert there == [[".old.phase1", "new"]] and text(tmp_path / ".old.phase1") == "old"
+  bundle._swap(tmp_path / "new", tmp_path / "phase1")
+  assert [p.name for p in tmp_path.iterdir()] == ["phase1"] and text(tmp_path / "phase1") == "new"

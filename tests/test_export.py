@@ -299,6 +299,8 @@ def test_functions_are_loaded_with_jax_alone(tmp_path):
   frozen = {"vectors": {"behavioral": jnp.asarray(draw(size=(9, 6)), jnp.float32)},
             "present": {"behavioral": jnp.ones(9, bool)}, "log_draws": jnp.arange(9.0)}
   kept = functions.write(tmp_path, graphdef, params, frozen, 12, np.array([1, 5, 8]))
+  for path in tmp_path.glob("*.jaxexport"):      # no folder of this machine, whoever exports
+    assert b".py" not in path.read_bytes()
   model = nnx.merge(graphdef, params)
   soft_BXD = inputs.soft_tokens(model, frozen, jnp.array([[1], [5], [8]]))
   np.testing.assert_allclose(kept["soft_tokens"], soft_BXD, atol=1e-5)

@@ -1,13 +1,18 @@
 """Writing whole or not at all, and digests in JSON."""
+import gzip
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
 from ilm_jax import errors, files
+from ilm_jax.evaluation import list_files
+from ilm_jax.export import cards
+from launch import bundle_run
 
 KILLED = """
 import os, pathlib, sys
@@ -81,3 +86,33 @@ def test_a_digest_outlives_json():
 def test_a_stamped_value_may_look_like_a_digest():
   value = {"id": "0123456789abcdef"}
   assert files.unstamped(files.stamped(value)) == value
+
+
+@pytest.mark.parametrize("name, data", [
+    ("t.json", b"[1"), ("t.json", b"\xff"), ("r.json.gz", b"no gzip"), ("t.json", b"[" * 100_000),
+    ("r.json.gz", gzip.compress(b'{"a": 1}')[:-9])])
+def test_damaged_json_of_a_run_is_one_line(tmp_path, name, data):
+  (tmp_path / name).write_bytes(data)
+  with pytest.raises(errors.UserError, match=f"{name} cannot be read or is damaged .*: make it"):
+    files.read_json(tmp_path / name, "make it again")
+
+
+def test_json_of_a_run_is_read_packed_or_not(tmp_path):
+  (tmp_path / "t.json").write_text('{"a": [1]}')
+  (tmp_path / "t.json.gz").write_bytes(gzip.compress(b'{"a": [1]}'))
+  assert files.read_json(tmp_path / "t.json", "") == files.read_json(
+      tmp_path / "t.json.gz", "") == {"a": [1]}
+
+
+def test_those_who_read_json_of_a_run_name_file_and_cure(tmp_path):
+  """Cards of an export, lists that are gone on with, a bundle that was unpacked."""
+  for name in ("report.json", "made_from.json", "bundle.json"):
+    (tmp_path / name).write_text('{"tables": ')
+  for read, words in (
+      (lambda: cards.write(tmp_path, types.SimpleNamespace(workdir=tmp_path), {}, []),
+       "report.json .*run --stage=report again"),
+      (lambda: list_files.claim(tmp_path, {"of": 1}, "lists", True),
+       "made_from.json .*name another folder, or delete"),
+      (lambda: bundle_run.ready(tmp_path, tmp_path), "bundle.json is damaged: copy manifest.json")):
+    with pytest.raises(errors.UserError, match=words):
+      read()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.garbage import gguf_file
 from benchmarks.precision import PARAGRAPH
 from ilm_jax import errors
 from ilm_jax.assets import pinned
@@ -33,40 +34,14 @@ def tensors() -> dict[str, np.ndarray]:
   return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def write(path, named, *, architecture="llama", scaling=None, quantise=(), raw=None, change=None,
-          more=lambda writer: None):
-  """Writes the tensors; `raw`: bytes and kind of some; `change`: fields, `more`: adds some."""
-  writer = gguf.GGUFWriter(path, architecture)
-  writer.add_block_count(LAYERS)
-  writer.add_embedding_length(WIDTH)
-  writer.add_feed_forward_length(MLP)
-  writer.add_head_count(HEADS)
-  writer.add_head_count_kv(GROUPS)
-  writer.add_key_length(HEAD_DIM)
-  writer.add_rope_dimension_count(HEAD_DIM)
-  writer.add_rope_freq_base(77.0)
-  writer.add_layer_norm_rms_eps(1e-5)
+def write(path, named, *, scaling=None, **options):
+  """Writes the tensors of the tiny decoder; options: of `gguf_file.write`."""
+  fields = {"block_count": LAYERS, "embedding_length": WIDTH, "feed_forward_length": MLP,
+            "head_count": HEADS, "head_count_kv": GROUPS, "key_length": HEAD_DIM,
+            "rope_dimension_count": HEAD_DIM, "rope_freq_base": 77.0, "layer_norm_rms_eps": 1e-5}
   if scaling:
-    writer.add_rope_scaling_type(scaling)
-  more(writer)
-  for name, value in (change or {}).items():
-    of = (gguf.GGUFValueType.INT64 if isinstance(value, int) else
-          gguf.GGUFValueType.get_type(value))
-    writer.kv_data[0][name] = gguf.GGUFValue(value=value, type=of)
-  for name, tensor in named.items():
-    if name in (raw or {}):
-      data, kind = raw[name]
-      writer.add_tensor(name, data, raw_dtype=kind)
-    elif name in quantise:
-      kind = gguf.GGMLQuantizationType.Q8_0
-      writer.add_tensor(name, gguf.quants.quantize(tensor, kind), raw_dtype=kind)
-    else:
-      writer.add_tensor(name, tensor)
-  writer.write_header_to_file()
-  writer.write_kv_data_to_file()
-  writer.write_tensors_to_file()
-  writer.close()
-  return path
+    fields["rope_scaling_type"] = scaling
+  return gguf_file.write(path, named, fields, **options)
 
 
 def test_every_tensor_finds_its_place(tmp_path):

@@ -1,11 +1,14 @@
 """What a phase logged, across restarts and a full disk."""
 import errno
+import io
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+from etils import epath
 
 from ilm_jax import errors, files
 from ilm_jax.monitoring import scalars
@@ -76,6 +79,22 @@ def test_a_full_disk_is_one_line_whoever_met_it(tmp_path, error):
   for met in (error, outer):
     message = str(files.write_error(met, tmp_path))
     assert message.startswith(f"no room to write in {tmp_path}") and "\n" not in message
+
+
+def test_a_full_disk_names_the_file_what_it_needs_and_what_is_free(tmp_path, monkeypatch):
+  path = tmp_path / "eval" / "table.json"
+
+  class Full(io.BytesIO):
+    def write(self, data):
+      raise OSError(errno.ENOSPC, "No space left on device")
+  opened = lambda self, mode: Full() if self.name.startswith(".table.json") else None  # noqa: E731
+  monkeypatch.setattr(type(epath.Path(path)), "open", opened)
+  with pytest.raises(OSError) as e:
+    files.write_bytes(path, b"12345")
+  assert re.match(rf"no room to write in {tmp_path} \(.*No space left on device.*{path}.*; "
+                  r"it needs 5 bytes, [\d,]+ are free\): free some space",
+                  str(files.write_error(e.value, tmp_path)))
+  assert not list(path.parent.iterdir())
 
 
 @pytest.mark.parametrize("number, text", [

@@ -3,15 +3,17 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 import toy
 
-from benchmarks import flips, jobs, long_run, workdirs
+from benchmarks import fault_bucket, flips, jobs, kills, long_run, workdirs
 from configs import tiny
 from ilm_jax import files
 from ilm_jax.config import gin_overlay
@@ -126,3 +128,49 @@ def test_a_job_is_killed_with_its_children_or_alone():
   assert jobs.lingering([sleeper], 0.0) == [sleeper]
   os.kill(sleeper, 9)
   assert jobs.lingering([sleeper], 10.0) == []
+
+
+def test_a_campaign_of_kills_goes_on_from_its_outcomes(tmp_path, monkeypatch):
+  """Each call runs two rounds of one kill; no draw comes twice; a wrong bit stays on the record."""
+  monkeypatch.setattr(jobs, "call", lambda function, *arguments: function(*arguments))
+  drawn = []
+
+  def campaign(seed=0):
+    made = kills.Campaign(types.SimpleNamespace(workdir=tmp_path, seed=seed, processes=1), ())
+    monkeypatch.setattr(made, "_to_its_end", lambda name: (made.run / "a").write_text("a") and 2.0)
+    made.undisturbed("cf", None)
+    return made
+
+  def killed(name, number, one):
+    drawn.append(number)
+    one["draws"].append({"number": number, "ended": "killed" if len(drawn) % 2 else "exit code 0"})
+    return len(drawn) % 2 == 1
+
+  copy = kills._copy
+  for bits in ("a", "b"):
+    made = campaign()
+    monkeypatch.setattr(made, "_killed", killed)
+    for _ in range(2):
+      monkeypatch.setattr(kills, "_copy", lambda source, target, bits=bits: (
+          copy(source, target), (target / "a").write_text(bits)))
+      made.round("cf")
+      monkeypatch.setattr(kills, "_copy", copy)
+  row, = campaign().rows()
+  assert drawn == list(range(8)) and (row["kills"], row["rounds"]) == (4, 4)
+  assert row["wrong"] == ["a", "a"] and row["refused"] == [] and row["outlived"] == 0
+  with pytest.raises(SystemExit, match="name another --workdir"):
+    campaign(seed=1)
+
+
+def test_the_proxy_of_a_bucket_refuses_stalls_and_answers_half():
+  for answer in fault_bucket.ANSWERS.values():
+    with fault_bucket.proxy(answer) as (address, calls):
+      host, port = address.removeprefix("http://").split(":")
+      with socket.create_connection((host, int(port)), timeout=0.3) as client:
+        client.sendall(b"CONNECT x:443")
+        if answer is None:
+          with pytest.raises(TimeoutError):
+            client.recv(1)
+        else:
+          assert client.recv(1 << 10) == answer
+      assert len(calls) == 1

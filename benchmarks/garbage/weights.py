@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 
-from benchmarks.garbage import reader
+from benchmarks.garbage import gguf_file, reader
 
 _D, _HEADS, _K, _MLP, _V = 8, 2, 4, 12, 20
 
@@ -39,7 +39,6 @@ def _shapes_once() -> None:
 
 @functools.cache
 def _gguf() -> list[dict[str, bytes]]:
-  import gguf
   wide = 32                          # rows of whole Q8_0 blocks
   shapes = {"token_embd.weight": (_V, wide), "output_norm.weight": (wide,),
             "blk.0.attn_norm.weight": (wide,), "blk.0.ffn_norm.weight": (wide,),
@@ -50,24 +49,14 @@ def _gguf() -> list[dict[str, bytes]]:
   for quantised in (False, True):
     with tempfile.TemporaryDirectory() as folder:
       path = pathlib.Path(folder, "m.gguf")
-      writer = gguf.GGUFWriter(str(path), "llama")
-      for add, value in (("block_count", 1), ("embedding_length", wide),
-                         ("feed_forward_length", wide), ("head_count", 4), ("head_count_kv", 4),
-                         ("layer_norm_rms_eps", 1e-5), ("tokenizer_model", "gpt2"),
-                         ("tokenizer_pre", "smollm"), ("token_list", _words()),
-                         ("token_types", [3, 1, *[1] * (_V - 2)]), ("token_merges", ["a b"]),
-                         ("eos_token_id", 0), ("chat_template", "{{ messages[0].content }}")):
-        getattr(writer, f"add_{add}")(value)
-      for name, tensor in _random(shapes).items():
-        if quantised and tensor.ndim > 1:
-          kind = gguf.GGMLQuantizationType.Q8_0
-          writer.add_tensor(name, gguf.quants.quantize(tensor, kind), raw_dtype=kind)
-        else:
-          writer.add_tensor(name, tensor)
-      writer.write_header_to_file()
-      writer.write_kv_data_to_file()
-      writer.write_tensors_to_file()
-      writer.close()
+      tensors = _random(shapes)
+      gguf_file.write(path, tensors, {
+          "block_count": 1, "embedding_length": wide, "feed_forward_length": wide, "head_count": 4,
+          "head_count_kv": 4, "layer_norm_rms_eps": 1e-5, "tokenizer_model": "gpt2",
+          "tokenizer_pre": "smollm", "token_list": _words(), "token_types": [3, 1, *[1] * (_V - 2)],
+          "token_merges": ["a b"], "eos_token_id": 0,
+          "chat_template": "{{ messages[0].content }}"},
+          quantise=[name for name in tensors if quantised and tensors[name].ndim > 1])
       made.append({"m.gguf": path.read_bytes()})
   return made
 

@@ -90,7 +90,7 @@ def load(folder, name: str, cure: str) -> tuple[dict, dict, dict]:
 def of_manifest(manifest: dict, key: str) -> str:
   """sha256 of all that a manifest says, but for what it says at `key`: this very fingerprint."""
   rest = {name: value for name, value in manifest.items() if name != key}
-  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+  return files.sha256_json(rest)
 
 
 def save_file(path, arrays: dict) -> None:

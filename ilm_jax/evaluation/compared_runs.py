@@ -1,12 +1,11 @@
 """What a comparison reads of each workdir; whether runs may be compared, and how they differ."""
-import gzip
 import json
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.evaluation import measured, metrics
 
 # Fields of a protocol that two runs must share for their ranks to mean the same.
@@ -96,15 +95,16 @@ def check_seeds(group: list[Run]) -> None:
 def _read(workdir, name: str) -> Run:
   newest = {phase: measured.newest(workdir, phase) for phase in ("phase1", "phase2")}
   path = newest["phase2"] and newest["phase2"] / "ranks.json.gz"
-  configs = {stage: json.loads(file.read_text()) for stage in STAGES
+  configs = {stage: files.read_json(file, f"run --stage={stage} there again") for stage in STAGES
              if (file := workdir / f"config.{stage}.json").exists()}
   if not path or not path.exists() or "eval" not in configs:
     raise errors.UserError(f"{workdir} has no evaluation to compare (eval/phase2/<step>/"
                            "ranks.json.gz): run --stage=eval there first")
-  stored = json.loads(gzip.decompress(path.read_bytes()))
+  stored = files.read_json(path, "run --stage=eval there again")
   ranks = {name: np.array([np.inf if r is None else r for r in rank], float)
            for name, rank in stored["ranks"].items() if len(rank) == len(stored["users"])}
-  tables = {table: json.loads(file.read_text()) for phase, table in SIDE_BY_SIDE
+  tables = {table: files.read_json(file, "run --stage=eval there again")
+            for phase, table in SIDE_BY_SIDE
             if newest[phase] and (file := newest[phase] / f"{table}.json").exists()}
   scalars = workdir / "phase2" / "metrics.jsonl"
   return Run(name, stored["protocol"], stored["users"], stored["targets"], ranks, configs, tables,

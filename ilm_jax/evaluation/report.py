@@ -15,7 +15,6 @@ where `lo`, `hi` (a 95 % interval) and `n` may be absent. A *list of examples* i
 {"title", "note", "examples": [{column: text or list of texts}]}. Both live in
 `eval/<phase>/<step>/<name>.json`.
 """
-import gzip
 import json
 import sys
 
@@ -51,7 +50,7 @@ def collect(workdir) -> dict:
       if path.name == measured.NAME:
         continue
       part = {"phase": phase.name, "step": int(folder.name), "name": path.stem,
-              **json.loads(path.read_text())}
+              **files.read_json(path, "run --stage=eval again")}
       (tables if "rows" in part else examples).append(part)
   curves = {}
   for path in sorted(workdir.glob("*/metrics.jsonl")):
@@ -96,9 +95,9 @@ def _summary(workdir, content: dict) -> dict:
   ranks = folder and folder / "ranks.json.gz"
   items = interactions_lib.load_names(data)[1] if (data / "items.json").exists() else None
   return closing.summary(
-      content, config=json.loads(config.read_text()) if config.exists() else {},
+      content, config=files.read_json(config, "run --stage=eval again") if config.exists() else {},
       items=items,
-      ranks=json.loads(gzip.decompress(ranks.read_bytes()))["ranks"]
+      ranks=files.read_json(ranks, "run --stage=eval again")["ranks"]
       if ranks and ranks.exists() else {})
 
 

@@ -1,11 +1,12 @@
 """Model card (README.md) and data card of an export: measured tables, licences, fingerprints."""
-import json
 import pathlib
 
+from ilm_jax import errors, files
 from ilm_jax.assets import pinned
 from ilm_jax.evaluation import page, rows
 
 _SHOWN = ("recommendation", "lists", "consistency")     # tables of report.json; else its first two
+_REPORT_AGAIN = "run --stage=report again, then --stage=export"
 
 
 def write(folder: pathlib.Path, run, facts: dict, left_out: list[str]) -> None:
@@ -18,12 +19,19 @@ def write(folder: pathlib.Path, run, facts: dict, left_out: list[str]) -> None:
     left_out: reasons for what is not there.
   """
   report = run.workdir / "report.json"
-  tables = json.loads(report.read_text())["tables"] if report.exists() else []
+  tables = _read(report)["tables"] if report.exists() else []
   (folder / "README.md").write_text(
       model_card(run.config, facts, tables, left_out,
                  sorted(path.name for path in folder.iterdir())), encoding="utf-8")
   (folder / "data_card.md").write_text(
       data_card(run.config, run.data, facts), encoding="utf-8")
+
+
+def _read(report) -> dict:
+  content = files.read_json(report, _REPORT_AGAIN)
+  if not isinstance(content, dict) or not isinstance(content.get("tables"), list):
+    raise errors.UserError(f"{report} has no list of tables: {_REPORT_AGAIN}")
+  return content
 
 
 def model_card(config, facts: dict, tables: list[dict], left_out: list[str], names: list[str]

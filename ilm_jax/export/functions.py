@@ -6,6 +6,7 @@
 
 Parameters are constants of the files; what a function does not read is not in its file.
 """
+import contextlib
 import pathlib
 
 import jax
@@ -18,6 +19,7 @@ from ilm_jax.objectives import inputs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SUFFIX = ".jaxexport"
+_PLACES = "jax_traceback_in_locations_limit"
 
 
 def exported(graphdef, params: dict, frozen: dict, lm_width: int) -> dict[str, bytes]:
@@ -50,8 +52,21 @@ def exported(graphdef, params: dict, frozen: dict, lm_width: int) -> dict[str, b
             (*entities, jax.ShapeDtypeStruct((batch,), jnp.float32))),
         "state": (lambda hidden: model().head.query(hidden),
                   (jax.ShapeDtypeStruct((batch, lm_width), jnp.float32),))}
-  return {name: bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).serialize())
-          for name, (function, shapes) in functions.items()}
+  with _no_places():
+    return {name: bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).serialize())
+            for name, (function, shapes) in functions.items()}
+
+
+@contextlib.contextmanager
+def _no_places():
+  """Without the lines of code that each operation came from: they name folders of this machine, and
+  two exports of one model by different callers would differ."""
+  before = getattr(jax.config, _PLACES)
+  jax.config.update(_PLACES, 0)
+  try:
+    yield
+  finally:
+    jax.config.update(_PLACES, before)
 
 
 def write(folder: pathlib.Path, graphdef, params: dict, frozen: dict, lm_width: int, rows

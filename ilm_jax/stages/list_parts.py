@@ -28,7 +28,8 @@ def claim(folder: pathlib.Path, made_from: dict, of: str, write: bool) -> None:
                              "folder")
     if write:
       files.write_text(path, json.dumps(made_from, indent=1))
-  elif (was := json.loads(path.read_text())) != made_from:
+  elif (was := files.read_json(path, f"name another folder, or delete {folder}")) != made_from:
+    was = was if isinstance(was, dict) else {}
     what = [name for name in made_from if was.get(name) != made_from[name]] or ["fields"]
     raise errors.UserError(f"--out={folder}/ holds {of} by other settings ({', '.join(what)}): "
                            "name another folder, or delete it")

@@ -1,9 +1,9 @@
 """Which pretrained files a config names, and the fingerprints of what is made with them."""
 import hashlib
-import json
 
 from etils import epath
 
+from ilm_jax import files
 from ilm_jax.assets import pinned
 from ilm_jax.config import settings
 
@@ -24,7 +24,7 @@ def lm_fingerprint(config) -> str:
     fields["random"] = config.seed
   fields = {field: value for field, value in fields.items()
             if settings.OFF.get(f"lm.{field}", settings) != value}
-  return _sha256({**fields, "asset": _identity(name)})
+  return files.sha256_json({**fields, "asset": _identity(name)})
 
 
 def teacher_files(config) -> tuple:
@@ -51,7 +51,7 @@ def teacher_fingerprint(config) -> str:
     identity |= {"asset": _identity(c.model or config.lm.asset),
                  "dtype": config.lm.dtype, "chat": c.chat, **({} if c.model else lm_files),
                  **({"seed": config.seed} if c.temperature else {})}
-  return _sha256(identity)
+  return files.sha256_json(identity)
 
 
 def _identity(name: str) -> str:
@@ -61,6 +61,3 @@ def _identity(name: str) -> str:
   from ilm_jax.weights import load
   return load.fingerprint(epath.Path(name))
 
-
-def _sha256(identity: dict) -> str:
-  return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -10,10 +10,9 @@ A checkpoint's `meta` holds
 
 so that a run can say which settings made a figure, and cannot serve old weights under new ones.
 """
-import hashlib
 import json
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 
 ABSENT = "nothing"
 
@@ -95,7 +94,7 @@ def identity(meta: dict) -> str:
   """sha256 of what was trained: equal if and only if the weights are (up to chance)."""
   weights = {name: digest for name, digest in meta.get("digests", {}).items()
              if name.startswith("trainable")}
-  return _sha256({"step": meta["step"], "weights": weights})
+  return files.sha256_json({"step": meta["step"], "weights": weights})
 
 
 def record(meta: dict) -> dict:
@@ -121,8 +120,4 @@ def still_there(kept: dict, at_step: dict | None, newest: dict | None) -> bool:
 
 
 def _made_from(meta: dict) -> str:
-  return _sha256({name: meta.get(name, {}) for name in ("fingerprints", "settings")})
-
-
-def _sha256(value) -> str:
-  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+  return files.sha256_json({name: meta.get(name, {}) for name in ("fingerprints", "settings")})

@@ -1,0 +1,56 @@
+"""Case of benchmarks.faults: a bucket whose server refuses, stalls or answers half.
+
+The client is the real one (TensorFlow's, which etils.epath uses for gs://). It reaches it through a
+proxy, which is ours, and which lets nothing leave this machine. Retries are the client's; the row
+says how often it tried, and for how long.
+"""
+import contextlib
+import socket
+import threading
+import time
+
+from benchmarks import fault_bench
+
+WITHIN = 900.0               # seconds until the one line
+_PATIENCE = "5"              # seconds for a connection, and without a byte
+# What the proxy answers before it closes; None: nothing, and it does not close.
+ANSWERS = {"refuses": b"", "stalls": None,
+           "answers half": b"HTTP/1.1 200 Connection established\r\n\r\n\x16\x03\x03\x00"}
+
+
+def bucket(bench: fault_bench.Bench):
+  """Stage eval, which reads first, in a workdir of a bucket that nobody can reach."""
+  for how, answer in ANSWERS.items():
+    began = time.monotonic()
+    with proxy(answer) as (address, calls):
+      job = bench.job("eval", "gs://ilm-jax-fault-case/run", environment={
+          "https_proxy": address, "http_proxy": address, "NO_GCE_CHECK": "true",
+          "GCS_REQUEST_CONNECTION_TIMEOUT_SECS": _PATIENCE,
+          "GCS_REQUEST_IDLE_TIMEOUT_SECS": _PATIENCE})
+      wrong = bench.in_one_line(job, "gs://ilm-jax-fault-case/run cannot be read or written")
+    seconds = time.monotonic() - began
+    if not wrong and (len(calls) < 2 or seconds > WITHIN):
+      wrong = f"tried {len(calls)} times, ended after {seconds:.0f} s"
+    yield fault_bench.row(f"bucket {how}", 1, [wrong],
+                          f"tried {len(calls)} times in {seconds:.0f} s")
+
+
+@contextlib.contextmanager
+def proxy(answer: bytes | None):
+  """(its address, a list that grows with each connection); see ANSWERS."""
+  calls: list[socket.socket] = []
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    def serve():
+      with contextlib.suppress(OSError):        # it was closed
+        while True:
+          client, _ = server.accept()
+          calls.append(client)
+          if answer is not None:
+            with client:
+              client.recv(1 << 16)
+              client.sendall(answer)
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}", calls
+    server.shutdown(socket.SHUT_RDWR)
+  for client in calls:
+    client.close()
