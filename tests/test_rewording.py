@@ -1,4 +1,4 @@
-"""conversation/rewording.py, and stage targets with `dialogs.reword`: dialogs in a teacher's words."""
+"""conversation/rewording.py, and stage targets with `dialogs.reword`: a teacher words dialogs."""
 import json
 import types
 
@@ -38,7 +38,7 @@ REJECT, ACCEPT = turn(s.REJECT, "Not that one."), turn(s.ACCEPT, "Good, I will t
     (TELL, "Heat (1995) was great. Anything like it?", "title lost"),
     (TELL, "Heat and Fargo were great.", "title lost"),
     (TELL, "Fargo (1996) and Heat (1995) were great.", "title lost"),
-    (TELL, "Heat (1995), Fargo (1996), Lost Story (1999): what next?", "title not in the catalogue"),
+    (TELL, "Heat (1995), Fargo (1996), Lost (1999): what?", "title not in the catalogue"),
     (TELL, "Heat (1995), Fargo (1996), Big (1988): what next?", "another title"),
     (CRITIQUE, "Fargo has more comedy, please.", "another title"),
     (CRITIQUE, "I would enjoy more comedies.", ""),
