@@ -111,6 +111,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dialogs = {                    # of the training part (stage targets): docs/reference/dialogs.md
       "count": 0,                  # to train, and a tenth more to validate; 0: none
       "turns": 5,                  # questions and items of a dialog at most; the last: its target
+      "reword": False,             # the teacher of `targets` says each turn in other words
   }
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.profile = {"start": 10, "steps": 0}  # of each phase, under jax's profiler: first step, how many
@@ -286,7 +287,7 @@ def phase2() -> dict:
 
 
 def targets() -> dict:
-  """Who writes the answers of ELM's 24 tasks and of the user profiles (stage targets)."""
+  """Who writes the answers of ELM's 24 tasks and of the user profiles, and words dialogs."""
   return {
       "tasks": (),                 # (): those with a rate in tasks.mixture
       "max_items": 0,              # training items asked about in each task; 0: all

@@ -94,3 +94,8 @@ def written(config) -> tuple[str, ...]:
   """The tasks of a config whose answers a teacher writes: `targets.tasks`, else those trained."""
   return tuple(config.targets.tasks) or tuple(
       task for task in WRITTEN if config.tasks.mixture.get(task, 0))
+
+
+def asks_teacher(config) -> bool:
+  """Whether stage `targets` asks a teacher: to write answers, or to reword dialogs."""
+  return bool(written(config) or config.dialogs.reword)

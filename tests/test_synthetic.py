@@ -113,15 +113,6 @@ def test_the_file_reads_back(tmp_path, every):
   assert session.from_json(json.dumps(parts)).liked
 
 
-@pytest.mark.parametrize(("words", "why"), [
-    (lambda turn: f"{turn.text} As in Lost Story (1999).", "title not in the catalogue"),
-    (lambda turn: f"{turn.text} As in Story 23 (1993).", "another title"),
-    (lambda turn: "Well.", "another title")])
-def test_words_of_a_teacher_that_invent_or_lose_titles_are_dropped_and_counted(words, why):
-  of = maker(reword=words)
-  assert len(made(10, of=of)) < 3 and of.dropped[why] > 10
-
-
 def test_a_teacher_that_names_the_target_early_is_caught():
   turns = [session.Turn(session.USER, "I liked Story 1 (1971).", ("i1",), session.TELL),
            session.Turn(session.RECOMMENDER, "Then Story 2 (1972)?", ("i2",), session.RECOMMEND)]

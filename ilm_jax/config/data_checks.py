@@ -80,6 +80,9 @@ def _check_dialogs(c) -> list[str]:
   if dialog_sources.SYNTHETIC in kinds and not c.dialogs.count:
     wrong.append(f"tasks.dialogs={c.tasks.dialogs!r} with dialogs.count=0: no synthetic dialogs "
                  "are made; set the count above 0, e.g. --config.dialogs.count=2000")
+  if c.dialogs.reword and not c.dialogs.count:
+    wrong.append("dialogs.reword=True with dialogs.count=0: there is nothing to reword; set the "
+                 "count above 0, e.g. --config.dialogs.count=2000")
   read = [name for name in mixture.DIALOG_HEAD_TASKS if c.tasks.mixture.get(name, 0) > 0]
   if read and c.phase2.head.weight and c.phase2.head.distil:
     wrong.append(f"phase2.head.distil={c.phase2.head.distil} with tasks.mixture.{read[0]}="
@@ -119,7 +122,7 @@ def check_targets(c) -> list[str]:
   if t.tasks and absent:
     wrong.append(f"tasks.mixture has {', '.join(absent)}, which targets.tasks={tuple(t.tasks)} "
                  "leaves out: nobody writes their answers; name them too, or give ()")
-  if not elm.written(c):
+  if not elm.asks_teacher(c):
     return wrong
   if t.teacher == "endpoint" and not t.endpoint.startswith(("http://", "https://")):
     wrong.append(f"targets.endpoint={t.endpoint!r}: expected the address of an OpenAI-compatible "

@@ -31,7 +31,7 @@ def _check_inputs(c) -> list[str]:
             "ReDial's folder or zip behind 'redial:'"
             for source in dialog_sources.parse(c.tasks.dialogs)
             if source.kind != dialog_sources.SYNTHETIC and not _there(source.path)]
-  if elm.written(c) and t.teacher == "file" and not (t.file and _there(t.file)):
+  if elm.asks_teacher(c) and t.teacher == "file" and not (t.file and _there(t.file)):
     wrong.append(f"targets.file={t.file!r} does not exist: name a file of JSON lines with task, "
                  "ids and target")
   return wrong
@@ -46,7 +46,7 @@ def _check_models(c) -> list[str]:
     wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
   wrong += _known_or_path("lm.chat_template", lm.chat_template, names.CHAT_TEMPLATES)
   wrong += _known_or_path("qformer.init", c.qformer.init, ("", *names.TEXT_ENCODERS))
-  if elm.written(c) and t.teacher == "lm" and t.model:
+  if elm.asks_teacher(c) and t.teacher == "lm" and t.model:
     wrong += _known_or_path("targets.model", t.model, names.LANGUAGE_MODELS)
   return wrong
 

@@ -24,7 +24,8 @@ OFF = {"data.cold_fraction": 0.1, "cf.members": 0, "qformer.user_projection": Fa
        "qformer.vector_dropout": 0.0, "phase1.negatives": 0, "phase1.draw": "uniform",
        "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
        "phase2.head.distil_transitions": 0.0, "phase2.head.distil_ease": 0.0,
-       "lm.lora_rank": 0, "lm.layers": 0, "lm.index_only": False, "tasks.index_apart": False}
+       "lm.lora_rank": 0, "lm.layers": 0, "lm.index_only": False, "tasks.index_apart": False,
+       "dialogs.reword": False}
 _OF_MLP = {"phase2.mlp_scale"}
 _OF_TEACHER = {f"phase2.head.distil_{name}" for name in ("temperature", "transitions", "ease")}
 _OF_BOTH = {"qformer.num_queries", "qformer.members"}

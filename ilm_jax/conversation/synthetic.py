@@ -6,7 +6,7 @@
 The user names a few of the items liked before. The factorisation, with the critiques said so far,
 picks what is shown; the labels and directions of attributes say whether the user takes it, says how
 it differs from the target, or turns it down; now and then there is a question of either side. The
-last item shown is the target. Words are templates (wordings.json); `reword` may put others there.
+last item shown is the target. Words are templates (wordings.json); `rewording` puts others there.
 
 Validation and test interactions are not read. An item of those may be shown and turned down, as any
 other: to leave it out would tell that it is one.
@@ -14,7 +14,7 @@ other: to leave it out would tell that it is one.
 import collections
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -75,18 +75,14 @@ class Maker:
     items: the catalogue.
     form: of the factorisation of the training part.
     setting: what dialogs look like.
-    reword: (turn, what it is about) -> other words for it; None: the templates'. What it returns
-      must name the turn's items in their order, by title and year, and no other.
 
   Attributes:
     dropped: why dialogs were left out -> how many.
   """
 
   def __init__(self, log: interactions_lib.Interactions, items: interactions_lib.Items,
-               form: fold_in.Form, setting: Setting,
-               reword: Callable[[s.Turn], str] | None = None):
+               form: fold_in.Form, setting: Setting):
     self._log, self._items, self._form, self._setting = log, items, form, setting
-    self._reword = reword
     self._wordings = json.loads(wording.TEMPLATES.read_text())
     self._titles = titles_lib.Titles(items)
     self._row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
@@ -256,10 +252,8 @@ class Maker:
       facts |= dict(zip(("liked", "shown"), names))
     templates = self._wordings[way]
     text = templates[int(rng.integers(len(templates)))].format(**facts)
-    turn = s.Turn(role, text, tuple(self._items.ids[row - 1] for row in rows), act)
-    if self._reword:
-      turn = dataclasses.replace(turn, text=self._reword(turn))
-    talk.session = s.add_turn(talk.session, turn)
+    talk.session = s.add_turn(talk.session, s.Turn(
+        role, text, tuple(self._items.ids[row - 1] for row in rows), act))
 
 
 def _commonest(labels: dict[str, directions.Labels]) -> dict[str, directions.Labels]:

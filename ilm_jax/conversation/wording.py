@@ -8,6 +8,7 @@ from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
 
 TEMPLATES = pathlib.Path(__file__).with_name("wordings.json")
+LOST = "title lost"
 _NAMED = re.compile(r"([^.?!:,;\"]+\(\d{4}\))")
 
 
@@ -25,24 +26,45 @@ def flaw(turns, target: int, items: interactions_lib.Items, row_of: dict[str, in
     with a year in brackets that are no title of it; "another title": a text names an item that is
     not among the turn's, or lacks one that is, or has them in another order.
   """
-  raw = items.ids[target - 1]
-  shown = max((n for n, turn in enumerate(turns)
-               if turn.act in (s.RECOMMEND, s.REFINE) and raw in turn.items), default=0)
+  shown = shown_at(turns, items.ids[target - 1])
   for n, turn in enumerate(turns):
     rows = [row_of[each] for each in turn.items]
-    named = {each.row for each in heard.mentions(turn.text, titles)}
-    if n < shown and target in (*named, *rows):
+    if n < shown and (target in rows or target in {
+        each.row for each in heard.mentions(turn.text, titles)}):
       return "target named early"
-    rest, places = turn.text, []
-    for row in rows:
-      title = interactions_lib.full_title(items, row)
-      places.append(rest.find(title))
-      rest = rest.replace(title, "_" * len(title), 1)
-    if -1 in places or places != sorted(places) or named - set(rows):
-      return "another title"
-    if _NAMED.search(rest):
-      return "title not in the catalogue"
+    if why := title_flaw(turn.text, rows, items, titles):
+      return "another title" if why == LOST else why
   return ""
+
+
+def shown_at(turns, raw: str) -> int:
+  """The number of the last turn that recommends an item; 0: none does."""
+  return max((n for n, turn in enumerate(turns)
+              if turn.act in (s.RECOMMEND, s.REFINE) and raw in turn.items), default=0)
+
+
+def title_flaw(text: str, rows, items: interactions_lib.Items, titles: titles_lib.Titles) -> str:
+  """What is wrong with the titles in a turn's text; "": nothing.
+
+  Args:
+    text: what is said.
+    rows: the items that the turn names, in their order.
+    items, titles: the catalogue.
+
+  Returns:
+    "title lost": of the turn's items, or they have another order; "another title": the text names
+    an item that is not among them; "title not in the catalogue": words with a year in brackets.
+  """
+  rest, places = text, []
+  for row in rows:
+    title = interactions_lib.full_title(items, row)
+    places.append(rest.find(title))
+    rest = rest.replace(title, "_" * len(title), 1)
+  if -1 in places or places != sorted(places):
+    return LOST
+  if {each.row for each in heard.mentions(text, titles)} - set(rows):
+    return "another title"
+  return "title not in the catalogue" if _NAMED.search(rest) else ""
 
 
 def profile(session: s.Session, items: interactions_lib.Items, row_of: dict[str, int]) -> str:

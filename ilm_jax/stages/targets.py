@@ -5,6 +5,7 @@ share the requests by their addresses; none needs to know what another has done.
 """
 import collections
 import time
+from collections.abc import Callable
 
 import tqdm
 
@@ -26,17 +27,24 @@ def run(run: context.Run, make_teacher=None) -> None:
   """
   requests = targets.read_requests(run.workdir / "targets")
   store = targets.Store(run.workdir / "targets", run.teacher_fingerprint)
+  answer(run, requests, store, make_teacher or (
+      lambda: teacher(run, lambda row: _raw_id(run, row), lambda row: _name(run, row))))
+  if distributed.is_main():
+    report = counts(requests, store.read(), store.teacher)
+    store.write_report({"teacher": teacher_words(run), **report})
+    _show(report)
+
+
+def answer(run: context.Run, requests: list[targets.Request], store: targets.Store,
+           make_teacher) -> None:
+  """Has a teacher answer what the store lacks; returns once all processes have done their part."""
   have, here = store.read(), distributed.here()
   waiting = {key: request for request in requests
              if (key := request.key(store.teacher)) not in have}
   mine = [item for item in waiting.items() if int(item[0][:8], 16) % here.count == here.process]
   if mine:
-    _write(run, (make_teacher or (lambda: _teacher(run)))(), store, mine)
+    _write(run, make_teacher(), store, mine)
   distributed.wait("targets_written")
-  if distributed.is_main():
-    report = counts(requests, store.read(), store.teacher)
-    store.write_report({"teacher": teacher_words(run), **report})
-    _show(report)
 
 
 def counts(requests: list[targets.Request], answers: dict, teacher: str) -> dict:
@@ -84,12 +92,19 @@ def _keep(store: targets.Store, part: list, said: list, absent: bool = True) -> 
   store.add(answers)
 
 
-def _teacher(run: context.Run):
+def teacher(run: context.Run, raw_id: Callable[[int], str], name: Callable[[int], str]):
+  """The teacher of `config.targets`.
+
+  Args:
+    run: the run.
+    raw_id: a request's row -> what a user's file calls it.
+    name: a request's row -> what a message calls it.
+  """
   c = run.config.targets
   if c.teacher == "endpoint":
-    return teachers.Endpoint(c, lambda rows: " and ".join(_name(run, row) for row in rows))
+    return teachers.Endpoint(c, lambda rows: " and ".join(map(name, rows)))
   if c.teacher == "file":
-    return teachers.File(c.file, lambda row: _raw_id(run, row))
+    return teachers.File(c.file, raw_id)
   from ilm_jax.stages import lm_teacher  # a model's code, which the others do without
   return lm_teacher.LmTeacher(run)
 
