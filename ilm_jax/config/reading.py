@@ -250,7 +250,7 @@ def _with_path(argv: list[str]) -> list[str]:
 
 def defaults():
   """The config of configs/base.py, every field with its default."""
-  return load(_path("base"))
+  return load(importlib.util.find_spec("ilm_jax.configs.base").origin)
 
 
 def _path(name: str) -> str:
