@@ -248,6 +248,11 @@ def _with_path(argv: list[str]) -> list[str]:
   return out
 
 
+def defaults():
+  """The config of configs/base.py, every field with its default."""
+  return load(importlib.util.find_spec("ilm_jax.configs.base").origin)
+
+
 def _path(name: str) -> str:
   """`~/mine.py` in the home folder; "tiny" is configs/tiny.py; others as they are."""
   bare, colon, text = name.partition(":")

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import ilm_jax
 from ilm_jax import errors
-from ilm_jax.config import stages
-from ilm_jax.configs import base
+from ilm_jax.config import reading, stages
 
 _WIDTH = 80
 _RUN = "run"
@@ -131,7 +130,7 @@ def stage_help(names: Sequence[str], flags_of: Mapping[str, Sequence], common: S
     out += _of_flag(flag, f"With --stage={names[0]}: " if len(names) == 1 else "")
   if sections:
     out += ["", "Of the config, e.g. --config.seed=1 (configs/base.py explains each field):"]
-  config = base.get_config()
+  config = reading.defaults()
   for section in sections:
     fields = ", ".join(_fields(config[section]))
     out += _wrapped(f"{section}: {fields}" if fields else section, "    ", "        ")
