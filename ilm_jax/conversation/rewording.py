@@ -127,7 +127,7 @@ def _sides(text: str) -> tuple[bool, bool, bool]:
   return up, down, (up or down) and bool(_NOT.search(text))
 
 
-def _other_act(act: str, was: str, now: str) -> bool:
+def _other_act(act: str | None, was: str, now: str) -> bool:
   """Whether a text does something else than the turn did."""
   turned_down = bool(_NOT.search(now) or _OTHER.search(now))
   return ((act == s.REJECT and not turned_down) or (act == s.ACCEPT and turned_down)
