@@ -10,8 +10,8 @@ import types
 import pytest
 
 from ilm_jax import errors, files
-from ilm_jax.evaluation import list_files
 from ilm_jax.export import cards
+from ilm_jax.stages import list_parts
 from launch import bundle_run
 
 KILLED = """
@@ -111,7 +111,7 @@ def test_those_who_read_json_of_a_run_name_file_and_cure(tmp_path):
   for read, words in (
       (lambda: cards.write(tmp_path, types.SimpleNamespace(workdir=tmp_path), {}, []),
        "report.json .*run --stage=report again"),
-      (lambda: list_files.claim(tmp_path, {"of": 1}, "lists", True),
+      (lambda: list_parts.claim(tmp_path, {"of": 1}, "lists", True),
        "made_from.json .*name another folder, or delete"),
       (lambda: bundle_run.ready(tmp_path, tmp_path), "bundle.json is damaged: copy manifest.json")):
     with pytest.raises(errors.UserError, match=words):

@@ -248,8 +248,8 @@ def test_a_field_that_came_later_is_left_out_where_it_is_off():
     on = "popularity" if value == "uniform" else type(value)(value + 1)
     off.update_from_flattened_dict(teacher)
     c.update_from_flattened_dict(teacher | {field: on})
-    with_it, without = ({**settings.of_phase1(x), **settings.of_phase2(x, variants.ILM)}
-                        for x in (c, off))
+    with_it, without = ({**settings.of_phase1(x), **settings.of_phase2(x, variants.ILM),
+                         **settings.of_dialogs(x)} for x in (c, off))
     assert field not in without and field in with_it
 
 
