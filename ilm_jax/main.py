@@ -232,8 +232,8 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
   # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs(workdir))
   gpu.prepare(os.environ)
-  # Imports and tracing make many objects that stay. Python looks through the young ones for circles
-  # each time there are 700 more, which took a fifth of the time of tracing.
+  # Imports and tracing make many objects that stay. Python's garbage collector examines the young
+  # ones each time there are 700 more, which took a fifth of the time of tracing.
   gc.set_threshold(10_000)
   from ilm_jax.stages import run as stages
   from ilm_jax.training import loop  # jax starts here, after the flags are known to be good

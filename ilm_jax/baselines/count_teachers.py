@@ -1,4 +1,4 @@
-"""What counts say of a history inside a training step, beside a SASRec: a teacher of the item head.
+"""Scores from counts beside a SASRec's, inside a training step: a teacher of the item head.
 
 A transition graph and EASE^R each score the items after a history by an item-item matrix and
 weights of the history's items. The weight is decay^k for the k-th last item, or 1 for all. So the
@@ -22,29 +22,29 @@ _RARE = 1e-6             # a probability that is added, so that every logarithm 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """What each has to say in the teacher's logits; 0: it is not asked."""
+  """Weights of two scores in the teacher's logits; 0: that score is left out."""
   transitions: float = 0.0      # times the log probability by the transition graph
   ease: float = 0.0             # times the score by EASE^R, of mean 0 and deviation 1 over items
 
   @property
-  def asked(self) -> bool:
-    """Whether any is."""
+  def used(self) -> bool:
+    """Whether any weight is above 0."""
     return bool(self.transitions or self.ease)
 
 
 def check(c: Counts, num_items: int) -> None:
   """Raises a UserError if there are more items than `MOST_ITEMS`."""
-  if c.asked and num_items > MOST_ITEMS:
+  if c.used and num_items > MOST_ITEMS:
     raise errors.UserError(
         "phase2.head.distil_transitions and distil_ease hold matrices of items by items: "
         f"{num_items:,}, expected at most {MOST_ITEMS:,}: set both to 0, or raise data.k_core")
 
 
 def arrays(c: Counts, histories: list, num_items: int) -> dict[str, np.ndarray]:
-  """{"transitions": .., "ease": ..} of those that are asked, float32 [I, I] each.
+  """{"transitions": .., "ease": ..} of the scores that are used, float32 [I, I] each.
 
   Args:
-    c: what is asked.
+    c: the weights.
     histories: item rows of each user's training interactions, in time order.
     num_items: I.
 
@@ -63,10 +63,10 @@ def arrays(c: Counts, histories: list, num_items: int) -> dict[str, np.ndarray]:
 
 
 def beside(c: Counts, teacher: Callable) -> Callable:
-  """The teacher's softmax, times what counts say: a product of experts.
+  """The teacher's log softmax plus the weighted scores from counts: a product of experts.
 
   Args:
-    c: what is asked.
+    c: the weights.
     teacher: (its parameters, row_BL, segment_BL) -> [B, L, I] logits.
 
   Returns:

@@ -1,6 +1,6 @@
 """The item head's teacher as a config describes it: how it scores, and the shapes of what it reads.
 
-The teacher is the SASRec of stage cf, multiplied by what counts say where the config asks for it.
+The teacher is the SASRec of stage cf; the config may add scores from counts to its logits.
 """
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def sasrec_config(c) -> sasrec.Config:
 
 
 def counts(c) -> count_teachers.Counts:
-  """What counts say beside the SASRec, in the run's config `c`."""
+  """Weights of the scores from counts in the run's config `c`."""
   head = c.phase2.head
   return count_teachers.Counts(transitions=head.distil_transitions, ease=head.distil_ease)
 
@@ -30,7 +30,7 @@ def distil(c, num_items: int) -> distillation.Distil | None:
   if not head.distil:
     return None
   score = sasrec_teacher.scorer(sasrec_config(c), num_items)
-  if counts(c).asked:
+  if counts(c).used:
     score = count_teachers.beside(counts(c), score)
   return distillation.Distil(head.distil, head.distil_temperature, score)
 
@@ -44,7 +44,7 @@ def shapes(c, num_items: int) -> dict:
   count_teachers.check(counts(c), num_items)
   model = sasrec.abstract(sasrec_config(c), num_items)
   params = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
-  if not counts(c).asked:
+  if not counts(c).used:
     return params
   matrix = jax.ShapeDtypeStruct((num_items, num_items), jnp.float32)
   wanted = {"transitions": counts(c).transitions, "ease": counts(c).ease}

@@ -27,7 +27,7 @@ def run(run: context.Run, make_teacher=None) -> None:
   """Writes dialogs/, unless it is there, of these data and settings; prints counts.
 
   All processes factorise and ask the teacher, the first writes. The manifest comes last: what was
-  killed is made anew, of the teacher's answers that are there.
+  killed is made again, from the answers that the teacher has already given.
 
   Args:
     run: the run.

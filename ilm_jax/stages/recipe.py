@@ -180,7 +180,7 @@ def head_config(run: context.Run) -> item_head.HeadConfig | None:
 def _teacher_arrays(run: context.Run) -> dict:
   """What the teacher of `head_teacher.distil` reads."""
   params, log = sequence_model.load(run)[0], run.data.log
-  if not (counts := head_teacher.counts(run.config)).asked:
+  if not (counts := head_teacher.counts(run.config)).used:
     return params
   return {"sasrec": params, **count_teachers.arrays(
       counts, interactions_lib.train_histories(log), log.num_items)}
