@@ -47,6 +47,9 @@ def get_config() -> ml_collections.ConfigDict:
       "sasrec": sasrec(),          # for sequential="sasrec" and phase2.head.distil
       "members": 0,                # entities kept beside each: an item's nearest by co-occurrence,
                                    # a user's last items; the Q-Former reads qformer.members of them
+      "dialogs": 0,                # users that each training dialog of tasks.dialogs counts for:
+                                   # they like what is named in it, but for what the user turns
+                                   # down. Synthetic dialogs are not counted; 0: none is
   }
   c.vectors = ("behavioral",)      # what the Q-Former is given of an entity: of collaborative
                                    # filtering; also "semantic", of its text; "sequential", of

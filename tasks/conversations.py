@@ -18,13 +18,12 @@ from etils import epath
 
 from ilm_jax import errors
 from ilm_jax.config import dialog_sources
+from ilm_jax.conversation import corpora, session
 from ilm_jax.conversation import dialogs as dialogs_lib
-from ilm_jax.conversation import redial, session
 from ilm_jax.tasks import features, talk, templates
 from ilm_jax.tasks import material as material_lib
 
 _PROFILE = "profile"     # the act of an answer that no dialog has
-_EVERY = 10              # of a source without parts, every tenth dialog is for test
 
 
 class _Task(NamedTuple):
@@ -38,7 +37,6 @@ _TASKS = {
     "conv_explain": _Task((session.EXPLAIN,)), "conv_elicit": _Task((session.ASK,)),
     "conv_profile": _Task((_PROFILE,)),
     "redial_recommend": _Task(None, True), "redial_respond": _Task(None)}
-Splits = dict[str, list[dialogs_lib.Dialog]]
 
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
@@ -53,12 +51,13 @@ def definitions(material: material_lib.Material) -> dict[str, features.Definitio
     splits = _read(material, [s for s in sources if s.kind != dialog_sources.REDIAL])
     made |= {name: _definition(material, name, splits) for name in own}
   if theirs := [name for name in material.conversations if name.startswith("redial_")]:
-    splits, names = _redial(material, next(s for s in sources if s.kind == dialog_sources.REDIAL))
+    splits, names = corpora.of_redial(
+        next(s for s in sources if s.kind == dialog_sources.REDIAL).path, material.items)
     made |= {name: _definition(material, name, splits, names) for name in theirs}
   return made
 
 
-def _definition(material, name: str, splits: Splits, names=None) -> features.Definition:
+def _definition(material, name: str, splits: corpora.Splits, names=None) -> features.Definition:
   task, family = _TASKS[name], templates.load(name, words=material.words)
   if name == "conv_profile":
     splits = {split: [_asked(dialog, family.question) for dialog in dialogs if dialog.profile]
@@ -76,9 +75,9 @@ def _asked(dialog: dialogs_lib.Dialog, question: str) -> dialogs_lib.Dialog:
       session.Turn(session.RECOMMENDER, dialog.profile, (), _PROFILE)))
 
 
-def _read(material, sources) -> Splits:
+def _read(material, sources) -> corpora.Splits:
   """The dialogs of all sources, by split."""
-  splits: Splits = {"train": [], "test": []}
+  splits: corpora.Splits = {"train": [], "test": []}
   for source in sources:
     if source.kind == dialog_sources.SYNTHETIC:
       for split, file in (("train", "train.jsonl"), ("test", "validation.jsonl")):
@@ -88,52 +87,7 @@ def _read(material, sources) -> Splits:
                                  "targets writes where dialogs.count is above 0")
         splits[split] += dialogs_lib.read(path, material.items)
     else:
-      for split, dialogs in _divided(dialogs_lib.read(source.path, material.items)).items():
+      for split, dialogs in corpora.divided(
+          dialogs_lib.read(source.path, material.items)).items():
         splits[split] += dialogs
   return splits
-
-
-def _divided(dialogs: list) -> Splits:
-  """Every tenth dialog for test; of fewer than ten the last, of one also that."""
-  test = dialogs[_EVERY - 1::_EVERY] or dialogs[-1:]
-  kept = [each for each in dialogs if all(each is not other for other in test)]
-  return {"train": kept or dialogs, "test": test}
-
-
-def _redial(material, source) -> tuple[Splits, dict[str, tuple[str, ...]]]:
-  """(ReDial's dialogs by split, raw id -> how they spell a title).
-
-  Trained on is "train", or where that part is not there "valid". Films that the catalogue does not
-  have are words alone.
-  """
-  parts = redial.parts(source.path)
-  learned = "train" if "train" in parts else "valid"
-  if learned not in parts or "test" not in parts:
-    raise errors.UserError(f"{source.path} has the parts {', '.join(parts) or 'of nothing'} of "
-                           "ReDial, expected test, and train or valid")
-  talks = {split: redial.read(source.path, part)
-           for split, part in (("train", learned), ("test", "test"))}
-  items = material.items
-  _, row_of = redial.catalogue([each for part in talks.values() for each in part], items)
-  splits = {split: [_of_redial(each, row_of, items) for each in part]
-            for split, part in talks.items()}
-  names: dict[str, dict[str, None]] = {}
-  for each in (each for part in talks.values() for each in part):
-    for film, name in each.films.items():
-      if row_of[film] <= len(items):
-        names.setdefault(items.ids[row_of[film] - 1], {})[" ".join(name.split())] = None
-  return splits, {raw: tuple(spelled) for raw, spelled in names.items()}
-
-
-def _of_redial(dialog: redial.Talk, row_of: dict[str, int], items) -> dialogs_lib.Dialog:
-  """A dialog in words, whose items are raw ids of the catalogue, or where it has none "redial:ID".
-
-  Messages without a text are left out.
-  """
-  turns = []
-  for turn in dialog.turns:
-    named = tuple(items.ids[row_of[film] - 1] if row_of[film] <= len(items) else f"redial:{film}"
-                  for film in turn.items)
-    if turn.text.strip():
-      turns.append(session.Turn(turn.role, redial.worded(turn.text, dialog.films), named))
-  return dialogs_lib.Dialog(dialog.id, tuple(turns))

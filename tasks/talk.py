@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ilm_jax import errors
+from ilm_jax.conversation import corpora, session, speech
 from ilm_jax.conversation import dialogs as dialogs_lib
-from ilm_jax.conversation import session, speech
 from ilm_jax.data import tokenizer as tokenizer_lib
 from ilm_jax.tasks import features, templates
 from ilm_jax.tasks import material as material_lib
@@ -86,15 +86,9 @@ def _replies(material, dialog: dialogs_lib.Dialog, learn: Learn, recommends: boo
                   if item in rows and item not in named)
     named.update(turn.items)
     if at and turn.role == session.RECOMMENDER and learn(turn) and (
-        not recommends or (fresh and not _turned_down(dialog.turns[at + 1:]))):
+        not recommends or (fresh and not corpora.turned_down(dialog.turns[at + 1:]))):
       replies.append(Reply(at, fresh if recommends else ()))
   return replies
-
-
-def _turned_down(after: tuple[session.Turn, ...]) -> bool:
-  """Whether the user's first act after a recommendation, but for asking why, is against it."""
-  acts = (turn.act for turn in after if turn.role == session.USER and turn.act != session.WHY)
-  return next(acts, None) in (session.REJECT, session.CRITIQUE)
 
 
 class _Stretch(NamedTuple):

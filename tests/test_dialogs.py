@@ -6,7 +6,7 @@ import pytest
 import real
 
 from ilm_jax import errors
-from ilm_jax.conversation import dialogs, instances, redial, session, titles
+from ilm_jax.conversation import corpora, dialogs, instances, redial, session, titles
 from ilm_jax.data import interactions
 
 ITEMS = interactions.Items(
@@ -174,3 +174,30 @@ def test_the_published_counts_of_redial(part, join, every, fresh):
   for only_fresh, counts in ((False, every), (True, fresh)):
     made = instances.instances(talks, fresh=only_fresh)
     assert (len(made), sum(len(each.targets) for each in made)) == counts
+
+
+def spoken(role, items=(), act=None):
+  return {"role": role, "text": "x", "items": list(items), **({"act": act} if act else {})}
+
+
+@pytest.mark.parametrize("turns, rows", [
+    ([spoken("user", ["7"]), spoken("recommender", ["99"])], [1, 3]),
+    ([spoken("recommender", ["99"]), spoken("user", act="reject"),
+      spoken("recommender", ["3"])], [4]),
+    ([spoken("recommender", ["99"]), spoken("user", act="why"),
+      spoken("user", act="critique")], None),
+    ([spoken("user", ["7", "50"]), spoken("user", ["7"], "reject")], [2])])
+def test_what_people_of_a_dialog_like(tmp_path, turns, rows):
+  """All that they name but what the user turns down; the last dialog of a file is for test."""
+  path = write(tmp_path / "talks.jsonl", {"turns": turns}, turn(items=["Heat"]))
+  found = corpora.liked(f"synthetic,{path}", ITEMS)
+  assert [each.tolist() for each in found] == ([rows] if rows else [])
+
+
+def test_films_of_redials_training_part_are_liked(tmp_path):
+  for part, text in (("valid", "@11 and @12"), ("test", "@12")):
+    write(tmp_path / f"{part}.jsonl", {
+        "conversationId": "1", "initiatorWorkerId": 0, "respondentWorkerId": 1,
+        "movieMentions": {"11": "Heat (1995)", "12": "Unheard Of (2001)"},
+        "messages": [{"senderWorkerId": 0, "text": text}]})
+  assert [each.tolist() for each in corpora.liked(f"redial:{tmp_path}", ITEMS)] == [[1]]

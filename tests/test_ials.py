@@ -120,6 +120,16 @@ def test_users_of_items_are_sorted_and_chunks_do_not_show(monkeypatch, tmp_path)
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_histories_behind_others(monkeypatch, tmp_path, count):
+  monkeypatch.setattr(histories_lib, "CHUNK", 7)
+  first, more = some_histories(), some_histories()[:count]
+  for folder in (None, tmp_path):
+    found = histories_lib.followed(*map(histories_lib.of_lists, (first, more)), folder)
+    for a, b in zip(found, histories_lib.of_lists([*first, *more])):
+      np.testing.assert_array_equal(a, b)
+
+
 def test_only_what_is_kept_becomes_a_history(monkeypatch, tmp_path):
   monkeypatch.setattr(histories_lib, "CHUNK", 2)
   user_N, item_N = np.array([0, 0, 1, 3, 3]), np.array([4, 2, 2, 1, 3])

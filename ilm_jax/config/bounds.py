@@ -62,7 +62,7 @@ _GROUPS = (
     (_from_0(_INT32, "all items"), ("phase1.negatives", "phase2.head.negatives")),
     (_from_0(2 ** 20, "ranking tasks among the others"), ("phase2.head.rows",)),
     (Bound(-1, 1000, "-1 (all layers) or more, at most 1000"), ("phase2.head.layer",)),
-    (_from_0(1000, "none"), ("qformer.reader_hidden", "qformer.members", "cf.members",
+    (_from_0(1000, "none"), ("qformer.reader_hidden", "qformer.members", "cf.members", "cf.dialogs",
                              "lm.lora_rank")),
     (_from_0(1000, "all"), ("phase2.head.queries", "lm.layers")),
     (_FRACTION, ("qformer.dropout", "qformer.text_dropout", "phase1.label_smoothing",

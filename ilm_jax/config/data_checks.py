@@ -80,6 +80,10 @@ def _check_dialogs(c) -> list[str]:
   if dialog_sources.SYNTHETIC in kinds and not c.dialogs.count:
     wrong.append(f"tasks.dialogs={c.tasks.dialogs!r} with dialogs.count=0: no synthetic dialogs "
                  "are made; set the count above 0, e.g. --config.dialogs.count=2000")
+  if c.cf.dialogs and not kinds - {dialog_sources.SYNTHETIC}:
+    wrong.append(f"cf.dialogs={c.cf.dialogs} with tasks.dialogs={c.tasks.dialogs!r}: there are no "
+                 "dialogs whose people like items beside the log; name a file or redial:PATH in "
+                 "tasks.dialogs, or set cf.dialogs to 0")
   if c.dialogs.reword and not c.dialogs.count:
     wrong.append("dialogs.reword=True with dialogs.count=0: there is nothing to reword; set the "
                  "count above 0, e.g. --config.dialogs.count=2000")

@@ -20,9 +20,9 @@ _OF_CONVERSATIONS = {"tasks.dialogs", "tasks.dialog_tokens"}   # their examples 
 _OF_EVALUATION = {"tasks.prompt_targets"}
 # What a field that came later was, in effect, before it came: where it is that, it is left out, so
 # that what was trained before stays valid.
-OFF = {"data.cold_fraction": 0.1, "cf.members": 0, "qformer.user_projection": False,
-       "qformer.vector_dropout": 0.0, "phase1.negatives": 0, "phase1.draw": "uniform",
-       "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
+OFF = {"data.cold_fraction": 0.1, "cf.members": 0, "cf.dialogs": 0,
+       "qformer.user_projection": False, "qformer.vector_dropout": 0.0, "phase1.negatives": 0,
+       "phase1.draw": "uniform", "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
        "phase2.head.distil_transitions": 0.0, "phase2.head.distil_ease": 0.0,
        "lm.lora_rank": 0, "lm.layers": 0, "lm.index_only": False, "tasks.index_apart": False,
        "dialogs.reword": False}
@@ -76,7 +76,7 @@ def of_dialogs(config) -> dict:
   fields = _fields(config, ("seed", "dialogs", "cf"))
   return {name: value for name, value in fields.items()
           if not name.startswith(("cf.sasrec.", "cf.transition_")) and name not in (
-              "cf.sequential", "cf.members")} | {"data.domain": config.data.domain}
+              "cf.sequential", "cf.members", "cf.dialogs")} | {"data.domain": config.data.domain}
 
 
 def of_sasrec(config) -> dict:

@@ -1,0 +1,111 @@
+"""The dialogs that `tasks.dialogs` names, by split, and which items the people in them like.
+
+Of a source without parts, every tenth dialog is for test. Of ReDial "train" is trained on, or where
+that part is not there "valid".
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from ilm_jax import errors
+from ilm_jax.config import dialog_sources
+from ilm_jax.conversation import dialogs as dialogs_lib
+from ilm_jax.conversation import redial, session
+from ilm_jax.data import interactions as interactions_lib
+
+_EVERY = 10              # of a source without parts, every tenth dialog is for test
+
+Splits = dict[str, list[dialogs_lib.Dialog]]
+
+
+class Redial(NamedTuple):
+  """ReDial's dialogs by split, and raw id -> how they spell a title."""
+  splits: Splits
+  names: dict[str, tuple[str, ...]]
+
+
+def divided(dialogs: list) -> Splits:
+  """Every tenth dialog for test; of fewer than ten the last, of one also that."""
+  test = dialogs[_EVERY - 1::_EVERY] or dialogs[-1:]
+  kept = [each for each in dialogs if all(each is not other for other in test)]
+  return {"train": kept or dialogs, "test": test}
+
+
+def of_redial(path: str, items: interactions_lib.Items) -> Redial:
+  """ReDial at `path`. Films that the catalogue `items` does not have are words alone.
+
+  Raises:
+    UserError: there is no part to train on or none to test; see also `redial.read`.
+  """
+  parts = redial.parts(path)
+  learned = "train" if "train" in parts else "valid"
+  if learned not in parts or "test" not in parts:
+    raise errors.UserError(f"{path} has the parts {', '.join(parts) or 'of nothing'} of ReDial, "
+                           "expected test, and train or valid")
+  talks = {split: redial.read(path, part)
+           for split, part in (("train", learned), ("test", "test"))}
+  _, row_of = redial.catalogue([each for part in talks.values() for each in part], items)
+  splits = {split: [_of_talk(each, row_of, items) for each in part]
+            for split, part in talks.items()}
+  names: dict[str, dict[str, None]] = {}
+  for each in (each for part in talks.values() for each in part):
+    for film, name in each.films.items():
+      if row_of[film] <= len(items):
+        names.setdefault(items.ids[row_of[film] - 1], {})[" ".join(name.split())] = None
+  return Redial(splits, {raw: tuple(spelled) for raw, spelled in names.items()})
+
+
+def liked(text: str, items: interactions_lib.Items) -> list[np.ndarray]:
+  """int64, of each training dialog the rows of the items that its people like, in order.
+
+  These are all items named in it but those that the user turns down. Synthetic dialogs are left
+  out: they tell of the log. So are dialogs that name no item of the catalogue.
+
+  Args:
+    text: `tasks.dialogs`.
+    items: the catalogue.
+
+  Raises:
+    UserError: as `dialogs.read` and `of_redial`.
+  """
+  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
+  said: list[dialogs_lib.Dialog] = []
+  for source in dialog_sources.parse(text):
+    if source.kind == dialog_sources.REDIAL:
+      said += of_redial(source.path, items).splits["train"]
+    elif source.kind == dialog_sources.FILE:
+      said += divided(dialogs_lib.read(source.path, items))["train"]
+  rows = [np.array([row_of[item] for item in _liked(dialog) if item in row_of], np.int64)
+          for dialog in said]
+  return [each for each in rows if len(each)]
+
+
+def turned_down(after: tuple[session.Turn, ...]) -> bool:
+  """Whether the user's first act after a recommendation, but for asking why, is against it."""
+  acts = (turn.act for turn in after if turn.role == session.USER and turn.act != session.WHY)
+  return next(acts, None) in (session.REJECT, session.CRITIQUE)
+
+
+def _liked(dialog: dialogs_lib.Dialog) -> dict[str, None]:
+  """The items of `liked`, each once."""
+  named: dict[str, None] = dict.fromkeys(dialog.history)
+  against = set()
+  for at, turn in enumerate(dialog.turns):
+    no = (turn.act == session.REJECT if turn.role == session.USER
+          else turned_down(dialog.turns[at + 1:]))
+    (against.update if no else named.update)(dict.fromkeys(turn.items))
+  return {item: None for item in named if item not in against}
+
+
+def _of_talk(dialog: redial.Talk, row_of: dict[str, int], items) -> dialogs_lib.Dialog:
+  """A dialog in words, whose items are raw ids of the catalogue, or where it has none "redial:ID".
+
+  Messages without a text are left out.
+  """
+  turns = []
+  for turn in dialog.turns:
+    named = tuple(items.ids[row_of[film] - 1] if row_of[film] <= len(items) else f"redial:{film}"
+                  for film in turn.items)
+    if turn.text.strip():
+      turns.append(session.Turn(turn.role, redial.worded(turn.text, dialog.films), named))
+  return dialogs_lib.Dialog(dialog.id, tuple(turns))
