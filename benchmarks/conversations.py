@@ -27,9 +27,10 @@ class Material:
       self._made[key] = make()
     return self._made[key]
 
-  def factorised(self, histories, num_items: int, reg: float, alpha: float) -> fold_in.Form:
-    """Item factors of one set of histories."""
-    return self.once(("factors", reg, alpha), lambda: fold_in.Form(ials.ials(
+  def factorised(self, histories, num_items: int, reg: float, alpha: float, of=()
+                 ) -> fold_in.Form:
+    """Item factors of histories; `of`: which these are, where there are several."""
+    return self.once(("factors", reg, alpha, of), lambda: fold_in.Form(ials.ials(
         histories, num_items, WIDTH, reg=reg, alpha=alpha, iterations=10, seed=0)[1], reg, alpha))
 
   @functools.cached_property

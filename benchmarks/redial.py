@@ -31,13 +31,16 @@ from tasks.datasets import movielens_files
 
 SIDES = {"seeker": (session.USER,), "both": session.ROLES}     # whose films a context likes
 COPY, REFERENCE = "naive copy", "popularity, validation dialogs"
+BOTH, DIALOGS = "fold-in, MovieLens and validation dialogs", "item-kNN, validation dialogs"
 SPACES = {
     "fold-in": {"side": tuple(SIDES), "reg": (5.0, 20.0), "alpha": (2.0, 10.0)},
+    BOTH: {"side": ("both",), "reg": (20.0,), "alpha": (2.0, 10.0), "dialogs": (1, 5, 20)},
+    DIALOGS: {"side": ("both",), "neighbours": (50, 200), "shrinkage": (10.0, 50.0)},
     "item-kNN, MovieLens": {"side": tuple(SIDES), "neighbours": (50, 200),
                             "shrinkage": (10.0, 50.0)},
 }
-FIXED = {"item-kNN, validation dialogs": {"side": "both", "neighbours": 200, "shrinkage": 10.0},
-         "text": {"words": 20}}
+FIXED = {"text": {"words": 20}}
+HALVES = 2               # of the validation dialogs: what learns from one is chosen on the other
 TOGETHER = 128           # instances scored together
 
 
@@ -82,18 +85,25 @@ class Material(conversations.Material):
     """float32 [I + 1]: in how many validation dialogs each film is named."""
     return popularity.popularity(self.named, len(self.films))
 
+  def learned(self, without: int | None) -> list[np.ndarray]:
+    """Item rows that each validation dialog names, but for those of half `without`."""
+    return [rows for n, rows in enumerate(self.named) if without is None or n % HALVES != without]
+
   def behind(self, score_NI, popular_I1) -> np.ndarray:
     """Scores whose ties, of films or contexts that the row knows nothing of, popularity orders."""
     return score_NI + 1e-6 * np.maximum(popular_I1, 0) / popular_I1.max()
 
-  def form(self, reg: float, alpha: float) -> fold_in.Form:
-    """Factors of films by who likes them on MovieLens."""
-    return self.factorised(self.log, len(self.films), reg, alpha)
+  def form(self, reg: float, alpha: float, dialogs: int = 0, without: int | None = None
+           ) -> fold_in.Form:
+    """Factors of films by who likes them on MovieLens and, `dialogs` times each, in dialogs."""
+    more = self.learned(without) * dialogs
+    return self.factorised([*self.log, *more], len(self.films), reg, alpha, (dialogs, without))
 
-  def near(self, histories: str, neighbours: int, shrinkage: float):
+  def near(self, histories: str, neighbours: int, shrinkage: float, without: int | None):
     """[I, I] similar films by MovieLens, or by the validation dialogs."""
-    return self.once((histories, neighbours, shrinkage), lambda: cooccurrence.nearest(
-        self.log if histories == "log" else self.named, len(self.films), neighbours, shrinkage))
+    return self.once((histories, neighbours, shrinkage, without), lambda: cooccurrence.nearest(
+        self.log if histories == "log" else self.learned(without), len(self.films), neighbours,
+        shrinkage))
 
   @functools.cached_property
   def item_text_I1W(self) -> np.ndarray:
@@ -113,15 +123,17 @@ def by_discussion(material, contexts, films, setting):
 
 
 def by_fold_in(material, contexts, films, setting):
-  form = material.form(setting["reg"], setting["alpha"])
+  form = material.form(setting["reg"], setting["alpha"], setting.get("dialogs", 0),
+                       setting.get("without"))
   user_NC = form.users([material.liked(turns, setting["side"]) for turns in contexts])
   score_NI = popularity.factors(user_NC, form.item_I1C)
-  score_NI[:, material.popular_I1 <= 0] = -1.0       # nobody in the log likes them
+  score_NI[:, ~np.any(form.item_I1C, axis=1)] = -1.0       # nobody likes them
   return material.behind(score_NI, material.popular_I1)
 
 
 def by_neighbours(material, contexts, films, setting, histories="log"):
-  near_II = material.near(histories, setting["neighbours"], setting["shrinkage"])
+  near_II = material.near(histories, setting["neighbours"], setting["shrinkage"],
+                          setting.get("without"))
   has_NI = cooccurrence.incidence([material.liked(turns, setting["side"]) for turns in contexts],
                                   len(material.films))
   score_NI = neighbours.with_padding((has_NI @ near_II.T).toarray())
@@ -137,16 +149,25 @@ def by_text(material, contexts, films, setting):
 
 ROWS = {
     "popularity, MovieLens": by_popularity, REFERENCE: by_discussion, "fold-in": by_fold_in,
-    "item-kNN, MovieLens": by_neighbours,
-    "item-kNN, validation dialogs": functools.partial(by_neighbours, histories="dialogs"),
+    BOTH: by_fold_in, "item-kNN, MovieLens": by_neighbours,
+    DIALOGS: functools.partial(by_neighbours, histories="dialogs"),
     "text": by_text}
 
 
 def ranked(material: Material, name: str, setting: dict, part: str, joined: bool, fresh: bool
            ) -> tuple[list[np.ndarray], np.ndarray]:
-  """(ranks of each instance's targets, the dialog of each instance)."""
+  """(ranks of each instance's targets, the dialog of each instance).
+
+  A row that learns from the validation dialogs ranks each half of these as the other half says.
+  """
   talks = material.turns(part, joined)
   every = instances.instances(talks, fresh=fresh)
+  if part == "valid" and name in (BOTH, DIALOGS) and "without" not in setting:
+    halves = [ranked(material, name, setting | {"without": half}, part, joined, fresh)
+              for half in range(HALVES)]
+    mine = [(ranks, dialog) for half, (all_ranks, of_dialog) in enumerate(halves)
+            for ranks, dialog in zip(all_ranks, of_dialog) if dialog % HALVES == half]
+    return [ranks for ranks, _ in mine], np.array([dialog for _, dialog in mine])
   of_dialog = np.array([each.dialog for each in every])
   if name == COPY:
     return [np.array(ranks) for ranks in instances.copied(every)], of_dialog

