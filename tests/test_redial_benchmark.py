@@ -1,5 +1,6 @@
 """benchmarks/redial.py on a handful of made-up dialogs."""
 import argparse
+import dataclasses
 import json
 
 import numpy as np
@@ -87,6 +88,24 @@ def test_text_reads_the_end_of_the_context_with_titles(material):
   material.__dict__["item_text_I1W"] = np.concatenate([np.zeros((1, 26)), encoder(FILMS + ["x"])])
   ranks(material, "text", {"words": 3}, fresh=False)
   assert set(read[6:]) == {"Heat (1995)", "(1995) Alien (1979)", "(1995) Emma (1996)", ""}
+
+
+@pytest.mark.parametrize("name, setting", [
+    (benchmark.DIALOGS, {"side": "both", "neighbours": 3, "shrinkage": 1.0}),
+    (benchmark.BOTH, {"side": "both", "reg": 0.1, "alpha": 10.0, "dialogs": 3})])
+def test_what_learns_from_validation_dialogs_is_chosen_on_others(material, name, setting):
+  """Only another dialog may say that 5 follows 3: nobody on MovieLens likes both."""
+  talk, = material.turns("valid", True)
+  other = dataclasses.replace(talk, turns=(
+      dataclasses.replace(talk.turns[0], items=("3",)),
+      dataclasses.replace(talk.turns[1], items=("5",))))
+  places = []
+  for talks in ([other, talk], [other, other]):
+    material.talks["valid"], material._made = talks, {}
+    material.named = [material.rows(i for turn in t.turns for i in turn.items) for t in talks]
+    ranks, of_dialog = benchmark.ranked(material, name, setting, "valid", True, True)
+    places.append(int(ranks[of_dialog.tolist().index(0)][0]))
+  assert places[1] == 1 < places[0]
 
 
 def test_the_table(material):
