@@ -12,8 +12,8 @@
 A job runs detached on every host, so a lost connection does not end it. `stop` sends it SIGTERM: it
 saves and ends. --dry_run prints the commands and runs none.
 
-A server is a job of a TPU VM of one host. It listens on that host alone, and a tunnel brings its port
-to this machine until Ctrl-C:
+A server is a job of a TPU VM of one host. It listens on that host alone, and a tunnel brings its
+port to this machine until Ctrl-C:
 
     python -m launch.tpu_vm run my-tpu --zone=us-east5-a --job=serve -- python -m ilm_jax.main \\
         --config=configs/ml100k_smollm2.py --workdir=gs://bucket/run --stage=serve

@@ -176,6 +176,16 @@ def test_sessions_go_after_a_while_and_when_there_are_too_many():
     assert len(kept) == 1
 
 
+def test_what_is_kept_to_be_taken_back_is_no_larger_than_so_much():
+  kept = store.Kept(session_lib.Session(), limits.Limits(undo=9, undo_size=25_000))
+  for n in range(6):
+    turn = session_lib.Turn(session_lib.USER, "x" * 9_900)
+    kept.replace(session_lib.like(session_lib.add_turn(session_lib.Session(), turn), f"i{n}"))
+  assert [each.opinions[0].item for each in kept.earlier()] == ["i3", "i4"]
+  kept.replace(session_lib.Session())
+  assert kept.session.opinions == () and len(kept.earlier()) == 2
+
+
 # Conversations.
 
 def test_a_chat_with_a_session_that_is_kept(client):

@@ -91,8 +91,8 @@ class Server(uvicorn.Server):
 
 
 def _patient(limits: limits_lib.Limits) -> type:
-  """A protocol that hangs up on who does not send the head of a request in time, and on who does not
-  take an answer: a request that waits to be answered keeps its place among `limits.requests`."""
+  """A protocol that hangs up on who does not send the head of a request in time, or does not take
+  an answer: until then the request keeps its place among `limits.requests`."""
 
   class Patient(h11_impl.H11Protocol):
     _timer: asyncio.TimerHandle | None = None
