@@ -11,6 +11,13 @@
 
 A job runs detached on every host, so a lost connection does not end it. `stop` sends it SIGTERM: it
 saves and ends. --dry_run prints the commands and runs none.
+
+A server is a job of a TPU VM of one host. It listens on that host alone, and a tunnel brings its
+port to this machine until Ctrl-C:
+
+    python -m launch.tpu_vm run my-tpu --zone=us-east5-a --job=serve -- python -m ilm_jax.main \\
+        --config=configs/ml100k_smollm2.py --workdir=gs://bucket/run --stage=serve
+    python -m launch.tpu_vm tunnel my-tpu --zone=us-east5-a --port=8000
 """
 import argparse
 import pathlib
@@ -94,6 +101,12 @@ def stop(c) -> list[list[str]]:
   return [_ssh(c, "all", f'kill -TERM "$(cat ilm_jax/runs/{c.job}.pid)"')]
 
 
+def tunnel(c) -> list[list[str]]:
+  """The command that brings a port of host 0 to this machine, for as long as it runs."""
+  return [[*_GCLOUD, "tpu-vm", "ssh", c.name, *_where(c), "--worker=0", "--", "-N",
+           "-o", "ExitOnForwardFailure=yes", "-L", f"{c.port}:127.0.0.1:{c.port}"]]
+
+
 def delete(c) -> list[list[str]]:
   """Deletes the TPU VM; with --queued its place in the queue, which holds it, too."""
   kind, force = ("queued-resources", ["--force"]) if c.queued else ("tpu-vm", [])
@@ -151,7 +164,7 @@ def act(c) -> None:
 
 
 _ACTIONS = {"create": create, "wait": state, "setup": setup, "run": run, "logs": logs,
-            "status": status, "stop": stop, "delete": delete}
+            "status": status, "stop": stop, "tunnel": tunnel, "delete": delete}
 
 
 def options(**fields) -> argparse.Namespace:
@@ -179,6 +192,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
       p.add_argument("--job", default="job", help="name of the job on the hosts (job)")
     if name == "run":
       p.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    if name == "tunnel":
+      p.add_argument("--port", type=int, default=8000, help="there and here (8000)")
     if name == "logs":
       p.add_argument("--worker", default="0", help="which host, or all (0)")
       p.add_argument("--lines", type=int, default=100)

@@ -23,8 +23,9 @@ def talk(run):
 
 def test_likes_are_answered_by_a_list_without_them(talk):
   assert talk.greeting().startswith("12 films, ranked by ILM, item head. Which do you like?")
-  assert talk.answer("hello").splitlines() == [
-      "I do not know what 'hello' means here.", "Which do you like? Name a few by title."]
+  assert talk.answer("hello").splitlines() == ["Which do you like? Name a few by title."]
+  assert talk.answer("howdy").splitlines() == [
+      "I do not know what 'howdy' means here.", "Which do you like? Name a few by title."]
   assert talk.answer("I loved Psycho and hated Gandhi").splitlines() == [
       "1. Speed (1994)  Crime", "2. Clerks (1994)  Comedy"]
   assert talk.session.turns[-1].items == ("i10", "i9") and talk.session.turns[-1].act == "recommend"

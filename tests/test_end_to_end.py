@@ -400,6 +400,12 @@ def test_an_export_proves_parity_and_is_written_whole(run):
   has_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
   said = check.check(folder, () if has_torch else ("hf",))
   assert "lists of" in said and "jax.export of soft_tokens, item_keys, state" in said
+  if has_torch:                        # docs/export.md as written
+    page = (ROOT / "docs" / "export.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]
+    spoken = subprocess.run([sys.executable, "-c", code], cwd=run, capture_output=True, text=True,
+                            check=True).stdout
+    assert "Film<item_50_0><item_50_1> has the genres:" in spoken
 
 
 SERVED = """

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -104,7 +105,9 @@ SSH = "gcloud compute tpus tpu-vm ssh a --zone=z"
     ("logs a --zone=z --worker=all --job=eval",
      f"{SSH} --worker=all '--command=tail -n 100 ilm_jax/runs/eval.log'"),
     ("stop a --zone=z",
-     f"""{SSH} --worker=all '--command=kill -TERM "$(cat ilm_jax/runs/job.pid)"'""")])
+     f"""{SSH} --worker=all '--command=kill -TERM "$(cat ilm_jax/runs/job.pid)"'"""),
+    ("tunnel a --zone=z --port=80",
+     f"{SSH} --worker=0 -- -N -o ExitOnForwardFailure=yes -L 80:127.0.0.1:80")])
 def test_tpu_vm_word_for_word(fakes, line, words):
   on_tpu_vm(line)
   assert fakes.lines == [words]
@@ -156,6 +159,33 @@ def test_what_runs_on_a_host_is_detached_written_down_and_started_once(tmp_path)
   assert said.endswith(": ended with 7\n")
   logs = on_a_host(tpu_vm.logs(c)[0], tmp_path).stdout
   assert logs == "it's [\"('behavioral',)\", '$HOME']\n"
+
+
+def test_a_server_on_a_host_ends_by_itself_when_it_is_stopped(tmp_path):
+  """The words of `run` and `stop` around one that listens until SIGTERM, as --stage=serve does."""
+  (tmp_path / "ilm_jax").mkdir()
+  program = (
+      "import signal, socket\n"
+      "signal.signal(signal.SIGTERM, lambda *_: exit(0))\n"
+      "sock = socket.create_server(('127.0.0.1', 0))\n"
+      "print(sock.getsockname()[1], flush=True)\n"
+      "while True: sock.accept()[0].sendall(b'ready')\n")
+  c = tpu_vm.options(name="a", zone="z", job="serve", command=[sys.executable, "-c", program])
+  assert on_a_host(tpu_vm.run(c)[0], tmp_path).returncode == 0
+  log = tmp_path / "ilm_jax" / "runs" / "serve.log"
+  waits_for(lambda: log.exists() and log.read_text().strip())
+  with socket.create_connection(("127.0.0.1", int(log.read_text()))) as client:
+    assert client.recv(9) == b"ready"
+  assert on_a_host(tpu_vm.stop(c)[0], tmp_path).returncode == 0
+  waits_for(lambda: on_a_host(tpu_vm.status(c)[0], tmp_path).stdout.endswith(": ended with 0\n"))
+
+
+def waits_for(true):
+  for _ in range(200):
+    if true():
+      return
+    time.sleep(0.1)
+  raise AssertionError("it did not come to pass")
 
 
 def test_wait_ends_when_the_queue_has_given(fakes, capsys):

@@ -182,6 +182,29 @@ def test_an_idle_connection_between_requests_may_wait(port):
   connection.close()
 
 
+def test_who_does_not_take_answers_loses_the_place(port):
+  """As many clients as may be answered ask for megabytes, one request behind another, and read
+  nothing: they are hung up on, and others are answered."""
+  turns = [{"role": "user", "text": "x" * 1200}] * 180
+  kept = ask(port, "POST", "/v1/sessions", json.dumps({"session": {"turns": turns}}))[1]["id"]
+  wish = f"GET /v1/sessions/{kept} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+
+  def ask_on():
+    with socket.socket() as sock:
+      sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+      sock.settimeout(30)
+      sock.connect(("127.0.0.1", port))
+      sock.sendall(wish.encode() * 60)
+      for _ in range(100):
+        time.sleep(0.2)
+        sock.sendall(b"\r\n")
+
+  with concurrent.futures.ThreadPoolExecutor(LIMITS.requests) as pool:
+    ends = [pool.submit(ask_on) for _ in range(LIMITS.requests)]
+    assert all(isinstance(end.exception(), ConnectionError) for end in ends)
+  assert ask(port, "POST", "/v1/recommend", b'{"liked": ["i12"]}')[0] == 200
+
+
 @pytest.mark.parametrize("sent", [
     b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
     b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -211,9 +211,14 @@ def test_conversation_hears_a_limit_and_is_still_there_after_a_reload(open_page,
   listed = titles(page)
   assert not any(server.genre in text for text in page.locator("#lists .meta").all_inner_texts())
 
+  page.set_viewport_size({"width": 1280, "height": 500})
   page.reload()
   page.locator("#lists .card").first.wait_for()
   assert titles(page) == listed and page.locator(".turn").count() == 2
+  page.wait_for_function("""() => {          // the newest words are in sight
+    const log = document.getElementById("log");
+    return log.scrollTop > 0 && log.scrollTop + log.clientHeight > log.scrollHeight - 2;
+  }""")
 
   server.forget()                            # as a restarted server does
   page.reload()

@@ -2,6 +2,8 @@
 import csv
 import dataclasses
 import errno
+import pathlib
+import subprocess
 import sys
 import types
 
@@ -16,15 +18,23 @@ from ilm_jax.evaluation import list_files
 from ilm_jax.runtime import axes
 from ilm_jax.stages import recommend, recommender
 
+ROOT = pathlib.Path(__file__).parents[1]
+
 
 @pytest.fixture
 def run():
   """Two users, four items, and no model: what is refused is refused before one is loaded."""
+  return made_up()
+
+
+def made_up(more_users=0):
+  """A run without a model; more users have the history of the second."""
   items = interactions.Items(["10", "11", "12", "13"], ["Heat", "Heat", "Up", "=1+1"],
                              [1995, 1986, 2009, None], [[]] * 4)
-  log = interactions.Interactions(["7", "9"], 4, np.array([0, 0, 0, 1], np.int32),
-                                  np.array([3, 1, 4, 2], np.int32), np.zeros(4, np.int64),
-                                  np.ones(4, np.float32))
+  users = ["7", "9", *(f"u{n}" for n in range(more_users))]
+  of_N, count = np.array([0, 0, 0, *range(1, len(users))], np.int32), len(users) + 2
+  log = interactions.Interactions(users, 4, of_N, np.array([3, 1, 4] + [2] * (count - 3), np.int32),
+                                  np.zeros(count, np.int64), np.ones(count, np.float32))
   return types.SimpleNamespace(data=interactions.Data(log, items, ""), config=tiny.get_config())
 
 
@@ -204,6 +214,45 @@ def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, 
     recommend.run(run, wish._replace(k=1))
   with pytest.raises(errors.UserError, match=r"by other settings .checkpoint.: name another"):
     recommend.run(run, wish._replace(model="mlp"))
+
+
+SLOW = """
+import sys, time
+from tests import test_recommend as t
+
+def slow(self, histories, k, top=t.Fake.top):
+  print("scored", flush=True)
+  time.sleep(0.1)
+  return top(self, histories, k)
+
+t.Fake.top, t.recommender.Recommender = slow, t.Fake
+t.recommend.PART = 4
+t.recommend._made_from = lambda recommender, k: {"k": k}
+t.recommend.run(t.made_up(18), t.recommend.Wish(users="all", k=2, out=sys.argv[1]))
+"""
+
+
+def test_a_killed_command_leaves_whole_parts_and_goes_on_behind_them(tmp_path):
+  """SIGKILL inside the third of five parts; the same command then scores three parts."""
+  parquet = pytest.importorskip("pyarrow.parquet")
+  folder = tmp_path / "top"
+  argv = [sys.executable, "-c", SLOW, f"{folder}/"]
+  child = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+  try:
+    assert [child.stdout.readline() for _ in range(10)] == ["scored\n"] * 10
+  finally:
+    child.kill()
+    child.wait()
+  whole = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+  assert sorted(whole) == ["part-0.parquet", "part-1.parquet"]
+  again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+  assert again.stdout.count("scored") == 12
+  names = [f"part-{n}.parquet" for n in range(5)]
+  assert sorted(path.name for path in folder.iterdir()) == ["made_from.json", *names]
+  assert all((folder / name).stat().st_mtime_ns == at for name, at in whole.items())
+  rows = [row for name in names for row in parquet.read_table(folder / name).to_pylist()]
+  assert [row["user"] for row in rows] == ["7", *(
+      user for user in ("9", *(f"u{n}" for n in range(18))) for _ in range(2))]
 
 
 @pytest.mark.parametrize("name", ["top.csv", "top.parquet"])

@@ -176,6 +176,16 @@ def test_sessions_go_after_a_while_and_when_there_are_too_many():
     assert len(kept) == 1
 
 
+def test_what_is_kept_to_be_taken_back_is_no_larger_than_so_much():
+  kept = store.Kept(session_lib.Session(), limits.Limits(undo=9, undo_size=25_000))
+  for n in range(6):
+    turn = session_lib.Turn(session_lib.USER, "x" * 9_900)
+    kept.replace(session_lib.like(session_lib.add_turn(session_lib.Session(), turn), f"i{n}"))
+  assert [each.opinions[0].item for each in kept.earlier()] == ["i3", "i4"]
+  kept.replace(session_lib.Session())
+  assert kept.session.opinions == () and len(kept.earlier()) == 2
+
+
 # Conversations.
 
 def test_a_chat_with_a_session_that_is_kept(client):
@@ -280,18 +290,21 @@ def test_a_reply_of_so_many_words_at_most(client):
   assert said["choices"][0]["finish_reason"] == "length" and said["usage"]["completion_tokens"] == 3
 
 
-def test_what_usersimcrs_sends(client):
-  """It looks whether somebody is there, then sends what was said by both in turn."""
+@pytest.mark.parametrize("repeated", [False, True], ids=["before", "with the message"])
+def test_what_usersimcrs_sends(client, repeated):
+  """It looks whether somebody is there, then sends what was said by both in turn: at its commit
+  1e7d339 with DialogueKit 0.1.1 the context ends with the message itself."""
   assert client.get("/v1/usersimcrs").status_code == 200
-  hello = client.post("/v1/usersimcrs", json={"context": [], "message": "hello"})
-  assert hello.headers["content-type"].startswith("text/plain")
-  assert hello.text.endswith("Which do you like? Name a few by title.")
-  first = client.post("/v1/usersimcrs", json={
-      "context": ["hello", hello.text], "message": "I like Psycho"}).text
-  assert first == "Try these:\n1. Gandhi (1982)  Comedy\n2. Speed (1994)  Crime"
-  then = client.post("/v1/usersimcrs", json={
-      "context": ["hello", hello.text, "I like Psycho", first], "message": "no comedy"}).text
-  assert then.splitlines()[1:] == ["1. Speed (1994)  Crime", "2. Seven (1995)  Horror"]
+  context, said = [], []
+  for message in ("hello", "I like Psycho", "no comedy"):
+    done = client.post("/v1/usersimcrs", json={
+        "context": [*context, message] if repeated else context, "message": message})
+    assert done.headers["content-type"].startswith("text/plain")
+    context += [message, done.text]
+    said.append(done.text)
+  assert said[0].endswith("Which do you like? Name a few by title.")
+  assert said[1] == "Try these:\n1. Gandhi (1982)  Comedy\n2. Speed (1994)  Crime"
+  assert said[2].splitlines()[1:] == ["1. Speed (1994)  Crime", "2. Seven (1995)  Horror"]
 
 
 # The model thread.

@@ -38,7 +38,7 @@ _EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "
           "film", "films", "movie", "movies", "please", "i", "want", "would", "it", "that", "is",
           "was", "make", "but", "for", "with", "some", "me", "give", "show", "too", "like",
           "love", "enjoy", "prefer", "of", "to", "do", "did", "am", "i'm", "i’m", "any",
-          "watch", "see"}
+          "watch", "see", "hello", "hi", "hey", "thanks", "thank", "you"}
 _OPEN = {"more", "less", "too", "something", "anything"}
 _NOT = ("n't", "n’t")
 _BUT = re.compile(r"\b(?:any|every)thing (?:but|except)\b", re.IGNORECASE)

@@ -98,14 +98,18 @@ def events(whole: dict, with_usage: bool):
 
 
 def simulated(request: schemas.UserSimCrs, engine: engine_lib.Engine) -> str:
-  """The reply to UserSimCRS. The context's last text is ours, the one before the user's, and so on.
+  """The reply to UserSimCRS. Its context ends with the message itself, as DialogueKit adds a turn
+  to the history before it asks the agent; other clients send what was said before the message. The
+  last text before the message is ours, the one before that the user's, and so on.
 
   Raises:
     Refused: the message cannot be a turn.
   """
   sessions.check_text(request.message, engine.limits)
-  talk = engine.talker()
+  talk, said_before = engine.talker(), list(request.context)
+  if said_before and said_before[-1] == request.message:
+    said_before.pop()
   roles = (session_lib.RECOMMENDER, session_lib.USER)
-  turns = [(roles[n % 2], text) for n, text in enumerate(reversed(request.context))][::-1]
+  turns = [(roles[n % 2], text) for n, text in enumerate(reversed(said_before))][::-1]
   reply = said(talk, engine.checked(talk.replayed(turns)), request.message)
   return "\n".join(filter(None, (reply.text, ranker.listed(reply.cards))))

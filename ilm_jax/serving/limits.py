@@ -16,10 +16,11 @@ class Limits:
   waiting: int = 48          # for the model; more get 429
   together: int = 16         # that the model scores at a time
   seconds: float = 60.0      # that an answer may take
-  patience: float = 10.0     # seconds for a request to arrive
+  patience: float = 10.0     # seconds for a request to arrive, or for an answer to be taken
   sessions: int = 1000       # kept; the one used least recently goes first
   idle: float = 3600.0       # seconds after which an unused session goes
-  undo: int = 50             # steps that a session can be taken back
+  undo: int = 50             # steps that a session can be taken back,
+  undo_size: int = 1 << 19   # while all of these are no larger together, in characters
 
 
 class Refused(Exception):

@@ -1,4 +1,5 @@
-"""Listening: a socket, uvicorn until a signal comes, and no patience with who sends nothing.
+"""Listening: a socket, uvicorn until a signal comes, and no patience with who sends nothing or does
+not take the answer.
 
 Knows no model, and starts none.
 """
@@ -90,14 +91,25 @@ class Server(uvicorn.Server):
 
 
 def _patient(limits: limits_lib.Limits) -> type:
-  """A protocol that hangs up on who does not send the head of a request in time."""
+  """A protocol that hangs up on who does not send the head of a request in time, or does not take
+  an answer: until then the request keeps its place among `limits.requests`."""
 
   class Patient(h11_impl.H11Protocol):
     _timer: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport):
       super().connection_made(transport)
+      transport.set_write_buffer_limits(0)     # pauses as soon as the system takes no more
       self._watch()
+
+    def pause_writing(self):
+      super().pause_writing()
+      self._untaken = self.loop.call_later(limits.patience, self.transport.abort)
+
+    def resume_writing(self):
+      super().resume_writing()
+      self._taken()
 
     def data_received(self, data):
       super().data_received(data)
@@ -109,8 +121,14 @@ def _patient(limits: limits_lib.Limits) -> type:
 
     def connection_lost(self, exc):
       super().connection_lost(exc)
+      self._taken()
       if self._timer:
         self._timer.cancel()
+
+    def _taken(self):
+      if self._untaken:
+        self._untaken.cancel()
+        self._untaken = None
 
     def _watch(self):
       """The time runs while a head is incomplete, from its first byte or the connection on."""

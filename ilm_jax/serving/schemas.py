@@ -158,7 +158,8 @@ class Chat(pydantic.BaseModel):
 
 
 class UserSimCrs(pydantic.BaseModel):
-  """As the simulator sends it: what was said before, by both in turn, and the user's words."""
+  """As the simulator sends it: what was said so far, by both in turn, and the user's words; they
+  may end the context, too."""
   context: Annotated[list[Annotated[str, pydantic.Field(max_length=20_000)]],
                      pydantic.Field(max_length=_LIMITS.turns)] = []
   message: Words

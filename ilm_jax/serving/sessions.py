@@ -30,7 +30,7 @@ def of(request: schemas.OfSession, sessions: store.Store, engine: engine_lib.Eng
     with sessions.opened(request.session_id) as kept:
       yield kept
   else:
-    yield store.Kept(engine.checked(session_lib.from_value(request.session)), undo=1)
+    yield store.Kept(engine.checked(session_lib.from_value(request.session)), engine.limits)
 
 
 def patch(kept: store.Kept, wanted: schemas.Patch, engine: engine_lib.Engine) -> None:

@@ -14,8 +14,9 @@ from ilm_jax.stages import talker
 class Kept:
   """One session, as it is and as it was; to be changed inside `Store.opened`."""
 
-  def __init__(self, session: session_lib.Session, undo: int):
-    self.session, self._earlier = session, collections.deque(maxlen=undo)
+  def __init__(self, session: session_lib.Session, limits: limits_lib.Limits):
+    self.session, self._limits = session, limits
+    self._earlier: collections.deque[session_lib.Session] = collections.deque(maxlen=limits.undo)
     self.lock, self.used = threading.Lock(), 0.0
 
   def replace(self, session: session_lib.Session) -> None:
@@ -29,7 +30,16 @@ class Kept:
 
   def become(self, session: session_lib.Session, earlier) -> None:
     """Keeps another session, and what can be taken back."""
-    self.session, self._earlier = session, collections.deque(earlier, self._earlier.maxlen)
+    self.session, self._earlier = session, collections.deque(earlier, self._limits.undo)
+    size = sum(map(_size, self._earlier))
+    while size > self._limits.undo_size:
+      size -= _size(self._earlier.popleft())
+
+
+def _size(session: session_lib.Session) -> int:
+  """Characters of a session as plain data, about."""
+  said = sum(map(len, (session.opinions, session.constraints, session.critiques)))
+  return 100 * said + sum(100 * (1 + len(turn.items)) + len(turn.text) for turn in session.turns)
 
 
 class Store:
@@ -50,7 +60,7 @@ class Store:
 
   def add(self, session: session_lib.Session) -> str:
     """Keeps a session; its id. The one used least recently makes room."""
-    raw, kept = secrets.token_urlsafe(18), Kept(session, self._limits.undo)
+    raw, kept = secrets.token_urlsafe(18), Kept(session, self._limits)
     with self._lock:
       self._drop_idle()
       while len(self._kept) >= self._limits.sessions:

@@ -26,6 +26,11 @@ export function setUp() {
   });
   say.addEventListener("input", fit);
   onChange(draw);
+  let height = 0;                      // of the log; 0 while it is hidden, where nothing scrolls
+  new ResizeObserver(([{contentRect}]) => {
+    if (!height && contentRect.height) bottom();
+    height = contentRect.height;
+  }).observe(byId("log"));
 }
 
 /** The box is as high as its text, up to a limit in the style. */
