@@ -265,6 +265,32 @@ def test_paths_of_another_machine_are_not_looked_for():
     reading.validate(c, 1)
 
 
+@pytest.mark.parametrize("value", [
+    "some/hub-name", "hf://some/hub-name", "https://huggingface.co/some/hub-name",
+    "https://huggingface.co/some/hub-name/tree/main"])
+def test_a_model_of_the_hub_is_told_how_to_be_had(value, monkeypatch):
+  """In one line and without a network: an unknown scheme once asked TensorFlow for the file."""
+  monkeypatch.setattr("socket.socket.connect", None)
+  c = base.get_config()
+  c.lm.asset = value
+  with pytest.raises(errors.UserError) as e:
+    reading.validate(c, 1)
+  assert str(e.value).count("nor is it a path") == 1 and "lm.tokenizer" not in str(e.value)
+  assert str(e.value).endswith("hf download some/hub-name --local-dir=FOLDER, then "
+                               "--config.lm.asset=FOLDER")
+
+
+@pytest.mark.parametrize(("field", "says"), [
+    ("data.path", "data.path='https://host/x' is no folder"),
+    ("tasks.prompts", "tasks.prompts='https://host/x' does not exist"),
+    ("qformer.init", "qformer.init='https://host/x' is unknown.*path that exists$")])
+def test_an_address_is_no_path(field, says):
+  c = base.get_config()
+  c.update_from_flattened_dict({field: "https://host/x"})
+  with pytest.raises(errors.UserError, match=says):
+    reading.validate(c, 1)
+
+
 def test_a_profile_after_the_end_is_told():
   c = base.get_config()
   c.update_from_flattened_dict({"profile.start": 2000, "profile.steps": 1})
