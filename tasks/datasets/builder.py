@@ -104,15 +104,15 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
   users, raw_items, times, values = _log(_read(found, "interactions", folder, beam))
   _check(found, "the log", registry.Counts(0, 0, len(users)),
          registry.Counts(0, 0, found.about.events))
-  items = _items(_read(found, "items", folder, beam))
+  items = described = _items(_read(found, "items", folder, beam))
   if found.about.partial:
-    items = _with_unnamed(items, raw_items)
+    items = _with_unnamed(described, raw_items)
   log, left = interactions.build(users, raw_items, times if found.timed else None, values, items,
                                  k, rule)
   if k in found.about.cores:
     _check(found, f"its {k}-core", registry.Counts(log.num_users, len(left), len(log.user_N)),
            found.about.cores[k])
-  return log, left, kept.counted(users, raw_items, items, log, k)
+  return log, left, kept.counted(users, raw_items, described, log, k)
 
 
 def _check(found: registry.Found, what: str, counts, published) -> None:
@@ -127,8 +127,11 @@ def _check(found: registry.Found, what: str, counts, published) -> None:
 
 
 def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
-  """`items`, and those of the log that they lack, without words."""
-  lacking = sorted(set(raw_ids) - set(items.ids))
+  """`items`, and those of the log that they lack, without words; not if they lack all."""
+  met = set(raw_ids)
+  lacking = sorted(met - set(items.ids))
+  if len(lacking) == len(met):       # another log's items file: `interactions.build` says so
+    return items
   return interactions.Items(
       items.ids + lacking, items.titles + [""] * len(lacking), items.years + [None] * len(lacking),
       items.genres + [[] for _ in lacking])
