@@ -109,6 +109,16 @@ def test_a_bare_name_is_a_file_of_configs(argv, tmp_path, monkeypatch):
   assert "config file tiny" in error_of(*argv)     # what is there comes before
 
 
+def test_the_readme_s_configs_are_found_from_any_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert reading.to_json(parse("--config=configs/tiny.py")) == reading.to_json(
+      parse(f"--config={TINY}"))
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / "tiny.py").write_text("")
+  assert "configs/tiny.py has no get_config()" in error_of("--config=configs/tiny.py")
+  assert "config file configs/none.py does not exist" in error_of("--config=configs/none.py")
+
+
 def test_a_flag_without_a_value_is_one_line():
   assert "config" in error_of("--config")
 
