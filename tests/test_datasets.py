@@ -345,7 +345,7 @@ def test_load_keeps_the_order_of_the_log_and_checks_the_counts(tmp_path):
     builder.load(short, tmp_path / "tfds", k=2)
 
 
-def test_a_table_whose_items_file_is_partial_calls_the_others_by_their_ids(tmp_path):
+def test_a_table_whose_items_file_is_partial_calls_the_others_by_their_ids(tmp_path, capsys):
   """But a file that describes no item of the log is of another log."""
   pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   from tasks.datasets import builder
@@ -361,6 +361,7 @@ def test_a_table_whose_items_file_is_partial_calls_the_others_by_their_ids(tmp_p
     else:
       with pytest.raises(errors.UserError, match="3 items of the log have no description"):
         builder.load(found, tmp_path / "tfds", k=1)
+  assert not capsys.readouterr().out         # TFDS speaks of a download
 
 
 def test_the_builder_has_the_name_of_the_set(tmp_path):

