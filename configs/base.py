@@ -171,7 +171,8 @@ def sasrec() -> dict:
 def columns() -> dict:
   """Where things stand in the files of data.name="table": docs/reference/data_fields.md.
 
-  A file is .csv, .tsv, .jsonl (each also .gz) or .parquet in data.path. An empty name: not there.
+  A file is .csv, .tsv, .dat, .txt, .jsonl (each also .gz) or .parquet in data.path. An empty name:
+  not there. A text file without a header has numbers for names: "1" is its first column.
   """
   return {
       "interactions_file": "interactions.csv",
@@ -186,6 +187,11 @@ def columns() -> dict:
       "year": "",
       "genres": "",
       "separator": "|",            # between genres
+      "delimiter": "",             # between the cells of a text file, e.g. ";" or "::"; "": a comma
+                                   # in .csv, a tab in .tsv
+      "items_delimiter": "",       # of the items file; "": as of the other
+      "encoding": "utf-8",         # of the text files, e.g. "latin-1"; a byte order mark of UTF-16
+                                   # is heeded
   }
 
 

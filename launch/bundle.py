@@ -22,7 +22,8 @@ from launch import bundle_run, parts, shell, wheels
 ROOT = pathlib.Path(__file__).parents[1]
 _CODE = ("ilm_jax", "tasks", "configs", "launch", "setup.py", "setup.cfg", "pyproject.toml",
          "LICENSE", "README.md")
-_PROGRAM = ("ilm_jax/__init__.py", "ilm_jax/errors.py", "launch/parts.py", "launch/bundle_run.py")
+_PROGRAM = ("ilm_jax/__init__.py", "ilm_jax/errors.py", "launch/closure.py",
+            "launch/parts.py", "launch/bundle_run.py")
 _LEFT_HERE = b"The log lies where the run was prepared; nothing is prepared from this folder.\n"
 
 
@@ -47,7 +48,7 @@ def make(c) -> dict:
   from ilm_jax.config import reading
   files["config.json"] = reading.to_json(config).encode()
   about = {"holds": "bundle", "data": data, "licences": licences,
-           "requires": sorted(map(wheels.name, wheels.required()))}
+           "requires": sorted(wheels.required())}
   if c.wheels == "yes":
     files |= {f"wheels/{name}": content for name, content in
               wheels.download(c.python, c.platform, c.have.split(",")).items()}

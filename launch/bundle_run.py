@@ -22,13 +22,14 @@ import subprocess
 import sys
 
 from ilm_jax import errors
-from launch import parts
+from launch import closure, parts
 
 MARK = "bundle.json"            # the manifest of what was unpacked
 # Of a workdir, what the stages before training leave, and what training and those after it do.
 INPUTS = ("data", "dialogs", "entities", "factors.npz", "prepared", "sasrec", "targets")
 _RESULTS = ("phase1", "phase2*", "eval", "report.*", "config.*", "parameters.*", "heartbeat.*",
             "tensorboard", "wandb", "mlflow", "trackio", "plan.json")
+_WHEELS = ".wheels.json"        # in packages/: which wheels it was made of
 _FLAG = re.compile(r"--(pack|parts)=(.*)")
 
 
@@ -127,38 +128,55 @@ def check_python(manifest: dict) -> None:
 
 
 def install(folder: pathlib.Path, manifest: dict) -> None:
-  """Puts the wheels of what this Python lacks into packages/, and says what is lacking still."""
-  packages = folder / "packages"
-  if packages.is_dir():
-    sys.path.insert(0, str(packages))
-  present = {canonical(d.metadata["Name"] or "") for d in importlib.metadata.distributions()}
-  wheels = [wheel for wheel in sorted((folder / "wheels").glob("*.whl"))
-            if canonical(wheel.name.split("-")[0]) not in present]
-  if wheels:
-    partial = folder / ".packages"
-    shutil.rmtree(partial, ignore_errors=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
-         "--disable-pip-version-check", "--no-warn-script-location", f"--target={partial}",
-         *map(str, wheels)], capture_output=True, text=True, check=False)
-    if done.returncode:
-      said = done.stderr.strip().splitlines() or ["no reason"]
-      raise errors.UserError(f"the wheels of the bundle cannot be installed ({said[-1]}): is pip "
-                             "there, and is this the machine that they are for?")
-    if packages.is_dir():
-      shutil.copytree(partial, packages, dirs_exist_ok=True)
-      shutil.rmtree(partial)
-    else:
-      partial.rename(packages)
-    present |= {canonical(wheel.name.split("-")[0]) for wheel in wheels}
-  if lacking := sorted({canonical(name) for name in manifest["requires"]} - present):
-    raise errors.UserError(f"{sys.executable} lacks {', '.join(lacking)}: make the bundle with "
-                           "--wheels=yes, or install them")
+  """Makes packages/ of the wheels that this Python needs: of packages that it lacks or has in
+  another version than they ask of each other. An older packages/ of other wheels is replaced.
+
+  Raises:
+    UserError: a package is lacking, or a wheel cannot be installed.
+  """
+  by_name = {closure.canonical(wheel.name.split("-")[0]): wheel
+             for wheel in sorted((folder / "wheels").glob("*.whl"))}
+  there = closure.installed(importlib.metadata.distributions())
+  chosen, unmet = closure.plan(manifest["requires"], there,
+                               closure.of_wheels(list(by_name.values())))
+  if lacking := [u for u in unmet if not u.found]:
+    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    raise errors.UserError(f"{sys.executable} lacks {', '.join(map(str, lacking[:5]))}{more}: make "
+                           "the bundle with --wheels=yes (with --have= where JAX is not there), or "
+                           "install them")
+  for u in unmet:      # it may work all the same
+    print(f"warning: expected {u}", file=sys.stderr)
+  packages, wheels = folder / "packages", [by_name[name] for name in sorted(chosen)]
+  names = [wheel.name for wheel in wheels]
+  if wheels and _list_of(packages) != names:
+    _pip(wheels, folder / ".packages")
+    (folder / ".packages" / _WHEELS).write_text(json.dumps(names))
+    shutil.rmtree(packages, ignore_errors=True)
+    (folder / ".packages").rename(packages)
 
 
-def canonical(name: str) -> str:
-  """The one spelling of a package's name: "ML_Collections" -> "ml-collections"."""
-  return re.sub(r"[-_.]+", "-", name).lower()
+def _list_of(packages: pathlib.Path) -> list[str] | None:
+  """Names of the wheels that packages/ was made of; None: it is not there, or was not completed."""
+  try:
+    return json.loads((packages / _WHEELS).read_text())
+  except (OSError, ValueError):
+    return None
+
+
+def _pip(wheels: list[pathlib.Path], into: pathlib.Path) -> None:
+  """Installs wheels into a folder, which is made anew."""
+  shutil.rmtree(into, ignore_errors=True)
+  print(f"installing {len(wheels)} wheels, "
+        f"{parts.words(sum(wheel.stat().st_size for wheel in wheels))}, into "
+        f"{into.with_name('packages')}", flush=True)
+  done = subprocess.run(
+      [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
+       "--disable-pip-version-check", "--no-warn-script-location", f"--target={into}",
+       *map(str, wheels)], capture_output=True, text=True, check=False)
+  if done.returncode:
+    said = done.stderr.strip().splitlines() or ["no reason"]
+    raise errors.UserError(f"the wheels of the bundle cannot be installed ({said[-1]}): is pip "
+                           "there, and is this the machine that they are for?")
 
 
 def command(words: list[str]) -> list[str]:

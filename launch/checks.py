@@ -1,4 +1,5 @@
 """What is wrong with an experiment, found here and not on a TPU that is paid for."""
+import math
 import pathlib
 import sys
 
@@ -21,7 +22,7 @@ def config(path: str, jobs: list[tuple[list[str], int]]) -> None:
 
   Args:
     path: of the config, from the root of the repository.
-    jobs: (overrides, devices) of each: (["phase1.steps=800"], 16).
+    jobs: (overrides, devices) of each: (["phase1.steps=800"], 16); devices 0: not known here.
 
   Raises:
     UserError: there is no such file, a field that does not exist, or a config that cannot run.
@@ -44,4 +45,4 @@ def config(path: str, jobs: list[tuple[list[str], int]]) -> None:
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     c = config_lib.with_tasks(config_lib.from_flags(values, argv, holder), "")
-    config_lib.validate(c, devices, paths=False)
+    config_lib.validate(c, devices or math.prod(c.mesh.values()), paths=False)

@@ -5,22 +5,27 @@
         --variant=base: --variant=wide:qformer.num_queries=8,phase1.steps=1600 --seeds=0,1,2
     python -m launch.jobs --on=tpu_vm --name=ml100k --config=configs/ml100k_smollm2.py \\
         --workdir=gs://bucket/ml100k --zone=us-east5-a --type=v6e-16 --eval_type=v6e-4
+    python -m launch.jobs --on=local --name=ml100k --config=configs/ml100k_smollm2.py \\
+        --workdir=runs/ml100k --seeds=0,1
 
 One experiment for each variant and seed, in a workdir of its own: WORKDIR/<variant>/seed<n>. Its
 train job runs all stages up to phase 2; its eval job waits for checkpoints, evaluates each, and
 ends after the last. `mesh.data` is set to the devices there are, unless --set or a variant (of the
 train job) or --eval_set (of the eval job, e.g. where one chip cannot hold the language model:
---eval_set=mesh.fsdp=4) says otherwise. The config of every job is checked before the first starts.
+--eval_set=mesh.fsdp=4) says otherwise. On this machine (--on=local) the experiments run one after
+the other, all stages each, and the mesh stays as the config has it. The config of every job is
+checked before the first starts.
 --dry_run prints everything and runs nothing.
 """
 import argparse
 import dataclasses
+import os
 import re
 import sys
 
 from ilm_jax import errors
 from ilm_jax.config import stages
-from launch import checks, gke, shell, tpu_vm, tpus
+from launch import checks, gke, in_turn, shell, tpu_vm, tpus
 
 _WATCH_SECONDS = 60
 
@@ -42,6 +47,11 @@ class Experiment:
     """The command of the eval job, the same on every host."""
     return [*self._main(stages.WATCH, self.eval_overrides(devices)),
             f"--watch={_WATCH_SECONDS}", *(["--distributed=auto"] if hosts > 1 else [])]
+
+  def alone(self) -> list[str]:
+    """The command of all stages in one process of this machine."""
+    _, *words = self._main(stages.ALL, list(self.overrides))
+    return [sys.executable, *words]
 
   def train_overrides(self, devices: int) -> list[str]:
     return _with_mesh(self.overrides, devices)
@@ -112,15 +122,25 @@ def on_tpu_vm(c, experiment: Experiment) -> list[tuple[str, argparse.Namespace]]
   return todo
 
 
-def launch(c) -> None:
-  """Starts every experiment; everything that can be wrong is found before the first starts."""
+def launch(c) -> int:
+  """Starts every experiment; everything that can be wrong is found before the first starts.
+
+  Returns:
+    The exit code.
+  """
+  if c.on == "local":      # run from the root of the repository
+    if c.eval_set:
+      raise errors.UserError("--eval_set is for eval jobs, and --on=local has none: use --set")
+    c.workdir = c.workdir if "://" in c.workdir else os.path.abspath(os.path.expanduser(c.workdir))
   checks.workdir(c.workdir)
   all_experiments = experiments(c)
   checks.config(c.config, [job for e in all_experiments for job in _configs(c, e)])
+  if c.on == "local":
+    return in_turn.run({e.name: e.alone() for e in all_experiments}, dry_run=c.dry_run)
   if c.on == "gke":
     for argv, manifest in [on_gke(c, experiment) for experiment in all_experiments]:
       shell.run(argv, stdin=manifest, dry_run=c.dry_run)
-    return
+    return 0
   todo = [step for experiment in all_experiments for step in on_tpu_vm(c, experiment)]
   if not c.dry_run and c.config in tpu_vm.say_uncommitted():
     raise errors.UserError(f"--config={c.config} has changes that are not committed, and the hosts "
@@ -129,10 +149,13 @@ def launch(c) -> None:
   for action in ("create", "wait", "setup", "run"):
     for settings in (settings for name, settings in todo if name == action):
       tpu_vm.act(argparse.Namespace(**{**vars(settings), "action": action}))
+  return 0
 
 
 def _configs(c, experiment: Experiment) -> list[tuple[list[str], int]]:
   """(overrides, devices) of the jobs of an experiment."""
+  if c.on == "local":
+    return [(list(experiment.overrides), 0)]
   if c.on == "gke":
     _need(c, "tpu", "topology", "eval_topology", "image")
     train = tpus.slice_of(c.tpu, c.topology).devices * c.slices
@@ -148,10 +171,10 @@ def _configs(c, experiment: Experiment) -> list[tuple[list[str], int]]:
 def parse(argv: list[str] | None) -> argparse.Namespace:
   p = argparse.ArgumentParser(description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-  p.add_argument("--on", choices=("gke", "tpu_vm"), required=True)
+  p.add_argument("--on", choices=("gke", "tpu_vm", "local"), required=True)
   p.add_argument("--name", required=True, help="first word of the jobs' names")
   p.add_argument("--config", required=True, help="path of the config, in the repository")
-  p.add_argument("--workdir", required=True, help="gs:// folder that all hosts reach")
+  p.add_argument("--workdir", required=True, help="gs:// folder that all hosts reach; local: any")
   p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                  help="a field of the config, for all experiments")
   p.add_argument("--eval_set", action="append", default=[], metavar="FIELD=VALUE",

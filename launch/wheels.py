@@ -7,7 +7,7 @@ import sys
 import tempfile
 
 from ilm_jax import errors
-from launch import bundle_run
+from launch import closure
 
 ROOT = pathlib.Path(__file__).parents[1]
 # What a machine for JAX has; --have names others. JAX brings what it needs.
@@ -24,7 +24,7 @@ def required() -> list[str]:
 
 def name(requirement: str) -> str:
   """"etils[epath]>=1" -> "etils"."""
-  return bundle_run.canonical(re.match(r"[\w.-]+", requirement)[0])
+  return closure.canonical(re.match(r"[\w.-]+", requirement)[0])
 
 
 def platforms(text: str) -> list[str]:
@@ -38,7 +38,7 @@ def platforms(text: str) -> list[str]:
 
 def present(have: list[str]) -> set[str]:
   """Packages that need no wheel: those of --have, and what JAX brings where JAX is one of them."""
-  there = {bundle_run.canonical(name) for name in have if name}
+  there = {closure.canonical(name) for name in have if name}
   return there | (set(_OF_JAX) if "jax" in there else set())
 
 

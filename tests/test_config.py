@@ -109,6 +109,16 @@ def test_a_bare_name_is_a_file_of_configs(argv, tmp_path, monkeypatch):
   assert "config file tiny" in error_of(*argv)     # what is there comes before
 
 
+def test_the_readme_s_configs_are_found_from_any_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert reading.to_json(parse("--config=configs/tiny.py")) == reading.to_json(
+      parse(f"--config={TINY}"))
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / "tiny.py").write_text("")
+  assert "configs/tiny.py has no get_config()" in error_of("--config=configs/tiny.py")
+  assert "config file configs/none.py does not exist" in error_of("--config=configs/none.py")
+
+
 def test_a_flag_without_a_value_is_one_line():
   assert "config" in error_of("--config")
 
@@ -262,6 +272,32 @@ def test_paths_of_another_machine_are_not_looked_for():
                                 "tasks.prompts": "/on/the/host/prompt.txt"})
   reading.validate(c, 1, paths=False)
   with pytest.raises(errors.UserError, match="lm.asset=.*nor is it a path that exists"):
+    reading.validate(c, 1)
+
+
+@pytest.mark.parametrize("value", [
+    "some/hub-name", "hf://some/hub-name", "https://huggingface.co/some/hub-name",
+    "https://huggingface.co/some/hub-name/tree/main"])
+def test_a_model_of_the_hub_is_told_how_to_be_had(value, monkeypatch):
+  """In one line and without a network: an unknown scheme once asked TensorFlow for the file."""
+  monkeypatch.setattr("socket.socket.connect", None)
+  c = base.get_config()
+  c.lm.asset = value
+  with pytest.raises(errors.UserError) as e:
+    reading.validate(c, 1)
+  assert str(e.value).count("nor is it a path") == 1 and "lm.tokenizer" not in str(e.value)
+  assert str(e.value).endswith("hf download some/hub-name --local-dir=FOLDER, then "
+                               "--config.lm.asset=FOLDER")
+
+
+@pytest.mark.parametrize(("field", "says"), [
+    ("data.path", "data.path='https://host/x' is no folder"),
+    ("tasks.prompts", "tasks.prompts='https://host/x' does not exist"),
+    ("qformer.init", "qformer.init='https://host/x' is unknown.*path that exists$")])
+def test_an_address_is_no_path(field, says):
+  c = base.get_config()
+  c.update_from_flattened_dict({field: "https://host/x"})
+  with pytest.raises(errors.UserError, match=says):
     reading.validate(c, 1)
 
 

@@ -335,6 +335,7 @@ def test_load_keeps_the_order_of_the_log_and_checks_the_counts(tmp_path):
   log, left, kept = builder.load(found, tmp_path / "tfds", k=2)
   assert kept.items == (4, 4) and kept.interactions == (24, 24) and kept.without == 0
   assert left.titles == ["B0", "Soap", "B2", "B3"] and len(log.user_N) == 24
+  assert kept.nameless == 3 and "3 of 4 items of the log have no row" in kept.lines()[-1]
   beauty = dataclasses.replace(found, about=dataclasses.replace(
       found.about, cores={2: registry.Counts(3, 5, 24)}))
   with pytest.raises(errors.UserError, match=r"its 2-core has 4 items \(published: 5\): "):
@@ -342,6 +343,25 @@ def test_load_keeps_the_order_of_the_log_and_checks_the_counts(tmp_path):
   short = dataclasses.replace(found, about=dataclasses.replace(found.about, events=25))
   with pytest.raises(errors.UserError, match=r"the log has 24 interactions \(published: 25\)"):
     builder.load(short, tmp_path / "tfds", k=2)
+
+
+def test_a_table_whose_items_file_is_partial_calls_the_others_by_their_ids(tmp_path, capsys):
+  """But a file that describes no item of the log is of another log."""
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
+  from tasks.datasets import builder
+  (tmp_path / "interactions.csv").write_text("user_id,item_id\na,P1\na,P2\na,P3\n")
+  for rows, titles in (("P2,Soap\n", ["P1", "Soap", "P3"]), ("7,Soap\n", None)):
+    (tmp_path / "items.csv").write_text(f"item_id,title\n{rows}")
+    found = registry.find(data("table", tmp_path, items_file="items.csv"))
+    if titles:
+      _, left, kept = builder.load(found, tmp_path / "tfds", k=1)
+      assert left.titles == titles and kept.lines()[-1].endswith(
+          "2 of 3 items of the log have no row in the items file and are called by their ids: "
+          "'P1', 'P3'")
+    else:
+      with pytest.raises(errors.UserError, match="3 items of the log have no description"):
+        builder.load(found, tmp_path / "tfds", k=1)
+  assert not capsys.readouterr().out         # TFDS speaks of a download
 
 
 def test_the_builder_has_the_name_of_the_set(tmp_path):

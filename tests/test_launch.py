@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -462,7 +463,7 @@ MAIN = ("python -m ilm_jax.main --config=configs/tiny.py --workdir={} --stage={}
 
 
 def launch(line):
-  jobs.launch(jobs.parse(shlex.split(line)))
+  return jobs.launch(jobs.parse(shlex.split(line)))
 
 
 def commands(manifest):
@@ -497,6 +498,44 @@ def test_a_sweep_is_one_pair_for_each_variant_and_seed(fakes):
       f"--stage={TRAIN}", *(f"--config.{row}" for row in ROWS),
       "--config.qformer.num_queries=8", "--config.vectors=('behavioral','semantic')",
       "--config.seed=1", "--config.mesh.data=16", "--distributed=auto"]
+
+
+def test_experiments_of_this_machine_run_in_turn_and_one_that_fails_stops_none(
+    tmp_path, monkeypatch, capfd):
+  monkeypatch.chdir(tmp_path)
+  program = tmp_path / "python"
+  program.write_text(f"#!{sys.executable}\nimport os, sys\nprint(os.getcwd(), sys.argv[1:])\n"
+                     "sys.exit('--config.seed=1' in sys.argv)\n")
+  program.chmod(0o755)
+  monkeypatch.setattr(sys, "executable", str(program))
+  line = "--on=local --name=ml --config=configs/tiny.py --workdir=runs/ml --seeds=0,1,2"
+  with pytest.raises(errors.UserError, match=r"1 of 3 .*failed: ml-seed1 \(exit code 1\)"):
+    launch(line)
+  said = [l for l in capfd.readouterr().out.splitlines() if l.startswith(str(ROOT))]
+  assert said == [f"{ROOT} {['-m', 'ilm_jax.main', '--config=configs/tiny.py', *words]}"
+                  for words in ([f"--workdir={tmp_path}/runs/ml/seed{n}",
+                                 f"--stage={TRAIN},eval,report", f"--config.seed={n}"]
+                                for n in range(3))]
+  launch(f"{line} --dry_run")
+  assert str(ROOT) + " [" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_experiment_that_runs_and_no_other_begins(tmp_path, number):
+  """It may take its time to save."""
+  child = ("import pathlib, signal, sys, time\n"
+           "def save(*_):\n  time.sleep(.5)\n  pathlib.Path(sys.argv[1]).touch()\n  sys.exit(143)\n"
+           "signal.signal(signal.SIGTERM, save)\nsignal.signal(signal.SIGINT, save)\n"
+           "print('ready', flush=True)\ntime.sleep(60)\n")
+  argv = {name: [sys.executable, "-c", child, str(tmp_path / name)] for name in ("a", "b")}
+  program = f"import sys\nfrom launch import in_turn\nsys.exit(in_turn.run({argv!r}))"
+  with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE,
+                        text=True) as launcher:
+    while launcher.stdout.readline() != "ready\n":
+      pass
+    launcher.send_signal(number)
+    assert launcher.wait(timeout=30) == 128 + number
+  assert (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
 def test_a_chosen_mesh_is_the_train_jobs(fakes):

@@ -48,6 +48,16 @@ def test_the_file_has_every_array_and_a_log_a_short_table(tmp_path, capsys, monk
   assert "lm/layers/.." in said and "lm/layers/key" not in said and str(path) in said
 
 
+def test_a_table_in_a_log_fits_80_columns():
+  """These are the widest rows of phase 1 of configs/tiny.py."""
+  rows = [parameters.Row("trained", "qformer/embed_norm/..", "2 arrays", "float32", "", 9, 3072,
+                         3072),
+          parameters.Row("frozen", "vectors/behavioral", "2293 x 8", "float32", "data*fsdp", 18344,
+                         73376, 73376)]
+  assert max(map(len, parameters._lines(rows))) <= 80
+  assert "float32   " in parameters._lines(rows[:1])[1]       # two spaces where they fit
+
+
 def test_a_table_prints_a_path_as_it_is(tmp_path, capsys, monkeypatch):
   console = parameters.rich_console.Console
   monkeypatch.setattr(parameters.rich_console, "Console",

@@ -150,6 +150,14 @@ def test_no_number_is_cut_and_no_line_is_wider_than_the_terminal(monkeypatch, ca
   assert shown.count("R@k: first k.") == 1
 
 
+def test_a_table_in_a_log_fits_80_columns(monkeypatch, capsys):
+  """No stream is a terminal, as in CI."""
+  monkeypatch.setattr(text_table, "columns_of_terminal", lambda: 0)
+  text_table.show("Retrieval", ["", *(f"item to text R@{i}" for i in range(9))],
+                  [["Q-Former minus ridge regression (floor), all", *["-0.123"] * 9]])
+  assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_a_table_in_a_pipe_is_as_wide_as_the_terminal_behind_it(monkeypatch):
   """As after `| cat`: stdout is a pipe, stderr the terminal."""
   monkeypatch.delenv("COLUMNS", raising=False)

@@ -200,3 +200,65 @@ def test_parquet_of_binary_ids_and_timestamps_in_nanoseconds(tmp_path):
                       tmp_path / "log.parquet")
   with pytest.raises(errors.UserError, match="line 1: user_id is .*expected text in UTF-8"):
     find(tmp_path, "log.parquet").read_log()
+
+
+def test_a_text_file_without_a_header_is_read_by_numbers_and_any_delimiter(tmp_path):
+  """MovieLens-1M's form: "::" between cells, no header, Latin-1, quote marks in titles."""
+  (tmp_path / "log.dat").write_text("1::P1::5::1700000002\n1::P0::4::1700000001\n")
+  (tmp_path / "items.dat").write_bytes('P0::Café "Noir"::a|b\nP1::"Heroes::c\n'.encode("latin-1"))
+  found = find(tmp_path, "log.dat", "items.dat", user="1", item="2", value="3", time="4", id="1",
+               title="2", genres="3", delimiter="::", encoding="latin-1")
+  assert found.read_log() == (["1", "1"], ["P0", "P1"], [1700000001, 1700000002], [4.0, 5.0])
+  assert found.read_items() == interactions.Items(
+      ["P0", "P1"], ['Café "Noir"', '"Heroes'], [None, None], [["a", "b"], ["c"]])
+
+
+def test_the_items_file_may_have_a_delimiter_and_a_header_of_its_own(tmp_path):
+  (tmp_path / "log.txt").write_text("u;P0\n")
+  (tmp_path / "items.csv").write_text('item_id,title\nP0,"Pot, red"\n')
+  found = find(tmp_path, "log.txt", "items.csv", user="1", item="2", delimiter=";",
+               items_delimiter=",")
+  assert (found.read_log()[:2], found.read_items().titles) == ((["u"], ["P0"]), ["Pot, red"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_known_by_its_mark(tmp_path, encoding):
+  text = "\ufeff" * (encoding != "utf-16") + "user_id,item_id\nu,Pö\n"
+  (tmp_path / "log.csv").write_bytes(text.encode(encoding))
+  assert find(tmp_path).read_log()[:2] == (["u"], ["Pö"])
+  (tmp_path / "log.csv").write_bytes("user_id,item_id\nu,Pö\n".encode("utf-16-le"))
+  with pytest.raises(errors.UserError, match="encoding=utf-16-le"):
+    find(tmp_path, encoding="utf-16").read_log()
+
+
+@pytest.mark.parametrize(("log", "columns", "says"), [
+    ("u;P\n", {}, r"no column 'user_id'.*delimiter=';'"), ("u::P\n", {}, "delimiter=::"),
+    ("u,P\n", {"user": "1", "item": "3"}, "line 1 has 2 cells separated by ',', expected at lea"),
+    ("u,P\nu\n", {"user": "1", "item": "2"}, "line 2: found 1 fields, expected 2")])
+def test_a_file_cut_otherwise_is_told(tmp_path, log, columns, says):
+  (tmp_path / "log.csv").write_text(log)
+  with pytest.raises(errors.UserError, match=says):
+    find(tmp_path, **columns).read_log()
+
+
+@pytest.mark.parametrize(("columns", "says"), [
+    ({"interactions_file": "log.dat"}, "what stands between its cells: .*delimiter=::"),
+    ({"user": "1", "item": "2", "time": "at"}, "time='at' beside user='1'.*or ''"),
+    ({"user": "0", "item": "1"}, "counted from 1"), ({"encoding": "latin1x"}, "encoding='latin1x'"),
+    ({"delimiter": '"'}, "no quote mark")])
+def test_what_cannot_be_cut_is_refused_before_a_file_is_read(columns, says):
+  c = base.get_config()
+  c.data.update(name="table", path=".")
+  c.data.columns.update(columns)
+  with pytest.raises(errors.UserError, match=says):
+    reading.validate(c, 1)
+
+
+def test_a_run_from_before_these_fields_keeps_its_data(tmp_path):
+  """The fingerprint of a table is what it was: sha256 over the older fields and the files."""
+  (tmp_path / "log.csv").write_text("user_id,item_id\nu,P\n")
+  was = {"interactions_file": "log.csv", "user": "user_id", "item": "item_id", "time": "",
+         "time_unit": "s", "value": "", "items_file": "", "id": "item_id", "title": "title",
+         "year": "", "genres": "", "separator": "|"}
+  assert find(tmp_path).fingerprint == registry._fingerprint(find(tmp_path).paths, was)
+  assert find(tmp_path, encoding="latin-1").fingerprint != find(tmp_path).fingerprint

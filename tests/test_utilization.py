@@ -60,6 +60,13 @@ def test_a_scan_counts_as_often_as_it_runs_and_remat_once():
   assert useful(loss, {"a": jnp.zeros((B, C))}, frozen) == 3 * 2 * (2 * B * C * C)
 
 
+def test_a_scan_says_what_it_carries_in_two_ways():
+  """`num_consts` to JAX 0.11, a tree of (constants, carries, slices) since 0.12."""
+  tree = types.SimpleNamespace(unpack=lambda: ([None] * 3, [None], [None] * 2))
+  assert utilization._constants_and_carries({"ft_in": tree, "ft_out": None}) == (3, 1)
+  assert utilization._constants_and_carries({"num_consts": 3, "num_carry": 1}) == (3, 1)
+
+
 def test_phase2_costs_4_a_frozen_weight_and_6_a_trained_one():
   """The language model of the tests, frozen and trained: twice and three times its forward pass,
   apart from attention, which always has its gradients on both sides."""

@@ -1,4 +1,6 @@
 """What can be wrong with a config's data, tasks and targets."""
+import codecs
+
 from ilm_jax import elm
 from ilm_jax.config import dialog_sources, mixture, names, rules
 
@@ -41,6 +43,38 @@ def _check_columns(columns) -> list[str]:
     if columns[name] and not columns[name].lower().endswith(names.TABLES):
       wrong.append(f"data.columns.{name}={columns[name]!r}: expected a file ending in "
                    f"{', '.join(names.TABLES)}")
+  wrong += _check_text(columns, "interactions_file", ("user", "item", "time", "value"),
+                       columns.delimiter)
+  wrong += _check_text(columns, "items_file", ("id", "title", "year", "genres"),
+                       columns.items_delimiter or columns.delimiter)
+  try:
+    codecs.lookup(columns.encoding)
+  except (LookupError, ValueError):
+    wrong.append(f"data.columns.encoding={columns.encoding!r} is unknown: expected e.g. 'utf-8', "
+                 "'latin-1', 'utf-16' or 'cp1252'")
+  return wrong
+
+
+def _check_text(columns, file: str, fields: tuple[str, ...], delimiter: str) -> list[str]:
+  """What is wrong with how a file of delimited text is cut into named cells."""
+  name = columns[file].lower().removesuffix(".gz")
+  ending = next((e for e in names.DELIMITED if name.endswith(e)), None)
+  if ending is None:
+    return []
+  wrong = []
+  if not delimiter and not names.DELIMITED[ending]:
+    wrong.append(f"data.columns.{file}={columns[file]!r}: {ending} does not say what stands "
+                 "between its cells: give e.g. --config.data.columns.delimiter=::")
+  if any(c in "\r\n\"" for c in delimiter):
+    wrong.append(f"data.columns.delimiter={delimiter!r}: expected no line break and no quote mark")
+  given = {field: columns[field] for field in fields if columns[field]}
+  numbers = [field for field, value in given.items() if value.isdecimal()]
+  if numbers and (others := [field for field in given if field not in numbers]):
+    wrong.append(
+        f"data.columns.{others[0]}={given[others[0]]!r} beside {numbers[0]}={given[numbers[0]]!r}: "
+        "a file without a header has numbers for all its columns: give the number, or '' for none")
+  if "0" in given.values():
+    wrong.append(f"data.columns of {file}: columns are counted from 1, found '0'")
   return wrong
 
 

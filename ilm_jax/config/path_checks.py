@@ -1,10 +1,16 @@
 """What a config names of the disk: known only where the run is to be, not where it is started."""
 import importlib.util
+import re
 
 from etils import epath
 
 from ilm_jax import elm
 from ilm_jax.config import dialog_sources, names, rules
+
+_BUCKET = re.compile(r"(gs|s3)://[^/]")
+# "owner/name" is relative to the current folder, too, so it says so only where nothing is there.
+_OF_THE_HUB = re.compile(r"(?:hf://|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)?"
+                         r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(?:tree|resolve|blob)/.*)?/?")
 
 
 def check_paths(c) -> list[str]:
@@ -22,7 +28,7 @@ def _check_trackers(c) -> list[str]:
 def _check_inputs(c) -> list[str]:
   d, t = c.data, c.targets
   wrong = []
-  if d.path and not epath.Path(d.path).expanduser().is_dir():
+  if d.path and not (_there(d.path) and epath.Path(d.path).expanduser().is_dir()):
     wrong.append(f"data.path={d.path!r} is no folder: give the one that holds the files of "
                  f"data.name={d.name!r}")
   if c.tasks.prompts and not _there(c.tasks.prompts):
@@ -40,8 +46,9 @@ def _check_inputs(c) -> list[str]:
 def _check_models(c) -> list[str]:
   lm, t = c.lm, c.targets
   wrong = []
-  for field, value in (("asset", lm.asset), ("tokenizer", lm.tokenizer or lm.asset)):
-    wrong += _known_or_path(f"lm.{field}", value, names.LANGUAGE_MODELS)
+  for field, value in {"asset": lm.asset, "tokenizer": lm.tokenizer or lm.asset}.items():
+    if field == "asset" or value != lm.asset:
+      wrong += _known_or_path(f"lm.{field}", value, names.LANGUAGE_MODELS)
   if lm.gin_file and not _there(lm.gin_file):
     wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
   wrong += _known_or_path("lm.chat_template", lm.chat_template, names.CHAT_TEMPLATES)
@@ -55,9 +62,15 @@ def _known_or_path(field: str, value: str, names: tuple[str, ...]) -> list[str]:
   """A name of `names`, or a path that exists."""
   if value in names or _there(value):
     return []
-  return [f"{line}; nor is it a path that exists"
+  hub = _OF_THE_HUB.fullmatch(value)
+  cure = (f". If it is a model of the Hugging Face Hub: hf download {hub[1]} --local-dir=FOLDER, "
+          f"then --config.{field}=FOLDER" if hub else "")
+  return [f"{line}; nor is it a path that exists{cure}"
           for line in rules.known(field, value, names)]
 
 
 def _there(path: str) -> bool:
+  """Whether a local path or an object of a bucket exists; other addresses name nothing here."""
+  if "://" in path and not _BUCKET.match(path):
+    return False
   return epath.Path(path).expanduser().exists()

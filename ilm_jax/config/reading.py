@@ -254,12 +254,15 @@ def defaults():
 
 
 def _path(name: str) -> str:
-  """`~/mine.py` in the home folder; "tiny" is configs/tiny.py; others as they are."""
-  bare, colon, text = name.partition(":")
-  spec = importlib.util.find_spec("ilm_jax.configs") if re.fullmatch(r"\w+", bare) else None
-  for folder in (spec.submodule_search_locations or ()) if spec else ():
-    if (file := pathlib.Path(folder, f"{bare}.py")).is_file() and not pathlib.Path(bare).exists():
-      return f"{file}{colon}{text}"
+  """`~/mine.py` in the home folder; "tiny" and "configs/tiny.py" are ours, from any folder, unless
+  the current one has a file of that name; others as they are."""
+  given, colon, text = name.partition(":")
+  ours = re.fullmatch(r"(\w+)|configs/(\w+)\.py", given)
+  spec = importlib.util.find_spec("ilm_jax.configs") if ours else None
+  if ours and spec and not pathlib.Path(given).exists():
+    for folder in spec.submodule_search_locations or ():
+      if (file := pathlib.Path(folder, f"{ours[1] or ours[2]}.py")).is_file():
+        return f"{file}{colon}{text}"
   return os.path.expanduser(name)
 
 

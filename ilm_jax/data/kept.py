@@ -20,6 +20,8 @@ class Kept(NamedTuple):
   interactions: tuple[int, int]
   without: int = 0               # items that have a description and no interaction
   named: tuple[str, ...] = ()    # some of these
+  nameless: int = 0              # items of the log that have no row in the items file
+  ids: tuple[str, ...] = ()      # some of these
 
   def lines(self) -> list[str]:
     """The counts in words, a line for people each."""
@@ -32,6 +34,10 @@ class Kept(NamedTuple):
       fate = "left out; data.k_core=0 keeps them" if self.k else "kept (data.k_core=0)"
       lines.append(f"data: {self.without:,} items of the items file have no interaction: {fate}; "
                    f"{'e.g. ' * (self.without > len(self.named))}{', '.join(self.named)}")
+    if self.nameless:
+      lines.append(f"data: {self.nameless:,} of {self.items[0]:,} items of the log have no row in "
+                   "the items file and are called by their ids: "
+                   f"{'e.g. ' * (self.nameless > len(self.ids))}{', '.join(self.ids)}")
     return lines
 
 
@@ -48,8 +54,10 @@ def counted(user_ids, item_ids, items: interactions_lib.Items,
   met = set(item_ids)
   without = [f"{title!r} ({raw})" if title else repr(raw)
              for raw, title in zip(items.ids, items.titles) if raw not in met]
+  nameless = sorted(met - set(items.ids))
   return Kept(k, (len(set(user_ids)), log.num_users), (len(met), log.num_items),
-              (len(user_ids), len(log.user_N)), len(without), tuple(without[:_NAMED]))
+              (len(user_ids), len(log.user_N)), len(without), tuple(without[:_NAMED]),
+              len(nameless), tuple(map(repr, nameless[:_NAMED])))
 
 
 def save(folder, kept: Kept) -> None:

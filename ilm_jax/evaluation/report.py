@@ -80,7 +80,7 @@ def write(workdir, *, with_tables: bool = False, command: str = "") -> dict:
     show(content)
   for folder, why in content["left_out"].items():
     print(f"Not shown: eval/{folder}: {why}.")
-  width = min(_WIDTH, text_table.columns_of_terminal() or _WIDTH)
+  width = min(_WIDTH, text_table.columns_of_terminal() or text_table.FILE)
   text = errors.plain("\n".join(["", *sentences.lines(content["summary"], width)]))
   # Titles are a user's; a terminal that lacks a letter of theirs shows "?".
   encoding = sys.stdout.encoding or "utf-8"

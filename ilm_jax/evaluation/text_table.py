@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich import cells, console
 from rich import table as rich_table
 
-_FILE = 150         # columns where no terminal is
+FILE = 80           # columns where no terminal is
 _BORDER = 3         # columns that one column of a table takes beside its text
 _LABEL = 12         # the first column gets so many at least: its words are wrapped
 
@@ -57,7 +57,7 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
     rows: a text a column, of one line or several.
     note: under it; None: nothing.
   """
-  room = columns_of_terminal() or _FILE
+  room = columns_of_terminal() or FILE
   # Titles, columns and names hold words of a user's: "[..]" in them is no markup.
   out = console.Console(width=room, markup=False, emoji=False)
   pieces = [[*header[c].split(), *(line for row in rows for line in row[c].splitlines())]

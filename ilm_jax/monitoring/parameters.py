@@ -10,6 +10,7 @@ from rich import table as rich_table
 from ilm_jax import files
 from ilm_jax.runtime import axes
 
+_WIDTH = 80      # columns that a table in a log has, if it can
 _SHOWN = 40      # rows on a terminal or in a log; the file has all
 
 
@@ -87,8 +88,9 @@ def to_text(arrays: list[Row]) -> str:
 def _lines(arrays: list[Row]) -> list[str]:
   cells = [_COLUMNS, *map(_cells, arrays)]
   widths = [max(len(row[i]) for row in cells) for i in range(len(_COLUMNS))]
-  return ["  ".join(c.rjust(w) if i >= 5 else c.ljust(w)
-                    for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in cells]
+  gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= _WIDTH else " "
+  return [gap.join(c.rjust(w) if i >= 5 else c.ljust(w)
+                   for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in cells]
 
 
 def amount(size: float) -> str:

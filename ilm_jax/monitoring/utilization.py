@@ -89,8 +89,7 @@ def _count(eqn, given: list[bool]) -> tuple[float, list[bool]]:
   if name == "stop_gradient":
     return 0.0, [False] * len(every)
   if name == "scan":
-    return _loop(params["jaxpr"].jaxpr, given, params["num_consts"], params["num_carry"],
-                 params["length"])
+    return _loop(params["jaxpr"].jaxpr, given, *_constants_and_carries(params), params["length"])
   if name == "while":      # how often is not known: once
     consts = given[params["cond_nconsts"]:]
     return _loop(params["body_jaxpr"].jaxpr, consts, params["body_nconsts"], len(every), 1)
@@ -102,6 +101,14 @@ def _count(eqn, given: list[bool]) -> tuple[float, list[bool]]:
     return 0.0, every
   inner = getattr(inner, "jaxpr", inner)
   return _walk(inner, given) if len(inner.invars) == len(given) else (0.0, every)
+
+
+def _constants_and_carries(params) -> tuple[int, int]:
+  """How many inputs of a scan are constants, and how many are carried, as its parameters say."""
+  if "num_consts" in params:
+    return params["num_consts"], params["num_carry"]
+  constants, carries, _ = params["ft_in"].unpack()       # since JAX 0.12
+  return len(constants), len(carries)
 
 
 def _loop(body, given, consts: int, carries: int, length: int) -> tuple[float, list[bool]]:

@@ -7,7 +7,9 @@
 Data sets keep their own terms, mostly research without redistribution: what is prepared stays on
 this machine.
 """
+import contextlib
 import functools
+import io
 import sys
 
 import numpy as np
@@ -104,15 +106,15 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
   users, raw_items, times, values = _log(_read(found, "interactions", folder, beam))
   _check(found, "the log", registry.Counts(0, 0, len(users)),
          registry.Counts(0, 0, found.about.events))
-  items = _items(_read(found, "items", folder, beam))
+  items = described = _items(_read(found, "items", folder, beam))
   if found.about.partial:
-    items = _with_unnamed(items, raw_items)
+    items = _with_unnamed(described, raw_items)
   log, left = interactions.build(users, raw_items, times if found.timed else None, values, items,
                                  k, rule)
   if k in found.about.cores:
     _check(found, f"its {k}-core", registry.Counts(log.num_users, len(left), len(log.user_N)),
            found.about.cores[k])
-  return log, left, kept.counted(users, raw_items, items, log, k)
+  return log, left, kept.counted(users, raw_items, described, log, k)
 
 
 def _check(found: registry.Found, what: str, counts, published) -> None:
@@ -127,8 +129,11 @@ def _check(found: registry.Found, what: str, counts, published) -> None:
 
 
 def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
-  """`items`, and those of the log that they lack, without words."""
-  lacking = sorted(set(raw_ids) - set(items.ids))
+  """`items`, and those of the log that they lack, without words; not if they lack all."""
+  met = set(raw_ids)
+  lacking = sorted(met - set(items.ids))
+  if len(lacking) == len(met):       # another log's items file: `interactions.build` says so
+    return items
   return interactions.Items(
       items.ids + lacking, items.titles + [""] * len(lacking), items.years + [None] * len(lacking),
       items.genres + [[] for _ in lacking])
@@ -140,7 +145,8 @@ def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = 
   options = beam_options.parsed(beam) if beam else None
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  with beam_options.mistakes_told():
+  # TFDS prints what it would download, of files that are here already.
+  with beam_options.mistakes_told(), contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
         try_download_gcs=False, beam_options=options))
   return list(tfds.as_numpy(builder.as_dataset(split="train")))

@@ -6,26 +6,37 @@ the line, or, where the file does not quote, a letter like others.
 import csv
 import difflib
 import itertools
+import shlex
 from collections.abc import Iterator
 
 from ilm_jax import errors
 from ilm_jax.tasks.datasets import lines
 
 _LONGEST = 1 << 27               # letters of a quoted cell: beyond, a mark is not closed
+_WORDS = {",": "comma", "\t": "tab"}
 
 
-def table(path, columns: list[str], delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-  """(line number, values of `columns`) of a table whose first line names the columns.
+def table(path, columns: list[str], delimiter: str = ",",
+          encoding: str = lines.UTF_8) -> Iterator[tuple[int, list[str]]]:
+  """(line number, values of `columns`) of a table whose first line names the columns, or of one
+  without such a line where `columns` are numbers ("1": the first).
 
-  Commas: cells may be quoted, and a mark that is not closed, or that swallowed whole rows, is a
-  UserError. Tabs: marks are part of a cell, unless the header is quoted; then all may be.
+  Commas and other single letters: cells may be quoted, and a mark that is not closed, or that
+  swallowed whole rows, is a UserError. Tabs: marks are part of a cell, unless the first line is
+  quoted; then all may be. Longer delimiters ("::"): marks are part of a cell.
   """
-  with lines.text(path) as file:
+  with lines.text(path, encoding) as file:
     first = next(file, "")
-    quoted = delimiter != "\t" or first.startswith('"')
+    quoted = len(delimiter) == 1 and (delimiter != "\t" or first.startswith('"'))
     rows = (_quoted if quoted else _tabbed)(path, itertools.chain([first], file), delimiter)
-    header = [name.strip() for name in next(rows, (1, []))[1]]
-    places = [place(path, header, name) for name in columns]
+    top = next(rows, (1, []))
+    if columns and all(name.isdecimal() for name in columns):
+      header = [f"column {n}" for n in range(1, len(top[1]) + 1)]
+      places = [_counted(path, header, int(name), delimiter) for name in columns]
+      rows = itertools.chain([top] if top[1] else [], rows)
+    else:
+      header = [name.strip() for name in top[1]]
+      places = [place(path, header, name) for name in columns]
     for number, row in rows:
       if len(row) != len(header):
         raise errors.UserError(f"{path}, line {number}: found {len(row)} fields, expected "
@@ -66,7 +77,7 @@ def _quoted(path, file, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as e:
       raise errors.UserError(
           f"{path}, line {number}: a quote mark that opens here is not closed before the next "
-          f"{'comma' if delimiter == ',' else 'tab'} ({e}): quote the whole cell and double the "
+          f"{_WORDS.get(delimiter, repr(delimiter))} ({e}): quote the whole cell and double the "
           'marks in it ("12"" pan"), or save the table as .tsv') from e
     if row is None:
       return
@@ -79,10 +90,22 @@ def _quoted(path, file, delimiter: str) -> Iterator[tuple[int, list[str]]]:
       yield number, row
 
 
+def _counted(path, header: list[str], number: int, delimiter: str) -> int:
+  """Where the column of a number, from 1, stands, or a UserError."""
+  if number <= len(header):
+    return number - 1
+  raise errors.UserError(f"{path}, line 1 has {len(header)} cells separated by {delimiter!r}, "
+                         f"expected at least {number}")
+
+
 def place(path, header: list[str], name: str) -> int:
   """Where the column `name` stands, or a UserError that lists the columns."""
   if name in header:
     return header.index(name)
   close = difflib.get_close_matches(name, header, 1)
   hint = f"; did you mean {close[0]!r}?" if close else ""
+  other = next((d for d in ("::", ";", "\t", "|") if len(header) == 1 and d in header[0]), "")
+  if other:
+    hint = (f"; are its cells separated by {other!r}? Then --config.data.columns.delimiter="
+            f"{shlex.quote(other)}, without a header also user=1, item=2 and so on")
   raise errors.UserError(f"{path} has no column {name!r}: it has {', '.join(header)}{hint}")

@@ -3,6 +3,7 @@
 A line that cannot be understood is a UserError that names the file and the line.
 """
 import ast
+import codecs
 import contextlib
 import dataclasses
 import gzip
@@ -18,6 +19,7 @@ from etils import epath
 from ilm_jax import errors, files
 from ilm_jax.data import interactions
 
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF_8 = "utf-8-sig"               # what a writer of Windows puts before a text is no part of it
 _LONGEST = 1 << 24                # letters of a line
 _MOST = 1 << 63                   # a number, whole or not, is smaller: arrays hold it
@@ -69,17 +71,22 @@ def packed(path) -> bool:
 
 @contextlib.contextmanager
 def text(path, encoding: str = UTF_8):
-  """The lines of a file; one that ends in .gz is unpacked on the way.
+  """The lines of a file; one that ends in .gz is unpacked on the way. Byte order marks of UTF-8 and
+  UTF-16 are heeded where the encoding is UTF-8.
 
   Raises:
     UserError: the file is absent, cut short, no gzip, or in another encoding; a line is longer
       than `_LONGEST`; or it was packed to far less than any table is.
   """
+  encoding = UTF_8 if codecs.lookup(encoding).name == "utf-8" else encoding
   try:
     with contextlib.ExitStack() as stack:
       file = stored = stack.enter_context(files.reading(path))
       if packed(path):
         file = stack.enter_context(gzip.GzipFile(fileobj=file))
+      file = io.BufferedReader(file)
+      if encoding == UTF_8 and file.peek(2)[:2] in _UTF_16:
+        encoding = "utf-16"
       file = stack.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
       yield _bounded(path, file, stored if packed(path) else None)
   except FileNotFoundError as e:
@@ -88,8 +95,12 @@ def text(path, encoding: str = UTF_8):
     name = "UTF-8" if encoding == UTF_8 else encoding
     kind = f"text in {name}{', packed by gzip' * packed(path)}"
     cure = ("fetch it again" if not isinstance(e, UnicodeDecodeError) else
-            f"fetch it again, or convert it, e.g. by iconv -f ISO-8859-1 -t {name}")
+            f"fetch it again, or convert it, e.g. by iconv -f ISO-8859-1 -t {name} (of a table of "
+            "yours: or say which, e.g. --config.data.columns.encoding=latin-1)")
     raise errors.UserError(f"{path} cannot be read ({e}): expected {kind}; {cure}") from e
+  except UnicodeError as e:      # UTF-16 without its mark
+    raise errors.UserError(f"{path} cannot be read ({e}): expected text in {encoding}; say which "
+                           "it is, e.g. --config.data.columns.encoding=utf-16-le") from e
 
 
 def _bounded(path, file, stored) -> Iterator[str]:

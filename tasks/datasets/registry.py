@@ -91,7 +91,7 @@ def find(data) -> Found:
     about = dataclasses.replace(about, timed=bool(data.columns.time))
   if data.path:
     paths = _in_folder(data, about)
-    fingerprint = _fingerprint(paths, data.columns.to_dict() if about.takes_columns else {})
+    fingerprint = _fingerprint(paths, _said(data.columns) if about.takes_columns else {})
   elif about.asset:
     paths, fingerprint = pinned.fetch(about.asset), pinned.fingerprint(about.asset)
   else:
@@ -125,6 +125,12 @@ def _in_folder(data, about: DataSet) -> dict:
 
 def _wanted(about: DataSet) -> str:
   return " or ".join(" + ".join(layout) for layout in about.layouts)
+
+
+def _said(columns) -> dict:
+  """The mapping of the columns, without fields that came later and are as they were before."""
+  later = {"delimiter": "", "items_delimiter": "", "encoding": "utf-8"}
+  return {name: value for name, value in columns.items() if later.get(name) != value}
 
 
 def _fingerprint(paths: dict, columns: dict) -> str:
@@ -215,5 +221,5 @@ DATASETS = {
         citation="Xu, Hua and Zhang: OpenP5: An Open-Source Platform for Developing, Training, and "
                  "Evaluating LLM-based Recommender Systems. SIGIR 2024."),
     "table": DataSet(read_log=table_files.read_log, read_items=table_files.read_items,
-                     takes_columns=True, layouts=((),)),
+                     takes_columns=True, partial=True, layouts=((),)),
 }

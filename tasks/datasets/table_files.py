@@ -1,11 +1,13 @@
 """Reads interactions and items of your own: CSV, TSV, JSON lines or Parquet. No TensorFlow.
 
-What stands where is `config.data.columns` (configs/base.py, docs/reference/data_fields.md). A CSV
-or TSV has a header; .gz is unpacked. Ids are text: 7, "7" and 7.0 are the same id (`cells`).
+What stands where is `config.data.columns` (configs/base.py, docs/reference/data_fields.md). Text
+has a header, or its columns are named by numbers; .gz is unpacked. Ids are text: 7, "7" and 7.0 are
+the same id (`cells`).
 """
 from collections.abc import Iterator
 
 from ilm_jax import errors
+from ilm_jax.config import names
 from ilm_jax.data import interactions
 from ilm_jax.tasks.datasets import cells, delimited, lines
 
@@ -23,8 +25,9 @@ def read_log(paths: dict, columns):
   """
   path = next(iter(paths.values()))
   log = lines.Log(timed=bool(columns.time))
-  names = [columns.user, columns.item, columns.time, columns.value]
-  for number, (user, item, time, value) in _rows(path, names, needed=names):
+  wanted = [columns.user, columns.item, columns.time, columns.value]
+  for number, (user, item, time, value) in _rows(path, wanted, wanted, columns,
+                                                 columns.delimiter):
     if columns.time:
       time = cells.nanoseconds(path, number, columns.time, time, columns.time_unit,
                                first=not log.users)
@@ -47,7 +50,8 @@ def read_items(paths: dict, columns) -> interactions.Items:
     return lines.items(next(iter(paths.values())), [(raw_id, "", None, []) for raw_id in ids])
   path, items = list(paths.values())[-1], {}
   for number, (raw, title, year, genres) in _rows(
-      path, [columns.id, columns.title, columns.year, columns.genres], needed=[columns.id]):
+      path, [columns.id, columns.title, columns.year, columns.genres], [columns.id], columns,
+      columns.items_delimiter or columns.delimiter):
     raw_id = cells.identity(path, number, columns.id, raw)
     if raw_id in items:
       raise errors.UserError(f"{path}, line {number}: item {raw_id!r} stands in the file twice")
@@ -57,8 +61,9 @@ def read_items(paths: dict, columns) -> interactions.Items:
   return lines.items(path, items.values())
 
 
-def _rows(path, columns: list[str], needed: list[str]) -> Iterator[tuple[int, list]]:
-  """(line number, values) of the columns; None for one without a name."""
+def _rows(path, columns: list[str], needed: list[str], settings,
+          delimiter: str) -> Iterator[tuple[int, list]]:
+  """(line number, values) of the columns; None for one without a name. `settings`: data.columns."""
   named = [name for name in columns if name]
   kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
   if kind == "parquet":
@@ -66,7 +71,8 @@ def _rows(path, columns: list[str], needed: list[str]) -> Iterator[tuple[int, li
   elif kind == "jsonl":
     rows = _jsonl(path, named, {name for name in needed if name})
   else:
-    rows = delimited.table(path, named, "\t" if kind == "tsv" else ",")
+    rows = delimited.table(path, named, delimiter or names.DELIMITED[f".{kind}"],
+                           settings.encoding)
   at = [named.index(name) if name else None for name in columns]
   for number, values in rows:
     yield number, [None if i is None else values[i] for i in at]
