@@ -1,6 +1,7 @@
 """Stage chat: a conversation with a model whose score of an item is its row."""
 import io
 
+import numpy as np
 import pytest
 
 from ilm_jax import errors
@@ -66,6 +67,25 @@ def test_words_that_no_label_knows_are_guessed(run, monkeypatch, tmp_path):
   assert "grim" not in talk.answer("only crime").splitlines()[0]       # said once
   talk.answer(f"/save {tmp_path}/talk.json")
   assert talk.answer(f"/load {tmp_path}/talk.json").startswith("1. ")
+
+
+def test_a_wish_is_said_as_it_was_understood_until_it_is_excluded(run, monkeypatch):
+  """A critique for more of a genre ends where the genre is excluded, and begins again with it."""
+  monkeypatch.setattr(ranker, "_LEAST", 4)             # genres have a direction
+  speaker = talker.Talker(run, variants.ILM, k=2)
+  liked = speaker.reply(session.Session(), "I like Clerks").session
+  asked = speaker.reply(liked, "more horror, and newer")
+  assert asked.text == "With what you asked for (more horror, newer), these come first:"
+  without = speaker.reply(asked.session, "no horror")
+  assert without.text == "With what you asked for, these come first:"
+  wishes = [line for line in speaker.why(without.session, without.cards[0].id).splitlines()
+            if line.startswith("You asked for")]
+  assert len(wishes) == 1 and wishes[0].startswith("You asked for newer")
+  newer = speaker.reply(liked, "newer")
+  excluded = session.constrain(newer.session, without=("horror",))
+  np.testing.assert_allclose(speaker.scored(without.session), speaker.scored(excluded))
+  back = session.constrain(without.session, without=())
+  assert next(each.attribute.casefold() for each in back.standing) == "horror"
 
 
 def test_a_conversation_is_kept_in_a_file(talk, run, tmp_path):

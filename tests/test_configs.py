@@ -7,7 +7,7 @@ import pytest
 
 from configs import base
 from ilm_jax.assets import pinned
-from ilm_jax.config import names, reading
+from ilm_jax.config import dialog_sources, names, reading
 from ilm_jax.training import optimizer
 
 FILES = sorted(p for p in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
@@ -20,8 +20,9 @@ def test_config_is_runnable_and_has_every_field(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   if c.lm.asset not in pinned.ASSETS:        # a folder that the docstring's first command makes
     (tmp_path / c.lm.asset).mkdir(parents=True)
-  if c.data.path:                            # a folder of files that the user brings
-    (tmp_path / c.data.path).mkdir(parents=True, exist_ok=True)
+  brought = [c.data.path, *(source.path for source in dialog_sources.parse(c.tasks.dialogs))]
+  for path in filter(None, brought):         # folders of files that the user brings
+    (tmp_path / path).mkdir(parents=True, exist_ok=True)
   reading.validate(c, device_count=math.prod(c.mesh.values()))
   assert fields(c) == fields(base.get_config())
   assert c.is_locked

@@ -215,8 +215,9 @@ def _deviation(score_NI) -> np.ndarray:
 
 
 def _move(session: session_lib.Session, ways: dict[str, np.ndarray], width: int) -> np.ndarray:
-  """float32 [C], C = `width`: the steps of all critiques along their directions, added up."""
-  return sum((np.float32(each.steps) * _way(each.attribute, ways) for each in session.critiques),
+  """float32 [C], C = `width`: the steps of all critiques that hold along their directions, added
+  up."""
+  return sum((np.float32(each.steps) * _way(each.attribute, ways) for each in session.standing),
              start=np.zeros(width, np.float32))
 
 

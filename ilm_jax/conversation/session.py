@@ -101,6 +101,12 @@ class Session:
     """What holds now."""
     return self.constraints[-1] if self.constraints else Constraint()
 
+  @property
+  def standing(self) -> tuple[Critique, ...]:
+    """The critiques that hold: not those for more of what is excluded."""
+    return tuple(each for each in self.critiques if each.steps <= 0 or each.attribute.casefold()
+                 not in map(str.casefold, self.constraint.without))
+
   def _of_kind(self, kind: str) -> tuple[str, ...]:
     last = {opinion.item: opinion.kind for opinion in self.opinions}
     order = dict.fromkeys(opinion.item for opinion in self.opinions if opinion.kind == kind)

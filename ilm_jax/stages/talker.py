@@ -67,6 +67,12 @@ def wanted(critique: s.Critique) -> str:
   return f"{'more' if more else 'less'} {critique.attribute}"
 
 
+def _introduction(session: s.Session) -> str:
+  """Of a list that follows a wish. It says how a critique of this turn was understood."""
+  now = ", ".join(wanted(each) for each in session.standing if each.turn == len(session.turns))
+  return f"With what you asked for{now and f' ({now})'}, these come first:"
+
+
 def known(session: s.Session) -> s.Session:
   """The session without its turns: two that are equal here recommend the same."""
   return dataclasses.replace(session, turns=())
@@ -118,7 +124,7 @@ class Talker(ranker.Ranker):
     may_I1 = s.allowed(session, self.items)
     step = policy.next_step(session, score_I1, may_I1, self.known, self._asks)
     if step.act != s.ASK and score_I1 is not None:      # never without: it asks what is liked
-      words = "With what you asked for, these come first:" if step.act == s.REFINE else "Try these:"
+      words = _introduction(session) if step.act == s.REFINE else "Try these:"
       return self._turn(session, step.act, words, self.best(score_I1, may_I1, self.k), unread,
                         guessed)
     if step.question:
@@ -224,7 +230,7 @@ class Talker(ranker.Ranker):
     said += [f"You asked for {wanted(c)}; it lies "
              f"{apart_C @ ways[c.attribute.casefold()]:+.1f} standard deviations from the mean"
              + ("." if c.attribute.casefold() in self.ways else ", by a guess from texts.")
-             for c in session.critiques]
+             for c in session.standing]
     return "\n".join(said)
 
   def about(self, item: str) -> str:

@@ -1,0 +1,29 @@
+"""ReDial's recommendations by the item head, on MovieLens latest-small and SmolLM2-135M.
+
+    python -m ilm_jax.main --config=configs/redial_ml_small.py --workdir=runs/redial --stage=all \\
+        --config.data.path=FOLDER --config.tasks.dialogs=synthetic,redial:FOLDER
+
+The first FOLDER has ratings.csv and movies.csv of ml-latest-small, the second ReDial's dialogs.
+Nothing is said in words: all rows are histories and dialogs, read by the item head six layers deep.
+Each training dialog also counts as five users of the log in the factorisation (cf.dialogs).
+
+EXPECT
+"""
+import ml_collections
+
+from ilm_jax.configs import talk_ml_small
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = talk_ml_small.get_config()
+  c.data.k_core = 2                # more of the films that people talk about
+  c.cf.update(dialogs=5, alpha=10.0)
+  c.tasks.dialogs = "synthetic,redial:data/redial"
+  c.tasks.mixture.update(dict.fromkeys(c.tasks.mixture, 0.0) | {
+      "next_item": 1.0, "conv_next": 1.0, "conv_critique": 0.5, "redial_recommend": 4.0})
+  c.qformer.num_queries = 1
+  c.phase1.update(steps=60, warmup=6)
+  c.phase2.update(compare=(), steps=400, warmup=30, learning_rate=3e-3, qformer_scale=0.3,
+                  dropout=0.1, vector_noise=0.2, checkpoint_every=100)
+  c.phase2.head.update(rows=6, rows_per_group=6, examples_per_group=15)
+  return c
