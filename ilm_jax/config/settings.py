@@ -20,7 +20,8 @@ _OF_CONVERSATIONS = {"tasks.dialogs", "tasks.dialog_tokens"}   # their examples 
 _OF_EVALUATION = {"tasks.prompt_targets"}
 # What a field that came later was, in effect, before it came: where it is that, it is left out, so
 # that what was trained before stays valid.
-OFF = {"data.cold_fraction": 0.1, "cf.members": 0, "cf.dialogs": 0,
+OFF = {"data.cold_fraction": 0.1, "data.columns.delimiter": "", "data.columns.items_delimiter": "",
+       "data.columns.encoding": "utf-8", "cf.members": 0, "cf.dialogs": 0,
        "qformer.user_projection": False, "qformer.vector_dropout": 0.0, "phase1.negatives": 0,
        "phase1.draw": "uniform", "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
        "phase2.head.distil_transitions": 0.0, "phase2.head.distil_ease": 0.0,
