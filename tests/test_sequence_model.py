@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import ml100k_head, tiny
+from configs import base, ml100k_head, tiny
 from ilm_jax import errors
 from ilm_jax.baselines import sasrec, sasrec_teacher
 from ilm_jax.config import reading, settings, variants
@@ -238,6 +238,7 @@ def test_checkpoints_from_before_there_were_teachers_stay_valid():
 
 def test_a_field_that_came_later_is_left_out_where_it_is_off():
   """And counts where it is not; each is a field of the config, off in it."""
+  other = {"uniform": "popularity", "": ";", "utf-8": "latin-1"}
   for field, value in settings.OFF.items():
     teacher = {"phase2.head.distil": 1.0} if "distil_" in field else {}
     c, off = tiny.get_config(), tiny.get_config()
@@ -245,12 +246,21 @@ def test_a_field_that_came_later_is_left_out_where_it_is_off():
     for part in field.split("."):
       node = node[part]
     assert node == value, field
-    on = "popularity" if value == "uniform" else type(value)(value + 1)
+    on = other[value] if value in other else type(value)(value + 1)
     off.update_from_flattened_dict(teacher)
     c.update_from_flattened_dict(teacher | {field: on})
     with_it, without = ({**settings.of_phase1(x), **settings.of_phase2(x, variants.ILM),
                          **settings.of_dialogs(x)} for x in (c, off))
     assert field not in without and field in with_it
+
+
+@pytest.mark.parametrize("decides, count", [
+    (settings.of_phase1, 75), (lambda c: settings.of_phase2(c, variants.ILM), 111),
+    (settings.of_prepared, 14), (settings.of_entities, 9), (settings.of_dialogs, 11)])
+def test_a_new_field_leaves_trained_runs_valid(decides, count):
+  """A field that you add belongs in `settings.OFF`, with the value that it had in effect before;
+  otherwise no run from before can go on. Count one more only where none should."""
+  assert len(decides(base.get_config())) == count
 
 
 def test_a_plan_knows_how_wide_sequential_vectors_are():
