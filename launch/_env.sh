@@ -17,11 +17,14 @@ python="$venv/bin/python"
 
 _make_venv() {
   echo "making $venv" >&2
+  local venv_said="no such command" uv_said="no such command"
   # python's own venv brings pip, which ilm_jax.assets uses to take files out of packages.
-  if command -v "python$version" >/dev/null && "python$version" -m venv "$venv" 2>/dev/null; then return; fi
-  if command -v uv >/dev/null && uv venv --quiet --clear --seed --python "$version" "$venv"; then return; fi
+  if command -v "python$version" >/dev/null && venv_said="$("python$version" -m venv "$venv" 2>&1)"; then return; fi
+  if command -v uv >/dev/null &&
+     uv_said="$(uv venv --quiet --clear --seed --python "$version" "$venv" 2>&1)"; then return; fi
   rm -rf "$venv"
-  echo "error: needs Python $version: neither 'python$version -m venv' nor 'uv venv --python $version' worked." \
+  echo "error: needs Python $version: 'python$version -m venv' said '${venv_said//$'\n'/ }'," \
+    "'uv venv --python $version' said '${uv_said//$'\n'/ }'." \
     "Install python$version (with its venv module) or uv, and run this again." >&2
   exit 1
 }
