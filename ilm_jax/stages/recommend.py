@@ -53,7 +53,8 @@ def run(run: context.Run, wish: Wish) -> None:
   recommender = recommender_lib.Recommender(run, variants.named(run.config, wish.model))
   if wish.items:
     made = neighbours.write(wish.out, recommender.item_vectors(), run.data.items, wish.k)
-    print(f"{wish.out}: {wish.k} neighbours of {made} items each, by {recommender.method}")
+    if made or distributed.is_main():
+      print(f"{wish.out}: {wish.k} neighbours of {made} items each, by {recommender.method}")
   elif wish.users:
     _write_all(recommender, wish)
   else:
