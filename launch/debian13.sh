@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests of Python 3.13 on Debian 13, made in a folder: bash launch/debian13.sh FOLDER [COMMAND...]
-# Makes FOLDER with debootstrap, as root (250 MB; packages and runs need 4 GB more), brings the last commit of this
+# Makes FOLDER with debootstrap, as root (420 MB; packages need 1.4 GB more), brings the last commit of this
 # checkout to FOLDER/root/ilm-jax, and runs COMMAND there: `bash launch/test_py313.sh` if none is given. A second call
 # keeps what is in FOLDER but for the files that git tracks. The environment goes along, but for PATH, HOME and what
 # belongs to a Python.
