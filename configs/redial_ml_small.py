@@ -7,7 +7,9 @@ The first FOLDER has ratings.csv and movies.csv of ml-latest-small, the second R
 Nothing is said in words: all rows are histories and dialogs, read by the item head six layers deep.
 Each training dialog also counts as five users of the log in the factorisation (cf.dialogs).
 
-EXPECT
+Expect (docs/results/redial.md): fresh R@10 .071 on ReDial's test dialogs; popularity has .057,
+fold-in from MovieLens .050, and fold-in from MovieLens and these dialogs, without a language model,
+.125. Training took an hour of one core that other jobs shared.
 """
 import ml_collections
 
