@@ -118,7 +118,7 @@ def test_other_layouts_give_the_same_log(layouts, tmp_path):
     ("u.item", "\n", "describes no item"),
     ("ratings.csv", "userId,movie,rating,timestamp\n", "no column 'movieId'.* mean 'movie'"),
     ("ratings.csv", "userId,movieId,rating,timestamp\n1,2,3\n", "line 2: found 3 fields"),
-    ("movies.dat", "1::Caf\xe9 (1994)::Drama\n", "expected text in utf-8"),
+    ("movies.dat", "1::Caf\xe9 (1994)::Drama\n", "expected text in UTF-8"),
 ])
 def test_lines_that_cannot_be_understood(tmp_path, name, content, words):
   (tmp_path / name).write_bytes(content.encode("iso-8859-1"))
