@@ -88,6 +88,16 @@ def test_a_wish_is_said_as_it_was_understood_until_it_is_excluded(run, monkeypat
   assert next(each.attribute.casefold() for each in back.standing) == "horror"
 
 
+@pytest.mark.parametrize("text, first, count", [
+    ("Psycho (1960)", "Psycho (1960)", 1), ("psy", "Psycho (1960)", 1),
+    ("PSYCHO", "Psycho (1960)", 1),
+    ("Psycho (1998)", "", 0), ("no such film", "", 0)])
+def test_a_film_is_found_by_a_part_of_its_title_or_all_with_the_year(run, text, first, count):
+  found = talker.Talker(run, variants.ILM, k=2).search(text, 5)
+  assert [f"{each.title} ({each.year})" for each in found[:1]] == [first] * bool(first)
+  assert len(found) == count
+
+
 def test_a_conversation_is_kept_in_a_file(talk, run, tmp_path):
   talk.answer("I like Heat, but not Casino")
   assert talk.answer(f"/save {tmp_path}/talk.json") == f"saved in {tmp_path}/talk.json"

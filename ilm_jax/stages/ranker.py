@@ -129,11 +129,13 @@ class Ranker:
     return tuple(self.card(near, cosine_I1[near]) for near in best)
 
   def search(self, text: str, k: int) -> tuple[Card, ...]:
-    """The k items whose title holds `text`: those that begin with it first, then by how many have
-    them. "": what most have."""
-    part, count_R = titles_lib.plain(text[:_MOST_NAME]), self.run.data.log.train_counts
-    rows = sorted((row for row, name in enumerate(self._plain, 1) if part in name),
-                  key=lambda row: (not self._plain[row - 1].startswith(part), -count_R[row]))
+    """The k items whose title holds `text`: the one that it names, also with its year, then those
+    that begin with it, then by how many have them. "": what most have."""
+    text, count_R = text[:_MOST_NAME], self.run.data.log.train_counts
+    part, named = titles_lib.plain(text), self.titles.row(text)
+    rows = sorted((row for row, name in enumerate(self._plain, 1) if part in name or row == named),
+                  key=lambda row: (row != named, not self._plain[row - 1].startswith(part),
+                                   -count_R[row]))
     return tuple(self.card(row) for row in rows[:k])
 
   def user(self, raw: str) -> s.Session:
