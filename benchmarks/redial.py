@@ -137,7 +137,8 @@ def by_neighbours(material, contexts, films, setting, histories="log"):
   has_NI = cooccurrence.incidence([material.liked(turns, setting["side"]) for turns in contexts],
                                   len(material.films))
   score_NI = neighbours.with_padding((has_NI @ near_II.T).toarray())
-  popular = material.popular_I1 if histories == "log" else material.discussed_I1
+  popular = material.popular_I1 if histories == "log" else popularity.popularity(
+      material.learned(setting.get("without")), len(material.films))
   return material.behind(score_NI, popular)
 
 

@@ -85,7 +85,7 @@ def test_a_wish_is_said_as_it_was_understood_until_it_is_excluded(run, monkeypat
   excluded = session.constrain(newer.session, without=("horror",))
   np.testing.assert_allclose(speaker.scored(without.session), speaker.scored(excluded))
   back = session.constrain(without.session, without=())
-  assert next(each.attribute.casefold() for each in back.standing) == "horror"
+  assert next(each.attribute.casefold() for each in back.active_critiques) == "horror"
 
 
 @pytest.mark.parametrize("text, first, count", [

@@ -125,7 +125,7 @@ def test_histories_behind_others(monkeypatch, tmp_path, count):
   monkeypatch.setattr(histories_lib, "CHUNK", 7)
   first, more = some_histories(), some_histories()[:count]
   for folder in (None, tmp_path):
-    found = histories_lib.followed(*map(histories_lib.of_lists, (first, more)), folder)
+    found = histories_lib.concatenated(*map(histories_lib.of_lists, (first, more)), folder)
     for a, b in zip(found, histories_lib.of_lists([*first, *more])):
       np.testing.assert_array_equal(a, b)
 

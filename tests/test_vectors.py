@@ -30,7 +30,7 @@ def made(tmp_path, monkeypatch, part_N) -> entities.EntityTable:
       "cf": {"width": 2, "members": 2, "dialogs": 0, "sequential": "transitions", "sasrec": {},
              "transition_width": 2, "transition_window": 2},
       "phase2": {"head": {"distil": 0.0}}})
-  monkeypatch.setattr(vectors, "factorise", lambda config, log, mesh, talked: FACTORS)
+  monkeypatch.setattr(vectors, "factorise", lambda config, log, mesh, of_dialogs: FACTORS)
   vectors.run(types.SimpleNamespace(
       data=DATA(log, ITEMS, "data"), workdir=tmp_path, config=config, mesh=None,
       sentence_vectors=lambda texts: np.ones((len(texts), 3), np.float32)))

@@ -79,12 +79,12 @@ def kept(user_N, item_N, keep, num_users: int, folder=None) -> Histories:
   return Histories(start_U1, other_N)
 
 
-def followed(histories: Histories, more: Histories, folder=None) -> Histories:
+def concatenated(histories: Histories, more: Histories, folder=None) -> Histories:
   """`histories`, and behind them `more`; `folder`: as in `transposed`."""
   if not len(more):
     return histories
   count, start_H1 = int(histories.start_H1[-1]), more.start_H1[1:] + histories.start_H1[-1]
-  other_N = _array(folder, "followed", count + int(more.start_H1[-1]))
+  other_N = _array(folder, "concatenated", count + int(more.start_H1[-1]))
   for at in range(0, count, CHUNK):
     other_N[at:min(at + CHUNK, count)] = histories.other_N[at:min(at + CHUNK, count)]
   other_N[count:] = more.other_N

@@ -217,8 +217,9 @@ def _deviation(score_NI) -> np.ndarray:
 def _move(session: session_lib.Session, ways: dict[str, np.ndarray], width: int) -> np.ndarray:
   """float32 [C], C = `width`: the steps of all critiques that hold along their directions, added
   up."""
-  return sum((np.float32(each.steps) * _way(each.attribute, ways) for each in session.standing),
-             start=np.zeros(width, np.float32))
+  moves = [np.float32(each.steps) * _way(each.attribute, ways)
+           for each in session.active_critiques]
+  return sum(moves, start=np.zeros(width, np.float32))
 
 
 def _way(attribute: str, ways: dict[str, np.ndarray]) -> np.ndarray:

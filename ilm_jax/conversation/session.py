@@ -102,7 +102,12 @@ class Session:
     return self.constraints[-1] if self.constraints else Constraint()
 
   @property
-  def standing(self) -> tuple[Critique, ...]:
+  def statements(self) -> int:
+    """How many opinions, constraints and critiques there are."""
+    return len(self.opinions) + len(self.constraints) + len(self.critiques)
+
+  @property
+  def active_critiques(self) -> tuple[Critique, ...]:
     """The critiques that hold: not those for more of what is excluded."""
     return tuple(each for each in self.critiques if each.steps <= 0 or each.attribute.casefold()
                  not in map(str.casefold, self.constraint.without))

@@ -77,9 +77,8 @@ class Engine:
       UserError: an item or attribute is not there.
       Refused: it is too long (400).
     """
-    said = sum(map(len, (session.opinions, session.constraints, session.critiques)))
     for name, count, most in (("turns", len(session.turns), self.limits.turns),
-                              ("statements", said, self.limits.statements)):
+                              ("statements", session.statements, self.limits.statements)):
       if count > most:
         raise limits_lib.Refused(400, f"the session has {count} {name}, expected {most} at most: "
                                  "begin another one", "session_full")

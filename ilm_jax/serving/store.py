@@ -38,8 +38,8 @@ class Kept:
 
 def _size(session: session_lib.Session) -> int:
   """Characters of a session as plain data, about."""
-  said = sum(map(len, (session.opinions, session.constraints, session.critiques)))
-  return 100 * said + sum(100 * (1 + len(turn.items)) + len(turn.text) for turn in session.turns)
+  turns = sum(100 * (1 + len(turn.items)) + len(turn.text) for turn in session.turns)
+  return 100 * session.statements + turns
 
 
 class Store:

@@ -142,7 +142,7 @@ def _vectors(run: context.Run, log):
   if len(log.user_N) > LARGEST:
     print(f"audit: factors are not made again from over {LARGEST:,} interactions", flush=True)
     return
-  again = vectors.factorise(run.config, log, run.mesh, vectors.dialogs(run))
+  again = vectors.factorise(run.config, log, run.mesh, vectors.dialog_histories(run))
   yield "vectors are of training interactions", audit.vectors_of_training(
       *vectors.factors(run), *map(np.asarray, again))
 

@@ -145,7 +145,7 @@ class Chat:
                                     ("dislikes", self.session.disliked))},
              "only": ", ".join(now.genres), "without": ", ".join(now.without),
              "years": years,
-             "asked for": ", ".join(map(talker.wanted, self.session.standing))}
+             "asked for": ", ".join(map(talker.wanted, self.session.active_critiques))}
     return "\n".join(f"{name}: {said}" for name, said in parts.items() if said) or (
         "Nothing is known of you yet.")
 

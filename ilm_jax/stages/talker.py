@@ -69,7 +69,8 @@ def wanted(critique: s.Critique) -> str:
 
 def _introduction(session: s.Session) -> str:
   """Of a list that follows a wish. It says how a critique of this turn was understood."""
-  now = ", ".join(wanted(each) for each in session.standing if each.turn == len(session.turns))
+  now = ", ".join(wanted(each) for each in session.active_critiques
+                  if each.turn == len(session.turns))
   return f"With what you asked for{now and f' ({now})'}, these come first:"
 
 
@@ -230,7 +231,7 @@ class Talker(ranker.Ranker):
     said += [f"You asked for {wanted(c)}; it lies "
              f"{apart_C @ ways[c.attribute.casefold()]:+.1f} standard deviations from the mean"
              + ("." if c.attribute.casefold() in self.ways else ", by a guess from texts.")
-             for c in session.standing]
+             for c in session.active_critiques]
     return "\n".join(said)
 
   def about(self, item: str) -> str:

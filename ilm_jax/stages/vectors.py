@@ -27,13 +27,13 @@ def run(run: context.Run) -> None:
   if settings.needs_sasrec(run.config):
     sequence_model.check(run)
   folder = run.workdir / "entities"
-  talked = dialogs(run)
+  of_dialogs = dialog_histories(run)
   made_from = {"data": data, "settings": settings.of_entities(run.config),
-               **({"dialogs": digest(talked)} if talked else {})}
+               **({"dialogs": digest(of_dialogs)} if of_dialogs else {})}
   made = (store.read_manifest(folder) or {}).get("made_from") == made_from
   factored = made and (run.workdir / "factors.npz").exists()
   if not factored:
-    user_UC, item_I1C = factorise(run.config, interactions, run.mesh, talked)
+    user_UC, item_I1C = factorise(run.config, interactions, run.mesh, of_dialogs)
   if not distributed.is_main():
     return
   if settings.needs_sasrec(run.config):
@@ -45,7 +45,7 @@ def run(run: context.Run) -> None:
   texts = [interactions_lib.item_text(items, row + 1) for row in range(len(items))]
   semantic_IW = run.sentence_vectors(texts)
   rows, met_R = interactions.rows, interactions.train_counts > 0
-  for liked in talked:
+  for liked in of_dialogs:
     met_R[liked] = True
   standard_I1C = np.zeros_like(item_I1C)
   standard_I1C[1:] = standardised(item_I1C[1:], met_R[rows.items])
@@ -74,17 +74,17 @@ def _sequential(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
   return item_I1C, standardised(user_UC, met_R[log.rows.users])
 
 
-def dialogs(run: context.Run) -> list[np.ndarray]:
+def dialog_histories(run: context.Run) -> list[np.ndarray]:
   """What the people in the training dialogs like, where `cf.dialogs` counts them; item rows."""
   return corpora.liked(run.config.tasks.dialogs, run.data.items) if run.config.cf.dialogs else []
 
 
-def digest(talked: list[np.ndarray]) -> str:
-  """Of what `dialogs` gives: vectors were made from it."""
-  return files.sha256_json([liked.tolist() for liked in talked])
+def digest(of_dialogs: list[np.ndarray]) -> str:
+  """Of what `dialog_histories` gives: vectors were made from it."""
+  return files.sha256_json([liked.tolist() for liked in of_dialogs])
 
 
-def factorise(config, log: interactions_lib.Interactions, mesh, talked=()
+def factorise(config, log: interactions_lib.Interactions, mesh, of_dialogs=()
               ) -> tuple[np.ndarray, np.ndarray]:
   """(user_UC, item_I1C) by the config's iALS on training interactions.
 
@@ -92,14 +92,14 @@ def factorise(config, log: interactions_lib.Interactions, mesh, talked=()
     config: the run's.
     log: U users, I items.
     mesh: of the devices.
-    talked: of `dialogs`: each is `cf.dialogs` more users, whose rows are not returned.
+    of_dialogs: of `dialog_histories`: each is `cf.dialogs` more users, whose rows are not returned.
   """
   c = config.cf
   with tempfile.TemporaryDirectory(prefix="ilm_cf_") as scratch:
     stream = scratch if c.stream else None
     met = histories.kept(log.user_N, log.item_N, lambda start, stop: (
         log.part_N[start:stop] == splits.TRAIN), log.num_users, stream)
-    met = histories.followed(met, histories.of_lists(list(talked) * c.dialogs), stream)
+    met = histories.concatenated(met, histories.of_lists(list(of_dialogs) * c.dialogs), stream)
     user_UC, item_I1C = ials.ials(met, log.num_items, c.width, reg=c.reg, alpha=c.alpha, mesh=mesh,
                      iterations=c.iterations, seed=config.seed, solver=c.solver,
                      cg_steps=c.cg_steps, dtype=c.dtype, stream=stream)
