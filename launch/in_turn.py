@@ -46,18 +46,23 @@ def _wait(argv: list[str]) -> int:
   """The exit code of a command, to which signals to end are handed on; as a shell counts them."""
   asked: list[int] = []
   path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-  # A session of its own: Ctrl-C reaches it through `hand_on` alone, and once.
-  process = subprocess.Popen(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
-                             start_new_session=True)
+  running: list[subprocess.Popen] = []
 
   def hand_on(number, frame):
     del frame
     asked.append(number)
-    process.send_signal(number)
+    for process in running:
+      process.send_signal(number)
 
+  # Before the command runs: a signal in between would end this program and leave that one.
   before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
   try:
-    code = process.wait()
+    # A session of its own: Ctrl-C reaches it through `hand_on` alone, and once.
+    running.append(subprocess.Popen(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+                                    start_new_session=True))
+    if asked:
+      running[0].send_signal(asked[0])
+    code = running[0].wait()
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

@@ -22,10 +22,7 @@ import time
 def main(argv: list[str] | None = None) -> int:
   """Runs the pod and returns the exit code: 0 if every process ended with 0."""
   options = parse(argv)
-  pod = Pod(options.command, options.processes, options.devices, options.grace)
-  for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, pod.forward)
-  return pod.wait()
+  return Pod(options.command, options.processes, options.devices, options.grace).wait()
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -82,6 +79,10 @@ class Pod:
     self._printing = threading.Lock()
     port, end_with_launcher = free_port(), _end_with(os.getpid())
     self._children = []
+    self._asked = None         # the signal that was forwarded
+    # Before the first process: one that runs already may be why somebody sends a signal.
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, self.forward)
     for i in range(processes):
       try:
         self._children.append(subprocess.Popen(
@@ -92,8 +93,9 @@ class Pod:
       except OSError as e:
         self._signal(signal.SIGKILL)
         raise SystemExit(f"local_pod: {command[0]} cannot be started: {e.strerror}") from e
+    if self._asked is not None:  # a signal came between two of them: the later ones missed it
+      self._signal(self._asked)
     self._ended = []           # processes in the order in which they ended
-    self._asked = None         # the signal that was forwarded
     self._readers = [self._thread(self._read, i) for i in range(processes)]
     self._watchers = [self._thread(self._watch, i) for i in range(processes)]
 

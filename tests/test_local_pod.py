@@ -106,6 +106,12 @@ def test_sigterm_reaches_every_process():
   assert err == "local_pod: stopped by SIGTERM\n"
 
 
+def test_a_signal_that_comes_while_the_pod_starts_is_passed_on():
+  done = pod("-n", "6", "--", "sh", "-c", "kill -TERM $PPID; sleep 60")
+  assert done.returncode == 143
+  assert done.stderr == "local_pod: stopped by SIGTERM\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
 def test_the_processes_end_with_a_launcher_that_is_killed():
   child = subprocess.Popen([*POD, "-n", "2", "--", sys.executable, "-c", SAYS_ITS_PID], env=ENV,
