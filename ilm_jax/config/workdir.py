@@ -1,11 +1,14 @@
 """The folder of a run: what it may be called, and whether it is one that can be used."""
 import os
 import pathlib
+import queue
 import re
+import threading
 
 from ilm_jax import errors
 from ilm_jax.config import stages
 
+WAIT = 120.0      # seconds in which a bucket must answer; clients of stalled ones try for an hour
 _PATTERN = re.compile(r"[\[*?\\]")     # read as patterns when Orbax looks for the arrays it saved
 
 
@@ -40,12 +43,12 @@ def check(workdir: str, names: tuple[str, ...], waits: bool = False) -> None:
     waits: whether another job may yet make what the first of them reads.
 
   Raises:
-    UserError: it is a file, cannot be written, or does not exist though the first stage reads what
-      another left there.
+    UserError: it is a file, cannot be written, is in a bucket that does not answer within WAIT
+      seconds, or does not exist though the first stage reads what another left there.
+    Exception: what the bucket's client raises.
   """
-  from etils import epath
-  needs = stages.BY_NAME[names[0]].needs
-  if needs and not waits and not epath.Path(workdir).exists():
+  needs, exists = stages.BY_NAME[names[0]].needs, _exists(workdir)
+  if needs and not waits and not exists:
     raise errors.UserError(f"--workdir={workdir} does not exist: --stage={names[0]} reads what "
                            f"--stage={needs[-1]} left there; correct the path, or run that first")
   if "://" in workdir:
@@ -58,3 +61,27 @@ def check(workdir: str, names: tuple[str, ...], waits: bool = False) -> None:
       there, os.W_OK | os.X_OK):
     raise errors.UserError(f"--workdir={workdir}: {there} cannot be written: choose another "
                            "folder, or change its permissions")
+
+
+def _exists(workdir: str) -> bool:
+  """Whether there is such a folder; a bucket is asked in a thread, which may be left waiting."""
+  from etils import epath
+  if "://" not in workdir:
+    return pathlib.Path(workdir).exists()
+  answers: queue.SimpleQueue = queue.SimpleQueue()
+
+  def ask():
+    try:
+      answers.put((epath.Path(workdir).exists(), None))
+    except Exception as e:
+      answers.put((False, e))
+  threading.Thread(target=ask, name="bucket", daemon=True).start()
+  try:
+    exists, error = answers.get(timeout=WAIT)
+  except queue.Empty:
+    raise errors.UserError(
+        f"--workdir={workdir}: no answer within {WAIT:g} s: see whether this machine reaches the "
+        "bucket (network, proxy, credentials), then run the same command again") from None
+  if error is not None:
+    raise error
+  return exists
