@@ -52,6 +52,8 @@ def content(workdir) -> dict[str, str]:
       answers.setdefault(path.parent.name, set()).update(path.read_text().split("\n"))
     else:
       data = path.read_bytes()
+      if name == "report.json":         # the next command and the report's path name the workdir
+        data = data.replace(str(root.absolute()).encode(), b"WORKDIR")
       digests[name] = _sha256(gzip.decompress(data) if name.endswith(".gz") else data)
   for teacher, lines in answers.items():
     digests[f"targets/{teacher}"] = _sha256("\n".join(sorted(lines)).encode())
