@@ -74,7 +74,10 @@ def of_checkpoint(folder: pathlib.Path) -> str:
   import jax
   import numpy as np
   import orbax.checkpoint as ocp
-  state = ocp.PyTreeCheckpointer().restore(folder.absolute() / "state")
+  reader, path = ocp.PyTreeCheckpointer(), folder.absolute() / "state"
+  host = ocp.RestoreArgs(restore_type=np.ndarray)      # however many devices it was saved from
+  state = reader.restore(path, restore_args=jax.tree.map(
+      lambda _: host, reader.metadata(path).item_metadata.tree))
   digest = hashlib.sha256((folder / "meta" / "metadata").read_bytes())
   for path, leaf in jax.tree_util.tree_leaves_with_path(state):
     array = np.ascontiguousarray(leaf)
