@@ -30,7 +30,7 @@ SMALL = 16 << 20         # bytes that it may have at any rate
 _CHECK = "check"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How writers that are not Python's say the same.
-NO_ROOM = ("No space left", "ENOSPC", "File too large", "quota exceeded")
+NO_ROOM = ("No space left", "Not enough disk space", "ENOSPC", "File too large", "quota exceeded")
 _CLIENTS = ("gcsfs", "s3fs", "fsspec", "aiohttp", "google", "botocore", "tensorflow")
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
                errno.ENAMETOOLONG)
