@@ -6,17 +6,30 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ilm_jax import errors, files
-from ilm_jax.runtime import axes
+from ilm_jax.runtime import axes, distributed
 
 # Orbax warns, at each opening, of what reading alone entails: it hides what matters.
 _MEANT = ("CheckpointManagerOptions.read_only=True", "Given directory is read only")
 logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith(_MEANT))
 
 
-def open_manager(folder, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-  """Of checkpoints with a "state" (arrays) and a "meta" (JSON)."""
-  return ocp.CheckpointManager(folder, options=options, item_handlers={
-      "state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()})
+def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointManager:
+  """The checkpoints of a folder, each with a "state" (arrays) and a "meta" (JSON).
+
+  Args:
+    folder: where they lie, one folder a step.
+    alone: this process opens it without the other processes of the job; else all of them do, and
+      Orbax has them wait for each other.
+    **options: of ocp.CheckpointManagerOptions.
+  """
+  here = distributed.here().process
+  several = ocp.options.MultiprocessingOptions(
+      primary_host=here, active_processes={here},
+      barrier_sync_key_prefix=f"alone.{here}") if alone else ocp.options.MultiprocessingOptions()
+  return ocp.CheckpointManager(
+      folder, options=ocp.CheckpointManagerOptions(multiprocessing_options=several, **options),
+      item_handlers={"state": ocp.PyTreeCheckpointHandler(multiprocessing_options=several),
+                     "meta": ocp.JsonCheckpointHandler(multiprocessing_options=several)})
 
 
 def restore_args(want, **kwargs) -> ocp.args.PyTreeRestore:
