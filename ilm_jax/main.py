@@ -241,6 +241,7 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
   # Before a device is used: those of the other processes belong to the job too.
   distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value,
                     _PROCESS_ID.value)
+  stage_list.check_processes(names, distributed.here().count)
   if (_GIN_FILE.value or _GIN_BINDINGS.value) and distributed.is_main():
     print(gin_overlay.to_gin(config))
   try:

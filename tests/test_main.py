@@ -38,6 +38,14 @@ def test_stages_by_name(text, names):
   assert stage_list.parse(text) == names
 
 
+@pytest.mark.parametrize("name", ["audit", "chat", "serve", "export", "plan"])
+def test_a_stage_of_one_process_refuses_a_job_of_two(name):
+  stage_list.check_processes((name,), 1)
+  stage_list.check_processes(("prepare", "eval", "report", "describe"), 2)
+  with pytest.raises(errors.UserError, match=f"--stage={name} runs in one process, this job has 2"):
+    stage_list.check_processes(("eval", name), 2)
+
+
 @pytest.mark.parametrize(("text", "says"), [
     ("phase3", "unknown stage 'phase3': did you mean phase"), ("eval,", "unknown stage ''"),
     ("all,eval", "unknown stage 'all'")])

@@ -14,6 +14,7 @@ class Stage:
   needs: tuple[str, ...] = ()     # stages that must have run in the same workdir
   in_all: bool = True             # part of --stage=all; else run only by its name
   together: bool = False          # all processes of a job take part; else process 0 alone
+  single: bool = False            # refuses a job of several processes
   beside_training: bool = False   # may run while another job trains in the workdir (--watch)
   writes: bool = True             # leaves something in the workdir
   # Sections of the config that decide what it leaves, where its config.<stage>.json is written when
@@ -50,7 +51,7 @@ STAGES = (
     Stage("report", "prints a summary and writes report.html", "--tables",
           needs=("eval",), beside_training=True),
     Stage("audit", "looks for leaks, and for checkpoints and tables that are stale",
-          needs=("prepare",), in_all=False),
+          needs=("prepare",), in_all=False, single=True),
     Stage("describe", "says what the model makes of a vector",
           "--items='Heat (1995)'",
           needs=("phase2",), in_all=False, together=True, writes=False,
@@ -59,13 +60,14 @@ STAGES = (
           "--liked='Heat (1995)'", needs=("phase2",), in_all=False, together=True, writes=False,
           also=_TRAINED),
     Stage("chat", "talks with you in the terminal", "--questions=2",
-          needs=("phase2",), in_all=False, writes=False, also=_TRAINED),
+          needs=("phase2",), in_all=False, single=True, writes=False, also=_TRAINED),
     Stage("serve", "opens a page to talk to the model, and an API", "--port=8000",
-          needs=("phase2",), in_all=False, writes=False, also=_TRAINED),
+          needs=("phase2",), in_all=False, single=True, writes=False, also=_TRAINED),
     Stage("export", "writes files for numpy, transformers, vLLM and jax alone",
-          "--users=all --out=export", needs=("phase2",), in_all=False, also=_TRAINED),
+          "--users=all --out=export", needs=("phase2",), in_all=False, single=True,
+          also=_TRAINED),
     Stage("plan", "says what a training step costs on hardware you do not have",
-          "--topology=v5e:4x4", in_all=False,
+          "--topology=v5e:4x4", in_all=False, single=True,
           also=("plan", "mesh", "vectors", "qformer", "lm", "phase1", "phase2")),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
@@ -89,3 +91,15 @@ def parse(text: str) -> tuple[str, ...]:
     raise errors.UserError(f"--stage={text}: unknown stage {unknown[0]!r}: {hint}expected all, or "
                            f"some of {','.join(BY_NAME)}")
   return names
+
+
+def check_processes(names: tuple[str, ...], processes: int) -> None:
+  """Refuses stages that run in one process, such as export, in a job of more.
+
+  Raises:
+    UserError: the job has several, and one of `names` is such a stage.
+  """
+  single = [name for name in names if BY_NAME[name].single]
+  if single and processes > 1:
+    raise errors.UserError(f"--stage={single[0]} runs in one process, this job has {processes}: "
+                           "start it in a job of one")
