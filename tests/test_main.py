@@ -126,7 +126,7 @@ def test_help_names_every_stage_and_flag_in_80_columns(capsys):
   for flag in flags.FLAGS.flags_by_module_dict()["ilm_jax.main"]:
     assert shown.count(f"\n    --{flag.name}: ") + shown.count(f"\n    --{flag.name}=..: ") == 1
   serve = shown[shown.index("\nserve: "):shown.index("\nexport: ")]
-  assert "--port=..: its port; 0: any that is free. (default: 8000)" in serve
+  assert "--port=..: the port; 0: any free port. (default: 8000)" in serve
 
 
 @pytest.mark.parametrize("typed", [["phase1", "--help"], ["phase1", "--config=c.py", "-h"],
