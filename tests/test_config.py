@@ -183,7 +183,7 @@ def test_every_mistake_is_named_at_once():
 
 @pytest.mark.parametrize("field, value, words", [
     ("data.name", "ml-2m", "did you mean 'ml-32m'?"),
-    ("data.name", "ml-1m", "data.path is empty: data.name='ml-1m' is read from files of yours"),
+    ("data.name", "ml-1m", "data.path is empty: data.name='ml-1m' is read from your files"),
     ("data.path", "no/such/folder", "is no folder"),
     ("data.split", "loo", "expected one of 'loo_stable', 'loo_openp5', 'global_time', "
      "'cold_items'"),

@@ -197,7 +197,7 @@ def test_an_address_that_is_none(name):
 
 @pytest.mark.parametrize("names", [("describe",), ("report",), ("eval", "report"), ("phase2",)])
 def test_a_workdir_that_is_not_there_is_not_made_by_those_who_read_it(tmp_path, names):
-  with pytest.raises(errors.UserError, match=f"does not exist: --stage={names[0]} reads what"):
+  with pytest.raises(errors.UserError, match=f"does not exist: --stage={names[0]} reads the"):
     workdir_lib.check(f"{tmp_path}/run", names)
   workdir_lib.check(str(tmp_path), names)
   workdir_lib.check(f"{tmp_path}/run", ("prepare", *names))

@@ -1,4 +1,4 @@
-"""The folder of a run: what it may be called, and whether it is one that can be used."""
+"""The folder of a run: checks of its name, and of whether the stages can use it."""
 import os
 import pathlib
 import re
@@ -6,20 +6,22 @@ import re
 from ilm_jax import errors
 from ilm_jax.config import stages
 
-_PATTERN = re.compile(r"[\[*?\\]")     # read as patterns when Orbax looks for the arrays it saved
+_PATTERN = re.compile(r"[\[*?\\]")     # Orbax takes these for patterns when it looks for arrays
 
 
 def resolve(workdir: str) -> str:
   """The workdir with `~` replaced by the home folder.
 
   Raises:
-    UserError: checkpoints in a folder of that name could not be read again, or it is no address.
+    UserError: it is empty or no valid address, or Orbax could not read checkpoints in a folder of
+      that name.
   """
   if not workdir:
     raise errors.UserError("--workdir is not set: name the folder of the run, "
                            "e.g. --workdir=runs/quickstart")
   if re.match(r"(gs|s3):?//?", workdir) and not re.match(r"(gs|s3)://[^/]", workdir):
-    raise errors.UserError(f"--workdir={workdir}: expected e.g. gs://bucket/run")
+    raise errors.UserError(f"--workdir={workdir}: no address of a bucket: expected e.g. "
+                           "gs://bucket/run")
   if "://" in workdir:
     path = workdir
   else:
@@ -35,19 +37,20 @@ def check(workdir: str, names: tuple[str, ...], waits: bool = False) -> None:
   """Makes sure that the stages `names` can begin in `workdir`; creates nothing.
 
   Args:
-    workdir: from `resolve`.
-    names: in the order in which they will run.
-    waits: whether another job may yet make what the first of them reads.
+    workdir: the folder, from `resolve`.
+    names: names of the stages, in the order in which they will run.
+    waits: whether another job may yet write the input of the first stage.
 
   Raises:
-    UserError: it is a file, cannot be written, or does not exist though the first stage reads what
-      another left there.
+    UserError: the workdir is a file, cannot be written, or does not exist although the first stage
+      reads results of another there.
   """
   from etils import epath
   needs = stages.BY_NAME[names[0]].needs
   if needs and not waits and not epath.Path(workdir).exists():
-    raise errors.UserError(f"--workdir={workdir} does not exist: --stage={names[0]} reads what "
-                           f"--stage={needs[-1]} left there; correct the path, or run that first")
+    raise errors.UserError(f"--workdir={workdir} does not exist: --stage={names[0]} reads the "
+                           f"results of --stage={needs[-1]} there; correct the path, or run that "
+                           "stage first")
   if "://" in workdir:
     return
   path = pathlib.Path(workdir).absolute()
