@@ -223,7 +223,7 @@ def test_every_mistake_is_named_at_once():
     ("eval.beam_users", 0, "eval.exact_users=20 is more than eval.beam_users=0"),
     ("eval.bootstrap", 0, "eval.bootstrap=0: expected more than 0"),
     ("plan.catalogue", 100_000, "not less than plan.entities=100000"),
-    ("eval.references", ("shuffled_mlp",), "phase2.compare no 'mlp': nothing trains it"),
+    ("eval.references", ("shuffled_mlp",), "phase2.compare no 'mlp': the MLP is not"),
 ])
 def test_each_mistake(field, value, words):
   c = base.get_config()
