@@ -74,7 +74,7 @@ def test_updates_added_words_and_int8_are_written_into_the_kernels():
   np.testing.assert_allclose(logits(*got, 28), logits(config, params, 28), atol=1e-5)
   few = int8.quantise(SMALL, language_model.init(SMALL, 1))
   np.testing.assert_allclose(logits(*hf_folder.plain(*few), 9), logits(*few, 9), atol=1e-4)
-  with pytest.raises(errors.UserError, match="nothing but indices"):
+  with pytest.raises(errors.UserError, match="generates only indices"):
     hf_folder.plain(dataclasses.replace(config, index_only=True), params)
 
 

@@ -187,7 +187,7 @@ def _decoder(run):
     ({"cf.sequential": "gru4rec"}, "cf.sequential='gru4rec'"),
     ({"cf.sasrec.width": 9, "cf.sasrec.num_heads": 2}, "does not divide over"),
     ({"cf.sasrec.evaluate_every": 50}, "cf.sasrec.evaluate_every=50 is more than"),
-    ({"phase2.head.distil": 1.0, "tasks.history": 60}, "more than cf.sasrec.length=50"),
+    ({"phase2.head.distil": 1.0, "tasks.history": 60}, "more than the cf.sasrec.length=50"),
     ({"phase2.head.distil": 1.0, "phase2.head.negatives": 9}, "compares softmaxes over the cat"),
     ({"phase2.head.distil": 1.0, "phase2.head.weight": 0.0, "phase2.head.rows": 0,
       "phase2.head.layer": -1}, "there is no head to learn from a SASRec"),

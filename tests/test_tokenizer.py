@@ -93,7 +93,7 @@ def test_bad_gguf_files(tmp_path):
   (tmp_path / "junk.gguf").write_bytes(b"junk" * 100)
   with pytest.raises(errors.UserError, match=r"junk.gguf is not a readable GGUF"):
     tokenizer_files.from_gguf(tmp_path / "junk.gguf")
-  with pytest.raises(errors.UserError, match=r"'other' is not known; .*smollm"):
+  with pytest.raises(errors.UserError, match=r"'other' is not known: .*smollm"):
     tokenizer_files.from_gguf(write_gguf(tmp_path / "style.gguf", "other"))
   with pytest.raises(errors.UserError, match=r"lacks the metadata tokenizer.ggml.tokens"):
     tokenizer_files.from_gguf(write_gguf(tmp_path / "bare.gguf", keys=()))
