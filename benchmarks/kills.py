@@ -196,7 +196,7 @@ def main() -> int:
   began = time.monotonic()
   flags = (f"--config={jobs.ROOT / 'configs' / 'tiny.py'}", *jobs.small_model(args.workdir))
   if args.processes > 1:
-    flags += ("--config.mesh.data=2",)
+    flags += ("--config.mesh.data=2", "--config.phase2.rows=4")
   jobs.load()
   campaign = Campaign(args, flags)
   killed = [name for name in STAGES if name in args.stages]

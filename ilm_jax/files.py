@@ -30,7 +30,7 @@ SMALL = 16 << 20         # and to so many bytes whatever its size
 _CHECK = "check"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Words of other libraries for the same errors.
-NO_ROOM = ("No space left", "ENOSPC", "File too large", "quota exceeded")
+NO_ROOM = ("No space left", "Not enough disk space", "ENOSPC", "File too large", "quota exceeded")
 _CLIENTS = ("gcsfs", "s3fs", "fsspec", "aiohttp", "google", "botocore", "tensorflow")
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
                errno.ENAMETOOLONG)

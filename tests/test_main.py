@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import types
 
 import pytest
 from absl import flags
@@ -202,6 +204,24 @@ def test_a_workdir_that_is_not_there_is_not_made_by_those_who_read_it(tmp_path, 
   workdir_lib.check(str(tmp_path), names)
   workdir_lib.check(f"{tmp_path}/run", ("prepare", *names))
   workdir_lib.check(f"{tmp_path}/run", names, waits=True)
+
+
+def test_a_bucket_that_does_not_answer_is_not_waited_for(monkeypatch):
+  answers = threading.Event()
+  monkeypatch.setattr("etils.epath.Path", lambda path: types.SimpleNamespace(exists=answers.wait))
+  monkeypatch.setattr(workdir_lib, "WAIT", 0.05)
+  with pytest.raises(errors.UserError, match=r"gs://b/run: no answer within 0.05 s: .*network"):
+    workdir_lib.check("gs://b/run", ("prepare",))
+  answers.set()
+  workdir_lib.check("gs://b/run", ("phase2",))
+
+
+def test_what_the_client_of_a_bucket_raises_comes_through(monkeypatch):
+  def exists():
+    raise PermissionError("403")
+  monkeypatch.setattr("etils.epath.Path", lambda path: types.SimpleNamespace(exists=exists))
+  with pytest.raises(PermissionError, match="403"):
+    workdir_lib.check("gs://b/run", ("prepare",))
 
 
 def test_a_workdir_that_is_a_file_or_cannot_be_written(tmp_path, monkeypatch):

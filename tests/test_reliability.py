@@ -65,6 +65,18 @@ def test_no_flipped_bit_of_any_file_stays_unnoticed(workdir):
   assert workdirs.content(workdir) == before         # each was put back
 
 
+def test_reports_may_differ_by_the_folder_in_which_they_were_made_alone(tmp_path):
+  for name, made, metric in (("one", "one", 1), ("two", "two", 1), ("copied", "one", 1),
+                             ("other", "other", 2)):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "report.json").write_text(json.dumps(
+        {"summary": {"report": f"{tmp_path}/{made}/report.html", "command": f"--workdir="
+                     f"{tmp_path}/{made} --stage=eval"}, "metric": metric}))
+  one, *equal, other = (workdirs.content(tmp_path / name)
+                        for name in ("one", "two", "copied", "other"))
+  assert equal == [one, one] and workdirs.differences(one, other) == ["report.json"]
+
+
 def test_audit_names_the_damage_of_each_file(workdir):
   (workdir / "eval" / "phase1" / "4" / "loss.json").unlink()
   (workdir / "config.phase1.gin").write_text("config.seed = 7\n")

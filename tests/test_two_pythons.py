@@ -43,15 +43,12 @@ def logged(workdir) -> dict[str, list[float]]:
 
 
 def evaluated(workdir) -> dict[str, float]:
-  """Every number in the tables of losses of report.json, by table, row and column."""
-  numbers = {}
-  for table in json.loads((workdir / "report.json").read_text())["tables"]:
-    if table["title"].startswith("Loss"):
-      for n, row in enumerate(table["rows"]):
-        for key, value in row.items():
-          if isinstance(value, float):
-            numbers[f"{table['title']}: {n}: {key}"] = value
-  return numbers
+  """Every number in the tables of losses of report.json, by title, method and metric."""
+  tables = json.loads((workdir / "report.json").read_text())["tables"]
+  return {f"{table['title']}: {row['method']}: {name}: {key}": value
+          for table in tables if table["title"].startswith("Loss")
+          for row in table["rows"] for name, metric in row["metrics"].items()
+          for key, value in metric.items() if isinstance(value, float)}
 
 
 def test_what_one_python_prepared_another_trains_to_the_same_losses(tmp_path):

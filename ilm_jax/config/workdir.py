@@ -1,11 +1,14 @@
 """The folder of a run: checks of its name, and of whether the stages can use it."""
 import os
 import pathlib
+import queue
 import re
+import threading
 
 from ilm_jax import errors
 from ilm_jax.config import stages
 
+WAIT = 120.0      # seconds for a bucket to answer; clients may retry a stalled one for an hour
 _PATTERN = re.compile(r"[\[*?\\]")     # Orbax takes these for patterns when it looks for arrays
 
 
@@ -42,12 +45,12 @@ def check(workdir: str, names: tuple[str, ...], waits: bool = False) -> None:
     waits: whether another job may yet write the input of the first stage.
 
   Raises:
-    UserError: the workdir is a file, cannot be written, or does not exist although the first stage
-      reads results of another there.
+    UserError: the workdir is a file, cannot be written, is in a bucket that does not answer within
+      WAIT seconds, or does not exist although the first stage reads results of another there.
+    Exception: any error of the bucket's client.
   """
-  from etils import epath
-  needs = stages.BY_NAME[names[0]].needs
-  if needs and not waits and not epath.Path(workdir).exists():
+  needs, exists = stages.BY_NAME[names[0]].needs, _exists(workdir)
+  if needs and not waits and not exists:
     raise errors.UserError(f"--workdir={workdir} does not exist: --stage={names[0]} reads the "
                            f"results of --stage={needs[-1]} there; correct the path, or run that "
                            "stage first")
@@ -61,3 +64,27 @@ def check(workdir: str, names: tuple[str, ...], waits: bool = False) -> None:
       there, os.W_OK | os.X_OK):
     raise errors.UserError(f"--workdir={workdir}: {there} cannot be written: choose another "
                            "folder, or change its permissions")
+
+
+def _exists(workdir: str) -> bool:
+  """Whether the folder exists; asks a bucket in a thread, which may go on after the time limit."""
+  from etils import epath
+  if "://" not in workdir:
+    return pathlib.Path(workdir).exists()
+  answers: queue.SimpleQueue = queue.SimpleQueue()
+
+  def ask():
+    try:
+      answers.put((epath.Path(workdir).exists(), None))
+    except Exception as e:
+      answers.put((False, e))
+  threading.Thread(target=ask, name="bucket", daemon=True).start()
+  try:
+    exists, error = answers.get(timeout=WAIT)
+  except queue.Empty:
+    raise errors.UserError(
+        f"--workdir={workdir}: no answer within {WAIT:g} s: see whether this machine reaches the "
+        "bucket (network, proxy, credentials), then run the same command again") from None
+  if error is not None:
+    raise error
+  return exists
