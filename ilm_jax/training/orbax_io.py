@@ -8,9 +8,11 @@ import orbax.checkpoint as ocp
 from ilm_jax import errors, files
 from ilm_jax.runtime import axes, distributed
 
-# Orbax warns, at each opening, of what reading alone entails: it hides what matters.
+# Orbax warns, at each opening, of what reading alone entails: that hides what matters. And it logs
+# the traceback of a save that failed, which it also raises: `Checkpointer` says it in one line.
 _MEANT = ("CheckpointManagerOptions.read_only=True", "Given directory is read only")
-logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith(_MEANT))
+logging.getLogger("absl").addFilter(lambda record: not (
+    str(record.msg).startswith(_MEANT) or record.exc_info and "orbax" in record.pathname))
 
 
 def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointManager:
