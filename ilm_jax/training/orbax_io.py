@@ -12,7 +12,7 @@ from ilm_jax.runtime import axes, distributed
 # the traceback of a save that failed, which it also raises: `Checkpointer` says it in one line.
 _MEANT = ("CheckpointManagerOptions.read_only=True", "Given directory is read only")
 logging.getLogger("absl").addFilter(lambda record: not (
-    str(record.msg).startswith(_MEANT) or record.exc_info and "orbax" in record.pathname))
+    str(record.msg).startswith(_MEANT) or (record.exc_info and "orbax" in record.pathname)))
 
 
 def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointManager:
