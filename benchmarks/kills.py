@@ -173,7 +173,8 @@ class Campaign:
     return seconds
 
   def _start(self, name: str) -> jobs.Job:
-    return jobs.Job((*self._flags, f"--stage={name}"), self._root / "job.log",
+    mesh = ("--config.mesh.data=1",) if self._processes(name) < self._args.processes else ()
+    return jobs.Job((*self._flags, *mesh, f"--stage={name}"), self._root / "job.log",
                     processes=self._processes(name), cold=self._args.cold)
 
   def _processes(self, name: str) -> int:
