@@ -209,6 +209,7 @@ def main() -> int:
     if campaign.kills() >= args.kills or time.monotonic() - began > 60 * args.minutes:
       break
     campaign.round(name)
+  _copy(args.workdir / "stages" / before / "after", campaign.run)      # a finished run, for others
   rows = campaign.rows()
   resumed = resume(args.workdir / "resume") if args.resume else {}
   broken = [row["stage"] for row in rows if any(map(row.get, BROKEN))]
