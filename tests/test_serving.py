@@ -371,7 +371,7 @@ def test_more_than_may_wait_is_refused_and_a_fault_harms_nobody_else():
 @pytest.mark.parametrize(("path", "body", "status", "words"), [
     ("recommend", {"liked": ["Xanadu"]}, 400, ("no item is called 'Xanadu'",)),
     ("recommend", {"liked": ["user:u"]}, 400, ("user:u is a user",)),
-    ("recommend", {}, 400, ("Expected one of session_id and session",)),
+    ("recommend", {}, 400, ("expected one of session_id and session",)),
     ("recommend", {"liked": ["i1"], "session": {}}, 400, ("expected one of",)),
     ("recommend", {"liked": []}, 422, ("liked: ",)),
     ("users", {"liked": ["i1"] * 41}, 400, ("41 items are liked, expected 40",)),
