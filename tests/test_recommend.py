@@ -210,9 +210,10 @@ def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, 
   second.unlink()
   recommend.run(run, wish)
   assert asked == [1, 1, 1] and second.exists() and first.stat().st_mtime_ns == kept
-  with pytest.raises(errors.UserError, match=r"top/ holds lists of users made with other settings .k.:"):
+  says = r"top/ holds lists of users made with other settings .k.:"
+  with pytest.raises(errors.UserError, match=says):
     recommend.run(run, wish._replace(k=1))
-  with pytest.raises(errors.UserError, match=r"made with other settings .checkpoint.: name another"):
+  with pytest.raises(errors.UserError, match=r"with other settings .checkpoint.: name another"):
     recommend.run(run, wish._replace(model="mlp"))
 
 
