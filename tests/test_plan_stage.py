@@ -141,7 +141,7 @@ def test_what_cannot_be_planned(tmp_path, topology, changes, says):
 
 
 def test_a_shape_without_weights_runs_no_other_stage(tmp_path):
-  with pytest.raises(errors.UserError, match="a shape without weights, for --stage=plan alone"):
+  with pytest.raises(errors.UserError, match="a shape without weights, for --stage=plan only"):
     context.Run(load(mesh__data=1), tmp_path, devices=False)
 
 

@@ -1,4 +1,4 @@
-"""Stage audit: looks for what makes the numbers of a run too good; a finding ends it with 1."""
+"""Stage audit: looks for leaks and damage that would falsify results; exits with 1 on a finding."""
 import functools
 import re
 
@@ -15,14 +15,14 @@ from ilm_jax.evaluation import audit, measured
 from ilm_jax.stages import context, damage, recipe, vectors
 from ilm_jax.training import checkpoint
 
-LARGEST = 5_000_000      # interactions up to which factors are made again to compare
+LARGEST = 5_000_000      # up to so many interactions the factors are computed again to compare
 
 
 def run(run: context.Run) -> None:
-  """Prints each check that was made.
+  """Prints the result of each check.
 
   Raises:
-    UserError: something was found; it names all of it.
+    UserError: it names all findings.
   """
   findings: list[str] = []
   for name, of_check in _checks(run):
@@ -88,7 +88,7 @@ def _dialogs(run: context.Run, log, items, data):
 
 
 def _checkpoints(run: context.Run):
-  """Of each phase that was trained: by these inputs and settings, and as its config is recorded."""
+  """Yields the checks of each trained phase: its inputs, its settings and its recorded config."""
   phases = {"phase1": (recipe.phase1_made_from, settings_lib.of_phase1)}
   for variant in variants.trained(run.config):
     phases[variant.folder] = (
@@ -133,14 +133,15 @@ def _tasks(run: context.Run, log):
 
 
 def _templates(run: context.Run, examples: store.Prepared) -> list[list[int]]:
-  """Token ids of each template of a task, a slot in each of its places."""
+  """Token ids of each template of a task, with a slot in each of its places."""
   return [run.lm_tokenizer.encode(re.sub(r"\{\w+\}", tokenizer.SLOT, template))
           for template in examples.manifest["templates"]]
 
 
 def _vectors(run: context.Run, log):
   if len(log.user_N) > LARGEST:
-    print(f"audit: factors are not made again from over {LARGEST:,} interactions", flush=True)
+    print(f"audit: vectors are not checked, the data have over {LARGEST:,} interactions",
+          flush=True)
     return
   again = vectors.factorise(run.config, log, run.mesh, vectors.dialog_histories(run))
   yield "vectors are of training interactions", audit.vectors_of_training(
@@ -154,7 +155,7 @@ def _index(run: context.Run, log, items):
   names = files.read_stamped(path, "run --stage=prepare again")["names"]
   spelled = [re.fullmatch(r" ?(?:<index_)?(\d+)>?", names[raw_id]) for raw_id in items.ids]
   numbers = [int(m[1]) for m in spelled if m]
-  # A sequential index follows training by its nature; what it may not follow is the test part.
+  # A sequential index follows the training part by design; it must not follow the test part.
   if len(numbers) == len(spelled) and run.config.tasks.index != "sequential":
     yield "the index carries no order", audit.rows_carry_no_order(
         log, numbers, "the index",
