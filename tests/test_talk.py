@@ -232,6 +232,6 @@ def test_redial_says_titles_as_its_people_do(tmp_path):
   assert e["ask_item"].tolist() == [6] and e["entities"].tolist() == [2]
   assert len(made(m, tasks["redial_respond"])) == 1
   (tmp_path / "test.jsonl").unlink()
-  with pytest.raises(errors.UserError, match="has these parts of ReDial: valid; expected test, and"):
+  with pytest.raises(errors.UserError, match="these parts of ReDial: valid; expected test, and"):
     conversations.definitions(m)
   assert redial.parts(tmp_path) == ["valid"]
