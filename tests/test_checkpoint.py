@@ -375,10 +375,11 @@ def fails_in_one_line(folder, state):
   assert "\n" not in str(e.value)
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path, caplog):
   with tmpfs(tmp_path / "small", mib=3) as folder:
     save(folder, big_state(1, kib=1024))
     fails_in_one_line(folder, big_state(2, kib=4096))
+    assert not [record.message for record in caplog.records if record.exc_info]
     assert [p.name for p in folder.iterdir()] == ["1"]
     with checkpoint.Checkpointer(folder, toy.FINGERPRINTS) as own:
       assert_equal(own.restore(big_state(0, kib=1024)), big_state(1, kib=1024))

@@ -34,8 +34,9 @@ class Checkpointer:
     self.fingerprints = dict(fingerprints)
     self.settings = provenance.plain(settings or {})
     self._history, self._steps, self._accept = [], steps, accept_changes
-    self._manager = orbax_io.open_manager(self.folder.absolute(), ocp.CheckpointManagerOptions(
-        preservation_policy=ocp.checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True))
+    self._manager = orbax_io.open_manager(
+        self.folder.absolute(), preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+        cleanup_tmp_directories=True)
     self._failed = False
 
   def __enter__(self):
@@ -188,7 +189,8 @@ def finished(folder, fingerprints: dict[str, str], steps: int, settings: dict | 
 def read_meta(folder, step: int | None = None) -> dict:
   """`Checkpointer.meta` of a phase's checkpoint, by default the newest; UserError without one."""
   folder, step = _existing(folder, step)
-  with _reader(folder) as manager:
+  # Process 0 looks at checkpoints while the others wait for its report.
+  with _reader(folder, alone=True) as manager:
     return orbax_io.read_meta(manager, folder, step)
 
 
@@ -199,7 +201,7 @@ def verify(folder, step: int) -> None:
     UserError: it cannot be read, or an array is missing or differs from the saved one.
   """
   folder = epath.Path(folder).absolute()
-  with _reader(folder) as manager:
+  with _reader(folder, alone=True) as manager:
     meta = orbax_io.read_meta(manager, folder, step)
     state = orbax_io.restore_on_host(manager, folder, step)
   expected = meta.get("digests")
@@ -265,8 +267,8 @@ def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
   return folder.absolute(), have[-1] if step is None else step
 
 
-def _reader(folder) -> ocp.CheckpointManager:
-  return orbax_io.open_manager(folder, ocp.CheckpointManagerOptions(read_only=True))
+def _reader(folder, alone: bool = False) -> ocp.CheckpointManager:
+  return orbax_io.open_manager(folder, alone=alone, read_only=True)
 
 
 def _plain(state) -> dict:

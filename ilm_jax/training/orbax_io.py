@@ -6,17 +6,32 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ilm_jax import errors, files
-from ilm_jax.runtime import axes
+from ilm_jax.runtime import axes, distributed
 
-# Orbax warns about read-only mode, which we ask for, at each opening; this hides real warnings.
+# Orbax warns about read-only mode, which we ask for, at each opening; that hides real warnings. And
+# it logs the traceback of a failed save, which it also raises: `Checkpointer` reports it.
 _MEANT = ("CheckpointManagerOptions.read_only=True", "Given directory is read only")
-logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith(_MEANT))
+logging.getLogger("absl").addFilter(lambda record: not (
+    str(record.msg).startswith(_MEANT) or (record.exc_info and "orbax" in record.pathname)))
 
 
-def open_manager(folder, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-  """A manager of checkpoints that hold a "state" (arrays) and a "meta" (JSON)."""
-  return ocp.CheckpointManager(folder, options=options, item_handlers={
-      "state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()})
+def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointManager:
+  """A manager of a folder's checkpoints, which hold a "state" (arrays) and a "meta" (JSON).
+
+  Args:
+    folder: the parent folder, with one folder per step.
+    alone: only this process of the job opens it; False: all processes do, and Orbax makes them wait
+      for each other.
+    **options: of ocp.CheckpointManagerOptions.
+  """
+  here = distributed.here().process
+  several = ocp.options.MultiprocessingOptions(
+      primary_host=here, active_processes={here},
+      barrier_sync_key_prefix=f"alone.{here}") if alone else ocp.options.MultiprocessingOptions()
+  return ocp.CheckpointManager(
+      folder, options=ocp.CheckpointManagerOptions(multiprocessing_options=several, **options),
+      item_handlers={"state": ocp.PyTreeCheckpointHandler(multiprocessing_options=several),
+                     "meta": ocp.JsonCheckpointHandler(multiprocessing_options=several)})
 
 
 def restore_args(want, **kwargs) -> ocp.args.PyTreeRestore:
