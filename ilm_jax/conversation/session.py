@@ -229,7 +229,7 @@ def from_json(text: str | bytes, where: str = "session") -> Session:
   try:
     value = files.parse_json(text)
   except ValueError as e:
-    raise errors.UserError(f"{where} is no JSON ({e}), expected what Session's to_json writes"
+    raise errors.UserError(f"{where} is no JSON ({e}), expected the output of session.to_json"
                            ) from None
   return from_value(value, where)
 
@@ -243,7 +243,7 @@ def from_value(value, where: str = "session") -> Session:
   try:
     session = records.record(Session, value, where)
   except RecursionError:
-    raise errors.UserError(f"{where} is nested too deep, expected what Session's to_json writes"
+    raise errors.UserError(f"{where} is nested too deeply, expected the output of session.to_json"
                            ) from None
   for part in ("opinions", "constraints", "critiques"):
     for n, each in enumerate(getattr(session, part)):

@@ -197,8 +197,8 @@ class Describer:
   def _inputs(self, prompt: str) -> np.ndarray:
     if prompt:
       if prompt.count(tokenizer_lib.SLOT) != 1:
-        raise errors.UserError(f"prompt {prompt!r}: expected one {tokenizer_lib.SLOT}, where the "
-                               "vector is to stand, e.g. 'Summary of the film<slot>:'")
+        raise errors.UserError(f"prompt {prompt!r}: expected one {tokenizer_lib.SLOT} in place of "
+                               "the vector, e.g. 'Summary of the film<slot>:'")
       return np.array(self.run.lm_tokenizer.encode(prompt), np.int32)
     trained = recipe.task_names(self.run.config)
     task = next((task for task in _ASKED if task in trained), None)

@@ -1,4 +1,4 @@
-"""The optimizer of both phases: AdamW behind clipping, with the learning rate's schedule."""
+"""The optimizer of both phases: clipping, then AdamW, with the learning rate's schedule."""
 import re
 from typing import Any
 

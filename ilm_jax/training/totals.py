@@ -9,7 +9,7 @@ class Totals:
   check `finite` of every step and raise `not_finite(step)` for the first step where it is false.
 
   Args:
-    sums: {metric: [sum, count]} to go on from, as `sums()` returned them before a restart.
+    sums: {metric: [sum, count]} to continue from, as `sums()` returned them before a restart.
     not_finite: step -> the exception to raise.
   """
 
