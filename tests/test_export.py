@@ -52,7 +52,7 @@ def test_a_folder_replaces_the_old_one_or_leaves_it(tmp_path):
 
 @pytest.mark.parametrize(("wish", "workdir", "words"), [
     (export.Wish(users="405"), "w", "--users=405: expected all"),
-    (export.Wish(), "gs://bucket/run", "is remote: name one with --out"),
+    (export.Wish(), "gs://bucket/run", "is remote: name a local folder with --out"),
     (export.Wish(out="taken"), "w", "exists and is no export")])
 def test_wishes_that_cannot_be_met_in_one_line(tmp_path, monkeypatch, wish, workdir, words):
   monkeypatch.chdir(tmp_path)

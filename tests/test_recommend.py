@@ -49,7 +49,7 @@ WISH = recommend.Wish(liked=("Up (2009)",))
     (recommend.Wish(items="7", out="x/"), "--items=7: expected all"),
     (recommend.Wish(items="all"), "--items=all needs a file"),
     (recommend.Wish(items="all", k=4, out="x/"), "--k=4: the catalogue has 3 other items"),
-    (recommend.Wish(users="7"), "--users=7: expected all; .* is --user=7"),
+    (recommend.Wish(users="7"), "--users=7: expected all; .* use --user=7"),
     (recommend.Wish(users="all"), "--users=all needs a file"),
     (recommend.Wish(users="all", out="top.xlsx"), r"--out=top.xlsx: expected .* \.csv or"),
     (WISH._replace(out="top.csv"), "--out=top.csv is for the lists of --users=all"),
