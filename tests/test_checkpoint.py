@@ -1,12 +1,14 @@
 """What is saved comes back, or one clear error says why not."""
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import resource
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ import toy
 
 from ilm_jax import errors, files
 from ilm_jax.runtime import axes
-from ilm_jax.training import checkpoint, leaf_digests, loop
+from ilm_jax.training import checkpoint, leaf_digests, loop, orbax_io
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -405,6 +407,7 @@ def test_place_copies_when_asked():
 
 TWO_PROCESSES = """
 import sys
+import types
 import jax, numpy as np
 from ilm_jax import errors
 from ilm_jax.runtime import axes, distributed
@@ -449,6 +452,16 @@ def test_digests_of_arrays_that_two_processes_share(tmp_path):
   assert two("restore").count("restored") == 2
   flip(largest(folder), largest(folder).stat().st_size // 2)
   assert two("restore").count("7 is damaged: trainable/noise has digest") == 2
+
+
+def test_what_ends_after_a_failed_save_is_not_printed(caplog):
+  printed = []
+  for error in (RuntimeError("Event loop is closed"), RuntimeError("ours"), OSError("ours")):
+    orbax_io._unless_loop_closed(types.SimpleNamespace(exc_value=error), printed.append)
+  assert [str(args.exc_value) for args in printed] == ["ours", "ours"]
+  for error in (ValueError("RESOURCE_EXHAUSTED: Error writing x"), ValueError("ours")):
+    logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=error)
+  assert [record.exc_info[1].args for record in caplog.records] == [("ours",)]
 
 
 def test_reading_warns_of_nothing(tmp_path, caplog):

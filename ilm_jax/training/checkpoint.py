@@ -13,8 +13,6 @@ from ilm_jax import errors, files
 from ilm_jax.runtime import distributed
 from ilm_jax.training import leaf_digests, orbax_io, provenance
 
-_NO_ROOM = (*files.NO_ROOM, "RESOURCE_EXHAUSTED")      # the last: in a bucket
-
 
 class Checkpointer:
   """The checkpoints of one phase of one run.
@@ -116,12 +114,12 @@ class Checkpointer:
   def _write_error(self, e: Exception) -> Exception:
     """A UserError if the disk is full, after removing the unfinished folders; else `e`."""
     self._failed = True
-    if not any(word in str(cause) for cause in files.chain(e) for word in _NO_ROOM):
+    if not any(word in str(cause) for cause in files.chain(e) for word in orbax_io.NO_ROOM):
       return e
     for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
       path.rmtree(missing_ok=True)
     return files.full_disk(self.folder, next(
-        c for c in files.chain(e) if any(word in str(c) for word in _NO_ROOM)))
+        c for c in files.chain(e) if any(word in str(c) for word in orbax_io.NO_ROOM)))
 
 
 def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[str, str],

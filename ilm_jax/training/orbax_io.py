@@ -1,5 +1,6 @@
 """The Orbax calls of checkpoint.py; a checkpoint that does not fit or is unreadable: one line."""
 import logging
+import sys
 
 import jax
 import numpy as np
@@ -8,11 +9,38 @@ import orbax.checkpoint as ocp
 from ilm_jax import errors, files
 from ilm_jax.runtime import axes, distributed
 
-# Orbax warns about read-only mode, which we ask for, at each opening; that hides real warnings. And
-# it logs the traceback of a failed save, which it also raises: `Checkpointer` reports it.
+NO_ROOM = (*files.NO_ROOM, "RESOURCE_EXHAUSTED")      # RESOURCE_EXHAUSTED: TensorStore's word
+# Orbax warns about read-only mode, which we ask for, at each opening; that hides real warnings.
 _MEANT = ("CheckpointManagerOptions.read_only=True", "Given directory is read only")
-logging.getLogger("absl").addFilter(lambda record: not (
-    str(record.msg).startswith(_MEANT) or (record.exc_info and "orbax" in record.pathname)))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a log record says more than the error that a failed save raises anyway.
+
+  Orbax logs a traceback for such a save, and asyncio logs its other writes that failed.
+  """
+  if "orbax" in record.pathname and record.exc_info:
+    return False
+  error = (record.exc_info or (None, None))[1]
+  if record.name == "asyncio" and any(words in str(error) for words in NO_ROOM):
+    return False
+  return not str(record.msg).startswith(_MEANT)
+
+
+def _unless_loop_closed(args, before=sys.unraisablehook) -> None:
+  """Python's hook for exceptions that nobody can catch, without those of late writes.
+
+  When a save has failed, TensorStore still reports the save's other writes to Orbax's event loop,
+  which is closed by then.
+  """
+  error = args.exc_value
+  if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    before(args)
+
+
+for _name in ("absl", "asyncio"):
+  logging.getLogger(_name).addFilter(_is_news)
+sys.unraisablehook = _unless_loop_closed
 
 
 def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointManager:
