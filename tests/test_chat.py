@@ -47,7 +47,8 @@ def test_constraints_are_hard_and_critiques_move(talk):
   assert talk.answer("/why 1").splitlines()[1].startswith("You asked for newer; it lies +")
   assert talk.answer("Why?") == talk.answer("why number 1?") == talk.answer("/why 1")
   assert talk.answer("Not that one!").startswith("Which of the list? E.g. /dislike 1")
-  assert talk.answer("why 3") == "3: the last list has 2 items; an item by its id is item:ID"
+  assert talk.answer("why 3") == (
+      "3: the last list has 2 items; to name an item by its id, write item:ID")
   talk.answer("after 1990")
   assert talk.answer("/state").splitlines()[1:] == ["years: from 1991", "asked for: newer"]
   assert talk.answer("only crime, from 1950").startswith("Nothing is left that fits")

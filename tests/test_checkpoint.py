@@ -140,8 +140,9 @@ def test_phase_2_takes_only_the_leaves_it_has(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda q: q["query"].update(gate=jax.numpy.ones(3)), r"query/gate: wanted \(3,\), found noth"),
-    (lambda q: q["query"].update(bias=jax.numpy.ones(5)), r"bias: wanted \(5,\), found \(8,\)"),
+    (lambda q: q["query"].update(gate=jax.numpy.ones(3)),
+     r"query/gate: expected \(3,\), found noth"),
+    (lambda q: q["query"].update(bias=jax.numpy.ones(5)), r"bias: expected \(5,\), found \(8,\)"),
 ])
 def test_a_leaf_that_phase_1_lacks_is_named(tmp_path, change, message):
   save(tmp_path / "phase1/checkpoints", toy_state(step=9))
@@ -172,7 +173,7 @@ def test_own_checkpoint_of_another_model_is_refused(tmp_path):
   other = toy_state()
   del other.trainable["projection"]
   with (checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own,
-        pytest.raises(errors.UserError, match="projection/kernel: wanted nothing, found")):
+        pytest.raises(errors.UserError, match="projection/kernel: expected nothing, found")):
     checkpoint.start(own, other, "", {})
 
 
@@ -189,7 +190,7 @@ def test_a_part_can_be_read_alone(tmp_path):
     got = checkpoint.read_trainable(tmp_path, want, step)
     assert_equal(got, {"projection": toy_state(seed=seed).trainable["projection"]})
   assert checkpoint.read_meta(tmp_path)["fingerprints"] == toy.FINGERPRINTS
-  with pytest.raises(errors.UserError, match=r"no checkpoint of step 6; it has \[5, 9\]"):
+  with pytest.raises(errors.UserError, match=r"no checkpoint of step 6, expected one of \[5, 9\]"):
     checkpoint.read_trainable(tmp_path, want, 6)
 
 

@@ -53,7 +53,7 @@ def test_dialogs_of_your_own(tmp_path):
     ({"turns": [GOOD["turns"][0]] * 10_000}, "has 10,000 turns, expected at most 1,000"),
     ({"turns": []}, r"is \[\], expected an object"), ([], r"is \[\], expected an object"),
     ({"turns": GOOD["turns"], "id": {}}, r"id is \{\}"),
-    (GOOD, r"line 2 has the id 'a', which is that of .*line 1: give"),
+    (GOOD, r"line 2 has the id 'a', which .*line 1 has already: give"),
     ('{"turns": [\n', "is no JSON"), ("[" * 100_000 + "\n", "is no JSON"),
 ])
 def test_a_mistake_is_one_line_with_file_and_line(tmp_path, row, says):

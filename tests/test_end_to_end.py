@@ -400,7 +400,7 @@ def test_an_export_proves_parity_and_is_written_whole(run):
           "data_card.md", "top_k.py", "check.py", "prompt_embeds.py"} <= names
   has_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
   said = check.check(folder, () if has_torch else ("hf",))
-  assert "lists of" in said and "jax.export of soft_tokens, item_keys, state" in said
+  assert "lists of" in said and "results of soft_tokens, item_keys, state by jax.export" in said
   if has_torch:                        # docs/export.md as written
     page = (ROOT / "docs" / "export.md").read_text()
     code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]

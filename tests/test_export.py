@@ -52,8 +52,8 @@ def test_a_folder_replaces_the_old_one_or_leaves_it(tmp_path):
 
 @pytest.mark.parametrize(("wish", "workdir", "words"), [
     (export.Wish(users="405"), "w", "--users=405: expected all"),
-    (export.Wish(), "gs://bucket/run", "is remote: name one with --out"),
-    (export.Wish(out="taken"), "w", "is there and is no export")])
+    (export.Wish(), "gs://bucket/run", "is remote: name a local folder with --out"),
+    (export.Wish(out="taken"), "w", "exists and is no export")])
 def test_wishes_that_cannot_be_met_in_one_line(tmp_path, monkeypatch, wish, workdir, words):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "taken").mkdir()
@@ -268,7 +268,7 @@ def test_logits_by_transformers_are_ours(folder, words, capsys):
   (path / "export.json").write_text("{}")
   assert check.main([str(path)]) == 0
   said = capsys.readouterr().out
-  assert "logits of 1 prompts differ by" in said and "1 of them from plain text" in said
+  assert "logits of 1 prompts differ by" in said and "ids of 1 prompts from plain text" in said
   assert "states of 1 histories" in said
   proof.write(path, {"states": np.zeros((0, 3), np.float32), "lists": none, "list_scores": none,
                      "seen": none[:, 0], "seen_offsets": np.zeros(1, np.int64)},
@@ -321,7 +321,8 @@ sys.exit(check.main([]))
   done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True,
                         text=True, check=False)
   assert done.returncode == 0, done.stderr[-2000:]
-  assert done.stdout.startswith("parity proved: jax.export of soft_tokens, item_keys, state by ")
+  assert done.stdout.startswith(
+      "parity proved: results of soft_tokens, item_keys, state by jax.export ")
 
 
 # Embeddings for vLLM.

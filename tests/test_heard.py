@@ -80,7 +80,7 @@ def test_what_else_is_said_beside_a_title_is_named():
 
 
 def test_a_long_turn_is_refused_and_blanks_cost_nothing():
-  with pytest.raises(errors.UserError, match="2,001 characters at once, expected 2,000 at most"):
+  with pytest.raises(errors.UserError, match="text has 2,001 characters, expected 2,000 at most"):
     told("a" * 2001)
   assert told("Heat" + " " * 10000 + "was great")[0].liked == ("a",)
 

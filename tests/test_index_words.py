@@ -138,7 +138,7 @@ def test_a_prompt_ends_at_its_last_slot_and_an_index_has_no_eos():
 
 
 def test_a_model_of_indices_alone_describes_nothing():
-  with pytest.raises(errors.UserError, match="says indices of items and no words"):
+  with pytest.raises(errors.UserError, match="generates indices of items and no words"):
     speaker.Speaker.say(types.SimpleNamespace(lm_config=LM), EXAMPLES, spec(), 3)
 
 

@@ -101,8 +101,8 @@ BEAT = {"phase": "phase2", "state": "running", "why": "", "step": 40, "steps": 2
     ({"rate": 4.0, "eta": 490.0, "state": "saving", "loss": None}, 1001,
      "phase2 step 40 of 2,000, saving, 4.00 steps/s, 8:10 left, goodput 90%"),
     ({"rate": None, "eta": None, "loss": None}, 1001, "phase2 step 40 of 2,000"),
-    ({}, 1061, "seems dead, process 7 on w0 said nothing for 1:01 (clocks"),
-    ({"time": 1100.0}, 1100, "seems stuck, process 7 on w0 is there but made no step for 1:41"),
+    ({}, 1061, "seems dead, process 7 on w0 wrote nothing for 1:01 (clocks"),
+    ({"time": 1100.0}, 1100, "seems stuck, process 7 on w0 runs but completed no step for 1:41"),
     ({"time": 1100.0, "rate": 0.1, "eta": 19600.0}, 1100, "10.0 s/step"),   # slow, not stuck
     ({"state": "done"}, 9999, "phase2 step 40 of 2,000: done"),
     ({"state": "stopped", "why": "Preempted: x"}, 9999, ": stopped (Preempted: x); run it again"),
@@ -112,9 +112,10 @@ def test_a_heartbeat_in_words(changes, now, says):
 
 
 @pytest.mark.parametrize("changes, now, says", [
-    ({}, 900, "not to be believed, process 7 on w0 wrote this at a time that is 1:40 ahead"),
-    ({"step": 2001}, 1001, "not to be believed, there is no such step"),
-    ({"host": socket.gethostname(), "pid": None}, 1016, "is gone without a word; run it again")])
+    ({}, 900, "wrong heartbeat, process 7 on w0 wrote it at a time that is 1:40 ahead"),
+    ({"step": 2001}, 1001, "wrong heartbeat, there is no such step"),
+    ({"host": socket.gethostname(), "pid": None}, 1016,
+     "no longer runs and gave no reason; run it again")])
 def test_a_heartbeat_that_lies_is_not_believed(changes, now, says):
   if "pid" in changes:
     ended = subprocess.Popen(["true"])

@@ -31,7 +31,7 @@ def test_rows_by_hand():
 def test_totals_and_the_folded_table():
   rows = found()
   assert parameters.totals(rows) == (
-      "trained 27 numbers in 108 B, frozen 160 numbers in 320 B; 116 B on a device")
+      "trained 27 numbers in 108 B, frozen 160 numbers in 320 B; 116 B on each device")
   folded = {r.path: r for r in parameters.folded(rows)}
   assert set(folded) == {"qformer/query/kernel", "qformer/norm/scale", "lm/layers/.."}
   both = folded["lm/layers/.."]

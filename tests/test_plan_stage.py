@@ -127,7 +127,7 @@ def test_fewer_rows_are_legal_whatever_the_groups(name, said):
 
 @pytest.mark.parametrize("topology, changes, says", [
     ("h100:16", {}, "needs 64 devices, this job has 16"),
-    ("h100:8", {"mesh__data": 8, "plan__phase": 1}, "plan.phase=1 is compiled for a TPU"),
+    ("h100:8", {"mesh__data": 8, "plan__phase": 1}, "plan.phase=1 needs a TPU topology"),
     ("h100:8", {"mesh__data": 8, "lm__shape": "llama-2-70b"}, "did you mean 'llama-2-7b'"),
     ("h100:8", {"mesh__data": 8, "plan__phase": 3}, "plan.phase=3: expected 1 or 2"),
     ("h100:8", {"mesh__data": 8, "phase2__head__weight": 1.0, "phase2__head__distil": 1.0,
@@ -141,7 +141,7 @@ def test_what_cannot_be_planned(tmp_path, topology, changes, says):
 
 
 def test_a_shape_without_weights_runs_no_other_stage(tmp_path):
-  with pytest.raises(errors.UserError, match="a shape without weights, for --stage=plan alone"):
+  with pytest.raises(errors.UserError, match="a shape without weights, for --stage=plan only"):
     context.Run(load(mesh__data=1), tmp_path, devices=False)
 
 

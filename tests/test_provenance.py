@@ -44,7 +44,7 @@ def test_changed_settings_are_refused(accept, steps, message):
 def test_changed_settings_may_be_meant_where_steps_are_left():
   provenance.check("W", meta(seed=1), INPUTS, SETTINGS, steps=9, accept=True)
   provenance.check("W", meta(), INPUTS, SETTINGS, steps=8)
-  with pytest.raises(errors.UserError, match="older than the record of settings"):
+  with pytest.raises(errors.UserError, match="of an older version, which did not record"):
     provenance.check("W", {"step": 8}, INPUTS, SETTINGS, steps=9, accept=True)
 
 

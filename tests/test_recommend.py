@@ -49,7 +49,7 @@ WISH = recommend.Wish(liked=("Up (2009)",))
     (recommend.Wish(items="7", out="x/"), "--items=7: expected all"),
     (recommend.Wish(items="all"), "--items=all needs a file"),
     (recommend.Wish(items="all", k=4, out="x/"), "--k=4: the catalogue has 3 other items"),
-    (recommend.Wish(users="7"), "--users=7: expected all; .* is --user=7"),
+    (recommend.Wish(users="7"), "--users=7: expected all; .* use --user=7"),
     (recommend.Wish(users="all"), "--users=all needs a file"),
     (recommend.Wish(users="all", out="top.xlsx"), r"--out=top.xlsx: expected .* \.csv or"),
     (WISH._replace(out="top.csv"), "--out=top.csv is for the lists of --users=all"),
@@ -163,7 +163,7 @@ def test_a_list_of_somebody_new_and_of_a_user(run, monkeypatch, capsys):
       "  1  Heat (1986)    -0.500\n  2  Heat (1995)    -1.500\n")
   recommend.run(run, recommend.Wish(user="7", k=2))
   assert capsys.readouterr().out == (
-      "7: the whole history, 3 items; its last 2 are read\n"
+      "7: the whole history, 3 items; the model reads the last 2\n"
       "recommended by ILM, item head, without these:\n  1  Heat (1986)    -0.500\n"
       "1 of the 2 asked for: the catalogue has no more\n")
 
@@ -210,9 +210,10 @@ def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, 
   second.unlink()
   recommend.run(run, wish)
   assert asked == [1, 1, 1] and second.exists() and first.stat().st_mtime_ns == kept
-  with pytest.raises(errors.UserError, match=r"top/ holds lists of users by other settings .k.:"):
+  says = r"top/ holds lists of users made with other settings .k.:"
+  with pytest.raises(errors.UserError, match=says):
     recommend.run(run, wish._replace(k=1))
-  with pytest.raises(errors.UserError, match=r"by other settings .checkpoint.: name another"):
+  with pytest.raises(errors.UserError, match=r"with other settings .checkpoint.: name another"):
     recommend.run(run, wish._replace(model="mlp"))
 
 

@@ -87,7 +87,7 @@ def test_audit_names_the_damage_of_each_file(workdir):
                           "prepared/index.json"}
   assert "loss.json is missing: run --stage=eval" in wrong["eval/phase1/4"]
   assert "train.jsonl is damaged" in wrong["dialogs"]
-  assert "do not say the same" in wrong["config.phase1.json"]
+  assert "do not agree" in wrong["config.phase1.json"]
 
 
 def test_equal_runs_are_equal_whatever_their_times_and_one_array_is_a_difference(workdir):

@@ -54,7 +54,7 @@ def test_statements_can_be_removed():
   assert lib.forget(after, "7").disliked == () and lib.forget(after, "7").seen == ("50",)
   assert lib.remove(after, "opinions", 2).liked == ("7",)      # the dislike was the third
   assert lib.remove(after, "critiques", 0).critiques == ()
-  with pytest.raises(errors.UserError, match=r"critiques\[1\] is not there: .* 1 critiques"):
+  with pytest.raises(errors.UserError, match=r"critiques\[1\] does not exist: .* 1 critiques"):
     lib.remove(after, "critiques", 1)
 
 

@@ -188,7 +188,7 @@ def test_each_act_is_a_task(workdir):
 
 
 @pytest.mark.parametrize("content, line", [
-    ("", "talks.jsonl is empty, expected a dialog a line"),
+    ("", "talks.jsonl is empty, expected one dialog per line"),
     ('{"turns": [{"text": "x"}]}', r"line 1: turns\[0\] lacks 'role'"),
     ('{"turns": [{"role": "user", "text": "x"}], "history": ["zz"]}',
      r"line 1: history\[0\] is 'zz', expected the id"),
@@ -232,6 +232,6 @@ def test_redial_says_titles_as_its_people_do(tmp_path):
   assert e["ask_item"].tolist() == [6] and e["entities"].tolist() == [2]
   assert len(made(m, tasks["redial_respond"])) == 1
   (tmp_path / "test.jsonl").unlink()
-  with pytest.raises(errors.UserError, match="has the parts valid of ReDial, expected test, and"):
+  with pytest.raises(errors.UserError, match="these parts of ReDial: valid; expected test, and"):
     conversations.definitions(m)
   assert redial.parts(tmp_path) == ["valid"]

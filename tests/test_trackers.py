@@ -85,7 +85,7 @@ def test_a_tracker_that_fails_is_one_line_and_is_left_out(capsys, tmp_path, at, 
   writer.close()
   said, = capsys.readouterr().err.splitlines()
   assert said == ("warning: tracker 'wandb' failed (ConnectionError: the network is gone); "
-                  "training goes on without it, metrics.jsonl has all records")
+                  "training continues without it, metrics.jsonl has all records")
   assert len(fails.calls) == calls
   assert other.calls == [("start", 0), *(("write", *r) for r in RECORDS), ("close",)]
   assert len(scalars.read(tmp_path / "metrics.jsonl")) == 2
@@ -102,7 +102,8 @@ def test_no_call_waits_for_a_server_that_is_silent(capsys):
   tracker.start(0)
   tracker.write(1, {"loss": 1.0})
   tracker.close()
-  assert time.monotonic() - began < 20 and "not sent all within 0.05 s" in capsys.readouterr().err
+  assert time.monotonic() - began < 20
+  assert "not sent all records within 0.05 s" in capsys.readouterr().err
   gone.set()
 
 

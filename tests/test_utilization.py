@@ -44,7 +44,9 @@ def test_flops_that_cannot_be_counted_are_a_warning(capsys):
     raise TypeError("no such leaf")
 
   assert utilization.flops_or_warning("phase2", loss_fn, {}, {}, {}) is None
-  assert capsys.readouterr().err.strip() == "phase2: its FLOPs cannot be counted (no such leaf)"
+  assert capsys.readouterr().err.strip() == (
+      "warning: phase2: the FLOPs of a step cannot be counted (no such leaf): TFLOP/s and "
+      "utilization are not reported")
 
 
 def test_a_scan_counts_as_often_as_it_runs_and_remat_once():

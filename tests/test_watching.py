@@ -78,7 +78,7 @@ def test_it_says_how_far_training_is_and_that_it_seems_dead(run, monkeypatch, ca
   watching.run(run, 30, with_report=False)
   told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training: ")]
   assert told[0] == "training: phase1 step 3 of 4"
-  assert "phase1 step 3 of 4: seems dead, process 7 on w0 said nothing for 1:01" in told[1]
+  assert "phase1 step 3 of 4: seems dead, process 7 on w0 wrote nothing for 1:01" in told[1]
   assert len(told) == 3          # at 1000, not at 1030, at 1060 and 1090
 
 

@@ -1,1 +1,1 @@
-"""Conversations as plain data: sessions, dialogs in files, and what is measured on them."""
+"""Conversations as plain data: sessions, dialogs in files, and code to measure recommenders."""

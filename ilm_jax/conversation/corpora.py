@@ -1,7 +1,7 @@
 """The dialogs that `tasks.dialogs` names, by split, and which items the people in them like.
 
-Of a source without parts, every tenth dialog is for test. Of ReDial "train" is trained on, or where
-that part is not there "valid".
+In a source without parts, every tenth dialog is for test. In ReDial the training part is "train",
+or "valid" if there is no "train".
 """
 from typing import NamedTuple
 
@@ -13,34 +13,34 @@ from ilm_jax.conversation import dialogs as dialogs_lib
 from ilm_jax.conversation import redial, session
 from ilm_jax.data import interactions as interactions_lib
 
-_EVERY = 10              # of a source without parts, every tenth dialog is for test
+_EVERY = 10              # in a source without parts, every tenth dialog is for test
 
 Splits = dict[str, list[dialogs_lib.Dialog]]
 
 
 class Redial(NamedTuple):
-  """ReDial's dialogs by split, and raw id -> how they spell a title."""
+  """ReDial's dialogs by split, and raw id -> the spellings of its title in them."""
   splits: Splits
   names: dict[str, tuple[str, ...]]
 
 
 def divided(dialogs: list) -> Splits:
-  """Every tenth dialog for test; of fewer than ten the last, of one also that."""
+  """Every tenth dialog for test; if fewer than ten, the last one. A single dialog is in both."""
   test = dialogs[_EVERY - 1::_EVERY] or dialogs[-1:]
   kept = [each for each in dialogs if all(each is not other for other in test)]
   return {"train": kept or dialogs, "test": test}
 
 
 def of_redial(path: str, items: interactions_lib.Items) -> Redial:
-  """ReDial at `path`. Films that the catalogue `items` does not have are words alone.
+  """ReDial at `path`. Films that are not in the catalogue `items` remain as words only.
 
   Raises:
-    UserError: there is no part to train on or none to test; see also `redial.read`.
+    UserError: it has no training part or no test part; see also `redial.read`.
   """
   parts = redial.parts(path)
   learned = "train" if "train" in parts else "valid"
   if learned not in parts or "test" not in parts:
-    raise errors.UserError(f"{path} has the parts {', '.join(parts) or 'of nothing'} of ReDial, "
+    raise errors.UserError(f"{path} has these parts of ReDial: {', '.join(parts) or 'none'}; "
                            "expected test, and train or valid")
   talks = {split: redial.read(path, part)
            for split, part in (("train", learned), ("test", "test"))}
@@ -56,10 +56,10 @@ def of_redial(path: str, items: interactions_lib.Items) -> Redial:
 
 
 def liked(text: str, items: interactions_lib.Items) -> list[np.ndarray]:
-  """int64, of each training dialog the rows of the items that its people like, in order.
+  """int64, for each training dialog the rows of the items that its people like, in order.
 
-  These are all items named in it but those that the user turns down. Synthetic dialogs are left
-  out: they tell of the log. So are dialogs that name no item of the catalogue.
+  These are all items named in it, except those that the user rejects. Synthetic dialogs are left
+  out, because they come from the log, and so are dialogs that name no item of the catalogue.
 
   Args:
     text: `tasks.dialogs`.
@@ -81,7 +81,7 @@ def liked(text: str, items: interactions_lib.Items) -> list[np.ndarray]:
 
 
 def turned_down(after: tuple[session.Turn, ...]) -> bool:
-  """Whether the user's first act after a recommendation, but for asking why, is against it."""
+  """Whether the user's first act after a recommendation, apart from "why", rejects it."""
   acts = (turn.act for turn in after if turn.role == session.USER and turn.act != session.WHY)
   return next(acts, None) in (session.REJECT, session.CRITIQUE)
 
@@ -98,7 +98,7 @@ def _liked(dialog: dialogs_lib.Dialog) -> dict[str, None]:
 
 
 def _of_talk(dialog: redial.Talk, row_of: dict[str, int], items) -> dialogs_lib.Dialog:
-  """A dialog in words, whose items are raw ids of the catalogue, or where it has none "redial:ID".
+  """A dialog in words; its items are raw ids of the catalogue, or "redial:ID" if it has none.
 
   Messages without a text are left out.
   """

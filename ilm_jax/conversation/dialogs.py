@@ -4,10 +4,10 @@
         {"role": "user", "text": "I liked Heat. What next?", "items": ["item:7"]},
         {"role": "recommender", "act": "recommend", "text": "Fargo.", "items": ["Fargo (1996)"]}]}
 
-`role` and `text` are needed. An item is the data's raw id, with or without "item:" in front, or
-title and year. `act` is one of `session.ACTS`, of a user one of `USER_ACTS`. Of a dialog "id" names
-it, "history" is a list of items that the user had before, "profile" a text of what is believed of
-the user at its end. Other fields of a dialog are yours.
+`role` and `text` are required. An item is the data's raw id, with or without "item:" in front, or
+title and year. `act` is one of `session.ACTS`, for a user one of `USER_ACTS`. A dialog may also
+have "id", its name; "history", a list of items that the user had before; and "profile", a text
+about the user at the end of the dialog. Other fields of a dialog are ignored.
 """
 import dataclasses
 import difflib
@@ -24,7 +24,7 @@ MOST_TURNS = 1000        # of one dialog
 
 @dataclasses.dataclass(frozen=True)
 class Dialog:
-  """Turns in order. Items of a file of your own are raw ids of the catalogue."""
+  """Turns in order. Dialogs from `read` name items by raw ids of the catalogue."""
   id: str
   turns: tuple[session.Turn, ...]
   history: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)   # oldest first
@@ -40,7 +40,7 @@ def read(path, items: interactions_lib.Items) -> list[Dialog]:
 
   Raises:
     UserError: the first mistake, with file and line: no JSON, no turns, more than `MOST_TURNS`, a
-      field lacking, unknown or wrong, an item that is not in the catalogue, an id given twice.
+      missing, unknown or wrong field, an item that is not in the catalogue, a repeated id.
   """
   catalogue, dialogs, stands = _Catalogue(items), [], {}
   for where, value in lines(path):
@@ -53,8 +53,8 @@ def read(path, items: interactions_lib.Items) -> list[Dialog]:
                              "split the dialog, or leave its beginning out")
     name = records.identity(value.get("id", len(dialogs) + 1), records.inside(where, "id"))
     if (earlier := stands.setdefault(name, where)) != where:
-      raise errors.UserError(f"{where} has the id {name!r}, which is that of {earlier}: give each "
-                             "dialog an id of its own, or leave ids out")
+      raise errors.UserError(f"{where} has the id {name!r}, which {earlier} has already: give each "
+                             "dialog its own id, or leave ids out")
     turns = tuple(
         catalogue.named(records.record(session.Turn, turn, f"{where}: turns[{n}]"),
                         f"{where}: turns[{n}]") for n, turn in enumerate(turns))
@@ -71,7 +71,7 @@ def lines(path):
   """Yields ("FILE, line 3", value) of the lines of a file of JSON lines that are not empty.
 
   Raises:
-    UserError: there is no file, it is empty, or a line is not UTF-8 or no JSON.
+    UserError: there is no such file, it is empty, or a line is not UTF-8 or no JSON.
   """
   path, count = epath.Path(path), 0
   if not path.is_file():
@@ -83,22 +83,22 @@ def lines(path):
         count += 1
         yield f"{path}, line {number}", parsed(line, f"{path}, line {number}")
   if not count:
-    raise errors.UserError(f"{path} is empty, expected a dialog a line, as JSON")
+    raise errors.UserError(f"{path} is empty, expected one dialog per line, as JSON")
 
 
 def parsed(line: bytes, where: str):
-  """The value in one line of JSON; UserError where it is none."""
+  """The value in one line of JSON; UserError if it is no JSON."""
   try:
     return files.parse_json(line.decode("utf-8-sig"))
   except UnicodeDecodeError as e:
     raise errors.UserError(f"{where} is not UTF-8 ({e.reason} at byte {e.start}): save the file as "
                            "UTF-8") from None
   except ValueError as e:
-    raise errors.UserError(f"{where} is no JSON ({e}), expected one dialog a line") from None
+    raise errors.UserError(f"{where} is no JSON ({e}), expected one dialog per line") from None
 
 
 def joined(dialog: Dialog) -> Dialog:
-  """The dialog with each side's turns that follow one another made one; the first act stays."""
+  """The dialog with consecutive turns of one side joined into one, which keeps the first act."""
   groups = [list(turns) for _, turns in itertools.groupby(dialog.turns, lambda turn: turn.role)]
   return dataclasses.replace(dialog, turns=tuple(
       session.Turn(turns[0].role, " ".join(turn.text for turn in turns),

@@ -5,7 +5,7 @@
     talk = session.critique(talk, "dark", 1)
     user_C = user_vector(talk, form, items, ways, step=1.0)
 
-A critique moves the vector and nothing else: constraints stay as hard as they were.
+A critique only moves the vector; constraints stay hard.
 """
 import difflib
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ NEW = "new"              # the attribute of the year
 
 
 class Labels(NamedTuple):
-  """What is known of an attribute: of some items, how much of it they have.
+  """How much of an attribute some items have.
 
   Attributes:
     row_N: item rows, from 1, each once.
@@ -39,11 +39,11 @@ def of_genres(items: interactions_lib.Items) -> dict[str, Labels]:
 
 
 def of_tags(items: interactions_lib.Items, tags: Iterable[tuple[str, str]]) -> dict[str, Labels]:
-  """Lower-case tag -> its labels, of the items that have tags: one without may lack any.
+  """Lower-case tag -> its labels, of the items that have tags; items without tags are unknown.
 
   Args:
     items: the catalogue.
-    tags: (raw id of an item, tag); of items that are not in the catalogue they are left out.
+    tags: (raw id of an item, tag); those of items that are not in the catalogue are left out.
   """
   row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
   words: dict[int, set[str]] = {}
@@ -63,7 +63,7 @@ def of_table(items: interactions_lib.Items, table: Iterable[tuple[str, str, floa
              ) -> dict[str, Labels]:
   """Attribute -> its labels, from (raw id of an item, attribute, how much of it the item has).
 
-  An item that is labelled several times has the mean.
+  An item that is labelled several times gets the mean.
 
   Raises:
     UserError: an item is not in the catalogue, or a value is no finite number.
@@ -85,16 +85,16 @@ def learn(item_I1C, labels: dict[str, Labels], *, least: int, ridge: float, unit
           ) -> dict[str, np.ndarray]:
   """Attribute -> float32 [C], the direction in which there is more of it.
 
-  By ridge regression (`activation.along`); of two values both sides weigh the same. The item's
-  vector times the direction is in standard deviations of the items. Items whose vector is zeros
-  (nobody met them in training) are left out everywhere.
+  By ridge regression (`activation.along`); for labels with two values both sides have the same
+  weight. The item's vector times the direction is in standard deviations of the items. Items whose
+  vector is zeros (without training interactions) are left out.
 
   Args:
     item_I1C: [I + 1, C] items as the factorisation returned them; row 0 is zeros.
     labels: attribute -> its labels.
-    least: items that an attribute needs, of two values on each side; others have no direction.
+    least: items that an attribute needs, for two values on each side; others get no direction.
     ridge: see `activation.along`.
-    unit: learn from vectors of length 1: the length mostly says how many have met the item.
+    unit: learn from vectors of length 1, because the length mostly says how popular an item is.
   """
   item_I1C = np.asarray(item_I1C, np.float64)
   length_I1 = np.linalg.norm(item_I1C, axis=1)
@@ -114,14 +114,14 @@ def learn(item_I1C, labels: dict[str, Labels], *, least: int, ridge: float, unit
 
 
 def in_deviations(item_I1C, way_C) -> np.ndarray:
-  """float32 [C]: the direction, of such a length that an item's vector times it is in standard
-  deviations of the items that have a vector."""
+  """float32 [C]: the direction, scaled so that an item's vector times it is in standard deviations
+  of the items that have a vector."""
   item_IC = np.asarray(item_I1C, np.float64)[np.any(np.asarray(item_I1C) != 0, axis=1)]
   return (way_C / max((item_IC @ way_C).std(), 1e-12)).astype(np.float32)
 
 
 def leading(labels: dict[str, Labels], num_items: int, years_apart: int = 5) -> "Leading":
-  """What can be said to come from an item to another. Args: of `Leading`, and the catalogue's I."""
+  """`Leading` from labels of a catalogue with `num_items` items."""
   value_AI1 = np.full((len(labels), num_items + 1), np.nan, np.float32)
   for value_I1, (row_N, value_N) in zip(value_AI1, labels.values()):
     value_I1[row_N] = value_N
@@ -133,17 +133,17 @@ class Leading(NamedTuple):
 
   Attributes:
     names: of A attributes.
-    value_AI1: [A, I + 1]; NaN: not known.
-    years_apart: "newer" and "older" are said of items so many years apart, or more.
+    value_AI1: float32 [A, I + 1]; NaN: not known.
+    years_apart: least difference in years for "newer" and "older".
   """
   names: tuple[str, ...]
   value_AI1: np.ndarray
   years_apart: int
 
   def critiques(self, shown: int, wanted: int) -> list[tuple[str, int]]:
-    """(attribute, 1 or -1): all that `wanted` has more or less of than `shown`, by the labels.
+    """(attribute, 1 or -1) for every attribute of which `wanted` has more or less than `shown`.
 
-    Only of attributes that are labelled for both. Args: item rows.
+    Only attributes that are labelled for both. Args: item rows.
     """
     more_A = self.value_AI1[:, wanted] - self.value_AI1[:, shown]
     least_A = np.where(np.array(self.names) == NEW, self.years_apart, 1e-6)
@@ -153,14 +153,14 @@ class Leading(NamedTuple):
 
 def user_vector(session: session_lib.Session, form: fold_in.Form, items: interactions_lib.Items,
                 ways: dict[str, np.ndarray], step: float) -> np.ndarray:
-  """float32 [C]: what the session's user likes, folded in, then moved by the critiques.
+  """float32 [C]: the user's vector, folded in from the liked items, then moved by the critiques.
 
   Args:
     session: its opinions and critiques are read.
-    form, items: of the items.
-    ways: of `learn`, on the items of `form`.
-    step: by how much one step moves the score of an item that lies one standard deviation along
-      the direction, in units of `spread`: a step weighs the same whether much is liked or little.
+    form, items: of the catalogue.
+    ways: from `learn`, on the items of `form`.
+    step: by how much one step moves the score of an item that lies one standard deviation along the
+      direction, in units of `spread`, so that a step has the same weight for few and many likes.
 
   Raises:
     UserError: a liked item is not in the catalogue; a critique's attribute has no direction.
@@ -172,13 +172,14 @@ def user_vector(session: session_lib.Session, form: fold_in.Form, items: interac
 
 def moved(score_I1, session: session_lib.Session, item_I1C, ways: dict[str, np.ndarray],
           step: float) -> np.ndarray:
-  """float32 [I + 1]: any model's scores, moved by the session's critiques as `user_vector` moves
-  those of factors.
+  """float32 [I + 1]: any model's scores, moved by the session's critiques in the same way as
+  `user_vector` moves scores of factors.
 
   Args:
     score_I1: scores of all item rows.
     session: its critiques are read.
-    item_I1C, ways, step: as of `user_vector`; items without a vector stay where they are.
+    item_I1C: as in `learn`; scores of items without a vector do not move.
+    ways, step: as in `user_vector`.
 
   Raises:
     UserError: a critique's attribute has no direction.
@@ -190,7 +191,7 @@ def moved(score_I1, session: session_lib.Session, item_I1C, ways: dict[str, np.n
 
 
 def checked(session: session_lib.Session, ways: dict[str, np.ndarray]) -> None:
-  """Raises a UserError where a critique's attribute has no direction."""
+  """Raises a UserError if a critique's attribute has no direction."""
   for each in session.critiques:
     _way(each.attribute, ways)
 
@@ -215,8 +216,7 @@ def _deviation(score_NI) -> np.ndarray:
 
 
 def _move(session: session_lib.Session, ways: dict[str, np.ndarray], width: int) -> np.ndarray:
-  """float32 [C], C = `width`: the steps of all critiques that hold along their directions, added
-  up."""
+  """float32 [C], C = `width`: the sum of steps times direction over all critiques that hold."""
   moves = [np.float32(each.steps) * _way(each.attribute, ways)
            for each in session.active_critiques]
   return sum(moves, start=np.zeros(width, np.float32))
@@ -232,7 +232,7 @@ def _way(attribute: str, ways: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _of_words(words: dict[int, set[str]]) -> dict[str, Labels]:
-  """Word -> who of the rows has it. Args: the words of each row."""
+  """Word -> labels: which rows have it. Args: the words of each row."""
   row_N = np.array(list(words), np.int64)
   return {word: Labels(row_N, np.array([word in of for of in words.values()], np.float64))
           for word in sorted(set().union(*words.values()))}

@@ -1,17 +1,18 @@
-"""What a user's words say of items, years and genres, read by a rule, not by a language model.
+"""What a user's words say of items, years and genres, read by rules, without a language model.
 
     session, unread = heard.told(session, "I loved Heat, but no horror, and something newer", ...)
 
   - **Titles.** The longest run of words that is the title of one item, with or without its year. A
-    title of one word counts when it has four letters or more and begins with a capital.
-  - **Opinions.** Of the titles in a clause: disliked where the clause has "hate", "not", "boring"
-    or the like; seen, where it has "seen" or "watched" and no praise; nothing where it is a
-    question, or says that it was not seen; else liked. Sentences, ";", "but", and "and" or a comma
-    before such a verb part clauses. Words of a title say nothing.
+    title of one word counts if it has four letters or more and begins with a capital.
+  - **Opinions.** The titles in a clause are disliked if the clause has "hate", "not", "boring" or a
+    similar word; seen, if it has "seen" or "watched" and no praise; without an opinion, if it is a
+    question or says that the item was not seen; else liked. Clauses end at the end of a sentence,
+    at ";", at "but", and at "and" or a comma before an opinion's verb. Words of a title do not
+    count.
   - **Constraints.** "from the nineties", "after 1990", "before 1980", "between 1970 and 1979";
-    "only comedies", "no horror or war", by the catalogue's genres. They add up; a span that follows
-    a negation is left unread.
-  - The rest is read by `wishes`: critiques, and "more like X".
+    "only comedies", "no horror or war", by the catalogue's genres. They add up; a span of years
+    after a negation is left unread.
+  - `wishes` reads the rest: critiques, and "more like X".
 """
 import bisect
 import dataclasses
@@ -25,7 +26,7 @@ from ilm_jax.conversation import wishes
 from ilm_jax.data import interactions as interactions_lib
 
 MOST = 2000                         # characters of a turn
-_MOST_WORDS, _LETTERS = 16, 4       # of a title; of one of a single word
+_MOST_WORDS, _LETTERS = 16, 4       # most words of a title; least letters of a one-word title
 _WORD = re.compile(r"[\w&][\w'’.:\-]*[\w]|\w")
 _YEAR = re.compile(r"[.!?]*\s*(\(\d{4}\))")
 _VERB = r"(?:i\s+)?(?:also\s+)?(?:hate|dislike|like|love|enjoy|did|do|have|saw|never)\w*\b"
@@ -64,7 +65,7 @@ _NEXT = re.compile(r"\s*,?\s*([\w\-’']+)")
 
 @dataclasses.dataclass(frozen=True)
 class Mention:
-  """An item in a text: where its title stands, and what is said of it (`session.KINDS`); "": no
+  """An item in a text: the place of its title, and the opinion about it (`session.KINDS`); "": no
   opinion."""
   row: int
   start: int
@@ -73,7 +74,7 @@ class Mention:
 
 
 def mentions(text: str, titles: titles_lib.Titles) -> list[Mention]:
-  """The items that a text names, in its order."""
+  """The items that a text names, in the order of the text."""
   found, words, at = [], list(_WORD.finditer(text)), 0
   while at < len(words):
     for count in range(min(_MOST_WORDS, len(words) - at), 0, -1):
@@ -91,20 +92,20 @@ def mentions(text: str, titles: titles_lib.Titles) -> list[Mention]:
 
 
 def blanked(text: str, spans) -> str:
-  """The text, of the same length, without the letters of spans (start, end)."""
+  """The text with "_" for every character in the spans (start, end); its length stays."""
   for start, end in spans:
     text = f"{text[:start]}{'_' * (end - start)}{text[end:]}"
   return text
 
 
 def _is_title(words: str) -> bool:
-  """Whether words without a year are more than a word that anybody says."""
+  """Whether words without a year are clearly a title, not a common word."""
   named = re.sub(r"^(the|an?)\s+", "", words, flags=re.IGNORECASE)
   return " " in named or (len(named) >= _LETTERS and named[0].isupper())
 
 
 def _kinds(text: str):
-  """place in the text -> what its clause says of an item there."""
+  """A function: place in the text -> the opinion that its clause gives."""
   starts, ends = [0], []
   for match in _CLAUSE.finditer(text):
     ends.append(match.start())
@@ -130,7 +131,7 @@ def constraints(text: str, genres: set[str]) -> tuple[dict, str]:
   """(parts for `session.constrain`, the text without the words that gave them).
 
   Args:
-    text: what was said.
+    text: the user's words.
     genres: those of the catalogue, in lower case.
   """
   parts, rest = {}, text
@@ -159,7 +160,7 @@ def _is_span(first: int | None, last: int | None) -> bool:
 
 
 def _met(one: tuple, other: tuple) -> tuple:
-  """What two spans of years have in common; `other`, where that is nothing."""
+  """The years that two spans have in common; `other` if there are none."""
   first = max((year for year in (one[0], other[0]) if year is not None), default=None)
   last = min((year for year in (one[1], other[1]) if year is not None), default=None)
   return (first, last) if _is_span(first, last) else other
@@ -173,26 +174,26 @@ def _genre(word: str, genres: set[str]) -> str:
 def told(session: session_lib.Session, text: str, *, items: interactions_lib.Items,
          titles: titles_lib.Titles, names, guess=lambda *forms: ""
          ) -> tuple[session_lib.Session, tuple[str, ...]]:
-  """(the session with the user's turn and all that it says, the words that mean nothing here).
+  """(the session with the user's turn and all that it says, the words that were not understood).
 
   Args:
     session: before the turn.
     text: the turn, not empty.
-    items: the catalogue, and
-    titles: its titles.
-    names: attributes that can be asked for, in lower case.
-    guess: as of `wishes.read`.
+    items: the catalogue.
+    titles: of `items`.
+    names: the known attributes, in lower case.
+    guess: as in `wishes.read`.
 
   Raises:
     UserError: the turn is too long; "more like X" names no item; years make no span.
   """
   text = " ".join(text.split())
   if len(text) > MOST:
-    raise errors.UserError(f"{len(text):,} characters at once, expected {MOST:,} at most")
+    raise errors.UserError(f"the text has {len(text):,} characters, expected {MOST:,} at most")
   found = mentions(text, titles)
   genres = {genre.casefold() for genre in set(itertools.chain.from_iterable(items.genres))}
   rest, clauses = blanked(text, [(each.start, each.end) for each in found]), []
-  for clause in _CLAUSE.split(rest):        # what is left of one with a title is no wish
+  for clause in _CLAUSE.split(rest):        # the rest of a clause with a title is no wish
     clauses += [clause] * ("_" not in clause)
   parts, rest = constraints("; ".join(clauses), genres)
   session = session_lib.add_turn(session, session_lib.Turn(
@@ -209,7 +210,7 @@ def told(session: session_lib.Session, text: str, *, items: interactions_lib.Ite
 
 
 def _added(now: session_lib.Constraint, parts: dict) -> dict:
-  """The parts with what holds already: what is unwanted stays so, spans meet."""
+  """The parts combined with the present constraint: exclusions add up, spans of years intersect."""
   more = {"without": tuple(dict.fromkeys((*now.without, *parts.get("without", ())))),
           "years": _met(now.years, parts.get("years", (None, None)))}
   return parts | {name: value for name, value in more.items() if name in parts}

@@ -1,8 +1,8 @@
-"""What a recommender is measured on in dialogs: the turns that name items, and what they name.
+"""Test instances of recommenders in dialogs: the turns that name items, and these items.
 
 The rule is that of Kostric and Balog (SIGIR 2026): every turn of the recommender that names an item
-and has a turn before it is an instance, its distinct items are the targets. "Fresh" takes away
-items that were named before in the dialog, and instances that are then without a target.
+and has a turn before it is an instance, its distinct items are the targets. "Fresh" removes items
+that were named before in the dialog, and instances that then have no target.
 """
 from typing import NamedTuple
 
@@ -22,8 +22,8 @@ def instances(dialogs: list[dialogs_lib.Dialog], *, fresh: bool) -> list[Instanc
   """All instances, in the order of dialogs and turns.
 
   Args:
-    dialogs: as they are, or `dialogs.joined` where one turn is all that a side says in a row.
-    fresh: whether items named before are no targets.
+    dialogs: as they are; use `dialogs.joined` to make one turn of all that a side says in a row.
+    fresh: whether to leave out targets that were named before.
   """
   made = []
   for number, dialog in enumerate(dialogs):
@@ -39,9 +39,9 @@ def instances(dialogs: list[dialogs_lib.Dialog], *, fresh: bool) -> list[Instanc
 
 
 def copied(every: list[Instance]) -> list[list[float]]:
-  """Ranks of the targets by the naive copy of the context: what was named last comes first.
+  """Ranks of the targets if the context is copied naively: the item named last comes first.
 
-  Infinite where a target was not named before.
+  A target that was not named before has rank infinity.
   """
   return [[1.0 + each.named.index(item) if item in each.named else float("inf")
            for item in each.targets] for each in every]

@@ -1,18 +1,18 @@
-"""Directions of words that no attribute is called by, guessed from how near texts are in meaning.
+"""Directions of words that are no attribute's name, guessed from the similarity of texts.
 
     guesser = Guesser(item_I1C, text_I1W, ways, encode, "film")
-    way_C = guesser.of("dark")          # a direction, as of `directions.learn`; None: no guess
+    way_C = guesser.of("dark")          # a direction, as from `directions.learn`; None: no guess
 
-Two guesses are made, and a word has a direction where they agree; the direction is their sum.
+It makes two guesses. If they agree, the word has a direction, and it is their sum.
 
-  of_texts   how near the word is ("dark film") to each item's text (cosine of sentence vectors),
-             regressed on the items' factors
-  of_names   the directions of the attributes whose names are nearest to the word, added up by how
-             far they stand out
+  of_texts   the similarity of the word ("dark film") to each item's text (cosine of sentence
+             vectors), regressed on the items' factors
+  of_names   the directions of the attributes whose names are most similar to the word, weighted by
+             how far their similarity stands out
 
-They go wrong in different ways: a name may be near that means the opposite ("realistic": fantasy),
-and a text by its title. Where they agree, people order films alike; where they do not, there is
-nothing to be had from titles and genres. Figures: docs/results/critiques.md.
+They fail in different ways: a similar name may mean the opposite ("realistic": fantasy), and a text
+may be similar because of its title. Where they agree, people order films in the same way; where
+they do not, titles and genres do not help. Figures: docs/results/critiques.md.
 """
 import functools
 from collections.abc import Callable
@@ -21,23 +21,23 @@ import numpy as np
 
 from ilm_jax.conversation import directions
 
-# As benchmarks.critiques chose them on SoftAttributes and MovieLens.
+# benchmarks.critiques chose them on SoftAttributes and MovieLens.
 RIDGE = 1.0              # of `of_texts`, which learns from vectors of length 1
-AGREE = 0.5              # correlation of the two guesses over the items, at least
-TOKENS = 32              # that the encoder pads or cuts texts to: one program for all of them
-_REMEMBERED = 1024       # words
-_MOST = 100              # letters of a word or phrase
-_NAMES = 3               # at least: of two none is more than one deviation nearer than the mean
+AGREE = 0.5              # least correlation of the two guesses over the items
+TOKENS = 32              # the encoder pads or cuts texts to this length: one program for all
+_REMEMBERED = 1024       # words that are cached
+_MOST = 100              # most letters of a word or phrase
+_NAMES = 3               # least attributes: of two, none is over one deviation above the mean
 
 
 class Guesser:
-  """Guesses for one catalogue; the last words are remembered.
+  """Guesses for one catalogue; recent words are cached.
 
   Args:
-    item_I1C, ways: as of `directions.learn`; the year is no name that words are near to.
+    item_I1C, ways: as in `directions.learn`; the direction of the year is not used.
     text_I1W: the sentence vector of each item's text; row 0 is not read.
     encode: texts -> [N, W] unit sentence vectors.
-    thing: what an item is called.
+    thing: the word for an item.
   """
 
   def __init__(self, item_I1C, text_I1W, ways: dict[str, np.ndarray],
@@ -48,7 +48,7 @@ class Guesser:
     self.of = functools.lru_cache(_REMEMBERED)(self._of)
 
   def _of(self, word: str) -> np.ndarray | None:
-    """float32 [C], or None: the word says too little, or is too long."""
+    """float32 [C]; None if the guesses do not agree, or the word is empty or too long."""
     if not 0 < len(word) <= _MOST or len(self._ways) < _NAMES:
       return None
     word_W, of_thing_W = self._encode([word, f"{word} {self._thing}"])
@@ -62,9 +62,9 @@ class Guesser:
 
 
 def of_texts(item_I1C, text_I1W, word_W, ridge: float = RIDGE) -> np.ndarray | None:
-  """float32 [C]: in which direction texts are nearer to a word; None: all are as near.
+  """float32 [C]: the direction in which texts are more similar to a word; None: all are equal.
 
-  Args: of `Guesser`; the word's sentence vector.
+  Args: as in `Guesser`, and the word's sentence vector.
   """
   rows = 1 + np.flatnonzero(np.any(text_I1W[1:] != 0, axis=1))
   near_N = (np.asarray(text_I1W, np.float32)[rows] @ word_W).astype(np.float64)
@@ -73,8 +73,8 @@ def of_texts(item_I1C, text_I1W, word_W, ridge: float = RIDGE) -> np.ndarray | N
 
 
 def of_names(word_W, name_AW, way_AC) -> np.ndarray | None:
-  """float32 [C]: the directions of names, weighed by how far each is nearer to the word than one
-  deviation above the mean of all; None: all are as near.
+  """float32 [C]: the sum of the names' directions, each weighted by how far its similarity to the
+  word is over one deviation above the mean of all; None: no similarity is.
 
   Args:
     word_W, name_AW: sentence vectors.
@@ -86,8 +86,9 @@ def of_names(word_W, name_AW, way_AC) -> np.ndarray | None:
 
 
 def agreed(item_I1C, one_C, other_C, least: float = AGREE) -> np.ndarray | None:
-  """float32 [C]: the sum of two directions, in deviations of the items; None: one is None, or what
-  lies along them correlates less than `least` over the items (of length 1, with a vector)."""
+  """float32 [C]: the sum of two directions, in deviations of the items. None if one is None, or if
+  the items' components along the two correlate less than `least` (over items with a vector, scaled
+  to length 1)."""
   if one_C is None or other_C is None:
     return None
   item_IC = np.asarray(item_I1C, np.float64)[np.any(np.asarray(item_I1C) != 0, axis=1)]

@@ -1,12 +1,12 @@
-"""Which act comes next, unless the user asked why: a small rule of what is known and how surely.
+"""The recommender's next act, unless the user asked why: a small rule.
 
-  - While nothing is liked, ask what is.
-  - While the best scores are nearly level and fewer than `questions` were put, ask about the
-    attribute that parts the best items best.
-  - Else recommend; refine, where the user has stated a critique or a constraint.
+  - While nothing is liked, ask what the user likes.
+  - While the best scores are nearly equal and it has asked fewer than `questions` questions, ask
+    about the attribute that splits the best items most evenly.
+  - Else recommend; refine, if the user has stated a critique or a constraint.
 
-A question is two-sided and can be answered in words that `heard` reads. Which attributes were asked
-about is read off the recommender's own turns, so the session needs no more than its words.
+A question has two answers, in words that `heard` reads. The recommender's own turns show which
+attributes it has asked about, so a session needs no other record.
 """
 import re
 from typing import NamedTuple
@@ -29,12 +29,12 @@ _LESS = re.compile(r"\W*(?:without|no|no thanks|before|older|earlier|less)\W*", 
 
 
 class Policy(NamedTuple):
-  """The rule's numbers, as benchmarks.simulator chose them on validation targets of MovieLens.
+  """The rule's numbers; benchmarks.simulator chose them on validation targets of MovieLens.
 
   Attributes:
-    entropy: ask above it: the softmax's entropy over the best `top` scores, as a share of that of
-      level scores, 0 to 1.
-    questions: asked in one conversation at most.
+    entropy: ask if the entropy is above it: of the softmax over the best `top` scores, as a share
+      of the entropy of equal scores, 0 to 1.
+    questions: most questions in one conversation.
     top: how many of the best items count.
     hard: whether a question asks for a constraint ("With horror, or without?"), not a critique.
   """
@@ -48,7 +48,7 @@ NEVER = Policy(questions=0)        # asks about no attribute
 
 
 class Question(NamedTuple):
-  """What is asked about: an attribute; of the year (`directions.NEW`) where it is parted."""
+  """A question about an attribute; for the year (`directions.NEW`) with the year that splits."""
   name: str
   year: int | None = None
   hard: bool = False
@@ -62,7 +62,7 @@ class Question(NamedTuple):
 
 
   def answered(self, more: bool) -> str:
-    """What a user says who wants more of it, or less, in words that `heard` reads by themselves."""
+    """The answer of a user who wants more of it, or less, as a sentence that `heard` reads."""
     if self.year is not None:
       return f"{'Since' if more else 'Before'} {self.year}." if self.hard else (
           "Newer." if more else "Older.")
@@ -72,20 +72,20 @@ class Question(NamedTuple):
 
 
 class Step(NamedTuple):
-  """The act that comes next (`session.ACTS`), and the question where it asks about an attribute."""
+  """The next act (`session.ACTS`), and its question if it asks about an attribute."""
   act: str
   question: Question | None = None
 
 
 def next_step(session: session_lib.Session, score_I1, may_I1, known: directions.Leading,
               policy: Policy) -> Step:
-  """What the recommender does after the user's last turn.
+  """The recommender's step after the user's last turn.
 
   Args:
     session: with that turn.
-    score_I1: scores of all item rows; logits, or what is of their size. Read where something is
-      liked.
-    may_I1: bool, what may be recommended.
+    score_I1: scores of all item rows; logits, or numbers of similar size. Read only if something
+      is liked.
+    may_I1: bool, true for items that may be recommended.
     known: labels that questions are about.
     policy: the rule's numbers.
   """
@@ -93,7 +93,7 @@ def next_step(session: session_lib.Session, score_I1, may_I1, known: directions.
     return Step(session_lib.ASK)
   put = questions(session)
   if len(put) < policy.questions and entropy(score_I1, may_I1, policy.top) > policy.entropy:
-    # What was asked about, or asked for unasked, is known.
+    # Attributes that were asked about, or that the user mentioned, are known.
     over = {question.name for question in put} | {
         each.attribute.casefold() for each in session.critiques}
     if question := parting(score_I1, may_I1, known, policy, over):
@@ -103,14 +103,14 @@ def next_step(session: session_lib.Session, score_I1, may_I1, known: directions.
 
 
 def questions(session: session_lib.Session) -> list[Question]:
-  """The questions about attributes that the recommender has put, oldest first."""
+  """The recommender's questions about attributes, oldest first."""
   return [question for turn in session.turns
           if turn.role == session_lib.RECOMMENDER and turn.act == session_lib.ASK
           and (question := read(turn.text))]
 
 
 def meant(session: session_lib.Session, text: str) -> str:
-  """The user's text, made whole where it answers the last question by a word: "without"."""
+  """The user's text; if it answers the last question by a word ("without"), the full sentence."""
   last = session.turns[-1] if session.turns else None
   question = read(last.text) if last and last.act == session_lib.ASK else None
   for pattern, more in ((_MORE, True), (_LESS, False)):
@@ -120,7 +120,7 @@ def meant(session: session_lib.Session, text: str) -> str:
 
 
 def read(text: str) -> Question | None:
-  """The question in a text of `Question.text`, whatever stands around it; None: there is none."""
+  """The question (a `Question.text`) inside a text; None: there is none."""
   for pattern, hard in zip(_QUESTIONS, _HARD):
     if match := pattern.search(text):
       parts = match.groupdict()
@@ -130,7 +130,7 @@ def read(text: str) -> Question | None:
 
 
 def entropy(score_I1, may_I1, top: int) -> float:
-  """How undecided the best scores are: 1, where the best `top` are level; 0, where one leads.
+  """How undecided the best scores are: 1 if the best `top` are equal, 0 if one leads clearly.
 
   Args: see `next_step`.
   """
@@ -142,11 +142,11 @@ def entropy(score_I1, may_I1, top: int) -> float:
 
 def parting(score_I1, may_I1, known: directions.Leading, policy: Policy, over=()
             ) -> Question | None:
-  """The question whose answer is least certain, by the softmax over the best items; None: all of
-  them agree in all that is known.
+  """The question whose answer is least certain, by the softmax over the best items; None: they do
+  not differ in any known attribute.
 
-  An item that the attribute is not known of says nothing. The year is parted where half of the
-  weight lies on either side.
+  An item whose attribute is not known does not count. The year splits the items in halves of about
+  equal weight.
 
   Args: see `next_step`; `over`: attributes not to ask about.
   """
@@ -170,8 +170,8 @@ def parting(score_I1, may_I1, known: directions.Leading, policy: Policy, over=()
 
 def any_question(rng: np.random.Generator, known: directions.Leading, policy: Policy, over=()
                  ) -> Question | None:
-  """A question drawn at random, what `parting` is measured against; the year is parted at the
-  median of all. Args: see `parting`."""
+  """A question drawn at random, the baseline of `parting`; its year is the median of all items.
+  Args: see `parting`."""
   numbers = [n for n, name in enumerate(known.names) if name not in over]
   if not numbers:
     return None
@@ -197,7 +197,7 @@ def _bits(share: float) -> float:
 
 
 def _middle(value_K, share_K) -> int:
-  """The first value from which on at most half of the weight lies; above the least value."""
+  """The first value above the weighted median; the largest value if there is none."""
   order = np.argsort(value_K, kind="stable")
   before_K = np.cumsum(share_K[order])
   at = int(np.searchsorted(before_K, before_K[-1] / 2))

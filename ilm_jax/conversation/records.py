@@ -1,6 +1,6 @@
-"""Dataclasses from JSON, checked: the first mistake is one UserError that names the field.
+"""Dataclasses from JSON, with checks: the first mistake raises a UserError that names the field.
 
-A field says by `metadata` how its value is read: `field(text)` or `field(several(text), ())`.
+A field's `metadata` says how its value is read: `field(text)` or `field(several(text), ())`.
 """
 import dataclasses
 import difflib
@@ -9,12 +9,12 @@ from typing import Any
 
 from ilm_jax import errors
 
-Read = Callable[[Any, str], Any]      # (value, where it stands) -> the value as it is kept
-_MOST = 10 ** 6      # larger than any rating or step that is meant
+Read = Callable[[Any, str], Any]      # (value, where it stands) -> the value to keep
+_MOST = 10 ** 6      # larger than any sensible rating or step
 
 
 def field(read: Read, default=dataclasses.MISSING):
-  """A dataclass field that `record` fills by `read`; without a default it is needed."""
+  """A dataclass field that `record` fills by `read`; without a default it is required."""
   return dataclasses.field(default=default, metadata={"read": read})
 
 
@@ -23,11 +23,11 @@ def record(cls, value, where: str):
 
   Args:
     cls: a dataclass whose fields were made by `field`.
-    value: what JSON gave.
-    where: what the message calls it: "talk.jsonl, line 3: turns[1]".
+    value: from JSON.
+    where: its name in messages: "talk.jsonl, line 3: turns[1]".
 
   Raises:
-    UserError: no object; a field is unknown, is lacking or has another kind of value.
+    UserError: `value` is no object; a field is unknown, missing or has a wrong value.
   """
   names = {f.name: f for f in dataclasses.fields(cls)}
   if not isinstance(value, dict):
@@ -47,7 +47,7 @@ def record(cls, value, where: str):
 
 
 def inside(where: str, name: str) -> str:
-  """ "session.json: turns[1].role": a field of what stands at `where`."""
+  """ "session.json: turns[1].role": the place of a field of the value at `where`."""
   return f"{where}{'.' if where.endswith(']') else ': '}{name}"
 
 
@@ -57,23 +57,23 @@ def wrong(where: str, value, expected: str) -> errors.UserError:
 
 
 def text(value, where: str) -> str:
-  """Any text that is not blank."""
+  """A text that is not blank."""
   if not isinstance(value, str) or not value.strip():
     raise wrong(where, value, "a text that is not empty")
   if any("\ud800" <= c <= "\udfff" for c in value):
-    raise wrong(where, value, "text without half a character (a surrogate)")
+    raise wrong(where, value, "text without surrogates (halves of a character)")
   return value
 
 
 def identity(value, where: str) -> str:
-  """An id: text, or a whole number, which is kept as text."""
+  """An id: text, or a whole number, which becomes text."""
   if isinstance(value, int) and not isinstance(value, bool):
     return str(value)
   return text(value, where)
 
 
 def number(value, where: str) -> float:
-  """A number of a size that is meant: steps and ratings."""
+  """A number of a sensible size: steps and ratings."""
   if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
     raise wrong(where, value, f"a number between -{_MOST:,} and {_MOST:,}")
   return value
@@ -96,12 +96,12 @@ def one_of(words: tuple[str, ...]) -> Read:
 
 
 def optional(read: Read) -> Read:
-  """null, or what `read` takes."""
+  """null, or a value that `read` accepts."""
   return lambda value, where: None if value is None else read(value, where)
 
 
 def several(read: Read) -> Read:
-  """A list, kept as a tuple."""
+  """A list, which becomes a tuple."""
   def read_all(value, where):
     if not isinstance(value, list | tuple):
       raise wrong(where, value, "a list")

@@ -1,8 +1,8 @@
 """ReDial (Li et al., NeurIPS 2018; CC BY 4.0): people who recommend films to each other.
 
-Reads the official `redial_dataset.zip`, a folder with its files, or one file of JSON lines. Of a
-message the films are written "@12345" in its text: a turn's items are these ids, each once, and
-`worded` puts titles in their place.
+Reads the official `redial_dataset.zip`, a folder with its files, or one file of JSON lines. A
+message's text has "@12345" for each film: a turn's items are these ids, each once, and `worded`
+replaces them by titles.
 """
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ _MENTION = re.compile(r"@(\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What one side said of a film in the form after the dialog; None: did not say."""
+  """One side's answers about a film in the form after the dialog; None: did not say."""
   suggested: bool | None      # by the recommender; False: by the seeker
   known: bool | None          # the seeker has seen it
   liked: bool | None
@@ -35,7 +35,7 @@ class Talk(dialogs.Dialog):
 
   Attributes:
     films: id -> "Title (year)" as ReDial has it, of all films mentioned.
-    answers: id -> the seeker's answer, given after the dialog: no recommender knew it.
+    answers: id -> the seeker's answer, given after the dialog, so the recommender did not know it.
   """
   films: dict[str, str]
   answers: dict[str, Answer]
@@ -45,11 +45,11 @@ def read(path, part: str = "test") -> list[Talk]:
   """The dialogs of a part.
 
   Args:
-    path: the zip, a folder, or a file whatever its name.
+    path: the zip, a folder, or a file with any name.
     part: one of `PARTS`; the official release has no "valid".
 
   Raises:
-    UserError: the part is not there; a line is no dialog of ReDial, with file and line.
+    UserError: there is no such part; a line is no dialog of ReDial, with file and line.
   """
   if part not in PARTS:
     raise records.wrong("part", part, " or ".join(map(repr, PARTS)))
@@ -80,7 +80,7 @@ def parts(path) -> list[str]:
 
 
 def worded(text: str, films: dict[str, str]) -> str:
-  """The text with "Title (year)" for each film's id."""
+  """The text with "Title (year)" in place of each film's id."""
   return _MENTION.sub(
       lambda match: " ".join(films.get(match[1], match[0]).split()), text)
 
@@ -89,8 +89,8 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
               ) -> tuple[interactions_lib.Items, dict[str, int]]:
   """(all items, film id -> item row): `items`, then the films that are not among them.
 
-  Films are found by title and year (`titles.Titles`). Of the others, those of one title and year
-  are one item, "redial:ID" by the first id; one without a title stays alone.
+  Films are found by title and year (`titles.Titles`). Other films with the same title and year
+  become one item, "redial:ID" with the first id; a film without a title is an item of its own.
   """
   known, row_of, new = titles.Titles(items), {}, {}
   added = []
@@ -164,7 +164,7 @@ _SAID = {"0": False, "1": True}      # 2: did not say
 
 
 def _message(value, where: str) -> tuple[str, str]:
-  """(sender, text); ReDial has messages without text."""
+  """(sender, text); the text may be empty, as it sometimes is in ReDial."""
   if not isinstance(value, dict) or not {"senderWorkerId", "text"} <= value.keys():
     raise records.wrong(where, value, 'an object with "text" and "senderWorkerId"')
   return (records.identity(value["senderWorkerId"], f"{where}.senderWorkerId"),
@@ -178,5 +178,5 @@ def _any_text(value, where: str) -> str:
 
 
 def _mapping(value) -> dict:
-  """ReDial writes a list where a mapping is empty."""
+  """The mapping, or {} for anything else: ReDial writes a list for an empty mapping."""
   return value if isinstance(value, dict) else {}

@@ -1,6 +1,6 @@
-"""A teacher's words in place of a template's: what is asked, and which answers keep the turn.
+"""A teacher's words in place of a template's: the requests, and the checks of the answers.
 
-A turn's act, items, attribute and years are fixed; its words alone may change. An answer that
+A turn's act, items, attribute and years are fixed; only its words may change. An answer that
 changes more is dropped, and the template stays.
 """
 import collections
@@ -13,7 +13,7 @@ from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import targets
 
-TASK = "dialogs"            # of requests; of the lines in a user's own file of targets
+TASK = "dialogs"            # of requests, and of lines in a user's own file of targets
 INSTRUCTION = ("Say the last line in other words, as people talk. Keep every title with its year "
                "as it stands, and what is asked for. Add no other title and no opinion. Answer "
                "with the new words alone, in one line.")
@@ -27,20 +27,20 @@ _UP = re.compile(_WORD.format("more|newer|later|extra|recent"), re.IGNORECASE)
 _DOWN = re.compile(_WORD.format("less|fewer|older|earlier|without"), re.IGNORECASE)
 _NOT = re.compile(_WORD.format("not|no|never|nothing") + r"|n['’]t\b", re.IGNORECASE)
 _OTHER = re.compile(_WORD.format("else|other|another|different|pass|skip"), re.IGNORECASE)
-_SIDED = (s.CRITIQUE, s.ANSWER, s.REFINE)       # of them more or less of an attribute is said
+_SIDED = (s.CRITIQUE, s.ANSWER, s.REFINE)       # these say more or less of an attribute
 
 
 def request(turns, number: int, split: str = "") -> targets.Request:
-  """Asks a teacher for other words of `turns[number]`; it reads the turn before, too.
+  """A request for other words of `turns[number]`; the teacher also reads the turn before.
 
-  The request's row is `number`: which sentence it is of those asked for is the caller's to say.
+  The request's row is `number`; the caller replaces it by the number of the request.
   """
   lines = [f"{_NAMES[turn.role]}: {turn.text}" for turn in turns[max(number - 1, 0):number + 1]]
   return targets.Request(TASK, split, (number,), INSTRUCTION, "\n".join(lines))
 
 
 def sentence(asked: targets.Request) -> str:
-  """The template's words in a request: a text holds no end of a line."""
+  """The template's words in a request; texts of templates have no line ends."""
   return asked.text.rpartition("\n")[2].partition(": ")[2]
 
 
@@ -49,7 +49,7 @@ class Rewording:
 
   Args:
     items: the catalogue.
-    lookup: request -> answer; None where there is none.
+    lookup: request -> answer, or None if there is none.
 
   Attributes:
     counts: "reworded", "unchanged", or why the template stayed -> how many turns.
@@ -77,11 +77,11 @@ class Rewording:
     return {**line, "turns": [dataclasses.asdict(turn) for turn in said]}
 
   def flaw(self, turn: s.Turn, text: str, secret: int = 0) -> str:
-    """Why `text` cannot stand for the turn's words; "": it can.
+    """Why `text` cannot replace the turn's words; "": it can.
 
     Args:
-      turn: in the template's words.
-      text: a teacher's.
+      turn: with the template's words.
+      text: the teacher's words.
       secret: row of an item that must not be named yet; 0: none.
     """
     if "\n" in text:
@@ -99,7 +99,7 @@ class Rewording:
     return ACT if _other_act(turn.act, was, now) else ""
 
   def _names(self, text: str, row: int) -> bool:
-    """Whether a text names an item; a short title counts, too, in the case that it is written."""
+    """Whether a text names an item; short titles count too, case-sensitively."""
     title = titles_lib.split(self._items.titles[row - 1])[0]
     return bool(row in {each.row for each in heard.mentions(text, self._titles)}
                 or re.search(rf"(?<!\w){re.escape(title)}(?!\w)", text))
@@ -122,13 +122,13 @@ def _genre(name: str) -> re.Pattern:
 
 
 def _sides(text: str) -> tuple[bool, bool, bool]:
-  """(more is said, less is said, it is taken back: "not more")."""
+  """(the text says more, it says less, it negates that: "not more")."""
   up, down = bool(_UP.search(text)), bool(_DOWN.search(text))
   return up, down, (up or down) and bool(_NOT.search(text))
 
 
 def _other_act(act: str | None, was: str, now: str) -> bool:
-  """Whether a text does something else than the turn did."""
+  """Whether a text's act differs from the turn's."""
   turned_down = bool(_NOT.search(now) or _OTHER.search(now))
   return ((act == s.REJECT and not turned_down) or (act == s.ACCEPT and turned_down)
           or (act in (s.ASK, s.WHY) and "?" in was and "?" not in now))

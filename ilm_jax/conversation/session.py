@@ -1,5 +1,5 @@
-"""What is known of a conversation, as plain data: what the user said of items, hard constraints,
-critiques, and the turns.
+"""What is known of a conversation, as plain data: the user's opinions about items, hard
+constraints, critiques, and the turns.
 
 A `Session` is frozen; an edit is a function that returns another one:
 
@@ -8,8 +8,8 @@ A `Session` is frozen; an edit is a function that returns another one:
     session = constrain(critique(session, "dark", 1), years=(1990, 1999))
     session = undo(session)              # as it was before the user's last turn
 
-Every statement carries the number of turns that had been said before it, so `undo` knows which go.
-Of several opinions about one item the last counts. Items are named by the raw ids of the data.
+Every statement has the number of turns before it, so `undo` knows which statements to remove. The
+last of several opinions about an item counts. Items are named by the raw ids of the data.
 """
 import dataclasses
 import json
@@ -39,8 +39,8 @@ def _years(value, where: str) -> tuple[int | None, int | None]:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """What one side said, which items it named, and which act it was (`ACTS`; of a user:
-  `USER_ACTS`), where that is known."""
+  """One side's words, the items that it named, and the act, if known (`ACTS`; for a user
+  `USER_ACTS`)."""
   role: str = records.field(records.one_of(ROLES))
   text: str = records.field(records.text)
   items: tuple[str, ...] = records.field(records.several(records.identity), ())
@@ -49,7 +49,7 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Opinion:
-  """What the user said of an item: "seen" has neither liked nor disliked it."""
+  """The user's opinion about an item; "seen" means neither liked nor disliked."""
   item: str = records.field(records.identity)
   kind: str = records.field(records.one_of(KINDS))
   rating: float | None = records.field(records.optional(records.number), None)
@@ -67,7 +67,7 @@ class Constraint:
 
 @dataclasses.dataclass(frozen=True)
 class Critique:
-  """So many steps along an attribute, e.g. "dark"; below 0: less of it."""
+  """A number of steps along an attribute, e.g. "dark"; below 0: less of it."""
   attribute: str = records.field(records.text)
   steps: float = records.field(records.number)
   turn: int = records.field(records.count, 0)
@@ -75,7 +75,7 @@ class Critique:
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-  """A conversation so far. Each part holds what was said, oldest first."""
+  """A conversation so far. Each part is in order, oldest first."""
   opinions: tuple[Opinion, ...] = records.field(records.several(records.of(Opinion)), ())
   constraints: tuple[Constraint, ...] = records.field(records.several(records.of(Constraint)), ())
   critiques: tuple[Critique, ...] = records.field(records.several(records.of(Critique)), ())
@@ -93,12 +93,12 @@ class Session:
 
   @property
   def seen(self) -> tuple[str, ...]:
-    """Items that the user knows and said no more of, oldest first."""
+    """Items that the user knows but neither likes nor dislikes, oldest first."""
     return self._of_kind(SEEN)
 
   @property
   def constraint(self) -> Constraint:
-    """What holds now."""
+    """The constraint that holds now."""
     return self.constraints[-1] if self.constraints else Constraint()
 
   @property
@@ -108,7 +108,7 @@ class Session:
 
   @property
   def active_critiques(self) -> tuple[Critique, ...]:
-    """The critiques that hold: not those for more of what is excluded."""
+    """The critiques that hold: without those for more of an excluded genre."""
     return tuple(each for each in self.critiques if each.steps <= 0 or each.attribute.casefold()
                  not in map(str.casefold, self.constraint.without))
 
@@ -155,7 +155,7 @@ def constrain(session: Session, **parts) -> Session:
 
 
 def critique(session: Session, attribute: str, steps: float) -> Session:
-  """The user wants more of `attribute`, or less where `steps` is below 0.
+  """The user wants more of `attribute`, or less if `steps` is below 0.
 
   Raises:
     UserError: the attribute is empty, or `steps` is no number.
@@ -164,13 +164,13 @@ def critique(session: Session, attribute: str, steps: float) -> Session:
 
 
 def forget(session: Session, item: str) -> Session:
-  """Without any opinion about `item`."""
+  """The session without any opinion about `item`."""
   return dataclasses.replace(
       session, opinions=tuple(each for each in session.opinions if each.item != item))
 
 
 def remove(session: Session, part: str, number: int) -> Session:
-  """Without the statement at place `number` of "opinions", "constraints" or "critiques".
+  """The session without statement `number` (from 0) of "opinions", "constraints" or "critiques".
 
   Raises:
     UserError: there is none.
@@ -180,15 +180,15 @@ def remove(session: Session, part: str, number: int) -> Session:
     raise records.wrong("part", part, " or ".join(map(repr, parts)))
   every = getattr(session, part)
   if not 0 <= number < len(every):
-    raise errors.UserError(f"{part}[{number}] is not there: the session has {len(every)} {part}")
+    raise errors.UserError(f"{part}[{number}] does not exist: the session has {len(every)} {part}")
   return dataclasses.replace(session, **{part: every[:number] + every[number + 1:]})
 
 
 def undo(session: Session) -> Session:
-  """As the session was before the user's last turn; the same where the user said nothing.
+  """The session as it was before the user's last turn; unchanged if there is none.
 
-  What `forget` and `remove` took away is not there any more: keep the session from before to take
-  these back.
+  It does not restore statements that `forget` or `remove` removed: keep the earlier session to undo
+  these.
   """
   last = max((n for n, turn in enumerate(session.turns) if turn.role == USER), default=None)
   if last is None:
@@ -219,17 +219,17 @@ def from_json(text: str | bytes, where: str = "session") -> Session:
   """The session in JSON.
 
   Args:
-    text: of `to_json`, or written by hand; what is left out is empty.
-    where: what a message calls it, e.g. the file's name.
+    text: from `to_json`, or written by hand; omitted parts are empty.
+    where: its name in messages, e.g. the file's name.
 
   Raises:
-    UserError: it is no JSON; a field is unknown or has a wrong value; a statement is tagged with
-      a turn that is not there.
+    UserError: it is no JSON; a field is unknown or has a wrong value; a statement has the number of
+      a turn that does not exist.
   """
   try:
     value = files.parse_json(text)
   except ValueError as e:
-    raise errors.UserError(f"{where} is no JSON ({e}), expected what Session's to_json writes"
+    raise errors.UserError(f"{where} is no JSON ({e}), expected the output of session.to_json"
                            ) from None
   return from_value(value, where)
 
@@ -243,7 +243,7 @@ def from_value(value, where: str = "session") -> Session:
   try:
     session = records.record(Session, value, where)
   except RecursionError:
-    raise errors.UserError(f"{where} is nested too deep, expected what Session's to_json writes"
+    raise errors.UserError(f"{where} is nested too deeply, expected the output of session.to_json"
                            ) from None
   for part in ("opinions", "constraints", "critiques"):
     for n, each in enumerate(getattr(session, part)):
@@ -253,13 +253,13 @@ def from_value(value, where: str = "session") -> Session:
   return session
 
 
-# What is made of a session.
+# Arrays from a session.
 
 def allowed(session: Session, items: interactions_lib.Items) -> np.ndarray:
-  """bool [I + 1] by item row: what may be recommended. Row 0 is False.
+  """bool [I + 1] by item row: the items that may be recommended. Row 0 is False.
 
-  Not items with an opinion, nor those that do not meet the constraint: an item whose year is not
-  known meets no bound, one without genres none of `genres`. Genres are compared without case.
+  False for items with an opinion, and for those that do not meet the constraint: an item without a
+  year meets no bound, one without genres none of `genres`. Genres are compared without case.
   """
   now, (first, last) = session.constraint, session.constraint.years
   wanted, unwanted = ({genre.casefold() for genre in genres}
@@ -276,7 +276,7 @@ def allowed(session: Session, items: interactions_lib.Items) -> np.ndarray:
 
 
 def user_vector(session: Session, form: fold_in.Form, items: interactions_lib.Items) -> np.ndarray:
-  """float32 [C]: what the session's user likes, folded in; zeros while nothing is liked.
+  """float32 [C]: the user's vector, folded in from the liked items; zeros if nothing is liked.
 
   Raises:
     UserError: an item is not in the catalogue.

@@ -1,8 +1,8 @@
-"""A user made of one target item, who knows no more of it than its labels, and not its title.
+"""A simulated user who wants one target item and knows only the labels of items, not their titles.
 
 The user answers questions about attributes by the target's labels, says how the first of the items
-shown differs from the target, and accepts the target when it is shown. What it says is in words
-that `heard` reads: whatever the recommender makes of them is part of what is measured.
+shown differs from the target, and accepts the target when it is shown. It speaks in words that
+`heard` reads, so a benchmark also measures how well the recommender understands them.
 
     user = Simulator(known, items, row, critiques=True)
     said = user.reply(shown_rows, question, rng)       # said.act, said.text
@@ -24,11 +24,11 @@ class Simulator:
   """One user.
 
   Attributes:
-    known: labels; the only thing it knows of items.
+    known: labels, the only thing that it knows of items.
     target: item row.
-    critiques: whether it says how the items shown differ from what it wants.
-    lies: whether its answers and critiques are turned round, to see what they are worth.
-    said: attributes that it has answered or critiqued by, never twice.
+    critiques: whether it says how the items shown differ from the target.
+    lies: whether its answers and critiques are reversed, to measure what they are worth.
+    said: attributes that it has used in answers and critiques; it uses none in a second critique.
   """
   known: directions.Leading
   target: int
@@ -37,7 +37,7 @@ class Simulator:
   said: set[str] = dataclasses.field(default_factory=set)
 
   def answer(self, question: policy.Question) -> str:
-    """What it says to a question about an attribute."""
+    """Its answer to a question about an attribute."""
     value = self._value(question.name, self.target)
     if np.isnan(value):
       return EITHER
@@ -46,8 +46,8 @@ class Simulator:
     return question.answered(more)
 
   def critique(self, shown: int, rng: np.random.Generator) -> str:
-    """How the target differs from a shown item, by an attribute drawn at random; "": by none that
-    is left to say."""
+    """How the target differs from a shown item, by an attribute drawn at random; "": no attribute
+    is left."""
     words = [(name, sign) for name, sign in self.known.critiques(shown, self.target)
              if name not in self.said] if self.critiques else []
     if not words:
@@ -68,12 +68,12 @@ def wanted(name: str, sign: int) -> str:
 
 
 def opening(items: interactions_lib.Items, rows) -> str:
-  """What it says first: the items that it likes, by title."""
+  """Its first words: the items that it likes, by title."""
   return f"I liked {_titles(items, rows)}."
 
 
 def refusal(items: interactions_lib.Items, rows, critique: str) -> str:
-  """What it says when the target is not among the items shown."""
+  """Its words when the target is not among the items shown."""
   return f"I have seen {_titles(items, rows)}. {critique}".strip()
 
 

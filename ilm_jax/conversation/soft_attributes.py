@@ -1,6 +1,6 @@
 """SoftAttributes (Balog et al., SIGIR 2021; CC BY 4.0): raters order films by an attribute.
 
-Each row: of one rater, one attribute and one reference film, which films have less of the
+Each row has a rater, an attribute and a reference film, and says which films have less of the
 attribute, about as much, and more.
 """
 import csv
@@ -21,9 +21,9 @@ _BRACKETS = re.compile(r"\s*\(([^()]*)\)")
 
 
 class Sorting(NamedTuple):
-  """What one rater said of one attribute: three groups of item rows, from less to more of it.
+  """One rater's groups of item rows for one attribute, from less to more of it.
 
-  The reference is in the middle. Films that are not in the catalogue are left out.
+  The reference is in the middle group. Films that are not in the catalogue are left out.
   """
   rater: str
   attribute: str
@@ -38,7 +38,7 @@ def read(path, titles: titles_lib.Titles) -> tuple[list[Sorting], list[str]]:
     titles: the catalogue.
 
   Raises:
-    UserError: a column lacks, or a cell is no list of titles: file and line.
+    UserError: a column is missing, or a cell is no list of titles; with file and line.
   """
   try:
     text = epath.Path(path).read_bytes().decode("utf-8-sig")
@@ -83,8 +83,8 @@ def _names(cell: str, where: str) -> list[str]:
 
 
 def _row(name: str, titles: titles_lib.Titles) -> int:
-  """The item row of a title: as it is, without brackets (one has broken letters), by what stands in
-  them, and each with the article in front."""
+  """The item row of a title, 0: none. Tries the title as it is, without brackets (one has broken
+  letters), the words in brackets, and each with the article in front."""
   title, year = titles_lib.split(name)
   other = [_BRACKETS.sub("", title), *(re.sub(r"^a\.k\.a\. ", "", inner)
                                        for inner in _BRACKETS.findall(title))]

@@ -1,8 +1,8 @@
-"""A dialog as a language model reads it: token ids, with soft tokens where items are named.
+"""A dialog as a language model reads it: token ids, with slots for soft tokens of named items.
 
-In what the user says an item's title has its slot beside it, or the slot stands in its place. The
-recommender says titles in words; the slots of what it named stand behind its turn, as a slot cannot
-be said. Tasks are made of this, and prompts of a session the same way.
+In a user's turn an item's slot stands after its title or replaces it. The recommender writes titles
+in words; the slots of the items that it named stand after its turn, because a model cannot generate
+a slot. Tasks and prompts of a session are made in the same way.
 """
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,10 @@ class Speech(NamedTuple):
 
   Attributes:
     chat: the language model's chat template.
-    rows: raw id -> entity row; items without one are words alone.
-    spellings: entity row -> how its title may be spelled in a text.
-    mention: what stands for an item in the user's turns: "{title}{item}", "{item}" or "{title}".
-    slots: False: nothing has a slot.
+    rows: raw id -> entity row; items without one get no slot.
+    spellings: entity row -> possible spellings of its title in a text.
+    mention: the form of an item in the user's turns: "{title}{item}", "{item}" or "{title}".
+    slots: False: no item gets a slot.
   """
   chat: chat_template.Chat
   rows: Mapping[str, int]
@@ -34,10 +34,10 @@ class Speech(NamedTuple):
     """(ids, with the place of each reply; the entity rows of the slots among them).
 
     Args:
-      opening: what stands before the dialog, with slots; "": nothing.
-      opening_rows: their entity rows.
-      turns: at least one. Behind a user's last turn the ids begin a reply; behind the recommender's
-        last turn stand no slots.
+      opening: a text before the dialog, with slots; "": none.
+      opening_rows: the entity rows of its slots.
+      turns: at least one. After a user's last turn the ids begin a reply; after the recommender's
+        last turn there are no slots.
     """
     said, rows = [], list(opening_rows)
     for n, turn in enumerate(turns, 1):
@@ -59,7 +59,8 @@ class Speech(NamedTuple):
     return chat_template.Said(chat_template.USER, text), rows
 
   def _mentioned(self, text: str, rows: list[int]) -> tuple[str, list[int]]:
-    """(the text with slots, their rows in its order): behind it those named in other words."""
+    """(the text with slots, their rows in the same order). Slots of items whose title is not in the
+    text stand at its end."""
     named = places(text, {row: self.spellings(row) for row in rows})
     parts, at = [], 0
     for start, stop, _ in named:
@@ -72,7 +73,7 @@ class Speech(NamedTuple):
 
 
 def places(text: str, spellings: Mapping[int, Sequence[str]]) -> list[tuple[int, int, int]]:
-  """(start, stop, row) of the first place where each row is named, in order, none in another's."""
+  """(start, stop, row) of the first place that names each row, in order, without overlaps."""
   taken = []
   candidates = [(tokenizer_lib.escape(name), row) for row, names in spellings.items()
                 for name in names if name]
@@ -87,7 +88,7 @@ def places(text: str, spellings: Mapping[int, Sequence[str]]) -> list[tuple[int,
 
 
 def opening(template: str, separator: str, said: Mapping[str, Sequence[str]]) -> str:
-  """A template whose places {name} are filled, each with what is said of its entities."""
+  """A template with its places {name} filled by the words for their entities."""
   parts = re.split(r"\{(\w+)\}", template)
   return "".join(separator.join(said[part]) if number % 2 else part
                  for number, part in enumerate(parts))

@@ -1,15 +1,15 @@
-"""Dialogs made of a log: what a user liked later, in its training part, is what a dialog leads to.
+"""Dialogs made from a log: each leads to an item that a user liked later in the training part.
 
     maker = Maker(log, items, fold_in.Form(item_I1C, reg, alpha), Setting())
     for line in maker.lines(users, seed=0, count=1000): ...      # dicts, as `dialogs` reads them
 
-The user names a few of the items liked before. The factorisation, with the critiques said so far,
-picks what is shown; the labels and directions of attributes say whether the user takes it, says how
-it differs from the target, or turns it down; now and then there is a question of either side. The
-last item shown is the target. Words are templates (wordings.json); `rewording` puts others there.
+The user names a few of the items liked before. The factorisation, with the critiques so far, picks
+the items to show. The labels and directions of attributes decide whether the user takes an item,
+says how it differs from the target, or rejects it; now and then one side asks a question. The last
+item shown is the target. The words are templates (wordings.json); `rewording` replaces them.
 
-Validation and test interactions are not read. An item of those may be shown and turned down, as any
-other: to leave it out would tell that it is one.
+Validation and test interactions are not read. Their items may be shown and rejected like all
+others: to leave them out would reveal them.
 """
 import collections
 import dataclasses
@@ -25,11 +25,11 @@ from ilm_jax.conversation import session as s
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
 
-_LEAST, _RIDGE, _STEP = 5, 0.1, 0.75      # of attributes, as benchmarks.critiques chose them
-_ATTRIBUTES = 256                         # the commonest: labels of all items are one table
+_LEAST, _RIDGE, _STEP = 5, 0.1, 0.75      # for attributes, as benchmarks.critiques chose them
+_ATTRIBUTES = 256                         # the most common ones: one table has all their labels
 _MOST_TOLD = 4                            # items named at the beginning, at most
-_FIRST = 5                                # one of the best so many is shown
-_TRIES = 4                                # dialogs begun for each that is wanted, at most
+_FIRST = 5                                # the item to show is drawn from so many best ones
+_TRIES = 4                                # dialogs begun for each wanted one, at most
 _WHY = 0.15                               # how often the user asks why
 
 
@@ -37,9 +37,9 @@ class Setting(NamedTuple):
   """What dialogs look like.
 
   Attributes:
-    turns: of the recommender at most, without explanations.
-    thing: what an item is called.
-    asks: when a question is asked.
+    turns: most turns of the recommender, without explanations.
+    thing: the word for an item.
+    asks: when the recommender asks a question.
   """
   turns: int = 5
   thing: str = "item"
@@ -47,11 +47,11 @@ class Setting(NamedTuple):
 
 
 class Dropped(Exception):
-  """The dialog cannot be used; its text says why."""
+  """The dialog cannot be used; the message says why."""
 
 
 class _Wanted(NamedTuple):
-  """What the user has just asked for: more of an attribute than `than`, or less (sign -1)."""
+  """The user's last wish: more of an attribute than `than`, or less (sign -1)."""
   name: str
   sign: int
   than: float
@@ -59,7 +59,7 @@ class _Wanted(NamedTuple):
 
 @dataclasses.dataclass
 class _Talk:
-  """A dialog while it is made."""
+  """A dialog that is being made."""
   session: s.Session
   history: np.ndarray
   target: int
@@ -71,7 +71,7 @@ class Maker:
   """Makes dialogs of one log.
 
   Args:
-    log: its training part is read, and no other.
+    log: only its training part is read.
     items: the catalogue.
     form: of the factorisation of the training part.
     setting: what dialogs look like.
@@ -96,9 +96,9 @@ class Maker:
     self.dropped: collections.Counter = collections.Counter()
 
   def lines(self, users, seed: int, count: int, name: str = "dialog") -> Iterator[dict]:
-    """At most `count` dialogs of `users`, one after the other in a drawn order, over and over.
+    """At most `count` dialogs of `users`, who take turns in a drawn order, repeatedly.
 
-    Fewer, where most are dropped. Each depends on the seed, its place and its user alone.
+    Fewer if most are dropped. Each depends only on the seed, its place and its user.
     """
     made = 0
     for number in range(_TRIES * count if len(users) else 0):
@@ -135,10 +135,10 @@ class Maker:
             "profile": wording.profile(talk.session, self._items, self._row_of),
             "opinions": said["opinions"], "critiques": said["critiques"], "turns": said["turns"]}
 
-  # The sides of a dialog.
+  # The turns of a dialog.
 
   def _opened(self, user: int, rng) -> _Talk:
-    """Draws a target, and says what was liked before it."""
+    """Draws a target; the user names items liked before it."""
     span = self._log.of_user(user)
     train_T = self._log.split.train[span]
     rows, like = self._log.item_N[span][train_T], (
@@ -198,7 +198,7 @@ class Maker:
     act, way, facts = s.RECOMMEND, "recommend", {}
     if wanted := talk.wanted:
       act, facts = s.REFINE, {"attribute": wanted.name}
-      if (self._value(wanted.name, row) - wanted.than) * wanted.sign > 0:      # it is true
+      if (self._value(wanted.name, row) - wanted.than) * wanted.sign > 0:      # the item fulfils it
         way = f"refine_{wording.side(wanted.name, wanted.sign)}"
     self._says(talk, rng, s.RECOMMENDER, act, way, [row], **facts)
     talk.shown.append(row)
@@ -217,7 +217,7 @@ class Maker:
                [near, shown], genres=" and ".join(both).casefold())
 
   def _reacts(self, talk: _Talk, shown: int, rng) -> bool:
-    """Whether the user takes what is shown; else says how it differs, or turns it down."""
+    """Whether the user takes the item shown; if not, says how it differs, or rejects it."""
     if shown == talk.target:
       self._says(talk, rng, s.USER, s.ACCEPT, "accept")
       return True
@@ -257,7 +257,7 @@ class Maker:
 
 
 def _commonest(labels: dict[str, directions.Labels]) -> dict[str, directions.Labels]:
-  """The labels with the most items that have them."""
+  """The labels that most items have."""
   order = sorted(labels, key=lambda name: (name != directions.NEW, -(
       labels[name].value_N > 0).sum(), name))
   return {name: labels[name] for name in order[:_ATTRIBUTES]}

@@ -16,7 +16,7 @@ class Titles:
   """The items of a catalogue by title and year.
 
   Args:
-    items: what may be named. A title in brackets is another name: "Seven (a.k.a. Se7en)".
+    items: the catalogue. A title in brackets is another name: "Seven (a.k.a. Se7en)".
   """
 
   def __init__(self, items: interactions_lib.Items):
@@ -26,10 +26,10 @@ class Titles:
         self._by_title.setdefault(name, {}).setdefault(year, []).append(row)
 
   def row(self, name: str) -> int:
-    """The item row that `name` means; 0: none, or one cannot say which.
+    """The item row that `name` means; 0: none, or the name is ambiguous.
 
-    Case, accents, punctuation and an article in front do not count. With a year: of that year,
-    else of the year before or after, as catalogues differ by one; the first of several. Without:
+    Case, accents, punctuation and an article in front do not count. With a year: the first item of
+    that year, else of the year before or after, because catalogues differ by one. Without a year:
     the only item of that title.
     """
     title, year = split(name)
@@ -47,7 +47,7 @@ def split(name: str) -> tuple[str, int | None]:
   return (name[:match.start()], int(match[1])) if match else (name.strip(), None)
 
 
-@functools.lru_cache(1 << 14)       # a text is looked through by all runs of its words
+@functools.lru_cache(1 << 14)       # `heard` looks up every run of words of a text
 def plain(title: str) -> str:
   """The title's letters and digits, without case, accents and an article in front."""
   letters = unicodedata.normalize("NFKD", title).casefold().replace("&", "and").strip()

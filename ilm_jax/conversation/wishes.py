@@ -1,21 +1,21 @@
 """What a user asks to change, in words: "darker", "less violent", "newer", "more like Heat (1995)".
 
-The rule, which knows no meaning and so has no language model:
+The rules, without a language model:
 
-  - "but" and ";" part the text, then ",", "and" do; "like .." takes all the rest of its part as a
-    title: "more like X" likes it, "less like X" and "not like X" dislike it.
-  - "less", "not", "no", "without", "hate", "boring" and the like, and "too" before a word, ask for
-    less, everything else for more; "less war and horror" is less of both; "much",
-    "far", "way" and "lot" double the step, "bit", "little", "slightly" and "somewhat" halve it.
-  - What is left is an attribute: itself; a comparative ("scarier", "bigger", "stranger"); beside
-    other words one that begins alike ("more romantic": romance), by 5 letters or more and 3 in 5 of
-    the longer; or the
-    one word of several that is an attribute ("action filled": action).
-  - Words that are no attribute may be guessed, where the caller can (`guess`): those behind "more",
-    "less", "too", "something" or "anything", and a comparative by itself ("darker").
+  - "but" and ";" split the text, then "," and "and" do. The rest of a part after "like" is a title:
+    "more like X" likes it, "less like X" and "not like X" dislike it.
+  - "less", "not", "no", "without", "hate", "boring" and similar words, and "too" before a word, ask
+    for less, everything else for more; "less war and horror" is less of both; "much", "far", "way"
+    and "lot" double the step, "bit", "little", "slightly" and "somewhat" halve it.
+  - The remaining words are an attribute if they are its name; a comparative of it ("scarier",
+    "bigger", "stranger"); next to other words, if they begin alike ("more romantic": romance), with
+    5 letters or more and 3 in 5 of the longer word in common; or if exactly one word of several is
+    an attribute ("action filled": action).
+  - The caller may guess (`guess`) an attribute for other words: those after "more", "less", "too",
+    "something" or "anything", and a comparative by itself ("darker").
   - "it does not matter", "either is fine" and "I do not mind", alone, ask for nothing.
   - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" and
-    "dark" are "horror", where nothing is called so.
+    "dark" are "horror", unless an attribute has that name.
 """
 import re
 from collections.abc import Callable, Collection
@@ -46,7 +46,7 @@ _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+
                    r"(?P<title>.+)$", re.IGNORECASE)
 _EITHER = re.compile(r"it (?:does not|doesn['’]t) matter|no matter|i (?:do not|don['’]t) mind|"
                      r"either(?: is (?:fine|good|ok))?", re.IGNORECASE)
-_SAME, _SHARE = 5, 0.6   # letters in which two words begin alike, and of the longer one
+_SAME, _SHARE = 5, 0.6   # first letters that two words must share, at least: number, and share
 
 
 class Wishes(NamedTuple):
@@ -54,8 +54,8 @@ class Wishes(NamedTuple):
 
   Attributes:
     critiques: (attribute, steps); below 0: less of it.
-    like, dislike: titles as they were written.
-    unread: what means no attribute.
+    like, dislike: titles as the user wrote them.
+    unread: parts that name no attribute.
   """
   critiques: tuple[tuple[str, float], ...] = ()
   like: tuple[str, ...] = ()
@@ -69,9 +69,10 @@ def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *
 
   Args:
     text: what a user wrote.
-    names: the attributes that there are, in lower case.
-    guess: the attribute that words in lower case are taken for, where no name is; "": none. Given
-      what they may be the comparative of, and last themselves: ("dark", "darke", "darker").
+    names: the known attributes, in lower case.
+    guess: returns an attribute for lower-case words that name none; "": no guess. Its arguments are
+      the words of which they may be the comparative, and last the words: ("dark", "darke",
+      "darker").
   """
   critiques, like, dislike, unread = [], [], [], []
   text = _BUT.sub("no", " ".join(text.split()))
@@ -91,7 +92,7 @@ def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *
       phrase = " ".join(word for word in words if not _says_nothing(word))
       bare = phrase.split() == words
       name, steps = named(phrase, names, alike=not bare)
-      # "less war and horror": a word by itself goes on as the one before it.
+      # "less war and horror": a word by itself continues the wish before it.
       less = less if bare and phrase in names else _asks_for_less(words)
       forms = () if " " in phrase or {"more", "less"} & set(words) else _forms(phrase)[1:]
       if not name and phrase and (_OPEN & set(words) or forms):
@@ -116,7 +117,7 @@ def _asks_for_less(words: list[str]) -> bool:
 def named(phrase: str, names: Collection[str], alike: bool = True) -> tuple[str, float]:
   """(the attribute that a phrase in lower case means, 1 or -1); ("", 0): none.
 
-  `alike`: whether a word that begins as an attribute's may mean it.
+  `alike`: whether a word that begins like an attribute's name may mean it.
   """
   for form in _forms(phrase):
     if form in names:
@@ -133,16 +134,16 @@ def named(phrase: str, names: Collection[str], alike: bool = True) -> tuple[str,
 
 def applied(session: session_lib.Session, wishes: Wishes, items: interactions_lib.Items,
             titles: titles_lib.Titles) -> session_lib.Session:
-  """The session with the wishes stated; constraints stay as they are. `titles`: of `items`.
+  """The session with the wishes added; constraints stay as they are. `titles`: of `items`.
 
   Raises:
-    UserError: a title is not in the catalogue, or one cannot say which it is.
+    UserError: a title is not in the catalogue, or is ambiguous.
   """
   for edit, written in ((session_lib.like, wishes.like), (session_lib.dislike, wishes.dislike)):
     for title in written:
       if not (row := titles.row(title)):
-        raise errors.UserError(f"{title!r} is the title of no item, or of several; expected one "
-                               "of the catalogue, with its year")
+        raise errors.UserError(f"{title!r} is the title of no item, or of several; expected a "
+                               "title of the catalogue, with its year")
       session = edit(session, items.ids[row - 1])
   for name, steps in wishes.critiques:
     session = session_lib.critique(session, name, steps)
@@ -150,7 +151,7 @@ def applied(session: session_lib.Session, wishes: Wishes, items: interactions_li
 
 
 def _forms(phrase: str) -> list[str]:
-  """The phrase; where it is a comparative, what it may be of."""
+  """The phrase, and if it is a comparative, the words of which it may be one."""
   forms = [phrase]
   if phrase.endswith("ier"):
     forms.append(phrase[:-3] + "y")

@@ -1,4 +1,4 @@
-"""Words of a conversation's acts (templates: wordings.json), and what can be wrong with them."""
+"""Words of a conversation's acts (templates: wordings.json), and checks of such words."""
 import pathlib
 import re
 
@@ -23,8 +23,8 @@ def flaw(turns, target: int, items: interactions_lib.Items, row_of: dict[str, in
 
   Returns:
     "target named early": before the turn that recommends it; "title not in the catalogue": words
-    with a year in brackets that are no title of it; "another title": a text names an item that is
-    not among the turn's, or lacks one that is, or has them in another order.
+    with a year in brackets that are no title; "another title": a text names an item that is not
+    among the turn's items, lacks one of them, or has them in another order.
   """
   shown = shown_at(turns, items.ids[target - 1])
   for n, turn in enumerate(turns):
@@ -47,13 +47,14 @@ def title_flaw(text: str, rows, items: interactions_lib.Items, titles: titles_li
   """What is wrong with the titles in a turn's text; "": nothing.
 
   Args:
-    text: what is said.
+    text: the turn's words.
     rows: the items that the turn names, in their order.
     items, titles: the catalogue.
 
   Returns:
-    "title lost": of the turn's items, or they have another order; "another title": the text names
-    an item that is not among them; "title not in the catalogue": words with a year in brackets.
+    "title lost": the text lacks one of these items, or has them in another order; "another title":
+    it names an item that is not among them; "title not in the catalogue": it has other words with a
+    year in brackets.
   """
   rest, places = text, []
   for row in rows:
@@ -68,7 +69,7 @@ def title_flaw(text: str, rows, items: interactions_lib.Items, titles: titles_li
 
 
 def profile(session: s.Session, items: interactions_lib.Items, row_of: dict[str, int]) -> str:
-  """What is believed of the user, in words: "Likes Heat (1995). Wants more drama." """
+  """What the session knows of the user, in words: "Likes Heat (1995). Wants more drama." """
   def names(raw_ids):
     return listed([interactions_lib.full_title(items, row_of[raw]) for raw in raw_ids])
 

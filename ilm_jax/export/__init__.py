@@ -1,1 +1,1 @@
-"""A trained run as files that others read: the item matrix, a Hugging Face folder, jax.export."""
+"""A trained run as files for other programs: item matrix, Hugging Face folder, jax.export."""

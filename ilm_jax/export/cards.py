@@ -13,10 +13,10 @@ def write(folder: pathlib.Path, run, facts: dict, left_out: list[str]) -> None:
   """Writes README.md and data_card.md.
 
   Args:
-    folder: of the export, all else written.
+    folder: of the export, with all other files.
     run: `stages.context.Run`: config, data, workdir.
     facts: of export.json.
-    left_out: reasons for what is not there.
+    left_out: the parts that are left out, each with its reason.
   """
   report = run.workdir / "report.json"
   tables = _read(report)["tables"] if report.exists() else []
@@ -51,9 +51,9 @@ def model_card(config, facts: dict, tables: list[dict], left_out: list[str], nam
       *(f"- left out: {reason}" for reason in left_out)]
   if "items.safetensors" in names:
     layer = config.phase2.head.layer
-    said += ["", "A list is `state @ keys.T + bias`. A state is `hidden @ query`, where `hidden` "
-             f"is the normed hidden state {f'behind layer {layer} ' if layer >= 0 else ''}at the "
-             "last soft token of a history."]
+    said += ["", "The scores of all items are `state @ keys.T + bias`. A state is "
+             f"`hidden @ query`, where `hidden` is the normed hidden state "
+             f"{f'after layer {layer} ' if layer >= 0 else ''}at the last soft token of a history."]
   if "hf" in names:
     said += _hf_words(facts)
   said += ["", "## Prove parity", "", "    python check.py", "",
@@ -63,8 +63,8 @@ def model_card(config, facts: dict, tables: list[dict], left_out: list[str], nam
   said += ["", "## Licences", "", f"- language model {config.lm.asset}: {licence}",
            f"- text encoder {config.text_encoder.asset}: {_licence(config.text_encoder.asset)}",
            f"- data {config.data.name}: {_licence(config.data.name)}; data_card.md", "",
-           "Whoever passes this folder on passes on what the language model's and the data's "
-           "licences ask.", "", "## Fingerprints", "",
+           "If you pass this folder on, the licences of the language model and of the data apply.",
+           "", "## Fingerprints", "",
            *(f"- {name}: `{value}`" for name, value in facts["fingerprints"].items()), ""]
   return "\n".join(said)
 
@@ -81,26 +81,26 @@ def data_card(config, data, facts: dict) -> str:
       "trained on",
       f"- licence: {_licence(parts.name)}",
       f"- fingerprint: `{facts['fingerprints']['data']}`", "",
-      "In this export: ids and titles of all items, and vectors made from the interactions of all "
-      "users in the training part.",
+      "This export holds ids and titles of all items, and vectors made from the interactions of "
+      "all users in the training part.",
       ("It holds the histories of all users (users.safetensors), under their ids in the log: "
        "personal data, if the ids can be traced to people." if facts["users"] else
-       "It holds no user's id. check.safetensors holds the histories of a few users, without "
-       "names, to prove parity: delete it before you pass the folder on, if these must not be "
-       "passed on."), "",
-      "What is recommended follows what these users did: it repeats their tastes and leaves out "
-      "what they never met.", ""])
+       "It holds no user's id. check.safetensors holds the histories of a few users, without ids, "
+       "to prove parity: if you must not pass these on, delete it before you pass the folder on."),
+      "",
+      "The recommendations follow what these users did: they repeat their tastes and leave out "
+      "items that they never met.", ""])
 
 
 _FILES = {
     "items.safetensors": "keys, biases and the query of the item head",
     "items.json": "ids and titles, in the order of the keys",
     "users.safetensors": "states and histories of all users", "users.json": "their ids",
-    "top_k.py": "lists by numpy alone: `python top_k.py --like=ID`",
+    "top_k.py": "makes lists with numpy alone: `python top_k.py --like=ID`",
     "hf": "the language model with soft tokens as words, for transformers, vLLM, llama.cpp",
-    "soft_tokens.jaxexport": "vectors of new entities to soft tokens, by jax alone",
-    "item_keys.jaxexport": "vectors of new items to keys and biases, by jax alone",
-    "state.jaxexport": "a hidden state to a state, by jax alone",
+    "soft_tokens.jaxexport": "turns vectors of new entities into soft tokens, with jax alone",
+    "item_keys.jaxexport": "turns vectors of new items into keys and biases, with jax alone",
+    "state.jaxexport": "turns a hidden state into a state, with jax alone",
     "prompt_embeds.py": "sends prompts to vLLM as embeddings",
     "check.py": "proves parity on this machine", "data_card.md": "what it was trained on"}
 
@@ -109,17 +109,17 @@ def _hf_words(facts: dict) -> list[str]:
   scale = facts["soft_token_scale"]
   said = [
       "", "## Soft tokens as words (hf/)", "",
-      "`<item_17_0><item_17_1>` in a prompt stands for the item with the id 17. Of a history the "
+      "`<item_17_0><item_17_1>` in a prompt stands for the item with the id 17. In a history the "
       "item head reads the first `phase2.head.queries` words of each item (0: all).", "",
-      "Added words are not said. Their rows of the output head are the mean of the rows of the "
-      "least likely words: for any prompt such a word is never the single most likely one, and at "
-      "most as likely as those words are on average. transformers' `generate` suppresses them "
-      "altogether (generation_config.json, suppress_tokens); vLLM does so with `allowed_token_ids` "
-      "or `bad_words` of a request."]
+      "Greedy decoding does not generate added words. Their rows of the output head are the "
+      "mean of the rows of the least likely words: for any prompt an added word is never the "
+      "single most likely one, and at most as likely as those words are on average. "
+      "transformers' `generate` suppresses them completely (generation_config.json, "
+      "suppress_tokens); vLLM does so with `allowed_token_ids` or `bad_words` of a request."]
   if scale != 1:
     said += ["", f"soft_token_scale is {scale:.6g}: this language model multiplies embeddings by "
-             "it, and the rows in hf/ are divided by it. Prompt embeddings (prompt_embeds.py) are "
-             "sent with it multiplied in, unless the engine scales what it is sent."]
+             "it, and the rows in hf/ are divided by it. prompt_embeds.py multiplies prompt "
+             "embeddings by it before it sends them, unless the engine does so."]
   return said
 
 
@@ -139,4 +139,4 @@ def _tables(tables: list[dict]) -> list[str]:
 
 def _licence(name: str) -> str:
   asset = pinned.ASSETS.get(name)
-  return asset.licence if asset else "of whoever gave it; it is no asset of ilm_jax"
+  return asset.licence if asset else "not known: it is no asset of ilm_jax, ask its source"

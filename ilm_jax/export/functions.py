@@ -1,10 +1,10 @@
-"""Q-Former and item head by jax.export: files that jax alone loads, for any number of entities.
+"""Q-Former and item head by jax.export: files that need only jax, for any number of entities.
 
     from jax import export
     soft_tokens = export.deserialize(open("soft_tokens.jaxexport", "rb").read())
     soft_BQD = soft_tokens.call(vectors, present)
 
-Parameters are constants of the files; what a function does not read is not in its file.
+Parameters are constants of the files; a file has only the parameters that its function reads.
 """
 import contextlib
 import pathlib
@@ -59,8 +59,8 @@ def exported(graphdef, params: dict, frozen: dict, lm_width: int) -> dict[str, b
 
 @contextlib.contextmanager
 def _no_places():
-  """Without the lines of code that each operation came from: they name folders of this machine, and
-  two exports of one model by different callers would differ."""
+  """Leaves the source location of each operation out: it names folders of this machine, and exports
+  of one model by different callers would differ."""
   before = getattr(jax.config, _PLACES)
   jax.config.update(_PLACES, 0)
   try:
@@ -75,9 +75,9 @@ def write(folder: pathlib.Path, graphdef, params: dict, frozen: dict, lm_width: 
 
   Args:
     folder: of the export.
-    graphdef, params, lm_width: as of `exported`.
-    frozen: likewise, and log_draws [R].
-    rows: int [B] entity rows on which a reader can prove what they give.
+    graphdef, params, lm_width: as in `exported`.
+    frozen: as in `exported`, with log_draws [R].
+    rows: int [B] entity rows; their arguments and results let check.py prove parity.
 
   Returns:
     Arguments and results of these rows by name: "vectors/<name>", "present/<name>", "log_draws",

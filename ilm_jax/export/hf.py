@@ -1,11 +1,12 @@
-"""The Hugging Face folder: a frozen decoder in which soft tokens are rows of added words.
+"""The Hugging Face folder: a decoder in which soft tokens are the embeddings of added words.
 
-After training the soft tokens of a known entity are constants, so they are embeddings of words
-<item_17_0>, <item_17_1>, ..., one for each query. The output head is untied, and all added words
-share one row of it: the mean of the rows of the words that were least likely on test prompts. So
-for any hidden state an added word has the mean of those words' logits: it is never the single most
-likely word, and at most as likely as those words are on average (Jensen). The list of added ids in
-generation_config.json (suppress_tokens) keeps transformers' `generate` from saying one at all.
+After training the soft tokens of a known entity are constants, so they can be the embeddings of
+words <item_17_0>, <item_17_1>, ..., one for each query. The output head is untied, and all added
+words share one row of it: the mean of the rows of the words that were least likely on test prompts.
+So for any hidden state an added word has the mean of those words' logits: it is never the single
+most likely word, and at most as likely as those words are on average (Jensen). The list of added
+ids in generation_config.json (suppress_tokens) keeps transformers' `generate` from ever writing
+one.
 """
 import dataclasses
 import json
@@ -23,12 +24,12 @@ from ilm_jax.data import tokenizer as tokenizer_lib
 from ilm_jax.models import decoder
 from ilm_jax.weights import hf_folder, tensor_file
 
-MOST_WORDS = 1 << 20      # that are added: engines hold a table of all, and its head
-_LEAST_LIKELY = 1024      # words whose mean row is the added words'
+MOST_WORDS = 1 << 20      # that may be added: engines hold embedding and head rows of all
+_LEAST_LIKELY = 1024      # number of words whose mean head row all added words get
 
 
 class Decoder(NamedTuple):
-  """A frozen language model, and what its files say beside the weights."""
+  """The language model to write, with its tokenizer and its maximum length."""
   config: decoder.DecoderConfig
   params: dict
   tokenizer: tokenizer_lib.Tokenizer
@@ -36,10 +37,10 @@ class Decoder(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """What `write` will write: made first, so that what cannot be written is refused at once."""
+  """What `write` will write; made first, so that an unsupported model is refused at once."""
   config: decoder.DecoderConfig     # with the added words, untied
   params: dict
-  stated: dict                      # of config.json
+  stated: dict                      # the fields of config.json
   tokenizer_json: str
   known: int                        # rows of the language model's tables that are kept
 
@@ -50,7 +51,7 @@ def words(kind: str, ids, queries: int) -> list[str]:
 
 
 def positions(path) -> int:
-  """How many tokens a language model's files say that it reads at most; 2048 where none does."""
+  """The maximum length in tokens that a language model's files state; 2048 if they state none."""
   path, positions = epath.Path(path), None
   if path.suffix == ".gguf":
     fields = gguf_file.read(path)
@@ -63,7 +64,7 @@ def positions(path) -> int:
 
 
 def plan(lm: Decoder, added: list[str]) -> Plan:
-  """Raises UserError where the model or its tokenizer cannot be such a folder."""
+  """The Plan for a model with `added` words; UserError if it or its tokenizer is not supported."""
   config, params = hf_folder.plain(lm.config, lm.params)
   known = min(config.vocab_size, lm.tokenizer.vocab_size)
   config = dataclasses.replace(
@@ -74,7 +75,7 @@ def plan(lm: Decoder, added: list[str]) -> Plan:
 
 
 def text(tokenizer_json: str, ids: list[int]) -> str:
-  """What a user types for these ids; "" where no text has exactly them."""
+  """The text whose tokens are exactly `ids`; "" if decoding `ids` gives none."""
   backend = tokenizers.Tokenizer.from_str(tokenizer_json)
   said = backend.decode(ids, skip_special_tokens=False)
   return said if backend.encode(said, add_special_tokens=True).ids == ids else ""
@@ -84,11 +85,11 @@ def write(folder: pathlib.Path, lm: Decoder, plan: Plan, soft_ND, hidden_MD) -> 
   """Writes the folder.
 
   Args:
-    folder: of the model; it is made.
+    folder: of the model, which this creates.
     lm: the language model.
-    plan: of it and of the added words.
-    soft_ND: float32, the soft token of each added word, as our model splices it into a prompt.
-    hidden_MD: float32, final hidden states on test prompts: they say which words are unlikely.
+    plan: from `plan`, for `lm` and the added words.
+    soft_ND: float32, the soft token of each added word, as our model inserts it into a prompt.
+    hidden_MD: float32, final hidden states on test prompts; they decide which words are unlikely.
   """
   folder.mkdir()
   ends = [int(i) for i in lm.tokenizer.ends]
@@ -114,15 +115,15 @@ def write(folder: pathlib.Path, lm: Decoder, plan: Plan, soft_ND, hidden_MD) -> 
 
 
 def unlikely(head_DV, hidden_MD, count: int = _LEAST_LIKELY) -> np.ndarray:
-  """int [K]: the words whose logits are lowest on the mean over hidden states; an eighth of all at
-  most."""
+  """int [K]: the words with the lowest mean logits over the hidden states; at most an eighth of all
+  words."""
   mean_V = np.asarray(hidden_MD, np.float32).mean(axis=0) @ np.asarray(head_DV, np.float32)
   return np.argsort(mean_V, kind="stable")[:max(1, min(count, len(mean_V) // 8))]
 
 
 def _tables(vocabulary: int, plan: Plan, soft_ND, hidden_MD) -> dict:
-  """{"embedding": [V + N, D], "head": [D, V + N]}; ids without a row in the model's table, such as
-  special tokens of images, are embedded as 0 and as unlikely as the added words."""
+  """{"embedding": [V + N, D], "head": [D, V + N]}. Ids without a row in the model's table, such as
+  special tokens of images, have embedding 0 and are as unlikely as the added words."""
   D, known = plan.config.width, plan.known
   head_DV = np.asarray(plan.params["head"])[:, :known]
   row_D = head_DV[:, unlikely(head_DV, hidden_MD)].astype(np.float32).mean(axis=1)

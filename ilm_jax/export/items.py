@@ -1,6 +1,6 @@
 """The item matrix: keys and biases of the item head, and states of users, as safetensors and JSON.
 
-A list is state @ keys.T + bias: any vector index with inner products serves it.
+The scores of all items are state @ keys.T + bias: any vector index with inner products makes lists.
 """
 import json
 import pathlib
@@ -17,7 +17,7 @@ def write(folder: pathlib.Path, key_IP, bias_I, query_DP, items: interactions_li
 
   Args:
     folder: of the export.
-    key_IP, bias_I: float32, of `dot_scores.head_items`.
+    key_IP, bias_I: float32, from `dot_scores.head_items`.
     query_DP: float32 kernel: a state is a hidden state @ query.
     items: of the data, in the order of the rows.
   """
@@ -34,10 +34,10 @@ def write_users(folder: pathlib.Path, states: Iterator[np.ndarray], width: int, 
 
   Args:
     folder: of the export.
-    states: [.., P] of a few users at a time, in order: those of all are never in memory.
+    states: float32 [.., P] of a few users at a time, in order, so that memory never holds all.
     width: P.
     offsets_U1: user u has the items offsets[u]..offsets[u + 1] - 1 of item_N.
-    item_N: entity rows (1..I), history after history; written are numbers from 0.
+    item_N: entity rows (1..I), history after history; the file has numbers from 0.
     ids: of the users.
   """
   state = tensor_file.Entry("state", (len(ids), width), np.dtype(np.float32), lambda: states)

@@ -1,4 +1,4 @@
-"""What an export must compute, kept beside it: check.safetensors and check.json, for check.py."""
+"""Expected results of an export: check.safetensors and check.json, which check.py reads."""
 import json
 import pathlib
 import shutil
@@ -9,19 +9,19 @@ import numpy as np
 from ilm_jax.export.shipped import check
 from ilm_jax.weights import tensor_file
 
-LIMIT = {"float32": 1e-3}       # largest difference of a logit by transformers, in float32;
-_ROUNDED = 0.1                  # where weights and soft tokens are rounded to fewer bits
-BELOW = 1000                    # added words must not be among so many most likely ones
+LIMIT = {"float32": 1e-3}       # largest allowed difference of a logit in transformers, in float32;
+_ROUNDED = 0.1                  # the same if weights and soft tokens are rounded to fewer bits
+BELOW = 1000                    # no added word may be among this many most likely words
 
 
 class Prompts(NamedTuple):
-  """What the language model must say behind prompts, and what the head reads behind histories."""
+  """Prompts with their expected logits, and histories with the item head's expected states."""
   ids: list[list[int]]
-  texts: list[str]               # of each prompt; "": it cannot be written as text
+  texts: list[str]               # of each prompt; "": no text has exactly its ids
   logit_NV: np.ndarray
   histories: list[list[int]]
   state_HP: np.ndarray
-  layers: int                    # whose output the head reads; -1: the last
+  layers: int                    # the head reads the output of so many layers; -1: of all
   first_word: int                # the id of the first added word
   dtype: str
 
@@ -31,7 +31,7 @@ def write(folder: pathlib.Path, arrays: dict[str, np.ndarray], prompts: Prompts 
 
   Args:
     folder: of the export.
-    arrays: what lists and functions of jax.export must give, by name.
+    arrays: expected results of lists and of jax.export functions, by name.
     prompts: None: there is no Hugging Face folder.
   """
   asked = {"prompts": [], "texts": [], "histories": []}

@@ -1,1 +1,1 @@
-"""What is seen of a run while it works: log line, heartbeat, goodput, utilization, curves."""
+"""What a run reports while it works: log line, heartbeat, goodput, utilization, curves."""

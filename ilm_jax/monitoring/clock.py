@@ -1,13 +1,14 @@
-"""When the devices worked, and for what they waited: the times behind step time and goodput.
+"""When the devices worked and when they waited for a batch: the basis of step time and goodput.
 
-The host runs ahead of the devices, so when it calls a step says little. A thread waits for each
-step in turn and notes when it was complete. With c[n] the completion of step n, w[n] when the host
-began to wait for its batch, b[n] when the batch was ready and s[n] when the step was called,
+The host runs ahead of the devices, so the time at which it calls a step says little. A thread waits
+for each step in turn and notes when it was complete. With c[n] the completion of step n, w[n] the
+time at which the host began to wait for its batch, b[n] the time at which the batch was ready and
+s[n] the time at which the step was called,
 
-  busy[n]     = c[n] - max(c[n - 1], s[n])   seconds the devices worked on step n
-  starved[n]  = b[n] - max(c[n - 1], w[n])   seconds they stood idle for want of a batch
+  busy[n]     = c[n] - max(c[n - 1], s[n])   seconds in which the devices worked on step n
+  starved[n]  = b[n] - max(c[n - 1], w[n])   seconds in which they were idle: no batch was ready
 
-(at least 0). The first step of a process compiles: it starts the clock and counts for nothing.
+(at least 0). The first step of a process compiles: it starts the clock and is not counted.
 """
 import contextlib
 import dataclasses
@@ -22,7 +23,7 @@ class Spent:
   steps: int = 0
   wall: float = 0.0       # in all
   busy: float = 0.0       # in which the devices worked
-  starved: float = 0.0    # in which the devices stood idle for want of a batch
+  starved: float = 0.0    # in which the devices were idle because no batch was ready
 
 
 class Clock:
@@ -51,7 +52,7 @@ class Clock:
     self._called.put((self._wait_began, self._batch_ready, at, array))
 
   def settle(self) -> None:
-    """Waits until all steps called are complete and noted."""
+    """Waits until all steps that were called are complete and noted."""
     self._called.join()
 
   def read(self) -> Spent:

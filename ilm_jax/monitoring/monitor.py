@@ -1,20 +1,20 @@
-"""What is reported of a phase while it trains: progress line, log line, heartbeat, profile.
+"""Reports on a phase while it trains: progress line, log line, heartbeat, profile.
 
 `loop.fit` calls the training step; a Monitor times it and reports. It holds neither parameters nor
-loss, only one scalar of the newest step, and changes no number. What depends on the clock goes to
-the log line on stdout, to TensorBoard and to the heartbeat, never to metrics.jsonl.
+loss, only one scalar of the newest step, and changes no number. Numbers that depend on the clock go
+to the log line on stdout, to the trackers and to the heartbeat, never to metrics.jsonl.
 
-  step_seconds             seconds the devices worked on a step
-  steps_per_second         over all time between two logs: waiting and saving too
-  input_wait_seconds       seconds a step for which the devices stood idle for want of a batch
-  tokens_per_second        places of the sequences that are no padding (phase 2)
-  places_per_second        padding too (phase 2)
+  step_seconds             seconds per step in which the devices worked
+  steps_per_second         over all time between two logs, with waiting and saving
+  input_wait_seconds       seconds per step in which the devices were idle: no batch was ready
+  tokens_per_second        positions of the sequences without padding (phase 2)
+  places_per_second        positions of the sequences with padding (phase 2)
   examples_per_second      (phase 1)
   tflops_per_second        useful FLOPs (`utilization.useful_flops`), all devices together
-  utilization              the same over their published peak, where that is known
-  goodput                  since the phase began, over restarts: goodput.py
-  device_peak_gib          most memory in use so far on the fullest device of this host; where the
-                           devices do not say, host_peak_gib: of this process
+  utilization              the same divided by the devices' published peak, if it is known
+  goodput                  since the phase began, with all restarts: goodput.py
+  device_peak_gib          peak memory so far of the fullest device of this host; if the devices do
+                           not report it, host_peak_gib of this process instead
 """
 import contextlib
 import dataclasses
@@ -37,7 +37,7 @@ _GIB = 2 ** 30
 @dataclasses.dataclass
 class Dispatched:
   """A step that the host has called; the devices may still be working on it."""
-  result: jax.Array | None = None     # one of its outputs, which is there when the step is complete
+  result: jax.Array | None = None     # one of its outputs, ready when the step is complete
 
 
 class Monitor:
@@ -49,12 +49,12 @@ class Monitor:
     workdir: where heartbeat and profile go; None: nowhere.
     amounts: {unit: how many in each step}, e.g. {"examples": 192}.
     profile: (first step, steps) under the profiler; 0 steps: none.
-    began: unix time in seconds at which this process began with the phase.
+    began: unix time in seconds at which this process began the phase.
     quiet: no line on stdout.
 
   Attributes:
     flops_per_step: useful FLOPs of a step on all devices together, for TFLOP/s and utilization;
-      None: neither is reported. Whoever knows the loss sets it.
+      None: neither is reported. `loop.fit` sets it.
   """
 
   def __init__(self, name: str, steps: int, *, workdir=None,
@@ -69,9 +69,9 @@ class Monitor:
     self._line_at, self._beat = -_LINE_EVERY, None
 
   def start(self, first: int) -> "Monitor":
-    """Starts clock, progress line and heartbeat; earlier processes made `first` steps."""
+    """Starts clock, progress line and heartbeat; earlier processes completed `first` steps."""
     self._done = first
-    self._stepped = time.monotonic()      # a clock may be set back
+    self._stepped = time.monotonic()      # the system's clock may be set back
     writes = self._workdir is not None and distributed.is_main()
     previous_run = heartbeat.read(self._workdir, self._name) if writes else None
     self._ledger = goodput.Ledger(previous_run, first, self._began)
@@ -117,14 +117,14 @@ class Monitor:
     self._window.after(number, dispatched.result)
 
   def done(self, step: int) -> None:
-    """`step` is complete."""
+    """Notes that `step` is complete."""
     if step > self._done:
       self._done, self._stepped = step, time.monotonic()
     self._bar.done(step)
 
   @contextlib.contextmanager
   def saving(self, step: int):
-    """Context in which a checkpoint of `step` is written, as far as training waits for it."""
+    """Context in which training waits for a checkpoint of `step`."""
     self._state = "saving"
     yield
     self._clock.settle()
@@ -132,10 +132,10 @@ class Monitor:
     self._state = "running"
 
   def log(self, step: int, scalars: dict[str, float]) -> dict[str, float]:
-    """Rates of the steps since the last call, {name: number} as above, for TensorBoard.
+    """Rates of the steps since the last call, {name: number} as above, for the trackers.
 
     Args:
-      step: complete.
+      step: the newest complete step.
       scalars: means of the metrics over the same steps, with "loss".
     """
     self._clock.settle()
@@ -170,13 +170,13 @@ class Monitor:
     return self._ledger.goodput(self._clock.productive, time.time())
 
   def _line(self, step: int, scalars, rates: dict[str, float]) -> str:
-    """One log line: what a person wants to know of a long job."""
+    """One log line for people who follow a long job."""
     words = [f"{self._name} {step}/{self._steps}", f"loss {scalars['loss']:.4f}"]
     if "steps_per_second" in rates:
       words.append(heartbeat.rate(rates["steps_per_second"]))
       if {"tokens_per_second", "places_per_second"} <= rates.keys():
         filled = rates["tokens_per_second"] / rates["places_per_second"]
-        words.append(f"{_count(rates['tokens_per_second'])} tokens/s ({filled:.0%} of places)")
+        words.append(f"{_count(rates['tokens_per_second'])} tokens/s ({filled:.0%} of positions)")
       if "examples_per_second" in rates:
         words.append(f"{_count(rates['examples_per_second'])} examples/s")
       words.append("input wait {:.0%}".format(

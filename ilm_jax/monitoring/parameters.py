@@ -1,4 +1,4 @@
-"""The arrays a phase trains and those it only reads: where they lie and what they take."""
+"""The arrays that a phase trains and those that it only reads: placement and memory."""
 import dataclasses
 import math
 
@@ -10,13 +10,13 @@ from rich import table as rich_table
 from ilm_jax import files
 from ilm_jax.runtime import axes
 
-_WIDTH = 80      # columns that a table in a log has, if it can
+_WIDTH = 80      # columns of a table in a log, if it fits
 _SHOWN = 40      # rows on a terminal or in a log; the file has all
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One array, or several that begin alike."""
+  """One array, or several whose paths begin alike."""
   group: str              # "trained" or "frozen"
   path: str
   shape: str
@@ -28,7 +28,7 @@ class Row:
 
 
 def rows(trained, frozen) -> list[Row]:
-  """One row an array, trained first.
+  """One row per array, trained arrays first.
 
   Args:
     trained: tree of arrays.
@@ -45,7 +45,7 @@ def report(arrays: list[Row], path, name: str) -> None:
   shown = arrays if len(arrays) <= _SHOWN else folded(arrays)
   note = "" if shown is arrays else f"; every array is in {path}"
   title = f"{name}: {totals(arrays)}{note}"
-  # Paths are a user's words.
+  # A path may contain rich's markup: print it as it is.
   out = rich_console.Console(markup=False, emoji=False, highlight=False)
   if not out.is_terminal:
     print(title, *_lines(shown), sep="\n", flush=True)
@@ -60,17 +60,17 @@ def report(arrays: list[Row], path, name: str) -> None:
 
 
 def totals(arrays: list[Row]) -> str:
-  """'trained 1,234 in 4.9 KiB, frozen ...; 5.1 MiB a device'."""
+  """'trained 1,234 numbers in 4.9 KiB, frozen ...; 5.1 MiB on each device'."""
   parts = []
   for group in ("trained", "frozen"):
     of_group = [r for r in arrays if r.group == group]
     parts.append(f"{group} {sum(r.size for r in of_group):,} numbers in "
                  f"{amount(sum(r.bytes for r in of_group))}")
-  return f"{', '.join(parts)}; {amount(sum(r.on_device for r in arrays))} on a device"
+  return f"{', '.join(parts)}; {amount(sum(r.on_device for r in arrays))} on each device"
 
 
 def folded(arrays: list[Row]) -> list[Row]:
-  """Arrays whose paths begin with the same two words in one row."""
+  """Arrays whose paths share their first two parts become one row."""
   groups = {}
   for row in arrays:
     groups.setdefault((row.group, "/".join(row.path.split("/")[:2])), []).append(row)
@@ -81,7 +81,7 @@ def folded(arrays: list[Row]) -> list[Row]:
 
 
 def to_text(arrays: list[Row]) -> str:
-  """Columns in line, totals below."""
+  """Aligned columns, and a last line with the totals."""
   return "\n".join([*_lines(arrays), totals(arrays), ""])
 
 
@@ -99,7 +99,7 @@ def amount(size: float) -> str:
   return f"{size / 1024 ** power:.{1 if power else 0}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
-_COLUMNS = ("", "array", "shape", "dtype", "placement", "bytes", "on a device")
+_COLUMNS = ("", "array", "shape", "dtype", "placement", "bytes", "each device")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ class Window:
   """Traces the steps `start` ... `start + steps - 1` of a phase, in this process.
 
   The trace begins when all earlier steps are complete and ends when its last one is, so that it
-  holds these steps and nothing else. It is written to a folder of this machine and copied, as the
-  profiler itself knows local folders only.
+  holds these steps and nothing else. The profiler can only write to a local folder, so the trace is
+  copied from there.
 
   Args:
     folder: where traces go, e.g. <workdir>/profile/phase2; may be gs://.
@@ -24,7 +24,7 @@ class Window:
     self._local = None
 
   def before(self, step: int, earlier) -> None:
-    """Called before `step`; `earlier` is a result of the step before, or None."""
+    """Called before `step`; `earlier` is an output of the step before, or None."""
     if step in self._steps and self._local is None:
       if earlier is not None:
         earlier.block_until_ready()
@@ -32,11 +32,11 @@ class Window:
       jax.profiler.start_trace(self._local.name)
 
   def annotate(self, step: int):
-    """Within it `step` is called: the trace tells it apart from the others."""
+    """Context in which `step` is called; it marks the step in the trace."""
     return jax.profiler.StepTraceAnnotation("train", step_num=step)
 
   def after(self, step: int, result) -> None:
-    """Called after `step` was called; `result` is of it."""
+    """Called after the call of `step`; `result` is one of its outputs."""
     if self._local is not None and step >= self._steps[-1]:
       result.block_until_ready()
       self.close()

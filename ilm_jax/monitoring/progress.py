@@ -1,4 +1,4 @@
-"""What a long job shows and hears: the progress line, and the wish to stop (SIGTERM, Ctrl-C)."""
+"""The progress line of a long job, and the signals that stop it (SIGTERM, Ctrl-C)."""
 import signal
 import sys
 import threading
@@ -12,8 +12,8 @@ class Progress:
 
   Args:
     name: the first word of the line.
-    first: steps made before this process began.
-    steps: steps there are in all.
+    first: steps that earlier processes completed.
+    steps: how many there are in all.
   """
 
   def __init__(self, name: str, first: int, steps: int):
@@ -28,7 +28,7 @@ class Progress:
     self._bar.close()
 
   def done(self, step: int) -> None:
-    """Says that `step` is complete. The rate is of the steps after the first, which is compiled."""
+    """Notes that `step` is complete. The rate leaves out the first step, which compiles."""
     if step <= self._done:
       return
     if self._done == self._first:
@@ -42,12 +42,12 @@ class Progress:
 
 
 class StopSignals:
-  """Within it, SIGTERM and SIGINT (Ctrl-C) set `came` instead of ending the process.
+  """Context in which SIGTERM and SIGINT (Ctrl-C) set `came` instead of ending the process.
 
-  A second SIGINT ends it at once. In a thread that is not the main one, nothing changes.
+  A second SIGINT ends the process at once. In a thread other than the main one it has no effect.
 
   Attributes:
-    came: the signal that came first; None: none yet.
+    came: the first signal; None: none yet.
   """
 
   def __init__(self):
@@ -67,5 +67,5 @@ class StopSignals:
   def _note(self, number, _frame):
     if self.came is None:
       self.came = signal.Signals(number)
-    if number == signal.SIGINT:        # the next one is the system's, which waits for nothing
+    if number == signal.SIGINT:        # the next one ends the process at once
       signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,8 +1,8 @@
-"""The scalars of a phase: one line per log step in a file, and the same for its trackers.
+"""The scalars of a phase: one line per log step in a file, and the same records in its trackers.
 
-`metrics.jsonl` holds only what (seed, step) decide, so that a run that was killed and resumed ends
-with the same file as one that was not. Each line has a digest of itself, so damage is noticed
-(lines of before there were digests are read as they are). The clock's go to the trackers alone.
+`metrics.jsonl` holds only numbers that (seed, step) decide, so that a run that was killed and
+resumed ends with the same file as one that was not. Each line has its own digest, so damage is
+noticed (older lines without one are accepted). Numbers of the clock go to the trackers only.
 """
 import json
 
@@ -29,16 +29,16 @@ def read(path) -> list[dict]:
   except ValueError as e:
     raise errors.UserError(
         f"{path} is damaged in line {len(records) + 1} ({e}): delete it and run the same command "
-        "again; weights do not depend on it, its curves begin anew") from e
+        "again; the weights do not depend on it, its curves begin anew") from e
   return records
 
 
 class Writer:
-  """Writes the scalars of one phase; of several processes, the first.
+  """Writes the scalars of one phase; in a job of several processes only process 0 writes.
 
   Args:
     path: the metrics.jsonl, rewritten whole at every record (buckets cannot append).
-    trackers: that show the same, from `trackers.make`.
+    trackers: from `trackers.make`; they get the same records.
   """
 
   def __init__(self, path, trackers: tuple[trackers_lib.Tracker, ...] = ()):
@@ -55,7 +55,7 @@ class Writer:
       tracker.start(step)
 
   def write(self, step: int, scalars: dict[str, float], clock: dict[str, float]) -> None:
-    """Adds one record: `scalars` to all places, `clock` (rates, waits) to the trackers only."""
+    """Adds one record: `scalars` to file and trackers, `clock` (rates, waits) to trackers only."""
     self._records.append({"step": step, **scalars})
     self._save()
     for tracker in self._trackers:

@@ -1,13 +1,14 @@
 """Where the scalars of a phase are shown: TensorBoard, Weights & Biases, MLflow, trackio.
 
-`config.tracker` names one or several. Each is a `Tracker`; the process that writes has them. Where
-a run is killed and resumed, the steps since the last checkpoint are sent again, with the same
-numbers. TensorBoard records are written through tensorboard's own protocol buffers:
+`config.tracker` names one or several. Each is a `Tracker`; only process 0 has them. When a run is
+killed and resumed, the steps since the last checkpoint are sent again, with the same numbers.
+TensorBoard records are written through tensorboard's own protocol buffers, because
 `clu.metric_writers` would import TensorFlow.
 
-The other three may speak to a server. Each works in a thread of its own (`Background`), so training
-waits for none of them. A tracker that fails says so once and is left out from then on. Without a
-server they write into the workdir: WANDB_MODE=offline, MLFLOW_TRACKING_URI unset, trackio always.
+The other three may send to a server. Each works in its own thread (`Background`), so training does
+not wait for them. A tracker that fails prints one warning and gets no more records. Without a
+server they write into the workdir: WANDB_MODE=offline, MLFLOW_TRACKING_URI unset, and trackio
+unless TRACKIO_DIR names another folder.
 """
 import hashlib
 import os
@@ -27,30 +28,30 @@ from ilm_jax.config import rules
 from ilm_jax.runtime import distributed
 
 _PROJECT = "ilm-jax"
-_SECONDS_TO_SEND = 60.0      # what is not sent by then after the last step is lost
+_SECONDS_TO_SEND = 60.0      # after the last step; records not sent by then are lost
 
 
 class Tracker(Protocol):
   """Shows the scalars of one phase."""
 
   def start(self, step: int) -> None:
-    """Before all else: records after `step` follow, perhaps again."""
+    """Called first: records after `step` follow, some perhaps for the second time."""
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Adds one record."""
 
   def close(self) -> None:
-    """After the last record, of a phase that is complete or stopped."""
+    """Called after the last record, when the phase is complete or stopped."""
 
 
 def make(names: str, workdir, phase: str, settings: dict) -> tuple[Tracker, ...]:
-  """The trackers of one phase, not started; none in a process that does not write.
+  """The trackers of one phase, not started; (), except in process 0.
 
   Args:
     names: `config.tracker`, e.g. "tensorboard,wandb".
     workdir: of the run.
     phase: e.g. "phase1".
-    settings: {dotted field: value} of the config, shown beside the scalars.
+    settings: {dotted field: value} of the config, shown with the scalars.
   """
   if not distributed.is_main():
     return ()
@@ -98,12 +99,12 @@ class TensorBoard:
 
 
 class Background:
-  """A tracker in a thread of its own, whose failure is one line on stderr.
+  """A tracker in its own thread; if it fails, it prints one line on stderr.
 
   Args:
     name: for that line.
     tracker: used by the thread alone.
-    patience: seconds that `close` waits for what is not sent yet.
+    patience: seconds that `close` waits for records that are not sent yet.
   """
 
   def __init__(self, name: str, tracker: Tracker, patience: float = _SECONDS_TO_SEND):
@@ -124,7 +125,7 @@ class Background:
     self._calls.put(("close",))
     self._thread.join(self._patience)
     if self._thread.is_alive():
-      self._warn(f"has not sent all within {self._patience:g} s")
+      self._warn(f"has not sent all records within {self._patience:g} s")
 
   def _work(self) -> None:
     name = ""
@@ -132,17 +133,17 @@ class Background:
       name, *arguments = self._calls.get()
       try:
         getattr(self._tracker, name)(*arguments)
-      except (Exception, SystemExit) as e:   # whatever a server, a network or a client does
+      except (Exception, SystemExit) as e:   # server, network and client may fail in any way
         self._warn(f"failed ({type(e).__name__}: {' '.join(str(e).split())[:200]})")
         return
 
   def _warn(self, what: str) -> None:
-    print(f"warning: tracker {self._name!r} {what}; training goes on without it, metrics.jsonl has "
-          "all records", file=sys.stderr, flush=True)
+    print(f"warning: tracker {self._name!r} {what}; training continues without it, metrics.jsonl "
+          "has all records", file=sys.stderr, flush=True)
 
 
 class _Wandb:
-  """Weights & Biases; its own variables say where to and how (WANDB_MODE, WANDB_PROJECT, ..)."""
+  """Weights & Biases; its environment variables configure it (WANDB_MODE, WANDB_PROJECT, ..)."""
 
   def __init__(self, workdir, phase: str, settings: dict):
     self._workdir, self._phase, self._settings = workdir, phase, settings
@@ -165,7 +166,7 @@ class _Wandb:
 
 
 class _Mlflow:
-  """MLflow, at MLFLOW_TRACKING_URI, else as files in the workdir."""
+  """MLflow: the server at MLFLOW_TRACKING_URI, or files in the workdir if it is not set."""
 
   def __init__(self, workdir, phase: str, settings: dict):
     self._workdir, self._phase, self._settings = workdir, phase, settings
@@ -177,7 +178,7 @@ class _Mlflow:
       local = _local(self._workdir)
       if local is None:
         raise ValueError("a workdir in a bucket needs MLFLOW_TRACKING_URI")
-      # MLflow 3 keeps its store of files for those who say that they want it.
+      # MLflow 3 refuses to write files unless this is set.
       os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
       uri = (local / "mlflow").absolute().as_uri()
     self._client = mlflow.MlflowClient(uri)
@@ -207,7 +208,7 @@ class _Mlflow:
 
 
 class _Trackio:
-  """trackio: a database in the workdir, else in TRACKIO_DIR."""
+  """trackio: a database in TRACKIO_DIR, by default in a local workdir."""
 
   def __init__(self, workdir, phase: str, settings: dict):
     self._workdir, self._phase, self._settings = workdir, phase, settings
@@ -237,12 +238,12 @@ def _local(workdir) -> pathlib.Path | None:
 
 
 def _title(workdir) -> str:
-  """The last name of the workdir."""
+  """The last part of the workdir's path."""
   return str(workdir).rstrip("/").split("/")[-1]
 
 
 def _identity(workdir, phase: str) -> str:
-  """The same for each process that goes on with a phase in a workdir."""
+  """An id of the phase in this workdir, the same in every process that continues it."""
   local = _local(workdir)
   where = str(local.absolute()) if local else str(workdir)
   return hashlib.sha256(f"{where}\0{phase}".encode()).hexdigest()[:12]

@@ -8,8 +8,8 @@ import tqdm
 
 from ilm_jax.runtime.chips import CHIPS
 
-# Published peaks of dense bfloat16 products, FLOP/s of one device as JAX counts them (a TPU v2, v3
-# or 7x shows each TensorCore as a device), by `device_kind`. Whatever the weights' dtype: the
+# Published peaks of dense bfloat16 matmuls by `device_kind`, in FLOP/s of one JAX device (on a TPU
+# v2, v3 or 7x each TensorCore is a device). They serve for weights of any dtype, as is the
 # convention of MFU.
 PEAKS = {
     "TPU v2": 23e12,
@@ -32,17 +32,17 @@ def peak(devices) -> float | None:
 
 
 def useful_flops(loss_fn, trainable, frozen, batch) -> float:
-  """FLOPs of matmuls that loss and gradient need, whatever is computed besides.
+  """FLOPs of the matmuls that loss and gradient need; nothing else is counted.
 
-  Every product of the forward pass counts once, and once more for each of its operands that
-  depends on something trained, as that is what the backward pass multiplies: 2 FLOPs a weight and
-  token, 4 where a gradient passes through a frozen weight, 6 where the weight trains. What remat
-  computes again does not count, padding does. Nothing is run or compiled.
+  Every matmul of the forward pass counts once, and once more for each operand that depends on
+  trained parameters, because the backward pass has one matmul for each: 2 FLOPs per weight and
+  token, 4 if a gradient passes through a frozen weight, 6 if the weight trains. Recomputation by
+  remat does not count, padding does. Nothing is run or compiled.
 
   Args:
     loss_fn: as in `loop.train_step`.
-    trainable: arrays or ShapeDtypeStructs, as are the others.
-    frozen: what gets no gradient.
+    trainable: tree of arrays or ShapeDtypeStructs, like `frozen` and `batch`.
+    frozen: arrays without a gradient.
     batch: of the whole job.
   """
   shapes = jax.tree.map(
@@ -55,14 +55,15 @@ def useful_flops(loss_fn, trainable, frozen, batch) -> float:
 
 
 def flops_or_warning(name: str, loss_fn, trainable, frozen, batch) -> float | None:
-  """`useful_flops` of phase `name`; None with a line on stderr where they cannot be counted.
+  """`useful_flops` of phase `name`; if they cannot be counted, None and a line on stderr.
 
   A failed count must not stop training.
   """
   try:
     return useful_flops(loss_fn, trainable, frozen, batch)
   except Exception as e:
-    tqdm.tqdm.write(f"{name}: its FLOPs cannot be counted ({e})", file=sys.stderr)
+    tqdm.tqdm.write(f"warning: {name}: the FLOPs of a step cannot be counted ({e}): TFLOP/s and "
+                    "utilization are not reported", file=sys.stderr)
     return None
 
 
@@ -79,7 +80,7 @@ def _walk(jaxpr, trains: list[bool]) -> tuple[float, list[bool]]:
 
 
 def _count(eqn, given: list[bool]) -> tuple[float, list[bool]]:
-  """Of one equation, as `_walk`."""
+  """(FLOPs, which outputs depend on something trained) of one equation, given its inputs."""
   name, params = eqn.primitive.name, eqn.params
   every = [any(given)] * len(eqn.outvars)
   if name == "dot_general":
@@ -90,7 +91,7 @@ def _count(eqn, given: list[bool]) -> tuple[float, list[bool]]:
     return 0.0, [False] * len(every)
   if name == "scan":
     return _loop(params["jaxpr"].jaxpr, given, *_constants_and_carries(params), params["length"])
-  if name == "while":      # how often is not known: once
+  if name == "while":      # the number of iterations is not known: count one
     consts = given[params["cond_nconsts"]:]
     return _loop(params["body_jaxpr"].jaxpr, consts, params["body_nconsts"], len(every), 1)
   if name == "cond":
@@ -112,7 +113,7 @@ def _constants_and_carries(params) -> tuple[int, int]:
 
 
 def _loop(body, given, consts: int, carries: int, length: int) -> tuple[float, list[bool]]:
-  """A body run `length` times: what a carry depends on spreads until it stands still."""
+  """As `_walk`, of a body that runs `length` times: repeats until no more carries depend."""
   while True:
     flops, out = _walk(body, given)
     carry = [a or b for a, b in zip(given[consts:consts + carries], out)]

@@ -1,1 +1,1 @@
-"""A trained run behind HTTP: the page, the API, and what guards them. See docs/serve.md."""
+"""A trained run over HTTP: the page, the API, and the limits that guard them. See docs/serve.md."""

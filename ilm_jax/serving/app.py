@@ -25,11 +25,11 @@ def create(engine: engine_lib.Engine, limits: limits_lib.Limits, *, token: str =
   """The ASGI application.
 
   Args:
-    engine: what answers.
-    limits: what is refused.
-    token: needed to use the API; "": nothing is.
-    hosts: as of `gate.Gate`.
-    metrics: counts; None: of its own.
+    engine: answers the requests.
+    limits: of the server.
+    token: needed to use the API; "": no token is needed.
+    hosts: as in `gate.Gate`.
+    metrics: counts the requests; None: a new one.
   """
   kept, metrics = store.Store(limits), metrics or metrics_lib.Metrics()
   metrics.watch("ilm_sessions", "Sessions kept.", lambda: len(kept))
@@ -48,7 +48,7 @@ def create(engine: engine_lib.Engine, limits: limits_lib.Limits, *, token: str =
 def _threads(limits):
   @contextlib.asynccontextmanager
   async def lifespan(_):
-    # The gate lets no more in, so that nobody waits for a thread.
+    # As many threads as the gate admits requests, so that no request waits for a thread.
     anyio.to_thread.current_default_thread_limiter().total_tokens = limits.requests
     yield
   return lifespan
@@ -70,7 +70,7 @@ def _health(app, engine, metrics) -> None:
 
 
 def _page(app) -> None:
-  """The files of the page, read once: what a request names is looked up here, never on disk."""
+  """The files of the page, read once: names in requests are looked up here, never on disk."""
   folder = importlib.resources.files("ilm_jax.serving") / "page"
   files = {}
   for file in folder.iterdir() if folder.is_dir() else ():
@@ -81,9 +81,9 @@ def _page(app) -> None:
   @app.get("/page/{name}", include_in_schema=False)
   async def answer(name: str):
     if name not in files:
-      raise limits_lib.Refused(404, "the page has no such file" if files else
-                               "this installation has no page: the API is described at "
-                               "/openapi.json", "not_found")
+      raise limits_lib.Refused(404, f"the page has no file {name[:100]!r}" if files else
+                               "this installation has no page: /openapi.json describes the API",
+                               "not_found")
     return responses.Response(files[name][0], media_type=files[name][1])
 
   @app.get("/", include_in_schema=False)
@@ -92,7 +92,7 @@ def _page(app) -> None:
 
 
 def _mistakes(app) -> None:
-  """Every mistake has the same form."""
+  """All errors are answered in the same format."""
 
   def answer(status, message, code=None, wait=0):
     refused = limits_lib.Refused(status, message, code, wait)
@@ -118,4 +118,4 @@ def _mistakes(app) -> None:
 
   @app.exception_handler(Exception)
   async def fault(_, e):
-    return answer(500, "a fault of the server, which its log shows", "server_error")
+    return answer(500, "the server failed: see its log", "server_error")

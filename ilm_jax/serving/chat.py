@@ -1,5 +1,5 @@
-"""The conversation in the forms of others: OpenAI's chat completions, plain or streamed, and what
-the simulator UserSimCRS sends."""
+"""The conversation in other APIs' formats: OpenAI's chat completions, plain or streamed, and the
+simulator UserSimCRS."""
 import json
 import re
 import secrets
@@ -12,7 +12,7 @@ from ilm_jax.serving import limits as limits_lib
 from ilm_jax.serving import schemas, sessions, store
 from ilm_jax.stages import ranker, talker
 
-_PIECE = re.compile(r"\s*\S+(?:\s+$)?")       # a word with the space before it: our token
+_PIECE = re.compile(r"\s*\S+(?:\s+$)?")       # a word with the space before it counts as a token
 _SIDES = {"user": session_lib.USER, "assistant": session_lib.RECOMMENDER}
 
 
@@ -23,7 +23,7 @@ def card(shown: ranker.Card, why: str | None = None) -> dict:
 
 
 def said(talk: talker.Talker, session: session_lib.Session, text: str) -> talker.Reply:
-  """The reply to a text; a mistake in it is answered in words, and changes nothing."""
+  """The reply to a text; a UserError becomes a reply in words and leaves the session unchanged."""
   try:
     return talk.reply(session, text)
   except errors.UserError as e:
@@ -34,8 +34,8 @@ def completion(request: schemas.Chat, engine: engine_lib.Engine, kept: store.Sto
   """The answer to a chat completion, as one object.
 
   Raises:
-    UserError: two sessions are named, or one that cannot be read.
-    Refused: no such model or session; the last message is not the user's, or cannot be one.
+    UserError: the request names two sessions, or one that cannot be read.
+    Refused: no such model or session; the last message is not the user's, or is not valid.
   """
   talk, messages = engine.talker(request.model), request.messages
   if messages[-1].role != "user":
@@ -67,7 +67,7 @@ def _completed(request, talk, reply: talker.Reply, limits: limits_lib.Limits) ->
       "choices": [{"index": 0, "logprobs": None,
                    "message": {"role": "assistant", "content": "".join(pieces[:most])},
                    "finish_reason": "length" if len(pieces) > most else "stop"}],
-      # In words, as templates have no tokens.
+      # Counted in words, because templates have no tokens.
       "usage": {"prompt_tokens": read, "completion_tokens": len(pieces[:most]),
                 "total_tokens": read + len(pieces[:most])},
       "recommendations": [card(each, talk.why(reply.session, each.id)) for each in reply.cards],
@@ -77,7 +77,7 @@ def _completed(request, talk, reply: talker.Reply, limits: limits_lib.Limits) ->
 
 
 def events(whole: dict, with_usage: bool):
-  """A completion as server-sent events: its words, what else it says with the last, [DONE]."""
+  """A completion as server-sent events: one per word, one with all other fields, then [DONE]."""
   choice, usage = whole["choices"][0], whole["usage"]
   head = {name: whole[name] for name in ("id", "created", "model")} | {
       "object": "chat.completion.chunk"}
@@ -98,12 +98,12 @@ def events(whole: dict, with_usage: bool):
 
 
 def simulated(request: schemas.UserSimCrs, engine: engine_lib.Engine) -> str:
-  """The reply to UserSimCRS. Its context ends with the message itself, as DialogueKit adds a turn
-  to the history before it asks the agent; other clients send what was said before the message. The
-  last text before the message is ours, the one before that the user's, and so on.
+  """The reply to UserSimCRS. Its context ends with the message itself, because DialogueKit adds a
+  turn to the history before it asks the agent; other clients send only the earlier turns. The last
+  text before the message is ours, the one before that the user's, and so on.
 
   Raises:
-    Refused: the message cannot be a turn.
+    Refused: the message is empty, too long or holds a reserved word.
   """
   sessions.check_text(request.message, engine.limits)
   talk, said_before = engine.talker(), list(request.context)

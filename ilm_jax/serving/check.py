@@ -11,7 +11,7 @@ from ilm_jax.export.shipped import check
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Prints one line; returns 0 on parity, 1 where something differs or cannot be read."""
+  """Prints one line; returns 0 on parity, 1 if something differs or cannot be read."""
   return check.main(argv, folder=".")
 
 

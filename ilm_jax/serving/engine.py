@@ -1,4 +1,4 @@
-"""The models of a run behind one thread: what the routes ask, without HTTP."""
+"""The models of a run behind one thread: all that the routes call, without HTTP."""
 import collections
 import contextlib
 import functools
@@ -16,22 +16,22 @@ from ilm_jax.serving import model_thread
 from ilm_jax.stages import context, talker
 from ilm_jax.training import checkpoint
 
-_TO_COMPILE = 3600.0     # seconds after which a program will not come any more
-_REMEMBERED = 1 << 25    # bytes of scores that are kept, for the same likes may be asked again
+_TO_COMPILE = 3600.0     # seconds to wait for a program that compiles
+_REMEMBERED = 1 << 25    # bytes of scores that are cached for requests with the same likes
 
 
 class Engine:
-  """Answers by the models of one run; every call may come from any thread.
+  """Answers with the models of one run; every method may be called from any thread.
 
   Args:
     run: a trained run.
-    models: which of its models, the one that answers unless another is named first.
+    models: which of its models to serve; the first answers requests that name none.
     k: items of a list, unless a request says how many.
     limits: of the server.
-    on_batch: as of `model_thread.ModelThread`.
+    on_batch: as in `model_thread.ModelThread`.
 
   Attributes:
-    ready: whether `warm` is through.
+    ready: whether `warm` is done.
 
   Raises:
     UserError: a model cannot hold a conversation, see `talker.Talker`.
@@ -48,10 +48,10 @@ class Engine:
     self.default = next(iter(self.talkers))
 
   def talker(self, key: str | None = None) -> talker.Talker:
-    """That of a model; None: the first.
+    """The talker of a model by its key; None: of the first model.
 
     Raises:
-      Refused: there is none (404).
+      Refused: there is no such model (404).
     """
     key = key or self.default
     if key not in self.talkers:
@@ -60,7 +60,7 @@ class Engine:
     return self.talkers[key]
 
   def about(self) -> dict:
-    """What is served, as /v1/models says it."""
+    """The answer of /v1/models: the models, and what the page needs to know of the catalogue."""
     first, words = self.talkers[self.default], elm.words(self.run.config.data)
     return {
         "object": "list",
@@ -71,28 +71,28 @@ class Engine:
         "users": self.run.data.log.num_users > 0}
 
   def checked(self, session: session_lib.Session) -> session_lib.Session:
-    """The session, if it may be kept and asked about.
+    """Returns the session if it is valid and within the limits.
 
     Raises:
-      UserError: an item or attribute is not there.
+      UserError: it names an unknown item or attribute.
       Refused: it is too long (400).
     """
     for name, count, most in (("turns", len(session.turns), self.limits.turns),
                               ("statements", session.statements, self.limits.statements)):
       if count > most:
         raise limits_lib.Refused(400, f"the session has {count} {name}, expected {most} at most: "
-                                 "begin another one", "session_full")
+                                 "begin a new session", "session_full")
     self.talkers[self.default].check(session)
     return session
 
   def say(self, ask: Callable[[], str]) -> str:
-    """A text by the language model, `ask` being a talker's `about` or `between` with arguments."""
+    """A text of the language model; `ask` calls a talker's `about` or `between`."""
     return self.thread.call(ask)
 
   def warm(self) -> None:
-    """Compiles, reads back or makes all that requests will need, then is `ready`; takes a while.
+    """Compiles and loads all that requests need, then sets `ready`; this takes a while.
 
-    A run that learned no text about an item has no program of `about` and `between`.
+    A run that learned no text about an item has no program for `about` and `between`.
     """
     one = np.ones(1, np.int32)
     for each in self.talkers.values():
@@ -101,9 +101,9 @@ class Engine:
         self._warm(functools.partial(each.recommender.scores, [one] * size))
         size *= 2
       self._warm(each.prepare)
-      # What is wrong with the encoder or with texts, the next request for them says.
+      # An error of the encoder or of texts is raised again by the next request for them.
       with contextlib.suppress(errors.UserError):
-        each.guessed("a")                      # goes to the thread by itself, to encode
+        each.guessed("a")                      # calls the model thread itself, to encode
       with contextlib.suppress(Exception):
         self._warm(functools.partial(each.about, each.search("", 1)[0].id))
     self.ready = True
@@ -117,7 +117,7 @@ class Engine:
         None if self.ready else _TO_COMPILE)
 
   def _scores(self, key: str, histories) -> np.ndarray:
-    """[1, I + 1]: as `Recommender.scores`, of one history; those of the last ones are kept."""
+    """[1, I + 1]: as `Recommender.scores`, of one history; recent results are cached."""
     history, = histories
     name = key, history.tobytes()
     with self._lock:
@@ -133,10 +133,10 @@ class Engine:
 
 
 def served(run: context.Run, first: str) -> list[variants.Variant]:
-  """The models of a run that are trained, `first` (a key, see `variants.named`) before the others.
+  """The trained models of a run, `first` (a key, see `variants.named`) before the others.
 
   Raises:
-    UserError: the run trains no such model, or has not yet.
+    UserError: the config trains no such model, or it is not trained yet.
   """
   wanted = variants.named(run.config, first)
   trained = [variant for variant in variants.trained(run.config)

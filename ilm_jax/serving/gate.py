@@ -1,6 +1,6 @@
-"""What stands before the routes: who may ask, how much, how many at a time; and what is counted.
+"""Checks before the routes: token, host, size and number of requests; and counts for /metrics.
 
-A request's body is read here, whole, before a thread or a place at the model is spent on it.
+The gate reads a request's whole body before the request takes a thread or waits for the model.
 """
 import asyncio
 import hmac
@@ -17,20 +17,20 @@ _HEADERS = tuple((name.encode(), value.encode()) for name, value in (
     ("content-security-policy", CSP), ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"), ("cache-control", "no-store")))
 _GUARDED = ("/v1/", "/metrics")
-_READ_ON = 16            # times the limit that is read of a body, and thrown away
+_READ_ON = 16            # a too large body is read up to this many times the limit, and dropped
 
 
 class Gate:
   """ASGI middleware around the whole application.
 
   Args:
-    app: what answers.
-    limits: what is refused.
-    token: needed for all but the page and the health routes; "": for nothing.
-    hosts: names by which this server may be called; (): any. A page of another host that resolves
-      to this machine has a wrong one.
-    ready: whether the models can be asked.
-    metrics: counts.
+    app: the ASGI application that answers.
+    limits: of the server.
+    token: needed for the API and /metrics; "": no token is needed.
+    hosts: accepted names in the Host header; (): any. This stops pages of other hosts whose name
+      resolves to this machine.
+    ready: -> whether the models can answer.
+    metrics: counts the requests.
   """
 
   def __init__(self, app, *, limits: limits_lib.Limits, token: str, hosts: tuple[str, ...],
@@ -74,11 +74,12 @@ class Gate:
     headers = dict(scope["headers"])
     size = len(scope["raw_path"]) + sum(len(k) + len(v) for k, v in scope["headers"])
     if size + len(scope["query_string"]) > self._limits.head:
-      raise limits_lib.Refused(431, f"expected {self._limits.head:,} bytes of a head at most",
-                               "too_large")
+      raise limits_lib.Refused(431, "path and headers are too large, expected "
+                               f"{self._limits.head:,} bytes at most", "too_large")
     host = headers.get(b"host", b"").decode("latin-1")
     if self._hosts and _name(host) not in self._hosts:
-      raise limits_lib.Refused(400, f"Host {host[:100]!r} is not this server", "wrong_host")
+      raise limits_lib.Refused(400, f"Host {host[:100]!r} is not this server, expected one of "
+                               f"{', '.join(self._hosts)}", "wrong_host")
     if not guarded:
       return
     if self._token:
@@ -90,11 +91,11 @@ class Gate:
     if not scope["path"].startswith("/v1/"):
       return
     if not self._ready():
-      raise limits_lib.Refused(503, "the models are being loaded; /readyz says when they are ready",
+      raise limits_lib.Refused(503, "the models are loading: /readyz says when they are ready",
                                "not_ready", wait=5)
     if self._running >= self._limits.requests:
-      raise limits_lib.Refused(429, f"{self._running} requests are being answered already",
-                               "too_many_requests", wait=1)
+      raise limits_lib.Refused(429, f"the server answers {self._running} requests already: try "
+                               "again later", "too_many_requests", wait=1)
 
   async def _body(self, scope, receive) -> bytes:
     length = dict(scope["headers"]).get(b"content-length", b"0")
@@ -103,10 +104,10 @@ class Gate:
       raise self._too_large()
     try:
       async with asyncio.timeout(self._limits.patience):
-        while size <= _READ_ON * most:        # a little too large: who sends it hears why
+        while size <= _READ_ON * most:        # if slightly too large: read on, to answer why
           message = await receive()
           if message["type"] == "http.disconnect":
-            raise limits_lib.Refused(400, "the client left before its request was whole")
+            raise limits_lib.Refused(400, "the client left before it had sent the whole request")
           size += len(message.get("body", b""))
           parts = [*parts, message.get("body", b"")] if size <= most else []
           if not message.get("more_body"):
@@ -119,8 +120,8 @@ class Gate:
     return b"".join(parts)
 
   def _too_large(self) -> limits_lib.Refused:
-    return limits_lib.Refused(413, f"expected {self._limits.body:,} bytes of a request at most",
-                              "too_large")
+    return limits_lib.Refused(413, "the request's body is too large, expected "
+                              f"{self._limits.body:,} bytes at most", "too_large")
 
 
 def _name(host: str) -> str:
@@ -129,7 +130,7 @@ def _name(host: str) -> str:
 
 
 def _replayed(body: bytes, receive):
-  """The body once, then what comes: that the client leaves."""
+  """A `receive` that returns the body once, and then the messages that follow (a disconnect)."""
   told = False
 
   async def again():
@@ -144,7 +145,7 @@ def _replayed(body: bytes, receive):
 async def _answer(refused: limits_lib.Refused, send) -> None:
   body = json.dumps(refused.body()).encode()
   headers = {"Content-Type": "application/json", "Content-Length": str(len(body)),
-             # What is left of a request that was not read whole is no other request.
+             # The rest of a partly read request must not be read as the next request.
              "Connection": "close", **refused.headers()}
   await send({"type": "http.response.start", "status": refused.status,
               "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()]})

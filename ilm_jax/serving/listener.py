@@ -1,7 +1,6 @@
-"""Listening: a socket, uvicorn until a signal comes, and no patience with who sends nothing or does
-not take the answer.
+"""A listening socket, and uvicorn until a signal comes; slow clients are disconnected.
 
-Knows no model, and starts none.
+Independent of the models.
 """
 import asyncio
 import contextlib
@@ -20,31 +19,33 @@ _CONNECTIONS = 512       # open at a time
 
 
 def listening(host: str, port: int) -> socket.socket:
-  """A socket that listens. Raises: UserError, where the address cannot be had."""
+  """A socket that listens. Raises UserError if the address is not available."""
   family = socket.AF_INET6 if ":" in host else socket.AF_INET
   sock = socket.socket(family, socket.SOCK_STREAM)
   try:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, port))
-    sock.listen(128)         # who comes before the server runs waits a moment
+    sock.listen(128)         # clients that connect before the server runs wait
   except (OSError, OverflowError) as e:
     sock.close()
     raise errors.UserError(f"--host={host} --port={port}: {e}; choose another port, or 0 for any "
-                           "that is free") from None
+                           "free one") from None
   return sock
 
 
 def serve(app, sock: socket.socket, limits: limits_lib.Limits, prepare=lambda: None) -> None:
   """Answers on a socket until SIGTERM or SIGINT comes; `prepare` runs in a thread meanwhile.
 
-  Raises: what `prepare` raises; KeyboardInterrupt after SIGINT.
+  Raises:
+    KeyboardInterrupt: SIGINT came.
+    BaseException: what `prepare` raised; it stops the server.
   """
   server, failed = Server.of(app, limits), []
 
   def prepared():
     try:
       prepare()
-    except BaseException as e:       # raised again below, where the program ends by it
+    except BaseException as e:       # raised again below, in the main thread
       failed.append(e)
       server.should_exit = True
 
@@ -57,7 +58,7 @@ def serve(app, sock: socket.socket, limits: limits_lib.Limits, prepare=lambda: N
 
 
 class Server(uvicorn.Server):
-  """One that ends by itself after a signal, where uvicorn's ends by the signal.
+  """A uvicorn server that returns after a signal; uvicorn's own raises the signal again.
 
   Attributes:
     came: the first signal; None: none yet.
@@ -66,7 +67,7 @@ class Server(uvicorn.Server):
 
   @classmethod
   def of(cls, app, limits: limits_lib.Limits) -> "Server":
-    """One for an application; `run([socket])` starts it."""
+    """A server for an application; `run([socket])` starts it."""
     return cls(uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="on", server_header=False,
         http=_patient(limits), ws="none", limit_concurrency=_CONNECTIONS, timeout_keep_alive=15,
@@ -91,8 +92,8 @@ class Server(uvicorn.Server):
 
 
 def _patient(limits: limits_lib.Limits) -> type:
-  """A protocol that hangs up on who does not send the head of a request in time, or does not take
-  an answer: until then the request keeps its place among `limits.requests`."""
+  """A protocol class that disconnects clients that do not send the head of a request in time or do
+  not take the answer; until then the request counts towards `limits.requests`."""
 
   class Patient(h11_impl.H11Protocol):
     _timer: asyncio.TimerHandle | None = None
@@ -100,7 +101,7 @@ def _patient(limits: limits_lib.Limits) -> type:
 
     def connection_made(self, transport):
       super().connection_made(transport)
-      transport.set_write_buffer_limits(0)     # pauses as soon as the system takes no more
+      transport.set_write_buffer_limits(0)     # pauses as soon as the system's buffer is full
       self._watch()
 
     def pause_writing(self):
@@ -131,7 +132,7 @@ def _patient(limits: limits_lib.Limits) -> type:
         self._untaken = None
 
     def _watch(self):
-      """The time runs while a head is incomplete, from its first byte or the connection on."""
+      """The timer runs while a head is incomplete, from the connection or its first byte on."""
       begun = self.cycle is None or bool(self.conn.trailing_data[0])
       waits = begun and self.conn.their_state is h11.IDLE and not self.transport.is_closing()
       if waits and self._timer is None:

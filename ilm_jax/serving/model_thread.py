@@ -1,4 +1,4 @@
-"""One thread that asks the models: what waits for scores by the same model is scored together."""
+"""One thread that runs the models; it scores waiting histories of one model in one batch."""
 import collections
 import concurrent.futures
 import dataclasses
@@ -13,18 +13,18 @@ from ilm_jax.serving import limits as limits_lib
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Job:
-  """A call, or a history that `scores` is to be asked about."""
+  """A call of `ask`, or a history that `ask` scores."""
   ask: Callable
   history: np.ndarray | None
   future: concurrent.futures.Future
 
 
 class ModelThread:
-  """Runs what needs a device, in turn.
+  """Runs calls that need a device, one after another.
 
   Args:
-    limits: how many wait, are scored together, and for how long somebody waits.
-    on_batch: is told the size of each batch, and how long it took in seconds.
+    limits: how many jobs may wait or be scored together, and for how long a caller waits.
+    on_batch: called with the size of each batch and the seconds that it took.
   """
 
   def __init__(self, limits: limits_lib.Limits,
@@ -37,7 +37,7 @@ class ModelThread:
 
   @property
   def waiting(self) -> int:
-    """How many jobs nobody works on yet."""
+    """How many jobs wait for the thread."""
     return len(self._jobs)
 
   def scores(self, scores: Callable, history: np.ndarray) -> np.ndarray:
@@ -49,16 +49,16 @@ class ModelThread:
     return self._result(_Job(scores, history, concurrent.futures.Future()))
 
   def call(self, function: Callable, seconds: float | None = None):
-    """The result of a function without arguments. Raises: as `scores`, and what it raises.
+    """The result of `function()`. Raises: as `scores`, and what the function raises.
 
     Args:
-      function: what needs a device.
-      seconds: how long to wait for it; None: as the limits say.
+      function: needs a device; without arguments.
+      seconds: how long to wait for the result; None: `limits.seconds`.
     """
     return self._result(_Job(function, None, concurrent.futures.Future()), seconds)
 
   def stop(self) -> None:
-    """Ends the thread after what it works on; what waits is refused."""
+    """Ends the thread after its present job; waiting jobs are refused."""
     with self._change:
       self._over = True
       self._change.notify()
@@ -70,8 +70,8 @@ class ModelThread:
       if self._over:
         raise limits_lib.Refused(503, "the server is stopping", "stopping", wait=5)
       if len(self._jobs) >= self._limits.waiting:
-        raise limits_lib.Refused(429, f"{len(self._jobs)} requests wait for the model already",
-                                 "queue_full", wait=1)
+        raise limits_lib.Refused(429, f"{len(self._jobs)} requests wait for the model already: try "
+                                 "again later", "queue_full", wait=1)
       self._jobs.append(job)
       self._change.notify()
     try:
@@ -81,7 +81,7 @@ class ModelThread:
       with self._change:
         if job in self._jobs:
           self._jobs.remove(job)
-      raise limits_lib.Refused(504, f"no answer within {seconds:g} seconds",
+      raise limits_lib.Refused(504, f"the model gave no answer within {seconds:g} seconds",
                                "timeout") from None
 
   def _work(self) -> None:
@@ -98,7 +98,7 @@ class ModelThread:
         self._answer(batch)
 
   def _batch(self) -> list[_Job]:
-    """The job that waits longest, and the next ones that the same model can score with it."""
+    """The job that waits longest, and waiting histories that the same model can score with it."""
     first, rest = self._jobs.popleft(), collections.deque()
     batch = [first]
     while self._jobs and first.history is not None and len(batch) < self._limits.together:
@@ -114,7 +114,7 @@ class ModelThread:
         results = [batch[0].ask()]
       else:
         results = batch[0].ask([job.history for job in batch])
-    except Exception as e:          # of one request: the thread serves all others
+    except Exception as e:          # the callers get it; the thread goes on with other requests
       for job in batch:
         job.future.set_exception(e)
       return

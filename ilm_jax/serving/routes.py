@@ -1,4 +1,4 @@
-"""The routes of the API: each reads a form, asks the engine and words the answer."""
+"""The routes of the API: each reads a request, asks the engine and writes the answer."""
 import dataclasses
 from typing import Annotated
 
@@ -11,11 +11,14 @@ from ilm_jax.serving import chat, schemas, sessions, store
 from ilm_jax.serving import engine as engine_lib
 
 _ERRORS = {code: {"model": schemas.Error, "description": about} for code, about in (
-    (400, "the request names something that is not there"), (401, "the token is missing or wrong"),
-    (404, "no such model or session"), (408, "the request came too slowly"),
-    (413, "the request is too large"), (431, "its head is"), (422, "the request has another form"),
-    (429, "too much at a time: come again after Retry-After seconds"),
-    (503, "the models are not ready, or the server stops"), (504, "the answer took too long"))}
+    (400, "the request is invalid, or names something that does not exist"),
+    (401, "the token is missing or wrong"), (404, "no such model or session"),
+    (408, "the request arrived too slowly"), (413, "the request's body is too large"),
+    (431, "the request's path and headers are too large"),
+    (422, "the request does not match the schema"),
+    (429, "too many requests: try again after Retry-After seconds"),
+    (503, "the models are not ready, or the server is stopping"),
+    (504, "the answer took too long"))}
 
 
 def router(engine: engine_lib.Engine, kept: store.Store) -> fastapi.APIRouter:
@@ -35,16 +38,17 @@ def _lists(api, engine, kept) -> None:
 
   @api.get("/models")
   def models() -> dict:
-    """The models that answer, and what can be asked of the catalogue."""
+    """The models that answer, and the size, genres and attributes of the catalogue."""
     return engine.about()
 
   @api.post("/recommend", response_model=schemas.Recommendations)
   def recommend(wish: schemas.Recommend) -> dict:
-    """What to recommend to the user of a session, or to somebody who likes some items."""
+    """Recommends items to the user of a session, or to somebody who likes the given items."""
     talk = engine.talker(wish.model)
     if wish.liked is not None:
       if wish.session_id is not None or wish.session is not None:
-        raise errors.UserError("expected one of session_id, session and liked")
+        raise errors.UserError("the request has liked and a session: expected one of session_id, "
+                               "session and liked")
       session = _liking(engine, talk, wish.liked)
     else:
       with sessions.of(wish, kept, engine) as one:
@@ -54,7 +58,7 @@ def _lists(api, engine, kept) -> None:
 
   @api.post("/critique", response_model=schemas.Critiqued)
   def critique(wish: schemas.Critique) -> dict:
-    """Adds a critique to a session; what is recommended then."""
+    """Adds a critique to a session, and recommends items after it."""
     talk = engine.talker(wish.model)
     with sessions.of(wish, kept, engine) as one:
       one.replace(engine.checked(session_lib.critique(one.session, wish.attribute, wish.steps)))
@@ -71,8 +75,8 @@ def _lists(api, engine, kept) -> None:
   def items(q: Annotated[str, fastapi.Query(max_length=300)] = "",
             ids: Annotated[str | None, fastapi.Query(max_length=20_000)] = None,
             k: Annotated[int, fastapi.Query(ge=1, le=engine.limits.k)] = 10) -> dict:
-    """Items by a part of their title; without one, what most users have. Or the items of `ids`,
-    raw ids between commas; what is not in the catalogue is left out."""
+    """Items by a part `q` of their title; without `q`, the most popular ones. With `ids`, raw ids
+    separated by commas: the items with these ids, without those that are not in the catalogue."""
     talk = engine.talker()
     if ids is None:
       return {"items": _cards(talk.search(q, k))}
@@ -81,7 +85,7 @@ def _lists(api, engine, kept) -> None:
 
   @api.post("/users", response_model=schemas.Vector)
   def users(wish: schemas.Users) -> dict:
-    """The vector of somebody new, folded into the factorisation."""
+    """The vector of a new user, folded into the factorisation."""
     talk = engine.talker()
     return {"vector": talk.vector(_liking(engine, talk, wish.liked)).tolist()}
 
@@ -90,7 +94,7 @@ def _texts(api, engine, kept) -> None:
 
   @api.post("/explain", response_model=schemas.Why)
   def explain(wish: schemas.Explain) -> dict:
-    """What speaks for an item."""
+    """Reasons for an item."""
     talk = engine.talker(wish.model)
     with sessions.of(wish, kept, engine) as one:
       session = one.session
@@ -99,13 +103,13 @@ def _texts(api, engine, kept) -> None:
 
   @api.post("/between", response_model=schemas.Text)
   def between(wish: schemas.Between) -> dict:
-    """What the language model says of a vector on the way from one item to another."""
+    """What the language model says of a vector between two items."""
     talk = engine.talker(wish.model)
     return {"text": engine.say(lambda: talk.between(wish.first, wish.second, wish.share))}
 
   @api.post("/chat/completions", response_model=None)
   def completions(wish: schemas.Chat) -> dict | responses.StreamingResponse:
-    """A turn of a conversation, in OpenAI's form."""
+    """A turn of a conversation, in OpenAI's format."""
     whole = chat.completion(wish, engine, kept)
     if not wish.stream:
       return whole
@@ -132,7 +136,7 @@ def _sessions(api, engine, kept) -> None:
   def add(wish: schemas.NewSession) -> dict:
     """Begins a session."""
     if wish.user is not None and wish.session is not None:
-      raise errors.UserError("expected at most one of user and session")
+      raise errors.UserError("the request has user and session: expected at most one")
     session = session_lib.Session()
     if wish.user is not None:
       session = engine.talker().user(wish.user)
@@ -142,7 +146,7 @@ def _sessions(api, engine, kept) -> None:
 
   @api.get("/sessions/{raw}", response_model=schemas.Kept)
   def get(raw: schemas.SessionId) -> dict:
-    """A session as it is."""
+    """A session in its present state."""
     with kept.opened(raw) as one:
       return {"id": raw, "session": sessions.to_json(one.session)}
 
@@ -155,7 +159,7 @@ def _sessions(api, engine, kept) -> None:
 
   @api.delete("/sessions/{raw}", status_code=204)
   def delete(raw: schemas.SessionId) -> None:
-    """Forgets a session."""
+    """Deletes a session."""
     kept.delete(raw)
 
 

@@ -5,7 +5,7 @@ import pydantic
 
 from ilm_jax.serving import limits as limits_lib
 
-_LIMITS = limits_lib.Limits()            # the forms say the usual ones
+_LIMITS = limits_lib.Limits()            # the schemas state the default limits
 Name = Annotated[str, pydantic.Field(min_length=1, max_length=300,
                                      description="a raw id of the data, or a title")]
 SessionJson = Annotated[dict[str, Any], pydantic.Field(
@@ -20,12 +20,12 @@ Year = Annotated[int, pydantic.Field(ge=0, le=9999)]
 
 
 class Strict(pydantic.BaseModel):
-  """Of a request: a number is no text, and an unknown field is a mistake."""
+  """A request: strict types, and unknown fields are errors."""
   model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
 
 class OfSession(Strict):
-  """Which session is meant: one that the server keeps, or one that comes along."""
+  """A session: the id of one that the server keeps, or the session itself."""
   session_id: SessionId | None = None
   session: SessionJson | None = None
 
@@ -38,7 +38,7 @@ class Recommend(OfSession):
 
 
 class Critique(OfSession):
-  """So many steps along an attribute."""
+  """Moves the recommendations along an attribute, by a number of steps."""
   attribute: Name
   steps: Number
   k: K | None = None
@@ -46,7 +46,7 @@ class Critique(OfSession):
 
 
 class Explain(OfSession):
-  """Why an item; with `about` also what the language model makes of its vector, which is slow."""
+  """Asks why an item; with `about` also what the language model says of its vector (slow)."""
   item: Name
   about: bool = False
   model: Model | None = None
@@ -59,7 +59,7 @@ class Similar(Strict):
 
 
 class Between(Strict):
-  """A vector on the way from one item to another."""
+  """A vector between two items: at `share` (0..1) of the way from the first to the second."""
   first: Name
   second: Name
   share: Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)]
@@ -67,31 +67,31 @@ class Between(Strict):
 
 
 class Users(Strict):
-  """Somebody new."""
+  """A new user, by the items that the user likes."""
   liked: Liked
 
 
 class NewSession(Strict):
-  """Empty, of a user of the log, or one that was kept elsewhere."""
+  """An empty session, that of a user of the log, or a saved one."""
   user: Name | None = None
   session: SessionJson | None = None
 
 
 class OfItem(Strict):
-  """What the user thinks of an item; forget: nothing any more."""
+  """The user's opinion of an item; forget removes it."""
   do: Literal["like", "dislike", "seen", "forget"]
   item: Name
 
 
 class OfAttribute(Strict):
-  """So many steps along an attribute, in addition to those before."""
+  """A number of steps along an attribute, added to earlier ones."""
   do: Literal["critique"]
   attribute: Name
   steps: Number
 
 
 class Constrain(Strict):
-  """What is given replaces that part of the constraint."""
+  """Replaces the given parts of the constraint."""
   do: Literal["constrain"]
   genres: Annotated[list[Name], pydantic.Field(max_length=100)] | None = None
   without: Annotated[list[Name], pydantic.Field(max_length=100)] | None = None
@@ -99,14 +99,14 @@ class Constrain(Strict):
 
 
 class Remove(Strict):
-  """One statement of the session."""
+  """Removes one statement of the session."""
   do: Literal["remove"]
   part: Literal["opinions", "constraints", "critiques"]
   number: Annotated[int, pydantic.Field(ge=0, le=10 ** 6)]
 
 
 class Undo(Strict):
-  """The last change is taken back."""
+  """Undoes the last change."""
   do: Literal["undo"]
 
 
@@ -115,13 +115,13 @@ Edit = Annotated[OfItem | OfAttribute | Constrain | Remove | Undo,
 
 
 class Patch(Strict):
-  """Another session instead, or edits in their order."""
+  """A session that replaces the old one, or edits, which are applied in order."""
   session: SessionJson | None = None
   edits: Annotated[list[Edit], pydantic.Field(min_length=1, max_length=100)] | None = None
 
 
 class Part(pydantic.BaseModel):
-  """Of a message: text alone is understood."""
+  """A part of a message; only text is supported."""
   type: Literal["text"]
   text: Words
 
@@ -144,7 +144,7 @@ class StreamOptions(pydantic.BaseModel):
 
 
 class Chat(pydantic.BaseModel):
-  """As OpenAI's clients send it, with session_id or session and k; other fields have no effect."""
+  """OpenAI's request, plus session_id or session, and k; other fields have no effect."""
   messages: Annotated[list[Message], pydantic.Field(min_length=1, max_length=_LIMITS.turns)]
   model: Model | None = None
   stream: bool | None = False
@@ -158,8 +158,8 @@ class Chat(pydantic.BaseModel):
 
 
 class UserSimCrs(pydantic.BaseModel):
-  """As the simulator sends it: what was said so far, by both in turn, and the user's words; they
-  may end the context, too."""
+  """As the simulator sends it: the turns so far, by both in turn, and the user's message, which the
+  context may already end with."""
   context: Annotated[list[Annotated[str, pydantic.Field(max_length=20_000)]],
                      pydantic.Field(max_length=_LIMITS.turns)] = []
   message: Words
@@ -182,12 +182,12 @@ class Recommendations(pydantic.BaseModel):
 
 
 class Critiqued(Recommendations):
-  """With the session after the critique."""
+  """The list and the session after the critique."""
   session: dict[str, Any]
 
 
 class Items(pydantic.BaseModel):
-  """What was found by title."""
+  """Items found by title or id."""
   items: list[Card]
 
 
@@ -198,23 +198,23 @@ class Kept(pydantic.BaseModel):
 
 
 class Why(pydantic.BaseModel):
-  """What speaks for an item."""
+  """Reasons for an item, and what the language model says of its vector."""
   why: str
   about: str | None
 
 
 class Text(pydantic.BaseModel):
-  """What the language model says."""
+  """A text of the language model."""
   text: str
 
 
 class Vector(pydantic.BaseModel):
-  """Of a user, in the space of the factorisation."""
+  """A user's vector in the space of the factorisation."""
   vector: list[float]
 
 
 class Mistake(pydantic.BaseModel):
-  """One line that names the thing, and what to do."""
+  """One line that says what is wrong and what to do."""
   message: str
   type: str
   code: str | None = None
@@ -222,5 +222,5 @@ class Mistake(pydantic.BaseModel):
 
 
 class Error(pydantic.BaseModel):
-  """What every refusal is."""
+  """The answer to every request that is refused."""
   error: Mistake

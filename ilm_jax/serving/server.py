@@ -1,10 +1,10 @@
-"""Stage serve: a trained run behind HTTP, until it is told to stop.
+"""Stage serve: a trained run over HTTP, until a signal stops it.
 
     python -m ilm_jax.main --config=.. --workdir=W --stage=serve [--host=127.0.0.1] [--port=8000] \\
         [--token=SECRET] [--model=mlp] [--k=5]
 
-It listens at once, and /readyz says when the models can be asked. SIGTERM or Ctrl-C: what runs is
-finished, what comes is refused. Nothing is written.
+It listens at once; /readyz says when the models can answer. After SIGTERM or Ctrl-C it finishes the
+requests that run and refuses new ones. It writes no files.
 """
 import contextlib
 import os
@@ -28,7 +28,7 @@ class Wish(NamedTuple):
   host: str = "127.0.0.1"
   port: int = 8000
   token: str = ""          # "": $ILM_TOKEN, or none
-  model: str = "ilm"       # key of what answers unless a request names another
+  model: str = "ilm"       # key of the model that answers unless a request names another
   k: int = 5               # items of a list, unless a request says how many
 
 
@@ -36,8 +36,8 @@ def run(run: context.Run, wish: Wish) -> None:
   """Serves until SIGTERM or SIGINT comes.
 
   Raises:
-    UserError: the run cannot hold a conversation; the address cannot be had.
-    KeyboardInterrupt: SIGINT came, and all is finished.
+    UserError: the run cannot hold a conversation; the address is not available.
+    KeyboardInterrupt: SIGINT came, and all requests are finished.
   """
   limits, metrics = limits_lib.Limits(), metrics_lib.Metrics()
   if not 1 <= wish.k <= limits.k:
@@ -52,8 +52,8 @@ def run(run: context.Run, wish: Wish) -> None:
     url = f"http://{_in_url(wish.host)}:{sock.getsockname()[1]}"
     print(f"serving {', '.join(model.label for model in models)} at {url}", flush=True)
     if not local and not token:
-      print("anybody who reaches this address can use it: --token=SECRET asks for a token",
-            file=sys.stderr)
+      print("warning: anybody who can reach this address can use the server: --token=SECRET "
+            "protects it", file=sys.stderr)
     try:
       listener.serve(app, sock, limits, lambda: _warm(engine))
     finally:

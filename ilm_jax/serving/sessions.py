@@ -1,4 +1,4 @@
-"""What requests say of sessions: which one is meant, and the edits of one."""
+"""Sessions in requests: which session a request means, and how it edits it."""
 import contextlib
 import dataclasses
 
@@ -18,14 +18,15 @@ def to_json(session: session_lib.Session) -> dict:
 
 @contextlib.contextmanager
 def of(request: schemas.OfSession, sessions: store.Store, engine: engine_lib.Engine):
-  """The `store.Kept` that a request means; of one that came along, which nobody keeps.
+  """The `store.Kept` of a request: a stored session, or a temporary one from the request itself.
 
   Raises:
-    UserError: none or two are named; the one that came along cannot be read.
+    UserError: the request names none or two; the session in the request cannot be read.
     Refused: there is no such session.
   """
   if (request.session_id is None) == (request.session is None):
-    raise errors.UserError("which session? Expected one of session_id and session")
+    raise errors.UserError("the request names no session, or two: expected one of session_id and "
+                           "session")
   if request.session_id is not None:
     with sessions.opened(request.session_id) as kept:
       yield kept
@@ -34,14 +35,14 @@ def of(request: schemas.OfSession, sessions: store.Store, engine: engine_lib.Eng
 
 
 def patch(kept: store.Kept, wanted: schemas.Patch, engine: engine_lib.Engine) -> None:
-  """Replaces a session, or does all of the edits, or none.
+  """Replaces a session, or applies the edits: all of them or none.
 
   Raises:
-    UserError: neither or both are wanted; an edit is of something that is not there.
+    UserError: the request has neither or both; an edit names something that does not exist.
     Refused: the session would be too long.
   """
   if (wanted.session is None) == (wanted.edits is None):
-    raise errors.UserError("expected one of session and edits")
+    raise errors.UserError("the request has neither session nor edits, or both: expected one")
   if wanted.session is not None:
     kept.replace(engine.checked(session_lib.from_value(wanted.session)))
     return
@@ -58,7 +59,7 @@ def patch(kept: store.Kept, wanted: schemas.Patch, engine: engine_lib.Engine) ->
 
 
 def edited(session: session_lib.Session, edit, talk: talker.Talker) -> session_lib.Session:
-  """The session after one edit but undo. Raises: UserError, as the edits of a session."""
+  """The session after one edit other than undo; UserError if the edit cannot be made."""
   if edit.do == "forget":
     return session_lib.forget(session, talk.items.ids[talk.row(edit.item) - 1])
   if isinstance(edit, schemas.OfItem):
@@ -71,18 +72,18 @@ def edited(session: session_lib.Session, edit, talk: talker.Talker) -> session_l
            if value is not None}
   for genre in (*parts.get("genres", ()), *parts.get("without", ())):
     if genre.casefold() not in {each.casefold() for each in talk.genres}:
-      raise errors.UserError(f"genre {genre!r} is none of the catalogue, expected some of "
+      raise errors.UserError(f"genre {genre!r} is not in the catalogue, expected some of "
                              f"{', '.join(talk.genres)}")
   return session_lib.constrain(session, **parts)
 
 
 def check_text(text: str, limits: limits_lib.Limits) -> None:
-  """Refuses words that a prompt would take for something else, and a turn without end."""
+  """Raises Refused (400) if a text is empty, too long, or contains the marker of a vector."""
   if tokenizer_lib.SLOT in text:
-    raise limits_lib.Refused(400, f"the text holds {tokenizer_lib.SLOT!r}, which marks the "
-                             "place of a vector in prompts: write it otherwise", "reserved_word")
+    raise limits_lib.Refused(400, f"the text holds {tokenizer_lib.SLOT!r}, which marks the place "
+                             "of a vector in prompts: leave it out", "reserved_word")
   if not text.strip():
     raise limits_lib.Refused(400, "the text is empty", "empty_text")
   if len(text) > limits.text:
-    raise limits_lib.Refused(400, f"{len(text):,} characters at once, expected {limits.text:,} at "
-                             "most", "too_long")
+    raise limits_lib.Refused(400, f"the text has {len(text):,} characters, expected "
+                             f"{limits.text:,} at most", "too_long")

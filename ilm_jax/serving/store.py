@@ -1,4 +1,4 @@
-"""Sessions that the server keeps: in memory, for a while, so many at most."""
+"""Sessions that the server keeps in memory, up to a number and for a limited time."""
 import collections
 import contextlib
 import secrets
@@ -12,7 +12,7 @@ from ilm_jax.stages import talker
 
 
 class Kept:
-  """One session, as it is and as it was; to be changed inside `Store.opened`."""
+  """One session and its earlier states; change it only inside `Store.opened`."""
 
   def __init__(self, session: session_lib.Session, limits: limits_lib.Limits):
     self.session, self._limits = session, limits
@@ -20,16 +20,16 @@ class Kept:
     self.lock, self.used = threading.Lock(), 0.0
 
   def replace(self, session: session_lib.Session) -> None:
-    """Keeps another; what was known before can be taken back."""
+    """Replaces the session; if it now knows something else, undo can return to the old one."""
     changed = talker.known(session) != talker.known(self.session)
     self.become(session, [*self._earlier, self.session] if changed else self._earlier)
 
   def earlier(self) -> list[session_lib.Session]:
-    """As it was before each change of what is known, oldest first."""
+    """The states that undo can return to, oldest first."""
     return list(self._earlier)
 
   def become(self, session: session_lib.Session, earlier) -> None:
-    """Keeps another session, and what can be taken back."""
+    """Replaces the session and the states that undo can return to."""
     self.session, self._earlier = session, collections.deque(earlier, self._limits.undo)
     size = sum(map(_size, self._earlier))
     while size > self._limits.undo_size:
@@ -37,17 +37,17 @@ class Kept:
 
 
 def _size(session: session_lib.Session) -> int:
-  """Characters of a session as plain data, about."""
+  """Approximate number of characters of a session as plain data."""
   turns = sum(100 * (1 + len(turn.items)) + len(turn.text) for turn in session.turns)
   return 100 * session.statements + turns
 
 
 class Store:
-  """Sessions by ids that cannot be guessed: who has the id has the session.
+  """Sessions by ids that cannot be guessed: a client needs only the id to use the session.
 
   Args:
-    limits: how many, and for how long.
-    clock: seconds that only grow.
+    limits: how many sessions, and for how long.
+    clock: -> seconds, monotonic.
   """
 
   def __init__(self, limits: limits_lib.Limits, clock: Callable[[], float] = time.monotonic):
@@ -59,7 +59,7 @@ class Store:
     return len(self._kept)
 
   def add(self, session: session_lib.Session) -> str:
-    """Keeps a session; its id. The one used least recently makes room."""
+    """Stores a session and returns its id; a full store drops the least recently used one."""
     raw, kept = secrets.token_urlsafe(18), Kept(session, self._limits)
     with self._lock:
       self._drop_idle()
@@ -70,29 +70,30 @@ class Store:
 
   @contextlib.contextmanager
   def opened(self, raw: str):
-    """The `Kept` of an id, by one request at a time.
+    """The `Kept` of an id; only one request at a time has it.
 
     Raises:
-      Refused: there is none, or no longer (404).
+      Refused: there is none, or no longer (404); another request holds it for too long (429).
     """
     with self._lock:
       self._drop_idle()
       kept = self._kept.get(raw)
       if kept is None:
-        raise limits_lib.Refused(404, "no session has this id: it was never given, was deleted, or "
-                                 f"was not used for {self._limits.idle / 60:g} minutes",
-                                 "session_not_found")
+        raise limits_lib.Refused(404, "no session has this id: it never existed, was deleted, or "
+                                 f"was not used for {self._limits.idle / 60:g} minutes: begin a "
+                                 "new session", "session_not_found")
       kept.used = self._clock()
       self._kept.move_to_end(raw)
     if not kept.lock.acquire(timeout=self._limits.seconds):
-      raise limits_lib.Refused(429, "another request works on this session", "session_busy", wait=1)
+      raise limits_lib.Refused(429, "another request uses this session: try again later",
+                               "session_busy", wait=1)
     try:
       yield kept
     finally:
       kept.lock.release()
 
   def delete(self, raw: str) -> None:
-    """Forgets a session. Raises: as `opened`."""
+    """Deletes a session. Raises: as `opened`."""
     with self.opened(raw), self._lock:
       self._kept.pop(raw, None)
 

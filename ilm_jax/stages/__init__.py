@@ -1,1 +1,1 @@
-"""The stages: one job each, which meet only in files of the workdir."""
+"""The stages: one job each, connected only by files in the workdir."""

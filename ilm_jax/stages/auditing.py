@@ -1,4 +1,4 @@
-"""Stage audit: looks for what makes the numbers of a run too good; a finding ends it with 1."""
+"""Stage audit: looks for leaks and damage that would falsify results; exits with 1 on a finding."""
 import functools
 import re
 
@@ -15,14 +15,14 @@ from ilm_jax.evaluation import audit, measured
 from ilm_jax.stages import context, damage, recipe, vectors
 from ilm_jax.training import checkpoint
 
-LARGEST = 5_000_000      # interactions up to which factors are made again to compare
+LARGEST = 5_000_000      # up to so many interactions the factors are computed again to compare
 
 
 def run(run: context.Run) -> None:
-  """Prints each check that was made.
+  """Prints the result of each check.
 
   Raises:
-    UserError: something was found; it names all of it.
+    UserError: it names all findings.
   """
   findings: list[str] = []
   for name, of_check in _checks(run):
@@ -39,22 +39,22 @@ def run(run: context.Run) -> None:
 def _checks(run: context.Run):
   """Yields (check, findings)."""
   for name, wrong in damage.checks(run.workdir):
-    yield f"{name} is whole", wrong
+    yield f"{name} is undamaged", wrong
   log, items, data = run.data
   yield from _prepared(run.workdir, data)
   manifest = store.read_manifest(run.workdir / "entities")
   if manifest:
-    yield "entities/ is of these data", audit.of_these_data(
+    yield "entities/ was made from these data", audit.of_these_data(
         "entities/", manifest["made_from"], data)
     yield from _vectors(run, log)
     present = entities_lib.load(run.workdir / "entities").present
     for name in (name for name in present if name != "semantic"):
-      yield f"{name} vectors are of what was trained on", audit.no_vectors_of_untrained(
+      yield f"{name} vectors: only with training interactions", audit.no_vectors_of_untrained(
           name, present[name], log)
   yield from _dialogs(run, log, items, data)
   yield from _checkpoints(run)
-  yield "tables are of weights that are there", [
-      f"eval/{folder}: {why}: delete it, and run --stage=eval where there are weights to measure"
+  yield "tables are of existing weights", [
+      f"eval/{folder}: {why}: delete it, and run --stage=eval if there are weights to measure"
       for folder, why in measured.stale(run.workdir).items()]
   yield from _tasks(run, log)
   yield "item rows carry no order", audit.item_rows_carry_no_order(log, items.ids)
@@ -66,7 +66,7 @@ def _prepared(workdir, data: str):
   for path in sorted((workdir / "prepared").glob("*/*/manifest.json")):
     manifest = store.read_manifest(path.parent)
     if manifest and "made_from" in manifest:       # if not, `damage` has said so
-      yield f"{path.parent} is of these data", audit.of_these_data(
+      yield f"{path.parent} was made from these data", audit.of_these_data(
           str(path.parent), manifest["made_from"], data)
 
 
@@ -74,21 +74,22 @@ def _dialogs(run: context.Run, log, items, data):
   folder = run.workdir / "dialogs"
   if (manifest := store.read_manifest(folder)) is None:
     return
-  yield "dialogs/ is of these data", audit.of_these_data("dialogs/", manifest["made_from"], data)
+  yield "dialogs/ was made from these data", audit.of_these_data(
+      "dialogs/", manifest["made_from"], data)
 
   def lines(part):
     return (line for _, line in dialogs_lib.lines(folder / f"{part}.jsonl"))
 
   for part in (part for part, count in manifest["dialogs"].items() if count):
-    yield f"dialogs {part}: training interactions alone", audit.dialogs_of_training(
+    yield f"dialogs {part}: only training interactions", audit.dialogs_of_training(
         part, lines(part), log, items.ids)
   if all(manifest["dialogs"].values()):
-    yield "no user has dialogs to train and to validate", audit.no_user_in_both(
+    yield "no user has both training and validation dialogs", audit.no_user_in_both(
         lines("train"), lines("validation"))
 
 
 def _checkpoints(run: context.Run):
-  """Of each phase that was trained: by these inputs and settings, and as its config is recorded."""
+  """Yields the checks of each trained phase: its inputs, its settings and its recorded config."""
   phases = {"phase1": (recipe.phase1_made_from, settings_lib.of_phase1)}
   for variant in variants.trained(run.config):
     phases[variant.folder] = (
@@ -99,10 +100,10 @@ def _checkpoints(run: context.Run):
     if (step := checkpoint.newest(folder)) is None:
       continue
     meta, recorded = checkpoint.read_meta(folder, step), _recorded(run, variants.stage_of(name))
-    yield f"{name} is of these inputs and settings", audit.of_this_run(
+    yield f"{name} was trained with these inputs and settings", audit.of_this_run(
         folder, meta, made_from(run))
     if recorded is not None:
-      yield f"{name} is of its recorded config", audit.of_its_record(
+      yield f"{name} was trained with its recorded config", audit.of_its_record(
           folder, meta, settings(recorded), f"config.{variants.stage_of(name)}.json")
 
 
@@ -120,11 +121,11 @@ def _tasks(run: context.Run, log):
         yield f"{task} {split}: no target in the text", audit.target_not_told(
             task, split, examples, _templates(run, examples))
         if task == "sequential":
-          yield f"{task} {split}: histories are as logged", audit.histories_as_logged(
+          yield f"{task} {split}: histories match the log", audit.histories_as_logged(
               task, split, examples, log, run.config.tasks.history)
   for task in ("sequential", "straightforward", "user_item", "item_item"):
     examples = store.Prepared(_folder(run, task, "train"))
-    yield f"{task} train: training interactions alone", audit.trained_on_training_alone(
+    yield f"{task} train: only training interactions", audit.trained_on_training_alone(
         task, examples, log)
   for task in ("sequential", "straightforward", "next_item", "user_item", "item_item"):
     examples = store.Prepared(_folder(run, task, "train"))
@@ -133,17 +134,18 @@ def _tasks(run: context.Run, log):
 
 
 def _templates(run: context.Run, examples: store.Prepared) -> list[list[int]]:
-  """Token ids of each template of a task, a slot in each of its places."""
+  """Token ids of each template of a task, with a slot in each of its places."""
   return [run.lm_tokenizer.encode(re.sub(r"\{\w+\}", tokenizer.SLOT, template))
           for template in examples.manifest["templates"]]
 
 
 def _vectors(run: context.Run, log):
   if len(log.user_N) > LARGEST:
-    print(f"audit: factors are not made again from over {LARGEST:,} interactions", flush=True)
+    print(f"audit: vectors are not checked, the data have over {LARGEST:,} interactions",
+          flush=True)
     return
   again = vectors.factorise(run.config, log, run.mesh, vectors.dialog_histories(run))
-  yield "vectors are of training interactions", audit.vectors_of_training(
+  yield "vectors come from training interactions only", audit.vectors_of_training(
       *vectors.factors(run), *map(np.asarray, again))
 
 
@@ -154,7 +156,7 @@ def _index(run: context.Run, log, items):
   names = files.read_stamped(path, "run --stage=prepare again")["names"]
   spelled = [re.fullmatch(r" ?(?:<index_)?(\d+)>?", names[raw_id]) for raw_id in items.ids]
   numbers = [int(m[1]) for m in spelled if m]
-  # A sequential index follows training by its nature; what it may not follow is the test part.
+  # A sequential index follows the training part by design; it must not follow the test part.
   if len(numbers) == len(spelled) and run.config.tasks.index != "sequential":
     yield "the index carries no order", audit.rows_carry_no_order(
         log, numbers, "the index",

@@ -2,9 +2,9 @@
 
     python -m ilm_jax.main --config=.. --workdir=W --stage=chat [--model=mlp] [--k=5]
 
-What is said is read by stated rules (`conversation.heard`), the trained model ranks, and templates
-word the replies; the language model itself speaks where it is asked about an item (/about). What is
-known of the user is a `Session`, shown by /state and kept by /save.
+Rules read the user's words (`conversation.heard`), the trained model ranks, and templates word the
+replies; the language model itself speaks only for /about. What is known of the user is a `Session`:
+/state shows it, /save stores it.
 """
 import functools
 import pathlib
@@ -21,25 +21,25 @@ from ilm_jax.stages import context, ranker, talker
 
 HELP = """Say what you like or dislike: "I loved Heat and Fargo, but hated Casino". Ask: "something
 newer", "less romance", "no horror", "only comedies", "from the nineties", "more like Alien".
-  /like X, /dislike X, /seen X   of an item, by its title or its number in the last list
-  /why N, /about N               why it is there; what the language model makes of its vector
-  /state, /undo, /forget X       what is known of you; take back what you said; or one opinion
+  /like X, /dislike X, /seen X   an item, by its title or its number in the last list
+  /why N, /about N               why it is in the list; what the language model says of its vector
+  /state, /undo, /forget X       show what is known of you; undo the last change; forget an opinion
   /save FILE, /load FILE         the conversation as JSON
   /help, /quit"""
 
 
 class Wish(NamedTuple):
   """What the command line asks for."""
-  model: str = "ilm"       # key of what ranks, see `variants.named`
+  model: str = "ilm"       # key of the model that ranks, see `variants.named`
   k: int = 5               # items of a list
-  questions: int = 0       # about genres and years, put before the first list
+  questions: int = 0       # questions about genres and years before the first list
 
 
 def run(run: context.Run, wish: Wish) -> None:
   """Reads lines from standard input until /quit or its end, and answers each.
 
   Raises:
-    UserError: the run cannot rank somebody new.
+    UserError: the run cannot rank for a new user.
   """
   if wish.questions < 0:
     raise errors.UserError(f"--questions={wish.questions}: expected 0 or more")
@@ -62,7 +62,7 @@ class Chat:
     run: a trained run.
     variant: which model of phase 2 ranks and speaks.
     k: items of a list.
-    questions: about attributes, put before the first list.
+    questions: how many questions about attributes come before the first list.
 
   Attributes:
     session: what is known of the user.
@@ -77,16 +77,16 @@ class Chat:
     self.session, self.over = s.Session(), False
     self._talker = talker.Talker(
         run, variant, k, asks=policy.Policy(questions=questions))
-    self._earlier: list[s.Session] = []       # as it was before each line that changed it
+    self._earlier: list[s.Session] = []       # the session before each line that changed it
 
   def greeting(self) -> str:
-    """How a conversation begins."""
+    """The first line of a conversation."""
     return (f"{len(self._talker.items):,} {self._talker.things}, ranked by "
             f"{self._talker.recommender.method}. Which do you like? Name a few; /help says what "
             "else.")
 
   def answer(self, line: str) -> str:
-    """The reply to a line; a mistake of the user's is one line, and changes nothing."""
+    """The reply to a line; a mistake in it gives one line and changes nothing."""
     before = self.session
     try:
       if line.startswith("/"):
@@ -101,7 +101,7 @@ class Chat:
         self._earlier.append(before)
 
   def _said(self, reply: talker.Reply) -> str:
-    """Keeps the session of a reply; its list without words around it, else its words."""
+    """Keeps the session of a reply and returns its list with the notes, or else its words."""
     self.session = reply.session
     if not reply.cards:
       return reply.text + (" E.g. /dislike 1, or /seen 2." if reply.act == s.CHAT else "")

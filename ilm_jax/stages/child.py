@@ -1,4 +1,4 @@
-"""A function in a process of its own, which ends with this one however this one ends."""
+"""Runs a function in a child process, which ends whenever this process ends."""
 import concurrent.futures
 import importlib
 import multiprocessing
@@ -17,12 +17,12 @@ def run(name: str, function, *arguments) -> None:
 
   Args:
     name: of the stage, for messages.
-    function: of a module, as it is pickled by its name.
-    *arguments: what it is called with.
+    function: a module's function, because it is pickled by its name.
+    *arguments: of the call.
 
   Raises:
-    loop.Preempted: SIGTERM came here; the process is ended.
-    UserError: the process was killed.
+    loop.Preempted: this process got SIGTERM or SIGINT; it ends the child.
+    UserError: the child was killed.
     Exception: what the function raised.
   """
   spawn = multiprocessing.get_context("spawn")
@@ -40,7 +40,7 @@ def run(name: str, function, *arguments) -> None:
     except concurrent.futures.process.BrokenProcessPool as error:
       raise errors.UserError(
           f"the process of stage {name} was killed before it was done, perhaps because memory ran "
-          "out: free some and run the same command again") from error
+          "out: free some memory and run the same command again") from error
     finally:
       if not work.done():       # the pool would wait for it
         for process in multiprocessing.active_children():
@@ -49,10 +49,10 @@ def run(name: str, function, *arguments) -> None:
 
 
 def import_quietly(name: str) -> None:
-  """Imports a module whose libraries talk on stderr as they load; where that fails, all is shown.
+  """Imports a module and hides what its libraries print on stderr, unless the import fails.
 
-  TensorFlow 2.21 says of CUDA and oneDNN what no variable turns off, past Python's sys.stderr. What
-  it says later, its variable does turn off.
+  While it loads, TensorFlow 2.21 prints messages about CUDA and oneDNN, past Python's sys.stderr,
+  which no variable turns off. Its later messages can be turned off by a variable.
 
   Args:
     name: of the module, dotted.
@@ -74,7 +74,7 @@ def import_quietly(name: str) -> None:
 
 
 def _end_with_parent() -> None:
-  """Ends this process when its parent is gone: SIGKILL leaves the parent no time to say so."""
+  """Ends this process when its parent is gone: after SIGKILL the parent cannot end it."""
   def wait():
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""What the stages share: the config, the workdir, and everything that is loaded once from it."""
+"""What the stages share: the config, the workdir, and everything that is loaded from it once."""
 import functools
 import json
 import math
@@ -18,16 +18,16 @@ from ilm_jax.training import provenance
 
 
 class Run:
-  """One config in one workdir. Attributes are loaded when first asked for.
+  """One config in one workdir. Attributes are loaded on first use.
 
   Args:
     config: a ConfigDict, validated here.
     workdir: folder of the run.
-    devices: False where no device will be used (stage prepare).
+    devices: False if no device will be used (stage prepare).
     beam: options of the Apache Beam pipeline that prepares; (): none.
-    accept_changes: a phase goes on from a checkpoint that other settings made.
+    accept_changes: a phase may continue from a checkpoint that was made with other settings.
     tables: stage report prints all tables, not only the closing summary.
-    command: what was typed, without the stage; "": unknown.
+    command: the command line without the stage; "": unknown.
   """
 
   def __init__(self, config, workdir, devices: bool = True, beam: tuple[str, ...] = (),
@@ -41,26 +41,27 @@ class Run:
       self._settle_dtype()
     if config.lm.shape:
       raise errors.UserError(f"lm.shape={config.lm.shape!r} is a shape without weights, for "
-                             "--stage=plan alone: name weights by lm.asset and set lm.shape to ''")
+                             "--stage=plan only: name weights by lm.asset and set lm.shape to ''")
 
   def record(self, stage: str, sections: tuple[str, ...] = ()) -> None:
-    """Writes the resolved config of a stage to config.<stage>.json, and as gin beside it.
+    """Writes the resolved config of a stage to config.<stage>.json and config.<stage>.gin.
 
     Args:
-      stage: which has made something with it.
-      sections: a record that agrees in these sections stays: nothing was made anew.
+      stage: the stage that has used the config.
+      sections: an old record that is equal in these sections stays: nothing was made anew.
     """
     path, text = self.workdir / f"config.{stage}.json", config_lib.to_json(self.config)
     if sections and path.exists():
       was, now = _json_or_nothing(path), json.loads(text)
       if all(was.get(section) == now[section] for section in sections):
         return
-    # The JSON last, as it is what is compared above: after a kill between, both are written again.
+    # The JSON comes last, as it is compared above: after a kill in between, both are rewritten.
     files.write_text(self.workdir / f"config.{stage}.gin", gin_overlay.to_gin(self.config))
     files.write_text(path, text)
 
   def check_groups(self) -> None:
-    """Raises a UserError if the processes cannot share phase 2's batches: known before phase 1."""
+    """Raises a UserError, already before phase 1, if the processes cannot share phase 2's batches.
+    """
     from ilm_jax.runtime import axes
     c, (_, shares) = self.config.phase2, axes.batch_share(self.mesh)
     if c.head.weight and c.head.rows // c.head.rows_per_group % shares:
@@ -81,7 +82,7 @@ class Run:
 
   @functools.cached_property
   def own_mesh(self):
-    """The mesh of what one process does while the others wait: over its own devices."""
+    """A mesh over this process's own devices, for work that one process does while others wait."""
     if not self.mesh.is_multi_process:
       return self.mesh
     import jax
@@ -94,7 +95,7 @@ class Run:
 
   @functools.cached_property
   def data(self):
-    """The run's `interactions.Data`; refuses data that were kept or split in another way."""
+    """The run's `interactions.Data`; UserError if the data were filtered or split differently."""
     data = interactions_lib.load(self.workdir / "data")
     now = {"split": str(self.rule), "dataset": self.config.data.name,
            "k_core": self.config.data.k_core}
@@ -104,7 +105,7 @@ class Run:
 
   @property
   def rule(self) -> splits.Rule:
-    """How the log is split, and ties are ordered."""
+    """How the log is split, and how ties are ordered."""
     d = self.config.data
     return splits.Rule(d.split, tuple(d.time_fractions), d.cold_fraction)
 
@@ -120,10 +121,10 @@ class Run:
 
   @functools.cached_property
   def entities(self) -> entities_lib.EntityTable:
-    """The entity table; refuses one that was not made from this data and these settings."""
+    """The entity table; UserError if it was not made from this data and these settings."""
     table = entities_lib.load(self.workdir / "entities")
     manifest = store.read_manifest(self.workdir / "entities")
-    assert manifest is not None      # which was read just now
+    assert manifest is not None      # `load` has read it
     made_from = manifest["made_from"]
     if made_from["data"] != self.data.fingerprint:
       was, is_now = errors.short(made_from["data"], self.data.fingerprint)
@@ -136,12 +137,12 @@ class Run:
     if (want := self.config.qformer.members) > have:
       absent.append(f"{want} members of an entity (it has {have})")
     if absent:
-      raise errors.UserError(f"{self.workdir}/entities holds no {', no '.join(absent)}: it was "
-                             "made before the config asked for them, run --stage=cf again")
+      raise errors.UserError(f"{self.workdir}/entities holds no {', no '.join(absent)}, which the "
+                             "config now needs: run --stage=cf again")
     return table
 
   def prepared(self, task: str, split: str) -> store.Prepared:
-    """A prepared split of a task, by its short name; refuses one of other data or settings."""
+    """A prepared split of a task, by its short name; UserError if it has other data or settings."""
     folder = self.workdir / "prepared" / f"{self.dataset}_{task}" / split
     prepared = store.Prepared(folder)
     for name, mine in (("data", self.data.fingerprint),
@@ -157,7 +158,7 @@ class Run:
 
   @property
   def dataset(self) -> str:
-    """First word of the tasks' names: "ml-100k" -> "ml100k"."""
+    """The first word of the tasks' names: "ml-100k" -> "ml100k"."""
     return self.config.data.name.replace("-", "").replace("_", "")
 
   # Pretrained files.
@@ -175,12 +176,12 @@ class Run:
 
   @functools.cached_property
   def lm_fingerprint(self) -> str:
-    """sha256 of which language model it is, with what changes its numbers."""
+    """sha256 of the language model and of the settings that change its numbers."""
     return pretrained.lm_fingerprint(self.config)
 
   @property
   def teacher_files(self) -> tuple:
-    """(weights, tokenizer) of a teacher that is a language model of ours."""
+    """(weights, tokenizer) of a teacher that runs in this library (targets.teacher="lm")."""
     return pretrained.teacher_files(self.config)
 
   @functools.cached_property
@@ -202,7 +203,7 @@ class Run:
 
   @functools.cached_property
   def chat(self) -> chat_template.Chat:
-    """How the language model is addressed in conversations."""
+    """The language model's chat template."""
     return chat_template.load(
         self.config.lm.chat_template, self._tokenizer_path, self.lm_tokenizer)
 
@@ -224,7 +225,7 @@ class Run:
   def sentence_vectors(self, texts: list[str], tokens: int = 0):
     """[len(texts), W] unit vectors by the sentence encoder.
 
-    `tokens`: that every text is padded or cut to, so that one length is compiled; 0: as they are.
+    `tokens`: pads or cuts every text to this length, so that one shape compiles; 0: does not.
     """
     from ilm_jax.models import bert
     config, params = self.text_encoder
@@ -248,7 +249,7 @@ class Run:
                       index_only=c.index_only, lora_rank=c.lora_rank, seed=self.config.seed)
 
   def _settle_dtype(self) -> None:
-    """Sets lm.dtype="auto" to what it is here, so that records and fingerprints have it."""
+    """Sets lm.dtype="auto" to the dtype on these devices, for records and fingerprints."""
     import jax
 
     from ilm_jax.runtime import chips, gpu
@@ -263,7 +264,7 @@ class Run:
 
 
 def _json_or_nothing(path) -> dict:
-  """The object in a record of ours; {} where it is damaged, as it is written again then."""
+  """The object in a config record; {} if it is damaged: then it is written again."""
   try:
     return files.json_object(path)
   except errors.UserError:
@@ -271,13 +272,13 @@ def _json_or_nothing(path) -> dict:
 
 
 def _same_settings(folder, was: dict, now: dict, stage: str) -> None:
-  """Refuses what `stage` made with other settings; a field that was not recorded is not looked at.
+  """Refuses files that `stage` made with other settings; fields that it did not record are ignored.
 
   Raises:
-    UserError: it names each field, with the value that made it and the config's.
+    UserError: it names each field that differs, with the recorded value and the config's.
   """
   differences = provenance.changed({name: was[name] for name in now if name in was},
                                    {name: now[name] for name in now if name in was})
   if differences:
-    raise errors.UserError(f"{folder} was made with other settings than the config says "
+    raise errors.UserError(f"{folder} was made with other settings than the config's "
                            f"({provenance.words(differences)}): run --stage={stage} again")

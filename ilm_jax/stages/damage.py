@@ -1,8 +1,8 @@
-"""Every file of a workdir that has a digest, read and compared: what stage audit does first.
+"""Checks every file of a workdir that has a digest: the first part of stage audit.
 
-Stages check what they read when they read it. This looks at all of it, also at what no stage will
-read again. Not looked at, as no number depends on it and nothing reads it back: the report,
-parameters.<phase>.txt, heartbeats, TensorBoard's events, and TFDS's cache once data/ is made.
+Stages check files when they read them. This checks all files, also those that no stage reads again.
+Not checked, because no number depends on them and no stage reads them: the report,
+parameters.<phase>.txt, heartbeats, TensorBoard's events, and TFDS's cache after data/ is made.
 """
 from collections.abc import Iterator
 
@@ -20,11 +20,11 @@ from ilm_jax.training import checkpoint
 
 
 def checks(workdir, only: str = "") -> Iterator[tuple[str, list[str]]]:
-  """Yields (name of a folder or file below `workdir`, what is damaged there, in words).
+  """Yields (name of a folder or file below `workdir`, messages about its damage; [] if whole).
 
   Args:
     workdir: of a run.
-    only: the one name to look at; "": all.
+    only: the one name to check; "": all.
   """
   for name, read in readers(workdir):
     if only not in ("", name):
@@ -38,7 +38,7 @@ def checks(workdir, only: str = "") -> Iterator[tuple[str, list[str]]]:
 
 
 def readers(workdir):
-  """Yields (name, function that reads it and raises a UserError where it is damaged)."""
+  """Yields (name, function that reads it and raises a UserError if it is damaged)."""
   workdir = epath.Path(workdir)
   if (workdir / "data").exists():
     yield "data", lambda: (interactions.load(workdir / "data"), kept.load(workdir / "data"))
@@ -79,7 +79,7 @@ def _raise(wrong: str, cure: str) -> None:
 
 
 def _config(path) -> None:
-  """The record of a stage's config lies there as JSON and as gin, which must say the same."""
+  """A stage's config is recorded as JSON and as gin, which must agree."""
   other = path.with_suffix(".gin")
   cure = f"delete both and run --stage={path.name.split('.')[1]} again, or take the config you used"
   try:
@@ -87,8 +87,8 @@ def _config(path) -> None:
   except (ValueError, OSError, TypeError, AttributeError) as e:
     raise errors.UserError(f"{path} cannot be read ({e}): {cure}") from e
   if not other.exists() or other.read_bytes() != said.encode():
-    raise errors.UserError(f"{path} and {other.name} beside it do not say the same: one of them "
-                           f"was changed: {cure}")
+    raise errors.UserError(f"{path} and {other.name} beside it do not agree, one of them was "
+                           f"changed: {cure}")
 
 
 def _name(workdir, path) -> str:

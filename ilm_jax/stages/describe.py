@@ -1,17 +1,17 @@
-"""Stage describe: what the model says of any vector, of an entity or of none.
+"""Stage describe: what the model says of any vector, also of one that belongs to no entity.
 
     python -m ilm_jax.main --config=.. --workdir=W --stage=describe \\
         --items='Heat (1995)' --towards='Toy Story (1995)' --steps=5
 
-goes from one item to another; several --items or --towards are taken at their mean. With --concept
-it goes from the items in the direction that tells the items of the concept from all others. The
-same in Python, for vectors of any making:
+goes from one item to another; of several --items or --towards it takes the mean. With --concept it
+goes from the items in the direction that separates the items of the concept from all others. The
+same in Python, for any vectors:
 
     describer = describe.Describer(context.Run(config, workdir))
     heat, user = describer.mean(["Heat (1995)"]), describer.mean(["user:405"])
     texts = describer.say(describe.between(heat, user, 5))
 
-A *vector* is a dict, name -> float32 [C], of those of `config.vectors` that it has.
+A *vector* is a dict, name -> float32 [C], with some or all names of `config.vectors`.
 """
 import difflib
 import functools
@@ -29,7 +29,7 @@ from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, speaker
 
-_ASKED = (*elm.OF_ONE, *elm.KNOWN)       # the first that was trained asks, unless a prompt is given
+_ASKED = (*elm.OF_ONE, *elm.KNOWN)       # the first trained one gives the prompt, if none is given
 
 
 class Wish(NamedTuple):
@@ -39,14 +39,14 @@ class Wish(NamedTuple):
   concept: tuple[str, ...] = ()
   steps: int = 5
   prompt: str = ""
-  model: str = "ilm"            # key of what answers, see `variants.named`
+  model: str = "ilm"            # key of the model that answers, see `variants.named`
 
 
 def run(run: context.Run, wish: Wish) -> None:
   """Prints a text for each step on the way.
 
   Raises:
-    UserError: the wish cannot be met: an unknown name, nothing named, two ways at once.
+    UserError: an unknown name, no --items, or both --towards and --concept.
   """
   _check(wish)
   describer = Describer(run, variants.named(run.config, wish.model))
@@ -68,30 +68,30 @@ def run(run: context.Run, wish: Wish) -> None:
 
 
 def between(start: dict, end: dict, steps: int) -> list[dict]:
-  """`steps` vectors from `start` to `end`, both included, evenly on the line between them.
+  """`steps` vectors from `start` to `end`, both included, at equal distances on the line.
 
   Raises:
-    UserError: they have no kind of vector in common, as of a user and of an item's text.
+    UserError: they have no kind of vector in common, e.g. a user and an item with only a text.
   """
   names = [name for name in start if name in end]
   if not names:
-    raise errors.UserError(f"no way from a vector of {sorted(start)} to one of {sorted(end)}: they "
+    raise errors.UserError(f"no line from vectors {sorted(start)} to vectors {sorted(end)}: they "
                            "need a kind in common, e.g. config.vectors=('behavioral',)")
   return [{n: (1 - t) * start[n] + t * end[n] for n in names} for t in np.linspace(0, 1, steps)]
 
 
 def moved(vector: dict, direction: dict, amount: float) -> dict:
-  """The vector, `amount` times the direction further."""
+  """The vector plus `amount` times the direction."""
   return {n: x + amount * direction[n] if n in direction else x for n, x in vector.items()}
 
 
 class Describer:
-  """A trained ILM that is asked about vectors.
+  """A trained ILM that describes vectors.
 
   Args:
     run: the run.
     variant: which model of phase 2 speaks.
-    load: gives its speaker, where another has it, too; None: it is loaded here.
+    load: returns its speaker, to share one that is loaded already; None: it is loaded here.
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM,
@@ -104,11 +104,11 @@ class Describer:
     return self._load()
 
   def row(self, name: str) -> int:
-    """The entity row of "Heat (1995)", of a title alone that only one item has, or of "item:ID" or
-    "user:ID" by the raw ids of the data.
+    """The entity row of "Heat (1995)", of a title that only one item has, or of "item:ID" or
+    "user:ID" with a raw id of the data.
 
     Raises:
-      UserError: there is none, naming what is near; or there are several.
+      UserError: there is none (the message has similar names), or there are several.
     """
     log, items, _ = self.run.data
     kind, colon, raw = name.partition(":")
@@ -138,7 +138,7 @@ class Describer:
                            "item:ID or user:ID")
 
   def vectors(self, row: int) -> dict:
-    """The vectors of an entity row, of those that the Q-Former is given."""
+    """The vectors of an entity row that the Q-Former reads."""
     table = self.run.entities
     return {n: table.vectors[n][row] for n in self.run.config.vectors if table.present[n][row]}
 
@@ -149,14 +149,14 @@ class Describer:
     return {n: np.mean([vectors[n] for vectors in each], axis=0) for n in common}
 
   def direction(self, with_rows: Sequence[int], without_rows: Sequence[int] = ()) -> dict:
-    """What leads from items without a concept to items with it, of each kind of vector.
+    """The direction from items without a concept to items with it, for each kind of vector.
 
     Args:
       with_rows: item rows that have the concept.
-      without_rows: item rows that have it not; (): all other items.
+      without_rows: item rows that do not have it; (): all other items.
 
     Returns:
-      name -> float32 [C], of each kind of vector that items of both sets have; an item counts for
+      name -> float32 [C], for each kind of vector that items of both sets have; an item counts for
       the kinds that it has.
 
     Raises:
@@ -171,15 +171,15 @@ class Describer:
             for n, (having, lacking) in sets.items() if having and lacking}
     if not ways:
       raise errors.UserError(
-          f"no direction of item rows {list(map(int, with_rows))}: they and the others have none "
-          f"of config.vectors={tuple(names)} in common; name items with training interactions")
+          f"no direction for item rows {list(map(int, with_rows))}: they and the other items have "
+          f"none of config.vectors={tuple(names)} in common; name items with training interactions")
     return ways
 
   def say(self, vectors: Sequence[dict], prompt: str = "", max_new: int = 0) -> list[str]:
     """The greedy answer about each vector.
 
     Args:
-      vectors: of `between`, `mean`, or made elsewhere.
+      vectors: from `between` or `mean`, or any others.
       prompt: a text with one <slot>; "": the first prompt of the first task that was trained.
       max_new: tokens of an answer; 0: `targets.max_tokens`.
 
@@ -197,8 +197,8 @@ class Describer:
   def _inputs(self, prompt: str) -> np.ndarray:
     if prompt:
       if prompt.count(tokenizer_lib.SLOT) != 1:
-        raise errors.UserError(f"prompt {prompt!r}: expected one {tokenizer_lib.SLOT}, where the "
-                               "vector is to stand, e.g. 'Summary of the film<slot>:'")
+        raise errors.UserError(f"prompt {prompt!r}: expected one {tokenizer_lib.SLOT} in place of "
+                               "the vector, e.g. 'Summary of the film<slot>:'")
       return np.array(self.run.lm_tokenizer.encode(prompt), np.int32)
     trained = recipe.task_names(self.run.config)
     task = next((task for task in _ASKED if task in trained), None)
@@ -211,6 +211,6 @@ def _check(wish: Wish) -> None:
   if not wish.items:
     raise errors.UserError("--stage=describe needs --items, e.g. --items='Heat (1995)'")
   if wish.towards and wish.concept:
-    raise errors.UserError("--towards and --concept are two ways to go: give one")
+    raise errors.UserError("--towards and --concept are different directions: give one")
   if (wish.towards or wish.concept) and wish.steps < 2:
-    raise errors.UserError(f"--steps={wish.steps}: expected 2 or more, both ends are counted")
+    raise errors.UserError(f"--steps={wish.steps}: expected 2 or more, with both ends")

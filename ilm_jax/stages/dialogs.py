@@ -1,7 +1,7 @@
-"""Synthetic dialogs of a log: dialogs/train.jsonl, validation.jsonl and manifest.json.
+"""Synthetic dialogs from a log: dialogs/train.jsonl, validation.jsonl and manifest.json.
 
-Made in stage targets where `dialogs.count` says so, before the tasks are prepared that read them.
-Both files are of training interactions; no user is in both.
+Stage targets makes them if `dialogs.count` is above 0, before stage prepare reads them. Both files
+are made from training interactions; no user is in both.
 """
 import hashlib
 import json
@@ -20,18 +20,18 @@ from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, targets, vectors
 
 FOLDER = "dialogs"
-_VALIDATION = 0.1        # of the users, and as many dialogs beside `dialogs.count`
+_VALIDATION = 0.1        # share of the users; and of `dialogs.count`, as additional dialogs
 
 
 def run(run: context.Run, make_teacher=None) -> None:
-  """Writes dialogs/, unless it is there, of these data and settings; prints counts.
+  """Writes dialogs/, unless it exists and has these data and settings; prints counts.
 
-  All processes factorise and ask the teacher, the first writes. The manifest comes last: what was
-  killed is made again, from the answers that the teacher has already given.
+  All processes factorise and ask the teacher; process 0 writes. The manifest comes last: a killed
+  run makes the dialogs again, with the teacher's stored answers.
 
   Args:
     run: the run.
-    make_teacher: () -> a teacher where `dialogs.reword`; None: that of `targets`.
+    make_teacher: () -> a teacher, for `dialogs.reword`; None: that of `targets`.
 
   Raises:
     UserError: the log gives no dialog; the teacher failed for good.
@@ -53,7 +53,7 @@ def run(run: context.Run, make_teacher=None) -> None:
 
 
 def _rewording(run: context.Run, maker, parts, make_teacher) -> rewording.Rewording:
-  """What the teacher says of every turn; the first process writes what is asked."""
+  """The teacher's words for every turn; process 0 writes the requests."""
   folder = run.workdir / FOLDER
   if distributed.is_main():
     asked = {}
@@ -107,11 +107,11 @@ def _write(run: context.Run, maker: synthetic.Maker, parts, made_from: dict,
 
 
 def check(run: context.Run) -> None:
-  """Raises a UserError where dialogs/ is not there, or is of other data or settings."""
+  """Raises a UserError if dialogs/ is missing, damaged, or has other data or settings."""
   folder = run.workdir / FOLDER
   was, now = (store.read_manifest(folder) or {}).get("made_from"), _made_from(run)
   if was != now:
-    why = "is of other data or settings" if was else "is not there"
+    why = "was made from other data or settings" if was else "does not exist"
     raise errors.UserError(f"tasks.dialogs={run.config.tasks.dialogs!r}: {folder} {why}: run "
                            "--stage=targets with dialogs.count above 0")
   if wrong := damage(folder):
@@ -119,14 +119,14 @@ def check(run: context.Run) -> None:
 
 
 def damage(folder) -> str:
-  """Which file of dialogs/ is not as its manifest says, in words; "" if all are."""
+  """The first file of dialogs/ that differs from its manifest, in words; "" if none does."""
   manifest = store.read_manifest(folder)
   if not manifest or manifest.get("fingerprint") != arrays.of_manifest(manifest, "fingerprint"):
-    return f"{folder / 'manifest.json'} is damaged: it does not fit its own fingerprint"
+    return f"{folder / 'manifest.json'} is damaged: it does not match its own fingerprint"
   for name, expected in manifest["files"].items():
     path = folder / name
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-      return f"{path} is damaged: it is not what was written"
+      return f"{path} is damaged: it does not match its digest in the manifest"
   return ""
 
 

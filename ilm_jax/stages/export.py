@@ -1,10 +1,10 @@
-"""Stage export: a trained model as files that numpy, transformers, vLLM and jax alone read.
+"""Stage export: a trained model as files for numpy, transformers, vLLM and jax.
 
     python -m ilm_jax.main --config=.. --workdir=W --stage=export
     python -m ilm_jax.main --config=.. --workdir=W --stage=export --users=all --out=/tmp/export
 
-Writes W/export, whole or not at all: docs/export.md says what lies there. Without --users=all no
-user of the log is in it, but for a few states and histories that prove parity.
+Writes W/export, completely or not at all; docs/export.md lists its files. Without --users=all it
+holds no user of the log, except a few states and histories that prove parity.
 """
 import json
 import pathlib
@@ -20,13 +20,13 @@ from ilm_jax.stages import context, recipe, recommender
 from ilm_jax.stages.evals import common
 
 FORMAT = 1
-_PROMPTS, _LIST = 4, 20                  # of a proof: prompts of a task, length of a list;
-_USERS, _WITH_USERS = 32, 1024           # users, and users where all are exported
+_PROMPTS, _LIST = 4, 20                  # to prove parity: prompts per task, length of a list;
+_USERS, _WITH_USERS = 32, 1024           # users, and users if all users are exported
 
 
 class Wish(NamedTuple):
   """What the command line asks for."""
-  model: str = "ilm"      # key of what is exported, see `variants.named`
+  model: str = "ilm"      # key of the model to export, see `variants.named`
   users: str = ""         # "all": also the users of the log
   out: str = ""           # a folder; "": export/ in the workdir
 
@@ -35,7 +35,7 @@ def run(run: context.Run, wish: Wish) -> None:
   """Writes the export.
 
   Raises:
-    UserError: the wish cannot be met, or an input is missing or does not fit the config.
+    UserError: the wish is not possible, or an input is missing or does not fit the config.
   """
   folder, variant = _check(run, wish), variants.named(run.config, wish.model)
   made = _Export(run, variant, with_users=wish.users == "all")
@@ -51,19 +51,19 @@ def run(run: context.Run, wish: Wish) -> None:
 def _check(run: context.Run, wish: Wish) -> pathlib.Path:
   """The folder to write."""
   if wish.users not in ("", "all"):
-    raise errors.UserError(f"--users={wish.users}: expected all, or nothing: no users")
+    raise errors.UserError(f"--users={wish.users}: expected all, or no --users to export none")
   if not wish.out and "://" in str(run.workdir):
     raise errors.UserError(f"--stage=export writes a local folder, and --workdir={run.workdir} is "
-                           "remote: name one with --out, and copy it where you want it")
+                           "remote: name a local folder with --out, and copy it where you need it")
   folder = pathlib.Path(wish.out or run.workdir / "export")
   if folder.exists() and not (folder / "export.json").exists():
-    raise errors.UserError(f"--out={folder} is there and is no export (it has no export.json): "
+    raise errors.UserError(f"--out={folder} exists and is no export (it has no export.json): "
                            "name another folder, or delete it")
   return folder
 
 
 class _Export:
-  """One model of a run, and how each part of its export is made."""
+  """One model of a run, and the functions that write each part of its export."""
 
   def __init__(self, run: context.Run, variant: variants.Variant, with_users: bool):
     self.run, self.with_users, self.left_out = run, with_users, []
@@ -157,7 +157,8 @@ class _Export:
         asked, states, self.speaker.head_layers, lm.tokenizer.vocab_size, lm.config.dtype)
 
   def _histories(self) -> tuple[list[list[int]], np.ndarray]:
-    """(prompts of histories, the item head's states); none where it reads no known words alone."""
+    """(prompts of histories, the item head's states); none if there is no item head, or prompts
+    also name the user."""
     if self.recommender.by != recommender.HEAD or self.recommender.prompt.has_user:
       return [], np.zeros((0, 0), np.float32)
     log = self.run.data.log
@@ -168,7 +169,7 @@ class _Export:
     return prompts, self.recommender.states(histories)
 
   def _ids(self, example: dict, queries: int) -> list[int]:
-    """A prompt's ids in the folder's vocabulary: each slot is the words of its entity."""
+    """A prompt's ids in the folder's vocabulary: each slot becomes the words of its entity."""
     tokenizer, entities, ids = self.run.lm_tokenizer, iter(example["entities"].tolist()), []
     for token in (*tokenizer.before, *example["inputs"].tolist(), *tokenizer.after):
       if token != tokenizer.slot_id:
@@ -178,10 +179,10 @@ class _Export:
       ids += range(first, first + queries)
     return ids
 
-  # jax.export, and what is said of all of it.
+  # jax.export, and export.json.
 
   def _functions(self, folder) -> dict[str, np.ndarray]:
-    """The first rows of the table prove them: items, and users if these are exported."""
+    """Rows spread evenly over the exported entities prove parity: items, and users if exported."""
     if not recipe.has_phase1(self.run.config):
       return {}
     rows = np.unique(np.linspace(1, self.known, _PROMPTS * 2).astype(np.int32))

@@ -1,4 +1,4 @@
-"""A language model of ours as teacher: requests in batches through jitted generation."""
+"""A language model of this library as teacher: generates answers to requests in batches."""
 import re
 
 import jax
@@ -14,20 +14,20 @@ from ilm_jax.models import language_model
 from ilm_jax.stages import context
 from ilm_jax.weights import load
 
-# How instruction-tuned models are addressed. Control tokens are those between < and >.
+# Prompt formats of instruction-tuned models. Control tokens are those between < and >.
 CHATS = {
     "chatml": "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
     "gemma": "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
     "none": "{}\n\n",
 }
 _CONTROL = re.compile(r"(<\|?\w+\|?>)")
-_MULTIPLE = 32           # prompts are padded to one: few shapes are compiled
+_MULTIPLE = 32           # prompts are padded to a multiple of this, so that few shapes compile
 
 
 class LmTeacher:
-  """The model of `targets.model`, else that of `lm`, on this process's devices.
+  """The model of `targets.model`, or that of `lm` if it is empty, on this process's devices.
 
-  Texts are greedy, or drawn with a key from the seed and the batch's first request.
+  Decoding is greedy, or samples with a key from the seed and the batch's first request.
   """
 
   def __init__(self, run: context.Run):
@@ -66,7 +66,7 @@ class LmTeacher:
     return [self._said(row.tolist()) for row in np.asarray(text_BT)[:len(requests)]]
 
   def encode(self, prompt: str) -> list[int]:
-    """Ids of a request as the model expects it: control tokens count only where we wrote them."""
+    """Ids of a request in the model's format; only its control tokens, not the prompt's, count."""
     before, after = self._chat.split("{}")
     middle = [*self._pieces(before), *self._tokenizer.encode(prompt), *self._pieces(after)]
     return [*self._tokenizer.before, *middle, *self._tokenizer.after]

@@ -4,7 +4,7 @@
     .. --stage=recommend --items=all --k=20 --out=neighbours/
 
 A folder (a name that ends in /) holds a Parquet file for each 65,536 items. The processes of a job
-share the parts; parts that are there whole are not made again, so the same command resumes.
+share the parts; complete parts are not made again, so the same command resumes.
 """
 import hashlib
 import pathlib
@@ -30,7 +30,7 @@ def write(out: str, vector_IE, items: interactions_lib.Items, k: int) -> int:
     k: neighbours of each.
 
   Raises:
-    UserError: `out` cannot be written, or holds the neighbours by other vectors.
+    UserError: `out` cannot be written, or holds neighbours made from other vectors.
   """
   count = len(vector_IE)
   here = distributed.here()

@@ -1,7 +1,7 @@
-"""Users and items that were not in the log: what the entity table would hold of them.
+"""Vectors of users and items that are not in the log, as the entity table would hold them.
 
-A user has what stage cf makes of users: `behavioral` by folding in, `sequential`, members. An item
-has its text's `semantic` vector and nothing of behaviour. Nothing is trained.
+A user gets the vectors that stage cf makes for users: `behavioral` by folding in, `sequential`,
+members. An item gets its text's `semantic` vector and none from behaviour. Nothing is trained.
 
     users = newcomers.Users(run)
     vectors = users.vectors([[50, 7, 181]])        # entity rows of what each liked, oldest first
@@ -32,12 +32,12 @@ class Users:
   def vectors(self, histories) -> list[dict]:
     """For each of N users, name -> float32 [C], of those in `config.vectors` that users have.
 
-    Items without a training interaction have no such vector and add nothing; of a user who liked no
-    other item the names are left out, as stage cf marks a user without training interactions.
+    Items without a training interaction have no such vector and add nothing. A user who liked only
+    such items gets {}, as stage cf marks users without training interactions.
 
     Args:
-      histories: of each user the entity rows (1..I) of its items, oldest first, at least one. A
-        user of the log gets its row of the entity table back for its training history.
+      histories: for each user the entity rows (1..I) of its items, oldest first, at least one. For
+        the training history of a user of the log the result is that user's row of the table.
     """
     counts_R = self.run.data.log.train_counts
     met = [rows[counts_R[rows] > 0] for rows in (np.asarray(h, np.int64) for h in histories)]
@@ -46,7 +46,7 @@ class Users:
             for n in range(len(met))]
 
   def members(self, histories) -> np.ndarray | None:
-    """int32 [N, S] of `qformer.members`: each user's last items; None where the config has none."""
+    """int32 [N, S] for `qformer.members`: each user's last items; None if the config has none."""
     count = self.run.config.qformer.members
     return cooccurrence.last_items(histories, count) if count else None
 
@@ -61,8 +61,8 @@ class Users:
     if c.sequential == "sasrec":
       make = sequence_model.states(self.run)
     else:
-      # From the table's items, which were standardised as the users were, but by other numbers:
-      # what is left is an affine map, which the users of the log show.
+      # From the table's items. They were standardised like the users, but with other means and
+      # deviations: the rest is an affine map, fitted on the users of the log.
       items = self.run.entities.vectors["sequential"][:1 + log.num_items]
       make = functools.partial(
           fold_in.of_last_items, item_I1C=items, window=c.transition_window)
@@ -71,7 +71,7 @@ class Users:
         make([histories[u] for u in met_U]), self._table("sequential")[met_U])
 
   def _met(self) -> np.ndarray:
-    """int [N]: users with a training interaction; others have no vector to learn from."""
+    """int [N]: users with a training interaction; others have no vector to fit."""
     log = self.run.data.log
     return np.flatnonzero(log.train_counts[log.rows.users])
 
@@ -84,7 +84,7 @@ def items(run: context.Run, texts: list[str]) -> list[dict]:
 
   Args:
     run: after stage cf.
-    texts: as `interactions.item_text` words them: "Toy Story (1995). Animation, Comedy".
+    texts: in the form of `interactions.item_text`: "Toy Story (1995). Animation, Comedy".
   """
   if "semantic" not in run.config.vectors:
     return [{} for _ in texts]

@@ -1,4 +1,4 @@
-"""Stages phase1 and phase2: what the recipe builds, handed to `loop.fit`."""
+"""Stages phase1 and phase2: train what the recipe builds, with `loop.fit`."""
 import functools
 import time
 
@@ -16,7 +16,7 @@ from ilm_jax.training import checkpoint, loop, optimizer
 
 
 def phase1(run: context.Run) -> None:
-  """Aligns the Q-Former with text and behaviour; phase1/checkpoints. Nothing without slots."""
+  """Aligns the Q-Former with text and behaviour; writes phase1/checkpoints. No-op without slots."""
   if not recipe.has_phase1(run.config):
     return
   c, began, made_from = run.config.phase1, time.time(), recipe.phase1_made_from(run)
@@ -45,7 +45,7 @@ def phase1(run: context.Run) -> None:
 
 
 def phase2(run: context.Run, variant: variants.Variant) -> None:
-  """Trains soft tokens for the frozen language model; <variant.folder>/checkpoints."""
+  """Trains soft tokens for the frozen language model; writes <variant.folder>/checkpoints."""
   c, began, made_from = run.config.phase2, time.time(), recipe.phase2_made_from(run, variant)
   if _finished(run, variant.folder, c.steps, made_from):
     return
@@ -64,7 +64,7 @@ def phase2(run: context.Run, variant: variants.Variant) -> None:
 
 
 def phase2_batches(run: context.Run) -> batches_lib.Batches:
-  """What phase 2 trains on: rows that say words, and apart from them those that only rank."""
+  """The batches of phase 2: rows with target texts, and separate rows that only rank."""
   share, shares = axes.batch_share(run.mesh)
 
   def batches(names, spec):
@@ -80,7 +80,7 @@ def phase2_batches(run: context.Run) -> batches_lib.Batches:
 
 
 def _places(run: context.Run) -> int:
-  """Tokens that a batch has room for."""
+  """The number of token positions of a batch."""
   c = run.config.phase2
   targets = c.targets if run.lm_encodes else 0
   said = c.rows * (c.length + targets) if recipe.said_tasks(run.config) else 0
@@ -119,8 +119,8 @@ def _fit(run: context.Run, name: str, c, objective: loop.Objective, trainable: d
     trainable: fresh parameters.
     made_from: stored in each checkpoint.
     monitor: of this phase.
-    init_from: workdir of the phase 1 that it begins from; "": it begins fresh.
-    begin: transforms the parameters with which training begins.
+    init_from: workdir of the phase 1 that it begins from; "": none.
+    begin: transforms the parameters before the first step.
   """
   tx, folder = optimizer.make_optimizer(c), run.workdir / name
   writer = scalars.Writer(folder / "metrics.jsonl", trackers.make(

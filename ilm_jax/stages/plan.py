@@ -1,4 +1,4 @@
-"""Stage plan: the step of a config compiled for chips that are not there; plan.json and a table."""
+"""Stage plan: compiles a config's step for chips that you do not have; plan.json and a table."""
 import dataclasses
 import json
 
@@ -20,16 +20,16 @@ class Wish:
 
 
 def run(config, workdir, wish: Wish) -> dict:
-  """Plans `config`, prints the table and leaves plan.json in `workdir`.
+  """Plans `config`, prints the table and writes plan.json to `workdir`.
 
   Needs no device, no weights, no data and no output of another stage.
 
   Returns:
-    what plan.json holds.
+    The content of plan.json.
 
   Raises:
     UserError: no such topology, a mesh that does not fit it, or a config that cannot run; or the
-      step does not fit, after plan.json, which then says what would.
+      step does not fit: then plan.json is written and says which changes would fit.
   """
   topology = chips.parse(wish.topology)
   config_lib.validate(config, topology.chips)
@@ -37,8 +37,8 @@ def run(config, workdir, wish: Wish) -> dict:
   config.lm.dtype = chips.dtype(config.lm.dtype, config.lm.train, has_bfloat16=True)
   phase2 = config.plan.phase == 2
   if not phase2 and (wish.search or not topology.chip.dims):
-    raise errors.UserError("plan.phase=1 is compiled for a TPU's topology, and not searched: leave "
-                           "--search out and name one, e.g. --topology=v5e:4x4")
+    raise errors.UserError("plan.phase=1 needs a TPU topology and has no --search: leave --search "
+                           "out and name a topology, e.g. --topology=v5e:4x4")
   devices = chips.devices(topology) if topology.chip.dims else None
 
   def compiled_plan(c):
@@ -71,7 +71,7 @@ def run(config, workdir, wish: Wish) -> dict:
 
 
 def _asked(c) -> dict:
-  """What was planned, as far as it changes the costs."""
+  """The settings of the plan that change the costs."""
   step = {"phase": c.plan.phase, "mesh": dict(c.mesh)}
   if c.plan.phase == 1:
     step |= {"rows": c.phase1.batch_size, "pairs": c.phase1.pair_batch_size}
@@ -88,5 +88,5 @@ def _asked(c) -> dict:
 
 
 def _scored(c, negatives: int) -> dict:
-  """How many items a step scores, of whom `negatives` are drawn; 0: all."""
+  """How many items a step scores: `negatives`, or all if that is 0."""
   return {"catalogue": min(negatives or programs.num_items(c), programs.num_items(c))}

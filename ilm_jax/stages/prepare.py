@@ -1,6 +1,6 @@
 """Stage prepare: raw log to data/, tasks to prepared/. The only stage that imports TensorFlow.
 
-Stage targets has its requests from here, too: they are made of the tasks' prompts.
+It also makes the requests of stage targets, from the tasks' prompts.
 """
 import importlib
 import platform
@@ -19,7 +19,7 @@ def load_tasks(load: Callable[[str], object] = importlib.import_module) -> None:
     load: imports a module by its name.
 
   Raises:
-    UserError: a package of theirs is not installed, or cannot be loaded.
+    UserError: a package that they need is not installed, or cannot be loaded.
   """
   try:
     load("ilm_jax.tasks.datasets.builder")
@@ -48,8 +48,7 @@ def run(run: context.Run) -> None:
 
 
 def answers(run: context.Run):
-  """A function from a request to what the config's teacher wrote; None where no task needs a
-  teacher."""
+  """A function: request -> the answer of the config's teacher; None if no task needs a teacher."""
   if elm.written(run.config):
     return targets.Store(run.workdir / "targets", run.teacher_fingerprint).lookup()
   return None
@@ -63,7 +62,7 @@ def requests(run: context.Run) -> None:
 
 
 def make_data(run: context.Run) -> None:
-  """Builds data/ through TFDS, unless it is there and of this config."""
+  """Builds data/ through TFDS, unless it exists and was made with this config."""
   from ilm_jax.data import interactions as interactions_lib
   from ilm_jax.data import kept as kept_lib
   from ilm_jax.data import store

@@ -1,4 +1,4 @@
-"""Which pretrained files a config names, and the fingerprints of what is made with them."""
+"""The pretrained files that a config names, and their fingerprints."""
 import hashlib
 
 from etils import epath
@@ -9,17 +9,17 @@ from ilm_jax.config import settings
 
 
 def asset_or_path(name: str):
-  """The file of an asset with that name, else the path."""
+  """The file of the asset `name`, or `name` as a path if there is no such asset."""
   return pinned.only(name) if name in pinned.ASSETS else epath.Path(name)
 
 
 def lm_fingerprint(config) -> str:
-  """sha256 of which language model the config names, with what changes its numbers."""
+  """sha256 of the config's language model and of the settings that change its numbers."""
   name, fields = config.lm.asset, config.lm.to_dict()
-  del fields["remat"]        # the same numbers by another way
+  del fields["remat"]        # does not change the numbers
   del fields["attention"]    # likewise
-  del fields["shape"]        # of no run with weights
-  del fields["chat_template"]    # of prepared tasks
+  del fields["shape"]        # empty in every run with weights
+  del fields["chat_template"]    # affects prepared tasks only
   if fields.pop("random"):
     fields["random"] = config.seed
   fields = {field: value for field, value in fields.items()
@@ -55,7 +55,8 @@ def teacher_fingerprint(config) -> str:
 
 
 def _identity(name: str) -> str:
-  """Of an asset without fetching it; of other files by what they hold."""
+  """The pinned fingerprint of an asset, which need not be fetched; of other files, of the content.
+  """
   if name in pinned.ASSETS:
     return pinned.fingerprint(name)
   from ilm_jax.weights import load

@@ -1,4 +1,4 @@
-"""Lists of items for a `Session`: what a trained run ranks, finds by title and knows of users.
+"""Lists of items for a `Session`: a trained run ranks, searches by title and looks up users.
 
     ranker = Ranker(context.Run(config, workdir), variants.ILM)
     cards = ranker.recommend(session.like(session.Session(), "50"), k=5)
@@ -19,7 +19,7 @@ from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context, describe, vectors
 from ilm_jax.stages import recommender as recommender_lib
 
-# Of attributes, as benchmarks.critiques and, for the step on an item head's scores,
+# Numbers for attributes. benchmarks.critiques and, for the step on an item head's scores,
 # benchmarks.simulator chose them on validation targets of MovieLens.
 _LEAST, _RIDGE, _STEP = 5, 0.1, 0.25
 _MOST_NAME = 300         # letters of a title that is looked up
@@ -28,7 +28,7 @@ _MOST_GUESSED = 50       # attributes of one session
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-  """An item as it is shown; `score` compares items of one list, None: not ranked."""
+  """An item to show; `score` compares the items of one list, None: not ranked."""
   id: str
   title: str
   year: int | None
@@ -42,24 +42,24 @@ def full_title(card: Card) -> str:
 
 
 def listed(cards: Sequence[Card]) -> str:
-  """A numbered list, one line a card: "1. Heat (1995)  Crime, Thriller"."""
+  """A numbered list, one line per card: "1. Heat (1995)  Crime, Thriller"."""
   return "\n".join(f"{n}. {full_title(card)}  {', '.join(card.genres)}".rstrip()
                    for n, card in enumerate(cards, 1))
 
 
 class Ranker:
-  """Lists by one model of a run. Nothing is kept between two calls but what was loaded.
+  """Lists by one model of a run. It has no state apart from what it has loaded.
 
   Args:
     run: a trained run.
     variant: which model of phase 2 ranks and speaks.
-    scores: what scores the catalogue, as `Recommender.scores`; None: this model's recommender,
-      in the thread that calls.
-    encode: what gives texts their sentence vectors; None: the run's encoder, loaded when the first
-      word is guessed.
+    scores: scores the catalogue, as `Recommender.scores`; None: this model's recommender, in the
+      calling thread.
+    encode: texts -> sentence vectors; None: the run's encoder, loaded when the first word is
+      guessed.
 
   Attributes:
-    recommender: what ranks.
+    recommender: the model that ranks.
     items, titles: the catalogue.
 
   Raises:
@@ -79,17 +79,17 @@ class Ranker:
     self.titles = titles_lib.Titles(self.items)
 
   def prepare(self) -> None:
-    """Makes now the tables that the first question of its kind would make: of names, labels, the
-    directions of attributes."""
+    """Makes the tables that are otherwise made on first use: names, labels, directions of
+    attributes."""
     for name in ("genres", "row_of", "unit_I1C", "known", "_plain"):
       getattr(self, name)
     _ = self._form.gram_CC
 
-  # What is recommended.
+  # Lists.
 
   def recommend(self, session: s.Session, k: int) -> tuple[Card, ...]:
     """The k best items that fit the session, best first: by the model's scores after the liked
-    items, moved along what was asked for. () while nothing is liked or nothing is left.
+    items, moved by the critiques. () if nothing is liked or nothing is left.
 
     Raises:
       UserError: an item is not in the catalogue, or an attribute has no direction.
@@ -106,8 +106,8 @@ class Ranker:
     return tuple(self.card(row, score_I1[row]) for row in best)
 
   def scored(self, session: s.Session) -> np.ndarray:
-    """float32 [I + 1]: the model's scores after the liked items, at least one, moved along what was
-    asked for."""
+    """float32 [I + 1]: the model's scores after the liked items, at least one, moved by the
+    critiques."""
     history = np.array([self.row_of[item] for item in session.liked], np.int32)
     return directions.moved(
         self._scores([history])[0], session, self.factors, self.ways_of(session), _STEP)
@@ -120,8 +120,8 @@ class Ranker:
     """
     row = self.row(item)
     if not np.any(self.unit_I1C[row]):
-      raise errors.UserError(f"{self.title(row)}: nobody has it in the training data, so nothing "
-                             "is known to be near it")
+      raise errors.UserError(f"{self.title(row)} has no training interaction, so no similar items "
+                             "are known")
     cosine_I1 = self.unit_I1C @ self.unit_I1C[row]
     others = np.flatnonzero(np.any(self.unit_I1C != 0, axis=1))
     others = others[others != row]
@@ -129,8 +129,8 @@ class Ranker:
     return tuple(self.card(near, cosine_I1[near]) for near in best)
 
   def search(self, text: str, k: int) -> tuple[Card, ...]:
-    """The k items whose title holds `text`: the one that it names, also with its year, then those
-    that begin with it, then by how many have them. "": what most have."""
+    """k items whose title contains `text`: the item that it names (also with its year), then titles
+    that begin with it, then the others, each by popularity. "": the most popular items."""
     text, count_R = text[:_MOST_NAME], self.run.data.log.train_counts
     part, named = titles_lib.plain(text), self.titles.row(text)
     rows = sorted((row for row, name in enumerate(self._plain, 1) if part in name or row == named),
@@ -139,10 +139,10 @@ class Ranker:
     return tuple(self.card(row) for row in rows[:k])
 
   def user(self, raw: str) -> s.Session:
-    """A user of the log: the items of the training history are liked.
+    """The session of a user of the log, who likes the items of the training history.
 
     Raises:
-      UserError: the log has no such user, or no training history of it.
+      UserError: the log has no such user, or the user has no training history.
     """
     log = self.run.data.log
     row = self.describer.row(f"user:{raw.removeprefix('user:')[:_MOST_NAME]}")
@@ -163,17 +163,17 @@ class Ranker:
 
   @property
   def attributes(self) -> tuple[str, ...]:
-    """Names that a critique can move."""
+    """Names of the attributes that a critique can name."""
     return tuple(sorted(self.ways, key=lambda name: (name != directions.NEW, name)))
 
   def guessed(self, *forms: str) -> str:
-    """The attribute for words in lower case that no attribute is called by; "": nothing can be
-    guessed of them. Args: as `wishes.read` gives them; the first that is a word counts."""
+    """A new attribute for lower-case words that are no attribute's name; "": no guess is possible.
+    Args: forms as `wishes.read` passes them; the first that is a word counts."""
     word = next((form for form in forms[:-1] if self._is_word(form)), forms[-1])
     return "" if self._guesses.of(word) is None else word
 
   def ways_of(self, session: s.Session) -> dict[str, np.ndarray]:
-    """The directions of all attributes, and of the guessed ones that a session asks for."""
+    """The directions of all attributes, and of the guessed ones in the session's critiques."""
     asked_for = dict.fromkeys(each.attribute.casefold() for each in session.critiques)
     others = [name for name in asked_for if name not in self.ways][:_MOST_GUESSED]
     guesses = {name: self._guesses.of(name) for name in others}
@@ -181,7 +181,7 @@ class Ranker:
 
   @functools.cached_property
   def genres(self) -> tuple[str, ...]:
-    """Those of the catalogue, in order."""
+    """The catalogue's genres, sorted."""
     return tuple(sorted({genre for of in self.items.genres for genre in of}))
 
   def row(self, name: str) -> int:
@@ -193,7 +193,7 @@ class Ranker:
     return self.row_of.get(name) or self.named(name)
 
   def named(self, name: str) -> int:
-    """As `row`, where digits are a title ("300") and no id."""
+    """As `row`, but digits are a title ("300"), not an id."""
     if row := self.titles.row(name[:_MOST_NAME]):
       return row
     row = self.describer.row(name[:_MOST_NAME])
@@ -202,8 +202,8 @@ class Ranker:
     return row
 
   def check(self, session: s.Session, where: str = "") -> None:
-    """Raises a UserError, which begins with `where`, if the session names an item that is not in
-    the catalogue; or an attribute without a direction."""
+    """Raises a UserError if the session names an item that is not in the catalogue (the message
+    begins with `where`) or an attribute without a direction."""
     for each in session.opinions:
       if each.item not in self.row_of:
         raise errors.UserError(f"{where}item {each.item!r} is not in this catalogue")
@@ -254,7 +254,7 @@ class Ranker:
                               elm.words(self.run.config.data).thing)
 
   def _is_word(self, text: str) -> bool:
-    """Whether the sentence encoder knows it whole."""
+    """Whether the sentence encoder's vocabulary has it as one token."""
     tokenizer = self.run.text_tokenizer
     return len(tokenizer.encode(text)) == len(tokenizer.encode("a"))
 
@@ -269,5 +269,5 @@ class Ranker:
 
   @functools.cached_property
   def describer(self) -> describe.Describer:
-    """Knows entities by name, and what the model says of their vectors."""
+    """Finds entities by name, and asks the model about their vectors."""
     return describe.Describer(self.run, self.variant, lambda: self.recommender.speaker)

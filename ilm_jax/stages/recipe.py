@@ -1,4 +1,4 @@
-"""From a config to what a phase trains: model, arrays, shapes, and what they are made from.
+"""From a config to the model, arrays and shapes of a phase, and the fingerprints of its inputs.
 
 Training and evaluation build the same things here, so they cannot disagree; neither imports the
 other.
@@ -28,31 +28,31 @@ from ilm_jax.weights import blip2
 
 @dataclasses.dataclass(frozen=True)
 class MadeFrom:
-  """What decides the numbers of a checkpoint (`training/provenance.py`)."""
+  """The inputs and settings of a checkpoint (`training/provenance.py`)."""
   fingerprints: dict[str, str]
   settings: dict
 
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-  """A model of phase 2, as it is trained and evaluated."""
+  """A model of phase 2, for training and evaluation."""
   graphdef: object               # of the ILM
-  trainable: dict                # arrays where training starts; or, read back, their shapes
+  trainable: dict                # initial arrays; if built for reading a checkpoint, their shapes
   frozen: dict                   # lm, vectors, present, log_draws, teacher: on the mesh
 
 
 def has_phase1(config) -> bool:
-  """Whether there is a phase 1: prompts that name entities (OpenP5) have no soft tokens."""
+  """Whether the run has a phase 1: prompts that name entities (OpenP5) have no soft tokens."""
   return config.tasks.entities == "slots"
 
 
 def joins_users(config) -> bool:
-  """Whether there is a phase 1 that brings users into the space of items."""
+  """Whether the run has a phase 1 that maps users into the space of items."""
   return has_phase1(config) and phase1_config.joins_users(config.phase1.losses)
 
 
 def phase1_folder(run: context.Run):
-  """The checkpoints that phase 2 begins from: of this run, or of `phase2.init_from`."""
+  """The folder of the phase 1 checkpoints for phase 2: of this run, or of `phase2.init_from`."""
   workdir = run.config.phase2.init_from or run.workdir
   return epath.Path(workdir) / "phase1" / "checkpoints"
 
@@ -67,7 +67,7 @@ def phase1(run: context.Run):
 
 
 def phase1_shapes(run: context.Run):
-  """As `phase1`, with shapes in place of arrays: nothing is drawn or read."""
+  """As `phase1`, with shapes in place of arrays: no weights are initialised or read."""
   return inputs.abstract(
       lambda: phase1_lib.build_phase1(qformer_config(run), run.config.seed))
 
@@ -78,8 +78,8 @@ def phase2(run: context.Run, variant: variants.Variant, fresh: bool = True) -> B
   Args:
     run: the run.
     variant: which.
-    fresh: `trainable` are the arrays where training starts, without what phase 1 gives; else the
-      shapes of what was trained, for reading it back: nothing is drawn.
+    fresh: True: `trainable` holds initial arrays, without those that come from phase 1. False: it
+      holds the shapes of the trained arrays, for reading a checkpoint.
   """
   c = run.config.phase2
   config = dataclasses.replace(
@@ -119,7 +119,7 @@ def qformer_config(run: context.Run) -> qformer.QFormerConfig:
 
 def lm_spec(run: context.Run, *, rows: int = 0, length: int = 0, queries: int | None = None,
             one_a_row: bool = False) -> batches_lib.LmBatchSpec:
-  """Shapes of phase 2's batches; for evaluation with other rows, or with 0 queries (no slots)."""
+  """Shapes of phase 2's batches; evaluation changes the rows, or has 0 queries (no slots)."""
   c = run.config.phase2
   rows = rows or c.rows
   return batches_lib.LmBatchSpec(
@@ -139,7 +139,7 @@ def lm_spec(run: context.Run, *, rows: int = 0, length: int = 0, queries: int | 
 
 
 def indices(run: context.Run) -> np.ndarray:
-  """int32 [I + 1, T]: the tokens of each item's index, without EOS; -1 behind its end."""
+  """int32 [I + 1, T]: the tokens of each item's index, without EOS; -1 after its end."""
   stored = run.prepared("catalogue", "test")
   said = {int(e["target_entity"][0]): e["targets"][:-1]
           for e in map(stored.__getitem__, range(len(stored)))}
@@ -150,7 +150,7 @@ def indices(run: context.Run) -> np.ndarray:
 
 
 def rank_spec(run: context.Run) -> batches_lib.LmBatchSpec:
-  """Shapes of the rows that the item head alone reads."""
+  """Shapes of the rows that only the item head reads."""
   c = run.config.phase2.head
   return dataclasses.replace(
       lm_spec(run, queries=c.queries or None), rows=c.rows, length=c.length, slots=c.slots,
@@ -160,25 +160,25 @@ def rank_spec(run: context.Run) -> batches_lib.LmBatchSpec:
 
 
 def head_config(run: context.Run) -> item_head.HeadConfig | None:
-  """The item head's part in phase 2's loss, if it has one.
+  """The item head's part in phase 2's loss; None if `phase2.head.weight` is 0.
 
   Raises:
-    UserError: the language model is an encoder-decoder, which has no states to read there.
+    UserError: the language model is an encoder-decoder; the item head needs a decoder's states.
   """
   c = run.config.phase2.head
   if not c.weight:
     return None
   if run.lm_encodes:
     raise errors.UserError(
-        f"phase2.head.weight={c.weight}: the item head reads what a decoder makes of a history, "
-        f"and {run.config.lm.asset} is an encoder-decoder: set it to 0")
+        f"phase2.head.weight={c.weight}: the item head reads a decoder's hidden states, and "
+        f"{run.config.lm.asset} is an encoder-decoder: set it to 0")
   return item_head.HeadConfig.of(
       c, run.data.log.num_items, ranks_items_only(run.config),
       head_teacher.distil(run.config, run.data.log.num_items))
 
 
 def _teacher_arrays(run: context.Run) -> dict:
-  """What the teacher of `head_teacher.distil` reads."""
+  """The arrays that the teacher of `head_teacher.distil` reads."""
   params, log = sequence_model.load(run)[0], run.data.log
   if not (counts := head_teacher.counts(run.config)).used:
     return params
@@ -187,9 +187,9 @@ def _teacher_arrays(run: context.Run) -> dict:
 
 
 def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) -> dict:
-  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of what goes in.
+  """The entity table, rows over the mesh: {"vectors": .., "present": ..} of `config.vectors`.
 
-  For a variant that sees no vectors all are marked absent.
+  For a variant without vectors all are marked absent.
   """
   table = run.entities
   put = functools.partial(axes.put_rows, run.mesh)
@@ -197,21 +197,21 @@ def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) ->
             "present": {n: put(table.present[n] & variant.sees_vectors)
                         for n in run.config.vectors}}
   if count := run.config.qformer.members:
-    assert table.members is not None      # `Run.entities` looked
+    assert table.members is not None      # `Run.entities` checks it
     arrays["members"] = put(table.members[:, :count])
   return arrays
 
 
 def never_met(run: context.Run, vector_dropout: float) -> dict:
-  """On the mesh, {"never_met": bool [R]} (`inputs.never_met`) of a phase that hides vectors; of
-  another {}: there, who was never met is an item like any other."""
+  """On the mesh, {"never_met": bool [R]} (`inputs.never_met`) for a phase that hides vectors; {}
+  for another, which treats items without training interactions like all others."""
   if not vector_dropout:
     return {}
   return {"never_met": axes.put_rows(run.mesh, run.data.log.train_counts == 0)}
 
 
 def factors(run: context.Run) -> dict:
-  """On the mesh, {"factors": float32 [R, C]}: of items and users, whose inner products rank."""
+  """On the mesh, {"factors": float32 [R, C]} of items and users; their inner products rank."""
   user_UC, item_I1C = vectors.factors(run)
   return {"factors": axes.put_rows(run.mesh, np.concatenate([item_I1C, user_UC]))}
 
@@ -223,7 +223,7 @@ def log_draws(run: context.Run) -> dict:
   return {"log_draws": axes.put_rows(run.mesh, log_R)}
 
 
-# What decides the numbers.
+# Inputs and settings that affect the numbers.
 
 
 def phase1_made_from(run: context.Run) -> MadeFrom:
@@ -233,9 +233,9 @@ def phase1_made_from(run: context.Run) -> MadeFrom:
 
 
 def phase2_made_from(run: context.Run, variant: variants.Variant) -> MadeFrom:
-  """What a model of phase 2 is made from; of one that begins from phase 1, also which.
+  """What a model of phase 2 is made from; if it begins from phase 1, with that one's identity.
 
-  Where that phase 1 is gone, what began from it is taken at its word.
+  If that phase 1 is gone, the identity comes from the model's own checkpoint.
   """
   made_from = {**_fingerprints(run), "lm": run.lm_fingerprint,
                **_tasks(run, task_names(run.config))}

@@ -1,4 +1,4 @@
-"""Stage recommend: lists for a user of the log, for somebody new, or for all users.
+"""Stage recommend: lists for a user of the log, for a new user, or for all users.
 
     python -m ilm_jax.main --config=.. --workdir=W --stage=recommend --user=user:405
     python -m ilm_jax.main --config=.. --workdir=W --stage=recommend \\
@@ -6,7 +6,7 @@
     python -m ilm_jax.main --config=.. --workdir=W --stage=recommend --users=all --out=top10.csv
     python -m ilm_jax.main --config=.. --workdir=W --stage=recommend --items=all --out=near.parquet
 
-How a list is made, and the same in Python: `stages.recommender`.
+`stages.recommender` says how a list is made, and how to do the same in Python.
 """
 import contextlib
 import pathlib
@@ -24,7 +24,7 @@ from ilm_jax.stages import recommender as recommender_lib
 from ilm_jax.stages.evals import trained
 from ilm_jax.training import provenance
 
-PART = 1 << 16                  # users of a file in a folder of lists
+PART = 1 << 16                  # users per file in a folder of lists
 
 
 class Wish(NamedTuple):
@@ -35,21 +35,21 @@ class Wish(NamedTuple):
   k: int = 10
   out: str = ""                 # with `users` or `items`: a .csv or .parquet file, or a folder, x/
   items: str = ""               # "all": the neighbours of every item
-  model: str = "ilm"            # key of what ranks, see `variants.named`
+  model: str = "ilm"            # key of the model that ranks, see `variants.named`
 
 
 def run(run: context.Run, wish: Wish) -> None:
-  """Prints a list, or writes those of all users.
+  """Prints a list, or writes the lists of all users or items.
 
   Raises:
-    UserError: the wish cannot be met; known before a model is loaded.
+    UserError: the wish is not possible; most mistakes are found before a model is loaded.
   """
   _check(wish)
   history = None if wish.users or wish.items else _history(run, wish)
   if wish.k > (items := len(run.data.items) - bool(wish.items)):
     raise errors.UserError(
-        f"--k={wish.k}: the catalogue has {items} {'other ' if wish.items else ''}items; ask for "
-        "so many at most")
+        f"--k={wish.k}: the catalogue has {items} {'other ' if wish.items else ''}items, expected "
+        f"--k={items} at most")
   recommender = recommender_lib.Recommender(run, variants.named(run.config, wish.model))
   if wish.items:
     made = neighbours.write(wish.out, recommender.item_vectors(), run.data.items, wish.k)
@@ -62,19 +62,19 @@ def run(run: context.Run, wish: Wish) -> None:
 
 
 def _history(run: context.Run, wish: Wish) -> np.ndarray:
-  """int32 [T]: item rows of who is asked about, oldest first."""
+  """int32 [T]: item rows of the user's history, oldest first."""
   log, names = run.data.log, describe.Describer(run)
   if wish.user:
     row = names.row(wish.user if wish.user.startswith("user:") else f"user:{wish.user}")
     if not log.rows.is_user(row):
-      raise errors.UserError(f"--user={wish.user} is an item, expected a user: user:ID by the raw "
-                             "ids of the data")
+      raise errors.UserError(f"--user={wish.user} is an item, expected a user: user:ID with a raw "
+                             "id of the data")
     return log.item_N[log.of_user(log.rows.user_number(row))]
   rows = [names.row(name) for name in wish.liked]
   for name, row in zip(wish.liked, rows):
     if log.rows.is_user(row):
       raise errors.UserError(f"--liked={name} is a user, expected an item: 'Title (year)' or "
-                             f"item:ID; a user's list is --user={name}")
+                             f"item:ID; for a user's list use --user={name}")
   return np.array(rows, np.int32)
 
 
@@ -88,7 +88,7 @@ def _print(recommender: recommender_lib.Recommender, wish: Wish, history) -> Non
     return errors.plain(interactions_lib.full_title(items, int(row)))
 
   if wish.user:
-    read = f"; its last {reads} are read" if 0 < reads < len(history) else ""
+    read = f"; the model reads the last {reads}" if 0 < reads < len(history) else ""
     print(f"{errors.plain(wish.user)}: the whole history, {len(history)} items{read}")
   else:
     print(f"liked: {', '.join(map(title, history))}")
@@ -102,7 +102,7 @@ def _print(recommender: recommender_lib.Recommender, wish: Wish, history) -> Non
 
 
 def _write_all(recommender: recommender_lib.Recommender, wish: Wish) -> None:
-  """Of a few users at a time: what is in memory does not grow with their number. All processes of
+  """Scores a few users at a time, so that memory does not grow with their number. All processes of
   a job score, and process 0 writes."""
   count = recommender.run.data.log.num_users
   if not wish.out.endswith("/"):
@@ -112,7 +112,7 @@ def _write_all(recommender: recommender_lib.Recommender, wish: Wish) -> None:
     list_parts.claim(folder, _made_from(recommender, wish.k), "lists of users",
                      distributed.is_main())
     for path, users in list_parts.parts(folder, count, PART):
-      # What process 0 finds holds for all: they score a part together, or none does.
+      # Process 0 decides for all: they score a part together, or none does.
       if not distributed.first(int(path.exists())):
         _write(recommender, str(path), users, wish.k)
   if distributed.is_main():
@@ -120,7 +120,7 @@ def _write_all(recommender: recommender_lib.Recommender, wish: Wish) -> None:
 
 
 def _made_from(recommender: recommender_lib.Recommender, k: int) -> dict:
-  """What lists depend on, as a folder of them says."""
+  """What the lists depend on, for the folder's made_from.json."""
   run, made = recommender.run, {}
   if recommender.by != recommender_lib.DOT:
     made["checkpoint"] = provenance.record(trained.phase2_meta(run, recommender.variant))
@@ -133,7 +133,7 @@ def _made_from(recommender: recommender_lib.Recommender, k: int) -> dict:
 
 
 def _write(recommender: recommender_lib.Recommender, path: str, users: range, k: int) -> None:
-  """The lists of users, numbered from 0, by their whole histories."""
+  """Writes the lists of users, numbered from 0, from their whole histories."""
   log, items, _ = recommender.run.data
   with (list_files.writing(path) if distributed.is_main()
         else contextlib.nullcontext(lambda rows: None)) as write:
@@ -158,16 +158,16 @@ def _check(wish: Wish) -> None:
   if not all(name.strip() for name in wish.liked):
     raise errors.UserError("--liked is empty: name an item, e.g. --liked='Heat (1995)'")
   if wish.users and wish.users != "all":
-    raise errors.UserError(f"--users={wish.users}: expected all; the list of one user is "
+    raise errors.UserError(f"--users={wish.users}: expected all; for the list of one user use "
                            f"--user={wish.users}")
   if wish.items and wish.items != "all":
-    raise errors.UserError(f"--items={wish.items}: expected all, the neighbours of every item; "
-                           "what somebody likes is --liked")
+    raise errors.UserError(f"--items={wish.items}: expected all, for the neighbours of every item; "
+                           "for a list from liked items use --liked")
   if given and not wish.out and (wish.users or wish.items):
     raise errors.UserError(f"{given[0]}=all needs a file: name it, e.g. --out=top10.csv")
   if wish.out and not (wish.users or wish.items):
-    raise errors.UserError(f"--out={wish.out} is for the lists of --users=all or --items=all; the "
-                           "list of one is printed: leave --out away")
+    raise errors.UserError(f"--out={wish.out} is for the lists of --users=all or --items=all; a "
+                           "single list is printed: leave --out out")
   if wish.out:
     list_files.check(f"{wish.out}part.parquet" if wish.out.endswith("/") else wish.out)
   if wish.k < 1:

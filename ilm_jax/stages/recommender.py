@@ -1,12 +1,12 @@
-"""What to recommend to somebody, from what they liked: users of the log and new ones alike.
+"""Recommends items to users of the log and to new users, from the items that they liked.
 
     recommender = recommender.Recommender(context.Run(config, workdir))
     items_NK, score_NK = recommender.top([[50, 7, 181]], 10)     # item rows, oldest first
 
-`way` says by what a list is made; prompts are those of the run's ranking task. Where a prompt or
-the space of phase 1's user-item loss needs a user, the user's vector is folded in from the given
-history. This holds for users of the log too, because their trained vector does not know the
-interactions that were held out for testing.
+`way` says how a list is made; prompts are those of the run's ranking task. If a prompt or the space
+of phase 1's user-item loss needs a user, the user's vector is folded in from the given history.
+This holds for users of the log too, because their trained vector does not know the interactions
+that were held out for testing.
 """
 import dataclasses
 import functools
@@ -22,21 +22,21 @@ from ilm_jax.stages import context, newcomers, recipe
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
 HEAD, DOT, BEAMS = "item head", "dot product", "beams"
-_TOGETHER = 1024         # users scored together,
-_SCORES = 1 << 26        # unless these are more scores
+_TOGETHER = 1024         # most users scored in one batch,
+_SCORES = 1 << 26        # and most scores
 
 
 def way(config) -> str:
-  """By what a run of `config` ranks: HEAD; DOT, where there is no item head; BEAMS, where phase 1
-  joins no users to items either: the dot product ranks many users in a fraction of their time.
+  """How a run of `config` ranks: HEAD; without an item head DOT; BEAMS if phase 1 has no user-item
+  loss either, because the dot product is many times faster than beams.
 
   Raises:
-    UserError: by nothing; or its prompts name users, and a new one has no name.
+    UserError: nothing in the run ranks; or its prompts name users, and a new user has no name.
   """
   if config.tasks.entities != "slots":
     raise errors.UserError(f"tasks.entities={config.tasks.entities!r}: prompts of this run name "
-                           "users, and somebody new has no name there: recommendations need a run "
-                           "with tasks.entities='slots'")
+                           "users, and a new user has no name: recommendations need a run with "
+                           "tasks.entities='slots'")
   if config.phase2.head.weight:
     return HEAD
   if recipe.joins_users(config):
@@ -49,20 +49,20 @@ def way(config) -> str:
 
 
 class Recommender:
-  """A trained run, ready to be asked. What it needs is loaded when first asked.
+  """Recommends with a trained run. It loads what it needs on first use.
 
   Args:
-    run: after the stages that train what ranks.
+    run: after the stages that train the ranking model.
     variant: which model of phase 2 ranks.
 
   Attributes:
     by: `way` of its config.
     variant: as given.
-    method: what the tables call it, e.g. "ILM, item head".
+    method: its name in the tables, e.g. "ILM, item head".
 
   Raises:
-    UserError: as `way`; the variant has no dot product and the run ranks by that; and when asked,
-      if something is not there or does not fit the config.
+    UserError: as `way`; the run ranks by dot product and the variant has none. Its methods raise it
+      if a file is missing or does not fit the config.
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
@@ -75,14 +75,14 @@ class Recommender:
 
   @property
   def reads(self) -> int:
-    """How many of the last items of a history a prompt shows; 0: no prompt, all count."""
+    """How many of the last items of a history a prompt shows; 0: there is no prompt, all count."""
     return 0 if self.by == DOT else self.run.config.tasks.history
 
   def top(self, histories, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(items_NK, score_NK): for each of N users the best items that are not in the history.
 
     Args:
-      histories: of each of N >= 1 users the entity rows (1..I) of its items, oldest first, at
+      histories: for each of N >= 1 users the entity rows (1..I) of its items, oldest first, at
         least one.
       k: length of the lists.
 
@@ -105,13 +105,13 @@ class Recommender:
     return items_NK, np.take_along_axis(np.asarray(score_NI, np.float32), items_NK, axis=1)
 
   def scores(self, histories) -> np.ndarray:
-    """float32 [N, I + 1]: the score of every item for each of at most `together` users, what they
-    have included; see `top`. Beams score no catalogue: `by` is HEAD or DOT."""
+    """float32 [N, I + 1]: the score of every item, also of those in the history, for each of at
+    most `together` users; see `top`. Needs `by` HEAD or DOT: beams do not score the catalogue."""
     return (self._by_head if self.by == HEAD else self._by_dot_product)(histories)
 
   def states(self, histories) -> np.ndarray:
-    """float32 [N, P]: of each history what the item head multiplies with the items' keys, for any
-    number of histories; `by` is HEAD."""
+    """float32 [N, P]: the state of each history that the item head multiplies with the items' keys,
+    for any number of histories. Needs `by` HEAD."""
     parts = []
     for first in range(0, len(histories), self.together):
       asked, examples, longest = self._ask(histories[first:first + self.together])
@@ -120,8 +120,8 @@ class Recommender:
     return np.concatenate(parts)
 
   def item_vectors(self) -> np.ndarray:
-    """float32 [I, E]: what items are alike by: keys of the item head, or the outputs of all queries
-    in the space of phase 1's user-item loss.
+    """float32 [I, E] vectors that say which items are similar: the item head's keys, or the outputs
+    of all queries in the space of phase 1's user-item loss.
 
     Raises:
       UserError: the run ranks by beams, which have no vectors.
@@ -134,7 +134,7 @@ class Recommender:
     return placement.fetch(vectors).reshape(self.run.data.log.num_items, -1)
 
   def _by_head(self, histories) -> np.ndarray:
-    _ = self.speaker.head_items       # made here, copies that know more users share it
+    _ = self.speaker.head_items       # made here, so that copies with more users share it
     asked, examples, longest = self._ask(histories)
     return asked.head_score(
         examples, self._shape(common.head_spec(self.run, [longest]), len(examples)))
@@ -156,7 +156,8 @@ class Recommender:
         graphdef, params, arrays, rows, self.run.data.log.num_items, items=self._items)
 
   def _ask(self, histories):
-    """(who is asked, an example for each history, [one as long as any]: one shape is compiled)."""
+    """(the speaker, an example for each history, [an example of the greatest length], so that one
+    shape is compiled)."""
     prompt, end = self.prompt, self.run.lm_tokenizer.eos_id
     asked, rows = self.speaker, np.zeros(len(histories), np.int32)
     if prompt.has_user:
@@ -165,15 +166,15 @@ class Recommender:
     return asked, examples, [prompt.example(np.ones(self.reads, np.int32), 0, end)]
 
   def examples(self, histories, rows=None) -> list[dict]:
-    """The prompt of each history; `rows`: of its users in the entity table, where prompts have
-    them."""
+    """The prompt of each history; `rows`: of the users in the entity table, for prompts that show
+    the user."""
     rows = np.zeros(len(histories), np.int32) if rows is None else rows
     return [self.prompt.example(history[-self.reads:], int(row), self.run.lm_tokenizer.eos_id)
             for history, row in zip(histories, rows)]
 
   def _shape(self, spec, count: int):
-    """`spec` with as many rows as `count` examples need: a power of two for each device, so that
-    somebody alone does not wait for a whole batch, and few shapes are compiled."""
+    """`spec` with as many rows as `count` examples need: a power of two per device, so that a
+    single user does not wait for a whole batch, and few shapes are compiled."""
     rows = axes.ways(self.run.mesh, "batch")
     while rows < min(count, spec.rows):
       rows *= 2
@@ -203,7 +204,7 @@ class Recommender:
   def _phase1(self):
     theirs = self.run.config.phase2.init_from
     if not theirs:
-      trained.phase1_meta(self.run)          # refuses one of other inputs or settings
+      trained.phase1_meta(self.run)          # UserError if it has other inputs or settings
     return trained.phase1(self.run, theirs or self.run.workdir)
 
   @functools.cached_property
@@ -217,7 +218,7 @@ class Recommender:
 
   @functools.cached_property
   def prompt(self) -> history_prompt.HistoryPrompt:
-    """That of the ranking task, as stage eval asks it."""
+    """The prompt of the ranking task, as in stage eval."""
     task = ranking.ranked_task(self.run.config)
     stored = self.run.prepared(task, "test")
     prompt = history_prompt.of(stored, self.run.lm_tokenizer.slot_id)

@@ -1,7 +1,7 @@
-"""The stages: one job each, wired from the floors below. Nothing here decides, it connects.
+"""Runs the stages: one job each, which connects the other packages.
 
-A stage is a function of a `context.Run`. It finds its inputs in the workdir, refuses those whose
-fingerprints do not fit, and leaves its outputs there; run again, it finds them or resumes.
+A stage is a function of a `context.Run`. It reads its inputs from the workdir, refuses inputs whose
+fingerprints do not fit, and writes its outputs there. Run again, it keeps or resumes them.
 """
 import gc
 import importlib
@@ -22,13 +22,14 @@ def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = (),
   In a job of several processes all of them factorise, train, evaluate and write targets, and
   process 0 does the rest while they wait. `beam`: options of the Apache Beam pipeline that
   prepares, e.g. ("--runner=DirectRunner",); (): stage prepare does it itself, with the same result.
-  `accept_changes`: a phase goes on from a checkpoint that other settings made, and keeps both.
-  `tables`, `command`: of stage report, see `context.Run`.
+  `accept_changes`: a phase may continue from a checkpoint with other settings, and records both.
+  `tables`, `command`: for stage report, see `context.Run`.
 
   Raises:
-    UserError: the config cannot run, an input is missing or does not fit, or another job writes
-      here what these stages write.
-    loop.Preempted: SIGTERM came while preparing, or while training; the state is saved.
+    UserError: the config cannot run, an input is missing or does not fit, or another job writes the
+      same outputs in `workdir`.
+    loop.Preempted: SIGTERM or SIGINT came while preparing or training; training has saved its
+      state.
   """
   run = context.Run(config, workdir, beam=beam, accept_changes=accept_changes, tables=tables,
                     command=command)
@@ -53,13 +54,13 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float, tables: bool 
 
   Args:
     config: of the job that trains.
-    workdir: the same as its.
+    workdir: of that job.
     names: "eval", and "report" to write it after each evaluation.
     seconds: how long to wait before looking again.
-    tables, command: of stage report, see `context.Run`.
+    tables, command: for stage report, see `context.Run`.
 
   Raises:
-    UserError: another stage was named, or what is found does not fit the config.
+    UserError: `names` has another stage, or the files in `workdir` do not fit the config.
   """
   if "eval" not in names or set(names) - set(stage_list.WATCH):
     raise errors.UserError(f"--watch evaluates what another job trains: with it, --stage is eval "
@@ -70,7 +71,7 @@ def watch(config, workdir, names: tuple[str, ...], seconds: float, tables: bool 
 
 
 def answer(name: str, config, workdir, wish: dict) -> None:
-  """Runs stage `describe`, `recommend`, `chat` or `export`: what somebody wants of a trained model.
+  """Runs stage `describe`, `recommend`, `chat` or `export`, which use a trained model.
 
   Args:
     name: of the stage.
@@ -79,14 +80,14 @@ def answer(name: str, config, workdir, wish: dict) -> None:
     wish: keyword arguments of the stage's `Wish`.
 
   Raises:
-    UserError: the wish cannot be met, or an input is missing or does not fit the config.
+    UserError: the wish is not possible, or an input is missing or does not fit the config.
   """
   stage = importlib.import_module(f"ilm_jax.stages.{name}")
   stage.run(context.Run(config, workdir), stage.Wish(**wish))
 
 
 def plan_step(config, workdir, **wish) -> dict:
-  """Says what the step of `config` would cost on chips that are not there; plan.json.
+  """Estimates the cost of `config`'s step on chips that you do not have; writes plan.json.
 
   Args:
     config: of the run.
@@ -101,12 +102,12 @@ def plan_step(config, workdir, **wish) -> dict:
 
 
 def _prepare(run: context.Run) -> None:
-  """In a process of its own: TensorFlow's memory goes with it and training never imports it."""
+  """In a child process: its end frees TensorFlow's memory, and training never imports it."""
   _in_child("run", run)
 
 
 def _targets(run: context.Run) -> None:
-  """What to ask is worked out by the tasks, in their process; the asking is done here, by all."""
+  """The tasks write the requests, in a child process; all processes of the job answer them here."""
   if run.config.dialogs.count:
     if distributed.is_main():
       _in_child("make_data", run)
@@ -129,8 +130,8 @@ def _in_child(function: str, run: context.Run) -> None:
 
 
 def _prepare_here(function: str, config_json: str, workdir: str, beam: tuple[str, ...]) -> None:
-  # TensorFlow only prepares data here: its messages about CUDA would mislead. 0 is a user's wish to
-  # have them; 1 is what jax sets where nothing is.
+  # TensorFlow only prepares data here: its messages about CUDA would mislead. A user who wants them
+  # sets 0; jax sets 1 if nothing is set.
   from ilm_jax.stages import child, prepare
   gc.set_threshold(10_000)      # as in main
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
@@ -148,7 +149,7 @@ def _cf(run: context.Run) -> None:
 
 
 def _check_rows(run: context.Run) -> None:
-  """Raises a UserError if an example fits into no row of phase 2: known before phase 1."""
+  """Raises a UserError, already before phase 1, if an example fits into no row of phase 2."""
   from ilm_jax.stages import phases
   phases.phase2_batches(run)
 
@@ -185,8 +186,8 @@ def _audit(run: context.Run) -> None:
   auditing.run(run)
 
 
-# Evaluation beside training is two jobs that write apart. What only reads and prints needs no lock,
-# nor `watch`, which replaces whole files by the same.
+# Training and evaluation are two jobs with separate outputs. Stages that only read and print need
+# no lock, nor does `watch`, which replaces whole files by equal ones.
 _LOCKS = {**dict.fromkeys(("targets", "prepare", "cf", "phase1", "phase2"), "train"),
           "eval": "eval"}
 _STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,

@@ -1,7 +1,7 @@
 """The SASRec of stage cf (`cf.sasrec`): it gives vectors, or teaches the item head.
 
-It is trained on training interactions alone; which epoch is kept, validation items decide, or
-nothing does (`cf.sasrec.patience=0`). No test item is looked at.
+It is trained on training interactions alone. Validation items decide which epoch is kept; with
+`cf.sasrec.patience=0` it is the last one. No test item is read.
 """
 import functools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ilm_jax.training import provenance
 
 
 def check(run: context.Run) -> None:
-  """Refuses patience where nothing can be waited for.
+  """Refuses `cf.sasrec.patience` if there is no validation target.
 
   Raises:
     UserError: `cf.sasrec.patience` is above 0, and no user has a validation target.
@@ -27,12 +27,12 @@ def check(run: context.Run) -> None:
   if patience and not interactions_lib.validation_targets(run.data.log).any():
     raise errors.UserError(
         f"cf.sasrec.patience={patience}: data.split={run.config.data.split!r} leaves no validation "
-        "target that training interactions meet, so nothing tells which epoch is best: set "
+        "target with training interactions, so no epoch can be chosen as the best: set "
         "cf.sasrec.patience=0")
 
 
 def make(run: context.Run) -> None:
-  """Writes sasrec/ unless it is there, of this data and these settings."""
+  """Writes sasrec/, unless it exists and was made from this data and these settings."""
   made_from = _made_from(run)
   if (store.read_manifest(_folder(run)) or {}).get("made_from") == made_from:
     return
@@ -49,7 +49,7 @@ def make(run: context.Run) -> None:
 
 
 def config(run: context.Run) -> sasrec.Config:
-  """Its shape and training."""
+  """The config of this run's SASRec: shape and training."""
   return head_teacher.sasrec_config(run.config)
 
 
@@ -70,8 +70,8 @@ def load(run: context.Run) -> tuple[dict, str]:
 
 
 def vectors(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
-  """(item_I1W, user_UW) float32: its item table, row 0 zero; its states at the ends of the training
-  histories, zero of an empty one."""
+  """(item_I1W, user_UW) float32: its item table, with row 0 zero, and its states at the ends of the
+  training histories, zero for an empty one."""
   params = load(run)[0]
   item_I1W = np.array(params["item"])
   item_I1W[0] = 0.0
@@ -80,8 +80,8 @@ def vectors(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def states(run: context.Run) -> Callable:
-  """Loads it once: a function of histories (item rows) that gives float32 [users, W], its states at
-  their ends, zero of an empty one."""
+  """Loads it once and returns a function: histories (item rows) -> float32 [users, W], its states
+  at their ends, zero for an empty one."""
   return functools.partial(sasrec_teacher.states, load(run)[0], config(run))
 
 

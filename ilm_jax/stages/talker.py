@@ -1,12 +1,12 @@
-"""What a conversation about items needs of a trained run: functions of a `Session`, no terminal.
+"""Conversations about items with a trained run, as functions of a `Session`, without a terminal.
 
     talker = Talker(context.Run(config, workdir), variants.ILM, k=5)
     reply = talker.reply(session.Session(), "I loved Heat, but no horror, and something newer")
     reply.session, reply.text, reply.cards
 
-What is said is read by stated rules (`conversation.heard`), the trained model ranks, and templates
-word the replies; the language model itself speaks where it is asked about an item (`about`) or
-about a vector between two (`between`). No text of a user reaches the language model.
+Rules read the user's words (`conversation.heard`), the trained model ranks, and templates word the
+replies. The language model itself speaks only about an item (`about`) or about a vector between two
+(`between`). No text of a user reaches the language model.
 """
 import dataclasses
 import re
@@ -32,11 +32,11 @@ class Reply(NamedTuple):
   """What the recommender says, and the session with both turns.
 
   Attributes:
-    act: of `session.ACTS`.
+    act: one of `session.ACTS`.
     text: the words alone, without the cards.
-    cards: what is recommended, best first.
-    unread: words of the user that mean nothing here; `text` says so.
-    guessed: attributes of the user's words that were guessed; `text` says so.
+    cards: the recommended items, best first.
+    unread: words of the user that were not understood; `text` says so.
+    guessed: attributes that were guessed from the user's words; `text` says so.
   """
   session: s.Session
   act: str
@@ -47,11 +47,11 @@ class Reply(NamedTuple):
 
 
 def notes(unread: Sequence[str], guessed: Sequence[str], things: str) -> str:
-  """What is said of words that mean nothing here, and of guessed ones; "" where there are none.
+  """The sentences about unread and guessed words; "" if there are none.
 
   Args:
     unread, guessed: of a `Reply`.
-    things: what items are called, as "films".
+    things: what items are called, e.g. "films".
   """
   said = [f"I do not know what {', '.join(map(repr, unread))} means here."] * bool(unread)
   said += [f"{', '.join(map(repr, guessed))}: guessed from the {things}' texts; no label says it."
@@ -68,24 +68,24 @@ def wanted(critique: s.Critique) -> str:
 
 
 def _introduction(session: s.Session) -> str:
-  """Of a list that follows a wish. It says how a critique of this turn was understood."""
+  """The sentence above a list that follows a wish. It says how this turn's critiques were read."""
   now = ", ".join(wanted(each) for each in session.active_critiques
                   if each.turn == len(session.turns))
   return f"With what you asked for{now and f' ({now})'}, these come first:"
 
 
 def known(session: s.Session) -> s.Session:
-  """The session without its turns: two that are equal here recommend the same."""
+  """The session without its turns: sessions that are equal here get the same recommendations."""
   return dataclasses.replace(session, turns=())
 
 
 class Talker(ranker.Ranker):
-  """Answers for one model of a run. Nothing is kept between two calls but what was loaded.
+  """Answers for one model of a run. It has no state apart from what it has loaded.
 
   Args:
-    run, variant, scores, encode: as of `ranker.Ranker`; the variant speaks, too.
+    run, variant, scores, encode: as in `ranker.Ranker`; the variant also speaks.
     k: items of a list.
-    asks: when a question about an attribute comes before a list.
+    asks: when to ask about an attribute before a list.
 
   Raises:
     UserError: the run ranks by beams alone, or not at all.
@@ -97,7 +97,7 @@ class Talker(ranker.Ranker):
     super().__init__(run, variant, scores, encode)
     self.k, self._asks, self.things = k, asks, elm.words(run.config.data).things
 
-  # What is said.
+  # Turns.
 
   def reply(self, session: s.Session, text: str) -> Reply:
     """The answer to what a user says.
@@ -118,13 +118,13 @@ class Talker(ranker.Ranker):
 
   def proposed(self, session: s.Session, unread: tuple[str, ...] = (),
                guessed: tuple[str, ...] = ()) -> Reply:
-    """What the recommender says next by itself: a list, or a question; before it, what of the
-    user's words was not understood, or guessed."""
+    """What the recommender says next by itself: a list or a question, after a note about words that
+    were not understood or guessed."""
     self.check(session)
     score_I1 = self.scored(session) if session.liked else None
     may_I1 = s.allowed(session, self.items)
     step = policy.next_step(session, score_I1, may_I1, self.known, self._asks)
-    if step.act != s.ASK and score_I1 is not None:      # never without: it asks what is liked
+    if step.act != s.ASK and score_I1 is not None:      # without scores the act is ASK
       words = _introduction(session) if step.act == s.REFINE else "Try these:"
       return self._turn(session, step.act, words, self.best(score_I1, may_I1, self.k), unread,
                         guessed)
@@ -137,11 +137,12 @@ class Talker(ranker.Ranker):
     return self._turn(session, s.ASK, words, (), unread, guessed)
 
   def edited(self, session: s.Session, kind: str, item: str) -> s.Session:
-    """With the user's turn that an item is liked, disliked or seen.
+    """The session with a turn of the user that likes, dislikes or has seen an item.
 
     Args:
+      session: before that turn.
       kind: "like", "dislike" or "seen".
-      item: as of `row`.
+      item: a name, as in `row`.
     """
     edit, words = _EDITS[kind]
     row = self.row(item)
@@ -150,10 +151,10 @@ class Talker(ranker.Ranker):
     return edit(s.add_turn(session, said), raw)
 
   def replayed(self, turns: Sequence[tuple[str, str]]) -> s.Session:
-    """The session of a dialog that is known by its words alone.
+    """The session of a dialog of which only the words are known.
 
     Args:
-      turns: (role, text); what `reply` would refuse says nothing.
+      turns: (role, text); a text that `reply` would refuse is skipped.
     """
     session = s.Session()
     for role, text in turns:
@@ -176,15 +177,15 @@ class Talker(ranker.Ranker):
                  and turn.items and turn.act in (s.RECOMMEND, s.REFINE)), ())
 
   def nth(self, session: s.Session, number: int) -> str:
-    """The id of the item at place `number`, from 1, of the last list.
+    """The id of item `number`, from 1, of the last list.
 
     Raises:
       UserError: the list is not that long.
     """
     shown = self.shown(session)
     if not 1 <= number <= len(shown):
-      raise errors.UserError(f"{number}: the last list has {len(shown)} items; an item by its id "
-                             "is item:ID")
+      raise errors.UserError(f"{number}: the last list has {len(shown)} items; to name an item by "
+                             "its id, write item:ID")
     return shown[number - 1]
 
   def _heard(self, session, text):
@@ -197,7 +198,7 @@ class Talker(ranker.Ranker):
     return after, unread
 
   def _answer(self, session, text, act, said, items=()) -> Reply:
-    """A reply that changes nothing of what is known."""
+    """A reply that changes nothing but the turns."""
     session = s.add_turn(session, s.Turn(s.USER, text.strip(), items))
     return Reply(s.add_turn(session, s.Turn(s.RECOMMENDER, said, items, act)), act, said)
 
@@ -207,10 +208,10 @@ class Talker(ranker.Ranker):
                   tuple(card.id for card in cards), act)
     return Reply(s.add_turn(session, said), act, text, tuple(cards), unread, guessed)
 
-  # What is explained.
+  # Explanations.
 
   def why(self, session: s.Session, item: str) -> str:
-    """What speaks for an item, in terms of what is computed.
+    """The reasons for an item, by the numbers that rank it.
 
     Raises:
       UserError: nothing is liked yet, or the item is not in the catalogue.
@@ -219,7 +220,8 @@ class Talker(ranker.Ranker):
     self.check(session)
     liked = [self.row_of[each] for each in session.liked]
     if not liked:
-      raise errors.UserError("nothing is liked yet, so nothing speaks for it")
+      raise errors.UserError("nothing is liked yet, so there is no reason for an item: like one "
+                             "first")
     alike_L = self.unit_I1C[liked] @ self.unit_I1C[row]
     near = liked[int(np.argmax(alike_L))]
     both = [genre for genre in self.items.genres[row - 1] if genre in self.items.genres[near - 1]]
@@ -241,8 +243,8 @@ class Talker(ranker.Ranker):
     return f"From the vector of {self.title(row)} alone: {' '.join(said.split())}"
 
   def between(self, first: str, second: str, share: float) -> str:
-    """What the language model says of the vector that lies `share` (0..1) of the way from one item
-    to another; takes seconds.
+    """What the language model says of the vector at `share` (0..1) of the way from one item to
+    another; takes seconds.
 
     Raises:
       UserError: an item is not in the catalogue, or the two have no kind of vector in common.

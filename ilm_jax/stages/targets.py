@@ -1,7 +1,7 @@
-"""Stage targets: a teacher writes what stage prepare asked for in targets/requests.jsonl.
+"""Stage targets: a teacher answers the requests in targets/requests.jsonl.
 
-What is written is kept batch by batch, so a stage that is killed goes on where it was. Processes
-share the requests by their addresses; none needs to know what another has done.
+Answers are stored batch by batch, so a killed stage continues where it was. The processes of a job
+share the requests by their hashes; none needs to know what another has done.
 """
 import collections
 import time
@@ -19,11 +19,11 @@ def run(run: context.Run, make_teacher=None) -> None:
   """Writes targets/<teacher>/ until every request has its answer; prints counts.
 
   Args:
-    run: the run; its requests are there.
+    run: the run; its requests exist.
     make_teacher: () -> a teacher; None: the config's.
 
   Raises:
-    UserError: the teacher failed for good; what it wrote before is kept.
+    UserError: the teacher failed for good; its earlier answers are kept.
   """
   requests = targets.read_requests(run.workdir / "targets")
   store = targets.Store(run.workdir / "targets", run.teacher_fingerprint)
@@ -37,7 +37,8 @@ def run(run: context.Run, make_teacher=None) -> None:
 
 def answer(run: context.Run, requests: list[targets.Request], store: targets.Store,
            make_teacher) -> None:
-  """Has a teacher answer what the store lacks; returns once all processes have done their part."""
+  """Lets a teacher answer the requests that the store lacks; returns when all processes are done.
+  """
   have, here = store.read(), distributed.here()
   waiting = {key: request for request in requests
              if (key := request.key(store.teacher)) not in have}
@@ -48,7 +49,8 @@ def answer(run: context.Run, requests: list[targets.Request], store: targets.Sto
 
 
 def counts(requests: list[targets.Request], answers: dict, teacher: str) -> dict:
-  """{"tasks": {task: {"asked": .., "written": .., "empty": .., ..}}, "answers": distinct ones}."""
+  """{"tasks": {task: {"asked": .., "written": .., "empty": .., ..}}, "answers": how many distinct}.
+  """
   tasks: dict[str, collections.Counter] = {}
   for request in requests:
     answer = answers.get(request.key(teacher))
@@ -60,7 +62,7 @@ def counts(requests: list[targets.Request], answers: dict, teacher: str) -> dict
 
 
 def teacher_words(run: context.Run) -> str:
-  """Who the teacher is, for people."""
+  """A name of the teacher, for people."""
   c = run.config.targets
   return {"lm": f"{c.model or run.config.lm.asset} ({run.config.lm.dtype})",
           "endpoint": f"{c.model} at {c.endpoint}", "file": c.file}[c.teacher]
@@ -82,7 +84,7 @@ def _write(run: context.Run, teacher, store: targets.Store, mine: list) -> None:
 
 
 def _keep(store: targets.Store, part: list, said: list, absent: bool = True) -> None:
-  """Stores a batch; with `absent`, what the teacher has nothing for is an answer too."""
+  """Stores a batch; with `absent`, a request that the teacher does not know is stored as absent."""
   answers = {}
   for (key, request), found in zip(part, said, strict=True):
     if found is not None:
@@ -97,15 +99,15 @@ def teacher(run: context.Run, raw_id: Callable[[int], str], name: Callable[[int]
 
   Args:
     run: the run.
-    raw_id: a request's row -> what a user's file calls it.
-    name: a request's row -> what a message calls it.
+    raw_id: a request's row -> its id in a file of targets.
+    name: a request's row -> its name in messages.
   """
   c = run.config.targets
   if c.teacher == "endpoint":
     return teachers.Endpoint(c, lambda rows: " and ".join(map(name, rows)))
   if c.teacher == "file":
     return teachers.File(c.file, raw_id)
-  from ilm_jax.stages import lm_teacher  # a model's code, which the others do without
+  from ilm_jax.stages import lm_teacher  # imports model code, which other teachers do not need
   return lm_teacher.LmTeacher(run)
 
 

@@ -15,10 +15,11 @@ from ilm_jax.stages import context, sequence_model
 
 
 def run(run: context.Run) -> None:
-  """Writes entities/, factors.npz and, where something reads it, sasrec/, unless they are there.
+  """Writes entities/, factors.npz and, if the config uses it, sasrec/, unless they exist.
 
-  All processes factorise, the first trains a SASRec and writes. An entities/ that was made from
-  this data and these settings stays, whatever else is missing: checkpoints depend on its bits.
+  All processes factorise; process 0 trains a SASRec and writes. An entities/ that was made from
+  this data and these settings stays, even if other files are missing: checkpoints depend on its
+  bits.
 
   Raises:
     UserError: as `sequence_model.check`, before anything is made.
@@ -63,7 +64,7 @@ def run(run: context.Run) -> None:
 
 
 def _sequential(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
-  """(item_I1C, user_UC) from what `cf.sequential` names, standardised."""
+  """(item_I1C, user_UC) of the method that `cf.sequential` names, standardised."""
   c, log = run.config.cf, run.data.log
   met_R = log.train_counts > 0
   item_I1C, user_UC = sequence_model.vectors(run) if c.sequential == "sasrec" else (
@@ -75,12 +76,12 @@ def _sequential(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dialog_histories(run: context.Run) -> list[np.ndarray]:
-  """What the people in the training dialogs like, where `cf.dialogs` counts them; item rows."""
+  """The item rows that each training dialog's people like; [] if `cf.dialogs` is 0."""
   return corpora.liked(run.config.tasks.dialogs, run.data.items) if run.config.cf.dialogs else []
 
 
 def digest(of_dialogs: list[np.ndarray]) -> str:
-  """Of what `dialog_histories` gives: vectors were made from it."""
+  """sha256 of the result of `dialog_histories`, from which vectors are made."""
   return files.sha256_json([liked.tolist() for liked in of_dialogs])
 
 
@@ -92,7 +93,7 @@ def factorise(config, log: interactions_lib.Interactions, mesh, of_dialogs=()
     config: the run's.
     log: U users, I items.
     mesh: of the devices.
-    of_dialogs: of `dialog_histories`: each is `cf.dialogs` more users, whose rows are not returned.
+    of_dialogs: from `dialog_histories`: each adds `cf.dialogs` users, whose rows are not returned.
   """
   c = config.cf
   with tempfile.TemporaryDirectory(prefix="ilm_cf_") as scratch:
@@ -107,12 +108,12 @@ def factorise(config, log: interactions_lib.Interactions, mesh, of_dialogs=()
 
 
 def standardised(vectors_NC, met_N=None) -> np.ndarray:
-  """Each dimension with mean 0 and standard deviation 1 over the rows (constant ones: 0).
+  """Each dimension with mean 0 and standard deviation 1 over the rows (constant dimensions: 0).
 
   Args:
-    vectors_NC: one vector a row.
-    met_N: bool, rows that have training interactions. Others are zero, and do not count. None: all
-      have.
+    vectors_NC: one vector per row.
+    met_N: bool, rows with training interactions. Other rows become zero and do not count. None: all
+      rows have some.
 
   Returns:
     float32 [N, C].
@@ -127,6 +128,6 @@ def standardised(vectors_NC, met_N=None) -> np.ndarray:
 
 
 def factors(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
-  """(user_UC, item_I1C): the factors as iALS left them, whose dot products rank items."""
+  """(user_UC, item_I1C): the factors of iALS, not standardised; their dot products rank items."""
   stored = arrays.load_file(run.workdir / "factors.npz", "run --stage=cf")
   return stored["user_UC"], stored["item_I1C"]

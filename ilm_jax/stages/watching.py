@@ -1,4 +1,4 @@
-"""Evaluation beside training: a job of its own that evaluates each checkpoint as it appears."""
+"""Evaluation during training: a separate job that evaluates each new checkpoint."""
 import copy
 import sys
 import time
@@ -14,10 +14,10 @@ from ilm_jax.training import checkpoint
 
 
 def run(run: context.Run, seconds: float, *, with_report: bool) -> None:
-  """Evaluates the newest checkpoints, again and again, until those of the last steps are done.
+  """Evaluates the newest checkpoints, repeatedly, until those of the last steps are done.
 
   Args:
-    run: the run; its workdir is another job's too.
+    run: the run; another job trains in its workdir.
     seconds: how long to wait before looking again.
     with_report: also write the report after each evaluation.
   """
@@ -37,7 +37,7 @@ def run(run: context.Run, seconds: float, *, with_report: bool) -> None:
 
 
 def training(run: context.Run) -> str | None:
-  """How far the job that trains is, or that it seems dead; None: it has said nothing yet."""
+  """How far the training job is, or that it seems dead; None: it has no heartbeat yet."""
   beats = [beat for name in _last_steps(run.config)
            if (beat := heartbeat.read(run.workdir, name)) is not None]
   return heartbeat.tell(max(beats, key=lambda b: b["time"]), time.time()) if beats else None
@@ -50,15 +50,15 @@ def newest(run: context.Run) -> dict[str, int | None]:
 
 
 def finished(config, newest_steps: dict[str, int | None]) -> bool:
-  """Whether training will bring nothing more."""
+  """Whether all phases have reached their last step."""
   return all((newest_steps[name] or 0) >= last for name, last in _last_steps(config).items())
 
 
 def evaluate(run: context.Run, newest_steps: dict[str, int | None]) -> bool:
-  """Makes the tables of what is there; False if there was nothing, or it was overtaken.
+  """Makes the tables of the existing checkpoints; False if there was none, or it was overtaken.
 
-  What phase2.compare names is trained after phase 2. Until it is done phase 2 is measured without
-  it, and its last step, whose tables compare all, waits for it.
+  The models of phase2.compare are trained after phase 2. Until they are done phase 2 is measured
+  without them; the tables of its last step, which compare all models, wait for them.
   """
   measured = False
   try:
@@ -72,8 +72,8 @@ def evaluate(run: context.Run, newest_steps: dict[str, int | None]) -> bool:
       tables.run(_alone(run))
       measured = True
   except errors.UserError as e:
-    # Training keeps only its newest checkpoints, and may delete one that is being read. Of several
-    # processes some may have read it: the job ends, and goes on where it is started again.
+    # Training keeps only its newest checkpoints, and may delete one that is being read. In a job of
+    # several processes some may have read it: the job ends, and continues when started again.
     if distributed.here().count > 1 or newest(run) == newest_steps:
       raise
     print(f"eval: overtaken by training ({e}); looking again", file=sys.stderr)
@@ -89,7 +89,7 @@ def _last_steps(config) -> dict[str, int]:
 
 
 def _alone(run: context.Run) -> context.Run:
-  """The same run with its config saying that nothing is trained beside ILM."""
+  """The same run with an empty phase2.compare."""
   _ = run.lm      # loaded once, and shared with the copy
   alone = copy.copy(run)
   alone.config = run.config.copy_and_resolve_references().unlock()

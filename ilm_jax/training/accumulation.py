@@ -1,16 +1,16 @@
-"""Microbatches: the gradient of a batch from parts of it in turn, when the whole does not fit."""
+"""Microbatches: the gradient of a batch, computed part by part when the whole does not fit."""
 import jax
 import jax.numpy as jnp
 
 
 def value_and_grad(loss_fn, microbatches: int):
-  """`jax.value_and_grad(loss_fn, has_aux=True)`, for a batch taken in so many parts.
+  """`jax.value_and_grad(loss_fn, has_aux=True)`, computed over a batch in parts.
 
-  Each part brings "whole", the whole batch, and its loss is its share of the mean over that batch.
+  Each part has the whole batch as "whole", and its loss is its share of the mean over that batch.
   Parts hold different numbers of target tokens, so a mean of means would give more weight to tokens
-  of short parts. Loss and gradient are the sums over the parts, equal to those of the whole batch
-  up to rounding where the loss draws nothing (part m has the m-th key of the step's: dropout has
-  other masks than in the whole batch).
+  of short parts. Loss and gradient are the sums over the parts. Up to rounding they are equal to
+  those of the whole batch if the loss draws no random numbers (each part has its own key, so
+  dropout has other masks than in the whole batch).
 
   Row i of a batch of B goes to part i modulo `microbatches`. *Why not the first B / M rows to the
   first part:* rows are spread over the devices in order, and each device must have its share of
@@ -19,7 +19,7 @@ def value_and_grad(loss_fn, microbatches: int):
   Args:
     loss_fn: (trainable, frozen, batch, rng) -> (loss, metrics); a metric a (sum, count) pair or a
       scalar that adds up over rows.
-    microbatches: M; the rows of the batch are a multiple. 1: the whole batch at once.
+    microbatches: M, which divides the number of rows. 1: the whole batch at once.
 
   Returns:
     (trainable, frozen, batch, rng) -> ((loss, metrics), gradient by `trainable`).

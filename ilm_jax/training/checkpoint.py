@@ -1,10 +1,10 @@
 """Checkpoints: what is saved, how a run starts, and which inputs it may start from.
 
-A checkpoint holds the trained parameters, the optimizer's state, the step and `meta`. `meta` says
-what the checkpoint was made from (provenance.py) and has a digest of each array, which is checked
-whenever the array is read. The frozen language model is not in it. Orbax writes to a temporary
-folder and renames it, so a folder with a step's name is complete; what a killed run left unfinished
-is removed when the next one opens the folder.
+A checkpoint holds the trained parameters, the optimizer's state, the step and `meta`, but not the
+frozen language model. `meta` says what the checkpoint was made from (provenance.py) and has a
+digest of each array, which is checked whenever the array is read. Orbax writes to a temporary
+folder and renames it, so a folder with a step's name is complete; the next run that opens the
+parent folder removes the unfinished folders of a killed run.
 """
 import orbax.checkpoint as ocp
 from etils import epath
@@ -18,12 +18,12 @@ class Checkpointer:
   """The checkpoints of one phase of one run.
 
   Args:
-    folder: where they lie, one folder a step.
-    fingerprints: {name: sha256} of what this run is made from, stored in each checkpoint.
-    settings: {dotted config field: value} that decide its numbers, stored likewise.
-    keep: how many of the newest are kept.
-    steps: to which the run trains; None: as far as it likes.
-    accept_changes: whether it may go on from a checkpoint that other settings made.
+    folder: the parent folder, with one folder per step.
+    fingerprints: {name: sha256} of this run's inputs, stored in each checkpoint.
+    settings: {dotted config field: value} that affect its numbers, stored as well.
+    keep: how many of the newest checkpoints are kept.
+    steps: the last step of the run; None: no limit.
+    accept_changes: whether the run may resume from a checkpoint that was made with other settings.
   """
 
   def __init__(self, folder, fingerprints: dict[str, str], settings: dict | None = None, *,
@@ -48,14 +48,14 @@ class Checkpointer:
     return self._manager.latest_step()
 
   def save(self, state, totals: dict | None = None) -> None:
-    """Begins to write `state` (a TrainState) and returns; a step that is there is not rewritten.
+    """Starts to write `state` (a TrainState) and returns; an existing step is not rewritten.
 
     Args:
       state: the state, which may be donated as soon as this returns.
-      totals: JSON-able, kept in `meta`: metrics summed since the last log.
+      totals: metrics summed since the last log, JSON-able; kept in `meta`.
 
     Raises:
-      UserError: the disk is full, now or during the save before.
+      UserError: the disk is full, during this save or the one before.
     """
     step = int(state.step)
     if step == self.latest():
@@ -70,7 +70,7 @@ class Checkpointer:
       raise self._write_error(e) from e
 
   def wait(self) -> None:
-    """Waits until what was saved is on disk; raises what went wrong meanwhile."""
+    """Waits until all saves are on disk; raises the error of a save that failed."""
     try:
       self._manager.wait_until_finished()
     except Exception as e:
@@ -84,8 +84,8 @@ class Checkpointer:
         raise self._write_error(e) from e
 
   def meta(self, step: int | None = None) -> dict:
-    """{step, fingerprints, settings, history, totals, digests} of `step` or the newest; empty, and
-    without digests, if none exist."""
+    """{step, fingerprints, settings, history, totals, digests} of `step`, by default the newest.
+    Without such a checkpoint the fields are empty, and there are no digests."""
     step = self.latest() if step is None else step
     if step is None or step not in self._manager.all_steps():
       return {"step": step, "fingerprints": {}, "settings": {}, "history": [], "totals": {}}
@@ -95,10 +95,10 @@ class Checkpointer:
     """The state of `step` (the newest by default).
 
     Args:
-      like: a TrainState of arrays, on the mesh where the result shall lie: any mesh will do.
+      like: a TrainState of arrays on the mesh of the result, which may be any mesh.
 
     Raises:
-      UserError: made from other inputs or settings, of another shape, damaged, or unreadable.
+      UserError: the checkpoint has other inputs, settings or shapes, is damaged, or is unreadable.
     """
     step = self.latest() if step is None else step
     meta = self.meta(step)
@@ -112,7 +112,7 @@ class Checkpointer:
     return type(like)(**got["state"])
 
   def _write_error(self, e: Exception) -> Exception:
-    """The user's error if the disk is full, with the unfinished folders removed; else `e`."""
+    """A UserError if the disk is full, after removing the unfinished folders; else `e`."""
     self._failed = True
     if not any(word in str(cause) for cause in files.chain(e) for word in orbax_io.NO_ROOM):
       return e
@@ -136,11 +136,11 @@ def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[
     init_from: a workdir, or "" to begin fresh.
     fingerprints: {name: sha256} that phase 1 must share with this run.
     settings: {dotted config field: value} that it must share.
-    subtree: the parts of `fresh.trainable` that phase 1 gives; each leaf of them must be there.
+    subtree: the parts of `fresh.trainable` that phase 1 provides, with all their leaves.
 
   Raises:
-    UserError: inputs or settings that do not fit, no checkpoint at `init_from`, or a leaf missing
-      or of another shape.
+    UserError: inputs or settings differ, `init_from` has no checkpoint, or a leaf is missing or has
+      another shape.
   """
   if checkpointer.latest() is not None:
     return checkpointer.restore(fresh)
@@ -170,11 +170,11 @@ def _fits_phase1(init_from, theirs: dict, fingerprints: dict[str, str], settings
 
 def finished(folder, fingerprints: dict[str, str], steps: int, settings: dict | None = None, *,
              accept_changes: bool = False) -> bool:
-  """Whether a phase was trained to step `steps`: then nothing need be built or loaded for it.
+  """Whether a phase was trained to step `steps`; if so, nothing need be built or loaded for it.
 
   Raises:
-    UserError: there is a checkpoint from other inputs; or from other settings, and the change is
-      not meant or comes too late (`provenance.check`).
+    UserError: its checkpoint has other inputs; or other settings, and the change is not accepted or
+      comes too late (`provenance.check`).
   """
   step = newest(folder)
   if step is None:
@@ -185,7 +185,7 @@ def finished(folder, fingerprints: dict[str, str], steps: int, settings: dict | 
 
 
 def read_meta(folder, step: int | None = None) -> dict:
-  """What `Checkpointer.meta` gives, of a phase's checkpoint, by default its newest."""
+  """`Checkpointer.meta` of a phase's checkpoint, by default the newest; UserError without one."""
   folder, step = _existing(folder, step)
   # Process 0 looks at checkpoints while the others wait for its report.
   with _reader(folder, alone=True) as manager:
@@ -193,10 +193,10 @@ def read_meta(folder, step: int | None = None) -> dict:
 
 
 def verify(folder, step: int) -> None:
-  """Reads all of a checkpoint, whatever its model, on the host alone.
+  """Reads a whole checkpoint of any model on the host, and checks its digests.
 
   Raises:
-    UserError: it cannot be read, or an array is missing or not what was saved.
+    UserError: it cannot be read, or an array is missing or differs from the saved one.
   """
   folder = epath.Path(folder).absolute()
   with _reader(folder, alone=True) as manager:
@@ -207,16 +207,16 @@ def verify(folder, step: int) -> None:
 
 
 def read_trainable(folder, want, step: int | None = None):
-  """A part of what was trained, without the optimizer's state.
+  """A part of the trained parameters, without the optimizer's state.
 
   Args:
     folder: a phase's `checkpoints` folder.
     want: nested dict of arrays or ShapeDtypeStructs with a sharding, a part of that phase's
-      `trainable` tree; the result lies where they lie.
+      `trainable` tree; the result has their shardings.
     step: which checkpoint; None: the newest.
 
   Raises:
-    UserError: no such checkpoint, of another shape, damaged (of what is read), or unreadable.
+    UserError: no such checkpoint, another shape, a damaged array in that part, or unreadable.
   """
   folder, step = _existing(folder, step)
   want = {"trainable": orbax_io.abstract(want)}
@@ -231,7 +231,8 @@ def read_trainable(folder, want, step: int | None = None):
 def steps(folder) -> list[int]:
   """The steps that have a complete checkpoint in `folder`, ascending.
 
-  In a bucket Orbax writes a step under its own name and commits it last: until then it is none.
+  In a bucket Orbax writes a step under its own name and commits it last; before that it does not
+  count.
   """
   folder = epath.Path(folder)
   if not folder.exists():
@@ -247,7 +248,7 @@ def _committed(path) -> bool:
 
 
 def newest(folder) -> int | None:
-  """The newest of `steps`, or None; of several processes what the first of them sees."""
+  """The newest of `steps`, or None; all processes get what process 0 sees."""
   step = distributed.first((steps(folder) or [-1])[-1])
   return None if step < 0 else step
 
@@ -260,7 +261,7 @@ def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
         f"{folder} holds no checkpoint: give the workdir of a run that has trained this phase, or "
         f"train it first with --stage={folder.parent.name}")
   if step is not None and step not in have:
-    raise errors.UserError(f"{folder} holds no checkpoint of step {step}; it has {have}")
+    raise errors.UserError(f"{folder} holds no checkpoint of step {step}, expected one of {have}")
   return folder.absolute(), have[-1] if step is None else step
 
 
@@ -269,5 +270,5 @@ def _reader(folder, alone: bool = False) -> ocp.CheckpointManager:
 
 
 def _plain(state) -> dict:
-  """A NamedTuple as a dict, so that what is on disk names no class of ours."""
+  """A NamedTuple as a dict, so that the files on disk name no class of ours."""
   return state._asdict()

@@ -1,6 +1,6 @@
 """The training loop of both phases: state, step, and the loop that feeds it.
 
-What is frozen is an argument of the step and never part of the state, so it has no gradient, no
+Frozen arrays are an argument of the step and never part of the state, so they have no gradient, no
 optimizer slots and no bytes in checkpoints.
 """
 import contextlib
@@ -26,8 +26,8 @@ class Preempted(Exception):
   """A signal came; the state was saved. `main` exits with 128 + `signal`.
 
   Args:
-    message: what was saved where.
-    signal: which one came; in a job of several processes it may have come to another of them.
+    message: what was saved, and where.
+    signal: the signal; in a job of several processes another one may have received it.
   """
 
   def __init__(self, message: str, signal: signal.Signals):
@@ -43,9 +43,9 @@ class TrainState(NamedTuple):
 
 
 def init_state(trainable: Params, tx: optax.GradientTransformation, mesh) -> TrainState:
-  """A state at step 0 on the mesh, which may be donated: the caller's arrays are copied.
+  """A state at step 0 on the mesh. It may be donated, because the caller's arrays are copied.
 
-  No weak types, which an update would not give back: its step would be compiled a second time.
+  It has no weak types: an update returns none, so the step would be compiled a second time.
   """
   trainable = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype),
                            axes.place(mesh, trainable, copy=True))
@@ -59,7 +59,7 @@ def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int, micr
 
   Args:
     state: the TrainState before the update.
-    frozen: arrays the loss reads and nothing changes.
+    frozen: arrays that the loss reads and that never change.
     batch: dict of arrays, the first axis is the batch.
     loss_fn: (trainable, frozen, batch, rng) -> (scalar loss, metrics); a metric is a scalar or
       a (sum, count) pair.
@@ -84,9 +84,9 @@ def train_step(state: TrainState, frozen, batch, *, loss_fn, tx, seed: int, micr
 
 def compile_step(loss_fn, tx, seed: int, state: TrainState, microbatches: int = 1,
                  prng: str | None = None):
-  """`train_step` jitted for the mesh of `state`, which is donated, and returned where it was.
+  """`train_step` jitted for the mesh of `state`. The state is donated and keeps its shardings.
 
-  Of `state` only shapes and shardings are read.
+  Only shapes and shardings of `state` are read.
   """
   where = jax.tree.map(lambda x: x.sharding, state)
 
@@ -99,7 +99,7 @@ def compile_step(loss_fn, tx, seed: int, state: TrainState, microbatches: int = 
 
 
 def to_devices(mesh, batch):
-  """A host's part of a batch (numpy) as global arrays, the first axis over the batch axes."""
+  """Global arrays from this host's part of a batch (numpy), sharded over the batch axes."""
   return jax.tree.map(jax.make_array_from_process_local_data,
                       axes.batch_sharding(mesh, batch), batch)
 
@@ -125,10 +125,10 @@ class Optimization:
 
   Args:
     tx: the optimizer.
-    seed: of the run; dropout and noise of a step follow from it and the step.
+    seed: of the run; together with the step it decides dropout and noise.
     microbatches: parts that a batch is split into, see `accumulation.value_and_grad`.
     prng: implementation of `jax.random.key` for dropout and noise; None: jax's default.
-    learning_rate: step (from 0) -> rate, logged beside the metrics; None: not logged.
+    learning_rate: step (from 0) -> rate, logged with the metrics; None: not logged.
   """
   tx: optax.GradientTransformation
   seed: int
@@ -151,11 +151,11 @@ class Cadence:
   checkpoint_every: int
 
   def logs(self, step: int) -> bool:
-    """Whether there is a record after `step` updates: at the last one always."""
+    """Whether to log after `step` updates; always after the last one."""
     return step % self.log_every == 0 or step == self.steps
 
   def saves(self, step: int) -> bool:
-    """Whether there is a checkpoint after `step` updates: at the last one always."""
+    """Whether to save after `step` updates; always after the last one."""
     return step % self.checkpoint_every == 0 or step == self.steps
 
 
@@ -177,12 +177,12 @@ class Outputs:
 
 def fit(state: TrainState, mesh, objective: Objective, optimization: Optimization,
         cadence: Cadence, outputs: Outputs) -> TrainState:
-  """Trains from `state.step` to `cadence.steps`, and leaves a checkpoint of the last step.
+  """Trains from `state.step` to `cadence.steps` and saves a checkpoint of the last step.
 
   Args:
     state: from `init_state` or `checkpoint.start`; donated.
     mesh: where state and frozen arrays are placed, by axes.RULES.
-    objective, optimization, cadence, outputs: see there.
+    objective, optimization, cadence, outputs: see their classes.
 
   Raises:
     UserError: a loss or gradient is not finite; no such state is ever saved.
@@ -227,7 +227,7 @@ def fit(state: TrainState, mesh, objective: Objective, optimization: Optimizatio
 
 
 def _log(step: int, means: dict[str, float], learning_rate, writer, monitor) -> None:
-  """Writes the record after `step` updates; the learning rate is that of the last of them."""
+  """Writes the record after `step` updates, with the learning rate of the last update."""
   if learning_rate is not None:
     means["learning_rate"] = float(learning_rate(step - 1))
   writer.write(step, means, monitor.log(step, means))
@@ -246,4 +246,5 @@ def _not_finite(name: str, step: int, checkpointer) -> errors.UserError:
       f"the last good checkpoint is step {good} in {checkpointer.folder}")
   return errors.UserError(
       f"{name}: the loss or its gradient is not finite at step {step}; {last}. Lower "
-      "this phase's learning_rate or clip and run the same command again: it resumes there")
+      "this phase's learning_rate or clip and run again with --accept_changed_settings: it resumes "
+      "there")

@@ -1,4 +1,4 @@
-"""The optimizer of both phases: AdamW behind clipping, with the learning rate's schedule."""
+"""The optimizer of both phases: clipping, then AdamW, with the learning rate's schedule."""
 import re
 from typing import Any
 
@@ -9,11 +9,11 @@ from ilm_jax.runtime import axes
 
 Params = Any
 
-# Parameters whose path has one of these words as a part are not pulled towards zero.
+# Parameters whose path contains one of these words have no weight decay.
 _UNDECAYED = re.compile(r"(^|[/_])(bias|scale|norm|temperature)([/_]|$)")
 
-# What a config may let learn at a fraction of its learning rate: pretrained parameters that the
-# text passes through on its way to its projection; all of the Q-Former.
+# Config field -> the parameters whose learning rate it scales: the pretrained parameters that text
+# passes before its projection; the whole Q-Former.
 _SCALED = {
     "text_scale": re.compile(
         r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm)/"),
@@ -29,7 +29,7 @@ def schedule(c) -> optax.Schedule:
 
 
 def decayed(params: Params):
-  """A tree of bool: true where weight decay applies (matrices that are no norm or bias)."""
+  """A tree of bool: true where weight decay applies (matrices, except norms and biases)."""
   return jax.tree_util.tree_map_with_path(
       lambda path, x: x.ndim >= 2 and not _UNDECAYED.search(axes.path_name(path)), params)
 
@@ -49,6 +49,6 @@ def make_optimizer(c) -> optax.GradientTransformation:
 
 
 def _scaled(where: re.Pattern, scale: float) -> optax.GradientTransformation:
-  """The updates of the parameters whose path `where` finds, times `scale`."""
+  """Multiplies the updates of the parameters whose path matches `where` by `scale`."""
   return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(
       lambda path, u: u * scale if where.search(axes.path_name(path)) else u, updates))

@@ -1,4 +1,4 @@
-"""Orbax as checkpoint.py uses it: what does not fit or cannot be read is refused in one line."""
+"""The Orbax calls of checkpoint.py; a checkpoint that does not fit or is unreadable: one line."""
 import logging
 import sys
 
@@ -10,7 +10,7 @@ from ilm_jax import errors, files
 from ilm_jax.runtime import axes, distributed
 
 NO_ROOM = (*files.NO_ROOM, "RESOURCE_EXHAUSTED")      # RESOURCE_EXHAUSTED: TensorStore's word
-# At each opening Orbax warns of the effects of reading alone, which are intended.
+# Orbax warns about read-only mode, which we ask for, at each opening; that hides real warnings.
 _MEANT = ("CheckpointManagerOptions.read_only=True", "Given directory is read only")
 
 
@@ -44,12 +44,12 @@ sys.unraisablehook = _unless_loop_closed
 
 
 def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointManager:
-  """The checkpoints of a folder, each with a "state" (arrays) and a "meta" (JSON).
+  """A manager of a folder's checkpoints, which hold a "state" (arrays) and a "meta" (JSON).
 
   Args:
-    folder: where they lie, one folder a step.
-    alone: this process opens it without the other processes of the job; else all of them do, and
-      Orbax has them wait for each other.
+    folder: the parent folder, with one folder per step.
+    alone: only this process of the job opens it; False: all processes do, and Orbax makes them wait
+      for each other.
     **options: of ocp.CheckpointManagerOptions.
   """
   here = distributed.here().process
@@ -63,13 +63,13 @@ def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointMan
 
 
 def restore_args(want, **kwargs) -> ocp.args.PyTreeRestore:
-  """Asks for `want`, each leaf as its struct says: shape, dtype and place."""
+  """Arguments that restore `want`, each leaf with the shape, dtype and sharding of its struct."""
   return ocp.args.PyTreeRestore(
       item=want, restore_args=ocp.checkpoint_utils.construct_restore_args(want), **kwargs)
 
 
 def abstract(tree):
-  """Shape, dtype and place of each leaf."""
+  """The ShapeDtypeStruct of each leaf, with its sharding."""
   return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), tree)
 
@@ -80,17 +80,18 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
 
 
 def same_shapes(manager, folder, step: int, want, *, exact: bool) -> None:
-  """Refuses a checkpoint that lacks a wanted leaf: Orbax would hand the struct itself back.
+  """Checks that a checkpoint has every wanted leaf: for a missing one Orbax returns its struct.
 
   Args:
-    manager: of `folder`.
-    folder: for the message.
+    manager: the manager of `folder`.
+    folder: named in the message.
     step: which checkpoint.
     want: tree of arrays or ShapeDtypeStructs.
-    exact: whether it may hold no others.
+    exact: whether other leaves are an error, too.
 
   Raises:
-    UserError: another shape, a leaf missing or too many, or unreadable.
+    UserError: a leaf is missing, has another shape or is one too many; or the checkpoint is
+      unreadable.
   """
   try:
     have = _shapes(manager.item_metadata(step)["state"])
@@ -99,10 +100,10 @@ def same_shapes(manager, folder, step: int, want, *, exact: bool) -> None:
   if not have:
     raise unreadable(folder, step, "its state is missing")
   need = _shapes(want)
-  wrong = [f"{n}: wanted {need[n]}, found {have.get(n, 'nothing')}" for n in sorted(need)
+  wrong = [f"{n}: expected {need[n]}, found {have.get(n, 'nothing')}" for n in sorted(need)
            if have.get(n) != need[n]]
   if exact:
-    wrong += [f"{n}: wanted nothing, found {have[n]}" for n in sorted(have.keys() - need.keys())]
+    wrong += [f"{n}: expected nothing, found {have[n]}" for n in sorted(have.keys() - need.keys())]
   if wrong:
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     raise errors.UserError(
@@ -111,7 +112,7 @@ def same_shapes(manager, folder, step: int, want, *, exact: bool) -> None:
 
 
 def restore(manager, folder, step: int, **args):
-  """What Orbax restores of `step`, given its args for "state" or "meta"; UserError if it cannot."""
+  """Restores "state" or "meta" of `step`, as the Orbax args say; UserError if it is unreadable."""
   try:
     return manager.restore(step, args=ocp.args.Composite(**args))
   except Exception as e:

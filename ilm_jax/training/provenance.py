@@ -1,14 +1,14 @@
-"""What made a checkpoint: the settings of a config that decide its numbers, and its inputs.
+"""What a checkpoint was made from: its inputs, and the settings that affect its numbers.
 
 A checkpoint's `meta` holds
 
   fingerprints  {name: sha256} of every input
-  settings      {dotted config field: value} of every field that decides the numbers
+  settings      {dotted config field: value} of every field that affects the numbers
   history       [{"until_step": n, "settings": {field: earlier value}}], oldest first: settings that
                 were changed on purpose while it was trained
   digests       of its arrays (leaf_digests.py)
 
-so that a run can say which settings made a figure, and cannot serve old weights under new ones.
+so that a run can tell which settings led to a result, and cannot use old weights with new settings.
 """
 import json
 
@@ -18,7 +18,7 @@ ABSENT = "nothing"
 
 
 def plain(settings: dict) -> dict:
-  """The settings as JSON gives them back: tuples are lists."""
+  """The settings after writing and reading JSON: tuples become lists."""
   return json.loads(json.dumps(settings))
 
 
@@ -37,24 +37,25 @@ def words(differences: dict[str, tuple]) -> str:
 
 def check(folder, meta: dict, fingerprints: dict[str, str], settings: dict, *,
           steps: int | None = None, accept: bool = False) -> None:
-  """Refuses checkpoints of other inputs, and of other settings unless the change is meant.
+  """Refuses checkpoints with other inputs, and with other settings unless these are accepted.
 
   Args:
     folder: of the checkpoints, for the message.
     meta: of the newest of them.
     fingerprints: {name: sha256} of this run's inputs.
     settings: of this run.
-    steps: to which this run trains; None: it trains no further, it only reads.
-    accept: whether changed settings are meant (--accept_changed_settings); other inputs never are.
+    steps: the last step of this run; None: it does not train, it only reads.
+    accept: whether to accept changed settings (--accept_changed_settings); other inputs are always
+      refused.
 
   Raises:
-    UserError: it names each setting that differs with old and new value, and the ways on. With
-      `accept` only where no step is left that the new settings could make.
+    UserError: it names each setting that differs, with old and new value, and the possible cures.
+      With `accept` and `steps`: only if no step is left to train with the new settings.
   """
   if "settings" not in meta:
-    raise errors.UserError(f"the checkpoints in {folder} are older than the record of settings in "
-                           f"them, so nobody can tell what made them: give another --workdir, or "
-                           f"delete {folder} to train this phase again")
+    raise errors.UserError(f"the checkpoints in {folder} are of an older version, which did not "
+                           f"record their settings: give another --workdir, or delete {folder} to "
+                           "train this phase again")
   differences = changed(meta["settings"], settings)
   _check_inputs(folder, meta["fingerprints"], fingerprints, differences)
   if not differences or (accept and steps is not None and meta["step"] < steps):
@@ -62,13 +63,14 @@ def check(folder, meta: dict, fingerprints: dict[str, str], settings: dict, *,
   begun = f"{folder} was trained to step {meta['step']} with other settings"
   if accept and steps is not None:
     raise errors.UserError(
-        f"{begun} ({words(differences)}), and no step is left for the new ones to train: raise "
+        f"{begun} ({words(differences)}), and no step is left to train with the new ones: raise "
         f"the phase's steps above {meta['step']} as well, give another --workdir, or delete "
         f"{folder} to train it again")
   raise errors.UserError(
       f"{begun}: {words(differences)}. Give another --workdir; or delete {folder} to train it "
-      "again; or, where the change is meant (a longer run, a lower rate), add "
-      "--accept_changed_settings: training goes on from that step, and its checkpoints keep both")
+      "again; or, if you want the change (a longer run, a lower rate), add "
+      "--accept_changed_settings: training continues from that step, and its checkpoints record "
+      "both")
 
 
 def _check_inputs(folder, was: dict[str, str], now: dict[str, str], differences: dict) -> None:
@@ -82,7 +84,7 @@ def _check_inputs(folder, was: dict[str, str], now: dict[str, str], differences:
 
 
 def history(meta: dict, settings: dict) -> list[dict]:
-  """The history of a checkpoint that goes on from `meta` with `settings`."""
+  """The history of a checkpoint that continues from `meta` with `settings`."""
   past = list(meta.get("history", []))
   if meta.get("step") and (differences := changed(meta.get("settings", {}), settings)):
     past.append({"until_step": meta["step"],
@@ -91,25 +93,25 @@ def history(meta: dict, settings: dict) -> list[dict]:
 
 
 def identity(meta: dict) -> str:
-  """sha256 of what was trained: equal if and only if the weights are (up to chance)."""
+  """sha256 of the step and the trained weights, by their digests."""
   weights = {name: digest for name, digest in meta.get("digests", {}).items()
              if name.startswith("trainable")}
   return files.sha256_json({"step": meta["step"], "weights": weights})
 
 
 def record(meta: dict) -> dict:
-  """What tables keep of a checkpoint that they were made from, for `still_there`."""
+  """What a table records about the checkpoint that it measured, for `still_there`."""
   return {"step": meta["step"], "identity": identity(meta), "made_from": _made_from(meta)}
 
 
 def still_there(kept: dict, at_step: dict | None, newest: dict | None) -> bool:
-  """Whether the weights of a table are those of the run that is there.
+  """Whether a table was made from the weights of the run that is in the workdir now.
 
-  Training keeps its newest checkpoints alone. So the checkpoint of a table may be gone, but then
-  the run that is there must have been made from the same, and have gone on past it.
+  Training keeps only its newest checkpoints. If the table's checkpoint is gone, the run must have
+  the same inputs and settings, and a newer checkpoint.
 
   Args:
-    kept: of `record`.
+    kept: what `record` returned.
     at_step: meta of the checkpoint at that step; None: there is none.
     newest: meta of the newest checkpoint; None: there is none.
   """

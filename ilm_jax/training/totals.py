@@ -1,15 +1,15 @@
-"""Sums of the metrics of steps, kept on the devices until somebody reads them."""
+"""Sums of step metrics, kept on the devices until they are read."""
 import jax
 
 
 class Totals:
   """Sums and counts of metrics since the last log, exact over restarts.
 
-  Metrics stay on the device until `means` or `sums` is called, so the host runs ahead. Both look at
-  every step's `finite` first and raise `not_finite(step)` for the first step without it.
+  Metrics stay on the device until `means` or `sums` is called, so the host runs ahead. Both first
+  check `finite` of every step and raise `not_finite(step)` for the first step where it is false.
 
   Args:
-    sums: {metric: [sum, count]} to go on from, as `sums()` returned them before a restart.
+    sums: {metric: [sum, count]} to continue from, as `sums()` returned them before a restart.
     not_finite: step -> the exception to raise.
   """
 
@@ -45,7 +45,7 @@ class Totals:
     return {k: list(v) for k, v in self._sums.items()}
 
   def means(self) -> dict[str, float]:
-    """{metric: sum / count} since the last call, which it forgets; left out where count is 0."""
+    """{metric: sum / count} since the last call, without metrics whose count is 0; resets sums."""
     sums = self.sums()
     self._sums = {}
     return {name: total / count for name, (total, count) in sums.items() if count}

@@ -1,12 +1,12 @@
-"""Proves on this machine that an export computes what the run computed that it was made from.
+"""Proves on this machine that an export computes the same as the run that made it.
 
     python check.py                    in the folder of the export; or: python check.py FOLDER
     python check.py --skip=hf          without transformers; --skip=jax: without jax
 
 Prints one line and exits with 0, or says in one line what differs and exits with 1.
 
-What is compared: lists by items.safetensors, in numpy; where there is hf/, logits, ids of prompts
-and states of histories by transformers; where there are *.jaxexport, soft tokens and keys by jax.
+It compares lists from items.safetensors, in numpy; with hf/, logits, ids of prompts and states of
+histories, in transformers; with *.jaxexport, soft tokens, keys and states, in jax.
 """
 import argparse
 import json
@@ -20,7 +20,7 @@ try:
 except ImportError:           # as a module of ilm_jax
   from ilm_jax.export.shipped import top_k
 
-JAX = 1e-3            # largest difference by jax.export, relative to the largest number beyond 1
+JAX = 1e-3            # largest allowed difference of jax.export, relative to max(1, largest number)
 TIES = 1e-4           # items whose scores differ by less may change places
 
 
@@ -29,10 +29,14 @@ class Different(Exception):
 
 
 def check(folder, skip=()) -> str:
-  """The line of success.
+  """Compares an export with the results of its run; returns the line to print.
+
+  Args:
+    folder: of the export.
+    skip: what to leave out: "hf", "jax".
 
   Raises:
-    Different: the export is not whole, or computes something else; one line.
+    Different: the export is incomplete or computes something else; one line.
   """
   folder = pathlib.Path(folder)
   if not (folder / "export.json").exists():
@@ -90,10 +94,10 @@ def _hugging_face(folder, kept, asked) -> str:
                     f"{asked['limit']:g}: the files were changed, or run in another precision")
   if asked["words_below"] and highest <= asked["words_below"]:
     raise Different(f"hf/: an added word is number {highest} of the most likely words, expected "
-                    f"none among {asked['words_below']}")
-  return (f"logits of {len(asked['prompts'])} prompts differ by {worst:.1e} at most, the best "
-          f"added word is number {highest}{_texts(folder, asked)}"
-          f"{_states(model, folder, kept, asked)}")
+                    f"none among the first {asked['words_below']}: the files were changed")
+  return (f"logits of {len(asked['prompts'])} prompts differ by {worst:.1e} at most"
+          f"{_texts(folder, asked)}{_states(model, folder, kept, asked)}, the most likely added "
+          f"word is number {highest}")
 
 
 def _texts(folder, asked) -> str:
@@ -103,11 +107,12 @@ def _texts(folder, asked) -> str:
   for text, ids in texts:
     if (got := tokenizer(text)["input_ids"]) != ids:
       raise Different(f"hf/: the text {text[:60]!r} has the ids {got[:8]}.., expected {ids[:8]}..")
-  return f", {len(texts)} of them from plain text"
+  return f", ids of {len(texts)} prompts from plain text are equal"
 
 
 def _states(model, folder, kept, asked) -> str:
-  """The item head's state of a history: the hidden state behind so many layers at its last word."""
+  """Compares the item head's states of histories: from the hidden state, after `layers` layers, at
+  the last added word."""
   if not asked["histories"]:
     return ""
   import torch
@@ -124,8 +129,8 @@ def _states(model, folder, kept, asked) -> str:
     worst = max(worst, float(np.max(np.abs(got_P - want_P)) / max(1.0, np.max(np.abs(want_P)))))
   if not worst < asked["limit"]:
     raise Different(f"hf/: states of histories differ by {worst:.2g}, expected less than "
-                    f"{asked['limit']:g}")
-  return f", states of {len(asked['histories'])} histories by {worst:.1e}"
+                    f"{asked['limit']:g}: the files were changed, or run in another precision")
+  return f", states of {len(asked['histories'])} histories differ by {worst:.1e} at most"
 
 
 def _jax(folder, kept) -> str:
@@ -154,9 +159,9 @@ def _jax(folder, kept) -> str:
       worst = max(worst, float(np.max(np.abs(np.asarray(one) - kept[want]))) / scale)
     if not worst < JAX:
       raise Different(f"{name}.jaxexport: {wanted} differ by {worst:.2g}, expected less than "
-                      f"{JAX:g}")
+                      f"{JAX:g}: the file was changed")
     done.append(name)
-  return f"jax.export of {', '.join(done)} by {worst:.1e}"
+  return f"results of {', '.join(done)} by jax.export differ by {worst:.1e} at most"
 
 
 def main(argv=None, folder=None) -> int:
@@ -170,7 +175,7 @@ def main(argv=None, folder=None) -> int:
     return 0
   except Different as e:
     print(f"parity NOT proved: {e}", file=sys.stderr)
-  except Exception as e:       # a damaged file fails in any way
+  except Exception as e:       # a damaged file may fail in any way
     print(f"parity NOT proved: {args.folder} cannot be read ({type(e).__name__}: "
           f"{top_k.letters(' '.join(str(e).split())[:200])}): export again", file=sys.stderr)
   return 1

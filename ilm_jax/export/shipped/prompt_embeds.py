@@ -1,4 +1,4 @@
-"""Sends a prompt to vLLM as embeddings: for entities that are no words of hf/, as new ones are not.
+"""Sends a prompt to vLLM as embeddings, for new entities, which are no words of hf/.
 
     vllm serve export/hf --enable-prompt-embeds
     python prompt_embeds.py --url=http://localhost:8000 --prompt='Film<item_50_0><item_50_1> ...'
@@ -28,7 +28,7 @@ except ImportError:           # as a module of ilm_jax
 
 
 class Embedder:
-  """Turns words and soft tokens into what the first layer of the language model is given."""
+  """Turns texts and soft tokens into input embeddings of the language model."""
 
   def __init__(self, folder):
     import tokenizers
@@ -38,11 +38,11 @@ class Embedder:
     self._scale = json.loads((folder / "export.json").read_text())["soft_token_scale"]
 
   def embeds(self, parts, engine_scales: bool = False) -> np.ndarray:
-    """float32 [L, D]: the parts, one behind another.
+    """float32 [L, D]: the parts, one after another.
 
     Args:
       parts: texts, which may spell added words such as <item_17_0>, and float [Q, D] soft tokens.
-      engine_scales: whether the engine multiplies what it is sent by soft_token_scale, as some
+      engine_scales: whether the engine multiplies the embeddings by soft_token_scale, as some
         versions of vLLM do with Gemma; 0.33 does not.
     """
     rows, start = [], True
@@ -56,12 +56,12 @@ class Embedder:
     return embeds_LD / self._scale if engine_scales else embeds_LD
 
   def rows(self, ids) -> np.ndarray:
-    """float32 [L, D] of words."""
+    """float32 [L, D] of token ids."""
     return _wide(self._table_VD[ids]) * self._scale
 
 
 def _wide(rows) -> np.ndarray:
-  """float32 of rows in float32 or, as their bits in uint16, in bfloat16."""
+  """Rows as float32; rows of uint16 are the bits of bfloat16."""
   if rows.dtype == np.uint16:
     return (rows.astype(np.uint32) << 16).view(np.float32)
   return np.asarray(rows, np.float32)
@@ -81,7 +81,7 @@ def body(model: str, embeds_LD, **options) -> dict:
 
 def complete(url: str, model: str, embeds_LD, *, token: str = "", timeout: float = 60.0,
              **options) -> str:
-  """The text that the server's model says behind the embeddings.
+  """The text with which the server's model continues the embeddings.
 
   Raises:
     RuntimeError: the server refuses, cannot be reached, or answers something else; one line.
@@ -95,7 +95,7 @@ def complete(url: str, model: str, embeds_LD, *, token: str = "", timeout: float
       return json.load(answer)["choices"][0]["text"]
   except urllib.error.HTTPError as e:
     said = " ".join(e.read().decode(errors="replace").split())[:300]
-    raise RuntimeError(f"{url} refused with {e.code}: {said}; vLLM takes embeddings where it was "
+    raise RuntimeError(f"{url} refused with {e.code}: {said}; vLLM takes embeddings only if it was "
                        "started with --enable-prompt-embeds") from e
   except (OSError, ValueError, KeyError, IndexError, TypeError) as e:
     raise RuntimeError(f"{url}/v1/completions: no completion ({type(e).__name__}: {e}): is vLLM "

@@ -1,10 +1,10 @@
-"""The best items of an exported run, by numpy alone.
+"""The best items of an exported run, with numpy alone.
 
     python top_k.py --user=405 --k=10         a user of the export (made with --users=all)
     python top_k.py --like=50 --k=10          items whose keys point the same way as this item's
 
-A list is state @ keys.T + bias, the highest first; of equal scores the earlier item first. A state
-is query applied to what the language model makes of a history: README.md.
+The scores of all items are state @ keys.T + bias; of equal scores the earlier item comes first. A
+state is `query` applied to the language model's hidden state of a history, see README.md.
 """
 import argparse
 import json
@@ -14,20 +14,22 @@ import sys
 import numpy as np
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I64": np.int64,
-           "BF16": np.uint16}      # its bits: numpy has no such numbers
+           "BF16": np.uint16}      # the bits: numpy has no bfloat16
 
 
 def read(path) -> dict[str, np.ndarray]:
-  """The tensors of a safetensors file, mapped: [8 bytes: length of header][JSON header][data].
+  """The tensors of a safetensors file, memory-mapped.
+
+  The file is [8 bytes: length of the header][JSON header][data].
 
   Raises:
-    OSError, ValueError: it cannot be read.
+    OSError, ValueError, KeyError: it cannot be read, or has another dtype than `_DTYPES`.
   """
   path = pathlib.Path(path)
   with open(path, "rb") as file:
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length <= path.stat().st_size - 8:
-      raise ValueError(f"{path} is no safetensors file, or a part of one")
+      raise ValueError(f"{path} is no safetensors file, or an incomplete one")
     header = json.loads(file.read(length))
   header.pop("__metadata__", None)
   tensors = {}
@@ -44,11 +46,11 @@ def top_k(state_NP, keys_IP, bias_I, k: int, seen=None) -> tuple[np.ndarray, np.
   """(items, scores), each [N, min(k, I)]: item numbers from 0 in the order of items.json.
 
   Args:
-    state_NP: float32, a state of each of N histories.
-    keys_IP, bias_I: of items.safetensors.
+    state_NP: float32, the states of N histories.
+    keys_IP, bias_I: float32, from items.safetensors.
     k: length of the lists.
-    seen: of each history the item numbers that are not listed; None: nothing is left out. Where
-      fewer than k items are left, -1 fills the list, with a score of -inf.
+    seen: for each history the item numbers to leave out; None: none. If fewer than k items are
+      left, -1 fills the list, with scores of -inf.
   """
   score_NI = state_NP @ keys_IP.T + bias_I
   if seen is not None:
@@ -73,7 +75,7 @@ def users(folder) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
 
 
 def letters(text: str) -> str:
-  """The text without what would move a terminal's cursor or rename it."""
+  """The text with "?" for control characters, which could move a terminal's cursor or rename it."""
   return "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -86,11 +88,11 @@ def main(argv=None) -> int:
   parser.add_argument("--k", type=int, default=10)
   args = parser.parse_args(argv)
   if args.k < 1 or not (args.user or args.like):
-    print("error: name --user=ID or --like=ID, and a --k of 1 or more", file=sys.stderr)
+    print("error: expected --user=ID or --like=ID, and --k of 1 or more", file=sys.stderr)
     return 1
   try:
     return _list(args)
-  except Exception as e:       # a damaged file fails in any way
+  except Exception as e:       # a damaged file may fail in any way
     print(f"error: {args.folder} cannot be read ({type(e).__name__}: "
           f"{letters(' '.join(str(e).split())[:200])}): export again", file=sys.stderr)
     return 1
@@ -108,7 +110,7 @@ def _list(args) -> int:
     best, score = top_k(keys[at:at + 1], keys, np.float32(0), args.k, [[at]])
   else:
     if not (folder / "users.json").exists():
-      print("error: the export holds no users: make it with --users=all", file=sys.stderr)
+      print("error: the export holds no users: export again with --users=all", file=sys.stderr)
       return 1
     ids, states, histories = users(folder)
     if args.user not in ids:

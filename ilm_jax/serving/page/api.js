@@ -1,11 +1,11 @@
-// Calls of the server. Asks for a token where one is wanted, waits where the server is busy.
+// Requests to the server. Asks for a token if the server needs one, waits if it is busy.
 import {byId, clearNotice, notice, open} from "./dom.js";
 
 const TOKEN = "ilm.token", ATTEMPTS = {429: 5, 503: 12};
 const BUSY = {429: "The server is busy.", 503: "The server is not ready."};
 
 export class Failure extends Error {
-  /** status 0: no answer at all. */
+  /** status 0: the server did not answer. */
   constructor(status, message, code = null) {
     super(message);
     Object.assign(this, {status, code});
@@ -18,7 +18,7 @@ export async function call(method, path, body) {
   return response.status === 204 ? null : response.json();
 }
 
-/** The answer, once it is a good one. */
+/** The answer when it succeeds; retries while the server is busy, asks for a token on 401. */
 export async function request(method, path, body) {
   for (let attempt = 1; ; attempt++) {
     const token = sessionStorage.getItem(TOKEN);
@@ -73,18 +73,18 @@ async function pause(why, seconds) {
 
 let asking = null;
 
-/** Several calls that lack a token wait for one dialog. */
+/** Several requests without a token share one dialog. */
 function askForToken(refused) {
   asking ??= new Promise((done, fail) => {
     const dialog = open("token"), input = byId("token-value");
     byId("token-hint").textContent = refused ? "The server did not accept that token. Try another."
-      : "Whoever started the server has set it. It is kept until you close this tab.";
+      : "The person who started the server knows it. It is kept until you close this tab.";
     input.value = "";
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {
       asking = null;
       if (!input.value || dialog.returnValue !== "yes") {
-        fail(new Failure(401, "The server answers only with its token."));
+        fail(new Failure(401, "The server needs its token."));
       } else {
         sessionStorage.setItem(TOKEN, input.value);
         done();

@@ -1,4 +1,4 @@
-// A recommended item: what it is, and what one can do with it.
+// A recommended item: its title and details, and its buttons.
 import {call} from "./api.js";
 import {byId, el, icon, open, toast} from "./dom.js";
 import {attempt, firstModel, learn, onChange, opinions, post, say, talk, titled, undo}
@@ -9,7 +9,7 @@ const OPINIONS = [["like", "liked", "Like"], ["dislike", "disliked", "Dislike"],
 const KIND_OF = Object.fromEntries(OPINIONS);
 
 /**
- * The card as a list item; its `renew()` asks for open reasons anew.
+ * The card as a list item; its `renew()` requests the reasons again if they are open.
  * rank: its number or null; model: whose reasons "Why?" gives.
  */
 export function cardOf(card, {rank = null, model = firstModel()} = {}) {
@@ -48,7 +48,7 @@ async function give(does, card) {
   if (words) toast(words, "Undo", undo);
 }
 
-/** Marks what is said of the items in the sheet; the lists leave such items out. */
+/** Marks opinions about the items in the sheet; lists leave out items with an opinion. */
 function press() {
   const kinds = talk.session ? opinions() : new Map();
   for (const button of byId("sheet").querySelectorAll(".opinion")) {
@@ -75,14 +75,14 @@ function giveReasons(card, model, reasons) {
       about.textContent = "The language model is thinking";
       const done = await attempt(async () => {
         const answer = await post("/v1/explain", {...body, about: true});
-        about.replaceWith(el("p", {class: "quote"}, answer.about ?? "It says nothing."));
+        about.replaceWith(el("p", {class: "quote"}, answer.about ?? "The model says nothing."));
       });
       if (!done) Object.assign(about, {disabled: false, textContent: ASK});
     }}, ASK);
     if (wait.isConnected || !reasons.isConnected) {
       reasons.replaceChildren(...why.split("\n").map(line => el("p", {}, line)), about);
     }
-  }).then(done => { if (!done) wait.textContent = "There is no answer."; });
+  }).then(done => { if (!done) wait.textContent = "The server gave no answer."; });
 }
 
 const ASK = "Ask the language model about it";
@@ -92,7 +92,7 @@ export function showSheet(title, cards, options = {}) {
   byId("sheet-title").textContent = title;
   byId("sheet-body").replaceChildren(cards.length
     ? el("ul", {class: "cards"}, cards.map(card => cardOf(card, options)))
-    : el("p", {class: "hint"}, "There is nothing here."));
+    : el("p", {class: "hint"}, "Nothing found."));
   open("sheet").scrollTop = 0;
   byId("sheet-title").focus();
 }

@@ -1,4 +1,4 @@
-// The conversation: its turns, and the box to say the next.
+// The conversation: its turns, and the input for the next one.
 import {byId, el} from "./dom.js";
 import {showSheet} from "./cards.js";
 import {attempt, chat, known, onChange, talk} from "./talk.js";
@@ -26,14 +26,14 @@ export function setUp() {
   });
   say.addEventListener("input", fit);
   onChange(draw);
-  let height = 0;                      // of the log; 0 while it is hidden, where nothing scrolls
+  let height = 0;                      // of the log; 0 while it is hidden and cannot scroll
   new ResizeObserver(([{contentRect}]) => {
     if (!height && contentRect.height) bottom();
     height = contentRect.height;
   }).observe(byId("log"));
 }
 
-/** The box is as high as its text, up to a limit in the style. */
+/** Makes the input as high as its text, up to a limit in the style sheet. */
 function fit() {
   const say = byId("say");
   say.style.height = "auto";
@@ -59,12 +59,12 @@ async function send(text) {
   const done = await attempt(() => chat(text, heard => {
     if (!started) {
       started = true;
-      pending.forEach(node => node.remove());     // `draw` writes both once the reply is whole
+      pending.forEach(node => node.remove());     // `draw` writes both when the reply is complete
       log.append(...pending);
     }
     reply.textContent = heard;
     bottom();
-  }), false);                          // the text goes back into the box, to be sent again
+  }), false);                          // no retry: below, the text goes back into the input
   pending.forEach(node => node.remove());
   waiting = false;
   if (!done && typed && !say.value) {
@@ -74,7 +74,7 @@ async function send(text) {
   bottom();
 }
 
-/** Redraws the turns from the first that changed on; the rest is not announced again. */
+/** Redraws the first changed turn and all after it; screen readers do not repeat the others. */
 function draw() {
   const log = byId("log"), turns = talk.session?.turns ?? [];
   const now = turns.map(turn => JSON.stringify(turn));

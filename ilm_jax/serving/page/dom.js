@@ -1,8 +1,8 @@
-// Small helpers for the document. Data reaches it as text alone, never as markup.
+// Small helpers for the document. Data enters it as text only, never as markup.
 
 export const byId = id => document.getElementById(id);
 
-/** An element; a function under "onclick" and the like listens, true sets a bare attribute. */
+/** An element; "on.." attributes are event listeners, true sets an attribute without a value. */
 export function el(name, attributes = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -35,10 +35,10 @@ export function debounced(run, wait) {
 
 let hideToast;
 
-/** An open dialog makes all else inert: what must be read and pressed goes into it. */
+/** The open dialog. It makes the rest of the page inert, so toasts and notices go into it. */
 const host = () => [...document.querySelectorAll("dialog[open]")].at(-1);
 
-/** Says what happened, with a button that takes it back. */
+/** Says what happened, with a button, e.g. to undo it. */
 export function toast(text, label, action) {
   const box = byId("toast");
   (host() ?? document.body).append(box);
@@ -53,10 +53,10 @@ export function toast(text, label, action) {
   hideToast = setTimeout(() => box.replaceChildren(), 6000);
 }
 
-/** Says it to a screen reader alone. */
+/** Text for screen readers only. */
 export const speak = text => { byId("spoken").textContent = text; };
 
-/** A line above everything, for what keeps the page from working. */
+/** A line above everything, for errors that keep the page from working. */
 export function notice(text, label, action) {
   const box = byId("notice"), dialog = host();
   if (dialog) dialog.prepend(box);
@@ -78,14 +78,14 @@ export function clearNotice() {
   byId("notice").replaceChildren();
 }
 
-/** Whether a press hit what lies behind the dialog; its own padding counts as inside. */
+/** Whether a click was outside the dialog; the dialog's padding counts as inside. */
 function outside(dialog, {target, clientX, clientY}) {
   const {left, right, top, bottom} = dialog.getBoundingClientRect();
   return target === dialog
     && (clientX < left || clientX > right || clientY < top || clientY > bottom);
 }
 
-/** Opens a dialog; Escape, a press beside it and its buttons with data-close close it. */
+/** Opens a dialog; Escape, a click outside it and its buttons with data-close close it. */
 export function open(id) {
   const dialog = byId(id);
   if (!dialog.dataset.ready) {

@@ -1,4 +1,4 @@
-// Starts the page, and shows either the first screen or the conversation.
+// Starts the page, and shows the first screen or the conversation.
 import * as chat from "./chat.js";
 import * as panels from "./panels.js";
 import * as picks from "./picks.js";
@@ -8,7 +8,7 @@ import {call} from "./api.js";
 import {byId, clearNotice, notice} from "./dom.js";
 import {end, keptHere, likedItems, onChange, resume, talk} from "./talk.js";
 
-let conversation = null;               // whether it is shown; null: nothing is yet
+let conversation = null;               // whether the conversation is shown; null: nothing yet
 
 function show(talking) {
   if (conversation === talking) return;

@@ -1,4 +1,4 @@
-// What opens over the page: the text between two items, and the conversation as JSON.
+// Dialogs over the page: the text between two items, and the conversation as JSON.
 import {call} from "./api.js";
 import {byId, debounced, el, notice, open, toast} from "./dom.js";
 import {searchBox} from "./search.js";
@@ -18,7 +18,7 @@ let boxes, newest = 0;
 function setUpBetween() {
   const {thing} = talk.models;
   byId("between-hint").textContent = `Every ${thing} is a vector, and the language model reads `
-    + "vectors. Move between two of them, and it describes what would lie there.";
+    + "vectors. Move between two of them, and it describes the vector at that place.";
   boxes = Object.fromEntries([["first", `First ${thing}`], ["second", `Second ${thing}`]].map(
     ([end, label]) => [end, searchBox(byId(`between-${end}`), {label, keep: true,
       hint: "Type a part of a title", take: card => set(end, card)})]));
@@ -106,7 +106,7 @@ function setUpJson() {
   byId("file").addEventListener("change", load);
 }
 
-/** Asks for a file, and goes on with its conversation. */
+/** Asks for a file, and continues its conversation. */
 export const openFile = () => byId("file").click();
 
 async function load() {
@@ -118,7 +118,7 @@ async function load() {
   try {
     session = JSON.parse(await file.text());
   } catch {
-    notice(`${file.name} holds no JSON. Open a conversation that was downloaded here.`);
+    notice(`${file.name} is not a JSON file. Open a conversation that was downloaded here.`);
     return;
   }
   if (await attempt(() => begin({session}))) toast(`Opened ${file.name}`);

@@ -1,11 +1,11 @@
-// The lists of recommendations as they stand now: of the run's model, and of one beside it.
+// The present recommendations: the list of the run's model, and one of another model to compare.
 import {byId, el, speak} from "./dom.js";
 import {cardOf} from "./cards.js";
 import {attempt, firstModel, learn, likedItems, onChange, opinions, post, talk, titled}
   from "./talk.js";
 
 const COMPARED = "ilm.compared", MOST = 50;
-const shown = new Map();               // model -> its cards as they were listed last
+const shown = new Map();               // model -> the cards of its last list
 let k = 5, newest = 0, drawnFor = null;
 
 export function setUp() {
@@ -23,7 +23,7 @@ export function setUp() {
   onChange(refresh);
 }
 
-/** Forgets what was listed: nothing of the next list counts as moved. */
+/** Forgets the last lists, so that no card of the next list is marked as moved. */
 export function reset() {
   shown.clear();
   k = talk.models.k;
@@ -37,7 +37,7 @@ function refresh() {
   if (!likedItems().length) {
     shown.clear();
     byId("lists").replaceChildren(el("p", {class: "empty"}, `Say which ${talk.models.things} you `
-      + "like, in the conversation or under “Your taste”. What fits appears here."));
+      + "like, in the conversation or under “Your taste”. Recommendations then appear here."));
     return;
   }
   byId("lists").setAttribute("aria-busy", "true");
@@ -69,7 +69,7 @@ function draw(models, lists) {
       mark(item.querySelector(".mark"), models.length > 1
         ? elsewhere(models[1 - n], lists[1 - n], card) : moved(before, card, place));
       return item;
-    })) : el("p", {class: "empty"}, "Nothing is left that fits. Take back a limit under “Your "
+    })) : el("p", {class: "empty"}, "Nothing fits all your limits. Remove one under “Your "
       + "taste”."));
     return column;
   }));
@@ -84,12 +84,12 @@ function draw(models, lists) {
   restore(box, back);
   if (changed && document.body.dataset.pane !== "picks") byId("tabs").dataset.fresh = "yes";
   speak(lists[0].length ? `${lists[0].length} recommended, first ${titled(lists[0][0])}`
-    : "Nothing is left that fits");
+    : "Nothing fits all your limits");
 }
 
 const labelOf = model => talk.models.data.find(({id}) => id === model).label;
 
-/** Where the other model's list has the item. */
+/** The item's place in the other model's list. */
 function elsewhere(model, cards, card) {
   const place = cards.findIndex(({id}) => id === card.id);
   return place < 0 ? ["", ""] : [`#${place + 1} in ${labelOf(model)}`, "both"];
@@ -102,7 +102,7 @@ function mark(box, [text, kind]) {
   box.className = text ? `mark ${kind}` : "mark";
 }
 
-/** How the item moved since the list before, without what left that because of an opinion. */
+/** How the item moved since the last list, not counting items that got an opinion meanwhile. */
 function moved(before, card, place) {
   if (!before) return ["", ""];
   const was = before.findIndex(({id}) => id === card.id);
@@ -111,7 +111,7 @@ function moved(before, card, place) {
     : was > place ? [`▲ ${was - place}`, "up"] : [`▼ ${place - was}`, "down"];
 }
 
-// An item that was liked leaves the list: the focus goes to what took its place.
+// A liked item leaves the list: the focus moves to the item that takes its place.
 
 function focusOf(box) {
   const at = document.activeElement;
@@ -135,7 +135,7 @@ function restore(box, back) {
 const places = box => new Map([...box.querySelectorAll(".card")]
   .map(card => [keyOf(card), card.getBoundingClientRect().top]));
 
-/** Lets cards glide to their new places, unless the reader wants stillness. */
+/** Animates cards to their new places, unless the user prefers reduced motion. */
 function glide(box, from) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   for (const card of box.querySelectorAll(".card")) {

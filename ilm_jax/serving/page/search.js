@@ -1,4 +1,4 @@
-// A box that searches the catalogue: arrows choose, Enter takes, Escape closes.
+// An input that searches the catalogue: arrow keys move, Enter takes, Escape closes.
 import {call} from "./api.js";
 import {debounced, el} from "./dom.js";
 import {attempt, learn, titled} from "./talk.js";
@@ -7,7 +7,7 @@ let count = 0;
 
 /**
  * Fills `box` with a labelled search; `take` gets the chosen card.
- * keep: whether the box goes on showing what was chosen, rather than emptying for the next.
+ * keep: whether the input keeps the chosen title; if not, it is emptied for the next search.
  */
 export function searchBox(box, {label, hint = "", take, keep = false, quiet = false}) {
   const id = `search-${++count}`;
@@ -45,7 +45,7 @@ export function searchBox(box, {label, hint = "", take, keep = false, quiet = fa
       "aria-selected": "false", onpointerdown: event => event.preventDefault(),
       onclick: () => choose(card)}, el("span", {}, titled(card)),
     el("small", {}, card.genres.join(", ")))));
-    if (!cards.length) list.append(el("li", {class: "none"}, "Nothing of that name"));
+    if (!cards.length) list.append(el("li", {class: "none"}, "No title matches"));
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     if (cards.length) point(0);
@@ -65,7 +65,7 @@ export function searchBox(box, {label, hint = "", take, keep = false, quiet = fa
   });
   input.addEventListener("blur", () => {
     close();
-    if (keep) set(chosen);             // what was typed and not taken goes
+    if (keep) set(chosen);             // removes text that was typed but not taken
   });
   input.addEventListener("keydown", event => {
     if (event.key === "Enter" && !event.isComposing) {
@@ -83,6 +83,6 @@ export function searchBox(box, {label, hint = "", take, keep = false, quiet = fa
   return {input, set: card => set(titled(card))};
 }
 
-/** Titles that one can take by a press: the start's suggestions. */
+/** A title as a button: the suggestions of the first screen. */
 export const chip = (card, take) => el("li", {},
   el("button", {type: "button", class: "chip", onclick: () => take(card)}, titled(card)));

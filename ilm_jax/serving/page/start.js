@@ -1,4 +1,4 @@
-// The first screen: choose five items, or be a user of the data, or open a saved conversation.
+// The first screen: choose five items, continue as a user of the data, or open a conversation.
 import {call} from "./api.js";
 import {byId, el, icon} from "./dom.js";
 import {openFile} from "./panels.js";
@@ -13,7 +13,7 @@ export function setUp() {
   const {thing, things, users} = talk.models;
   byId("start-title").textContent = `Which ${things} do you like?`;
   byId("start-lead").textContent = `Choose five that you like. The model recommends from its `
-    + `${talk.models.items.toLocaleString("en")} ${things}, says why, and listens when you want `
+    + `${talk.models.items.toLocaleString("en")} ${things} and says why. You can then ask for `
     + "something else.";
   byId("popular-title").textContent = "Often liked";
   ({input} = searchBox(byId("start-search"), {label: `Find a ${thing} by its title`,
@@ -39,7 +39,7 @@ export async function start() {
   try {
     popular = learn((await call("GET", "/v1/items?q=&k=12")).items);
   } catch {
-    popular = [];                    // suggestions alone are missing then
+    popular = [];                    // only the suggestions are missing
   }
   draw();
 }
@@ -66,7 +66,7 @@ function draw() {
   byId("start-go").disabled = !chosen.size;
   const left = WANTED - chosen.size;
   byId("start-count").textContent = !chosen.size ? `Choose ${WANTED}`
-    : left > 0 ? `${chosen.size} of ${WANTED}; fewer will do` : `${chosen.size} chosen`;
+    : left > 0 ? `${chosen.size} of ${WANTED}; fewer are enough` : `${chosen.size} chosen`;
 }
 
 const go = liked => attempt(() => begin(liked.length

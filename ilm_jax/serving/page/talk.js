@@ -1,11 +1,11 @@
-// What the page knows: the session as the server holds it, and the titles of items.
+// What the page knows: a copy of the server's session, and the titles of items.
 import {call, events, request} from "./api.js";
 import {notice} from "./dom.js";
 
 const KEPT = "ilm.session", EARLIER = "ilm.earlier", UNDO_LIMIT = 20;
 const KINDS = {like: "Liked", dislike: "Disliked", seen: "Marked as seen", forget: "Forgot"};
 
-/** `models` is what /v1/models says; `earlier` the sessions that undo goes back to. */
+/** `models` is the answer of /v1/models; `earlier` are the sessions that undo returns to. */
 export const talk = {id: null, session: null, models: null, earlier: []};
 
 const items = new Map(), listeners = [];
@@ -16,7 +16,7 @@ export const known = item => items.get(item) ?? {id: item, title: item, year: nu
 export const titled = item => item.year ? `${item.title} (${item.year})` : item.title;
 export const firstModel = () => talk.models.data[0].id;
 
-/** Keeps the titles of cards, and returns these. */
+/** Stores the titles of cards, and returns the cards. */
 export function learn(cards) {
   for (const {id, title, year, genres} of cards) items.set(id, {id, title, year, genres});
   return cards;
@@ -32,7 +32,7 @@ async function learnAll(session) {
   }
 }
 
-/** What the user says of items now: {item: "liked" | "disliked" | "seen"}, oldest first. */
+/** The user's present opinions: {item: "liked" | "disliked" | "seen"}, oldest first. */
 export function opinions() {
   const last = new Map();
   for (const {item, kind} of talk.session.opinions) last.set(item, kind);
@@ -54,7 +54,7 @@ export function steps() {
   return sum;
 }
 
-// Where it is kept: this tab's storage, so that a reload goes on; and a copy for a later tab.
+// Where the session is kept: in this tab's storage, for a reload, and a copy for a later tab.
 
 const read = (storage, key = KEPT) => {
   try {
@@ -75,13 +75,13 @@ async function show({id, session}) {
     try {
       storage.setItem(key, value);
     } catch {
-      // A full storage costs what a reload brings back, not the conversation.
+      // If the storage is full, a reload loses the session, but the conversation goes on.
     }
   }
   for (const listener of listeners) listener();
 }
 
-// Changes run one after another, so that none starts from a session that is already old.
+// Changes run one after another, so that each starts from the newest session.
 
 function inOrder(run) {
   const result = busy.then(run);
@@ -89,7 +89,7 @@ function inOrder(run) {
   return result;
 }
 
-/** Runs `run`, and again with a session made anew where the server no longer knows this one. */
+/** Runs `run`; if the server no longer knows the session, creates it again and runs it again. */
 async function withSession(run) {
   try {
     return await run();
@@ -113,7 +113,7 @@ export const begin = wish => inOrder(async () => {
   await show(begun);
 });
 
-/** Goes on with what was kept; the server may have forgotten it. */
+/** Continues a kept session; the server may have forgotten it. */
 export const resume = kept => inOrder(async () => {
   Object.assign(talk, kept, {earlier: read(sessionStorage, EARLIER) ?? []});
   await show(await withSession(() => call("GET", `/v1/sessions/${talk.id}`)));
@@ -133,7 +133,7 @@ function remember(session) {
   talk.earlier.splice(0, talk.earlier.length - UNDO_LIMIT);
 }
 
-/** Changes the session; false where that failed, which the notice then says. */
+/** Changes the session; false if that failed: then a notice says why. */
 export const edit = (...edits) => attempt(() => inOrder(async () => {
   const before = talk.session;
   const after = await patch({edits});
@@ -141,7 +141,7 @@ export const edit = (...edits) => attempt(() => inOrder(async () => {
   await show(after);
 }));
 
-/** Says something of an item; the words for it. */
+/** Records an opinion about an item; returns the words that confirm it, null if it failed. */
 export async function say(does, item) {
   return await edit({do: does, item}) ? `${KINDS[does]}: ${titled(known(item))}` : null;
 }
@@ -150,7 +150,7 @@ export async function say(does, item) {
 export const wanted = (attribute, more) => attribute === "new" ? (more ? "newer" : "older")
   : `${more ? "more" : "less"} ${attribute}`;
 
-/** Sets an attribute to so many steps, whatever critiques said of it before. */
+/** Sets an attribute to `value` steps: replaces earlier critiques of it. */
 export function setSteps(attribute, value) {
   const old = talk.session.critiques.flatMap((each, n) => each.attribute === attribute ? [n] : []);
   const edits = old.reverse().map(number => ({do: "remove", part: "critiques", number}));
@@ -158,7 +158,7 @@ export function setSteps(attribute, value) {
   return edits.length ? edit(...edits) : true;
 }
 
-/** Back to before the last change made on this page, which may be several edits. */
+/** Undoes the last change made on this page, which may be several edits. */
 export const undo = () => attempt(() => inOrder(async () => {
   const session = talk.earlier.at(-1);
   if (!session) return;
@@ -167,7 +167,7 @@ export const undo = () => attempt(() => inOrder(async () => {
   await show(after);
 }));
 
-/** Sends a message; `heard` gets the reply as far as it has come. */
+/** Sends a message; `heard` gets the part of the reply that has arrived, each time it grows. */
 export const chat = (text, heard) => inOrder(async () => {
   const before = talk.session;
   let reply = "", last = {};
@@ -187,7 +187,7 @@ export const chat = (text, heard) => inOrder(async () => {
   await show(after);
 });
 
-/** Runs `run`; false where it failed, which the notice then says, with a button to try again. */
+/** Runs `run`; false if it failed: then a notice says why, with a button to try again. */
 export async function attempt(run, retry = true) {
   try {
     await run();

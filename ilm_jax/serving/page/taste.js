@@ -1,4 +1,4 @@
-// What is known of the user: sliders, limits and opinions; each can be taken back.
+// What is known of the user: sliders, limits and opinions; each can be removed.
 import {byId, debounced, el, icon, toast} from "./dom.js";
 import {searchBox} from "./search.js";
 import {constraint, edit, known, likedItems, onChange, opinions, say, setSteps, steps, talk,
@@ -6,7 +6,7 @@ import {constraint, edit, known, likedItems, onChange, opinions, say, setSteps, 
 
 const FIRST = 5, MOST = 8, LIMIT = 3;
 const PARTS = [["liked", "You like"], ["disliked", "You dislike"], ["seen", "You have seen"]];
-const whole = new Set();              // parts that are shown to their end
+const whole = new Set();              // parts that show all their lines
 const sliders = new Map();            // attribute -> its row
 let first = {};                       // {id, names}: the sliders that this session begins with
 
@@ -36,14 +36,14 @@ function drawSliders() {
   const names = typed ? attributes.filter(name => name.includes(typed)).slice(0, MOST)
     : [...new Set([...firstOf(attributes), ...moved.keys()])];
   const rows = names.map(name => sliderOf(name, moved.get(name) ?? 0));
-  if (!rows.length) rows.push(el("p", {class: "hint"}, "No attribute of that name."));
+  if (!rows.length) rows.push(el("p", {class: "hint"}, "No attribute has this name."));
   const box = byId("sliders");
   if (rows.length !== box.children.length || rows.some((row, n) => row !== box.children[n])) {
     box.replaceChildren(...rows);
   }
 }
 
-/** The year and the genres that the user likes most often, as they were when the session began. */
+/** The year and the genres that the user likes most often, as of the first likes. */
 function firstOf(attributes) {
   if (first.id !== talk.id || !first.liked) {
     const count = new Map(), liked = likedItems();
@@ -57,10 +57,10 @@ function firstOf(attributes) {
   return first.names;
 }
 
-const valueText = value => value === 0 ? "as it is"
+const valueText = value => value === 0 ? "unchanged"
   : `${Math.abs(value)} ${Math.abs(value) === 1 ? "step" : "steps"} ${value > 0 ? "more" : "less"}`;
 
-/** The row of an attribute, made once, so that it keeps the focus while it moves. */
+/** The slider of an attribute, created once, so that it keeps the focus while it moves. */
 function sliderOf(name, value) {
   let row = sliders.get(name);
   if (!row) {
@@ -99,7 +99,7 @@ function label(input, output, value) {
   input.style.setProperty("--to", value < 0 ? "50%" : share);
 }
 
-// What was said.
+// What the user said.
 
 function drawKnown() {
   const of = new Map(PARTS.map(([kind]) => [kind, []]));
@@ -161,7 +161,7 @@ function part(title, kind, lines) {
 
 const adder = el("div", {class: "add"});
 
-/** The box to add a liked item keeps its place and its text while the lines change. */
+/** The input for a liked item keeps its place and its text while the lines change. */
 function addBox() {
   if (!adder.childElementCount) {
     searchBox(adder, {label: `Add a ${talk.models.thing} that you like`, quiet: true,

@@ -1,8 +1,8 @@
 """Stage eval, interpolations: what the model says of vectors halfway between two held-out items.
 
-Entities that do not exist, so there is no reference. In ELM's spirit an answer should mean what
-lies between the two references, and be liked by who would like both; so it is compared with the
-mean of their sentence vectors and with the mean of the items' factors. Our reading.
+These entities do not exist, so there is no reference. By our reading of ELM an answer should lie
+between the two references in meaning, and users who like both items should like it. So it is
+compared with the mean of the references' sentence vectors and with the mean of the items' factors.
 """
 import numpy as np
 
@@ -13,12 +13,12 @@ from ilm_jax.stages.evals import common, speaker
 
 
 def table(run: context.Run, ilm: speaker.Speaker, behaviour) -> dict:
-  """A row for each of ELM's tasks about one item, and their means: {} if there are none.
+  """A row for each of ELM's tasks about one item, and their means; {} if there are none.
 
   Args:
     run: the run; `eval.interpolations` pairs are drawn by its seed, the same for every task.
-    ilm: who answers.
-    behaviour: of `text.behaviour`.
+    ilm: the model that answers.
+    behaviour: from `text.behaviour`.
   """
   values, item_rows = {}, {}
   for task in recipe.task_names(run.config):
@@ -37,13 +37,13 @@ def table(run: context.Run, ilm: speaker.Speaker, behaviour) -> dict:
                          task=f"mean of {len(values)} tasks"))
   return {"title": "Text from vectors halfway between two held-out items",
           "note": "Semantic consistency: with the mean of the two references' sentence vectors; "
-                  "behavioural: with the mean of the two items' factors. Beside each, the same of "
-                  "another pair. Intervals: 95 %, bootstrap over pairs.",
+                  "behavioural: with the mean of the two items' factors. Beside each: the same "
+                  "measure with another pair. Intervals: 95 %, bootstrap over pairs.",
           "protocol": common.text_protocol(run), "rows": made}
 
 
 def in_a_circle(examples: list) -> list[tuple]:
-  """Each example with the next, the last with the first; [] of fewer than two."""
+  """Pairs of each example with the next, and of the last with the first; [] if fewer than two."""
   return list(zip(examples, examples[1:] + examples[:1])) if len(examples) > 1 else []
 
 

@@ -1,7 +1,7 @@
-"""Stage eval, cold splits: next items that no training interaction meets, known by text alone.
+"""Stage eval, cold splits: next items without training interactions, known by their text alone.
 
-The same scores rank twice: among the cold items, and among the full catalogue, where a model must
-also weigh an item without behaviour against those that have it.
+The same scores rank twice: among the cold items, and in the full catalogue, where a model must also
+compare items without behaviour to items with it.
 """
 import numpy as np
 
@@ -14,11 +14,11 @@ _K = 10
 
 
 def tables(run: context.Run, compared: list[methods.Method]) -> dict[str, dict]:
-  """{"cold": of the test targets, "cold_validation": of the others, to choose settings by}.
+  """{"cold": table of the test targets, "cold_validation": the same to choose settings by}.
 
   Args:
     run: the run.
-    compared: ILM first, then what `phase2.compare` names: each ranks by its item head.
+    compared: ILM first, then the models of `phase2.compare`: each ranks by its item head.
   """
   trained = compared[:1 + len(run.config.phase2.compare)]
   return {name: _table(run, trained, split)
@@ -40,9 +40,9 @@ def _table(run: context.Run, models: list[methods.Method], split: str) -> dict:
                    f"({len(asked_for.examples)} users)",
           "note": f"Cold items: {len(cold)}, known by their text alone. In random order hr@{_K} "
                   f"among them is {min(_K / len(cold), 1):.4f}. Popularity gives all of "
-                  "them one score: what it hits among them, the order of item rows hits. "
-                  f"Intervals: 95 %, bootstrap over the {len(np.unique(asked_for.target_U))} items "
-                  "that are targets: each moves all users who will meet it; differences are "
+                  "them the same score: among them its hits come from the order of item rows. "
+                  f"Intervals: 95 %, bootstrap over the {len(np.unique(asked_for.target_U))} "
+                  "target items, each with all users of whom it is the target; differences are "
                   "paired.",
           "protocol": {**common.protocol(run), "split": f"{split} ({run.rule.meaning})",
                        "task": task, "prompt": "seen template 0",
@@ -70,12 +70,12 @@ def _values(rank_U) -> dict[str, np.ndarray]:
 
 
 def _rows(bootstrap: paired.Bootstrap, values: dict[str, dict], target_U) -> list[dict]:
-  """A row of each method and way to rank, then of the first method minus each other.
+  """A row for each method and way to rank, then for the first method minus each other.
 
   Args:
     bootstrap: of the intervals.
     values: method -> way -> metric -> float [U].
-    target_U: item row that each user will meet.
+    target_U: item row of each user's target.
   """
   first = next(iter(values))
   baselines = {method: first for method in values if method != first}

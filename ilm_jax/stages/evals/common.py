@@ -1,4 +1,4 @@
-"""What the tables of stage eval share: examples, shapes of batches, intervals, protocol."""
+"""Shared by the tables of stage eval: examples, shapes of batches, intervals, protocol."""
 import dataclasses
 
 import numpy as np
@@ -12,7 +12,7 @@ HITS, NDCGS = (1, 5, 10, 20), (5, 10, 20)
 
 
 def bootstrap(run: context.Run) -> paired.Bootstrap:
-  """How the run's intervals are made."""
+  """The bootstrap of the run's confidence intervals."""
   return paired.Bootstrap(run.config.eval.bootstrap, run.config.seed)
 
 
@@ -23,7 +23,7 @@ def sample(run: context.Run, task: str, count: int) -> list[dict]:
 
 
 def drawn(have: int, want: int, seed: int) -> np.ndarray:
-  """int [min(want, have)]: `want` of the numbers below `have` (0: all), drawn with the seed."""
+  """int [min(want, have)]: `want` numbers below `have` (0: all), drawn with the seed."""
   if not want or want >= have:
     return np.arange(have)
   return np.random.default_rng(seed).permutation(have)[:want]
@@ -35,10 +35,10 @@ def item_rows(examples: list[dict]) -> list[int]:
 
 
 def spec(run: context.Run, groups, **changes):
-  """One example a row, as long as the longest of `groups` needs (a multiple of 16).
+  """A spec with one example per row, long enough for all of `groups` (a multiple of 16).
 
-  There are `eval.batch_size` rows, or the next number that the devices can share. `changes`: of
-  the spec.
+  It has `eval.batch_size` rows, or the next number that the devices can share. `changes`: fields of
+  the spec to replace.
   """
   ways = axes.ways(run.mesh, "batch")
   shape = recipe.lm_spec(run, rows=-(-run.config.eval.batch_size // ways) * ways, one_a_row=True)
@@ -50,19 +50,19 @@ def spec(run: context.Run, groups, **changes):
 
 
 def head_spec(run: context.Run, groups):
-  """Likewise of rows that the item head alone reads: nothing is said."""
+  """Likewise for rows that only the item head reads: no text is generated."""
   queries = run.config.phase2.head.queries or run.config.qformer.num_queries
   return spec(run, groups, queries=queries, head_only=True)
 
 
 def users_and_filter(run: context.Run, examples, part: int = splits.TEST
                      ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], dict[str, str]]:
-  """Of examples about the next item of `part`: (users from 0, target item rows, item rows to
-  filter, what the protocol says of the filter).
+  """For examples about the next item of `part`: (users from 0, target item rows, item rows to
+  filter, the protocol's words about the filter).
 
-  What is filtered is the user's history, as `metrics.rows_to_filter` says, and the user's training
-  part: with split cold_items training goes on after a target, and its items would be ranked as what
-  they are, met. With other splits all of it stands before the target.
+  The filter takes out the user's history, as `metrics.rows_to_filter` says, and the user's training
+  part: with split cold_items training interactions may come after the target, and a model that was
+  trained on them would rank their items high. With other splits all of them come before the target.
   """
   log = run.data.log
   user_U = np.array([log.rows.user_number(int(e["user"][0])) for e in examples])
@@ -77,11 +77,11 @@ def users_and_filter(run: context.Run, examples, part: int = splits.TEST
 
 
 def protocol(run: context.Run) -> dict:
-  """What every table says of how it was made."""
+  """The protocol lines of every table."""
   return {"language model": run.config.lm.asset, "vectors": ", ".join(run.config.vectors),
           "queries": run.config.qformer.num_queries, "seed": run.config.seed}
 
 
 def text_protocol(run: context.Run) -> dict:
-  """Likewise, of tables about generated texts."""
+  """Likewise, for tables about generated texts."""
   return {**protocol(run), "decoding": "greedy", "sentence encoder": run.config.text_encoder.asset}

@@ -1,4 +1,4 @@
-"""Stage eval, log perplexity: nats a token of held-back targets, by every method."""
+"""Stage eval, log perplexity: nats per token of test targets, by every method."""
 import dataclasses
 
 import numpy as np
@@ -9,13 +9,13 @@ from ilm_jax.evaluation import paired, rows
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, methods
 
-_NOTE = ("ILM-rand: the same steps without phase 1. MLP projector: the same steps with an mlp in "
-         "the Q-Former's place. ILM without vectors: the same steps with every vector taken away. "
-         "No slots: the frozen language model alone. Title as text: the same, with titles where "
-         "soft tokens stand. Vectors shuffled: it is shown another item. Test split: next items "
-         "never trained on, and held-out items for the elm tasks. The mean of ELM's tasks is that "
-         "of their log perplexities. Intervals: 95 %, bootstrap over examples, of that mean over "
-         "items; of a difference, paired.")
+_NOTE = ("ILM-rand: the same steps without phase 1. MLP projector: the same steps with an MLP in "
+         "place of the Q-Former. ILM without vectors: the same steps without any vector. "
+         "No slots: the frozen language model alone. Title as text: the same, with titles in "
+         "place of soft tokens. Vectors shuffled: the model gets another item's vectors. Test "
+         "split: next items never trained on, and held-out items for the elm tasks. The mean of "
+         "ELM's tasks is the mean of their log perplexities. Intervals: 95 %, bootstrap over "
+         "examples, for that mean over items; for a difference, paired.")
 
 
 def table(run: context.Run, compared: list[methods.Method]) -> dict:
@@ -46,16 +46,16 @@ def loss_rows(bootstrap: paired.Bootstrap, sums: dict, baselines: dict[str, str]
 
 
 def method_sums(method: methods.Method, examples: dict, spec_of) -> dict:
-  """Task -> (nll, tokens) of each example; "all" too, of a method that answers all tasks.
+  """Task -> (nll, tokens) of each example; also "all", if the method answers all tasks.
 
   Args:
-    method: who is measured.
+    method: the method to measure.
     examples: task -> examples.
-    spec_of: from groups of examples to the shape of their batches.
+    spec_of: groups of examples -> the shape of their batches.
   """
   prompts = {task: [method.change(e) for e in some] for task, some in examples.items()
              if method.answers(task)}
-  # At most three shapes, not one a task: each is compiled for each method.
+  # At most three shapes, not one per task: each is compiled for each method.
   shapes = {kind: spec_of([e for task, e in prompts.items() if _shape(task) == kind])
             for kind in set(map(_shape, prompts))}
   sums = {}
@@ -71,7 +71,7 @@ def method_sums(method: methods.Method, examples: dict, spec_of) -> dict:
 
 
 def _shape(task: str) -> str:
-  """Tasks of one kind are about as long: histories, conversations, or what asks about one item."""
+  """The kind of a task; prompts of one kind have similar lengths: history, conversation, short."""
   kinds = {"sequential": "history"} | dict.fromkeys(
       (*names.CONVERSATIONS, *names.REDIAL), "conversation")
   return kinds.get(task, "short")

@@ -1,4 +1,4 @@
-"""What the tables of stage eval are made from: with any of it changed they are measured again."""
+"""What the tables of stage eval are made from: if any of it changes they are measured again."""
 from ilm_jax.config import variants
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import trained
@@ -6,10 +6,10 @@ from ilm_jax.training import provenance
 
 
 def of_phase1(run: context.Run) -> dict:
-  """For `measured.done`, of the tables of phase 1.
+  """The inputs of the tables of phase 1, for `measured.done`.
 
   Raises:
-    UserError: phase 1 is not there, or was made from other inputs or settings than this run's.
+    UserError: phase 1 is missing, or was made from other inputs or settings than this run's.
   """
   return _made_from(run, {"phase1": trained.phase1_meta(run)},
                     {f"item_text {split}": run.prepared("item_text", split).fingerprint
@@ -17,10 +17,10 @@ def of_phase1(run: context.Run) -> dict:
 
 
 def of_phase2(run: context.Run) -> dict:
-  """For `measured.done`, of the tables of phase 2: of ILM and what `phase2.compare` names.
+  """The inputs of the tables of phase 2, for `measured.done`: of ILM and of `phase2.compare`.
 
   Raises:
-    UserError: a model is not there, or was made from other inputs or settings than this run's.
+    UserError: a model is missing, or was made from other inputs or settings than this run's.
   """
   metas = {variant.folder: trained.phase2_meta(run, variant)
            for variant in variants.trained(run.config)}

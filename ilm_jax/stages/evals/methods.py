@@ -1,9 +1,9 @@
-"""Who answers ELM's tasks: ILM, what is trained beside it, and references that need no training.
+"""The methods that answer ELM's tasks: ILM, the models of phase2.compare, untrained references.
 
-  title as text  upper: the frozen language model alone reads titles where ILM has soft tokens
-  no slots       lower: the frozen language model alone, told nothing
-  shuffled       ILM is shown the vector of another entity: what is left is style
-  shuffled_mlp   so is the MLP projector, beside which it stands
+  title as text  upper bound: the frozen language model alone reads titles in place of soft tokens
+  no slots       lower bound: the frozen language model alone, without entities
+  shuffled       ILM with the vector of another entity: shows what style alone reaches
+  shuffled_mlp   the same for the MLP projector, to which it is compared
 
 Nothing here trains: a reference changes the examples, or the model that reads them.
 """
@@ -19,7 +19,7 @@ from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import speaker
 
 OF_ELM = (*elm.KNOWN, *elm.WRITTEN)
-_LIKED = 10              # titles that stand for a user, as a teacher reads them
+_LIKED = 10              # titles in place of a user's vector, as in a teacher's prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Method:
   """One row of the tables."""
   label: str
   model: speaker.Speaker
-  baseline: "Method | None"      # the difference row is `baseline - this`; None: of ILM itself
-  change: Callable[[dict], dict] = lambda example: example     # what it is shown of an example
+  baseline: "Method | None"      # the difference row is `baseline - this`; None for ILM itself
+  change: Callable[[dict], dict] = lambda example: example     # example -> what the model reads
   queries: int | None = None                                   # 0: slots are left out
-  tasks: tuple[str, ...] | None = None                         # None: it answers all
+  tasks: tuple[str, ...] | None = None                         # None: it answers all tasks
 
   def answers(self, task: str) -> bool:
     return self.tasks is None or task in self.tasks
 
 
 def baselines(compared: list[Method]) -> dict[str, str]:
-  """Label -> label of the method from which it is subtracted, of those that are."""
+  """Label -> label of the method from which it is subtracted, for methods with a baseline."""
   return {method.label: method.baseline.label for method in compared if method.baseline}
 
 
@@ -49,10 +49,10 @@ def methods(run: context.Run, speaker_of_ilm: speaker.Speaker) -> list[Method]:
              for variant in variants.trained(run.config)[1:]}
   compared = [ilm, *trained.values(), Method("no slots", alone, ilm, queries=0)]
   if not set(OF_ELM) & set(recipe.task_names(run.config)):
-    return compared                  # the references would answer nothing
+    return compared                  # the references would have no task
   references = {"title": lambda: Method("title as text", alone, ilm, _titles(run), 0, OF_ELM),
                 "shuffled": lambda: _other_vectors(run, ilm),
-                # Before its last step --watch measures ILM without what is trained beside it.
+                # Before the last step --watch measures ILM without the compared models.
                 **({"shuffled_mlp": lambda: _other_vectors(run, trained["mlp"])}
                    if "mlp" in trained else {})}
   return compared + [references[name]() for name in run.config.eval.references
@@ -65,10 +65,10 @@ def _other_vectors(run: context.Run, method: Method) -> Method:
 
 
 def with_titles(example: dict, slot_id: int, said: Callable[[int], list[int]]) -> dict:
-  """The example with words where its prompt has slots.
+  """The example with words in place of its prompt's slots.
 
   Args:
-    example: inputs, with as many slots as entities has rows; the rest stays.
+    example: its `inputs` have as many slots as `entities` has rows; other fields stay.
     slot_id: of the tokenizer.
     said: entity row -> token ids.
   """
@@ -79,10 +79,10 @@ def with_titles(example: dict, slot_id: int, said: Callable[[int], list[int]]) -
 
 
 def exchanged(groups, rows: int, seed: int) -> np.ndarray:
-  """int32 [rows]: for each entity row another one of its group; no row keeps its own.
+  """int32 [rows]: for each entity row another row of its group.
 
   Args:
-    groups: int arrays of entity rows, disjoint; a group of one, and what is in none, stays.
+    groups: int arrays of entity rows, disjoint; a row alone in its group, or in none, stays.
     rows: of the entity table.
     seed: of the draw.
   """

@@ -1,7 +1,7 @@
-"""Stage eval, by prompt: the same users ranked with every wording, those of training and new ones.
+"""Stage eval, by prompt: rankings for the same users with every template, seen and unseen ones.
 
-OpenP5 reports its first seen template and its unseen one; how far the wording moves a figure, and
-what the mean over wordings is, can only be seen beside the others.
+OpenP5 reports its first seen template and its unseen one. Only the results of all templates show
+how much the wording changes a result, and the mean over wordings.
 """
 import numpy as np
 
@@ -10,27 +10,27 @@ from ilm_jax.evaluation import metrics, paired, rows
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, ranking, speaker
 
-_HITS, _NDCGS = (5, 10), (5, 10)     # a narrower table: it is long
+_HITS, _NDCGS = (5, 10), (5, 10)     # few columns, because the table has many rows
 
 
 def table(run: context.Run, ilm: speaker.Speaker) -> dict:
-  """A row for each template of each recommendation task that is trained, and the seen ones' mean.
+  """A row for each template of each trained recommendation task, and the mean of seen templates.
 
   Args:
     run: the run; `eval.prompt_users` users are drawn by its seed.
-    ilm: who ranks, by its item head, or without one by constrained beam search.
+    ilm: the model that ranks, by its item head, or without one by constrained beam search.
   """
   trie, _ = speaker.catalogue(run)
   tasks = [task for task in mixture.HISTORY_TASKS if task in recipe.task_names(run.config)]
   made = [row for task in tasks for row in _rows(run, ilm, task, trie)]
-  # The test users of one task are those of every other.
+  # All tasks have the same test users.
   examples = _by_template(run, tasks[0])[2][0] if tasks else []
   *_, filter_protocol = common.users_and_filter(run, examples)
   return {"title": "Next item by prompt", "rows": made,
-          "note": "The same users with every template of the task; by the item head, without one "
-                  "by constrained beam search; seen items filtered. Mean: of each user's figures "
-                  "over the seen templates. nll: nats a token of the target. Intervals: 95 %, "
-                  "bootstrap over users.",
+          "note": "The same users with every template of the task; ranked by the item head, "
+                  "without one by constrained beam search; seen items filtered. Mean: over the "
+                  "seen templates, for each user. nll: nats per token of the target. Intervals: "
+                  "95 %, bootstrap over users.",
           "protocol": {**common.protocol(run), "split": f"test ({run.rule.meaning})",
                        **filter_protocol,
                        "index": run.config.tasks.index, "beam width": run.config.eval.beam_width}}
@@ -41,7 +41,7 @@ def means(bootstrap: paired.Bootstrap, ranks: list) -> dict:
 
   Args:
     bootstrap: of the intervals.
-    ranks: float [U] ranks of the same users, one array a ranking.
+    ranks: float [U] ranks for the same users, one array per ranking.
   """
   return {**{f"hr@{k}": bootstrap.mean(paired.mean_over_rankings(metrics.hit_rate, ranks, k))
              for k in _HITS},
@@ -50,7 +50,7 @@ def means(bootstrap: paired.Bootstrap, ranks: list) -> dict:
 
 
 def _by_template(run: context.Run, task: str) -> tuple[list[str], int, list[list[dict]]]:
-  """(templates, how many of them are seen in training, the drawn users' examples by template)."""
+  """(templates, how many are seen in training, for each template the drawn users' examples)."""
   stored = run.prepared(f"{task}_prompts", "test")
   templates = stored.manifest["templates"]
   users = common.drawn(len(stored) // len(templates), run.config.eval.prompt_users,

@@ -1,4 +1,4 @@
-"""Stage eval, recommendation: the next item among the full catalogue, by every way to rank."""
+"""Stage eval, recommendation: the next item in the full catalogue, by every way to rank."""
 import dataclasses
 import gzip
 import io
@@ -16,7 +16,7 @@ from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, methods, rivals, speaker, trained
 
 _HEAD = "item head"
-_SHOWN = 5               # users whose lists are there to read
+_SHOWN = 5               # users whose lists are shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Ranking:
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-  """Test users whose next item is asked for."""
+  """Users whose next item is to be predicted."""
   examples: list
   user_U: np.ndarray
   target_U: np.ndarray
@@ -51,11 +51,11 @@ def recommendation(run: context.Run, compared: list[methods.Method]
 
   Args:
     run: the run.
-    compared: ILM first, then what `phase2.compare` names.
+    compared: ILM first, then the models of `phase2.compare`.
 
   Returns:
-    Tables and examples by name: "recommendation", "lists" (how alike users' lists are) and
-    "examples" (ILM's lists, where it made some). Files by name: ILM's lists, and the ranks by all
+    Tables and examples by name: "recommendation", "lists" (how similar users' lists are) and
+    "examples" (ILM's lists, if it made any). Files by name: ILM's lists, and the ranks by all
     methods, for `compare`.
   """
   task = ranked_task(run.config)
@@ -80,7 +80,7 @@ def recommendation(run: context.Run, compared: list[methods.Method]
 
 
 def listed(rankings: list[Ranking], method: str) -> Ranking | None:
-  """Whose lists of a method are shown: its item head's, else its beams'; None: it made none."""
+  """The ranking of a method to show: its item head's, else its beams'; None if it made no lists."""
   made = [r for r in rankings if r.method == method and r.items_UK is not None]
   return next((r for r in made if r.by == _HEAD), made[0] if made else None)
 
@@ -92,7 +92,7 @@ def ranked_task(config) -> str:
 
 
 def blocked(filtered: list, num_items: int) -> np.ndarray:
-  """bool [U, num_items + 1]: true at the item rows that are filtered of each user."""
+  """bool [U, num_items + 1]: true at the item rows that are filtered for each user."""
   blocked_UI = np.zeros((len(filtered), num_items + 1), bool)
   for blocked_I, item_rows in zip(blocked_UI, filtered):
     blocked_I[item_rows] = True
@@ -120,7 +120,7 @@ def _by_scores(method: str, score_UI, asked_for: Questions, by: str = "") -> Ran
 
 def _by_beam(run: context.Run, models: list[methods.Method], asked_for: Questions, trie
              ) -> list[Ranking]:
-  """ILM by beam search, with eval.rank_compared all that is trained; [] with no beam_users."""
+  """ILM by beam search, with eval.rank_compared also the compared models; [] with no beam_users."""
   width, users = run.config.eval.beam_width, run.config.eval.beam_users
   if not users:
     return []
@@ -138,10 +138,10 @@ def _by_beam(run: context.Run, models: list[methods.Method], asked_for: Question
 
 def _exact(run: context.Run, ilm: methods.Method, asked_for: Questions, trie, beam: Ranking
            ) -> list[Ranking]:
-  """ILM by scoring every title, and its beams for the same users."""
+  """ILM by scoring every item's index, and its beams for the same users."""
   if not (n := run.config.eval.exact_users):
     return []
-  # One user a batch: exact scoring is bound by arithmetic, and padded rows would be scored too.
+  # One user per batch: exact scoring is bound by arithmetic, and would also score padded rows.
   spec = dataclasses.replace(common.spec(run, [asked_for.examples]), rows=1)
   score_UI = ilm.model.score(asked_for.examples[:n], spec, trie)
   return [Ranking(ilm.label, metrics.ranks_from_scores(
@@ -152,7 +152,7 @@ def _exact(run: context.Run, ilm: methods.Method, asked_for: Questions, trie, be
 
 
 def head_scores(run: context.Run, models: list[methods.Method], examples: list):
-  """Yields (label, float32 [U, I + 1]) of each model's item head; nothing where there is none."""
+  """Yields (label, float32 [U, I + 1]) of each model's item head; nothing without item heads."""
   if run.config.phase2.head.weight:
     spec = common.head_spec(run, [examples])
     for method in models:
@@ -166,7 +166,7 @@ def _by_head(run: context.Run, models: list[methods.Method], asked_for: Question
 
 
 def _by_dot_product(run: context.Run, asked_for: Questions) -> list[Ranking]:
-  """In the space into which phase 1 brought users and items; no language model."""
+  """In the space of phase 1's user-item loss, without the language model."""
   if not recipe.joins_users(run.config):
     return []
   graphdef, params = trained.phase1(run, run.config.phase2.init_from or run.workdir)
@@ -180,7 +180,7 @@ def _table(run: context.Run, task: str, asked_for: Questions, rankings: list[Ran
   users, bootstrap = len(asked_for.examples), common.bootstrap(run)
   return {
       "title": f"Next item, full catalogue of {run.data.log.num_items} ({users} users)",
-      "note": f"{run.rule.name}, one target a user; intervals: 95 %, bootstrap over users.",
+      "note": f"{run.rule.name}, one target per user; intervals: 95 %, bootstrap over users.",
       "protocol": {**common.protocol(run), "split": f"test ({run.rule.meaning})",
                    "task": task, "prompt": "seen template 0", "tie rule": "lower item row first",
                    **asked_for.protocol,
@@ -202,18 +202,18 @@ def _ranks(run: context.Run, protocol: dict, asked_for: Questions, rankings: lis
 
 
 def _alike(rankings: list[Ranking], protocol: dict) -> dict:
-  """How alike the lists of different users are, by each method that made lists."""
+  """How similar the lists of different users are, for each method that made lists."""
   return {"title": f"How alike the lists of different users are (first {lists.TOP})",
           "note": f"Shared by two users: items that two users' first {lists.TOP} have in common, "
-                  f"as a share of {lists.TOP}, mean over all pairs; 1: everybody gets the same. "
-                  "Distinct items: of the lists of all users together.",
+                  f"as a share of {lists.TOP}, mean over all pairs; 1: all users get the same "
+                  "list. Distinct items: in the lists of all users together.",
           "protocol": protocol,
           "rows": [rows.row(lists.alike(r.items_UK), method=r.method, by=r.by)
                    for r in rankings if r.items_UK is not None]}
 
 
 def _recommended(run: context.Run, by: str, items_UK: np.ndarray, asked_for: Questions) -> dict:
-  """The lists of the first users, beside what they chose last and next, by full title."""
+  """The lists of the first users, with their last items and the target, by full title."""
   log, items, word = run.data.log, run.data.items, elm.words(run.config.data)
   names = ["", *(interactions_lib.full_title(items, row) for row in range(1, len(items) + 1))]
   examples = [{

@@ -1,4 +1,4 @@
-"""Stage eval, first half: retrieval of items never described in training, beside its floor."""
+"""Stage eval, first half: retrieval of items never described in training, with a linear floor."""
 import json
 
 import numpy as np
@@ -12,7 +12,7 @@ from ilm_jax.stages.evals import made_from, trained
 
 
 def run(run: context.Run) -> None:
-  """Writes eval/phase1/<step>/ for the newest checkpoint; tables of the same settings stay."""
+  """Writes eval/phase1/<step>/ for the newest checkpoint, unless its table is up to date."""
   made = made_from.of_phase1(run)
   step = made["checkpoints"]["phase1"]["step"]
   results = run.workdir / "eval" / "phase1" / str(step)
@@ -39,7 +39,7 @@ def run(run: context.Run) -> None:
 
 
 def _vectors(run: context.Run, names: tuple[str, ...]) -> np.ndarray:
-  """[I, C] of the items: their vectors of these names, side by side."""
+  """[I, C]: the items' vectors of these names, concatenated."""
   rows = run.entities.rows.items
   return np.concatenate([run.entities.vectors[n][rows] for n in names], axis=1)
 

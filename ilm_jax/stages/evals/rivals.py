@@ -1,4 +1,4 @@
-"""Methods without language, scored for the users and histories on which ILM is ranked."""
+"""Baselines without language, scored for the users and histories for which ILM ranks."""
 import numpy as np
 
 from ilm_jax.baselines import bpr, ease, neighbours, popularity, sasrec
@@ -9,7 +9,8 @@ from ilm_jax.stages import context, vectors
 def scores(run: context.Run, user_U):
   """Yields (name, float32 [U, I + 1] scores) of each method in `eval.baselines`.
 
-  All learn from training interactions; those that read a history read all before the test target.
+  All learn from training interactions; those that read a history read all of it before the test
+  target.
 
   Args:
     run: the run.

@@ -1,4 +1,4 @@
-"""A trained ILM ready to be asked: prompts in, rankings, losses and text out."""
+"""A trained ILM for inference: prompts in; rankings, losses and texts out."""
 import copy
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ class Speaker:
 
   Args:
     run: the run.
-    variant: which model; None: the language model alone, slots left out.
+    variant: which model; None: the language model alone, without slots.
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant | None):
@@ -57,7 +57,7 @@ class Speaker:
 
     Args:
       vectors: for each of N, name -> float [C] of the vectors that it has.
-      members: int [N, S] entity rows that belong to each; None: nothing does.
+      members: int [N, S] entity rows that belong to each; None: none.
     """
     grown = copy.copy(self)
     grown.entities = with_more(self.run, self.entities, vectors, members)
@@ -76,11 +76,11 @@ class Speaker:
     return np.concatenate(nll), np.concatenate(count)
 
   def rank(self, examples, spec, catalogue: trie.Trie, *, width: int, blocked=None):
-    """[len(examples), width] item rows by constrained beam search, best first; 0: none left.
+    """[len(examples), width] item rows by constrained beam search, best first; 0: no item is left.
 
     Args:
       examples: prepared examples.
-      spec: one example a row.
+      spec: with one example per row.
       catalogue: the trie.
       width: beams.
       blocked: item rows not to propose, per example; None: none.
@@ -90,7 +90,7 @@ class Speaker:
   def rank_scored(self, examples, spec, catalogue: trie.Trie, *, width: int, blocked=None):
     """As `rank`: (item rows, float32 log-probabilities of their indices, -inf where none is left).
     """
-    # Of all at once: leaves are looked up once, and one shape of the search is compiled.
+    # For all examples at once: one lookup of leaves, and one shape of the search to compile.
     rows = list(blocked[:len(examples)] if blocked else [[]] * len(examples))
     rows += [[]] * spec.rows                   # the last batch may be filled up
     leaf_NK, made = trie.blocked_leaves(catalogue, rows), []
@@ -112,9 +112,9 @@ class Speaker:
     return np.concatenate(scores)
 
   def head_score(self, examples, spec) -> np.ndarray:
-    """[len(examples), I + 1] scores of every item by the item head: no item is said.
+    """[len(examples), I + 1] scores of every item by the item head, without generating text.
 
-    `spec`: of `common.head_spec`.
+    `spec`: from `common.head_spec`.
     """
     scores = []
     for hidden_BD, count in self._head_hidden(examples, spec):
@@ -124,18 +124,18 @@ class Speaker:
     return np.concatenate(scores)
 
   def head_states(self, examples, spec) -> np.ndarray:
-    """float32 [len(examples), P]: what `head_score` multiplies with the items' keys."""
+    """float32 [len(examples), P]: the states that `head_score` multiplies with the items' keys."""
     return np.concatenate([
         placement.fetch(_queries(self.graphdef, self.trainable, hidden_BD))[:count]
         for hidden_BD, count in self._head_hidden(examples, spec)])
 
   @property
   def head_layers(self) -> int:
-    """Behind how many layers of the language model the item head reads; -1: all."""
+    """After how many layers of the language model the item head reads; -1: after all."""
     return self.run.config.phase2.head.layer if recipe.rank_tasks(self.run.config) else -1
 
   def _head_hidden(self, examples, spec):
-    """([B, D] hidden states where the item head reads, how many are of examples), by batches."""
+    """Yields ([B, D] hidden states for the item head, how many rows are of examples) by batch."""
     for part in _batches(examples, spec.rows, "item head"):
       filled = [part[min(b, len(part) - 1)] for b in range(spec.rows)]
       batch = batches_lib.lm_eval_batch(filled, spec)
@@ -147,7 +147,7 @@ class Speaker:
 
   @functools.cached_property
   def head_items(self) -> dot_scores.HeadItems:
-    """The catalogue as the item head sees it; copies by `knowing` made after it share it."""
+    """The item head's keys of the catalogue; copies that `knowing` makes later share it."""
     frozen = {**self.entities, **recipe.log_draws(self.run)}
     return dot_scores.head_items(
         self.graphdef, self.trainable, frozen, self.run.data.log.num_items)
@@ -156,11 +156,11 @@ class Speaker:
     """The greedy answer to each example's prompt.
 
     Raises:
-      UserError: the model says nothing but indices.
+      UserError: the model generates only indices.
     """
     if self.lm_config.index_only:
-      raise errors.UserError("lm.index_only=True: this model says indices of items and no "
-                             "words: it describes nothing; set it to False and train again")
+      raise errors.UserError("lm.index_only=True: this model generates indices of items and no "
+                             "words, so it describes nothing: set it to False and train again")
     tokenizer, texts = self.run.lm_tokenizer, []
     for part in _batches(examples, spec.rows, "generate"):
       tokens, lengths = generate.generate(
@@ -171,8 +171,8 @@ class Speaker:
     return texts
 
   def last_logits(self, examples, spec) -> tuple[np.ndarray, np.ndarray]:
-    """(float32 [len(examples), V] logits behind each prompt, [M, D] final hidden states of all its
-    tokens), computed in float32 whatever the weights' dtype is. Decoders only."""
+    """(float32 [len(examples), V] logits after each prompt, [M, D] final hidden states of all
+    prompts' tokens), computed in float32 for weights of any dtype. Decoders only."""
     config, logits, hidden = dataclasses.replace(self.lm_config, dtype="float32"), [], []
     for part in _batches(examples, spec.rows, "logits"):
       batch = placement.over_rows(self.run.mesh, batches_lib.prompts_batch(part, spec))
@@ -190,7 +190,7 @@ class Speaker:
     return np.concatenate(parts)[:len(rows)]
 
   def prompt(self, examples, spec) -> prompt_lib.Prompt:
-    """The examples' prompts as embeddings, soft tokens in their slots."""
+    """The examples' prompts as embeddings, with soft tokens in their slots."""
     batch = placement.over_rows(self.run.mesh, batches_lib.prompts_batch(examples, spec))
     embeds_BLD = _prompt_embeds(
         self.graphdef, self.lm_config, self.trainable, self.frozen(), batch)
@@ -198,12 +198,12 @@ class Speaker:
 
 
 def with_more(run: context.Run, arrays: dict, vectors, members=None) -> dict:
-  """Entity arrays (`recipe.entity_arrays`) with N rows behind those of the run's entity table.
+  """Entity arrays (`recipe.entity_arrays`) with N rows after those of the run's entity table.
 
   Args:
     run: the run.
     arrays: vectors, present and members by name, on the mesh.
-    vectors, members: as of `Speaker.knowing`.
+    vectors, members: as in `Speaker.knowing`.
   """
   first = run.entities.rows.total
   more: dict = {"vectors": {}, "present": {}}
@@ -217,7 +217,7 @@ def with_more(run: context.Run, arrays: dict, vectors, members=None) -> dict:
                        else np.asarray(members, np.int32))
 
   def grown(known, new):
-    known = placement.fetch(known)[:first]               # without what fills it up
+    known = placement.fetch(known)[:first]               # without padding rows
     return axes.put_rows(run.mesh, np.concatenate([known, new]))
 
   return jax.tree.map(grown, arrays, more)
@@ -230,7 +230,7 @@ def catalogue(run: context.Run) -> tuple[trie.Trie, list[str]]:
             for e in map(stored.__getitem__, range(len(stored)))}
   indices = [by_row[row] for row in range(1, len(by_row) + 1)]
   names = ["", *(run.lm_tokenizer.decode(ids[:-1]).strip() for ids in indices)]
-  if run.config.lm.index_only:         # whose codes end where they end
+  if run.config.lm.index_only:         # its indices have no EOS
     built = trie.build([ids[:-1] for ids in indices], None, names[1:])
   else:
     built = trie.build(indices, run.lm_tokenizer.eos_id, names[1:])
@@ -249,7 +249,7 @@ def _embed(graphdef, lm_config, trainable, frozen, batch, queries: int = 0):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5, 6))
 def _states(graphdef, lm_config, trainable, frozen, batch, layers: int, queries: int):
-  """[B, D]: the hidden state behind so many layers (-1: all) at the first of each target_at."""
+  """[B, D]: the hidden state after `layers` layers (-1: all) at the first of each target_at."""
   model = language_model.bind(lm_config, frozen["lm"])
   embeds_BLD = _embed(graphdef, lm_config, trainable, frozen, batch, queries)
   deep = {} if layers < 0 else {"layers": layers}
@@ -294,7 +294,7 @@ def _batches(examples, rows: int, what: str):
 
 
 def _numbered(examples, rows: int, what: str):
-  """(index of the first, up to `rows` examples), with a progress bar where there are several."""
+  """Yields (index of the first, up to `rows` examples); a progress bar if there are several."""
   with tqdm.tqdm(total=len(examples), desc=what, unit="ex", mininterval=1.0,
                  disable=len(examples) <= rows or not distributed.is_main()) as bar:
     for first in range(0, len(examples), rows):

@@ -1,8 +1,7 @@
 """Stage eval, second half: does the frozen language model recommend and describe from vectors?
 
-Tables of the log perplexity of held-back targets, of recommendation over the full catalogue, and of
-the meaning of what is said of items never described in training (`text`); texts and lists to
-read.
+Tables of the log perplexity of test targets, of recommendation over the full catalogue, and of the
+meaning of texts about items never described in training (`text`); texts and lists to read.
 """
 import json
 
@@ -27,7 +26,7 @@ from ilm_jax.stages.evals import (
 
 
 def run(run: context.Run) -> None:
-  """Writes eval/phase2/<step>/ for the newest checkpoint; tables made from the same stay.
+  """Writes eval/phase2/<step>/ for the newest checkpoint, unless its tables are up to date.
 
   All processes of a job measure, and process 0 writes.
   """

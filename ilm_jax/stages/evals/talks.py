@@ -1,11 +1,11 @@
 """Stage eval, conversations: the items of the recommender's next turn, ranked by the item head; and
-how likely its replies are, word by word.
+the log likelihood of its replies.
 
-What is left when a part of the prompt is taken away says what the figures rest on:
+Removing a part of the prompt shows which part the results depend on:
 
   vectors shuffled    another item's vectors in every slot
   vectors left out    no slots: the words alone
-  words left out      the slots alone, and the token behind which the reply begins
+  words left out      the slots alone, and the token after which the reply begins
 """
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -21,20 +21,20 @@ from ilm_jax.stages.evals import common, methods
 _LEFT = ("Vectors shuffled: ILM, with another item's vectors in every slot. Vectors left out: "
          "without slots. Words left out: with the slots alone. Intervals: 95 %, bootstrap over "
          "dialogs.")
-_NOTE = ("Of every reply in the test split that names an item for the first time in its dialog, "
-         "all items that it so names are targets. What the prompt shows as soft tokens is taken "
-         f"out. {_LEFT}")
+_NOTE = ("The targets of a reply in the test split are all items that it names for the first time "
+         "in its dialog. Items that the prompt shows as soft tokens are filtered. "
+         f"{_LEFT}")
 _WORDS = ("Nats per token of the replies in the test split, given the dialog before them. Without "
           "titles: tokens that spell a title, or its year, of an item that the dialog shows or the "
-          f"reply is about are not counted; they are still read. {_LEFT}")
+          f"reply is about are not counted, but the model still reads them. {_LEFT}")
 
 
 def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
-  """R@1, 10 and 50, MRR and NDCG@10 in conversations; None where no item head reads any.
+  """R@1, 10 and 50, MRR and NDCG@10 in conversations; None if no item head reads conversations.
 
   Args:
     run: the run; `eval.loss_examples` replies of each task are ranked.
-    compared: ILM first, then what is trained beside it.
+    compared: ILM first, then the models of `phase2.compare`.
   """
   if not run.config.phase2.head.weight:
     return None
@@ -47,9 +47,9 @@ def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
 
 
 def replies(run: context.Run, compared: list[methods.Method]) -> dict | None:
-  """Nats per token of replies, with and without titles; None where no conversation is said.
+  """Nats per token of replies, with and without titles; None if no trained task has replies.
 
-  Args: as of `table`.
+  Args: as in `table`.
   """
   said = [task for task in (*names.CONVERSATIONS, *names.REDIAL)
           if task in recipe.said_tasks(run.config)]
@@ -116,15 +116,15 @@ def _ranked(run: context.Run, models: list[methods.Method], task: str, examples:
 
 
 def dialog_numbers(examples: Iterable[dict]) -> np.ndarray:
-  """int [N], from 0: which dialog each example is of; those of a dialog follow each other.
+  """int [N], from 0: the dialog of each example; examples of a dialog follow each other.
 
-  An example goes on with the one before it where it shows the end of that prompt and the reply
-  behind it. Of a dialog that was cut in between, the parts count as two.
+  An example belongs to the dialog of the one before it if its prompt contains the end of that
+  prompt and the reply. If a dialog was cut in between, its parts count as two dialogs.
   """
   number, number_N = -1, []
   before = None
   for e in examples:
-    # Of the last target nothing is known in the next prompt: it may be the token that ends a text.
+    # Without the last target token, which may be the end of a text and not be in the next prompt.
     if before is None or not _holds(e["inputs"], np.r_[
         before["inputs"][-_TAIL:], before["targets"][:-1]]):
       number += 1
@@ -133,11 +133,11 @@ def dialog_numbers(examples: Iterable[dict]) -> np.ndarray:
   return np.array(number_N, int)
 
 
-_TAIL = 16               # tokens of a prompt by which it is known
+_TAIL = 16               # last tokens of a prompt, which identify it
 
 
 def _holds(whole_N, part_M) -> bool:
-  """Whether the one has the other somewhere in it, whole."""
+  """Whether `whole_N` contains all of `part_M` as consecutive tokens."""
   if len(part_M) > len(whole_N):
     return False
   windows = np.lib.stride_tricks.sliding_window_view(np.asarray(whole_N), len(part_M))
@@ -145,13 +145,13 @@ def _holds(whole_N, part_M) -> bool:
 
 
 def of_groups(group_N, *values_N) -> list[np.ndarray]:
-  """Of each [N]: [G], its sums over groups, however these are numbered."""
+  """For each [N] array, [G]: its sums over groups, whose numbers may be any integers."""
   _, group_N = np.unique(group_N, return_inverse=True)
   return [np.bincount(group_N, weights=value_N) for value_N in values_N]
 
 
 def part_alone(example: dict, slot_id: int, slots: bool) -> dict:
-  """The example whose prompt has its slots alone, or its words alone, and the last token."""
+  """The example with only the slots, or only the words, of its prompt, and the last token."""
   inputs = np.asarray(example["inputs"])
   keep_N = (inputs == slot_id) == slots
   keep_N[-1] = True
@@ -161,7 +161,7 @@ def part_alone(example: dict, slot_id: int, slots: bool) -> dict:
 
 
 def title_tokens(run: context.Run, examples: Sequence[dict]) -> list[np.ndarray]:
-  """Of each example the places in its targets that spell titles."""
+  """For each example the places in its targets that spell titles."""
   items, total = run.data.items, run.data.log.num_items
   def titles(e):
     rows_of = np.unique(np.concatenate([e[key] for key in ("entities", "ask_item",
@@ -172,11 +172,11 @@ def title_tokens(run: context.Run, examples: Sequence[dict]) -> list[np.ndarray]
 
 
 def spelling(targets, texts: Sequence[str], decode: Callable[[Sequence[int]], str]) -> np.ndarray:
-  """int: the places in `targets` whose tokens have a letter of one of `texts`.
+  """int: the places in `targets` whose tokens contain a letter of one of `texts`.
 
   Args:
     targets: token ids.
-    texts: looked for as whole words, in the case in which they are written.
+    texts: searched as whole words, case-sensitively.
     decode: token ids -> text.
   """
   ends = [len(decode(targets[:n + 1])) for n in range(len(targets))]
@@ -190,7 +190,7 @@ def spelling(targets, texts: Sequence[str], decode: Callable[[Sequence[int]], st
 
 
 def shown(examples: Sequence[dict], num_items: int) -> np.ndarray:
-  """bool [N, I + 1]: items that an example's prompt shows and does not ask for; and row 0."""
+  """bool [N, I + 1]: items that an example's prompt shows and that are no targets; and row 0."""
   blocked_NI = np.zeros((len(examples), num_items + 1), bool)
   blocked_NI[:, 0] = True
   for blocked_I, e in zip(blocked_NI, examples):
@@ -200,12 +200,12 @@ def shown(examples: Sequence[dict], num_items: int) -> np.ndarray:
 
 
 def ranks(score_NI, targets: Sequence[np.ndarray], blocked_NI) -> list[np.ndarray]:
-  """Of each of N rankings the ranks of its targets.
+  """For each of N rankings the ranks of its targets.
 
   Args:
     score_NI: [N, I + 1] scores by item row.
-    targets: of each, item rows.
-    blocked_NI: bool, true: taken out.
+    targets: for each ranking, item rows.
+    blocked_NI: bool [N, I + 1], true: filtered.
   """
   return [metrics.ranks_from_scores(
       np.broadcast_to(score_I, (len(target_T), len(score_I))), target_T,

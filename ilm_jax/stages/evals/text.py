@@ -1,7 +1,7 @@
 """Stage eval, texts: what the model says of held-out entities given only their vectors.
 
-A table with a row for each ELM task, and the means over tasks; another of these means by all
-methods (`methods`), and of ILM minus each of them; a list of answers to read.
+One table has a row for each ELM task and the means over tasks; another has these means for all
+methods (`methods`) and for ILM minus each of them; and there is a list of answers to read.
 """
 import dataclasses
 
@@ -13,20 +13,20 @@ from ilm_jax.evaluation import consistency, metrics, paired, rows, text_scores
 from ilm_jax.stages import context, recipe, vectors
 from ilm_jax.stages.evals import common, methods
 
-_SHORT = 24          # tokens of an answer that the data set knows
-_SLACK = 8           # a teacher's tokens may be other ones than the model's
+_SHORT = 24          # tokens of an answer to a task whose targets come from the data set
+_SLACK = 8           # additional tokens: a teacher's tokens may differ from the model's
 _NOTE = ("Semantic consistency: cosine of MiniLM sentence vectors of the answer and the reference; "
          "behavioural: Spearman of all users ranked by the answer and by the item's own factors "
-         "(evaluation/consistency.py). Beside each, the same of another item's reference or "
-         "vector: what style alone gives. First genre right: the first genre of the answer is one "
-         "of the item's; commonest genre right: the genre that most training items have is. Words: "
-         "length of an answer. Intervals: 95 %, bootstrap over examples, of means over items; of "
-         "differences, paired.")
+         "(evaluation/consistency.py). Beside each: the same measure with another item's reference "
+         "or vector, which shows what style alone reaches. First genre right: the first genre of "
+         "the answer is one of the item's; commonest genre right: the genre that most training "
+         "items have is one of the item's. Words: length of an answer. Intervals: 95 %, bootstrap "
+         "over examples, for means over items; for differences, paired.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-  """What was said in one task: texts[n] answers examples[n], whose reference is references[n]."""
+  """Answers in one task: texts[n] answers examples[n], whose reference is references[n]."""
   task: str
   examples: list
   texts: list[str]
@@ -38,12 +38,12 @@ class Answers:
 
 
 def generations(run: context.Run, compared: list[methods.Method], behaviour) -> dict[str, dict]:
-  """{"consistency", "compared", "generations"}: two tables of greedy answers, and some to read.
+  """{"consistency", "compared", "generations"}: two tables of greedy answers, and some answers.
 
   Args:
     run: the run.
     compared: methods; the first (ILM) gets the first table, all of them the second.
-    behaviour: of `behaviour`.
+    behaviour: from `behaviour`.
   """
   examples = {task: common.sample(run, task, run.config.eval.consistency_examples)
               for task in methods.OF_ELM if task in recipe.task_names(run.config)}
@@ -103,7 +103,7 @@ def compared_rows(bootstrap: paired.Bootstrap, values: dict, baselines: dict[str
 
 
 def _means(bootstrap: paired.Bootstrap, item_rows: dict, values: dict) -> list[dict]:
-  """The row of means over those of the 24 tasks that there are, if more than one."""
+  """The row of means over the trained tasks of ELM's 24, if there is more than one."""
   of_elm = {task: of_task for task, of_task in values.items() if task in elm.ELM_24}
   if len(of_elm) < 2:
     return []
@@ -118,7 +118,7 @@ def _variety(texts: list[str]) -> dict:
 
 
 def _genres(run: context.Run, answers: Answers, bootstrap: paired.Bootstrap) -> tuple[dict, dict]:
-  """(columns of the row of genres, what the protocol says of them); ({}, {}) of other tasks."""
+  """(columns of the row of genres, the protocol's words about them); ({}, {}) for other tasks."""
   if answers.task != elm.GENRES:
     return {}, {}
   genre = text_scores.commonest([of_item for of_item, heldout in
@@ -142,10 +142,10 @@ def _answers(run: context.Run, method: methods.Method, examples: dict):
 
   Args:
     run: the run.
-    method: who answers.
+    method: the method that answers.
     examples: task -> examples.
   """
-  # Two shapes, not one a task: the known answers are short.
+  # Two shapes, not one per task: answers from the data set are short.
   for kind, most in ((elm.KNOWN, _SHORT), (elm.WRITTEN, 0)):
     prompts = {task: [method.change(e) for e in some] for task, some in examples.items()
                if task in kind and some}
@@ -159,10 +159,8 @@ def _answers(run: context.Run, method: methods.Method, examples: dict):
 
 
 def behaviour(run: context.Run) -> consistency.Behaviour | None:
-  """The map from texts to factors, of training items: their known text and all references.
-
-  None where none of ELM's 24 tasks is trained: nothing is measured by it.
-  """
+  """The map from texts to factors, fitted on training items: on their known text and all
+  references. None if none of ELM's 24 tasks is trained: then nothing needs it."""
   tasks = [task for task in recipe.task_names(run.config) if task in elm.ELM_24]
   if not tasks:
     return None
@@ -181,7 +179,7 @@ def behaviour(run: context.Run) -> consistency.Behaviour | None:
 
 
 def _factors(run: context.Run, examples: list) -> np.ndarray:
-  """[N, C]: iALS factors of the item of each example, of two items their mean."""
+  """[N, C]: iALS factors of the item of each example; for two items their mean."""
   shown = [tuple(int(e) for e in example["entities"]) for example in examples]
   return text_scores.mean_factors(vectors.factors(run)[1], [
       entities or (row,) for entities, row in zip(shown, common.item_rows(examples))])
@@ -203,6 +201,6 @@ def _described(run: context.Run, answers: list[Answers]) -> dict:
             else interactions_lib.item_text(items, row))
     examples.append({"item (never shown)": name, **texts})
   return {"title": "What the model says of an item, given only its vector",
-          "note": "Held-out items: no text of theirs was trained on in either phase as a "
-                  "description. Drawn by the seed, not picked. Greedy decoding.",
+          "note": "Held-out items: neither phase was trained on a description of them. Drawn by "
+                  "the seed, not picked. Greedy decoding.",
           "examples": examples}

@@ -1,4 +1,4 @@
-"""What the phases trained, read back onto the mesh. Nothing fresh is drawn or computed for it."""
+"""Reads trained parameters onto the mesh. No initial parameters are drawn or computed for it."""
 from etils import epath
 
 from ilm_jax.config import variants
@@ -12,7 +12,7 @@ def phase1(run: context.Run, workdir, step: int | None = None):
 
   Args:
     run: the run.
-    workdir: whose phase 1: of this run, or what `phase2.init_from` names.
+    workdir: of the run with that phase 1: this one, or `phase2.init_from`.
     step: which checkpoint; None: the newest.
   """
   folder = epath.Path(workdir) / "phase1" / "checkpoints"
@@ -22,7 +22,7 @@ def phase1(run: context.Run, workdir, step: int | None = None):
 
 def phase2(run: context.Run, variant: variants.Variant, step: int | None
            ) -> tuple[recipe.Built, dict]:
-  """(a model of phase 2, what was trained of it at a step).
+  """(a model of phase 2, its trained parameters at a step).
 
   Raises:
     UserError: it was made from other inputs or settings than this run's.
@@ -43,7 +43,7 @@ def phase1_meta(run: context.Run, step: int | None = None) -> dict:
 
 
 def phase2_meta(run: context.Run, variant: variants.Variant, step: int | None = None) -> dict:
-  """Likewise of a model of phase 2."""
+  """Likewise for a model of phase 2."""
   return _meta(run.workdir / variant.folder / "checkpoints",
                recipe.phase2_made_from(run, variant), step)
 

@@ -1,7 +1,7 @@
-"""Stage eval, tasks of a user's: their metric functions on decoded answers, and answers to read.
+"""Stage eval, a user's own tasks: their metric functions on decoded answers, and some answers.
 
-A task brings SeqIO metric functions in its definition (docs/reference/tasks.md); stage prepare
-leaves their names in the manifest of the prepared split, by which they are found again here.
+A task defines SeqIO metric functions (docs/reference/tasks.md); stage prepare writes their names to
+the manifest of the prepared split, where this stage finds them.
 """
 import dataclasses
 
@@ -10,16 +10,16 @@ from ilm_jax.evaluation import rows
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, methods
 
-_SLACK = 8           # tokens of an answer beyond the longest target's
+_SLACK = 8           # an answer may have so many tokens more than the longest target
 
 
 def tables(run: context.Run, compared: list[methods.Method]) -> dict[str, dict]:
-  """{"user_tasks": table, "user_answers": examples}; {} where no task brings a metric function.
+  """{"user_tasks": table, "user_answers": examples}; {} if no task has a metric function.
 
   Args:
     run: the run; `eval.consistency_examples` answers of each task are measured,
       `eval.generations` of them shown.
-    compared: ILM first, then what is trained beside it: each answers.
+    compared: ILM first, then the models of `phase2.compare`: each answers.
   """
   names = {task: functions for task in recipe.task_names(run.config)
            if (functions := run.prepared(task, "test").manifest.get("metric_fns"))}
@@ -39,14 +39,14 @@ def tables(run: context.Run, compared: list[methods.Method]) -> dict[str, dict]:
         shown += [{"task": task, "answer": answer, "target": target} for answer, target in
                   list(zip(answers, targets))[:run.config.eval.generations]]
   return {"user_tasks": {"title": "Metric functions of your tasks",
-                        "note": "Of the decoded answers to test prompts, as a task's metric_fns "
-                                "give them.",
+                        "note": "Results of each task's metric_fns on the decoded answers to test "
+                                "prompts.",
                         "protocol": {**common.protocol(run), "split": "test",
                                      "decoding": "greedy",
                                      "examples per task": run.config.eval.consistency_examples},
                         "rows": made},
           "user_answers": {"title": "Answers to your tasks",
-                          "note": "Of ILM. Greedy decoding.", "examples": shown}}
+                          "note": "Answers of ILM. Greedy decoding.", "examples": shown}}
 
 
 def _answers(run: context.Run, method: methods.Method, examples: list) -> list[str]:
