@@ -40,7 +40,7 @@ def _full(bench: fault_bench.Bench, stage: str, size: int) -> str:
   with _tmpfs(bench.root / "small", 4 << 30) as disk:
     workdir = bench.copy(stage, disk / "run")
     used = shutil.disk_usage(disk).used
-    _remount(disk, f"size={-(-(used + size) // 4096) * 4096}")
+    _remount(disk, f"size={(used + size) // 4096 * 4096}")      # half a page is no room
     wrong = bench.in_one_line(bench.job(stage, workdir), "free some space|another --workdir")
     _remount(disk, f"size={4 << 30}")
     return wrong or bench.goes_on(stage, workdir)

@@ -173,7 +173,8 @@ class Campaign:
     return seconds
 
   def _start(self, name: str) -> jobs.Job:
-    return jobs.Job((*self._flags, f"--stage={name}"), self._root / "job.log",
+    mesh = ("--config.mesh.data=1",) if self._processes(name) < self._args.processes else ()
+    return jobs.Job((*self._flags, *mesh, f"--stage={name}"), self._root / "job.log",
                     processes=self._processes(name), cold=self._args.cold)
 
   def _processes(self, name: str) -> int:
@@ -196,7 +197,7 @@ def main() -> int:
   began = time.monotonic()
   flags = (f"--config={jobs.ROOT / 'configs' / 'tiny.py'}", *jobs.small_model(args.workdir))
   if args.processes > 1:
-    flags += ("--config.mesh.data=2",)
+    flags += ("--config.mesh.data=2", "--config.phase2.rows=4")
   jobs.load()
   campaign = Campaign(args, flags)
   killed = [name for name in STAGES if name in args.stages]
@@ -208,6 +209,7 @@ def main() -> int:
     if campaign.kills() >= args.kills or time.monotonic() - began > 60 * args.minutes:
       break
     campaign.round(name)
+  _copy(args.workdir / "stages" / before / "after", campaign.run)      # a finished run, for others
   rows = campaign.rows()
   resumed = resume(args.workdir / "resume") if args.resume else {}
   broken = [row["stage"] for row in rows if any(map(row.get, BROKEN))]

@@ -10,6 +10,7 @@ import fnmatch
 import gzip
 import hashlib
 import json
+import os
 import pathlib
 import re
 import sys
@@ -52,8 +53,8 @@ def content(workdir) -> dict[str, str]:
       answers.setdefault(path.parent.name, set()).update(path.read_text().split("\n"))
     else:
       data = path.read_bytes()
-      if name == "report.json":         # the next command and the report's path name the workdir
-        data = data.replace(str(root.absolute()).encode(), b"WORKDIR")
+      if name == "report.json":         # it names the folder in which it was made
+        data = data.replace(os.path.dirname(json.loads(data)["summary"]["report"]).encode(), b"")
       digests[name] = _sha256(gzip.decompress(data) if name.endswith(".gz") else data)
   for teacher, lines in answers.items():
     digests[f"targets/{teacher}"] = _sha256("\n".join(sorted(lines)).encode())
@@ -74,7 +75,10 @@ def of_checkpoint(folder: pathlib.Path) -> str:
   import jax
   import numpy as np
   import orbax.checkpoint as ocp
-  state = ocp.PyTreeCheckpointer().restore(folder.absolute() / "state")
+  reader, path = ocp.PyTreeCheckpointer(), folder.absolute() / "state"
+  host = ocp.RestoreArgs(restore_type=np.ndarray)      # however many devices it was saved from
+  state = reader.restore(path, restore_args=jax.tree.map(
+      lambda _: host, reader.metadata(path).item_metadata.tree))
   digest = hashlib.sha256((folder / "meta" / "metadata").read_bytes())
   for path, leaf in jax.tree_util.tree_leaves_with_path(state):
     array = np.ascontiguousarray(leaf)

@@ -1,4 +1,4 @@
-"""One short get_config() a file."""
+"""Each file has one short get_config()."""
 import ilm_jax
 
 ilm_jax.one_package(__name__)

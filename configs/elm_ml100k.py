@@ -4,7 +4,7 @@
 
 The teacher is the language model itself, SmolLM2-135M-Instruct, which writes poor targets; a better
 one is --config.targets.teacher=endpoint --config.targets.endpoint=http://localhost:8000/v1
---config.targets.model=NAME. What a small version gives stands in configs/elm_ml100k_small.py.
+--config.targets.model=NAME. configs/elm_ml100k_small.py has the results of a small version.
 """
 import ml_collections
 
@@ -18,11 +18,11 @@ def get_config() -> ml_collections.ConfigDict:
                          elm_year=1.0, **dict.fromkeys(elm.WRITTEN, 1.0))
   c.targets.update(batch_size=64, max_heldout=100, temperature=0.7, top_p=0.9)
   c.vectors = ("behavioral", "semantic")
-  # The vectors hold what the texts say, so texts need no dropout and similarities may be sharp.
+  # The vectors contain the texts' meaning: texts need no dropout, and temperatures can be low.
   c.qformer.update(text_dropout=0.0, temperature=0.07, min_temperature=0.02, vector_noise=0.1)
   c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0, ui=0.25)
   c.phase1.learning_rate = 3e-4
-  # The fresh projection learns fast, the Q-Former at 1e-4: at 1e-3 its outputs lost the vectors.
+  # The fresh projection learns at 1e-2, the Q-Former at 1e-4: at 1e-3 its outputs lost the vectors.
   c.phase2.update(learning_rate=1e-2, qformer_scale=0.01, mlp_scale=0.1, spread=True)
   c.phase2.update(steps=3000, rows=16, length=256, slots=12, targets=240, examples_per_group=4,
                   rows_per_group=2)

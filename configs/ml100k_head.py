@@ -2,14 +2,14 @@
 
     python -m ilm_jax.main --config=configs/ml100k_head.py --workdir=runs/ml100k_head --stage=all
 
-Nothing is said in words: a batch is 16 rows of histories, read by the head alone; the catalogue
-goes through the projector once a step. Phase 1 hands on the scores of collaborative filtering. The
-paper's form: --gin_file=configs/gin/paper_form.gin.
+No words are predicted: a batch is 16 rows of histories, which only the head reads; the projector
+reads the catalogue once a step. Phase 1 distils the scores of collaborative filtering. For the
+paper's form add --gin_file=configs/gin/paper_form.gin.
 
 Expect, with --config.phase2.head.distil=1.0 (docs/results/ml100k_projectors.md, where each model
-is trained by itself): test HR@10 .218 +- .007 over five seeds, level with the MLP projector's .220;
-the transition graph has .173; distil_transitions and distil_ease add .010 on validation, and
-nothing on test. The whole of this config has not been run in one piece.
+is trained separately): test HR@10 .218 +- .007 over five seeds, level with the MLP projector's
+.220; the transition graph has .173; distil_transitions and distil_ease add .010 on validation, and
+nothing on test. This config has not been run as a whole.
 """
 import ml_collections
 

@@ -1,13 +1,13 @@
-"""MovieLens-100K ranked by what the frozen SmolLM2-135M says, in index words, beside the item head.
+"""MovieLens-100K ranked by the index words that the frozen SmolLM2-135M predicts, and by the head.
 
     python -m ilm_jax.main --config=configs/ml100k_index.py --workdir=runs/ml100k_index --stage=all
 
-An item is called by two new words: one of its cluster (OpenP5's spectral clusters of training
-co-occurrence) and one of its own. They alone can be said, and beside the projector they alone are
-trained; of the language model two frozen layers are kept. Histories are soft tokens; behind each
-of them the next item is said, in a branch that nothing else sees, so that a row of 25 items has 25
-targets. The head reads the same rows. docs/results/ranking.md has what was measured,
-of words alone with the MLP projector; the whole of this config has not been.
+An item's index is two added words: one for its cluster (OpenP5's spectral clusters of training
+co-occurrence) and one for the item itself. Only these words can be predicted, and only they and the
+projector are trained; the language model keeps two frozen layers. Histories are soft tokens. After
+each of them the next item is predicted, in a branch that nothing else attends to, so a row of 25
+items has 25 targets. The head reads the same rows. docs/results/ranking.md has measurements with
+words only and the MLP projector; this config has not been measured as a whole.
 """
 import ml_collections
 

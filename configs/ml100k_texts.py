@@ -1,10 +1,10 @@
-"""MovieLens-100K: title, genres and year said from a film's vector; nothing ranks.
+"""MovieLens-100K: title, genres and year from a film's vector, without ranking.
 
     python -m ilm_jax.main --config=configs/ml100k_texts.py --workdir=runs/ml100k_texts --stage=all
 
-The quickstart's rows of text, longer: a film of ten is held out and never described in training,
-and ILM, ILM-rand, the MLP projector and ILM with another film's vectors are measured on all texts
-of these.
+The quickstart's rows of text, trained longer. One film of ten is held out and never described in
+training. All texts of these films measure ILM, ILM-rand, the MLP projector, and ILM with another
+film's vectors.
 """
 import ml_collections
 

@@ -6,9 +6,9 @@
 Found, with 4 rows a chip: fits, 9.35 GiB of 16 a chip (1.82 weights and entity table, .03
 optimizer, 7.45 temporaries); 4.474e14 FLOPs compiled for 4.320e14 useful ones (1.036). At published
 peaks the matmuls take .142 s, memory .287 s and the collectives .433 s (all-gathers of weights
-send 4.3e10 bytes a chip), so .433 to .719 s a step: a useful utilisation of .191 if nothing of them
-is hidden, .32 if all is. Few rows read the weights from other chips as often as many.
-Useful FLOPs are told here without attention's products, which count now.
+send 4.3e10 bytes a chip), so .433 to .719 s a step: a useful utilisation of .191 if no collective
+is hidden, .32 if all are. With few rows a chip, the weights are still gathered just as often.
+These useful FLOPs do not include attention's products, which are counted now.
 """
 import ml_collections
 

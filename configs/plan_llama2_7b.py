@@ -11,8 +11,8 @@ minutes), data x fsdp, ms a row and useful utilisation: 16 x 4 with 2,048 rows .
 GiB), 1.05 times as fast as plain FSDP; 32 x 2 with 2,048 rows .721, .628; 64 x 1 with 2,048 rows
 .732, .618, as with the 1,024 of the config. With 4 rows a chip (--config.phase2.rows=256), planned
 before a change to the head: .545, 18.95 GiB. XLA's model adds the time of a matmul's bytes to that
-of its FLOPs, and weights are read once whatever the rows.
-Useful FLOPs are told here without attention's products, which count now: 1.405e16.
+of its FLOPs, and reads the weights once for any number of rows.
+These useful FLOPs do not include attention's products, which are counted now: 1.405e16.
 """
 import ml_collections
 

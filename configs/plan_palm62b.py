@@ -6,8 +6,8 @@
 Found, with 8 rows a chip: fits, 63.90 GiB of 95 a chip (14.59 weights and entity table, .03
 optimizer, 49.24 temporaries); 5.193e17 FLOPs compiled for 5.089e17 useful ones (1.021); all-gathers
 of weights send 2.62e11 bytes a chip; by XLA's model 2.915 s a step, useful utilisation .743 (at
-published peaks 2.210 s at least, 3.084 s if nothing of the collectives is hidden).
-Useful FLOPs are told here without attention's products, which count now.
+published peaks 2.210 s at least, 3.084 s if no collective is hidden).
+These useful FLOPs do not include attention's products, which are counted now.
 """
 import ml_collections
 
@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.lm.update(shape="palm-62b", dtype="bfloat16", remat="weights")
   c.mesh.update(data=64, fsdp=8)
-  c.phase1.update(batch_size=512, pair_batch_size=512)     # the mesh divides them too
+  c.phase1.update(batch_size=512, pair_batch_size=512)     # the mesh must divide them, too
   c.phase2.update(rows=4096, length=512, slots=24, targets=64, rows_per_group=4,
                   examples_per_group=16)
   return c

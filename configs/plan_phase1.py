@@ -5,13 +5,13 @@
 
 Found, three compilations in 27 minutes of one core: fits, 6.69 GiB of 16 a chip (.12 weights and
 entity table, .23 optimizer, 6.15 temporaries); 1.320e14 FLOPs compiled for 9.392e13 useful ones
-(1.406: remat). By roofline .442 s a step: matmuls .042 s, collectives .023 s, memory .419 s, for
-which XLA counts every byte, also of what stays on the chip; so .442 s is much, and the useful
-utilisation of .067 little. A chip sends 2.26 GB: XLA gathers the queries of pairs piece by piece,
-again for every use (at least .99 GB, where .095 would do), the rest is mostly gradients. Without
-qformer.remat (and with threefry) it wanted 25.72 GiB. What each loss sends before that compiler:
-benchmarks/phase1_bytes.py (ITC 36.2 MB, 24.4 with a reduce-scatter, beside the least of 23.6).
-Useful FLOPs are told here without attention's products and similarities, which count now.
+(1.406: remat). By roofline .442 s a step: matmuls .042 s, collectives .023 s, memory .419 s. For
+memory XLA counts every byte, also of data that stays on the chip, so .442 s is too high and the
+useful utilisation of .067 too low. A chip sends 2.26 GB: XLA gathers the queries of pairs piece by
+piece, again for every use (at least .99 GB, where .095 would do); the rest is mostly gradients.
+Without qformer.remat (and with threefry) it needed 25.72 GiB. benchmarks/phase1_bytes.py counts
+what each loss sends before that compiler (ITC 36.2 MB, 24.4 with a reduce-scatter; the least is
+23.6). These useful FLOPs do not include attention's products and similarities, counted now.
 """
 import ml_collections
 
@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.plan.phase = 1
   c.prng = "unsafe_rbg"        # kernels that draw threefry's masks take minutes to compile
   c.mesh.update(data=16)
-  c.qformer.remat = True       # without it this does not fit
+  c.qformer.remat = True       # without it the step does not fit
   c.phase1.update(batch_size=8192, pair_batch_size=8192)
   c.phase2.rows = 16
   return c

@@ -3,8 +3,8 @@ the figures in docs/results/quickstart.md.
 
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=all
 
-One model learns two things at once: rows of a history rank through the first two layers of the
-frozen language model, rows about one film say its title, genres and year through all thirty.
+One model learns two things at once. Rows with a history rank through the first two layers of the
+frozen language model; rows about one film predict its title, genres and year through all thirty.
 """
 import ml_collections
 
@@ -16,13 +16,13 @@ def get_config() -> ml_collections.ConfigDict:
   c.tasks.update(history=50, draws=2, max_train_examples=5000, prompt_targets=1)
   c.tasks.mixture.update(sequential=0.0, straightforward=0.0, next_item=1.0, elm_title=1.0,
                          elm_genres=2.0, elm_year=1.0)
-  # The first two of MiniLM's six layers: a third of the time. Two soft tokens describe an item, the
-  # first of them stands in a history.
+  # The first two of MiniLM's six layers take a third of the time. Two soft tokens describe an item;
+  # histories show only the first of them.
   c.qformer.update(num_layers=2, num_queries=2, cross_init="width", cross_every=1,
                    user_projection=True)
   c.qformer.update(temperature=0.1, min_temperature=0.05)  # few steps want larger gradients
-  # Without the losses that cost most: what is left aligns vectors with text, keeps them, and hands
-  # on whom collaborative filtering would recommend what.
+  # Without the losses that cost most. The others align vectors with text, reconstruct the vectors,
+  # and distil the scores of collaborative filtering.
   c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0, ui=0.0, cf=0.5, rec=0.2)
   c.phase1.update(steps=120, warmup=12, learning_rate=1e-3, checkpoint_every=60, log_every=10,
                   candidates="catalogue")

@@ -3,7 +3,7 @@
     python -m ilm_jax.main --config=configs/recorded.py:runs/a/config.phase2.json \\
         --workdir=runs/b --config.phase2.steps=400
 
-A field that came after the record has the value that changes nothing. Without a record: base.py.
+A field that is newer than the record gets the value that changes nothing. Without a path: base.py.
 """
 import pathlib
 
@@ -18,7 +18,7 @@ def get_config(path: str = "") -> ml_collections.ConfigDict:
   """The locked config in a config.<stage>.json.
 
   Raises:
-    UserError: the file is not there, or holds no config.
+    UserError: the file is missing, or is not a config.
   """
   if not path:
     return base.get_config()

@@ -3,13 +3,13 @@
     python -m ilm_jax.main --config=configs/talk_ml_small.py --workdir=runs/talk --stage=all \\
         --config.data.path=FOLDER      # with ratings.csv and movies.csv of ml-latest-small
 
-On one core of a two-core AMD EPYC, with other work beside it and ReDial's tasks in it, phase 1 took
-half an hour and a step of phase 2 took 9 s: two hours for all. With ReDial's tasks it has a fresh
-R@10 of .051 on ReDial's test dialogs, level with popularity there (docs/results/redial.md).
+On one core of a two-core AMD EPYC with other work, and with ReDial's tasks, phase 1 took half an
+hour and a step of phase 2 took 9 s: two hours in all. With ReDial's tasks, fresh R@10 on ReDial's
+test dialogs is .051, level with popularity there (docs/results/redial.md).
 
-The head reads rows of histories and of synthetic dialogs, six layers deep. Beside them stand rows
-in words: about one film, and the recommender's questions, reasons and profiles in dialogs. To learn
-from ReDial too, add --config.tasks.dialogs=synthetic,redial:FOLDER
+The head reads rows of histories and of synthetic dialogs after six layers. Other rows predict
+words: about one film, and the recommender's questions, reasons and profiles in dialogs. To learn
+from ReDial, too, add --config.tasks.dialogs=synthetic,redial:FOLDER
 --config.tasks.mixture.redial_recommend=1.0 --config.tasks.mixture.redial_respond=1.0
 """
 import ml_collections
@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.tasks.mixture.update(conv_next=1.0, conv_critique=0.5, conv_explain=0.5, conv_elicit=0.5,
                          conv_profile=0.5)
   c.phase1.update(steps=400, warmup=40, checkpoint_every=100)
-  # Dialogs are longer than what is asked about one film: longer rows.
+  # Dialogs are longer than texts about one film, so rows are longer.
   c.phase2.update(steps=800, rows=2, length=320, slots=40, targets=192, examples_per_group=8,
                   rows_per_group=2, warmup=50, checkpoint_every=200, log_every=10)
   c.phase2.head.update(rows=4, layer=6, length=300, slots=60, examples_per_group=10,

@@ -4,7 +4,7 @@ Expect: under a minute.
     python tests/random_lm.py palm runs/random_palm
     python -m ilm_jax.main --config=configs/tiny_palm.py --workdir=runs/tiny_palm --stage=all
 
-Any other language model is the same two lines: a path, and a tokenizer where the model brings none.
+Any other language model needs the same two lines: a path, and a tokenizer if the model has none.
 """
 import ml_collections
 

@@ -1,8 +1,8 @@
 """The Item-Language Model in JAX.
 
-The tasks are `ilm_jax.tasks` and the configs `ilm_jax.configs`, so that an installed wheel takes no
-name but its own. The wheel has both inside this package; in a checkout they lie beside it, as the
-folders tasks/ and configs/, and this module alone makes up for the difference.
+The tasks are `ilm_jax.tasks` and the configs `ilm_jax.configs`, so that an installed wheel has no
+other top-level name. The wheel holds both inside this package. In a checkout they are the folders
+tasks/ and configs/ beside it, and this module finds them there.
 """
 import importlib
 import importlib.machinery
@@ -16,7 +16,7 @@ _INSIDE = {f"{__name__}.tasks", f"{__name__}.configs"}
 
 
 class _Beside:
-  """Finds in a checkout's root what the wheel has inside, and nothing else that lies there."""
+  """Finds tasks and configs in the root of a checkout, and no other module there."""
 
   @staticmethod
   def find_spec(name, path=None, target=None):
@@ -30,13 +30,13 @@ if CHECKOUT:
 
 
 def one_package(name: str) -> None:
-  """Makes `tasks` another name of `ilm_jax.tasks`, and so on, with all modules in it.
+  """Makes a package such as `tasks` an alias of `ilm_jax.tasks`, with all its modules.
 
-  Python finds the first name, too, where it runs in the root of a checkout. Without this it would
-  load every module a second time.
+  In the root of a checkout Python also finds the plain name `tasks`. Without the alias it would
+  load every module twice.
 
   Args:
-    name: of the package that is being imported, by either name.
+    name: the name of the package being imported, e.g. "tasks" or "ilm_jax.tasks".
   """
   if not name.startswith(f"{__name__}."):
     sys.meta_path.insert(0, _Inside(name))
@@ -44,7 +44,7 @@ def one_package(name: str) -> None:
 
 
 class _Inside:
-  """Finds the modules of a package of a checkout as those that ilm_jax has."""
+  """Resolves a module such as `tasks.elm` to `ilm_jax.tasks.elm`."""
 
   def __init__(self, package: str):
     self._package = package
@@ -62,7 +62,7 @@ class _Inside:
 
   def create_module(self, spec):
     module = importlib.import_module(f"{__name__}.{spec.name}")
-    spec.loader_state = module.__spec__     # which Python is about to replace by `spec`
+    spec.loader_state = module.__spec__     # Python is about to replace it by `spec`
     return module
 
   def exec_module(self, module):

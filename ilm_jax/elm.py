@@ -1,11 +1,11 @@
-"""What every stage knows of ELM's tasks ("Demystifying Embedding Spaces using LLMs", 2310.04475).
+"""Names of the ELM tasks ("Demystifying Embedding Spaces using LLMs", arXiv 2310.04475), and words.
 
-Their names, and the words for what a data set is about. No TensorFlow: the tasks themselves are
-prompt files in tasks/prompts and `tasks.elm`.
+The words name the items and users of a data set in prompts. All stages import this module, so it
+needs no TensorFlow; the tasks themselves are prompt files in tasks/prompts and `tasks.elm`.
 """
 from typing import NamedTuple
 
-# Answered from what the data set itself knows of an item.
+# The data set's own fields answer these.
 GENRES = "elm_genres"
 KNOWN = ("elm_title", GENRES, "elm_year")
 
@@ -19,34 +19,34 @@ OF_ONE = ("elm_summary", "elm_positive_review", "elm_negative_review", "elm_neut
 OF_TWO = ("elm_similarities", "elm_interpolation", "elm_why_neighbour", "elm_difference_neighbour",
           "elm_common_neighbour")
 ELM_24 = OF_ONE + OF_TWO
-WRITTEN = (*ELM_24, "elm_user_profile")        # answered by a teacher, in stage `targets`
+WRITTEN = (*ELM_24, "elm_user_profile")        # a teacher answers these, in stage `targets`
 
 
 class Words(NamedTuple):
   """What a data set's items and users are called in prompts: {thing}, {Thing}, {things}, ..
 
-  {a_thing} is the thing behind its article.
+  {a_thing} is the thing with its article.
   """
   thing: str
   things: str
   person: str
-  use: str                   # what a person does with a thing,
-  used: str                  # did,
-  done: str                  # and has done
-  meet: str                  # the same in other words, where there are some: "see"
+  use: str                   # what a person does with a thing, present tense: "watch",
+  used: str                  # past tense,
+  done: str                  # and past participle
+  meet: str                  # another verb for it, if there is one: "see"
   met: str
   have_met: str
-  over: str                  # what things are when a person is done with them
+  over: str                  # the state of things after use: "Once .. are over"
   now: str = "today"
   genres: str = "genres"
   released: str = "released"                      # "was .. in the year"
   come_out: str = "come out"                      # "When did it ..?"
   sellers: str = "shops first sell"               # "In which year did .. it?"
-  a_sign: str = "a label"                         # what bears the title
+  a_sign: str = "a label"                         # an object that shows the title
   shelves: str = "shelves of a shop"              # where things stand by genre
 
   def fill(self, text: str) -> str:
-    """`text` with the places of these words filled, and all others as they are."""
+    """`text` with the placeholders of these words filled; all other placeholders stay."""
     article = "an" if self.thing[0] in "aeiou" else "a"
     for name, word in {**self._asdict(), "a_thing": f"{article} {self.thing}"}.items():
       text = text.replace(f"{{{name}}}", word)
@@ -55,7 +55,7 @@ class Words(NamedTuple):
 
 
 def _words(thing: str, person: str, use: str, used: str, done: str = "", **others) -> Words:
-  """Words of a thing whose plural ends in s, where one verb says all."""
+  """Words of a thing with a plural in s and one verb for `use` and `meet`."""
   done = done or used
   return Words(thing, f"{thing}s", person, use, used, done, use, used, done, done)._replace(
       **others)
@@ -85,13 +85,13 @@ _OF_DATA = (("ml-", "movie"), ("amazon-2014-movies", "movie"), ("amazon-2014-cds
 
 
 def words(data) -> Words:
-  """The words of a config's `data`: of `data.domain`, else what its name says, else "item"."""
+  """The words of a config's `data`: by `data.domain`, else by `data.name`, else those of "item"."""
   domain = data.domain or next((d for start, d in _OF_DATA if data.name.startswith(start)), "item")
   return DOMAINS[domain]
 
 
 def written(config) -> tuple[str, ...]:
-  """The tasks of a config whose answers a teacher writes: `targets.tasks`, else those trained."""
+  """The tasks whose answers a teacher writes: `targets.tasks`, or if empty, those with a rate."""
   return tuple(config.targets.tasks) or tuple(
       task for task in WRITTEN if config.tasks.mixture.get(task, 0))
 

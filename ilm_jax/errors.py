@@ -1,4 +1,4 @@
-"""The one exception that is the user's to cure, and how a program ends."""
+"""The one exception for mistakes of the user, and the exit codes of a program."""
 import os
 import re
 import reprlib
@@ -7,17 +7,17 @@ import sys
 from collections.abc import Callable
 
 _LONGEST = 4000          # letters of a message
-# What moves a terminal's cursor, colours or renames it, or turns the direction of what follows; and
-# halves of letters, which cannot be written.
+# Characters that move a terminal's cursor, change its colours or title, or reverse the direction of
+# the text; and lone surrogates, which cannot be encoded.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(ValueError):
-  """Something the user can put right.
+  """A mistake that the user can correct.
 
-  The message names the thing, what was found, what was expected, and the cure. It is one line of
-  plain letters, whatever the words of others in it; any other exception is a fault of the program.
+  The message names the thing, what was found, what was expected, and the cure. It is one line
+  without control characters, even where it quotes a file. Any other exception is a bug.
   """
 
   def __init__(self, message: str = ""):
@@ -27,18 +27,18 @@ class UserError(ValueError):
 
 
 def plain(text: str) -> str:
-  """Words of others as a terminal may have them: an escape character is "\\x1b". Line breaks and
-  tabs stay."""
+  """`text` with its control characters escaped, e.g. as "\\x1b", so that a terminal can show it.
+  Line breaks and tabs stay."""
   return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def shown(value) -> str:
-  """A value for a message: like repr, but short however large, deep or entangled the value is."""
+  """The repr of a value, shortened for a message however large, deep or recursive the value is."""
   return _SHOWN.repr(value)
 
 
 class _Shown(reprlib.Repr):
-  """Of numbers, too, the ends alone: Python refuses to write those of more than 4,300 digits."""
+  """Shortens numbers, too: Python refuses to print more than 4,300 digits."""
 
   def repr_int(self, x, level):
     return super().repr_int(x, level) if abs(x) < 1 << 14_000 else "a number of very many digits"
@@ -50,8 +50,8 @@ _SHOWN.maxlevel = 3
 
 
 def short(one, other) -> tuple[str, str]:
-  """Two fingerprints that differ, cut after 12 letters or, if need be, after the first that
-  differs; None is "none"."""
+  """Two different fingerprints, cut to 12 letters, or to the first difference if it comes later;
+  None becomes "none"."""
   one, other = ("none" if f is None else str(f) for f in (one, other))
   length = 12
   while one[:length] == other[:length] and length < max(len(one), len(other)):
@@ -63,9 +63,9 @@ def exit_code(program: Callable[[], int | None]) -> int:
   """Runs a program and returns what it exits with.
 
   Returns:
-    What `program()` returns, None being 0; 1 after a UserError, which is printed; 130 after Ctrl-C;
-    141 where nobody reads the output any more, as after `| head`. The last two are what a shell
-    says of a program that SIGINT or SIGPIPE ended.
+    The result of `program()`, with 0 for None; 1 after a UserError, which is printed; 130 after
+    Ctrl-C; 141 if the reader of the output has gone, as with `| head`. A shell reports the last two
+    for a program that SIGINT or SIGPIPE ended.
   """
   try:
     try:
@@ -77,7 +77,7 @@ def exit_code(program: Callable[[], int | None]) -> int:
       print("stopped by Ctrl-C", file=sys.stderr)
       return 130
     finally:
-      sys.stdout.flush()       # here, where a closed pipe can be told from a fault
+      sys.stdout.flush()       # inside the try: a closed pipe is no bug
   except BrokenPipeError:
     if not _nobody_reads():
       raise
@@ -85,7 +85,7 @@ def exit_code(program: Callable[[], int | None]) -> int:
 
 
 def _nobody_reads() -> bool:
-  """Whether the reader of stdout or stderr is gone; what is left to say to it goes nowhere."""
+  """Whether the reader of stdout or stderr is gone; if so, discards further output to it."""
   gone = False
   for stream in (sys.stdout, sys.stderr):
     pipe = select.poll()

@@ -1,4 +1,4 @@
-"""Writing so that nothing is ever half written: a temporary name, then a rename. And reading."""
+"""Atomic writes (to a temporary name, then a rename), reads, and errors of disks and buckets."""
 import contextlib
 import errno
 import functools
@@ -22,15 +22,15 @@ from etils import epath
 from ilm_jax import errors
 
 _LFS_POINTER = b"version https://git-lfs.github.com/"
-# How zipfile fails on a damaged or odd archive, or one that wants a password.
+# What zipfile raises on an archive that is damaged, unusual or needs a password.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
                NotImplementedError, RuntimeError, ValueError, KeyError, OverflowError)
-UNPACKED = 250           # times its size that a packed file may have unpacked: tables have 50
-SMALL = 16 << 20         # bytes that it may have at any rate
+UNPACKED = 250           # a packed file may unpack to so many times its size; tables reach 50
+SMALL = 16 << 20         # and to so many bytes whatever its size
 _CHECK = "check"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# How writers that are not Python's say the same.
-NO_ROOM = ("No space left", "ENOSPC", "File too large", "quota exceeded")
+# Words of other libraries for the same errors.
+NO_ROOM = ("No space left", "Not enough disk space", "ENOSPC", "File too large", "quota exceeded")
 _CLIENTS = ("gcsfs", "s3fs", "fsspec", "aiohttp", "google", "botocore", "tensorflow")
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
                errno.ENAMETOOLONG)
@@ -48,7 +48,8 @@ def write_bytes(path, data: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def writing(path):
-  """A binary file to write to, in pieces; when the block ends without an error it is `path`."""
+  """Opens a binary file to write in pieces; it becomes `path` if the block ends without an error.
+  """
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   _remove_left(path)
@@ -59,15 +60,15 @@ def writing(path):
     temporary.replace(path)
   except BaseException as e:
     if isinstance(e, OSError) and e.errno in FULL_DISK and e.filename is None:
-      e.filename = os.fspath(path)        # the system does not say which file a write was for
+      e.filename = os.fspath(path)        # the system's error of a write names no file
     temporary.unlink(missing_ok=True)
     raise
 
 
 @contextlib.contextmanager
 def writing_folder(path: pathlib.Path):
-  """A local folder to write into; when the block ends without an error it is `path`, in place of
-  the folder that was there, and else nothing of it is left."""
+  """Makes a local folder to write into. If the block ends without an error, it replaces the folder
+  `path`; otherwise it is removed."""
   path = path.absolute()
   path.parent.mkdir(parents=True, exist_ok=True)
   _remove_left(path)
@@ -88,12 +89,12 @@ def writing_folder(path: pathlib.Path):
 
 
 def _temporary(path):
-  """A new name beside `path` for what will be `path`, with the pid and host of who writes it."""
+  """A new temporary name beside `path`, with the pid and host of the writer."""
   return path.parent / f".{path.name}.{os.getpid()}.{_host()}{uuid.uuid4().hex[:8]}"
 
 
 def _remove_left(path) -> None:
-  """Removes what writers of `path` left that were killed on this machine."""
+  """Removes temporary files of `path` whose writers were killed on this machine."""
   if "://" in os.fspath(path):
     return
   pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.{_host()}[0-9a-f]{{8}}(\.old)?")
@@ -130,13 +131,13 @@ def write_text(path, text: str) -> None:
 
 @contextlib.contextmanager
 def reading(path):
-  """A path opened as Python's own binary file, whatever file system it is of."""
+  """Opens a path of any file system as a binary file of Python's own type."""
   with path.open("rb") as file:
     yield file if isinstance(file, io.IOBase) else io.BufferedReader(_Raw(file), 1 << 20)
 
 
 def parse_json(text: str | bytes):
-  """The value in JSON; ValueError where it is none, or too deep to read."""
+  """The value in JSON text. Raises ValueError if it is no JSON or is nested too deep."""
   try:
     return json.loads(text)
   except RecursionError:
@@ -144,10 +145,10 @@ def parse_json(text: str | bytes):
 
 
 def read_json(path, cure: str):
-  """The value in a JSON file of a run, unpacked where its name ends in .gz.
+  """The value in a JSON file of a run, unpacked if its name ends in .gz.
 
   Raises:
-    UserError: absent, unreadable or damaged; `cure` says what to do then.
+    UserError: the file is absent, unreadable or damaged; the message ends with `cure`.
   """
   path = epath.Path(path)
   try:
@@ -158,7 +159,7 @@ def read_json(path, cure: str):
 
 
 def json_object(path) -> dict:
-  """The JSON object in a file that a model brings; {} where there is none, or another value.
+  """The JSON object in a file of a model; {} if the file is absent or holds another kind of value.
 
   Raises:
     UserError: the file cannot be read as JSON.
@@ -174,34 +175,34 @@ def json_object(path) -> dict:
 
 
 def stamped(value: dict) -> dict:
-  """`value` with a digest of itself at "check", for JSON that no manifest guards."""
+  """`value` with its digest added under "check", for JSON that no manifest lists."""
   return {**value, _CHECK: _digest(value)}
 
 
 def unstamped(value) -> dict:
-  """What was `stamped`; an object without a digest, of an older version, as it is.
+  """The object that was `stamped`. Older versions wrote no digest: such an object is not checked.
 
   Raises:
-    ValueError: it is no object, or another than was stamped.
+    ValueError: it is no object, or differs from the one that was stamped.
   """
   if not isinstance(value, dict):
     raise ValueError("no JSON object")
   rest = {name: part for name, part in value.items() if name != _CHECK}
   if _CHECK in value:
     if value[_CHECK] != _digest(rest):
-      raise ValueError(f"it does not fit its digest {value[_CHECK]}")
+      raise ValueError(f"it does not match its digest {value[_CHECK]}")
     return rest
-  # A name that lost a bit: nothing else at this place is such a word.
+  # The name "check" itself is damaged: no other top-level value looks like a digest.
   if any(isinstance(part, str) and re.fullmatch("[0-9a-f]{16}", part) for part in rest.values()):
     raise ValueError("its digest has lost its name")
   return rest
 
 
 def read_stamped(path, cure: str) -> dict:
-  """The object in a JSON file that `stamped` gave.
+  """The object in a JSON file that was written with `stamped`.
 
   Raises:
-    UserError: absent, unreadable or damaged; `cure` says what to do then.
+    UserError: the file is absent, unreadable or damaged; the message ends with `cure`.
   """
   path = epath.Path(path)
   try:
@@ -211,17 +212,17 @@ def read_stamped(path, cure: str) -> dict:
 
 
 def _digest(value: dict) -> str:
-  plain = json.loads(json.dumps(value))        # as it is read again: keys are texts
+  plain = json.loads(json.dumps(value))        # as read back: keys become strings
   return sha256_json(plain)[:16]
 
 
 def sha256_json(value) -> str:
-  """sha256 of plain data as JSON with its keys sorted: equal data have equal ones."""
+  """sha256 of plain data as JSON with sorted keys, so that equal data have equal digests."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_pointer(path) -> None:
-  """Raises UserError where git-lfs left a pointer to a file in its place; OSError if absent."""
+  """Raises UserError if the file is only a git-lfs pointer, OSError if it is absent."""
   with epath.Path(path).open("rb") as file:
     if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
       raise errors.UserError(f"{path} is a git-lfs pointer, expected the file itself: run "
@@ -236,8 +237,8 @@ def chain(error: BaseException | None):
 
 
 def write_error(error: Exception, workdir) -> errors.UserError | None:
-  """The user's error if `error` is of a disk without room, or of a workdir that cannot be written;
-  None if it is neither."""
+  """A UserError if the cause of `error` is a full disk, or a workdir or bucket that cannot be read
+  or written; else None."""
   here, remote = os.path.abspath(workdir), "://" in os.fspath(workdir)
   for cause in chain(error):
     number = getattr(cause, "errno", None)
@@ -251,20 +252,20 @@ def write_error(error: Exception, workdir) -> errors.UserError | None:
     if remote and _of_a_bucket(cause):
       return errors.UserError(
           f"{workdir} cannot be read or written ({type(cause).__name__}: "
-          f"{' '.join(str(cause).split())[:160]}), after the retries of the client library: see "
-          "whether the bucket is there and you may write in it, then run the same command again; "
+          f"{' '.join(str(cause).split())[:160]}), after the retries of the client library: check "
+          "that the bucket exists and that you may write in it, then run the same command again; "
           "it resumes")
   return None
 
 
 def _of_a_bucket(error: BaseException) -> bool:
-  """Whether an error is of those that clients of object stores raise."""
+  """Whether clients of object stores raise errors of this type."""
   return isinstance(error, OSError) or any(
       kind.__module__.split(".")[0] in _CLIENTS for kind in type(error).__mro__)
 
 
 def full_disk(folder, cause) -> errors.UserError:
-  """The error for a write that found no room: the file and the bytes where they are known."""
+  """The error of a write to a full disk, with the file and the bytes where they are known."""
   needed = getattr(cause, "needed", None)
   numbers = [] if needed is None else [f"it needs {needed:,} bytes"]
   with contextlib.suppress(OSError):        # a bucket, or a folder that is gone
@@ -278,7 +279,7 @@ def full_disk(folder, cause) -> errors.UserError:
 
 
 class _Raw(io.RawIOBase):
-  """A file that can read and no more, e.g. TensorFlow's."""
+  """Wraps a file that has only `read`, e.g. TensorFlow's."""
 
   def __init__(self, file):
     self._file = file

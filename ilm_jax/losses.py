@@ -2,7 +2,8 @@
 
 The contrastive losses work on a similarity matrix and two boolean matrices of the same shape:
 `positive` marks known positives beside the diagonal (equal entities, equal texts), `excluded`
-what is neither positive nor negative. In a catalogue of thousands a batch holds both often.
+pairs that are neither positive nor negative. With a catalogue of thousands, batches often hold
+both.
 
 Sources: BLIP-2 (arXiv 2301.12597; salesforce/LAVIS blip2_qformer.py) for ITC, ITM, ITG; ILM (arXiv
 2406.02844) for item-item and user-item; Hadsell et al. 2006 for the margin form.
@@ -22,8 +23,8 @@ def unit(x) -> jax.Array:
 def weighted_mean(values, weights, of=None) -> jax.Array:
   """sum(w * x) / sum(w); 0 if no weight is positive.
 
-  With `of`, weights of a whole of which `weights` are a part: the part's share of the mean over
-  the whole. The shares of all parts add up to it.
+  For one part of a batch, `of` holds the weights of the whole batch. The result is then the part's
+  share of the batch's mean: the shares of all parts add up to the mean.
   """
   weights = weights.astype(values.dtype)
   total = jnp.sum((weights if of is None else of).astype(values.dtype))
@@ -38,7 +39,7 @@ def item_text_similarity(item_BQP, text_TP) -> jax.Array:
 def bag_similarity(left_BQP, right_CQP) -> jax.Array:
   """[B, C] largest cosine over all pairs (query i of left, query j of right) (unit vectors in).
 
-  The ITC rule on both sides: the paper leaves the rule of ILM's pair losses open, this is ours.
+  Our choice is ITC's rule on both sides: the ILM paper gives no rule for its pair losses.
   """
   return jnp.max(jnp.einsum("bip,cjp->bcij", left_BQP, right_CQP), axis=(-2, -1))
 
@@ -82,11 +83,11 @@ def over_catalogue(logits_BK, target_BK, stands_BK, smoothing: float = 0.0) -> j
   """[B] cross-entropy of a target among candidates, smoothed over all of them.
 
   Args:
-    logits_BK: of every candidate.
-    target_BK: boolean, one of each row.
-    stands_BK: how many of the catalogue a candidate stands for: 1 each where all are there; of some
-      that are drawn, 1 / the chance of it, so that the softmax's sum is on average that over the
-      catalogue. 0: no candidate of this row, e.g. the entity that asks.
+    logits_BK: float [batch, candidates].
+    target_BK: boolean, true once in each row.
+    stands_BK: how many items of the catalogue each candidate stands for. 1 if all items are
+      candidates; 1 / (probability of the draw) if they are drawn, so that the softmax's sum is on
+      average that over the catalogue. 0: not a candidate of this row, e.g. the querying entity.
     smoothing: share of the target that is spread over the catalogue.
   """
   spread_BK = stands_BK / jnp.sum(stands_BK, axis=1, keepdims=True)
@@ -95,11 +96,12 @@ def over_catalogue(logits_BK, target_BK, stands_BK, smoothing: float = 0.0) -> j
 
 
 def handed_on(logits_BK, given_BK, stands_BK) -> jax.Array:
-  """[B] cross-entropy of the softmax of `logits_BK` against that of `given_BK`; see
-  `over_catalogue`.
+  """[B] cross-entropy of the softmax of `logits_BK` against the softmax of `given_BK`, a teacher's
+  logits; the rest as in `over_catalogue`.
 
-  Over drawn candidates both are normed by these alone, and the gradient leans towards them: of 60
-  items by .57 of its size with 10 drawn, .36 with 20, .13 with 40 (tests/test_drawing.py).
+  Over drawn candidates both softmaxes are normalised over the drawn ones alone, which biases the
+  gradient: with 60 items by .57 of its size if 10 are drawn, .36 if 20, .13 if 40
+  (tests/test_drawing.py).
   """
   given_BK = given_BK - jax.nn.logsumexp(given_BK, axis=1, b=stands_BK, keepdims=True)
   wanted_BK = stands_BK * jnp.exp(given_BK)
@@ -107,8 +109,8 @@ def handed_on(logits_BK, given_BK, stands_BK) -> jax.Array:
 
 
 def uniformity(unit_NP, sharpness: float = 2.0) -> jax.Array:
-  """log of the mean of exp(-sharpness |x - y|^2) over pairs of different rows: the lower, the more
-  evenly unit vectors fill the sphere (Wang and Isola, arXiv 2005.10242, section 4.1.2)."""
+  """log of the mean of exp(-sharpness |x - y|^2) over pairs of different rows. The lower it is, the
+  more evenly unit vectors fill the sphere (Wang and Isola, arXiv 2005.10242, section 4.1.2)."""
   square_NN = 2.0 - 2.0 * unit_NP @ unit_NP.T
   apart_NN = ~jnp.eye(len(unit_NP), dtype=bool)
   return jax.nn.logsumexp(jnp.where(apart_NN, -sharpness * square_NN, -jnp.inf)) - jnp.log(
@@ -120,8 +122,8 @@ def margin(similarity_BB, positive_BB=None, excluded_BB=None, width: float = 1.0
 
     loss_b = d_bb^2 / 2 + mean over negatives j of max(0, width - d_bj)^2 / 2,
 
-  negatives taken along the row and along the column of b. Positives and exclusions are no
-  negatives. Unrelated directions are sqrt(2) apart.
+  with negatives from the row and from the column of b. Positives and excluded pairs are not
+  negatives. Orthogonal vectors are sqrt(2) apart.
   """
   diagonal_BB, candidate_BB = _candidates(similarity_BB, excluded_BB)
   negative_BB = candidate_BB & ~diagonal_BB
@@ -137,7 +139,7 @@ def margin(similarity_BB, positive_BB=None, excluded_BB=None, width: float = 1.0
 def in_batch_hits(logits_BB, positive_BB) -> jax.Array:
   """[B] share of the two directions (row, column) whose best candidate is a positive.
 
-  By maxima: an argmax along what is spread over devices would send the whole matrix.
+  It compares maxima: an argmax along an axis that is spread over devices would gather the matrix.
   """
   own_BB = jnp.where(positive_BB, logits_BB, -jnp.inf)
   return 0.5 * sum((jnp.max(own_BB, axis=axis) >= jnp.max(logits_BB, axis=axis)).astype(jnp.float32)

@@ -13,18 +13,18 @@
 
 `ilm` is the script of an installed package; the first two lines are the same. The fourth evaluates
 each checkpoint of a job that trains in the same workdir. The fifth is one process of a TPU pod
-(`launch/`); process 0 prepares and reports alone. The sixth compiles the step for chips that are
-not there and says what it would cost. The next prints what the model says of the vectors on the way
-from one item to another, the last what it recommends to somebody who liked that film. Stage report
-prints a closing summary, and with --tables all tables, too. --help names all stages and flags.
+(`launch/`); process 0 prepares and reports alone. The sixth compiles the step for chips that you do
+not have and prints what it would cost. The next prints the model's texts for vectors on the way
+from one item to another, the last the recommendations for somebody who liked that film. Stage
+report prints a closing summary; with --tables, all tables too. --help lists all stages and flags.
 
 Every field of the config can be overridden (`--config.phase2.steps=10`), also by gin
 (`--gin_file`, `--gin_search_paths`, `--gin_bindings="config.phase2.steps = 10"`). Every stage is
-idempotent: run again, it finds what it made or resumes.
+idempotent: a second run finds the results of the first or resumes it.
 
-Exit codes: 0 done; 1 the user can cure it (one message, no stack trace); 130 stopped by Ctrl-C and
-143 by SIGTERM, in training after saving; 141 nobody reads the output any more, as after `| head`;
-anything else is a fault of the program. A second Ctrl-C ends at once, without saving.
+Exit codes: 0 done; 1 a mistake that the user can correct (one message, no stack trace); 130 stopped
+by Ctrl-C and 143 by SIGTERM, in training after saving; 141 the reader of the output has gone, as
+with `| head`; anything else is a bug. A second Ctrl-C ends at once, without saving.
 """
 import gc
 import os
@@ -50,23 +50,23 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; may be gs://
 _GIN_FILE = flags.DEFINE_multi_string(
     "gin_file", [], "Gin file laid over the config; may be repeated; later files win.")
 _GIN_SEARCH_PATHS = flags.DEFINE_list(
-    "gin_search_paths", [], "Folders where gin files are looked for, with commas between them.")
+    "gin_search_paths", [], "Folders to search for gin files, separated by commas.")
 _GIN_BINDINGS = flags.DEFINE_multi_string(
     "gin_bindings", [], "A binding laid over those of the gin files; may be repeated.")
 _WATCH = flags.DEFINE_float(
     "watch", None, "With --stage=eval: look for new checkpoints of another job every so many "
-    "seconds, and end after the last.", lower_bound=0.0)
+    "seconds, and end after the last checkpoint.", lower_bound=0.0)
 _DISTRIBUTED = flags.DEFINE_enum(
-    "distributed", "", ["", "auto"], "auto: one process of a TPU pod, which says who takes part.")
+    "distributed", "", ["", "auto"], "auto: one process of a TPU pod; the pod names the others.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "One of several processes: host:port of process 0 (or $ILM_COORDINATOR).")
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "How many processes there are (or $ILM_NUM_PROCESSES).")
+    "num_processes", None, "The number of processes (or $ILM_NUM_PROCESSES).")
 _PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Which one this is, from 0 (or $ILM_PROCESS_ID).")
+    "process_id", None, "The number of this process, from 0 (or $ILM_PROCESS_ID).")
 _ACCEPT_CHANGES = flags.DEFINE_bool(
-    "accept_changed_settings", False, "Train on from checkpoints that other settings made, e.g. "
-    "for a longer run or a lower rate; new checkpoints keep both settings.")
+    "accept_changed_settings", False, "Continue from checkpoints that other settings made, e.g. "
+    "for a longer run or a lower learning rate; new checkpoints record both settings.")
 _COMPARE = flags.DEFINE_list(
     "compare", [], "With --stage=report: workdirs of other runs, compared with this one.")
 _TABLES = flags.DEFINE_bool(
@@ -76,16 +76,16 @@ _ITEMS = flags.DEFINE_multi_string(
     "repeat the flag to start from their mean. With --stage=recommend: all, to write the "
     "neighbours of all items to --out.")
 _TOWARDS = flags.DEFINE_multi_string(
-    "towards", [], "With --stage=describe: where to go, named and repeated like --items.")
+    "towards", [], "With --stage=describe: items or users to end at, written like --items.")
 _CONCEPT = flags.DEFINE_multi_string(
-    "concept", [], "With --stage=describe: items with something in common, in whose direction to "
-    "go, away from all others.")
-_STEPS = flags.DEFINE_integer("steps", 5, "With --stage=describe: texts on the way, both ends "
-                              "counted.", lower_bound=1)
+    "concept", [], "With --stage=describe: items with something in common; the way goes towards "
+    "them and away from all other items.")
+_STEPS = flags.DEFINE_integer("steps", 5, "With --stage=describe: number of texts on the way, both "
+                              "ends included.", lower_bound=1)
 _PROMPT = flags.DEFINE_string(
-    "prompt", "", "With --stage=describe: what to ask, a text with one <slot>.")
+    "prompt", "", "With --stage=describe: the question, a text with one <slot>.")
 _USER = flags.DEFINE_string(
-    "user", "", "With --stage=recommend: user:ID, whose list to print, by the whole history.")
+    "user", "", "With --stage=recommend: user:ID, to print a list for the user's whole history.")
 _LIKED = flags.DEFINE_multi_string(
     "liked", [], "With --stage=recommend: 'Title (year)' or item:ID that somebody new liked; "
     "repeat the flag, oldest first.")
@@ -93,10 +93,10 @@ _USERS = flags.DEFINE_string(
     "users", "", "With --stage=recommend: all, to write the lists of all users to --out. With "
     "--stage=export: all, to export them, too.")
 _K = flags.DEFINE_integer(
-    "k", 10, "With --stage=recommend, chat or serve: items of a list; chat and serve show 5.")
+    "k", 10, "With --stage=recommend, chat or serve: items in a list; chat and serve default to 5.")
 _QUESTIONS = flags.DEFINE_integer(
-    "questions", 0, "With --stage=chat: so many questions come before the first list; in a "
-    "simulation, 2 found most.")
+    "questions", 0, "With --stage=chat: number of questions before the first list; in a "
+    "simulation, 2 found the target most often.")
 _OUT = flags.DEFINE_string(
     "out", "", "With --stage=recommend and --users=all or --items=all: a .csv or .parquet file. "
     "With --stage=export: a folder, by default export/ in the workdir.")
@@ -104,12 +104,12 @@ _MODEL = flags.DEFINE_string(
     "model", "ilm", "With --stage=describe, recommend, chat, serve or export: which model, ilm or "
     "one of phase2.compare, e.g. mlp.")
 _HOST = flags.DEFINE_string(
-    "host", "127.0.0.1", "With --stage=serve: the address to listen at; 0.0.0.0: all of this "
-    "machine.")
-_PORT = flags.DEFINE_integer("port", 8000, "With --stage=serve: its port; 0: any that is free.",
+    "host", "127.0.0.1", "With --stage=serve: the address to listen on; 0.0.0.0: all addresses of "
+    "this machine.")
+_PORT = flags.DEFINE_integer("port", 8000, "With --stage=serve: the port; 0: any free port.",
                              lower_bound=0, upper_bound=65535)
 _TOKEN = flags.DEFINE_string(
-    "token", "", "With --stage=serve: the secret that requests must bring ($ILM_TOKEN keeps it out "
+    "token", "", "With --stage=serve: the secret that requests must send ($ILM_TOKEN keeps it out "
     "of the list of processes).")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "With --stage=plan: chips to plan for, e.g. v5p:4x4x4, v5e:4x4, two slices as "
@@ -119,10 +119,10 @@ _SEARCH = flags.DEFINE_bool(
 _TASKS_MODULE = flags.DEFINE_string(
     "tasks_module", "", "A module of your own tasks (docs/register_a_task.md).")
 _BEAM_RUNNER = flags.DEFINE_string(
-    "beam_runner", "", "With --stage=prepare: which of Apache Beam's runners does the work, e.g. "
+    "beam_runner", "", "With --stage=prepare: the Apache Beam runner to use, e.g. "
     "DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (docs/prepare_at_scale.md).")
 _BEAM_OPTIONS = flags.DEFINE_list(
-    "beam_options", [], "Options of its pipeline with commas between them, e.g. "
+    "beam_options", [], "Options of the Beam pipeline, separated by commas, e.g. "
     "--beam_options=--project=mine,--region=us-east5.")
 _STAGE = flags.DEFINE_string(
     "stage", "all", f"all, or some of {', '.join(stage_list.BY_NAME)}.")
@@ -135,9 +135,9 @@ _ONLY_WITH = {
     "plan": (_TOPOLOGY, _SEARCH)}
 _COMMON = (_CONFIG, _WORKDIR, _STAGE, _TASKS_MODULE, _GIN_FILE, _GIN_SEARCH_PATHS, _GIN_BINDINGS,
            _ACCEPT_CHANGES, _WATCH, _DISTRIBUTED, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
-# Of what is typed, what another stage of the same run does not want.
+# Flags to drop from the typed command when it is shown for another stage of the run.
 _OF_STAGES = ("stage", "watch", *(flag.name for its in _ONLY_WITH.values() for flag in its))
-# What is asked of a trained model, last.
+# Stages that query a trained model; they run last.
 _ANSWERS = ("describe", "recommend", "chat", "export", "serve")
 _SWITCHES = ("tables", "search")     # no value follows
 
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _one_line_if_unwritable(argv: list[str]) -> int:
-  """`_started`, where a full disk or a workdir that cannot be written is the user's to cure."""
+  """Runs `_started`; a full disk or a workdir that cannot be written becomes a UserError."""
   try:
     return _started(argv)
   except BrokenPipeError:
@@ -195,7 +195,7 @@ def _write_error(error: Exception) -> errors.UserError | None:
 
 
 def _with_gin(config):
-  """The config under the gin flags; what the command line says of --config has the last word."""
+  """The config with the gin flags applied; --config.* flags of the command line override them."""
   if _GIN_FILE.value or _GIN_BINDINGS.value:
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     gin_overlay.overlay(config, _GIN_FILE.value, _GIN_BINDINGS.value, _GIN_SEARCH_PATHS.value,
@@ -204,13 +204,14 @@ def _with_gin(config):
 
 
 def command(arguments: list[str], program: str = "") -> str:
-  """The same command for another stage: without those flags that belong to stages of this one.
+  """The typed command without --stage and the flags of single stages, to show for another stage.
 
-  A script that was typed instead, with its words in $ILM_TYPED, gives config and workdir itself.
+  If the user typed a launch script, $ILM_TYPED holds that command; the script itself sets --config
+  and --workdir.
 
   Args:
-    arguments: what was typed after the program, e.g. ["--config=c.py", "--stage", "all"].
-    program: "ilm" where that script was typed.
+    arguments: the words after the program, e.g. ["--config=c.py", "--stage", "all"].
+    program: "ilm" if the user typed that script.
   """
   script = shlex.split(os.environ.get("ILM_TYPED", ""))
   dropped = (*_OF_STAGES, *(("config", "workdir") if script else ()))
@@ -229,23 +230,24 @@ def command(arguments: list[str], program: str = "") -> str:
 
 
 def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
-  # Compiled programs serve ILM-rand, a resumed run and the next run. jax reads this as it starts.
+  # ILM-rand, resumed runs and later runs reuse compiled programs. jax reads this as it starts.
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled_programs(workdir))
   gpu.prepare(os.environ)
-  # Imports and tracing make many objects that stay. Python's garbage collector examines the young
-  # ones each time there are 700 more, which took a fifth of the time of tracing.
+  # Imports and tracing make many objects that stay. By default Python's garbage collector examines
+  # the young ones after every 700 new ones, which took a fifth of the time of tracing.
   gc.set_threshold(10_000)
   from ilm_jax.stages import run as stages
-  from ilm_jax.training import loop  # jax starts here, after the flags are known to be good
+  from ilm_jax.training import loop  # jax starts here, after the checks of the flags
   gc.freeze()
-  # Before a device is used: those of the other processes belong to the job too.
+  # Before any device is used: the job's devices include those of the other processes.
   distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value,
                     _PROCESS_ID.value)
+  stage_list.check_processes(names, distributed.here().count)
   if (_GIN_FILE.value or _GIN_BINDINGS.value) and distributed.is_main():
     print(gin_overlay.to_gin(config))
   try:
     if _WATCH.value is None:
-      if "plan" in names:      # first: what follows needs the devices of the mesh
+      if "plan" in names:      # first: other stages need the devices of the mesh
         stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
       if others := tuple(n for n in names if n not in (*_ANSWERS, "plan")):
         stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value, _TABLES.value, typed)
@@ -275,7 +277,8 @@ def _serve(config, workdir: str) -> None:
 
 
 def _compiled_programs(workdir: str) -> str:
-  """Beside a remote run, as process 0 of a pod alone writes there and all of them read."""
+  """The folder of compiled programs: in a remote workdir, since process 0 of a pod alone writes
+  them and all processes read them; else in the user's cache."""
   if "://" in workdir:
     return f"{workdir.rstrip('/')}/compiled"
   return str(pinned.cache_folder() / "compiled")
@@ -298,11 +301,11 @@ def _wish(stage: str) -> dict:
 
 
 def _beam() -> tuple[str, ...]:
-  """Options of an Apache Beam pipeline; () if none is asked for."""
+  """Options of an Apache Beam pipeline; () without --beam_runner."""
   options = tuple(o if o.startswith("-") else f"--{o}" for o in _BEAM_OPTIONS.value)
   if options and not _BEAM_RUNNER.value:
-    raise errors.UserError("--beam_options are for the pipeline of --beam_runner, which is not "
-                           "set: name it, e.g. --beam_runner=DirectRunner")
+    raise errors.UserError("--beam_options is set without --beam_runner: name the runner, e.g. "
+                           "--beam_runner=DirectRunner")
   return (f"--runner={_BEAM_RUNNER.value}", *options) if _BEAM_RUNNER.value else ()
 
 

@@ -1,6 +1,5 @@
-# Sourced by the other scripts: sets `root` and `python`, with everything of requirements.lock installed; with
-# ILM_PYTHON=3.13, everything of requirements-py313.lock, in a folder of its own.
-# Costs nothing when the lock has not changed since the last time.
+# Sourced by the other scripts: sets `root` and `python`, with requirements.lock installed. With ILM_PYTHON=3.13 it
+# installs requirements-py313.lock in a separate folder. It does nothing if the lock has not changed since then.
 set -euo pipefail
 
 # Large pages for the arrays of JAX on CPU, where glibc can: fewer page faults, the same numbers.
@@ -29,7 +28,7 @@ _make_venv() {
   exit 1
 }
 
-# _install STAMP FILES... -- COMMAND...: runs COMMAND unless it ran before with these very FILES.
+# _install STAMP FILES... -- COMMAND...: runs COMMAND unless it already ran with the same content of FILES.
 _install() {
   local stamp="$venv/$1.stamp" files=() sum
   shift
@@ -43,7 +42,7 @@ _install() {
 
 _install_lock() {
   echo "installing ${lock##*/} (1 GB, 3 with TensorFlow; half a minute with uv, minutes with pip)" >&2
-  # uv reads no pip configuration; where it cannot find the packages, pip may.
+  # uv reads no pip configuration; if it cannot find the packages, pip may.
   if ! { command -v uv >/dev/null &&
          uv pip install --quiet --python "$python" --compile-bytecode --require-hashes -r "$lock"; }; then
     "$python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
@@ -56,7 +55,7 @@ _install_package() {
 
 _install_parity() {
   echo "installing requirements-parity.lock" >&2
-  # pip, not uv: pip honours a configured folder of local wheels, where a CPU build of torch may lie.
+  # pip, not uv: pip obeys a configured folder of local wheels, which may contain a CPU build of torch.
   "$python" -m pip install --quiet --disable-pip-version-check -r "$root/requirements-parity.lock"
 }
 

@@ -1,14 +1,14 @@
-"""A run as files for a machine that reaches no network: code, prepared data, weights, wheels.
+"""A run as files for a machine without a network: code, prepared data, weights, wheels.
 
     python -m launch.bundle --workdir=runs/a --out=bundle --parts=60MiB [--wheels=yes]
     bash bundle/bundle_run.sh FOLDER --stage=phase1,phase2 --config.phase2.steps=400     # there
     bash bundle/bundle_run.sh FOLDER --pack=results                                      # there
     python -m launch.bundle --workdir=runs/a --results=results                           # at home
 
-The workdir has stages prepare and cf behind it; what it trained goes along and is resumed there
-(--trained=no leaves it out). The config is the newest that the workdir recorded, or --config. Files
-that it names by path are carried and named anew. Of the code, what git tracks is carried; in a
-folder without git all files of the packages.
+Stages prepare and cf must have run in the workdir. Its checkpoints and tables are carried, too, and
+resumed there (--trained=no leaves them out). The config is the newest that the workdir recorded, or
+--config. Files that it names by path are carried and get new paths. Code: the files that git
+tracks, or in a folder without git all files of the packages.
 """
 import argparse
 import pathlib
@@ -35,7 +35,7 @@ def make(c) -> dict:
 
   Raises:
     UserError: the workdir is not prepared, a config or a file of it is missing, an asset or a wheel
-      cannot be had, no room. Nothing is left in `out` then.
+      cannot be fetched, no room. Nothing is left in `out` then.
   """
   part, workdir = parts.size(c.parts), pathlib.Path(c.workdir).expanduser()
   data = _data_of(workdir)
@@ -62,10 +62,10 @@ def make(c) -> dict:
 
 
 def take(c) -> None:
-  """Puts packed results into the workdir, each file or folder in place of the old one.
+  """Puts packed results into the workdir; each file or folder replaces the old one.
 
   Raises:
-    UserError: the parts are damaged, or of a run on other data.
+    UserError: the parts are damaged, or come from a run on other data.
   """
   folder, workdir = pathlib.Path(c.results).expanduser(), pathlib.Path(c.workdir).expanduser()
   manifest = parts.read(folder)
@@ -87,8 +87,8 @@ def take(c) -> None:
 
 
 def _swap(new: pathlib.Path, place: pathlib.Path) -> None:
-  """Puts a file or folder where another is, which is there until a rename; a kill between the two
-  renames leaves it beside, under a name that begins with ".old."."""
+  """Replaces a file or folder by two renames. A kill between them leaves the old one next to it,
+  under a name that begins with ".old."."""
   aside = place.with_name(f".old.{place.name}")
   if aside.exists() and not place.exists():
     aside.rename(place)                      # an earlier call was killed here
@@ -104,7 +104,7 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def code() -> dict[str, pathlib.Path]:
-  """{relative name: file} of the code: what git tracks, as it is on disk."""
+  """{relative name: file} of the code: the files that git tracks, with their content on disk."""
   names = _tracked()
   if names is None:
     names = [path.relative_to(ROOT).as_posix() for top in _CODE for path in (
@@ -115,7 +115,7 @@ def code() -> dict[str, pathlib.Path]:
 
 
 def _tracked() -> list[str] | None:
-  """Names that git tracks; None where the code is no checkout of its own."""
+  """Names that git tracks; None if the code is not a checkout of its own."""
   if not (ROOT / ".git").exists():
     return None
   try:
@@ -127,7 +127,7 @@ def _tracked() -> list[str] | None:
 
 
 def prepared(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
-  """{relative name: file} of what stages prepare and cf left in a workdir."""
+  """{relative name: file} of the outputs of stages prepare and cf in a workdir."""
   files = {}
   for name in (*bundle_run.INPUTS, *(f"config.{s}.json" for s in ("targets", "prepare", "cf"))):
     path = workdir / name
@@ -136,7 +136,7 @@ def prepared(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _data_of(workdir: pathlib.Path) -> str:
-  """The fingerprint of the workdir's data; UserError where it is not prepared."""
+  """The fingerprint of the workdir's data; UserError if it is not prepared."""
   from ilm_jax.data import store
   if not workdir.is_dir():
     raise errors.UserError(f"--workdir={workdir} is no local folder: name the folder of a run")
@@ -152,7 +152,7 @@ def _data_of(workdir: pathlib.Path) -> str:
 
 
 def _config(path: str, workdir: pathlib.Path):
-  """The config of a file, else the one that the last stage in the workdir recorded."""
+  """The config of a file, or else the one that the last stage in the workdir recorded."""
   from ilm_jax.config import reading, stages
   from ilm_jax.configs import recorded
   if path:
@@ -166,7 +166,7 @@ def _config(path: str, workdir: pathlib.Path):
 
 
 def _needed(config) -> tuple:
-  """(config as it is there, {name in the tar: file}, {asset: licence}) of what the config names."""
+  """(the config with its new paths, {name in the tar: file}, {asset: licence})."""
   from ilm_jax.assets import pinned
   from ilm_jax.config import names
   c, files, licences = config.copy_and_resolve_references(), {}, {}
@@ -203,8 +203,8 @@ def _needed(config) -> tuple:
 
 
 def _module(name: str) -> dict[str, pathlib.Path]:
-  """{relative name: file} of a module of tasks: of a package, all its modules; where it lies in the
-  code that is carried, its place there."""
+  """{relative name: file} of a module of tasks, or of all modules of a package; for a module in the
+  carried code, with its name there."""
   from ilm_jax.config import own_tasks
   path = own_tasks.file_of(name).resolve()
   if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in _CODE:
@@ -217,7 +217,7 @@ def _module(name: str) -> dict[str, pathlib.Path]:
 
 
 def _dialogs(text: str, files: dict) -> str:
-  """`tasks.dialogs` with its files carried."""
+  """`tasks.dialogs` with the new paths of its files, which are carried, too."""
   from ilm_jax.config import dialog_sources
   words = []
   for n, source in enumerate(dialog_sources.parse(text)):
@@ -243,7 +243,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   p.add_argument("--parts", default="60MiB", help="size of a part (60MiB)")
   p.add_argument("--config", default="", help="default: the newest that the workdir recorded")
   p.add_argument("--trained", default="yes", help="carry checkpoints and tables, too (yes)", **yes)
-  p.add_argument("--wheels", default="no", help="carry the packages that lack (no)", **yes)
+  p.add_argument("--wheels", default="no", help="carry packages that are missing (no)", **yes)
   p.add_argument("--python", default="3.12", help="of the wheels (3.12)")
   p.add_argument("--platform", default="manylinux_2_28_x86_64",
                  help="of the wheels (manylinux_2_28_x86_64)")
@@ -254,7 +254,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def act(c) -> None:
-  """Makes a bundle, or takes results."""
+  """Makes a bundle, or puts results into a workdir."""
   if bool(c.out) == bool(c.results):
     raise errors.UserError("expected --out=FOLDER to make a bundle, or --results=FOLDER to take "
                            "what one has made")

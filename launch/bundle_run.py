@@ -1,10 +1,10 @@
-"""A bundle on the machine that it was made for: checked, unpacked, run, resumed, packed again.
+"""Checks, unpacks, runs and resumes a bundle on the target machine, and packs its results.
 
-`bundle_run.sh` starts it with the standard library alone; `launch.bundle` wrote both. In FOLDER:
+`bundle_run.sh` starts it with only the standard library; `launch.bundle` wrote both. In FOLDER:
 
   source/  assets/  files/  wheels/  config.json  bundle.json     as they were packed
   run/                                                            the workdir
-  packages/                                                       what the wheels brought
+  packages/                                                       installed from the wheels
   cache/                                                          compiled programs
 """
 import contextlib
@@ -25,16 +25,16 @@ from ilm_jax import errors
 from launch import closure, parts
 
 MARK = "bundle.json"            # the manifest of what was unpacked
-# Of a workdir, what the stages before training leave, and what training and those after it do.
+# In a workdir, the outputs of the stages before training, and those of training and later stages.
 INPUTS = ("data", "dialogs", "entities", "factors.npz", "prepared", "sasrec", "targets")
 _RESULTS = ("phase1", "phase2*", "eval", "report.*", "config.*", "parameters.*", "heartbeat.*",
             "tensorboard", "wandb", "mlflow", "trackio", "plan.json")
-_WHEELS = ".wheels.json"        # in packages/: which wheels it was made of
+_WHEELS = ".wheels.json"        # in packages/: the wheels from which it was installed
 _FLAG = re.compile(r"--(pack|parts)=(.*)")
 
 
 def main(argv: list[str]) -> int:
-  """Runs `bundle_run.sh`'s words; returns only where nothing is started.
+  """Runs the arguments of `bundle_run.sh`; returns only if it starts no program.
 
   Raises:
     UserError: a part is missing or damaged, no room, another Python, packages that are missing.
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path):
-  """One process of a machine at a time unpacks and installs; the others then find it done."""
+  """Lets one process at a time unpack and install; the others wait and then find it done."""
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock").open("w")
@@ -80,7 +80,7 @@ def _alone(folder: pathlib.Path):
 
 
 def ready(bundle: pathlib.Path, folder: pathlib.Path) -> dict:
-  """Unpacks the bundle unless it is there already; returns its manifest.
+  """Unpacks the bundle unless that is done already; returns its manifest.
 
   Raises:
     UserError: the folder holds another bundle; see `parts.check` and `parts.unpack`.
@@ -118,7 +118,7 @@ def _unpacked(folder: pathlib.Path) -> dict:
 
 
 def check_python(manifest: dict) -> None:
-  """Raises a UserError where the wheels of the bundle are for another Python than this one."""
+  """Raises a UserError if the wheels of the bundle are for another Python than this one."""
   for what, here in (("python", ".".join(platform.python_version_tuple()[:2])),
                      ("machine", platform.machine())):
     if (wanted := manifest.get(what, "")) and wanted != here:
@@ -128,7 +128,7 @@ def check_python(manifest: dict) -> None:
 
 
 def install(folder: pathlib.Path, manifest: dict) -> None:
-  """Makes packages/ of the wheels that this Python needs: of packages that it lacks or has in
+  """Makes packages/ from the wheels that this Python needs: of packages that it lacks or has in
   another version than they ask of each other. An older packages/ of other wheels is replaced.
 
   Raises:
@@ -144,7 +144,7 @@ def install(folder: pathlib.Path, manifest: dict) -> None:
     raise errors.UserError(f"{sys.executable} lacks {', '.join(map(str, lacking[:5]))}{more}: make "
                            "the bundle with --wheels=yes (with --have= where JAX is not there), or "
                            "install them")
-  for u in unmet:      # it may work all the same
+  for u in unmet:      # it may work nevertheless
     print(f"warning: expected {u}", file=sys.stderr)
   packages, wheels = folder / "packages", [by_name[name] for name in sorted(chosen)]
   names = [wheel.name for wheel in wheels]
@@ -156,7 +156,7 @@ def install(folder: pathlib.Path, manifest: dict) -> None:
 
 
 def _list_of(packages: pathlib.Path) -> list[str] | None:
-  """Names of the wheels that packages/ was made of; None: it is not there, or was not completed."""
+  """Names of the wheels from which packages/ was made; None: it is missing or incomplete."""
   try:
     return json.loads((packages / _WHEELS).read_text())
   except (OSError, ValueError):
@@ -164,7 +164,7 @@ def _list_of(packages: pathlib.Path) -> list[str] | None:
 
 
 def _pip(wheels: list[pathlib.Path], into: pathlib.Path) -> None:
-  """Installs wheels into a folder, which is made anew."""
+  """Installs wheels into a new folder."""
   shutil.rmtree(into, ignore_errors=True)
   print(f"installing {len(wheels)} wheels, "
         f"{parts.words(sum(wheel.stat().st_size for wheel in wheels))}, into "
@@ -180,13 +180,13 @@ def _pip(wheels: list[pathlib.Path], into: pathlib.Path) -> None:
 
 
 def command(words: list[str]) -> list[str]:
-  """The command that runs in the folder; relative names, as the config's are."""
+  """The command that runs in the folder; paths are relative, like those of the config."""
   return [sys.executable, "-P", "-m", "ilm_jax.main",
           "--config=source/configs/recorded.py:config.json", "--workdir=run", *words]
 
 
 def environment(bundle: pathlib.Path, folder: pathlib.Path) -> dict[str, str]:
-  """Of the run: our code and packages first, assets from the bundle, nothing from a network."""
+  """The run's variables: our code and packages first, assets from the bundle, no network."""
   before = os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]    # without program/
   python_path = [str(folder / "source"), str(folder / "packages"), *filter(None, before)]
   return {**os.environ, "PYTHONPATH": os.pathsep.join(python_path),
@@ -197,10 +197,10 @@ def environment(bundle: pathlib.Path, folder: pathlib.Path) -> dict[str, str]:
 
 
 def pack(folder: pathlib.Path, out: pathlib.Path, part: int, rest: list[str]) -> int:
-  """Writes what the run has made into parts: checkpoints, eval, report, records.
+  """Writes the results of the run into parts: checkpoints, eval, report, records.
 
   Raises:
-    UserError: nothing is there to pack, or the parts cannot be written.
+    UserError: there is nothing to pack, or the parts cannot be written.
   """
   if rest:
     raise errors.UserError(f"{rest[0]} does not go with --pack: pack in a call of its own")
@@ -217,7 +217,7 @@ def pack(folder: pathlib.Path, out: pathlib.Path, part: int, rest: list[str]) ->
 
 
 def results(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
-  """{name in the tar: file} of what training and the stages after it left in a workdir."""
+  """{name in the tar: file} of the outputs of training and later stages in a workdir."""
   files = {}
   for path in sorted(workdir.iterdir()):
     if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _RESULTS):

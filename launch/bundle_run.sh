@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a stage from a bundle, on a machine that reaches no package registry:
+# Runs a stage from a bundle, on a machine without a package registry:
 #   bash bundle_run.sh FOLDER --stage=phase1,phase2 [--config.phase2.steps=90 ...]
 #   bash bundle_run.sh FOLDER --pack=RESULTS [--parts=60MiB]
 # The first call checks the parts and unpacks them into FOLDER; later calls resume there.
@@ -15,5 +15,5 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   echo "error: $("$python" -V 2>&1), expected Python 3.11 or newer: set PYTHON to one" >&2
   exit 1
 fi
-# Before its packages are there, only the standard library and what lies in program/ is used.
+# Before packages are installed, it uses only the standard library and the files of program/.
 PYTHONPATH="$here/program${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -P -m launch.bundle_run "$here" "$@"

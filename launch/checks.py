@@ -1,4 +1,4 @@
-"""What is wrong with an experiment, found here and not on a TPU that is paid for."""
+"""Finds mistakes of an experiment on this machine, before a TPU costs money."""
 import math
 import pathlib
 import sys
@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def workdir(path: str) -> str:
-  """The workdir; refuses one that not all hosts would find."""
+  """The workdir; refuses one that some hosts cannot reach."""
   if "://" not in path and not path.startswith("/"):
     raise errors.UserError(f"--workdir={path}: expected a folder that all hosts reach under one "
                            "name, e.g. gs://bucket/run")
@@ -18,14 +18,14 @@ def workdir(path: str) -> str:
 
 
 def config(path: str, jobs: list[tuple[list[str], int]]) -> None:
-  """Reads the config as every job will, and validates it; paths are looked for only by the hosts.
+  """Reads and validates the config as every job will; only the hosts check that paths exist.
 
   Args:
     path: of the config, from the root of the repository.
     jobs: (overrides, devices) of each: (["phase1.steps=800"], 16); devices 0: not known here.
 
   Raises:
-    UserError: there is no such file, a field that does not exist, or a config that cannot run.
+    UserError: the file does not exist, a field does not exist, or the config cannot run.
   """
   if pathlib.PurePath(path).is_absolute() or not (ROOT / path).is_file():
     raise errors.UserError(f"--config={path}: there is no such file in the repository; give its "

@@ -1,6 +1,7 @@
-"""What packages need, and what those need: read from their metadata, before anything is imported.
+"""Reads from metadata which packages a program needs, directly or not, before it is imported.
 
-It runs where a bundle is unpacked: the standard library, and `packaging` or pip's copy of it.
+It runs where a bundle is unpacked, so it uses only the standard library, and `packaging` or pip's
+copy of it.
 """
 import dataclasses
 import email.parser
@@ -13,18 +14,18 @@ from ilm_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-  """Version and requirements of a package, as its METADATA has them."""
+  """Version and requirements of a package, from its METADATA."""
   version: str
   requires: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Unmet:
-  """A requirement that no package at hand meets."""
+  """A requirement that no available package meets."""
   name: str           # canonical
   requirement: str    # "numpy>=2"
   by: str             # the package that needs it; "": the bundle
-  found: str          # version that is there; "": none
+  found: str          # available version; "": none
 
   def __str__(self) -> str:
     return (f"{self.requirement}{f' for {self.by}' if self.by else ''}"
@@ -32,7 +33,7 @@ class Unmet:
 
 
 def canonical(name: str) -> str:
-  """The one spelling of a package's name: "ML_Collections" -> "ml-collections"."""
+  """A package's name in canonical form: "ML_Collections" -> "ml-collections"."""
   return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -66,15 +67,15 @@ def installed(distributions) -> dict[str, Package]:
 
 def plan(requires: list[str], there: dict[str, Package],
          wheels: dict[str, Package]) -> tuple[set[str], list[Unmet]]:
-  """Which wheels to install, so that all requirements are met as far as can be.
+  """The wheels to install so that as many requirements as possible are met.
 
   Args:
     requires: requirements of the program, e.g. "etils[epath]".
     there: packages that are installed.
-    wheels: packages that can be installed in their place, or beside them.
+    wheels: packages that can replace or complement them.
 
   Returns:
-    (canonical names of wheels, what stays unmet).
+    (canonical names of wheels, requirements that stay unmet).
   """
   chosen: set[str] = set()
   while True:
@@ -86,7 +87,7 @@ def plan(requires: list[str], there: dict[str, Package],
 
 
 def _unmet(requires: list[str], packages: dict[str, Package]) -> list[Unmet]:
-  """What the requirements, and those of the packages that meet them, lack; each once."""
+  """Unmet requirements among the given ones and those of the packages that meet them; each once."""
   requirements = _packaging()
   todo, done, unmet = [(text, "", frozenset()) for text in requires], set(), {}
   while todo:
@@ -97,7 +98,7 @@ def _unmet(requires: list[str], packages: dict[str, Package]) -> list[Unmet]:
       name, found = canonical(r.name), packages.get(canonical(r.name))
       fits = found and (not found.version
                         or r.specifier.contains(found.version, prereleases=True))
-    except ValueError:         # of packaging: odd words in the metadata of somebody's package
+    except ValueError:         # from packaging: invalid metadata of a package
       continue
     if not wanted:
       continue

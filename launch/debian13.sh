@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The tests of Python 3.13 on Debian 13, made in a folder: bash launch/debian13.sh FOLDER [COMMAND...]
-# Makes FOLDER with debootstrap, as root (420 MB; packages need 1.4 GB more), brings the last commit of this
-# checkout to FOLDER/root/ilm-jax, and runs COMMAND there: `bash launch/test_py313.sh` if none is given. A second call
-# keeps what is in FOLDER but for the files that git tracks. The environment goes along, but for PATH, HOME and what
-# belongs to a Python.
-# ILM_SHOW=PATH:PATH.. of this machine can be read in FOLDER at the same place: a pip.conf, certificates, a prepared workdir.
+# The tests of Python 3.13 on Debian 13 in a folder: bash launch/debian13.sh FOLDER [COMMAND...]
+# Makes FOLDER with debootstrap, as root (420 MB; packages need 1.4 GB more), copies the last commit of this checkout to
+# FOLDER/root/ilm-jax, and runs COMMAND there, by default `bash launch/test_py313.sh`. A second call replaces only the
+# files that git tracks. The environment variables are passed on, except PATH, HOME and those of a Python.
+# ILM_SHOW=PATH:PATH.. makes paths of this machine readable in FOLDER at the same place: a pip.conf, certificates, a
+# prepared workdir.
 set -euo pipefail
 
 fail() { echo "error: $*" >&2; exit 1; }
@@ -17,7 +17,7 @@ esac
 for tool in debootstrap git; do
   command -v "$tool" >/dev/null || fail "there is no $tool: apt-get install $tool"
 done
-# Mounts of a namespace of its own: they end with this script, and removing FOLDER removes nothing that it shows.
+# Mounts in a separate namespace: they end with this script, and removing FOLDER removes none of the mounted files.
 if [ -z "${ILM_MOUNTS:-}" ]; then
   exec env ILM_MOUNTS=private unshare --mount bash "${BASH_SOURCE[0]}" "$@"
 fi
@@ -26,7 +26,7 @@ machine="$(realpath -m "$1")"
 shift
 [ $# -gt 0 ] || set -- bash launch/test_py313.sh
 
-# Debian itself, with what a user needs of it: Python, certificates, git.
+# Debian itself, with the packages that a user needs: Python, certificates, git.
 _make() {
   local mark="$machine/.debian13"
   if [ "$(cat "$mark" 2>/dev/null)" = made ]; then return; fi

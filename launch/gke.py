@@ -9,9 +9,9 @@
 The manifest is JSON, which kubectl reads; --dry_run prints it with the command, and runs nothing.
 The cluster needs JobSet 0.6 or newer and a pool of nodes of that topology.
 
-What ends a job: exit code 0 of all. What starts it again, to resume from its checkpoints: 143 (it
-was told to stop and saved) or a node taken away, without limit; any other exit code, --max_restarts
-times. An eval job on one host is started again alone, train goes on meanwhile.
+A job ends when all its hosts exit with 0. It is restarted and resumes from its checkpoints after
+exit code 143 (it saved and stopped on SIGTERM) or a lost node, without limit, and after any other
+exit code --max_restarts times. An eval job on one host is restarted alone while train continues.
 """
 import argparse
 import dataclasses
@@ -23,9 +23,9 @@ from ilm_jax import errors
 from launch import shell, tpus
 
 _NODE_POOL = "cloud.google.com/gke-nodepool"
-_SAVED = 143              # what ilm_jax.main exits with after SIGTERM
+_SAVED = 143              # exit code of ilm_jax.main after SIGTERM
 _SECONDS_TO_SAVE = 60     # from SIGTERM to SIGKILL; a spot node may give less
-_LONGEST_NAME = 40        # GKE adds the job's and the pod's to it, and 63 is the limit of the sum
+_LONGEST_NAME = 40        # GKE appends the names of job and pod, and 63 is the limit of the sum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def jobset(c, jobs: list[Job]) -> dict:
 
   Args:
     c: name, image, namespace, service_account, max_restarts and env (["NAME=VALUE"]).
-    jobs: what runs beside each other.
+    jobs: they run at the same time.
 
   Raises:
     UserError: a name or variable that Kubernetes would refuse.
@@ -55,7 +55,7 @@ def jobset(c, jobs: list[Job]) -> dict:
       "metadata": {"name": c.name, "namespace": c.namespace,
                    "labels": {"app.kubernetes.io/name": "ilm-jax"}},
       "spec": {
-          # Hosts find each other by name through a headless service of this name.
+          # Hosts find each other through a headless service of this name.
           "network": {"enableDNSHostnames": True, "subdomain": c.name},
           "failurePolicy": {
               "maxRestarts": c.max_restarts,
@@ -65,18 +65,18 @@ def jobset(c, jobs: list[Job]) -> dict:
 
 
 def check_name(name: str) -> None:
-  """Raises a UserError where Kubernetes would refuse a name."""
+  """Raises a UserError if Kubernetes would refuse the name."""
   if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name) or len(name) > _LONGEST_NAME:
     raise errors.UserError(f"name {name!r}: expected at most {_LONGEST_NAME} of a-z, 0-9 and -, "
                            "beginning with a letter and not ending with -")
 
 
 def _replicated(c, job: Job) -> dict:
-  """A job of the set: one pod a host, all of them or none."""
+  """A job of the set: one pod per host, all of them or none."""
   many = job.slice.hosts > 1
-  # Slices of several hosts must not share a pool of nodes: the wires do not reach across.
+  # Each slice of several hosts needs its own pool of nodes: other pools are not wired to it.
   exclusive = {"alpha.jobset.sigs.k8s.io/exclusive-topology": _NODE_POOL} if many else {}
-  # A lone eval host is replaced and train goes on; of several hosts, one cannot go on alone.
+  # A single eval host is replaced while train continues; several hosts must restart together.
   action = "FailJob" if many or job.name == "train" else "Ignore"
   return {
       "name": job.name, "replicas": job.slices,
@@ -103,7 +103,7 @@ def pod(c, job: Job) -> dict:
   return {
       **({"serviceAccountName": c.service_account} if c.service_account else {}),
       "restartPolicy": "Never",
-      # The program is then not process 1, which would not be ended by SIGTERM outside training.
+      # The program is then not process 1, which SIGTERM would not end outside training.
       "shareProcessNamespace": True,
       "terminationGracePeriodSeconds": _SECONDS_TO_SAVE,
       "nodeSelector": {"cloud.google.com/gke-tpu-accelerator": job.slice.generation.gke_accelerator,
@@ -125,7 +125,7 @@ def _environment(pairs: list[str]) -> list[dict]:
 
 
 def apply(c) -> list[tuple]:
-  """The command that starts the job, with the manifest that it reads."""
+  """The command that starts the job, with its manifest as stdin."""
   job = Job(name="train", slice=tpus.slice_of(c.tpu, c.topology), slices=c.slices, spot=c.spot,
             command=tuple(shell.required(c.command)))
   return [kubectl_apply(jobset(c, [job]))]
@@ -137,7 +137,7 @@ def kubectl_apply(manifest: dict) -> tuple[list[str], str]:
 
 
 def logs(c) -> list[tuple]:
-  """What host 0 of the first slice says."""
+  """The command for the log of host 0 of the first slice."""
   return [(["kubectl", "logs", f"--namespace={c.namespace}", f"--tail={c.lines}",
             *(["--follow"] if c.follow else []),
             f"--selector=jobset.sigs.k8s.io/jobset-name={c.name},"
@@ -146,7 +146,7 @@ def logs(c) -> list[tuple]:
 
 
 def status(c) -> list[tuple]:
-  """The set and how often it was started again; then its pods."""
+  """The commands for the set with its number of restarts, and for its pods."""
   return [(["kubectl", "get", f"--namespace={c.namespace}", f"jobset/{c.name}"], None),
           (["kubectl", "get", f"--namespace={c.namespace}", "pods",
             f"--selector=jobset.sigs.k8s.io/jobset-name={c.name}"], None)]
@@ -160,7 +160,7 @@ _ACTIONS = {"apply": apply, "logs": logs, "status": status, "delete": delete}
 
 
 def act(c, actions=_ACTIONS) -> None:
-  """Does one action: its commands, in order, and what each reads."""
+  """Does one action: runs its commands in order, each with its stdin."""
   for argv, stdin in actions[c.action](c):
     shell.run(argv, dry_run=c.dry_run, stdin=stdin)
 
@@ -183,7 +183,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def container_flags(p: argparse.ArgumentParser, image_required: bool = True) -> None:
-  """The flags of whatever makes a manifest."""
+  """Adds the flags that every launcher with a manifest has."""
   p.add_argument("--image", required=image_required, default="",
                  help="container with the repository and its packages")
   p.add_argument("--service_account", default="", help="of Kubernetes, with access to the bucket")

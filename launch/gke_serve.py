@@ -1,4 +1,4 @@
-"""A server on GKE: a Deployment and its Service, beside the JobSet that trains.
+"""A server on GKE: a Deployment and its Service, next to the JobSet that trains.
 
     python -m launch.gke_serve apply my-server --tpu=v5e --topology=1x1 --image=IMAGE \\
         --token_secret=my-token -- python -m ilm_jax.main --config=configs/ml100k_smollm2.py \\
@@ -7,9 +7,9 @@
     kubectl port-forward service/my-server 8000
     python -m launch.gke_serve delete my-server
 
-A pod is one host of TPUs with one process; sessions live in its memory, so a client stays with its
-pod. A pod gets requests once /readyz says so, is started again where /healthz is silent, and on
-deletion finishes what runs. The Service is reached from inside the cluster alone.
+A pod is one TPU host with one process. Sessions live in its memory, so a client stays with its pod.
+A pod gets requests when /readyz succeeds, is restarted if /healthz does not answer, and finishes
+running requests before it is deleted. The Service can be reached only from inside the cluster.
 """
 import argparse
 import sys
@@ -25,8 +25,8 @@ def manifest(c) -> dict:
   """The Deployment and its Service as one list.
 
   Args:
-    c: name, namespace, tpu, topology, spot, replicas, token_secret, command, and what
-      `gke.container_flags` sets.
+    c: name, namespace, tpu, topology, spot, replicas, token_secret, command, and the fields of
+      `gke.container_flags`.
 
   Raises:
     UserError: a slice of several hosts, no command, a name that Kubernetes would refuse.
@@ -53,7 +53,7 @@ def manifest(c) -> dict:
 
 
 def _serving(c, pod: dict) -> dict:
-  """A pod of the JobSet's, as one that serves."""
+  """The pod of `gke.pod`, changed for serving."""
   container, = pod["containers"]
   secret = [{"name": "ILM_TOKEN", "valueFrom": {
       "secretKeyRef": {"name": c.token_secret, "key": "token"}}}] if c.token_secret else []
@@ -65,25 +65,25 @@ def _serving(c, pod: dict) -> dict:
   return {**pod, "restartPolicy": "Always", "terminationGracePeriodSeconds": _SECONDS_TO_FINISH,
           "containers": [{
               **container, "ports": [{"containerPort": _PORT}], **({"env": env} if env else {}),
-              # It listens once data and code are read: ten minutes are more than that takes.
+              # It listens when data and code are read, which takes less than ten minutes.
               "startupProbe": probe("/healthz", failureThreshold=60),
               "readinessProbe": probe("/readyz"),
               "livenessProbe": probe("/healthz", failureThreshold=6)}]}
 
 
 def apply(c) -> list[tuple]:
-  """The command that starts the server or changes it, with the manifest that it reads."""
+  """The command that starts or changes the server, with its manifest as stdin."""
   return [gke.kubectl_apply(manifest(c))]
 
 
 def status(c) -> list[tuple]:
-  """The Deployment and its pods."""
+  """The command that shows the Deployment and its pods."""
   return [(["kubectl", "get", f"--namespace={c.namespace}", "deployments,pods",
             f"--selector=app.kubernetes.io/instance={c.name}"], None)]
 
 
 def logs(c) -> list[tuple]:
-  """What the server says."""
+  """The command for the server's log."""
   return [(["kubectl", "logs", f"--namespace={c.namespace}", "--tail=100",
             f"deployment/{c.name}"], None)]
 

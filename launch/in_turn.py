@@ -1,5 +1,5 @@
-"""Commands on this machine, one after the other: SIGTERM and Ctrl-C reach the one that runs, which
-saves first; the others are then not begun."""
+"""Commands on this machine, one after the other. SIGTERM and Ctrl-C reach the running one, which
+saves and ends; the others are then not started."""
 import os
 import pathlib
 import shlex
@@ -9,7 +9,7 @@ import subprocess
 from ilm_jax import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
-_STOPPED = (130, 143)            # what ilm_jax.main ends with after Ctrl-C and SIGTERM
+_STOPPED = (130, 143)            # exit codes of ilm_jax.main after Ctrl-C and SIGTERM
 
 
 def run(commands: dict[str, list[str]], *, dry_run: bool = False) -> int:
@@ -20,10 +20,10 @@ def run(commands: dict[str, list[str]], *, dry_run: bool = False) -> int:
     dry_run: only print them.
 
   Returns:
-    0, or 130 or 143 where they were stopped.
+    0, or 130 or 143 if they were stopped.
 
   Raises:
-    UserError: some failed; the others were run all the same.
+    UserError: some failed; the others ran nevertheless.
   """
   failed = {}
   for name, argv in commands.items():
@@ -37,13 +37,13 @@ def run(commands: dict[str, list[str]], *, dry_run: bool = False) -> int:
       failed[name] = code
   if failed:
     said = ", ".join(f"{name} (exit code {code})" for name, code in failed.items())
-    raise errors.UserError(f"{len(failed)} of {len(commands)} experiments failed: {said}: mend "
-                           "it, then run the same command again: what is done is not repeated")
+    raise errors.UserError(f"{len(failed)} of {len(commands)} experiments failed: {said}: fix the "
+                           "cause, then run the same command again: it repeats no finished work")
   return 0
 
 
 def _wait(argv: list[str]) -> int:
-  """The exit code of a command, to which signals to end are handed on; as a shell counts them."""
+  """Runs a command and forwards SIGINT and SIGTERM to it; returns its exit code as a shell does."""
   asked: list[int] = []
   path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
   running: list[subprocess.Popen] = []
@@ -54,10 +54,10 @@ def _wait(argv: list[str]) -> int:
     for process in running:
       process.send_signal(number)
 
-  # Before the command runs: a signal in between would end this program and leave that one.
+  # Before the command starts: a signal in between would end this program but not the command.
   before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
   try:
-    # A session of its own: Ctrl-C reaches it through `hand_on` alone, and once.
+    # In its own session, Ctrl-C reaches it only through `hand_on`, and only once.
     running.append(subprocess.Popen(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
                                     start_new_session=True))
     if asked:

@@ -1,4 +1,4 @@
-"""Experiments: a job that trains and one that evaluates what it saves; and sweeps of such pairs.
+"""Experiments: a job that trains and one that evaluates its checkpoints; and sweeps of such pairs.
 
     python -m launch.jobs --on=gke --name=ml100k --config=configs/ml100k_smollm2.py \\
         --workdir=gs://bucket/ml100k --tpu=v6e --topology=4x4 --eval_topology=2x2 --image=IMAGE \\
@@ -8,13 +8,12 @@
     python -m launch.jobs --on=local --name=ml100k --config=configs/ml100k_smollm2.py \\
         --workdir=runs/ml100k --seeds=0,1
 
-One experiment for each variant and seed, in a workdir of its own: WORKDIR/<variant>/seed<n>. Its
-train job runs all stages up to phase 2; its eval job waits for checkpoints, evaluates each, and
-ends after the last. `mesh.data` is set to the devices there are, unless --set or a variant (of the
-train job) or --eval_set (of the eval job, e.g. where one chip cannot hold the language model:
---eval_set=mesh.fsdp=4) says otherwise. On this machine (--on=local) the experiments run one after
-the other, all stages each, and the mesh stays as the config has it. The config of every job is
-checked before the first starts.
+Each variant and seed is one experiment in its own workdir, WORKDIR/<variant>/seed<n>. Its train job
+runs all stages up to phase 2; its eval job waits for checkpoints, evaluates each, and ends after
+the last. `mesh.data` is set to the number of devices, unless --set or a variant (for the train job)
+or --eval_set (for the eval job) sets the mesh, e.g. --eval_set=mesh.fsdp=4 if one chip cannot hold
+the language model. On this machine (--on=local) the experiments run one after the other, with all
+stages and the config's own mesh. The config of every job is checked before the first job starts.
 --dry_run prints everything and runs nothing.
 """
 import argparse
@@ -57,7 +56,7 @@ class Experiment:
     return _with_mesh(self.overrides, devices)
 
   def eval_overrides(self, devices: int) -> list[str]:
-    # It has other devices than the train job, so a mesh that was chosen for both is train's.
+    # It has other devices than the train job, so a mesh that --set chose is for the train job.
     common = [o for o in self.overrides if not o.startswith("mesh.")]
     return _with_mesh([*common, *self.of_eval], devices)
 
@@ -74,10 +73,10 @@ def _with_mesh(overrides, devices: int) -> list[str]:
 
 
 def experiments(c) -> list[Experiment]:
-  """One for each variant and seed; a single one keeps the name and the workdir as they are.
+  """One for each variant and seed; a single one keeps the given name and workdir.
 
   Raises:
-    UserError: a variant, an override or a seed that cannot be understood, or is there twice.
+    UserError: a variant, an override or a seed cannot be parsed, or is given twice.
   """
   variants = [_variant(text) for text in c.variant] or [("", ())]
   seeds = _seeds(c.seeds)
@@ -123,7 +122,7 @@ def on_tpu_vm(c, experiment: Experiment) -> list[tuple[str, argparse.Namespace]]
 
 
 def launch(c) -> int:
-  """Starts every experiment; everything that can be wrong is found before the first starts.
+  """Starts every experiment, after all of them have been checked.
 
   Returns:
     The exit code.
@@ -143,9 +142,9 @@ def launch(c) -> int:
     return 0
   todo = [step for experiment in all_experiments for step in on_tpu_vm(c, experiment)]
   if not c.dry_run and c.config in tpu_vm.say_uncommitted():
-    raise errors.UserError(f"--config={c.config} has changes that are not committed, and the hosts "
-                           "are given the commit: commit it")
-  # All machines are asked for before any is waited for.
+    raise errors.UserError(f"--config={c.config} has changes that are not committed, but the hosts "
+                           "get the last commit: commit it")
+  # Request all machines before waiting for any.
   for action in ("create", "wait", "setup", "run"):
     for settings in (settings for name, settings in todo if name == action):
       tpu_vm.act(argparse.Namespace(**{**vars(settings), "action": action}))
@@ -207,7 +206,7 @@ def _variant(text: str) -> tuple[str, tuple[str, ...]]:
   if not colon or not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
     raise errors.UserError(f"--variant={text}: expected NAME:FIELD=VALUE,... with a name of a-z, "
                            "0-9 and -")
-  # A comma inside a value, as in vectors=('behavioral','semantic'), begins no new field.
+  # A comma inside a value, as in vectors=('behavioral','semantic'), does not begin a field.
   parts = re.split(r",(?=[a-z_]\w*(?:\.\w+)*=)", changes) if changes else []
   return name, _overrides(f"--variant={name}:", parts)
 

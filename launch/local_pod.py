@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A pod on one machine: n processes that find each other, on CPU, speaking gloo.
+"""A pod on one machine: n processes on CPU, which find each other and communicate by gloo.
 
     python launch/local_pod.py -n 4 -- python -m ilm_jax.main --config=configs/tiny.py ...
 
@@ -43,12 +43,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def environment(process: int, processes: int, port: int, devices: int) -> dict[str, str]:
-  """What a process of the pod finds in its environment, beside what is there already.
+  """The variables that the environment of a process of the pod has in addition.
 
-  The CPU devices of a process share a pool of as many threads as there are devices, and a device
-  that waits in an all-reduce keeps one. A program may wait in several at once, and the next program
-  in more: then nobody is left to arrive, and XLA stops the process after 40 seconds. So programs
-  run one after another, on eight threads a device.
+  The CPU devices of a process share a pool with one thread per device, and a device that waits in
+  an all-reduce keeps its thread. A program can wait in several at once, and the next program in
+  more. Then no thread is left to arrive, and XLA stops the process after 40 seconds. So programs
+  run one after another, on eight threads per device.
   """
   several = {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
              "PJRT_NPROC": str(8 * devices)} if devices > 1 else {}
@@ -59,19 +59,19 @@ def environment(process: int, processes: int, port: int, devices: int) -> dict[s
 
 
 def _past_proxies() -> str:
-  """Names that a proxy must not be asked for: it cannot reach the processes of this machine."""
+  """`no_proxy` with the names of this machine: a proxy cannot reach its processes."""
   present = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
   return ",".join(dict.fromkeys([*filter(None, present.split(",")), "localhost", "127.0.0.1"]))
 
 
 class Pod:
-  """The processes, each with a thread that prints what it says.
+  """The processes, each with a thread that prints its output.
 
   Args:
     command: argv of every process.
     processes: how many.
     devices: CPU devices of each.
-    grace: seconds that the others have to end in, once one is lost.
+    grace: seconds in which the others must end after one is lost.
   """
 
   def __init__(self, command: list[str], processes: int, devices: int, grace: float):
@@ -80,7 +80,7 @@ class Pod:
     port, end_with_launcher = free_port(), _end_with(os.getpid())
     self._children = []
     self._asked = None         # the signal that was forwarded
-    # Before the first process: one that runs already may be why somebody sends a signal.
+    # Before the first process starts, because its output may already make a user send a signal.
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, self.forward)
     for i in range(processes):
@@ -88,24 +88,24 @@ class Pod:
         self._children.append(subprocess.Popen(
             command, env={**os.environ, **environment(i, processes, port, devices)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            # A group of its own: ^C reaches it through `forward` alone, and kill takes all of it.
+            # In its own group, ^C reaches it only through `forward`, and kill ends all of it.
             start_new_session=True, preexec_fn=end_with_launcher))
       except OSError as e:
         self._signal(signal.SIGKILL)
         raise SystemExit(f"local_pod: {command[0]} cannot be started: {e.strerror}") from e
-    if self._asked is not None:  # a signal came between two of them: the later ones missed it
+    if self._asked is not None:  # a signal came between two starts: later processes missed it
       self._signal(self._asked)
     self._ended = []           # processes in the order in which they ended
     self._readers = [self._thread(self._read, i) for i in range(processes)]
     self._watchers = [self._thread(self._watch, i) for i in range(processes)]
 
   def forward(self, number: int, _frame=None) -> None:
-    """Passes a signal on to every process that still runs."""
+    """Forwards a signal to every process that still runs."""
     self._asked = number
     self._signal(number)
 
   def wait(self) -> int:
-    """Returns when all have ended: 0, or the exit code of the first that was lost."""
+    """Waits until all have ended; returns 0, or the exit code of the first that was lost."""
     deadline = None
     while any(watcher.is_alive() for watcher in self._watchers):
       if deadline is None and self._lost() is not None:
@@ -115,7 +115,7 @@ class Pod:
       if deadline is not None and time.monotonic() > deadline:
         self._signal(signal.SIGKILL)
       time.sleep(0.05)
-    for reader in self._readers:     # not for ever: a grandchild may hold the pipe
+    for reader in self._readers:     # with a timeout: a grandchild may hold the pipe
       reader.join(timeout=1.0)
     return self._verdict()
 
@@ -133,7 +133,7 @@ class Pod:
     return 128 - code if code < 0 else code
 
   def _lost(self) -> int | None:
-    """The first process that ended with an error: those after it may have failed for its sake."""
+    """The first process that ended with an error; later ones may have failed because of it."""
     return next((i for i in list(self._ended) if self._children[i].returncode), None)
 
   def _watch(self, process: int) -> None:
@@ -150,7 +150,7 @@ class Pod:
       try:
         if child.poll() is None:
           os.killpg(child.pid, number)
-      except ProcessLookupError:      # it ended between the two lines
+      except ProcessLookupError:      # it has ended in the meantime
         pass
 
   def _read(self, process: int) -> None:
@@ -163,10 +163,10 @@ class Pod:
 
 
 def _end_with(launcher: int):
-  """What a process calls before its program begins: the kernel kills it when the launcher is gone.
+  """A function for a process to call before its program, so that it dies with the launcher.
 
-  Else a launcher that is killed would leave a job at work that nobody waits for, and that holds the
-  lock of its workdir. None where the kernel cannot do it.
+  The kernel kills it. Otherwise the job of a killed launcher would run on and keep the lock of its
+  workdir. None if the kernel cannot do it.
   """
   if sys.platform != "linux":
     return None
@@ -174,7 +174,7 @@ def _end_with(launcher: int):
 
   def ask():
     prctl(set_death_signal, signal.SIGKILL)
-    if os.getppid() != launcher:       # it was gone before it was asked
+    if os.getppid() != launcher:       # the launcher ended before the call
       os._exit(1)
   return ask
 

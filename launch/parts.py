@@ -3,8 +3,8 @@
     manifest.json     {"format": 1, "parts": [{"name", "size", "sha256"}], "files": 9, "bytes": 99}
     part-0001, ..     the tar, uncompressed, in pieces
 
-Owners, times and links do not enter the tar: the same files give the same parts. Unpacking writes
-plain files at relative names and nothing else.
+The tar contains no owners, times or links, so the same files give the same parts. Unpacking writes
+only plain files at relative names.
 """
 import hashlib
 import io
@@ -21,14 +21,14 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 _CHUNK = 1 << 20
 _UNITS = {"": 1, "KiB": 2 ** 10, "MiB": 2 ** 20, "GiB": 2 ** 30}
-_LEAST = 64 * 2 ** 10       # bytes of a part: less makes parts by the million
+_LEAST = 64 * 2 ** 10       # bytes of a part: smaller ones could be millions
 
 
 def size(text: str) -> int:
   """Bytes in "60MiB".
 
   Raises:
-    UserError: it is no size, or too small for a part.
+    UserError: it is not a size, or too small for a part.
   """
   m = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", text)
   if not m or (number := int(m[1]) * _UNITS[m[2]]) < _LEAST:
@@ -41,8 +41,8 @@ def walk(folder: pathlib.Path, name: str, links: bool = False) -> dict[str, path
 
   Args:
     folder: local.
-    name: what it is called in the tar.
-    links: a link to a file stands for the file, as in a cache of models.
+    name: its name in the tar.
+    links: replace a link to a file by the file; caches of models have such links.
 
   Raises:
     UserError: something that is neither file nor folder, e.g. a link.
@@ -59,14 +59,14 @@ def walk(folder: pathlib.Path, name: str, links: bool = False) -> dict[str, path
 
 def write(folder: pathlib.Path, files: dict[str, pathlib.Path | bytes], part: int,
           about: dict, program: dict[str, bytes]) -> dict:
-  """Writes the parts, the files of `program` as they are, and last the manifest.
+  """Writes the parts, the files of `program` unpacked, and last the manifest.
 
   Args:
     folder: absent or empty.
     files: {name in the tar: a local file or its content}.
     part: bytes of a part at most.
-    about: goes into the manifest.
-    program: {name in the folder: content}, with what the parts are read by.
+    about: more entries of the manifest.
+    program: {name in the folder: content} of files that are not in the parts, e.g. to read them.
 
   Returns:
     The manifest.
@@ -117,7 +117,7 @@ def _add(tar: tarfile.TarFile, name: str, content) -> None:
 
 
 class _Pieces:
-  """A file to write to that is cut into parts.
+  """A writable file that cuts its content into parts.
 
   Attributes:
     parts: [{"name", "size", "sha256"}] of those that are complete.
@@ -145,7 +145,7 @@ class _Pieces:
     return len(data)
 
   def close(self) -> None:
-    """Completes the part that is open."""
+    """Completes the open part."""
     if self._file is not None:
       self._file.close()
       self._file = None
@@ -177,7 +177,7 @@ def read(folder: pathlib.Path) -> dict:
 
 
 def check(folder: pathlib.Path, manifest: dict) -> None:
-  """Raises a UserError that names every part that is missing, or the first with other bytes."""
+  """Raises a UserError that names missing parts, or the first part with wrong bytes."""
   absent = [p["name"] for p in manifest["parts"] if not (folder / p["name"]).is_file()]
   if absent:
     raise errors.UserError(f"{folder} lacks {', '.join(absent[:5])} ({len(absent)} of "
@@ -195,17 +195,17 @@ def check(folder: pathlib.Path, manifest: dict) -> None:
 
 def unpack(folder: pathlib.Path, manifest: dict, into: pathlib.Path,
            more: dict[str, bytes]) -> None:
-  """Writes what checked parts hold into a folder that is absent or empty; all of it or nothing.
+  """Unpacks checked parts into a folder that is absent or empty; everything or nothing.
 
   Args:
     folder: with the parts.
-    manifest: of them.
-    into: the folder.
-    more: {name: content} of files that are written beside.
+    manifest: of the parts.
+    into: the folder to write.
+    more: {name: content} of more files to write.
 
   Raises:
-    UserError: the folder is not empty, there is too little room, or the tar holds something other
-      than files at names inside the folder.
+    UserError: the folder is not empty, there is too little room, or the tar contains something
+      other than files inside the folder.
   """
   if into.exists() and (not into.is_dir() or any(into.iterdir())):
     raise errors.UserError(f"{into} is there already and holds something else: name a folder that "
@@ -244,7 +244,7 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, into: pathlib.Path) 
 
 
 def check_name(name: str) -> str:
-  """The name of a file in a tar; refuses one that is not below the folder it is unpacked into."""
+  """The name of a file in a tar; refuses a name outside the folder into which it is unpacked."""
   parts = name.split("/")
   if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
     raise errors.UserError(f"{name!r} in the parts lies outside the folder: the bundle is not of "
@@ -276,7 +276,7 @@ class _Joined(io.RawIOBase):
 
 
 def need_room(folder: pathlib.Path, bytes_needed: int) -> None:
-  """Raises a UserError where the disk of a folder, which may be absent, has too little room."""
+  """Raises a UserError if the disk of a folder, which may be absent, has too little room."""
   there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
   if (free := shutil.disk_usage(there).free) < bytes_needed:
     raise errors.UserError(f"{folder} needs {words(bytes_needed)}, and its disk has {words(free)} "

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The whole path on real data: bash launch/quickstart.sh [WORKDIR] [more flags of ilm_jax.main]
-# Run it again and it resumes, or finds everything done.
+# A second call resumes, or finds everything done.
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 workdir="$root/runs/quickstart"
-# What the summary says to type again: this script, and the workdir as it was typed.
+# The command that the summary repeats: this script, and the workdir as the user typed it.
 typed=(bash "$0")
 if [ $# -gt 0 ]; then
   case "$1" in

@@ -3,9 +3,9 @@
     ILM_WORKDIR=runs/quickstart seqio_cache_tasks --module_import=launch.registered \\
         --tasks=ml100k_sequential --output_cache_dir=/data/cache
 
-Those tools know tasks by what happens when a module is imported. So this one, alone of all of ours,
-does something then: where $ILM_WORKDIR names a workdir, it registers its tasks. Imported without
-the variable it does nothing; `register` does the same when it is called.
+Those tools import a module that must register tasks. So this module is the only one of ours that
+acts on import: if $ILM_WORKDIR names a workdir, it registers the tasks of that workdir. Without the
+variable an import does nothing; `register` does the same as a call.
 """
 import os
 
@@ -20,7 +20,7 @@ VARIABLE = "ILM_WORKDIR"
 
 
 def register(workdir) -> dict[str, str]:
-  """Registers the tasks that stage prepare made in `workdir`, by the config that it recorded.
+  """Registers the tasks that stage prepare made in `workdir`, with the config that it recorded.
 
   Returns:
     Short name -> registered name, as `catalog.register`.

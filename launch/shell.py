@@ -1,4 +1,4 @@
-"""Running gcloud and kubectl: shown instead of run with --dry_run, and errors in one message."""
+"""Runs gcloud and kubectl, or prints the commands with --dry_run; errors are one message."""
 import argparse
 import itertools
 import re
@@ -9,8 +9,8 @@ import time
 
 from ilm_jax import errors
 
-# Before the second try, and twice as long before each further one: a machine that has just started
-# refuses ssh at first, and a service that is overloaded is not asked often.
+# Before the second try, doubled before each further one: a machine that has just started refuses
+# ssh at first, and an overloaded service should not get many requests.
 WAIT_SECONDS, LONGEST_WAIT = 15.0, 300.0
 _PATIENT_TRIES = 13     # 40 minutes
 _FOR_NOW = re.compile(r"UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL\b|ABORTED|Too Many Requests|"
@@ -26,19 +26,18 @@ _CURES = {
 
 def run(argv: list[str], *, dry_run: bool = False, stdin: str | None = None, tries: int = 1,
         read: bool = False, patient: bool = False) -> str:
-  """Runs a command; its output goes to the terminal, or is returned when `read`.
+  """Runs a command; its output goes to the terminal, or is returned if `read`.
 
   Args:
     argv: the command.
     dry_run: only print it (and `stdin`).
-    stdin: what it reads.
-    tries: how often it may fail; only for what may be done twice.
-    read: return what it prints.
-    patient: go on asking for 40 minutes while the service says that it cannot answer just now; only
-      for questions.
+    stdin: text for its stdin.
+    tries: how often to try; more than once only for commands that may run twice.
+    read: return its output.
+    patient: try again for 40 minutes while the service is unavailable; only for queries.
 
   Raises:
-    UserError: it cannot be found, or failed too often.
+    UserError: the command is not found, or failed too often.
   """
   if dry_run:
     print(shlex.join(argv) + (f" <<'EOF'\n{stdin}EOF" if stdin else ""))
@@ -70,12 +69,12 @@ def split(argv: list[str] | None) -> tuple[list[str], list[str]]:
 
 
 def parsers(doc: str, actions, of: str):
-  """(parser, {action: its parser}) of a launcher: an action, and the name of what it is done to.
+  """(parser, {action: its parser}) of a launcher; each action takes the name of its target.
 
   Args:
     doc: of the launcher's module.
     actions: their names.
-    of: what has the name, e.g. "of the JobSet".
+    of: whose name that is, e.g. "of the JobSet".
   """
   parser = argparse.ArgumentParser(description=doc,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,13 +87,13 @@ def parsers(doc: str, actions, of: str):
 
 
 def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-  """The launcher's arguments, and in `command` what stands after the first `--`."""
+  """The launcher's arguments; `command` has the words after the first `--`."""
   ours, command = split(argv)
   return parser.parse_args(ours, argparse.Namespace(command=command))
 
 
 def required(command: list[str]) -> list[str]:
-  """The command; refuses none."""
+  """The command, or a UserError if it is empty."""
   if not command:
     raise errors.UserError("no command: write it after --, e.g. -- python -m ilm_jax.main "
                            "--config=configs/quickstart.py --workdir=gs://bucket/run")
@@ -107,5 +106,5 @@ def main(program) -> int:
 
 
 def _last(text: str) -> str:
-  """The last three lines that say something: gcloud ends with its reason."""
+  """The last three lines that are not empty: gcloud prints its reason last."""
   return " ".join([line.strip() for line in text.splitlines() if line.strip()][-3:]) or "no reason"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Lint, types, then all tests: bash launch/test.sh [more arguments of pytest]
-# ILM_PARITY=1 also installs torch and transformers, and with them the parity tests run; ILM_PLAN=1 libtpu,
-# and with it programs are compiled for TPUs that are not there.
+# ILM_PARITY=1 also installs torch and transformers for the parity tests; ILM_PLAN=1 installs libtpu for tests that
+# compile for TPUs, which need no TPU.
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 cd "$root"
-# Trained runs lie below the temporary folder while their tests run.
+# Tests keep trained runs below the temporary folder while they run.
 needs=3 room=$(df -Pk "${TMPDIR:-/tmp}" | awk 'NR == 2 { print int($4 / 1024 / 1024) }')
 if [ "$room" -lt "$needs" ]; then
   echo "error: the tests need $needs GiB below ${TMPDIR:-/tmp}, which has $room: free some, or set TMPDIR to another disk" >&2

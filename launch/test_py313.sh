@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests on Python 3.13 with the newest JAX, without TensorFlow: bash launch/test_py313.sh [more arguments of pytest]
-# Makes .venv-py313 of requirements-py313.lock. Where .venv is there too (launch/test.sh), a workdir that it prepared is
-# trained by both Pythons.
+# Makes .venv-py313 from requirements-py313.lock. If .venv exists, too (launch/test.sh), both Pythons train a workdir
+# that it prepared.
 export ILM_PYTHON=3.13 ILM_PARITY=0 ILM_PLAN=0     # the two other locks are for requirements.lock
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 cd "$root"

@@ -1,4 +1,4 @@
-"""TPU VMs from one's own machine: make one, put the code on every host, run, read, delete.
+"""TPU VMs from your machine: create one, copy the code to every host, run, read logs, delete.
 
     python -m launch.tpu_vm create my-tpu --zone=us-east5-a --type=v6e-16 --queued --spot
     python -m launch.tpu_vm wait my-tpu --zone=us-east5-a
@@ -12,7 +12,7 @@
 A job runs detached on every host, so a lost connection does not end it. `stop` sends it SIGTERM: it
 saves and ends. --dry_run prints the commands and runs none.
 
-A server is a job of a TPU VM of one host. It listens on that host alone, and a tunnel brings its
+A server is a job on a TPU VM with one host. It listens only on that host; a tunnel forwards its
 port to this machine until Ctrl-C:
 
     python -m launch.tpu_vm run my-tpu --zone=us-east5-a --job=serve -- python -m ilm_jax.main \\
@@ -38,7 +38,7 @@ _WILL_NOT_COME = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
 
 
 def create(c) -> list[list[str]]:
-  """The commands that make a TPU VM, at once or through the queue."""
+  """The commands that create a TPU VM, at once or through the queue."""
   runtime = c.runtime or tpus.of_type(c.type).runtime
   spot = ["--spot"] if c.spot else []
   if c.queued:
@@ -50,20 +50,20 @@ def create(c) -> list[list[str]]:
 
 
 def state(c) -> list[list[str]]:
-  """Asks how far the queue is."""
+  """The command that asks for the state in the queue."""
   return [[*_GCLOUD, "queued-resources", "describe", c.name, *_where(c),
            "--format=value(state.state)"]]
 
 
 def setup(c) -> list[list[str]]:
-  """The commands that put this commit and its packages on every host; may be run again."""
+  """The commands that copy this commit and its packages to every host; can be run again."""
   archive = f"{tempfile.gettempdir()}/ilm_jax.tar.gz"
   return [["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={archive}", "HEAD"],
           [*_GCLOUD, "tpu-vm", "scp", archive, f"{c.name}:ilm_jax.tar.gz", *_where(c),
            "--worker=all"],
           _ssh(c, "all", " && ".join([
               "mkdir -p ilm_jax",
-              # What an older commit had and this one has not must go; packages may stay.
+              # Remove files of an older commit; keep the packages and the runs.
               "find ilm_jax -mindepth 1 -maxdepth 1 ! -name .venv ! -name runs -exec rm -rf {} +",
               "tar -xzf ilm_jax.tar.gz -C ilm_jax",
               "python3 -m pip install --quiet --user uv",
@@ -72,7 +72,7 @@ def setup(c) -> list[list[str]]:
 
 
 def run(c) -> list[list[str]]:
-  """The command that starts a job on every host, detached; refuses while it runs already."""
+  """The command that starts a job on every host, detached; refuses if it already runs."""
   words = [*(["env", *c.env] if c.env else []), *shell.required(c.command)]
   inside = (f"{shlex.join(words)} & echo $! > runs/{c.job}.pid; wait $!; "
             f"echo $? > runs/{c.job}.exit")
@@ -90,34 +90,34 @@ def logs(c) -> list[list[str]]:
 
 
 def status(c) -> list[list[str]]:
-  """Asks every host: running, or ended with an exit code."""
+  """The command that asks every host: running, or ended with an exit code."""
   return [_ssh(c, "all", f"cd ilm_jax/runs && if [ -f {c.job}.exit ]; "
                          f'then echo "$(hostname): ended with $(cat {c.job}.exit)"; '
                          'else echo "$(hostname): running"; fi')]
 
 
 def stop(c) -> list[list[str]]:
-  """SIGTERM to the job on every host: it saves and ends with 143."""
+  """The command that sends SIGTERM to the job on every host: it saves and ends with 143."""
   return [_ssh(c, "all", f'kill -TERM "$(cat ilm_jax/runs/{c.job}.pid)"')]
 
 
 def tunnel(c) -> list[list[str]]:
-  """The command that brings a port of host 0 to this machine, for as long as it runs."""
+  """The command that forwards a port of host 0 to this machine while it runs."""
   return [[*_GCLOUD, "tpu-vm", "ssh", c.name, *_where(c), "--worker=0", "--", "-N",
            "-o", "ExitOnForwardFailure=yes", "-L", f"{c.port}:127.0.0.1:{c.port}"]]
 
 
 def delete(c) -> list[list[str]]:
-  """Deletes the TPU VM; with --queued its place in the queue, which holds it, too."""
+  """The command that deletes the TPU VM; with --queued, its queued resource and with it the VM."""
   kind, force = ("queued-resources", ["--force"]) if c.queued else ("tpu-vm", [])
   return [[*_GCLOUD, kind, "delete", c.name, *_where(c), *force, "--quiet"]]
 
 
 def wait(c) -> None:
-  """Returns once the queue has given the TPU VM.
+  """Returns when the queue has provided the TPU VM.
 
   Raises:
-    UserError: the queue says it will never come.
+    UserError: the queue reports that it will never come.
   """
   while (now := shell.run(*state(c), dry_run=c.dry_run, read=True,
                           patient=True).strip()) != "ACTIVE":
@@ -131,22 +131,22 @@ def wait(c) -> None:
 
 
 def say_uncommitted() -> list[str]:
-  """Says which changes the hosts are not given, as `setup` ships the commit; their paths."""
+  """Prints and returns the paths of changes that `setup` does not ship, as it ships the commit."""
   try:
     status = shell.run(["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=all"],
                        read=True)
-  except errors.UserError:       # no checkout: `setup` says so, and the others need none
+  except errors.UserError:       # no checkout: `setup` reports it, the other actions need none
     return []
   paths = [line[3:].strip('"') for line in status.splitlines()]
   if paths:
     more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    print(f"not on the hosts, as it is not committed: {', '.join(paths[:_LISTED])}{more}; commit "
-          "and run setup again to have it there", file=sys.stderr)
+    print(f"not on the hosts, because not committed: {', '.join(paths[:_LISTED])}{more}; commit "
+          "and run setup again to copy them", file=sys.stderr)
   return paths
 
 
 def main(c) -> None:
-  """Does what the command line asks for."""
+  """Runs the command line."""
   if c.action in ("setup", "run") and not c.dry_run:
     say_uncommitted()
   act(c)
@@ -168,7 +168,7 @@ _ACTIONS = {"create": create, "wait": state, "setup": setup, "run": run, "logs":
 
 
 def options(**fields) -> argparse.Namespace:
-  """What `parse` would return, for those who build commands: defaults, and `fields`."""
+  """What `parse` would return, for code that builds commands: defaults, and `fields`."""
   return argparse.Namespace(**{
       "project": "", "dry_run": False, "runtime": "", "spot": False, "queued": False,
       "valid_for": "", "job": "job", "env": [], "worker": "0", "lines": 100, "follow": False,
@@ -193,7 +193,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if name == "run":
       p.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     if name == "tunnel":
-      p.add_argument("--port", type=int, default=8000, help="there and here (8000)")
+      p.add_argument("--port", type=int, default=8000, help="on the host and here (8000)")
     if name == "logs":
       p.add_argument("--worker", default="0", help="which host, or all (0)")
       p.add_argument("--lines", type=int, default=100)

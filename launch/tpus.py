@@ -1,4 +1,4 @@
-"""Generations of TPUs: what gcloud and GKE call them, and which topologies they come in."""
+"""Generations of TPUs: their names in gcloud and GKE, and their topologies."""
 import dataclasses
 import difflib
 import math
@@ -14,7 +14,7 @@ _SMALL_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4")
 class Generation:
   """One generation of TPUs."""
   type_prefix: str        # of gcloud's --accelerator-type: "v5litepod-16"
-  units_per_chip: int     # what the number in that type counts: 2, TensorCores; 1, chips
+  units_per_chip: int     # units of the number in that type: 2, TensorCores; 1, chips
   runtime: str            # gcloud's --version; "": not offered as a TPU VM, only through GKE
   gke_accelerator: str    # value of the node label cloud.google.com/gke-tpu-accelerator
   flat: bool              # two-dimensional topologies
@@ -38,7 +38,7 @@ GENERATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-  """Chips that are wired together, as GKE offers them."""
+  """Chips that are wired together, in a topology that GKE offers."""
   generation: Generation
   topology: str
 
@@ -57,7 +57,7 @@ class Slice:
 
   @property
   def devices(self) -> int:
-    """As jax.device_count() will say."""
+    """The number that jax.device_count() will return."""
     return self.chips * self.generation.devices_per_chip
 
 
@@ -65,7 +65,7 @@ def slice_of(generation: str, topology: str) -> Slice:
   """A slice of GKE, e.g. slice_of("v5e", "4x4").
 
   Raises:
-    UserError: no such generation, or it does not come in that topology.
+    UserError: no such generation, or it does not have that topology.
   """
   g = GENERATIONS.get(generation)
   if g is None:
@@ -103,7 +103,7 @@ def of_type(accelerator_type: str) -> Generation:
 
 
 def devices_of_type(accelerator_type: str) -> int:
-  """As jax.device_count() will say."""
+  """The number that jax.device_count() will return."""
   return _chips_of_type(accelerator_type) * of_type(accelerator_type).devices_per_chip
 
 

@@ -1,4 +1,4 @@
-"""The wheels that a machine without a package registry lacks, by pip."""
+"""Downloads, with pip, the wheels that a machine without a package registry lacks."""
 import configparser
 import pathlib
 import re
@@ -10,13 +10,13 @@ from ilm_jax import errors
 from launch import closure
 
 ROOT = pathlib.Path(__file__).parents[1]
-# What a machine for JAX has; --have names others. JAX brings what it needs.
+# Packages of a machine for JAX; --have names others. With JAX come the packages that it needs.
 HAVE = ("jax", "flax", "optax", "orbax-checkpoint", "tokenizers", "safetensors")
 _OF_JAX = ("jaxlib", "ml-dtypes", "numpy", "opt-einsum", "scipy")
 
 
 def required() -> list[str]:
-  """What the package needs to train, evaluate and report, as setup.cfg has it."""
+  """The requirements to train, evaluate and report, from setup.cfg."""
   setup = configparser.ConfigParser()
   setup.read(ROOT / "setup.cfg")
   return setup["options"]["install_requires"].split()
@@ -37,7 +37,7 @@ def platforms(text: str) -> list[str]:
 
 
 def present(have: list[str]) -> set[str]:
-  """Packages that need no wheel: those of --have, and what JAX brings where JAX is one of them."""
+  """Packages that need no wheel: those of --have and, if JAX is one, the packages it requires."""
   there = {closure.canonical(name) for name in have if name}
   return there | (set(_OF_JAX) if "jax" in there else set())
 
@@ -52,15 +52,15 @@ def machine(platform: str) -> str:
 
 
 def download(python: str, platform: str, have: list[str]) -> dict[str, bytes]:
-  """{file name: wheel} of all that is needed beside what the machine has.
+  """{file name: wheel} of all required packages that the machine lacks.
 
   Args:
     python: "3.12".
     platform: e.g. "manylinux_2_28_x86_64".
-    have: packages that are there; [] or [""]: a bare interpreter.
+    have: packages of the machine; [] or [""]: none, a bare interpreter.
 
   Raises:
-    UserError: pip cannot have them, e.g. there is no wheel for that Python.
+    UserError: pip cannot get them, e.g. there is no wheel for that Python.
   """
   if not re.fullmatch(r"3\.\d+", python):
     raise errors.UserError(f"--python={python}: expected e.g. 3.12")

@@ -1,16 +1,16 @@
-"""What is said to Apache Beam, and what it says to the user. Imports Beam when called."""
+"""Options for Apache Beam, and the users' mistakes that its workers report. Imports Beam lazily."""
 import contextlib
 import importlib.util
 import re
 
 from ilm_jax import errors
 
-# A user's mistake that a worker met, as the runner tells of it: somewhere in a remote stack trace.
+# A UserError of a worker, somewhere in the remote stack trace that the runner reports.
 _MISTAKE = re.compile(r"^(?:\w+\.)*UserError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
 
 
 def check(beam: tuple[str, ...]) -> None:
-  """Raises a UserError if a pipeline is asked for that cannot start."""
+  """Raises a UserError if a pipeline is requested but Beam is not installed."""
   if beam and importlib.util.find_spec("apache_beam") is None:
     raise errors.UserError(
         f"{beam[0].replace('--runner', '--beam_runner')} needs Apache Beam, which is not "
@@ -29,7 +29,7 @@ def parsed(beam: tuple[str, ...]):
 
 @contextlib.contextmanager
 def mistakes_told():
-  """Raises the UserError that a worker raised, in place of the runner's error around it."""
+  """Replaces the runner's error by the UserError that a worker raised, if there is one."""
   try:
     yield
   except errors.UserError:

@@ -1,6 +1,6 @@
 """Tasks prepared by an Apache Beam pipeline, in its own processes or by Dataflow, Flink, Spark.
 
-What is stored is what `prepare` stores without Beam, byte for byte. This module and
+The stored files equal those that `prepare` writes without Beam, byte for byte. This module and
 `datasets.beam_log` need requirements-beam.lock.
 """
 import collections
@@ -31,7 +31,7 @@ def make(works: list[pieces.Work], options: tuple[str, ...]) -> None:
 
 
 def _make(at: tuple[int, int], works) -> tuple[tuple[int, int], list[bytes]]:
-  """(number of a work, piece) -> itself, the records."""
+  """(number of a work, piece) -> ((number, piece), its records)."""
   return at, pieces.make(works[at[0]], at[1])
 
 
@@ -45,7 +45,7 @@ def _firsts(counts: list) -> dict[tuple[int, int], int]:
 
 
 def _to_shards(made, works, firsts: dict):
-  """((work, shard), (piece, records)) of each shard that the piece has records of."""
+  """((work, shard), (piece, records)) for each shard that gets records of the piece."""
   (number, piece), records = made
   found_in = pieces.by_shard(works[number], firsts[number, piece], records)
   for shard, of_shard in found_in.items():

@@ -29,7 +29,7 @@ def register(data_folder, lm_tokenizer, text_tokenizer, config, sentence_vectors
     text_tokenizer: the Q-Former's.
     config: seed, data, tasks, targets.
     sentence_vectors: texts -> [N, W]; for semantic indices.
-    answer: request -> what a teacher wrote; for the tasks of `elm.written`.
+    answer: request -> a teacher's text; for the tasks of `elm.written`.
     chats: () -> the language model's chat template; for conversations.
 
   Returns:
@@ -47,8 +47,8 @@ def dataset_name(config) -> str:
 
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
-  """All tasks by short name; conversations where they have a rate."""
-  user_tasks = _own(material)   # first: what is wrong in it is said before the others are made
+  """All tasks by short name; conversations only if they have a rate."""
+  user_tasks = _own(material)   # first, so that its mistakes are reported before the rest is made
   said = {**openp5.definitions(material), **elm.definitions(material),
           **conversations.definitions(material), **user_tasks}
   return {**item_text.definitions(material), **_alike(material, said),
@@ -56,8 +56,8 @@ def definitions(material: material_lib.Material) -> dict[str, features.Definitio
 
 
 def _alike(material, tasks: dict[str, features.Definition]) -> dict[str, features.Definition]:
-  """The tasks of phase 2; all with the features of conversations, where some have them: SeqIO wants
-  the tasks of a mixture to have the same."""
+  """The tasks of phase 2. If one has the features of conversations, all get them: SeqIO requires
+  equal features in a mixture."""
   wanted = features.conversation(material.lm, material.rows)
   if not any(set(task.output_features) == set(wanted) for task in tasks.values()):
     return tasks
@@ -67,7 +67,7 @@ def _alike(material, tasks: dict[str, features.Definition]) -> dict[str, feature
 
 
 def import_module(name: str):
-  """A user's module of tasks; its families of templates are checked as they are made.
+  """A user's module of tasks; families of templates check themselves when the module makes them.
 
   Raises:
     UserError: a template is wrong, or nothing defines the tasks.
@@ -75,13 +75,13 @@ def import_module(name: str):
   with _named(name):
     module = importlib.import_module(name)
     if not callable(getattr(module, "definitions", None)):
-      raise errors.UserError("has no function definitions(material), which gives the tasks")
+      raise errors.UserError("has no function definitions(material), which returns the tasks")
   return module
 
 
 @contextlib.contextmanager
 def _named(module: str):
-  """Says of what is wrong in which module it is."""
+  """Adds the module's name to the message of a UserError."""
   try:
     yield
   except errors.UserError as e:
@@ -130,14 +130,14 @@ def add(material, tasks: dict[str, features.Definition], dataset: str, rates) ->
 
 
 def _cacheable(preprocessors: list) -> list:
-  """The same, with the place that `seqio_cache_tasks` asks for at the end, unless one is there."""
+  """`preprocessors`, ending with the placeholder that `seqio_cache_tasks` needs if they lack it."""
   if any(isinstance(p, seqio.CacheDatasetPlaceholder) for p in preprocessors):
     return preprocessors
   return [*preprocessors, seqio.CacheDatasetPlaceholder()]
 
 
 def _add_elm_24(names: dict[str, str], dataset: str) -> None:
-  """The mixture of those of the 24 tasks that there are, at equal rates."""
+  """Adds the mixture of those of the 24 tasks that are registered, at equal rates."""
   present = [names[task] for task in elm_names.ELM_24 if task in names]
   names["elm_24"] = f"{dataset}_elm_24"
   seqio.MixtureRegistry.remove(names["elm_24"])
@@ -152,7 +152,7 @@ def _name(example, answers):
 
 
 def _catalogue(material: material_lib.Material) -> features.Definition:
-  """Every item's index as target, in the order of the rows: what decoding may say."""
+  """Every item's index as target, in the order of the rows: the texts that decoding allows."""
   rows = np.arange(1, len(material.items) + 1)
   answers = tf.constant(material.names)
   output = features.language(material.lm, material.rows)

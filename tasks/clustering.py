@@ -1,4 +1,4 @@
-"""Codes of items from what they have in common: spectral clusters of a graph, residual k-means.
+"""Codes from similarities between items: spectral clusters of a graph, residual k-means.
 
 Pure numpy and scipy. The same input and seed give the same codes: nothing here depends on the order
 of a set or on the process.
@@ -11,11 +11,11 @@ import scipy.sparse
 from scipy.cluster import vq
 from scipy.sparse import linalg as sparse_linalg
 
-_DENSE = 400       # below, all eigenvectors are cheaper than a few by iteration
+_DENSE = 400       # for fewer nodes, all eigenvectors are cheaper than a few by iteration
 
 
 def co_occurrence(histories: list, num_items: int) -> scipy.sparse.csr_array:
-  """[I, I] how many users have both items; 0 on the diagonal. Item row r is at r - 1."""
+  """[I, I] the number of users who have both items; 0 on the diagonal. Item row r is at r - 1."""
   rows = [np.unique(np.asarray(h, np.int64)) - 1 for h in histories]
   user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
   item = np.concatenate(rows) if rows else np.zeros(0, np.int64)
@@ -28,7 +28,7 @@ def co_occurrence(histories: list, num_items: int) -> scipy.sparse.csr_array:
 
 
 def spectral(affinity_II, clusters: int, seed: int) -> np.ndarray:
-  """int [I] cluster of each node, 0..clusters-1, all used where there are enough nodes and edges.
+  """int [I] cluster of each node, 0..clusters-1; all are used if nodes and edges suffice.
 
   The leading eigenvectors of the normalised affinity, assigned by pivoted QR ("cluster_qr", Damle,
   Minden and Ying, arXiv 1609.08251), as OpenP5 has it from scikit-learn.
@@ -37,7 +37,7 @@ def spectral(affinity_II, clusters: int, seed: int) -> np.ndarray:
   if count <= clusters:
     return np.arange(count)
   degree_I = np.asarray(affinity_II.sum(axis=1)).ravel()
-  if not degree_I.any():                  # nothing to tell by, and nothing for ARPACK to iterate
+  if not degree_I.any():                  # no edges: no clusters, and ARPACK would fail
     return np.zeros(count, np.int64)
   root_I = 1.0 / np.sqrt(np.where(degree_I > 0, degree_I, 1.0))
   scaled_II = affinity_II * root_I[:, None] * root_I[None]
@@ -56,8 +56,8 @@ def collaborative(affinity_II, clusters: int, size: int, seed: int) -> list[tupl
   """A code for each item by recursive clustering (Hua et al., arXiv 2305.06569, section 4.3).
 
   Breadth first: a group of more than `size` items is clustered, and each cluster adds the next
-  number, running modulo `size`; a smaller group is told apart by a last number 0, 1, ... Items
-  that occur with nothing are a last group of their own.
+  number, running modulo `size`; the items of a smaller group get a last number 0, 1, ... Items
+  that share no user with another item are one last group.
   """
   affinity_II = affinity_II.tocsr()
   alone_I = np.asarray(affinity_II.sum(axis=1)).ravel() == 0
@@ -71,7 +71,7 @@ def collaborative(affinity_II, clusters: int, size: int, seed: int) -> list[tupl
         codes[item] = (*prefix, last)
       continue
     label = spectral(affinity_II[members][:, members], clusters, seed)
-    if len(np.unique(label)) == 1:        # nothing to tell by: cut in the order of the rows
+    if len(np.unique(label)) == 1:        # no clusters: cut in the order of the rows
       label = np.arange(len(members)) * clusters // len(members)
     for cluster in np.unique(label):
       queue.append(((*prefix, running % size), members[label == cluster]))
@@ -83,7 +83,7 @@ def collaborative(affinity_II, clusters: int, size: int, seed: int) -> list[tupl
 
 
 def residual_kmeans(vectors_IC: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
-  """int [I, levels]: at each level the nearest of `codes` centres to what the last left over.
+  """int [I, levels]: at each level the nearest of `codes` centres to the residual of the last.
 
   Source: the quantisation of semantic ids (TIGER, arXiv 2305.05065) with k-means for its encoder.
   """
@@ -98,7 +98,7 @@ def residual_kmeans(vectors_IC: np.ndarray, levels: int, codes: int, seed: int) 
 
 
 def told_apart(code_IL: np.ndarray) -> list[tuple[int, ...]]:
-  """Codes with one number more, counting those that share all others in the order of rows."""
+  """Codes with one more number, which counts equal codes in the order of rows."""
   met: collections.Counter = collections.Counter()
   codes = []
   for row in map(tuple, code_IL.tolist()):

@@ -1,13 +1,12 @@
-"""Multi-turn tasks from dialogs: `config.tasks.dialogs` says which, the turns' acts say what each
-task learns of them.
+"""Multi-turn tasks from the dialogs of `config.tasks.dialogs`; a turn's act decides its task.
 
-conv_* read dialogs of a file, or synthetic ones; redial_* read ReDial. Which reply is which task's:
+conv_* read dialogs of a file, or synthetic ones; redial_* read ReDial. Replies of each task:
 
     conv_elicit       ask: a question
     conv_next         recommend, or a turn without an act: an item that was not named before
     conv_critique     refine: the item after a critique
-    conv_explain      explain: why
-    conv_profile      what is believed of the user at the end, where the dialog has a "profile"
+    conv_explain      explain: the reason for an item
+    conv_profile      a description of the user at the end, if the dialog has a "profile"
     redial_recommend  every turn with a film that was not named before
     redial_respond    every turn
 """
@@ -23,12 +22,12 @@ from ilm_jax.conversation import dialogs as dialogs_lib
 from ilm_jax.tasks import features, talk, templates
 from ilm_jax.tasks import material as material_lib
 
-_PROFILE = "profile"     # the act of an answer that no dialog has
+_PROFILE = "profile"     # act of the added answer; no turn of a dialog has it
 
 
 class _Task(NamedTuple):
-  acts: tuple | None           # which of the recommender's turns are learned; None: all
-  recommends: bool = False     # and asked of the item head
+  acts: tuple | None           # acts of the recommender's turns that are learned; None: all
+  recommends: bool = False     # whether the item head learns their items, too
 
 
 _TASKS = {
@@ -64,12 +63,12 @@ def _definition(material, name: str, splits: corpora.Splits, names=None) -> feat
               for split, dialogs in splits.items()}
   return talk.definition(
       material, name, splits, family, recommends=task.recommends, names=names,
-      whole=name == "conv_profile",        # it tells of all that was said
+      whole=name == "conv_profile",        # a profile depends on the whole dialog
       learn=lambda turn: task.acts is None or turn.act in task.acts)
 
 
 def _asked(dialog: dialogs_lib.Dialog, question: str) -> dialogs_lib.Dialog:
-  """The dialog with a question behind it, of the user, and its profile as the answer."""
+  """The dialog, then a question of the user, then the dialog's profile as the answer."""
   return dataclasses.replace(dialog, turns=(
       *dialog.turns, session.Turn(session.USER, question),
       session.Turn(session.RECOMMENDER, dialog.profile, (), _PROFILE)))

@@ -1,6 +1,6 @@
 """ELM's tasks: from an item's soft tokens alone to its title, genres and year, and to texts.
 
-The 24 tasks of the paper and a user's profile have answers that a teacher wrote (stage `targets`).
+A teacher (stage `targets`) wrote the answers of the paper's 24 tasks and of the user profiles.
 Training asks every template about every item that is not held out; validation and test ask the
 first template about held-out items. Items without an answer are left out.
 """
@@ -32,7 +32,7 @@ def _written(material, name: str) -> features.Definition:
   """The task `name` with a teacher's answers.
 
   Raises:
-    UserError: the teacher has not been asked, or gave nothing that will do.
+    UserError: stage `targets` has not run, or all its answers for training were rejected.
   """
   requests = elm_requests.requests(material, name)
   said = [material.answer(request) if material.answer else None for request in requests]
@@ -64,9 +64,9 @@ def _definition(material, name: str, answers: list[str], by_split: dict,
   Args:
     material: of all tasks.
     name: of its prompts, too.
-    answers: by entity row; "": not asked.
-    by_split: split -> place -> int [N] entity rows. The answer is about those of the first place.
-    targets: fingerprint of answers that a teacher wrote.
+    answers: by entity row; "": no example.
+    by_split: split -> place -> int [N] entity rows. The answer belongs to the first place's row.
+    targets: fingerprint of a teacher's answers.
   """
   family = templates.load(name, words=material.words)
   known = np.array([bool(answer) for answer in answers])

@@ -1,8 +1,8 @@
-"""What a teacher is to write for ELM's tasks: which items, pairs and users, and what it is told.
+"""Requests to the teacher for ELM's tasks: the items, pairs and users, and the text it reads.
 
-Pure functions of the material: stage `targets` asks, stage `prepare` looks the answers up. Training
-knows nothing of held-out items: they are in no training pair, and in no history that a teacher
-reads for a user of the training split.
+Pure functions of the material: stage `targets` sends the requests, stage `prepare` looks the
+answers up. Held-out items stay out of training: they are in no training pair, and in no history
+that a teacher reads for a user of the training split.
 """
 import numpy as np
 
@@ -12,13 +12,14 @@ from ilm_jax.data import targets
 from ilm_jax.tasks import material as material_lib
 from ilm_jax.tasks import templates
 
+# Places of a task's templates -> how the entities for them are chosen.
 PARTNERS = {("item",): "none", ("item", "other"): "any", ("item", "neighbour"): "nearest",
-            ("user",): "user"}       # by the places of a task's templates
+            ("user",): "user"}
 _LIKED = 10                          # titles of a user's history that a teacher reads
 
 
 def requests(material: material_lib.Material, task: str) -> list[targets.Request]:
-  """The requests of a task, training split first; at most one for each first entity."""
+  """The requests of a task, training split first; at most one per first entity."""
   family = templates.load(task, words=material.words)
   if not family.teacher or family.fields not in PARTNERS:
     raise errors.UserError(f"prompts of {task}: expected a teacher's instruction and places among "
@@ -31,7 +32,7 @@ def requests(material: material_lib.Material, task: str) -> list[targets.Request
 def groups(material: material_lib.Material, fields: tuple[str, ...], split: str) -> list[tuple]:
   """Entity rows for each request of a split, in the order of the places `fields`.
 
-  The same items for every task, so that tables over tasks are over the same items.
+  Every task has the same items, so that means over tasks are over the same items.
   """
   kind = PARTNERS[fields]
   if kind == "user":
@@ -46,14 +47,14 @@ def groups(material: material_lib.Material, fields: tuple[str, ...], split: str)
 
 
 def _chosen(material, rows, split: str) -> list[int]:
-  """A seeded choice of rows; a larger limit keeps those of a smaller one."""
+  """A seeded choice of rows; a larger limit keeps the rows of a smaller one."""
   most = material.max_items if split == "train" else material.max_heldout
   order = material.rng(f"targets/{split}").permutation(len(rows))
   return [int(rows[i]) for i in (order[:most] if most else order)]
 
 
 def _users(material, split: str) -> np.ndarray:
-  """Rows of the users of a split who have training items to tell of; a share is held out."""
+  """Rows of the users of a split who have training items; a share of all users is held out."""
   count = material.interactions.num_users
   held_U = np.zeros(count, bool)
   held = material.rng("targets/users").permutation(count)
@@ -84,8 +85,8 @@ def _any_other(material, items, split: str) -> dict[int, int]:
 def _nearest(material, rows, split: str) -> dict[int, int]:
   """item -> the item with the closest audience in training (cosine), the lower row on a tie.
 
-  A training item has its neighbour among training items, a held-out one among all. An item that
-  nobody has together with another has none.
+  The neighbour of a training item is a training item, that of a held-out item any item. An item
+  that shares no user with another has none.
   """
   both_II, seen_I = material.co_occurrence
   allowed_I = np.isin(np.arange(1, len(seen_I) + 1), material.item_splits["train"])
@@ -101,7 +102,7 @@ def _nearest(material, rows, split: str) -> dict[int, int]:
 
 
 def _known_text(material, fields: tuple[str, ...], rows) -> str:
-  """What the data set knows of the entities, as the teacher reads it."""
+  """The data set's facts about the entities, as text for the teacher."""
   thing = material.words.fill("{Thing}")
   if fields == ("user",):
     user = material.rows.user_number(int(rows[0]))

@@ -1,4 +1,4 @@
-"""What the tasks' examples consist of, and the parts a SeqIO task is made of."""
+"""The features of the tasks' examples, and the parts of a SeqIO task."""
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,10 +19,10 @@ class Definition:
   preprocessors: list[Callable]
   output_features: dict[str, seqio.Feature]
   prompts: templates.Family | None = None
-  targets: str = ""                        # fingerprint of what a teacher wrote
+  targets: str = ""                        # fingerprint of a teacher's texts
   # SeqIO's, each (targets, predictions) -> {metric: number}, of two lists of texts.
   metric_fns: Sequence[Callable] = ()
-  # No preprocessor looks at two examples at once: Beam may have the pieces of a split made apart.
+  # No preprocessor reads two examples at once, so Beam may make the pieces of a split separately.
   by_example: bool = False
 
 
@@ -33,7 +33,7 @@ def entities(rows: rows_lib.EntityRows) -> seqio.Feature:
 
 def language(vocab: vocabulary.SlotVocabulary,
              rows: rows_lib.EntityRows) -> dict[str, seqio.Feature]:
-  """The features of all phase 2 tasks: a mixture wants them equal."""
+  """The features of all phase 2 tasks, equal because a mixture requires it."""
   return {"inputs": seqio.Feature(vocab, add_eos=False), "targets": seqio.Feature(vocab),
           "entities": entities(rows), "target_entity": entities(rows), "user": entities(rows),
           "prompt": _numbers(0)}
@@ -41,7 +41,8 @@ def language(vocab: vocabulary.SlotVocabulary,
 
 def conversation(vocab: vocabulary.SlotVocabulary,
                  rows: rows_lib.EntityRows) -> dict[str, seqio.Feature]:
-  """Those of multi-turn tasks: with earlier replies, and where the item head reads (packing.py)."""
+  """Those of multi-turn tasks: also earlier replies, and positions for the item head (packing.py).
+  """
   return {**language(vocab, rows), "reply_at": _numbers(0), "ask_at": _numbers(0),
           "ask_item": entities(rows)}
 
@@ -71,20 +72,20 @@ def ragged(arrays: Sequence[np.ndarray]) -> tf.RaggedTensor:
 
 
 def column(values) -> np.ndarray:
-  """[N] -> int32 [N, 1]: SeqIO wants features with at least one axis."""
+  """[N] -> int32 [N, 1]: SeqIO requires features with at least one axis."""
   return np.asarray(values, np.int32)[:, None]
 
 
 @seqio.map_over_dataset
 def no_replies(example):
   """The example with the features of a conversation, empty."""
-  # Of a length not known before: TensorFlow cannot batch shape [0].
+  # Its length is unknown to TensorFlow, which cannot batch the static shape [0].
   nothing = tf.boolean_mask(example["user"], example["user"] < 0)
   return {**example, "reply_at": nothing, "ask_at": nothing, "ask_item": nothing}
 
 
 def tokenize(dataset, output_features):
-  """SeqIO's tokenize and append_eos, many examples a call: one a call takes thrice as long."""
+  """SeqIO's tokenize and append_eos, many examples per call: one per call takes thrice as long."""
   dataset = seqio.preprocessors.tokenize(
       dataset.ragged_batch(_TOGETHER), output_features, copy_pretokenized=False)
   return seqio.preprocessors.append_eos(dataset, output_features).unbatch()

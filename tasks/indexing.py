@@ -1,15 +1,15 @@
-"""Names by which a language model calls an item: its title, a number, or a code of several numbers.
+"""Indices, the names that a language model uses for items: titles, numbers, or codes of numbers.
 
     title          the item's title; see `titles`
     random         numbers from 1001 up, shuffled
     sequential     numbers from 1001 up, in the order in which training histories show the items,
-                   user after user; items that only occur later follow behind
+                   user after user; items outside training histories come last
     collaborative  recursive spectral clusters of training co-occurrence
     semantic       residual k-means of sentence vectors of the item's text
 
-Random, sequential and collaborative are OpenP5's (Hua et al., arXiv 2305.06569), made here from
-training interactions alone and from a seed. A code is spelled " 12-5-3", or with words of its own
-that the vocabulary was given, "<index_12><index_5><index_3>".
+Random, sequential and collaborative are OpenP5's (Hua et al., arXiv 2305.06569), made here only
+from training interactions and a seed. A code is spelled " 12-5-3", or with words that were added to
+the vocabulary, "<index_12><index_5><index_3>".
 """
 import collections
 import dataclasses
@@ -30,7 +30,7 @@ class Scheme:
   """How items are named: a kind and the sizes of its code."""
   kind: str = "title"
   words: bool = False      # codes spelled with <index_0>, <index_1>, ..
-  apart: bool = False      # a word belongs to one beginning of codes alone
+  apart: bool = False      # each word belongs to one prefix of codes only
   clusters: int = 20       # collaborative: clusters of a group
   size: int = 500          # collaborative: the largest group that is not clustered
   levels: int = 3          # semantic: numbers of a code, before one that tells equal codes apart
@@ -39,10 +39,10 @@ class Scheme:
 
 def names(scheme: Scheme, items: interactions_lib.Items, histories: list, vectors,
           seed: int) -> list[str]:
-  """What the model is to say for every item row, its leading space included; row 0 is empty.
+  """The index of every item row, with its leading space; row 0 is empty.
 
   Args:
-    scheme: which names.
+    scheme: how items are named.
     items: the items.
     histories: item rows of each user's training interactions, in time order.
     vectors: () -> float [I, W], sentence vectors of the items' texts; called for "semantic" only.
@@ -62,8 +62,8 @@ def codes(scheme: Scheme, num_items: int, histories: list, vectors,
           seed: int) -> list[tuple[int, ...]]:
   """A different code for each of item rows 1..I; see `names`.
 
-  With words of its own the numbers of random and sequential count from 0, and those of semantic
-  are apart by level.
+  With added words, the numbers of random and sequential count from 0, and each level of semantic
+  has its own numbers.
   """
   if scheme.kind == "semantic":
     semantic = clustering.told_apart(clustering.residual_kmeans(
@@ -82,7 +82,7 @@ def codes(scheme: Scheme, num_items: int, histories: list, vectors,
 
 
 def _apart(code_of: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-  """Codes whose numbers are those of their beginnings, counted level by level."""
+  """Codes in which the n-th number stands for the first n numbers, counted level by level."""
   number: dict[tuple[int, ...], int] = {}
   for depth in range(1, 1 + max(map(len, code_of))):
     for beginning in sorted({code[:depth] for code in code_of if len(code) >= depth}):
@@ -91,7 +91,7 @@ def _apart(code_of: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
 
 
 def _order_met(histories: list, num_items: int) -> np.ndarray:
-  """int [I]: items (row - 1) in the order in which they are met, then those never met."""
+  """int [I]: items (row - 1) in the order in which histories show them, then all others."""
   met = np.concatenate([*histories, np.arange(1, num_items + 1)]).astype(np.int64)
   _, first = np.unique(met, return_index=True)
   return met[np.sort(first)] - 1
@@ -100,9 +100,9 @@ def _order_met(histories: list, num_items: int) -> np.ndarray:
 def titles(items: interactions_lib.Items) -> list[str]:
   """A different title for every item row; row 0 has the empty name.
 
-  The title alone: a year would more than double the catalogue's trie where the tokenizer splits
-  digits. Items that share a title get their year, "Hamlet (1996)"; of those that share both, all
-  but the first get a number behind: "Heat (1995) #2".
+  The title alone: with a tokenizer that splits digits, years would more than double the catalogue's
+  trie. Items that share a title get their year, "Hamlet (1996)"; of those that share both, all but
+  the first get a number after it: "Heat (1995) #2".
   """
   short = [tokenizer_lib.escape(title) for title in items.titles]
   shared = {title for title, count in collections.Counter(short).items() if count > 1}
@@ -122,11 +122,11 @@ def titles(items: interactions_lib.Items) -> list[str]:
 def report(spoken: list[str], tokenizer: tokenizer_lib.Tokenizer) -> dict:
   """{"items", "mean_tokens", "longest", "prefixes"}: the size of a catalogue of `names`.
 
-  prefixes: items whose index is the beginning of another's (EOS tells them apart).
+  prefixes: items whose index is a prefix of another's (EOS separates them).
 
   Raises:
-    UserError: two names are one to the language model (a lower-casing tokenizer), or a word of a
-      code is not in its vocabulary.
+    UserError: two names have the same tokens (a lower-casing tokenizer), or a word of a code is
+      not in the vocabulary.
   """
   rows: dict[tuple, int] = {}
   for row, name in enumerate(spoken[1:], 1):
@@ -148,6 +148,6 @@ def report(spoken: list[str], tokenizer: tokenizer_lib.Tokenizer) -> dict:
 
 
 def words_needed(spoken: list[str]) -> int:
-  """How many words <index_0>, .. the names use."""
+  """The number of words <index_0>, .. that the names need."""
   return 1 + max((int(part.split(">")[0]) for name in spoken for part in name.split("<index_")[1:]),
                  default=-1)

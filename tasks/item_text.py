@@ -1,4 +1,4 @@
-"""Phase 1: an item beside its text, items beside their neighbours in time, users beside items."""
+"""Phase 1: pairs of an item and its text, of consecutive items, and of a user and an item."""
 import functools
 
 import numpy as np
@@ -24,14 +24,14 @@ def show_text(example, texts):
 
 
 def watched_in_turn(material: material_lib.Material) -> np.ndarray:
-  """int32 [pairs, 2]: item rows that one user watched one after the other, in training."""
+  """int32 [pairs, 2]: rows of two items that a user watched one after the other, in training."""
   train_N, log = material.split.train, material.interactions
   follows_N = train_N[1:] & train_N[:-1] & (log.user_N[1:] == log.user_N[:-1])
   return np.stack([log.item_N[:-1][follows_N], log.item_N[1:][follows_N]], axis=1)
 
 
 def trained_on(material: material_lib.Material) -> np.ndarray:
-  """int32 [pairs, 2]: a user's entity row and the row of an item of the user's training part."""
+  """int32 [pairs, 2]: entity rows of a user and of an item in the user's training part."""
   train_N, log = material.split.train, material.interactions
   users = material.rows.user(log.user_N[train_N]).astype(np.int32)
   return np.stack([users, log.item_N[train_N]], axis=1)

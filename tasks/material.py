@@ -18,16 +18,16 @@ from ilm_jax.tasks import clustering, indexing, vocabulary
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Material:
-  """The arrays, the words and the numbers that decide the examples."""
+  """The data, vocabularies and settings that determine the examples."""
   interactions: interactions_lib.Interactions
   items: interactions_lib.Items
   fingerprint: str                           # of the data
   lm: vocabulary.SlotVocabulary              # of the language model
   text: vocabulary.SlotVocabulary            # of the Q-Former
   history: int                               # items of history in a prompt, at most
-  draws: int                                 # templates asked per training interaction
+  draws: int                                 # templates drawn per training interaction
   max_train_examples: int                    # 0: all
-  prompt_targets: int                        # test targets asked with every template; 0: all
+  prompt_targets: int                        # test targets prepared with every template; 0: all
   heldout_fraction: float                    # of the items: their text is not trained on
   seed: int
   scheme: indexing.Scheme = dataclasses.field(default_factory=indexing.Scheme)
@@ -38,15 +38,15 @@ class Material:
   sentence_vectors: Callable | None = None   # texts -> [N, W], for semantic indices
   words: elm.Words = elm.DOMAINS["item"]     # what prompts call items and users
   written: tuple[str, ...] = ()              # tasks whose answers a teacher writes
-  answer: Callable[[targets.Request], targets.Answer | None] | None = None   # what it wrote
-  conversations: tuple[str, ...] = ()        # tasks that learn from dialogs, those trained
-  chats: Callable[[], chat_template.Chat] | None = None   # loads how the model is addressed
+  answer: Callable[[targets.Request], targets.Answer | None] | None = None   # its answers
+  conversations: tuple[str, ...] = ()        # those tasks that learn from dialogs and are trained
+  chats: Callable[[], chat_template.Chat] | None = None   # loads the model's chat template
   dialogs: str = ""                          # where conversations come from; "": there are none
   dialogs_folder: str = ""                   # of the synthetic ones
   dialog_tokens: int = 0                     # of an example at most; 0: any number
-  one_reply: bool = False                    # the language model can learn one reply an example
-  max_items: int = 0                         # training items asked about in each; 0: all
-  max_heldout: int = 0                       # held-out items; 0: all
+  one_reply: bool = False                    # the language model can learn one reply per example
+  max_items: int = 0                         # training items per task that a teacher writes; 0: all
+  max_heldout: int = 0                       # held-out items per such task; 0: all
 
   @property
   def rows(self) -> rows_lib.EntityRows:
@@ -55,7 +55,7 @@ class Material:
 
   @functools.cached_property
   def names(self) -> list[str]:
-    """The index by item row as it is said, with its leading space; row 0 is empty."""
+    """The index by item row, with its leading space; row 0 is empty."""
     return indexing.names(
         self.scheme, self.items, self.train_histories, self._text_vectors, self.seed)
 
@@ -84,7 +84,7 @@ class Material:
 
   @functools.cached_property
   def mentions(self) -> list[str]:
-    """What a prompt says of every entity row where it names entities; row 0 is empty."""
+    """The name by entity row, for prompts that name entities; row 0 is empty."""
     users = [f" user_{n}" for n in range(1, self.interactions.num_users + 1)]
     return [*self.names, *users]
 
@@ -137,9 +137,9 @@ def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
          answer=None, chats=None) -> Material:
   """The material in a workdir's data folder, for a config.
 
-  `sentence_vectors` (texts -> [N, W]) is needed for semantic indices alone, `answer` (request ->
-  what a teacher wrote) for the tasks of `elm.written`, `chats` (which loads the chat template) for
-  conversations.
+  Only semantic indices need `sentence_vectors` (texts -> [N, W]), only the tasks of `elm.written`
+  need `answer` (request -> a teacher's text), only conversations need `chats` (() -> the chat
+  template).
   """
   c = config.tasks
   interactions, items, fingerprint = interactions_lib.load(data_folder)
@@ -159,7 +159,7 @@ def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
                           if c.mixture.get(task, 0)),
       dialogs_folder=str(epath.Path(data_folder).parent / "dialogs"),
       dialog_tokens=c.dialog_tokens,
-      # Behind a prompt that ends in a token of its own (T5's) or sees all of itself no reply of it
-      # can be learned.
+      # A reply inside the prompt cannot be learned if the prompt ends in its own token (T5) or
+      # attends to all of itself.
       one_reply=bool(lm_tokenizer.after) or config.lm.prefix_lm, max_items=config.targets.max_items,
       max_heldout=config.targets.max_heldout)

@@ -1,13 +1,13 @@
-"""OpenP5's recommendation tasks: name the user's next item, with or without the history in sight.
+"""OpenP5's recommendation tasks: name the user's next item, with or without a history to read.
 
 Every training interaction but a user's first is a target; the split says which are the validation
 and the test target (leave-one-out: the second last and the last interaction). The history of a
-target is all that stands before it, so the test target's holds the validation item; that of a
-training target is the training interactions before it.
+target is everything before it, so the history of the test target contains the validation item.
+The history of a training target is the training interactions before it.
 
-`next_item` is our own: the history alone, no user, and in training every interaction stands in one
-window only. It is made for phase 2's item head, which predicts the next item at every place of a
-window; a user's vector would give it away, as it was made from all training interactions.
+`next_item` is our own: the history without the user. In training every interaction is in only one
+window. It is made for phase 2's item head, which predicts the next item at every item of a window.
+A user's vector would give these items away, because it was made from all training interactions.
 """
 import functools
 
@@ -24,7 +24,7 @@ TASKS = ("sequential", "straightforward", "next_item")
 
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
-  """The three tasks, and `_prompts` of each: test targets asked with every one of its templates."""
+  """The three tasks, and `<task>_prompts` of each: test targets with every one of its templates."""
   tasks = {}
   for name in TASKS:
     family = _family(material, name)
@@ -44,7 +44,7 @@ def targets(material: material_lib.Material) -> dict[str, np.ndarray]:
 
 
 def check(material: material_lib.Material, rates) -> None:
-  """Raises a UserError where tasks of the mixture would have nothing to train on, or to test.
+  """Raises a UserError if tasks of the mixture have no target for training or for test.
 
   Args:
     material: of the run.
@@ -65,9 +65,9 @@ def check(material: material_lib.Material, rates) -> None:
 def histories(material: material_lib.Material, at: np.ndarray) -> np.ndarray:
   """int32 [len(at), history]: the item rows before each place, of the same user, oldest first.
 
-  Before a training interaction only training interactions count: what is held back between them
-  (a cold split) is not shown there, where the item head learns each item of a history.
-  Short histories have zeros, the padding row, in front.
+  The history of a training interaction has training interactions only, because the item head learns
+  every item of a history: interactions that a cold split holds back are left out.
+  Short histories begin with zeros, the padding row.
   """
   log, train_N = material.interactions, material.split.train
   learnt, kept = train_N[at], np.flatnonzero(train_N)
@@ -88,7 +88,7 @@ def _before(user_N, item_N, at, history: int) -> np.ndarray:
 def windows(material: material_lib.Material) -> np.ndarray:
   """Places whose `histories` cut every user's training part into windows, from its end backwards.
 
-  With several draws each cuts elsewhere, at places that the seed decides.
+  Each further draw cuts at other places, which the seed decides.
   """
   log, H = material.interactions, material.history
   rng, places = material.rng("next_item/windows"), []
@@ -115,7 +115,7 @@ def _splits(material, name: str, family: templates.Family) -> dict:
 
 
 def _in_all_words(material, name: str, family: templates.Family) -> dict:
-  """Of each of the drawn targets, an example for every template, in their order."""
+  """For each drawn target one example per template, in their order."""
   at = targets(material)["test"]
   if 0 < material.prompt_targets < len(at):
     drawn = material.rng(f"{name}/prompts").permutation(len(at))[:material.prompt_targets]
@@ -136,7 +136,7 @@ def _definition(material, family: templates.Family, splits: dict) -> features.De
 
 
 def _family(material, name: str) -> templates.Family:
-  """Our own templates, or those of the user's prompt.txt, which has none of `next_item`."""
+  """Our own templates, or those of the user's prompt.txt, which has none for `next_item`."""
   if not material.prompts or name == "next_item":
     return templates.load(name, words=material.words)
   lines = openp5_files.read_prompts(epath.Path(material.prompts))
@@ -144,7 +144,7 @@ def _family(material, name: str) -> templates.Family:
 
 
 def _examples(material, family, at: np.ndarray, prompts) -> dict:
-  """Examples of the targets `at`; `prompts` is the number of a template, or one for each."""
+  """Examples of the targets `at`; `prompts` is one template number, or one per target."""
   log = material.interactions
   examples = {"user": features.column(material.rows.user(log.user_N[at])),
               "target_entity": features.column(log.item_N[at]),

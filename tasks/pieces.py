@@ -1,13 +1,13 @@
-"""A split of a task cut into pieces, made apart, on any machine, and put together as if never cut.
+"""A split of a task is cut into pieces, which any machine can make, and joined as if never cut.
 
-    work = pieces.cut(folder, definition)              one machine: what the source gives, in files
+    work = pieces.cut(folder, definition)              one machine: the source's examples, in files
     pieces.make(work, k) for each k < work.count       anywhere: the records of a piece
     pieces.write_shard(work, shard, records)           anywhere: those of a shard, in their order
     pieces.join(work, manifest)                        one machine: the folder of `store.write`
 
-The files between stand beside the folder, so all machines must reach it. They hold what a piece
-needs, and no data set, config or checkpoint: a worker has no more than our packages. Nothing here
-knows Beam; `beam_prepare` says who does what.
+Intermediate files lie next to the folder, so all machines must reach it. They contain all that a
+piece needs: a worker needs our packages, but no data set, config or checkpoint. Nothing here
+depends on Beam; `beam_prepare` distributes the work.
 """
 import collections
 import dataclasses
@@ -33,10 +33,10 @@ _PIECE = 8192                    # examples of the source
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """A split that is being made. Strings and numbers: it travels to the workers."""
+  """A split that is being made. Strings and numbers only: it is sent to the workers."""
   folder: str                    # of the prepared split
-  source: str                    # where what the source gave lies
-  shard_folder: str              # where its shards lie until it is published
+  source: str                    # folder with the source's examples, in pieces
+  shard_folder: str              # folder of its shards until it is published
   recipe: str                    # file with preprocessors and features
   count: int                     # pieces
   shards: int
@@ -45,26 +45,26 @@ class Work:
 def examples(task: seqio.Task, split: str, together: int = 512):
   """Lists of the examples of a task, as dicts of arrays, in order."""
   dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False)
-  # Batched only on the way out of TensorFlow: one example a time costs ten times as much.
+  # Batched only to leave TensorFlow: one example at a time costs ten times as much.
   for batch in dataset.ragged_batch(together).as_numpy_iterator():
     columns = [batch[key] for key in task.output_features]
     yield [dict(zip(task.output_features, row)) for row in zip(*columns)]
 
 
 def cut(folder, definition: features.Definition, module: str = "") -> Work:
-  """Reads the source of a split once and leaves it in pieces, with what makes examples of them.
+  """Reads the source of a split once and writes it in pieces, with the recipe of their examples.
 
   Args:
     folder: of the prepared split, whose name is the split's.
     definition: the task.
-    module: of a user's tasks; its functions travel with the recipe.
+    module: of a user's tasks; its functions are part of the recipe.
   """
   folder = epath.Path(folder)
   split, source = folder.name, store.begin(folder, "pieces")
   if module:
     cloudpickle.register_pickle_by_value(importlib.import_module(module))
   recipe = cloudpickle.dumps((definition.preprocessors, definition.output_features))
-  # Named by its content: a process that makes pieces of several runs reads each once.
+  # Named by its content, so that a process that makes pieces of several runs reads each once.
   path = source / f"recipe-{hashlib.sha256(recipe).hexdigest()[:16]}.pkl"
   files.write_bytes(path, recipe)
   dataset = definition.source.get_dataset(split, shuffle=False)
@@ -91,7 +91,7 @@ def _to_tensor(content):
 
 
 def make(work: Work, piece: int) -> list[bytes]:
-  """The records of a piece, in order; their lengths stay beside the piece."""
+  """The records of a piece, in order; their lengths are written next to the piece."""
   batch = pickle.loads((epath.Path(work.source) / f"source-{piece:06d}.pkl").read_bytes())
   batch = {key: _to_tensor(content) for key, content in batch.items()}
   preprocessors, output_features = _recipe(work.recipe)
@@ -151,7 +151,7 @@ def join(work: Work, manifest: dict) -> dict:
     with np.load(io.BytesIO(path.read_bytes())) as arrays:
       for key in arrays.files:
         lengths[key].append(arrays[key])
-  for shard in range(work.shards):                 # one to which no example came
+  for shard in range(work.shards):                 # shards without an example
     if not (unfinished / store.shard_name(shard, work.shards)).exists():
       write_shard(work, shard, [])
   lengths = {key: np.concatenate(parts) for key, parts in lengths.items()}
@@ -159,7 +159,7 @@ def join(work: Work, manifest: dict) -> dict:
 
 
 def clear(work: Work) -> None:
-  """Takes away what lies beside the folder, published or not."""
+  """Removes the intermediate files next to the folder, published or not."""
   for path in (epath.Path(work.source), epath.Path(work.shard_folder)):
     if path.exists():
       path.rmtree()

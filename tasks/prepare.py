@@ -2,7 +2,7 @@
 
     prepared/ml100k_sequential/train/...
 
-A split that is there and was made from the same data, vocabularies, prompts and config stays.
+A split that exists and was made from the same data, vocabularies, prompts and config is kept.
 """
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from ilm_jax.data import store, targets
 from ilm_jax.tasks import catalog, elm_requests, features, openp5, pieces
 from ilm_jax.tasks import material as material_lib
 
-# Raised when the code of the tasks changes what they yield.
+# Increase it when a change of code changes the examples.
 VERSION = 3
 
 
@@ -32,7 +32,7 @@ class _Todo(NamedTuple):
 
 
 def check(config) -> None:
-  """What can be known of a config's tasks before there is data: the templates of a user's module.
+  """Checks before there is data: the templates of a user's module.
 
   Raises:
     UserError: see `catalog.import_module`.
@@ -52,16 +52,16 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
     text_tokenizer: the Q-Former's.
     config: seed, data, tasks, targets.
     sentence_vectors: texts -> [N, W]; for semantic indices.
-    answer: request -> what a teacher wrote; for the tasks of `elm.written`.
-    beam: options of an Apache Beam pipeline that does the work; (): it is done here. What is stored
-      is the same.
+    answer: request -> a teacher's text; for the tasks of `elm.written`.
+    beam: options of an Apache Beam pipeline that does the work; (): this process does. The stored
+      files are the same.
     chats: () -> the language model's chat template; for conversations.
 
   Returns:
     Short name -> registered name, as `catalog.register`.
 
   Raises:
-    UserError: a task that is trained has nothing to ask; see `openp5.check`.
+    UserError: a trained task has no targets; see `openp5.check`.
   """
   workdir = epath.Path(workdir)
   material = material_lib.read(
@@ -82,7 +82,7 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
 
 
 def write_requests(workdir, lm_tokenizer, text_tokenizer, config) -> None:
-  """Writes targets/requests.jsonl: all that a teacher is to write for the config's tasks."""
+  """Writes targets/requests.jsonl: all requests to the teacher for the config's tasks."""
   workdir = epath.Path(workdir)
   material = material_lib.read(workdir / "data", lm_tokenizer, text_tokenizer, config)
   targets.write_requests(workdir / "targets", [
@@ -100,7 +100,7 @@ def examples(name: str, split: str):
 
 
 def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
-  """The splits that are not there, are damaged, or were made from something else."""
+  """The splits that are missing, damaged, or made from other inputs."""
   theirs = own_tasks.mixture(material.module) if material.module else {}
   todo = []
   for short, definition in definitions.items():
@@ -118,7 +118,7 @@ def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
             {"task": names[short], "split": split, "made_from": made_from,
              "templates": list(definition.prompts.all) if definition.prompts else [],
              "seen": len(definition.prompts.seen) if definition.prompts else 0,
-             **({"mention": definition.prompts.mention}      # so that prompts can be made likewise
+             **({"mention": definition.prompts.mention}      # for prompts in conversations
                 if definition.prompts and "reply_at" in definition.output_features else {}),
              "metric_fns": [own_tasks.metric_name(fn) for fn in definition.metric_fns]},
             material.module if short in theirs else ""))
@@ -126,7 +126,7 @@ def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
 
 
 def _by_beam(todo: list[_Todo], beam: tuple[str, ...]) -> None:
-  """Cuts the splits into pieces, has them made by a pipeline, puts them together."""
+  """Cuts the splits into pieces, makes them in a pipeline, joins them."""
   from ilm_jax.tasks import beam_prepare
   works = []
   try:
@@ -145,7 +145,7 @@ def _shards(split: _Todo) -> int:
 
 
 def _save_index(folder, material: material_lib.Material) -> None:
-  """prepared/index.json: how items are named, how long that is, and the name of every raw id."""
+  """Writes prepared/index.json: the naming scheme, its size, and the name of every raw id."""
   index = {"data": material.fingerprint, "scheme": dataclasses.asdict(material.scheme),
            "report": material.index_report,
            "names": dict(zip(material.items.ids, material.names[1:]))}

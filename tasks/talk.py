@@ -1,8 +1,8 @@
-"""A dialog as examples of a multi-turn task: what the recommender says is learned, nothing else.
+"""A dialog as examples of a multi-turn task: only the recommender's replies are learned.
 
-An example is a dialog up to one reply, its last; earlier replies are learned, too (`reply_at`).
-Before it stands the opening, a template with its places filled. How items are named, by words and
-slots: `conversation.speech`.
+An example is a dialog up to one reply, its target; earlier replies are learned, too (`reply_at`).
+It begins with the opening, a template with its places filled. `conversation.speech` names items by
+words and slots.
 """
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -37,17 +37,17 @@ def definition(material: material_lib.Material, name: str,
     material: of all tasks.
     name: of the task.
     by_split: split -> dialogs, whose items are raw ids of the catalogue; "train" and "test" at
-      least. In training an example learns all replies that it shows, in other splits its last.
-    family: the opening's templates; a place may be "history", of the dialog. A dialog that has
-      nothing for a place has no opening. And `mention`.
-    learn: which of the recommender's turns; each side's turns in a row are one turn.
+      least. In training an example learns all its replies, in other splits only the last.
+    family: the opening's templates, and `mention`; a place can be "history", the dialog's. A dialog
+      with nothing for a place has no opening.
+    learn: which turns of the recommender; consecutive turns of one side are one turn.
     recommends: only turns with items that were not named before, and that the user did not turn
       down (`session.REJECT`, `CRITIQUE`); the item head is to find these.
     whole: a dialog that `tasks.dialog_tokens` would cut is left out, and counted.
     names: raw id -> how dialogs spell its title, beside the catalogue's.
 
   Raises:
-    UserError: the chat template will not do; a turn and what it answers are longer than
+    UserError: the chat template cannot be used; a turn with the turn before it is longer than
       `tasks.dialog_tokens`; there is nothing to learn.
   """
   writer = _Writer(material, family, names or {})
@@ -108,7 +108,7 @@ class _Writer:
                                  family.mention, slots=not material.as_text)
 
   def examples(self, dialog, replies: list[Reply], alone: bool) -> list[_Stretch]:
-    """The stretches of a dialog in which its replies are learned, each in one."""
+    """The stretches of a dialog that learn its replies, each reply in one of them."""
     if alone:
       return [self._cut(dialog, [reply]) for reply in replies]
     made, left = [], replies
@@ -133,7 +133,7 @@ class _Writer:
     if not most:
       return _Stretch(dialog, 0, replies)
     first, room = last, most
-    while first and room > 0:          # a first guess, not to write a long dialog many times
+    while first and room > 0:          # a first guess, so that a long dialog is written few times
       room -= len(self._encode(dialog.turns[first].text)) + _OVERHEAD
       first -= 1
     first = max(first - 2, 0)

@@ -26,14 +26,14 @@ class Family:
   fields: tuple[str, ...]      # names of the places that every template has
   separator: str               # between the slots of one place
   seen: tuple[str, ...]        # asked in training; validation and test ask the first
-  unseen: tuple[str, ...]      # asked in the test of generalisation to new wordings only
+  unseen: tuple[str, ...]      # asked only in the test with new wordings
   fingerprint: str
-  teacher: str = ""            # what a teacher is told to write; "": the answer is known
+  teacher: str = ""            # instruction to a teacher; "": the answer is known
   mention: str = "{title}{item}"   # conversations: an item in what a user says, its title and slot
-  question: str = ""           # of conv_profile, behind the dialog
+  question: str = ""           # of conv_profile, after the dialog
 
   def __post_init__(self):
-    """Raises a UserError, before anything is made of it, for a template without its places."""
+    """Raises a UserError for a template without its places."""
     for name in ("fields", "seen", "unseen"):
       if isinstance(texts := getattr(self, name), str):
         raise errors.UserError(f"{name}={texts!r} is text, expected a tuple: ({texts!r},)")
@@ -81,8 +81,8 @@ def from_lines(path, lines, task: str, dataset: str) -> Family:
   """The family of `task` in a prompt.txt of OpenP5's kind.
 
   {dataset} becomes the data set's name; {user_id}, with or without "user_" before it, and
-  {history} become places. What its output says around {target} is left out: an answer is the
-  item's index alone.
+  {history} become places. Text around {target} in the output is left out: an answer is the item's
+  index alone.
 
   Args:
     path: of the file, for messages and the fingerprint.
@@ -108,7 +108,7 @@ def from_lines(path, lines, task: str, dataset: str) -> Family:
 
 @contextlib.contextmanager
 def _named(path):
-  """Says of what is wrong with a family in which file it stands."""
+  """Adds the name of the file to the message of a UserError."""
   try:
     yield
   except errors.UserError as e:
@@ -117,7 +117,7 @@ def _named(path):
 
 @seqio.map_over_dataset
 def ask(example, family: Family, answers, mentions=None):
-  """Puts entities into the template numbered `prompt`, and the answer about `target_entity` behind.
+  """Puts entities into the template numbered `prompt`; the target is `target_entity`'s answer.
 
   {"user": [7], "history": [0, 3, 4], "target_entity": [5], "prompt": [0]} ->
   {"inputs": "User<slot> watched<slot><slot>. Next:", "entities": [7, 3, 4],
@@ -127,8 +127,8 @@ def ask(example, family: Family, answers, mentions=None):
     example: rows of entities by place (0: nothing), target_entity, user (0: none), prompt.
     family: the templates.
     answers: string tensor [I + 1], by item row.
-    mentions: string tensor by entity row, said in place of slots ("entities" is then empty); None:
-      slots.
+    mentions: string tensor by entity row, written instead of slots ("entities" is then empty);
+      None: slots.
   """
   inputs = tf.gather(tf.constant(family.all), example["prompt"][0])
   rows = {field: tf.boolean_mask(example[field], example[field] > 0) for field in family.fields}
@@ -136,7 +136,7 @@ def ask(example, family: Family, answers, mentions=None):
     said = tf.fill(tf.shape(row), SLOT) if mentions is None else tf.gather(mentions, row)
     separator = family.separator if mentions is None else family.separator or ","
     said = tf.strings.reduce_join(said, separator=separator)
-    # Not a pattern's replacement: a backslash in a name is a backslash.
+    # No regular expression: a backslash in a name stays a backslash.
     before, behind = tf.unstack(tf.strings.split(inputs, f"{{{field}}}", maxsplit=1), num=2)
     inputs = tf.strings.join([before, said, behind])
   return {"inputs": inputs, "entities": _in_order(example, family, rows, mentions is None),
@@ -147,7 +147,7 @@ def ask(example, family: Family, answers, mentions=None):
 def _in_order(example, family: Family, rows: dict, slots: bool):
   """The entities in the order in which the template has their places."""
   if not (slots and family.fields):
-    # Nothing, of a length not known before: TensorFlow cannot batch shape [0].
+    # An empty tensor of unknown length: TensorFlow cannot batch the static shape [0].
     return tf.boolean_mask(example["user"], example["user"] < 0)
   orders = [family.order(template) for template in family.all]
   distinct = sorted(set(orders))

@@ -188,5 +188,5 @@ def test_mistakes_are_named():
     sasrec.Config(loss="hinge", seed=0)
   with pytest.raises(errors.UserError, match="temperature=-1"):
     sasrec.Config(temperature=-1, seed=0)
-  with pytest.raises(errors.UserError, match="nothing to learn from"):
+  with pytest.raises(errors.UserError, match="no user has two training"):
     sasrec.train([[1], []], 3, sasrec.Config(seed=0), np.array([0, 0]))

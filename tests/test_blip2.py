@@ -196,7 +196,7 @@ def test_refusals_name_both_sides(tmp_path):
     blip2.load(write(tmp_path, "lavis", {**found, "unknown": found["query_tokens"]}))
   with pytest.raises(errors.UserError, match="no Q-Former of BLIP-2"):
     blip2.load(write(tmp_path, "lavis", {"weight": found["query_tokens"]}))
-  with pytest.raises(errors.UserError, match="qformer.width=16, there 8"):
+  with pytest.raises(errors.UserError, match="qformer.width=16, expected 8"):
     blip2.check_room("there", SIZES, fresh(width=16, proj_init="normal")[0])
 
 

@@ -7,7 +7,6 @@ import pytest
 from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.conversation import policy, session
-from ilm_jax.runtime import distributed
 from ilm_jax.stages import chat, ranker, talker
 from tests import talks
 
@@ -134,10 +133,7 @@ def test_lines_are_read_until_the_end(run, monkeypatch, capsys):
   assert "/like X, /dislike X, /seen X" in capsys.readouterr().out
 
 
-def test_what_cannot_hold_a_conversation_is_refused(run, monkeypatch):
-  monkeypatch.setattr(distributed, "_here", distributed.Place(0, 2))
-  with pytest.raises(errors.UserError, match="runs in one process, this job has 2"):
-    chat.run(run, chat.Wish())
+def test_what_cannot_hold_a_conversation_is_refused(run):
   run.config.phase2.head.weight, run.config.phase1.losses.ui = 0.0, 0.0
   with pytest.raises(errors.UserError, match="needs an item head"):
     chat.Chat(run, variants.ILM, k=2)

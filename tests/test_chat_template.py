@@ -119,7 +119,7 @@ def test_without_a_template_the_text_is_plain(tmp_path):
     ("{{ ''.__class__.__mro__ }}", "fails on the roles"),
     ("{% include '/etc/passwd' %}", "fails on the roles"),
     ("{{ messages | length }}{% for m in messages %}{{ m.content }}</s>{% endfor %}",
-     "writes earlier turns in another way when a turn is added"),
+     "writes earlier turns differently when a turn is added"),
     ("{% for m in messages %}{{ m.content }}\n{% endfor %}", "ends a reply with '.n', expected a"),
     ("{% for m in messages %}</s>{% endfor %}", "does not write each message once")])
 def test_a_template_that_will_not_do_is_one_line(tmp_path, source, line):

@@ -1,12 +1,14 @@
 """What is saved comes back, or one clear error says why not."""
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import resource
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ import toy
 
 from ilm_jax import errors, files
 from ilm_jax.runtime import axes
-from ilm_jax.training import checkpoint, leaf_digests, loop
+from ilm_jax.training import checkpoint, leaf_digests, loop, orbax_io
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -374,10 +376,11 @@ def fails_in_one_line(folder, state):
   assert "\n" not in str(e.value)
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path, caplog):
   with tmpfs(tmp_path / "small", mib=3) as folder:
     save(folder, big_state(1, kib=1024))
     fails_in_one_line(folder, big_state(2, kib=4096))
+    assert not [record.message for record in caplog.records if record.exc_info]
     assert [p.name for p in folder.iterdir()] == ["1"]
     with checkpoint.Checkpointer(folder, toy.FINGERPRINTS) as own:
       assert_equal(own.restore(big_state(0, kib=1024)), big_state(1, kib=1024))
@@ -403,6 +406,7 @@ def test_place_copies_when_asked():
 
 TWO_PROCESSES = """
 import sys
+import types
 import jax, numpy as np
 from ilm_jax import errors
 from ilm_jax.runtime import axes, distributed
@@ -447,6 +451,16 @@ def test_digests_of_arrays_that_two_processes_share(tmp_path):
   assert two("restore").count("restored") == 2
   flip(largest(folder), largest(folder).stat().st_size // 2)
   assert two("restore").count("7 is damaged: trainable/noise has digest") == 2
+
+
+def test_what_ends_after_a_failed_save_is_not_printed(caplog):
+  printed = []
+  for error in (RuntimeError("Event loop is closed"), RuntimeError("ours"), OSError("ours")):
+    orbax_io._unless_loop_closed(types.SimpleNamespace(exc_value=error), printed.append)
+  assert [str(args.exc_value) for args in printed] == ["ours", "ours"]
+  for error in (ValueError("RESOURCE_EXHAUSTED: Error writing x"), ValueError("ours")):
+    logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=error)
+  assert [record.exc_info[1].args for record in caplog.records] == [("ours",)]
 
 
 def test_reading_warns_of_nothing(tmp_path, caplog):

@@ -183,7 +183,7 @@ def test_every_mistake_is_named_at_once():
 
 @pytest.mark.parametrize("field, value, words", [
     ("data.name", "ml-2m", "did you mean 'ml-32m'?"),
-    ("data.name", "ml-1m", "data.path is empty: data.name='ml-1m' is read from files of yours"),
+    ("data.name", "ml-1m", "data.path is empty: data.name='ml-1m' is read from your files"),
     ("data.path", "no/such/folder", "is no folder"),
     ("data.split", "loo", "expected one of 'loo_stable', 'loo_openp5', 'global_time', "
      "'cold_items'"),
@@ -223,7 +223,7 @@ def test_every_mistake_is_named_at_once():
     ("eval.beam_users", 0, "eval.exact_users=20 is more than eval.beam_users=0"),
     ("eval.bootstrap", 0, "eval.bootstrap=0: expected more than 0"),
     ("plan.catalogue", 100_000, "not less than plan.entities=100000"),
-    ("eval.references", ("shuffled_mlp",), "phase2.compare no 'mlp': nothing trains it"),
+    ("eval.references", ("shuffled_mlp",), "phase2.compare no 'mlp': the MLP is not"),
 ])
 def test_each_mistake(field, value, words):
   c = base.get_config()

@@ -283,7 +283,7 @@ def test_logs_that_cannot_be_understood(tmp_path, log, words):
 def test_items_that_stand_in_a_file_twice(tmp_path):
   path = tmp_path / "items.csv"
   path.write_text("item_id,title\n7,A\n7.0,B\n")
-  with pytest.raises(errors.UserError, match="line 3: item '7' stands in the file twice"):
+  with pytest.raises(errors.UserError, match="line 3: item '7' is in the file twice"):
     table_files.read_items({"i": path}, data("table", "", items_file="items.csv").columns)
 
 

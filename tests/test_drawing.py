@@ -142,7 +142,7 @@ def test_the_right_item_is_always_among_them():
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"phase1.negatives": 5, "phase1.candidates": "batch"}, "are drawn of the catalogue"),
+    ({"phase1.negatives": 5, "phase1.candidates": "batch"}, "they are drawn from the catalogue"),
     ({"phase1.draw": "evenly"}, "phase1.draw='evenly'"),
     ({"phase1.negatives": -1}, "phase1.negatives=-1: expected 0")])
 def test_what_cannot_be_drawn_is_refused(changes, words):

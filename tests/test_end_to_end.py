@@ -286,7 +286,7 @@ def test_two_processes_train_and_evaluate_as_one_does(run, tmp_path):
   for workdir, names, flags in (
       (trains, made, ("--stage=phase1",)),
       (evaluates, (*made, "phase1", "phase2"), (
-          "--stage=eval", "--config.phase2.compare=()",
+          "--stage=eval,report", "--config.phase2.compare=()",
           "--config.eval.baselines=('popularity',)"))):
     workdir.mkdir()
     for name in names:
@@ -300,6 +300,7 @@ def test_two_processes_train_and_evaluate_as_one_does(run, tmp_path):
   for name in ("loss", "itc", "itm", "itg", "ii", "ui"):
     assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=1e-6)
   assert len(list((trains / "tensorboard" / "phase1").iterdir())) == 1
+  assert (evaluates / "report.html").exists()
   for table in ("phase1/*/retrieval.json", "phase2/*/loss.json", "phase2/*/recommendation.json"):
     mine, theirs = ({label(row): row["metrics"] for row in json.loads(path.read_text())["rows"]}
                     for path in (next((w / "eval").glob(table)) for w in (evaluates, run)))
@@ -312,7 +313,7 @@ def test_two_processes_train_and_evaluate_as_one_does(run, tmp_path):
 
 def test_a_pod_refuses_at_once_what_it_cannot_do(run):
   """A plan in several processes, and groups that two processes cannot share."""
-  for flags, says in ((("--stage=plan",), "stage plan runs in one process, this job has 2"),
+  for flags, says in ((("--stage=plan",), "--stage=plan runs in one process, this job has 2"),
                       (("--stage=phase2",), "makes 1 groups, which do not divide over the 2")):
     done = main(run, *flags, "--config.mesh.data=2",
                 before=(ROOT / "launch" / "local_pod.py", "-n", "2", "--", sys.executable))

@@ -121,7 +121,7 @@ def test_more_gpus_than_nvlink_joins_speak_over_the_network(name, flops, links):
   assert (topology.chip.flops, topology.chip.links) == (flops, links)
   said = " ".join(chips.assumptions(topology))
   assert f"{flops / 1e12:.0f} TFLOP/s" in said and f"{links / 1e9:.0f} GB/s of" in said
-  assert ("leave NVLink" in said) is (topology.chips > 8)
+  assert ("NVLink joins only" in said) is (topology.chips > 8)
 
 
 def test_what_compiles_assumes_nothing_of_this_kind():

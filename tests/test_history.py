@@ -72,7 +72,8 @@ def by_library(text):
 
 @pytest.mark.parametrize("error", [
     OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EFBIG, "File too large"),
-    OSError(errno.EDQUOT, "Disk quota exceeded"), by_library("No space left on device")])
+    OSError(errno.EDQUOT, "Disk quota exceeded"), by_library("No space left on device"),
+    OSError("Not enough disk space. Needed: Unknown size")])       # TFDS, before it begins
 def test_a_full_disk_is_one_line_whoever_met_it(tmp_path, error):
   outer = ValueError("cannot finish the split\nfor reasons")
   outer.__cause__ = error

@@ -177,11 +177,11 @@ def test_a_t5_has_neither(tmp_path):
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"tasks.index_words": False}, "called by words that cannot be said"),
+    ({"tasks.index_words": False}, "can then generate no word that names"),
     ({"lm.train": "none"}, "set lm.train='index_tokens'"),
     ({"tasks.mixture.elm_title": 1.0}, r"leave out elm_title \(rate 0\)"),
-    ({"tasks.entities": "names"}, "histories of soft tokens"),
-    ({"phase2.head.rows": 16, "phase2.head.weight": 1.0}, "no index be said; set the rows to 0"),
+    ({"tasks.entities": "names"}, "histories must be soft tokens"),
+    ({"phase2.head.rows": 16, "phase2.head.weight": 1.0}, "no index is generated; set"),
     ({"tasks.index_words": False, "lm.index_only": False}, "gives codes words of their own"),
 ])
 def test_configs_that_cannot_say_indices_are_refused(changes, words):

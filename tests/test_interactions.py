@@ -74,7 +74,7 @@ def test_short_histories_are_training_only():
 
 
 def test_nothing_left_is_an_error():
-  with pytest.raises(errors.UserError, match="nothing is left of 8 .* 4-core"):
+  with pytest.raises(errors.UserError, match="no interaction of 8 remains in the 4-core"):
     built(k=4)
 
 

@@ -227,8 +227,8 @@ def test_what_is_not_committed_is_said(fakes, capsys):
   fakes.say("git", " M launch/shell.py")
   tpu_vm.main(tpu_vm.parse(shlex.split("run a --zone=z -- true")))
   assert capsys.readouterr().err == (
-      "not on the hosts, as it is not committed: launch/shell.py; commit and run setup again to "
-      "have it there\n")
+      "not on the hosts, because not committed: launch/shell.py; commit and run setup again to "
+      "copy them\n")
   assert [argv[0] for argv, _ in fakes.calls] == ["git", "gcloud"]
   fakes.fail("git", 1, "not a git repository")
   tpu_vm.main(tpu_vm.parse(shlex.split("run a --zone=z -- true")))

@@ -38,6 +38,14 @@ def test_stages_by_name(text, names):
   assert stage_list.parse(text) == names
 
 
+@pytest.mark.parametrize("name", ["audit", "chat", "serve", "export", "plan"])
+def test_a_stage_of_one_process_refuses_a_job_of_two(name):
+  stage_list.check_processes((name,), 1)
+  stage_list.check_processes(("prepare", "eval", "report", "describe"), 2)
+  with pytest.raises(errors.UserError, match=f"--stage={name} runs in one process, this job has 2"):
+    stage_list.check_processes(("eval", name), 2)
+
+
 @pytest.mark.parametrize(("text", "says"), [
     ("phase3", "unknown stage 'phase3': did you mean phase"), ("eval,", "unknown stage ''"),
     ("all,eval", "unknown stage 'all'")])
@@ -128,7 +136,7 @@ def test_help_names_every_stage_and_flag_in_80_columns(capsys):
   for flag in flags.FLAGS.flags_by_module_dict()["ilm_jax.main"]:
     assert shown.count(f"\n    --{flag.name}: ") + shown.count(f"\n    --{flag.name}=..: ") == 1
   serve = shown[shown.index("\nserve: "):shown.index("\nexport: ")]
-  assert "--port=..: its port; 0: any that is free. (default: 8000)" in serve
+  assert "--port=..: the port; 0: any free port. (default: 8000)" in serve
 
 
 @pytest.mark.parametrize("typed", [["phase1", "--help"], ["phase1", "--config=c.py", "-h"],
@@ -199,7 +207,7 @@ def test_an_address_that_is_none(name):
 
 @pytest.mark.parametrize("names", [("describe",), ("report",), ("eval", "report"), ("phase2",)])
 def test_a_workdir_that_is_not_there_is_not_made_by_those_who_read_it(tmp_path, names):
-  with pytest.raises(errors.UserError, match=f"does not exist: --stage={names[0]} reads what"):
+  with pytest.raises(errors.UserError, match=f"does not exist: --stage={names[0]} reads the"):
     workdir_lib.check(f"{tmp_path}/run", names)
   workdir_lib.check(str(tmp_path), names)
   workdir_lib.check(f"{tmp_path}/run", ("prepare", *names))

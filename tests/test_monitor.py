@@ -4,6 +4,7 @@ import socket
 import subprocess
 import threading
 import time
+import warnings
 
 import jax
 import pytest
@@ -190,9 +191,11 @@ def test_a_run_seen_is_the_run_unseen(tmp_path, capsys):
   assert (beat["state"], beat["step"], beat["loss_step"]) == ("done", 12, 12)
   assert list(beat["kept"]) == ["5", "10", "12"] and 0 < beat["goodput"] < 1
   trace, = (tmp_path / "seen" / "profile" / "phase1").rglob("*.xplane.pb")
-  steps = [dict(e.stats)["step_num"]
-           for plane in jax.profiler.ProfileData.from_file(str(trace)).planes
-           for line in plane.lines for e in line.events if e.name == "train"]
+  with warnings.catch_warnings():      # of a type in jaxlib; as an error it aborts Python 3.13
+    warnings.simplefilter("ignore", DeprecationWarning)
+    steps = [dict(e.stats)["step_num"]
+             for plane in jax.profiler.ProfileData.from_file(str(trace)).planes
+             for line in plane.lines for e in line.events if e.name == "train"]
   assert steps == [6, 7, 8]
   assert not [t for t in threading.enumerate() if t.name in ("clock", "heartbeat")
               and t.join(1) is None and t.is_alive()]

@@ -94,5 +94,5 @@ def test_a_config_takes_the_rates_and_keeps_its_names(module):
   c = reading.with_tasks(tiny.get_config().lock(), module('MIXTURE = {"decade": 2}', "ok_tasks"))
   assert c.tasks.mixture.decade == 2.0 and c.tasks.module == "ok_tasks" and c.is_locked
   assert reading.from_json(reading.to_json(c)).tasks.mixture.decade == 2.0
-  with pytest.raises(errors.UserError, match=r"\['elm_title'\] are tasks of the project already"):
+  with pytest.raises(errors.UserError, match=r"\['elm_title'\] are names of the project's own"):
     reading.with_tasks(tiny.get_config().lock(), module('MIXTURE = {"elm_title": 1}', "no_tasks"))

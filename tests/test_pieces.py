@@ -289,7 +289,7 @@ def test_flags_for_beam(capsys):
   program = [sys.executable, "-m", "ilm_jax.main", "--config=configs/tiny.py", "--workdir=/nowhere"]
   done = subprocess.run([*program, "--beam_options=--region=r"], capture_output=True, text=True,
                         check=False, cwd=pathlib.Path(__file__).parents[1])
-  assert done.returncode == 1 and "--beam_options are for the pipeline of" in done.stderr
+  assert done.returncode == 1 and "--beam_options is set without --beam_runner" in done.stderr
 
 
 def test_a_workdir_that_was_not_prepared_is_not_registered(tmp_path):

@@ -99,7 +99,7 @@ def test_names_of_topologies(text, chips_, slices):
 
 
 @pytest.mark.parametrize("text, says", [
-    ("v5q:4x4x4", "no chip is called 'v5q'; did you mean v5"),
+    ("v5q:4x4x4", "no chip is called 'v5q': did you mean v5"),
     ("v5litepod:4x4", "did you mean"),
     ("v5p:4x4", "a slice of v5p has 3 axes, found 2; e.g. .*v5p:4x4x4"),
     ("v5e:4x4x4", "a slice of v5e has 2 axes, found 3; e.g. .*v5e:4x4"),

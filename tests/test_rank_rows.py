@@ -50,9 +50,9 @@ def test_rank_rows_hold_no_targets():
 @pytest.mark.parametrize("changes, words", [
     ({"phase2.head.rows": 12, "phase2.head.rows_per_group": 4, "phase2.microbatches": 8,
       "phase2.rows": 8}, "phase2.head.rows=12 does not divide over phase2.microbatches=8"),
-    ({"eval.beam_users": 5}, "beams say titles, and ranking tasks then train no words"),
+    ({"eval.beam_users": 5}, "beams generate titles, and with these rows ranking tasks"),
     ({"phase2.head.layer": 2, "phase2.head.rows": 0}, "set the rows above 0 or the layer to -1"),
-    ({"phase2.head.queries": 9}, "an entity has no more soft tokens"),
+    ({"phase2.head.queries": 9}, "the soft tokens of an entity"),
     ({"phase2.head.rows": 12}, "no multiple of phase2.head.rows_per_group=16"),
 ])
 def test_rows_that_cannot_be_are_refused(changes, words):

@@ -65,13 +65,16 @@ def test_no_flipped_bit_of_any_file_stays_unnoticed(workdir):
   assert workdirs.content(workdir) == before         # each was put back
 
 
-def test_reports_may_differ_by_the_path_of_their_workdir_alone(tmp_path):
-  for name, metric in (("one", 1), ("two", 1), ("other", 2)):
+def test_reports_may_differ_by_the_folder_in_which_they_were_made_alone(tmp_path):
+  for name, made, metric in (("one", "one", 1), ("two", "two", 1), ("copied", "one", 1),
+                             ("other", "other", 2)):
     (tmp_path / name).mkdir()
-    (tmp_path / name / "report.json").write_text(
-        json.dumps({"command": f"--workdir={tmp_path / name}", "metric": metric}))
-  one, two, other = (workdirs.content(tmp_path / name) for name in ("one", "two", "other"))
-  assert one == two and workdirs.differences(one, other) == ["report.json"]
+    (tmp_path / name / "report.json").write_text(json.dumps(
+        {"summary": {"report": f"{tmp_path}/{made}/report.html", "command": f"--workdir="
+                     f"{tmp_path}/{made} --stage=eval"}, "metric": metric}))
+  one, *equal, other = (workdirs.content(tmp_path / name)
+                        for name in ("one", "two", "copied", "other"))
+  assert equal == [one, one] and workdirs.differences(one, other) == ["report.json"]
 
 
 def test_audit_names_the_damage_of_each_file(workdir):

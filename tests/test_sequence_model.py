@@ -187,11 +187,11 @@ def _decoder(run):
     ({"cf.sequential": "gru4rec"}, "cf.sequential='gru4rec'"),
     ({"cf.sasrec.width": 9, "cf.sasrec.num_heads": 2}, "does not divide over"),
     ({"cf.sasrec.evaluate_every": 50}, "cf.sasrec.evaluate_every=50 is more than"),
-    ({"phase2.head.distil": 1.0, "tasks.history": 60}, "more than cf.sasrec.length=50"),
+    ({"phase2.head.distil": 1.0, "tasks.history": 60}, "more than the cf.sasrec.length=50"),
     ({"phase2.head.distil": 1.0, "phase2.head.negatives": 9}, "compares softmaxes over the cat"),
     ({"phase2.head.distil": 1.0, "phase2.head.weight": 0.0, "phase2.head.rows": 0,
       "phase2.head.layer": -1}, "there is no head to learn from a SASRec"),
-    ({"phase2.head.distil_ease": 0.3}, "distil_ease=0.3 with phase2.head.distil=0: there is no"),
+    ({"phase2.head.distil_ease": 0.3}, "distil_ease=0.3 with phase2.head.distil=0: the scores"),
     ({"phase2.head.distil": -1.0}, "phase2.head.distil=-1.0: expected 0"),
     ({"phase2.head.distil_temperature": 0.0}, "distil_temperature=0.0: expected more than 0"),
 ])

@@ -242,7 +242,7 @@ def test_a_file_cut_otherwise_is_told(tmp_path, log, columns, says):
 
 
 @pytest.mark.parametrize(("columns", "says"), [
-    ({"interactions_file": "log.dat"}, "what stands between its cells: .*delimiter=::"),
+    ({"interactions_file": "log.dat"}, "does not tell the delimiter: .*delimiter=::"),
     ({"user": "1", "item": "2", "time": "at"}, "time='at' beside user='1'.*or ''"),
     ({"user": "0", "item": "1"}, "counted from 1"), ({"encoding": "latin1x"}, "encoding='latin1x'"),
     ({"delimiter": '"'}, "no quote mark")])

@@ -126,8 +126,8 @@ def test_each_item_of_a_reply_has_its_rank():
 
 
 @pytest.mark.parametrize("changes, line", [
-    ({"tasks.mixture.conv_next": 1.0}, "tasks.mixture.conv_next=1.0 with tasks.dialogs='': it "
-     "learns from dialogs; name a file of JSON lines, or 'synthetic'"),
+    ({"tasks.mixture.conv_next": 1.0}, "tasks.mixture.conv_next=1.0 with tasks.dialogs='': the "
+     "task learns from dialogs; name a file of JSON lines, or 'synthetic'"),
     ({"tasks.mixture.redial_respond": 1.0, "tasks.dialogs": "synthetic", "dialogs.count": 9},
      "redial_respond=1.0 with tasks.dialogs='synthetic': .* by 'redial:PATH'"),
     ({"tasks.dialogs": "synthetic"}, "tasks.dialogs='synthetic' with dialogs.count=0: no synth"),
@@ -135,7 +135,7 @@ def test_each_item_of_a_reply_has_its_rank():
     ({"tasks.dialog_tokens": -1}, "tasks.dialog_tokens=-1: expected 0 .no dialog is cut. or more"),
     ({"lm.chat_template": "chatlm"}, "lm.chat_template='chatlm' is unknown: .* mean 'chatml'"),
     ({"tasks.mixture.conv_next": 1.0, "tasks.dialogs": "synthetic", "dialogs.count": 9,
-      "phase2.head.weight": 1.0, "phase2.head.distil": 1.0}, "teacher reads histories, no conv")])
+      "phase2.head.weight": 1.0, "phase2.head.distil": 1.0}, "teacher cannot read conv")])
 def test_what_cannot_be_is_known_before_any_work(changes, line):
   from configs import base
   c = base.get_config()

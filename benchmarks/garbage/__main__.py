@@ -4,6 +4,7 @@
     python -m benchmarks.garbage --quick
     python -m benchmarks.garbage --readers=gguf,pth --keep=broken/ --json=garbage.json
     python -m benchmarks.garbage --show=pth:0:1234
+    python -m benchmarks.garbage --guided --readers=csv        # inputs that atheris chooses
 
 Inputs are valid files, made here, that are damaged (`mutate`). The promise for each: it is read, or
 refused by a UserError of one line; in 5 s of CPU time; with resident memory (VmHWM of the child)
@@ -12,6 +13,7 @@ children; one that crashes or hangs (60 s without an input done) is started agai
 input. Address space is limited too, so that a lie about 2^60 elements cannot hurt the machine.
 """
 import argparse
+import base64
 import json
 import pathlib
 import platform
@@ -30,7 +32,8 @@ HEAD = ("| reader | inputs | accepted | refused | broken | slowest, s | memory, 
         "|---|---|---|---|---|---|---|")
 
 
-def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None) -> dict:
+def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None,
+             guided: bool = False) -> dict:
   """What came of a reader's inputs: counts, the slowest, the most memory, and what broke.
 
   Args:
@@ -39,6 +42,7 @@ def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None)
     seed: of what is damaged how.
     seconds: after which no more are begun.
     shm: a folder in memory for the files; None: the usual place.
+    guided: whether atheris chooses the inputs by the code they reach.
   """
   with tempfile.TemporaryDirectory(dir=shm) as folder:
     marks = worker.marks(folder, "w+")
@@ -46,8 +50,8 @@ def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None)
     while first < inputs and (ends is None or time.monotonic() < ends):
       with open(pathlib.Path(folder, "log"), "w") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.garbage.worker", name, str(seed), str(first),
-             str(inputs), folder], stdout=log, stderr=log)
+            [sys.executable, "-m", f"benchmarks.garbage.{'guided' if guided else 'worker'}", name,
+             str(seed), str(first), str(inputs), folder], stdout=log, stderr=log)
       marks[0] = first - 1
       began, ends, why = _watched(child, marks, first, ends, seconds)
       spent += time.monotonic() - began
@@ -94,12 +98,13 @@ def _watched(child, marks, first: int, ends, seconds: float):
 
 
 def _kinds(broken: list[dict]) -> list[dict]:
-  """What broke, alike together: {"about", "count", "numbers"}."""
+  """What broke, alike together: {"about", "count", "numbers"}, of a guided one "files", too."""
   kinds: dict[str, dict] = {}
   for each in broken:
     kind, _, place = each["about"].partition(" at ")
     key = f"{kind.split(':')[0]} {place or kind}"
-    of = kinds.setdefault(key, {"about": each["about"], "count": 0, "numbers": []})
+    of = kinds.setdefault(key, {**each, "count": 0, "numbers": []})
+    of.pop("number", None)
     of["count"] += 1
     of["numbers"] = [*of["numbers"], each["number"]][:5]
   return sorted(kinds.values(), key=lambda of: -of["count"])
@@ -112,10 +117,12 @@ def _row(of: dict) -> str:
 
 def _keep(folder: pathlib.Path, seed: int, of: dict) -> None:
   """The first input of each kind that breaks a reader, as files."""
-  for number in (of_kind["numbers"][0] for of_kind in of["found"]):
+  for kind in of["found"]:
+    number = kind["numbers"][0]
     here = folder / f"{of['reader']}-{seed}-{number}"
     here.mkdir(parents=True, exist_ok=True)
-    reader.write(here, worker.made(of["reader"], seed, number))
+    reader.write(here, {name: base64.b64decode(data) for name, data in kind["files"].items()}
+                 if "files" in kind else worker.made(of["reader"], seed, number))
 
 
 def main() -> int:
@@ -123,6 +130,8 @@ def main() -> int:
   parser.add_argument("--inputs", type=int, default=100_000, help="of each reader")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--readers", default="", help=f"of {', '.join(readers.ALL)}; all")
+  parser.add_argument("--guided", action="store_true",
+                      help="atheris chooses the inputs (pip install atheris)")
   parser.add_argument("--seconds", type=float, default=1e9, help="of each reader at most")
   parser.add_argument("--quick", action="store_true", help="about a minute, and the starts")
   parser.add_argument("--keep", type=pathlib.Path, help="a folder for what breaks a reader")
@@ -142,7 +151,7 @@ def main() -> int:
   print(HEAD, flush=True)
   results = []
   for name in names:
-    results.append(campaign(name, args.inputs, args.seed, seconds, shm))
+    results.append(campaign(name, args.inputs, args.seed, seconds, shm, args.guided))
     print(_row(results[-1]), flush=True)
     if args.keep:
       _keep(args.keep, args.seed, results[-1])

@@ -12,7 +12,7 @@ import random
 import struct
 import zipfile
 
-_LONGEST = 1 << 19           # bytes of a damaged file, so that "memory by size" means something
+LONGEST = 1 << 19           # bytes of a damaged file, so that "memory by size" means something
 _NUMBERS = (0, 1, -1, 2, 127, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53,
             2**60, 2**63 - 1, 2**63, 2**64 - 1, -2**31, -2**63)
 _BYTES = (b"\0", b"\xe9", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n", b'"', b'""', b"'",
@@ -36,7 +36,7 @@ def folder(rng: random.Random, seeds: list[dict[str, bytes]]) -> dict[str, bytes
   for _ in range(rng.choice((1, 1, 1, 2))):
     name = rng.choice(sorted(made))
     others = [seed[name] for seed in seeds if name in seed]
-    made[name] = _file(rng, name, made[name], others)[:_LONGEST]
+    made[name] = _file(rng, name, made[name], others)[:LONGEST]
   if len(made) > 2 and rng.random() < 0.02:
     made.pop(rng.choice(sorted(made)))
   return made

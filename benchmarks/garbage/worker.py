@@ -35,40 +35,69 @@ def made(name: str, seed: int, number: int) -> dict[str, bytes]:
   return seeds[number] if number < len(seeds) else mutate.folder(rng, seeds)
 
 
+class Trial:
+  """Tries one input after another, and keeps the marks.
+
+  Args:
+    of: the reader.
+    folder: with the marks.
+
+  Attributes:
+    number: of the next input.
+    seeds: the reader's valid inputs.
+
+  Raises:
+    RuntimeError: a valid input is refused.
+  """
+
+  def __init__(self, of: reader.Reader, folder: str):
+    self.seeds, self.number = of.seeds(), 0
+    self._of, self._at, self._work = of, marks(folder), pathlib.Path(folder, "work")
+    self._broken = pathlib.Path(folder, "broken.jsonl")
+    empty = pathlib.Path(folder, "empty")
+    empty.mkdir(exist_ok=True)
+    os.chdir(empty)
+    for _ in range(2):              # what is imported, compiled or cached at first is not counted
+      for files in self.seeds:
+        _fresh(self._work, files)
+        if (warm := reader.tried(of, self._work, 1 << 40)).kind != "accepted" and (
+            "slow" not in warm.about):
+          raise RuntimeError(f"{of.name}: a valid seed is {warm.kind}: {warm.about}")
+    for number in range(20):
+      mutate.odd(random.Random(number))
+    with open("/proc/self/statm") as file:
+      taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (taken + _ADDRESSES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    self._opened = len(os.listdir("/proc/self/fd"))
+
+  def __call__(self, files: dict[str, bytes], note: dict | None = None) -> None:
+    """Tries the files of an input; `note` is kept beside it where it breaks the reader."""
+    self._at[0] = self.number
+    _fresh(self._work, files)
+    done = reader.tried(self._of, self._work, sum(map(len, files.values())))
+    if done.kind == "accepted" and len(os.listdir("/proc/self/fd")) > self._opened + _HANDLES:
+      done = reader.Tried("broken", "handles: files stay open")
+    self._at[NAMES.index(done.kind)] += 1
+    self._at[4], self._at[5] = max(self._at[4], done.seconds), max(self._at[5], done.grown)
+    if done.kind == "broken":
+      with open(self._broken, "a") as broken:
+        broken.write(json.dumps({"number": self.number, "about": done.about, **(note or {})}))
+        broken.write("\n")
+    self.number += 1
+
+  def ends(self) -> None:
+    """Marks that no input is left."""
+    self._at[0] = self.number
+
+
 def main(name: str, seed: str, first: str, stop: str, folder: str) -> None:
-  of, at = readers.ALL[name], marks(folder)
-  seeds = of.seeds()
-  work = pathlib.Path(folder, "work")
-  empty = pathlib.Path(folder, "empty")
-  empty.mkdir(exist_ok=True)
-  os.chdir(empty)
-  for _ in range(2):                # what is imported, compiled or cached at first is not counted
-    for files in seeds:
-      _fresh(work, files)
-      if (warm := reader.tried(of, work, 1 << 40)).kind != "accepted" and "slow" not in warm.about:
-        raise RuntimeError(f"{name}: a valid seed is {warm.kind}: {warm.about}")
-  for number in range(20):
-    mutate.odd(random.Random(number))
-  with open("/proc/self/statm") as file:
-    taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-  resource.setrlimit(resource.RLIMIT_AS, (taken + _ADDRESSES, resource.RLIM_INFINITY))
-  resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-  opened = len(os.listdir("/proc/self/fd"))
-  with open(pathlib.Path(folder, "broken.jsonl"), "a") as broken:
-    for number in range(int(first), int(stop)):
-      files = seeds[number] if number < len(seeds) else mutate.folder(
-          random.Random(f"{seed} {name} {number}"), seeds)
-      at[0] = number
-      _fresh(work, files)
-      done = reader.tried(of, work, sum(map(len, files.values())))
-      if done.kind == "accepted" and len(os.listdir("/proc/self/fd")) > opened + _HANDLES:
-        done = reader.Tried("broken", "handles: files stay open")
-      at[NAMES.index(done.kind)] += 1
-      at[4], at[5] = max(at[4], done.seconds), max(at[5], done.grown)
-      if done.kind == "broken":
-        broken.write(json.dumps({"number": number, "about": done.about}) + "\n")
-        broken.flush()
-    at[0] = int(stop)
+  trial = Trial(readers.ALL[name], folder)
+  for trial.number in range(int(first), int(stop)):
+    number = trial.number
+    trial(trial.seeds[number] if number < len(trial.seeds) else mutate.folder(
+        random.Random(f"{seed} {name} {number}"), trial.seeds))
+  trial.ends()
 
 
 def _fresh(work: pathlib.Path, files: dict[str, bytes]) -> None:

@@ -1,1 +1,1 @@
-"""Files that other people own, by name, pinned by sha256: cache, official URL, package."""
+"""Files of other publishers, by name and pinned by sha256: cache, official URL, package."""

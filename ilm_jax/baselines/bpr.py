@@ -9,17 +9,17 @@ import optax
 
 def bpr(histories: list, num_items: int, width: int, *, reg: float = 1e-4,
         learning_rate: float = 0.01, epochs: int = 60, batch_size: int = 4096, seed: int = 0):
-  """Factors whose inner products put what a user chose above what the user did not.
+  """Factors whose inner products rank the items that a user chose above all others.
 
   Args:
     histories: item rows (1..I) of each user's training interactions.
     num_items: I.
     width: C.
     reg: weight of the squared factors that a pair touches.
-    learning_rate: of Adam.
+    learning_rate: learning rate of Adam.
     epochs: passes over the interactions.
     batch_size: pairs in a step; a negative is drawn uniformly for each.
-    seed: of the start, the order and the negatives.
+    seed: seed of the initial factors, the order and the negatives.
 
   Returns:
     (user_UC, item_IC1): float32 [users, C] and [I + 1, C + 1]. The items carry a bias in their last

@@ -1,8 +1,8 @@
-"""Scores from counts beside a SASRec's, inside a training step: a teacher of the item head.
+"""Adds scores from counts to those of a SASRec, inside a training step: a teacher of the item head.
 
 A transition graph and EASE^R each score the items after a history by an item-item matrix and
-weights of the history's items. The weight is decay^k for the k-th last item, or 1 for all. So the
-scores at all places of all rows are two products a step.
+weights of the history's items: decay^k for the item with k items after it, or 1 for all. So a step
+needs one product for each of the two to score all places of all rows.
 """
 import dataclasses
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from ilm_jax.baselines import ease, neighbours
 # As tuned on validation targets of MovieLens-100K (docs/results/ml100k_baselines.md).
 LAST, DECAY, SMOOTHING, REG = 20, 0.8, 5.0, 100.0
 MOST_ITEMS = 20_000      # a dense matrix of items by items then takes 1.6 GB on every device
-_RARE = 1e-6             # a probability that is added, so that every logarithm is finite
+_RARE = 1e-6             # added to probabilities, so that every logarithm is finite
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """Weights of two scores in the teacher's logits; 0: that score is left out."""
+  """Weights of two scores in the teacher's logits; 0 leaves a score out."""
   transitions: float = 0.0      # times the log probability by the transition graph
   ease: float = 0.0             # times the score by EASE^R, of mean 0 and deviation 1 over items
 
@@ -41,7 +41,7 @@ def check(c: Counts, num_items: int) -> None:
 
 
 def arrays(c: Counts, histories: list, num_items: int) -> dict[str, np.ndarray]:
-  """{"transitions": .., "ease": ..} of the scores that are used, float32 [I, I] each.
+  """{"transitions": .., "ease": ..}: the matrices of the scores in use, float32 [I, I] each.
 
   Args:
     c: the weights.
@@ -70,7 +70,7 @@ def beside(c: Counts, teacher: Callable) -> Callable:
     teacher: (its parameters, row_BL, segment_BL) -> [B, L, I] logits.
 
   Returns:
-    As `teacher`, whose parameters are {"sasrec": .., and those of `arrays`}.
+    A function like `teacher`, with the parameters {"sasrec": .., and the arrays of `arrays`}.
   """
   def score(params, row_BL, segment_BL):
     total = jax.nn.log_softmax(teacher(params["sasrec"], row_BL, segment_BL), axis=-1)
@@ -90,8 +90,8 @@ def beside(c: Counts, teacher: Callable) -> Callable:
 
 
 def _before(row_BL, segment_BL) -> tuple[jax.Array, jax.Array]:
-  """(bool [B, L, L], int [B, L, L]): whether the second place holds an item of the first's history,
-  itself included, and how many items came since."""
+  """(bool [B, L, L], int [B, L, L]): whether place s holds an item of the history up to place t,
+  t included, and the number of items after s up to t; axes [batch, t, s]."""
   place_L = jnp.arange(row_BL.shape[1])
   before_BLL = ((segment_BL[:, :, None] == segment_BL[:, None, :]) & (row_BL[:, None, :] > 0)
                 & (place_L[:, None] >= place_L[None, :])[None])
@@ -100,5 +100,5 @@ def _before(row_BL, segment_BL) -> tuple[jax.Array, jax.Array]:
 
 
 def _summed(weight_BLL, matrix_II, row_BL) -> jax.Array:
-  """[B, L, I]: the matrix's rows of a row's items, weighted."""
+  """[B, L, I]: the weighted sum of the matrix rows of each row's items."""
   return jnp.einsum("bts,bsi->bti", weight_BLL, matrix_II[jnp.maximum(row_BL - 1, 0)])

@@ -10,13 +10,13 @@ MOST_ITEMS = 40_000      # the dense item-by-item inverse then takes 13 GB
 
 
 def ease(histories: list, num_items: int, queries: list, *, reg: float = 200.0) -> np.ndarray:
-  """The sum, over a user's items, of the `weights` by which one item predicts another.
+  """Scores of all items: for each, the sum of its `weights` over the items of a history.
 
   Args:
     histories: item rows (1..I) of each user's training interactions.
     num_items: I.
     queries: item rows of each history to score.
-    reg: of `weights`.
+    reg: as in `weights`.
 
   Returns:
     float32 [len(queries), I + 1]; column 0 is -inf.
@@ -29,7 +29,7 @@ def ease(histories: list, num_items: int, queries: list, *, reg: float = 200.0) 
 
 
 def weights(histories: list, num_items: int, reg: float = 200.0) -> np.ndarray:
-  """float64 [I, I]: in row i, by how much item i + 1 predicts each item.
+  """float64 [I, I]: in row i, how strongly item row i + 1 predicts each item.
 
   The weights B minimise |X - X B|^2 + reg |B|^2 with a zero diagonal, where X [users, I] is 1 for
   the items that a user chose: with P = (X'X + reg)^-1, B_ij = -P_ij / P_jj for i != j.
@@ -37,7 +37,7 @@ def weights(histories: list, num_items: int, reg: float = 200.0) -> np.ndarray:
   Args:
     histories: item rows (1..I) of each user's training interactions.
     num_items: I.
-    reg: the paper's lambda, > 0. More users want more: tune it over powers of ten.
+    reg: the paper's lambda, > 0. More users need a larger one: tune it over powers of ten.
 
   Raises:
     UserError: reg is not above 0; more items than `MOST_ITEMS`.

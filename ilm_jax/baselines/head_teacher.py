@@ -1,4 +1,4 @@
-"""The item head's teacher as a config describes it: how it scores, and the shapes of what it reads.
+"""The item head's teacher by a config: its scorer, and the shapes of the arrays that it reads.
 
 The teacher is the SASRec of stage cf; the config may add scores from counts to its logits.
 """
@@ -13,7 +13,7 @@ from ilm_jax.objectives import distillation
 def sasrec_config(c) -> sasrec.Config:
   """Shape and training of the SASRec in the run's config `c`."""
   fields = c.cf.sasrec.to_dict()
-  if not fields["patience"]:       # nothing is compared: one evaluation, at the last epoch
+  if not fields["patience"]:       # 0: no validation; the one evaluation is at the last epoch
     fields |= {"evaluate_every": fields["epochs"], "patience": 1}
   return sasrec.Config(**fields, seed=c.seed)
 
@@ -25,7 +25,7 @@ def counts(c) -> count_teachers.Counts:
 
 
 def distil(c, num_items: int) -> distillation.Distil | None:
-  """The teacher of the run's config `c`; None where `phase2.head.distil` is 0."""
+  """The teacher of the run's config `c`; None if `phase2.head.distil` is 0."""
   head = c.phase2.head
   if not head.distil:
     return None

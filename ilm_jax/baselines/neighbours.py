@@ -9,14 +9,14 @@ def item_knn(histories: list, num_items: int, queries: list, *, neighbours: int 
              shrinkage: float = 10.0) -> np.ndarray:
   """Item-based nearest neighbours: the summed similarity to the items of a user's history.
 
-  Similarity as in `cooccurrence.nearest`; of each item only the most similar neighbours count.
+  Similarity is as in `cooccurrence.nearest`; only the most similar neighbours of an item count.
 
   Args:
     histories: item rows of each user's training interactions.
     num_items: I.
     queries: item rows of each history to score.
-    neighbours: kept for each item.
-    shrinkage: draws similarities of rare items towards 0.
+    neighbours: number of neighbours to keep for each item, at most.
+    shrinkage: pulls similarities of rare items towards 0.
 
   Returns:
     float32 [len(queries), I + 1]; column 0 is -inf.
@@ -27,19 +27,19 @@ def item_knn(histories: list, num_items: int, queries: list, *, neighbours: int 
 
 def transition(histories: list, num_items: int, queries: list, *, last: int = 5,
                decay: float = 0.5, smoothing: float = 0.0) -> np.ndarray:
-  """A training-free transition graph: what came next after each of the last items.
+  """A training-free transition graph: scores items by how often they followed the last items.
 
-  Counts of direct successors, each row divided by its sum; the k-th last item of a history counts
-  decay ** k.
+  Its matrix holds counts of direct successors, each row divided by its sum. The last item of a
+  history has weight 1, each earlier one `decay` times the weight of the next.
 
   Args:
     histories: item rows of each user's training interactions, in time order.
     num_items: I.
     queries: item rows of each history to score, in time order.
-    last: how many items at the end of a history count.
+    last: number of items at the end of a history that count.
     decay: weight of an item relative to the one after it.
-    smoothing: so many more successors of every item, distributed as all successors are: an item
-      with few of its own scores others by their popularity.
+    smoothing: number of successors to add to every item, distributed like all successors: an item
+      with few successors then scores others by their popularity.
 
   Returns:
     float32 [len(queries), I + 1]; column 0 is -inf.
@@ -65,7 +65,7 @@ def transition(histories: list, num_items: int, queries: list, *, last: int = 5,
 
 
 def with_padding(score_UI) -> np.ndarray:
-  """float32 [users, I + 1] from [users, I] scores: column 0, of padding, is -inf."""
+  """float32 [users, I + 1] from [users, I] scores: column 0, the padding, is -inf."""
   padded_UI = np.full((score_UI.shape[0], score_UI.shape[1] + 1), -np.inf, np.float32)
   padded_UI[:, 1:] = score_UI
   return padded_UI

@@ -1,9 +1,9 @@
-"""Rankings that know no language: how often an item was chosen, and matrix factorisation."""
+"""Rankings without text: how many users chose an item, and matrix factorisation."""
 import numpy as np
 
 
 def popularity(histories: list, num_items: int) -> np.ndarray:
-  """How many users' histories hold each item.
+  """The number of users who have each item in their history.
 
   Args:
     histories: item rows of each user's training interactions.

@@ -1,10 +1,10 @@
 """SASRec (Kang and McAuley, arXiv 1808.09781): a causal transformer over a user's items.
 
 The inner product of its last output with the item table, or their cosine over a temperature, scores
-all items. Trained with the loss of the paper (binary, one sampled negative a position), with the
-full softmax over the catalogue, with a softmax over sampled negatives, or with gSASRec's binary
-loss of many negatives; all but the first are what a comparison should use (arXiv 2309.07602,
-2308.07192). eSASRec (arXiv 2508.06450) is block="ligr" with loss="sampled".
+all items. The loss is that of the paper (binary, one sampled negative for each position), the full
+softmax over the catalogue, a softmax over sampled negatives, or gSASRec's binary loss with many
+negatives. A comparison should not use the first (arXiv 2309.07602, 2308.07192). eSASRec (arXiv
+2508.06450) is block="ligr" with loss="sampled".
 
 Letters: B users, L positions, W width, N target positions of a batch, I items, K negatives.
 """
@@ -27,21 +27,21 @@ LOSSES = ("full", "sampled", "bce", "gbce")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-  """Shape and training of a SASRec."""
+  """Shape and training of a SASRec. Raises UserError for values that cannot work."""
   seed: int
   width: int = 64
   num_layers: int = 2
   num_heads: int = 1
-  length: int = 50            # items of a history, the last ones
+  length: int = 50            # items of a history that are read: the last ones
   dropout: float = 0.2
   block: str = "plain"        # or "ligr": sasrec_blocks.BLOCKS
   loss: str = "full"          # one of LOSSES
   negatives: int = 256        # of "sampled" and "gbce", drawn uniformly for each user of a batch
   calibration: float = 0.75   # t of "gbce", 0..1
-  temperature: float = 0.0    # scores are cosines over this; 0: inner products
+  temperature: float = 0.0    # scores are cosines divided by this; 0: inner products
   batch_size: int = 256       # users
   learning_rate: float = 1e-3
-  epochs: int = 200           # at most
+  epochs: int = 200           # most epochs
   patience: int = 5           # evaluations without a better validation NDCG@10 before it stops
   evaluate_every: int = 1     # epochs
 
@@ -63,7 +63,7 @@ class Config:
 
 
 class SASRec(nnx.Module):
-  """The model; row 0 of `item` is padding."""
+  """The model. Row 0 of `item` is padding."""
 
   def __init__(self, config: Config, num_items: int, *, rngs: nnx.Rngs):
     self.config = config
@@ -76,21 +76,21 @@ class SASRec(nnx.Module):
     self.norm = nnx.LayerNorm(config.width, rngs=rngs)
 
   def hidden(self, row_BL, key=None) -> jax.Array:
-    """[B, L, W] outputs of item rows padded with 0 in front; `key` for dropout, None: none."""
+    """[B, L, W] outputs of item rows padded with 0 in front; without dropout if `key` is None."""
     mask_BLL = jnp.tri(row_BL.shape[1], dtype=bool)[None] & (row_BL > 0)[:, None, :]
     return self._through(self.item[...][row_BL] + self.position[...][None], mask_BLL, key)
 
   def packed(self, row_BL, segment_BL) -> jax.Array:
-    """[B, L, W] as `hidden` of every history alone, where several share a row.
+    """[B, L, W]: `hidden` of each history alone, for rows that hold several histories.
 
     Args:
-      row_BL: item rows; 0: no item of a history (padding, users), whose output means nothing.
-      segment_BL: int, which history of the row a place belongs to. None has more items than
-        `config.length`.
+      row_BL: int item rows; 0: no item of a history (padding, users); its output has no meaning.
+      segment_BL: int, the number of the history at each place. A history must not have more items
+        than `config.length`.
     """
     same_BLL = (segment_BL[:, :, None] == segment_BL[:, None, :]) & (row_BL > 0)[:, None, :]
     past_LL = jnp.tri(row_BL.shape[1], dtype=bool)
-    behind_BL = jnp.sum(same_BLL & ~past_LL[None], axis=2)      # a history ends at the last place
+    behind_BL = jnp.sum(same_BLL & ~past_LL[None], axis=2)      # a history takes the last positions
     place_BL = jnp.maximum(self.config.length - 1 - behind_BL, 0)
     return self._through(self.item[...][row_BL] + self.position[...][place_BL],
                          same_BLL & past_LL[None], None)
@@ -106,7 +106,7 @@ class SASRec(nnx.Module):
 
 def train(histories: list, num_items: int, config: Config, validation: np.ndarray,
           report: Callable | None = None) -> dict:
-  """Trains on users' training histories and keeps the epoch of the best validation NDCG@10.
+  """Trains on users' training histories and keeps the epoch with the best validation NDCG@10.
 
   Args:
     histories: item rows (1..I) of each user's training interactions, in time order.
@@ -114,10 +114,13 @@ def train(histories: list, num_items: int, config: Config, validation: np.ndarra
     config: shape and training.
     validation: int [users] item row of each user's validation target, 0: none. All items are
       ranked, those of the history too: a target that repeats one of them has no advantage.
-    report: called with (epoch, mean loss, validation NDCG@10) after each evaluation, if given.
+    report: called with (epoch, mean loss, validation NDCG@10) after each evaluation; None: not.
 
   Returns:
     Parameters, a pure dict, for `scores`.
+
+  Raises:
+    UserError: no user has two training interactions.
   """
   model = SASRec(config, num_items, rngs=nnx.Rngs(config.seed))
   graphdef, state = nnx.split(model, nnx.Param)
@@ -127,7 +130,8 @@ def train(histories: list, num_items: int, config: Config, validation: np.ndarra
   learns = np.flatnonzero([len(h) > 1 for h in histories])
   validated = np.flatnonzero(np.asarray(validation) > 0)
   if not len(learns):
-    raise errors.UserError("SASRec: no user has two training interactions: nothing to learn from")
+    raise errors.UserError("SASRec: no user has two training interactions, expected at least one "
+                           "such user: use more data or a smaller data.k_core")
   step = jax.jit(functools.partial(_step, graphdef, config, tx))
   room = _room(histories, learns, config)
   best, kept, waited = -1.0, params, 0
@@ -151,7 +155,7 @@ def train(histories: list, num_items: int, config: Config, validation: np.ndarra
 
 
 def scores(params: dict, config: Config, histories: list, batch: int = 512):
-  """Yields float32 [<= batch, I + 1] scores of users by their histories; column 0 is -inf."""
+  """Yields float32 [at most batch, I + 1] scores for users' histories; column 0 is -inf."""
   score = _scorer(config, params["item"].shape[0] - 1)
   for rows, count in padded(histories, config, batch):
     score_BI = np.array(score(params, rows))[:count]
@@ -165,7 +169,7 @@ def abstract(config: Config, num_items: int) -> SASRec:
 
 
 def ranks(params: dict, config: Config, histories: list, target_U, blocked=None) -> np.ndarray:
-  """float64 [users] ranks of `target_U` among all items; blocked: item rows left out, per user."""
+  """float64 [users]: ranks of `target_U` among all items but `blocked`, item rows for each user."""
   parts, first = [], 0
   for score_BI in scores(params, config, histories):
     for b in range(len(score_BI) if blocked is not None else 0):
@@ -206,7 +210,7 @@ def _step(graphdef, config: Config, tx, params, slots, batch, seed):
 
 
 def _losses(config: Config, item_IW, hidden_BLW, at_N, target_N, key) -> jax.Array:
-  """[N] loss of each target; `at_N`: its place among the B * L positions."""
+  """[N] loss of each target; `at_N` is its place among the B * L positions."""
   hidden_BLW, item_IW = compared(config, hidden_BLW, item_IW)
   hidden_NW, num_items = hidden_BLW.reshape(-1, config.width)[at_N], item_IW.shape[0] - 1
   logit_N = jnp.sum(hidden_NW * item_IW[target_N], axis=1)
@@ -216,7 +220,7 @@ def _losses(config: Config, item_IW, hidden_BLW, at_N, target_N, key) -> jax.Arr
     other_N = jax.random.randint(key, target_N.shape, 1, num_items + 1)
     return jax.nn.softplus(-logit_N) + jax.nn.softplus(
         jnp.sum(hidden_NW * item_IW[other_N], axis=1))
-  # A user's positions share their negatives: one matrix product, and no [N, K, W] of vectors.
+  # A user's positions share their negatives: one matrix product instead of [N, K, W] vectors.
   users, length, _ = hidden_BLW.shape
   negative_BK = jax.random.randint(key, (users, config.negatives), 1, num_items + 1)
   logits_BLK = jnp.einsum("blw,bkw->blk", hidden_BLW, item_IW[negative_BK])
@@ -228,7 +232,7 @@ def _losses(config: Config, item_IW, hidden_BLW, at_N, target_N, key) -> jax.Arr
 
 
 def compared(config: Config, hidden, item_IW):
-  """Both, so that their inner product is the score."""
+  """(hidden, item_IW), scaled so that their inner product is the score."""
   if not config.temperature:
     return hidden, item_IW
 
@@ -239,14 +243,14 @@ def compared(config: Config, hidden, item_IW):
 
 
 def _room(histories, learns, config: Config) -> int:
-  """Target positions that a batch has room for: almost always enough (mean + 6 deviations)."""
+  """Number of target positions in a batch's arrays: mean + 6 deviations, nearly always enough."""
   length = np.array([min(len(histories[u]) - 1, config.length) for u in learns])
   most = config.batch_size * length.mean() + 6 * length.std() * config.batch_size ** 0.5 + 1
   return int(min(-(-most // 64) * 64, config.batch_size * config.length))
 
 
 def _batch(histories: list, config: Config, room: int) -> dict:
-  """rows [B, L]; the N places in B * L that have a target, the targets, their weights."""
+  """A batch: rows [B, L]; at [N], the places in B * L with a target; targets [N]; weights [N]."""
   rows, targets = np.zeros((2, config.batch_size, config.length), np.int32)
   for b, history in enumerate(histories):
     _put(rows[b], history[:-1])
@@ -259,7 +263,7 @@ def _batch(histories: list, config: Config, room: int) -> dict:
 
 
 def padded(histories: list, config: Config, batch: int):
-  """Yields (int32 [batch, L] ends of so many histories, how many of them are there)."""
+  """Yields (int32 [batch, L] ends of histories, the number of histories among these rows)."""
   for first in range(0, len(histories), batch):
     part = histories[first:first + batch]
     rows = np.zeros((batch, config.length), np.int32)

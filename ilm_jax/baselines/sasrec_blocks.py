@@ -1,4 +1,4 @@
-"""Layers and losses of SASRec and of those built on it: pure functions and two kinds of layer.
+"""Layers and losses of SASRec and its successors: pure functions and two kinds of layer.
 
 Letters: B users, L positions, W width, N target positions of a batch, I items, K negatives.
 """
@@ -24,7 +24,7 @@ class Plain(nnx.Module):
     return x_BLW + dropout(self.mlp(x_BLW), self.dropout_rate, keys[1])
 
   def attend(self, x_BLW, mask_BLL) -> jax.Array:
-    """[B, L, W] what self-attention adds."""
+    """[B, L, W]: the output of self-attention, to be added to the input."""
     def heads(x):
       return x.reshape(*x.shape[:2], self.num_heads, -1)
 
@@ -33,12 +33,12 @@ class Plain(nnx.Module):
                                      heads(self.value(h_BLW)), mask_BLL).reshape(x_BLW.shape))
 
   def mlp(self, x_BLW) -> jax.Array:
-    """[B, L, W] what the mlp adds."""
+    """[B, L, W]: the output of the mlp, to be added to its input."""
     return self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BLW))))
 
 
 class Ligr(Plain):
-  """LiGR's layer (arXiv 2502.03417), of eSASRec: gated residuals and a SwiGLU mlp of 4 W.
+  """LiGR's layer (arXiv 2502.03417), used by eSASRec: gated residuals, and a SwiGLU mlp of 4 W.
 
   A gate is the sigmoid of a linear map of the layer's input before its norm.
   """
@@ -66,12 +66,13 @@ BLOCKS = {"plain": Plain, "ligr": Ligr}
 
 
 def full_softmax(target_N, logits_NI) -> jax.Array:
-  """[N] loss of the target's logit among those of all items."""
+  """[N] cross-entropy in nats of the target's logit among the logits of all items."""
   return jax.nn.logsumexp(logits_NI, axis=1) - target_N
 
 
 def sampled_softmax(target_N, negative_NK) -> jax.Array:
-  """[N] loss of the target's logit among itself and its negatives'; -inf: not a negative."""
+  """[N] cross-entropy in nats of the target's logit among itself and its negatives; -inf: not a
+  negative."""
   logits = jnp.concatenate([target_N[:, None], negative_NK], axis=1)
   return jax.nn.logsumexp(logits, axis=1) - target_N
 
@@ -79,9 +80,9 @@ def sampled_softmax(target_N, negative_NK) -> jax.Array:
 def gbce(target_N, negative_NK, num_items: int, calibration: float) -> jax.Array:
   """[N] generalised binary cross-entropy of gSASRec (arXiv 2308.07192).
 
-  The target's probability is taken to the power beta = a (t (1 - 1/a) + 1/a), with the share of
-  items drawn a = K / (I - 1). t = 0 is the binary loss; with t = 1 the probabilities learnt are
-  those of the full catalogue, although few negatives are drawn.
+  The target's probability is raised to the power beta = a (t (1 - 1/a) + 1/a), where the share of
+  items drawn is a = K / (I - 1). t = 0 is the binary loss; with t = 1 the model learns the
+  probabilities of the full catalogue, although few negatives are drawn.
 
   Args:
     target_N: logits of the targets.
@@ -96,7 +97,7 @@ def gbce(target_N, negative_NK, num_items: int, calibration: float) -> jax.Array
 
 
 def dropout(x, rate: float, key) -> jax.Array:
-  """`x` with a share `rate` set to 0 and the rest raised; key None: as it is."""
+  """`x` with a share `rate` set to 0 and the rest divided by 1 - rate; unchanged if key is None."""
   if key is None or not rate:
     return x
   return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)

@@ -1,4 +1,4 @@
-"""A trained SASRec for others to read: parameters in a folder, states, scores inside a step."""
+"""A trained SASRec for vectors and the item head: saves and loads it, and computes with it."""
 import functools
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from ilm_jax.runtime import axes
 
 
 def states(params: dict, config: sasrec.Config, histories: list, batch: int = 512) -> np.ndarray:
-  """float32 [users, W]: the output at the end of each history; 0 of an empty one."""
+  """float32 [users, W]: the output at the end of each history; zeros for an empty one."""
   last = _last(config, params["item"].shape[0] - 1)
   parts = [np.asarray(last(params, rows))[:count]
            for rows, count in sasrec.padded(histories, config, batch)]
@@ -41,17 +41,17 @@ def scorer(config: sasrec.Config, num_items: int) -> Callable:
 
 
 def save(folder, params: dict, made_from: dict) -> None:
-  """Writes sasrec.npz and manifest.json."""
+  """Writes sasrec.npz and manifest.json; `made_from` goes into the manifest."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   arrays.save(folder, "sasrec", {axes.path_name(path): np.asarray(x) for path, x in leaves},
               made_from=made_from)
 
 
 def load(folder, config: sasrec.Config, num_items: int) -> tuple[dict, str]:
-  """(parameters, fingerprint) of what `save` wrote.
+  """(parameters, fingerprint) of the SASRec that `save` wrote.
 
   Raises:
-    UserError: nothing is there, it is damaged, or of another shape than `config` says.
+    UserError: the folder holds none, or one that is damaged or of another shape than `config`.
   """
   stored, _, manifest = arrays.load(folder, "sasrec", "run --stage=cf")
   shapes = nnx.to_pure_dict(nnx.split(sasrec.abstract(config, num_items), nnx.Param)[1])

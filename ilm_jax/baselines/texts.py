@@ -1,17 +1,17 @@
-"""Ranking items by the sentence vectors of their texts: who has no interactions has these."""
+"""Rankings by sentence vectors of item texts, which items without interactions have, too."""
 from collections.abc import Sequence
 
 import numpy as np
 
-_LAST = 10           # items of a history whose texts the neighbour compares
-_RIDGE = 10.0        # of factors: the best of 0.3 to 30 on validation, where all are alike
+_LAST = 10           # items at the end of a history that `neighbour` reads
+_RIDGE = 10.0        # of `factors`: best of 0.3 to 30 on validation, where all are about equal
 
 
 def neighbour(text_I1C, histories: Sequence) -> np.ndarray:
-  """float32 [U, I + 1]: cosine of each item's text to the mean of those of a history's last items.
+  """[U, I + 1]: cosine of each item's text with the mean text vector of a history's last items.
 
   Args:
-    text_I1C: a sentence vector for each item row; row 0 is the padding, which scores -inf.
+    text_I1C: float [I + 1, C] sentence vectors of item rows; row 0 is the padding and scores -inf.
     histories: item rows of each user, oldest first, at least one.
   """
   mean_UC = np.stack([text_I1C[history[-_LAST:]].mean(axis=0) for history in histories])
@@ -21,14 +21,14 @@ def neighbour(text_I1C, histories: Sequence) -> np.ndarray:
 
 
 def factors(text_I1C, item_I1C, user_UC, met_I) -> np.ndarray:
-  """float32 [U, I + 1]: iALS's scores, where the factors of who was not met are read off its text.
+  """float32 [U, I + 1]: iALS's scores; the factors of items without interactions come from texts.
 
-  A ridge regression from unit text vectors to item factors, fitted on the items that were met.
+  A ridge regression predicts item factors from unit text vectors; it is fitted on all other items.
 
   Args:
-    text_I1C: a sentence vector for each item row; row 0 is the padding, which scores -inf.
-    item_I1C, user_UC: factors of item rows and of the users who are ranked for.
-    met_I: bool [I + 1], items that the factors know.
+    text_I1C: float [I + 1, C] sentence vectors of item rows; row 0 is the padding and scores -inf.
+    item_I1C, user_UC: factors of item rows and of the users to rank for.
+    met_I: bool [I + 1], items with interactions, whose factors are known.
   """
   text_MC, item_MC = text_I1C[met_I], item_I1C[met_I]
   mean_C = text_MC.mean(axis=0)

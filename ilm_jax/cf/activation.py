@@ -5,13 +5,14 @@ import numpy as np
 def between(with_NC, without_MC, ridge: float = 1.0) -> np.ndarray:
   """float32 [C]: a concept activation direction between two sets of vectors.
 
-  That of ridge regression on which set a vector is from, both sets weighing the same (Kim et al.,
-  1711.11279, with ridge in place of their linear classifier: one solution, no iterations). Its
-  length takes the mean of `without` to where the mean of `with` is, measured along it.
+  A ridge regression predicts which set a vector is from; both sets have the same total weight (Kim
+  et al., arXiv 1711.11279, with ridge in place of their linear classifier: one solution, without
+  iterations). The direction's length is the distance, along it, from the mean of `without_MC` to
+  the mean of `with_NC`.
 
   Args:
-    with_NC: vectors that have the concept.
-    without_MC: vectors that have it not.
+    with_NC: float [N, C] vectors with the concept.
+    without_MC: float [M, C] vectors without it.
     ridge: added to the covariance, in units of its mean variance.
   """
   sets = np.asarray(with_NC, np.float64), np.asarray(without_MC, np.float64)
@@ -22,13 +23,13 @@ def between(with_NC, without_MC, ridge: float = 1.0) -> np.ndarray:
 def along(x_NC, value_N, ridge: float = 1.0, weight_N=None) -> np.ndarray:
   """float32 [C]: the direction in which a number grows, by ridge regression of it on the vectors.
 
-  Its length is how far vectors go, measured along it, while the number grows by 1.
+  Its length is the distance that vectors move along it while the number grows by 1.
 
   Args:
-    x_NC: vectors.
-    value_N: the number of each, e.g. a year; not all the same.
+    x_NC: float [N, C] vectors.
+    value_N: the number of each vector, e.g. a year; not all the same.
     ridge: added to the covariance, in units of its mean variance.
-    weight_N: what each vector counts; None: all the same.
+    weight_N: the weight of each vector; None: equal weights.
   """
   x_NC, value_N = np.asarray(x_NC, np.float64), np.asarray(value_N, np.float64)
   weight_N = np.ones(len(x_NC)) if weight_N is None else np.asarray(weight_N, np.float64)

@@ -1,10 +1,10 @@
-"""Which items go together: shrunk cosines of how often users have both; members of entities."""
+"""Items that go together, by shrunk cosines of how many users have both; members of entities."""
 import numpy as np
 import scipy.sparse
 
 
 def incidence(histories: list, num_items: int) -> scipy.sparse.csr_array:
-  """[users, I] 1 where the history, item rows from 1, has the item."""
+  """float64 [users, I]: 1 where the history, item rows 1..I, has the item."""
   rows = [np.unique(np.asarray(h, np.int64)) - 1 for h in histories]
   user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
   item = np.concatenate([np.zeros(0, np.int64), *rows])
@@ -14,17 +14,17 @@ def incidence(histories: list, num_items: int) -> scipy.sparse.csr_array:
 
 def nearest(histories: list, num_items: int, neighbours: int, shrinkage: float = 10.0
             ) -> scipy.sparse.csr_array:
-  """[I, I]: of each item its most similar others, at most `neighbours`, in a row.
+  """float64 [I, I]: in the row of each item, its similarity to its nearest `neighbours` items.
 
-  Similarity is n_ij / (sqrt(n_i n_j) + shrinkage), n counting the users who have one or both
-  (Sarwar et al. 2001; as tuned in Ferrari Dacrema et al., arXiv 1907.06902). Of equal ones the
-  lower column stays.
+  The similarity is n_ij / (sqrt(n_i n_j) + shrinkage), where n_i users have item i and n_ij have
+  both (Sarwar et al. 2001; as tuned in Ferrari Dacrema et al., arXiv 1907.06902). Among equal
+  similarities the lower item rows are kept.
 
   Args:
     histories: item rows of each user's training interactions.
     num_items: I.
-    neighbours: kept for each item.
-    shrinkage: draws similarities of rare items towards 0.
+    neighbours: number of items to keep for each item, at most.
+    shrinkage: pulls similarities of rare items towards 0.
   """
   has_UI = incidence(histories, num_items)
   both_II = (has_UI.T @ has_UI).tocsr()
@@ -41,15 +41,15 @@ def nearest(histories: list, num_items: int, neighbours: int, shrinkage: float =
 
 
 def members(histories: list, num_items: int, count: int) -> np.ndarray:
-  """int32 [1 + I + U, count] entity rows that belong to each entity row, the strongest first.
+  """int32 [1 + I + U, count]: the entity rows that belong to each entity row, strongest first.
 
-  Of an item its nearest others, of a user the last items of its history, newest first, each once;
-  0 where there are no more.
+  The members of an item are its nearest items. Those of a user are the last items of the history,
+  newest first, each once. Rows with fewer members end in 0.
 
   Args:
     histories: item rows of each user's training interactions, in time order.
     num_items: I.
-    count: how many.
+    count: number of members, at most.
   """
   table_RS = np.zeros((1 + num_items + len(histories), count), np.int32)
   near_II = nearest(histories, num_items, count)
@@ -60,7 +60,7 @@ def members(histories: list, num_items: int, count: int) -> np.ndarray:
 
 
 def last_items(histories, count: int) -> np.ndarray:
-  """int32 [N, count]: the last items of each history, newest first, each once; 0: no more."""
+  """int32 [N, count]: the last items of each history, newest first, each once; then 0."""
   last_NS = np.zeros((len(histories), count), np.int32)
   for last_S, history in zip(last_NS, histories):
     last = list(dict.fromkeys(np.asarray(history)[::-1].tolist()))[:count]
@@ -69,7 +69,7 @@ def last_items(histories, count: int) -> np.ndarray:
 
 
 def _ranked(matrix: scipy.sparse.csr_array):
-  """((row, entry), place) of all entries, in the order of rows and, in a row, of falling values."""
+  """((row, entry), place) of all entries, by row, then by falling value; place: rank in its row."""
   row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
   order = np.lexsort((matrix.indices, -matrix.data, row))
   place = np.arange(len(order)) - matrix.indptr[row[order]]

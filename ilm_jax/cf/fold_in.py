@@ -1,14 +1,14 @@
-"""Vectors of users who were not in the log, from what they liked: no training, no device.
+"""Vectors of users who are not in the log, from the items they liked: no training, no device.
 
-The last thing that `ials.ials` solves is every user's row, given the items that it returns. The
-same system, solved for one more history, is therefore that user's row: with the training history
-of a user of the log it is the trained row, up to float32 (with `cf.solver="cg"`, up to what its
-few steps leave over; with `cf.dtype="bfloat16"`, up to that rounding).
+As its last step, `ials.ials` solves the row of every user, given the items that it returns.
+Solving the same system for a new history gives the row of a new user. For the training history of
+a user of the log, the result is the trained row up to float32 rounding (with `cf.solver="cg"`, up
+to the rest that its few steps leave; with `cf.dtype="bfloat16"`, up to bfloat16 rounding).
 
     form = fold_in.Form(item_I1C, reg=20.0, alpha=2.0)      # once: the Gram matrix of all items
-    user_NC = form.users([[3, 17, 5]])                      # entity rows of what each of N liked
+    user_NC = form.users([[3, 17, 5]])                      # entity rows that each of N users liked
 
-Tables of vectors are standardised behind the factorisation: `Fitted` does the same to new rows.
+The tables of vectors are standardised after the factorisation; `Fitted` does the same to new rows.
 """
 import dataclasses
 import functools
@@ -18,11 +18,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """What implicit ALS minimised, its items fixed.
+  """The objective of implicit ALS with its items fixed.
 
   Attributes:
-    item_I1C: [I + 1, C] float: items as `ials.ials` returned them; row 0 is zeros.
-    reg, alpha: as they were in `ials.ials`.
+    item_I1C: float [I + 1, C]: item vectors as `ials.ials` returned them; row 0 is zeros.
+    reg, alpha: as given to `ials.ials`.
   """
   item_I1C: np.ndarray
   reg: float
@@ -30,7 +30,7 @@ class Form:
 
   @functools.cached_property
   def gram_CC(self) -> np.ndarray:
-    """[C, C] float64: what the systems of all users share."""
+    """float64 [C, C]: the matrix that the systems of all users share."""
     item_IC = np.asarray(self.item_I1C[1:], np.float64)
     return item_IC.T @ item_IC + self.reg * np.eye(item_IC.shape[1])
 
@@ -38,8 +38,8 @@ class Form:
     """float32 [N, C]: the row of each of N users; zeros for one without history.
 
     Args:
-      histories: of each user the entity rows (1..I) of its items, in any order; an item that is
-        there twice counts twice, as in `ials.ials`.
+      histories: for each user, the entity rows (1..I) of the items, in any order; an item that
+        comes twice counts twice, as in `ials.ials`.
     """
     user_NC = np.zeros((len(histories), self.item_I1C.shape[1]), np.float32)
     for user_C, history in zip(user_NC, histories):
@@ -53,7 +53,8 @@ class Form:
 def of_last_items(histories, item_I1C, window: int) -> np.ndarray:
   """float64 [N, C]: the mean of each user's last `window` items; zeros for one without history.
 
-  So `transitions.vectors` makes users, up to an affine map where its items were standardised.
+  `transitions.vectors` makes users in the same way, up to an affine map if the items given here
+  are standardised.
   """
   item_I1C = np.asarray(item_I1C, np.float64)
   return np.stack([item_I1C[np.asarray(h, np.int64)[-window:]].mean(axis=0) if len(h) else
@@ -62,20 +63,20 @@ def of_last_items(histories, item_I1C, window: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-  """The affine map of each dimension that took known rows to those of the entity table.
+  """For each dimension, the affine map from rows as they were made to rows of the entity table.
 
-  A standardisation is one; its means and deviations need not have been kept.
+  A standardisation is such a map; its means and deviations are found again from known rows.
   """
   scale_C: np.ndarray
   shift_C: np.ndarray
 
   @classmethod
   def of(cls, before_UC, after_UC) -> "Fitted":
-    """The map by least squares: exact where there is one. A dimension without spread has scale 0.
+    """Fits the map by least squares; exact if such a map exists. Constant dimensions have scale 0.
 
     Args:
-      before_UC: [U, C] rows as they were made, U >= 1.
-      after_UC: [U, C] the same rows in the table.
+      before_UC: float [U, C]: rows as they were made, U >= 1.
+      after_UC: float [U, C]: the same rows in the table.
     """
     before_UC, after_UC = np.asarray(before_UC, np.float64), np.asarray(after_UC, np.float64)
     mean_C = before_UC.mean(axis=0)

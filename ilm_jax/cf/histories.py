@@ -1,8 +1,8 @@
 """Interactions by user and by item, as arrays that may lie in files.
 
-A `Histories` is compressed rows: what row h + 1 of one side met stands in one stretch of one array.
-Rows count from 1 on both sides, since row 0 of every table is padding. For logs larger than memory
-the arrays are made in files, a chunk of the log at a time.
+`Histories` stores compressed rows: the rows that row h + 1 of one side met are one slice of one
+array. Rows count from 1 on both sides, since row 0 of every table is padding. For logs larger than
+memory, the arrays are written to files, a chunk of the log at a time.
 """
 import pathlib
 from typing import NamedTuple
@@ -13,9 +13,9 @@ CHUNK = 1 << 22     # interactions worked on at a time
 
 
 class Histories(NamedTuple):
-  """H histories; that of row h + 1 is other_N[start_H1[h]:start_H1[h + 1]]."""
+  """H histories; the history of row h + 1 is other_N[start_H1[h]:start_H1[h + 1]]."""
   start_H1: np.ndarray   # int64
-  other_N: np.ndarray    # int32, rows 1... of the other side; may be mapped from a file
+  other_N: np.ndarray    # int32, rows (from 1) of the other side; may be mapped from a file
 
   def __len__(self) -> int:
     return len(self.start_H1) - 1
@@ -26,7 +26,7 @@ class Histories(NamedTuple):
 
 
 def of_lists(histories) -> Histories:
-  """From a list of arrays of rows, one a history."""
+  """`Histories` from a list with one array of rows for each history."""
   start_H1 = np.cumsum([0, *(len(h) for h in histories)])
   if not start_H1[-1]:
     return Histories(start_H1, np.zeros(0, np.int32))
@@ -37,9 +37,9 @@ def transposed(histories: Histories, num_others: int, folder=None) -> Histories:
   """For each row of the other side, the rows that met it, ascending.
 
   Args:
-    histories: of one side.
-    num_others: rows of the other side.
-    folder: where the large array is written and mapped from; None: it is kept in memory.
+    histories: histories of one side.
+    num_others: number of rows of the other side.
+    folder: folder of a file that holds the large array, which is mapped; None: memory.
   """
   length_O = np.zeros(num_others, np.int64)
   for _, other_N in _chunks(histories):
@@ -49,7 +49,7 @@ def transposed(histories: Histories, num_others: int, folder=None) -> Histories:
   for own_N, other_N in _chunks(histories):
     order_N = np.argsort(other_N, kind="stable")
     other_N, count_O = other_N[order_N] - 1, np.bincount(other_N - 1, minlength=num_others)
-    # Within a chunk the k-th meeting of an other goes k places behind the first free one.
+    # Within a chunk, the k-th interaction of an other goes k places after its first free place.
     first_O = np.cumsum(count_O) - count_O
     row_N[free_O[other_N] + np.arange(len(other_N)) - first_O[other_N]] = own_N[order_N]
     free_O += count_O
@@ -57,12 +57,12 @@ def transposed(histories: Histories, num_others: int, folder=None) -> Histories:
 
 
 def kept(user_N, item_N, keep, num_users: int, folder=None) -> Histories:
-  """Histories of users, of the interactions that count.
+  """Histories of users, made of the interactions that `keep` selects.
 
   Args:
     user_N: int, 0..num_users - 1, ascending.
-    item_N: int, entity rows 1... This and the other arrays may be mapped from files.
-    keep: (start, stop) -> bool [stop - start], which interactions count.
+    item_N: int, entity rows from 1. Both arrays may be mapped from files.
+    keep: (start, stop) -> bool [stop - start]: which of these interactions to keep.
     num_users: U.
     folder: as in `transposed`.
   """
@@ -80,7 +80,7 @@ def kept(user_N, item_N, keep, num_users: int, folder=None) -> Histories:
 
 
 def concatenated(histories: Histories, more: Histories, folder=None) -> Histories:
-  """`histories`, and behind them `more`; `folder`: as in `transposed`."""
+  """`histories` followed by `more`; `folder` as in `transposed`."""
   if not len(more):
     return histories
   count, start_H1 = int(histories.start_H1[-1]), more.start_H1[1:] + histories.start_H1[-1]
@@ -92,7 +92,7 @@ def concatenated(histories: Histories, more: Histories, folder=None) -> Historie
 
 
 def _chunks(histories: Histories):
-  """(own rows, rows of the others) of CHUNK meetings at a time."""
+  """Yields (rows of this side, rows of the other) of CHUNK interactions at a time."""
   start_H1, other_N = histories
   for at in range(0, len(other_N), CHUNK):
     stop = min(at + CHUNK, len(other_N))

@@ -1,17 +1,18 @@
-"""Implicit alternating least squares: one vector per user and per item from who met what.
+"""Implicit alternating least squares: vectors of users and items from their interactions.
 
 Minimises over users u and items i, each pair once (Hu, Koren and Volinsky 2008):
 
     sum_ui c_ui (p_ui - x_u . y_i)^2 + reg (sum_u |x_u|^2 + sum_i |y_i|^2)
 
-with p = 1, c = 1 + alpha for the pairs that met, p = 0, c = 1 for all others. Given all y, each x_u
-is the solution of a C x C system that needs only u's history and the Gram matrix of all y; so rows
-go in padded batches, bucketed by length, and the U x I matrix never exists.
+with p = 1, c = 1 + alpha for pairs with an interaction, p = 0, c = 1 for all others. Given all y,
+each x_u is the solution of a C x C system that needs only u's history and the Gram matrix of all y.
+So rows are solved in padded batches, bucketed by length, and the U x I matrix never exists.
 
-Both tables lie sharded by rows over the mesh, and every device solves the rows it holds (ALX,
-arXiv 2112.02194). Rows of the other side reach it in one of two ways: a table that fits is gathered
-whole once a half step; of a larger one each batch's rows are gathered, every device giving the
-rows it has. Histories lie on the devices, or are streamed to them in pieces each time.
+Both tables are sharded by rows over the mesh, and every device solves the rows it holds (ALX,
+arXiv 2112.02194). It gets the rows of the other side in one of two ways: a table that fits is
+gathered as a whole once in each half step; of a larger table, only the rows of each batch are
+gathered from the devices that hold them. Histories stay on the devices, or are streamed to them in
+pieces at every half step.
 """
 import collections
 import functools
@@ -29,7 +30,7 @@ from ilm_jax.cf import layout as layout_lib
 from ilm_jax.cf import solve
 from ilm_jax.runtime import axes
 
-# History entries that a device works on at a time, padding included: what a CPU's cache holds.
+# History entries that a device works on at a time, padding included; a CPU's must fit its cache.
 ENTRIES = {"cpu": 1 << 12}
 ELSEWHERE = 1 << 16
 WHOLE = 2 << 30            # bytes of a table that a device may hold besides its own shard
@@ -37,7 +38,7 @@ SOLVERS = ("cholesky", "cg")
 
 
 class Form(NamedTuple):
-  """What is minimised, and how a row is solved."""
+  """The objective, and the solver of a row."""
   reg: float
   alpha: float
   solver: str = "cholesky"   # "cg": `steps` of conjugate gradients from the last solution
@@ -47,8 +48,8 @@ class Form(NamedTuple):
 class Side(NamedTuple):
   """The histories of users, or of items."""
   layout: layout_lib.Layout
-  slot_O1: np.ndarray        # of the other side's rows
-  held: list | None          # the pieces on the devices; None: made anew each half step
+  slot_O1: np.ndarray        # int32: slots of the other side's rows
+  held: list | None          # the pieces on the devices; None: sent anew in each half step
 
 
 def ials(histories, num_items: int, width: int, *, reg: float, alpha: float, iterations: int,
@@ -57,18 +58,19 @@ def ials(histories, num_items: int, width: int, *, reg: float, alpha: float, ite
   """Vectors of users and items.
 
   Args:
-    histories: for each user, the entity rows (1..num_items) of the items met; or a `Histories`.
+    histories: for each user, the entity rows (1..num_items) of its items; or a `Histories`.
     num_items: I.
     width: C.
     reg: weight of the squared norms, > 0.
-    alpha: extra weight of a pair that met.
-    iterations: how often users and then items are solved.
-    seed: of the first item vectors.
+    alpha: extra weight of pairs with an interaction.
+    iterations: number of times to solve users and then items.
+    seed: seed of the initial item vectors.
     mesh: rows are spread over its batch axes; None: one device. All its processes must call.
     solver: "cholesky": exact; "cg": `cg_steps` steps from the solution of the iteration before.
-    dtype: of the tables and of what is gathered; systems are float32 always.
-    stream: a folder for scratch files, and histories are sent to the devices anew each time: for
-      logs larger than memory. None: they stay in memory and on the devices.
+    cg_steps: conjugate gradient steps, only with solver="cg".
+    dtype: dtype of the tables and of gathered rows; systems are always float32.
+    stream: folder for scratch files, for logs larger than memory: histories are sent to the devices
+      anew in each half step. None: they stay in memory and on the devices.
 
   Returns:
     (user_UC, item_I1C), float32; row 0 of the items is zeros. On every process.
@@ -104,18 +106,18 @@ def sides(histories, num_items: int, width: int, mesh, stream=None) -> tuple[Sid
 
 
 def batch_entries(mesh) -> int:
-  """History entries, padding included, of a device's batch."""
+  """Number of history entries in a device's batch, padding included."""
   return ENTRIES.get(mesh.devices.flat[0].platform, ELSEWHERE)
 
 
 def zeros(side: Side, mesh, width: int, dtype="float32") -> jax.Array:
-  """[shards * L, C]: a table of that side."""
+  """[shards * L, C]: a table of zeros for that side."""
   rows = side.layout.shards * side.layout.local
   return jnp.zeros((rows, width), dtype, device=NamedSharding(mesh, solve.ROWS))
 
 
 def first_items(side: Side, mesh, width: int, seed: int, dtype="float32") -> jax.Array:
-  """The table where items start; the vector of an item does not depend on the mesh."""
+  """[shards * L, C]: the initial items; the vector of an item does not depend on the mesh."""
   slots, shards = side.layout.slot_H1, side.layout.shards
   rows = -(-len(slots) // shards) * shards
   normal = jax.jit(lambda key: (jax.random.normal(key, (rows, width)) / width).astype(dtype),
@@ -134,9 +136,9 @@ def half_step(own, other, side: Side, form: Form, mesh, whole: bool | None = Non
     own: [shards * L, C] the last solutions, donated.
     other: the other side's table.
     side: the histories of `own`.
-    form: see there.
-    mesh: of both tables.
-    whole: whether `other` is gathered whole; None: if it fits.
+    form: the objective and the solver.
+    mesh: the mesh of both tables.
+    whole: whether to gather `other` as a whole; None: if it has at most `WHOLE` bytes.
   """
   if whole is None:
     whole = other.nbytes <= WHOLE
@@ -144,15 +146,15 @@ def half_step(own, other, side: Side, form: Form, mesh, whole: bool | None = Non
   if whole:
     other = solve.everywhere(other, mesh=mesh)
   running = collections.deque()
-  # One program a piece, each waiting for the one before: XLA's CPU runtime dead-locks when more
-  # Cholesky calls than it has threads run side by side in one program (jax 0.10.2).
+  # One program for each piece, each waiting for the one before: XLA's CPU runtime dead-locks if one
+  # program runs more Cholesky calls at a time than the runtime has threads (jax 0.10.2).
   for number, piece in enumerate(side.layout.pieces):
     other_nBT = side.held[number] if side.held is not None else _place(
         side.layout, piece, side.slot_O1, mesh)
     own = solve.piece(own, np.int32(piece.offset), other_nBT, other, gram_CC, form.alpha,
                       mesh=mesh, whole=whole, solver=form.solver, steps=form.steps,
                       entries=batch_entries(mesh))
-    if side.held is None:              # at most two pieces are on the way or on the devices
+    if side.held is None:              # at most two pieces on the devices or on their way there
       running.append(own[:1])
       if len(running) > 1:
         running.popleft().block_until_ready()
@@ -160,7 +162,7 @@ def half_step(own, other, side: Side, form: Form, mesh, whole: bool | None = Non
 
 
 def to_host(table, side: Side) -> np.ndarray:
-  """float32 [H + 1, C]: the rows of a table in their order, row 0 zeros; on every process."""
+  """float32 [H + 1, C]: the rows of a table in order, row 0 zeros; on every process."""
   if not table.is_fully_addressable:
     from jax.experimental import multihost_utils
     table = multihost_utils.process_allgather(table, tiled=True)
@@ -168,7 +170,7 @@ def to_host(table, side: Side) -> np.ndarray:
 
 
 def _place(layout, piece, slot_O1, mesh) -> jax.Array:
-  """int32 [n, shards * B, T]: a piece on the devices, each process making its own shards' part."""
+  """int32 [n, shards * B, T]: a piece on the devices; each process makes its own shards' part."""
   shape = (piece.batches, layout.shards * piece.rows, piece.length)
   return jax.make_array_from_callback(
       shape, NamedSharding(mesh, solve.BATCHES), lambda index: layout.batches(
@@ -181,10 +183,10 @@ def scores(user_BC, item_I1C, seen=None) -> np.ndarray:
   Args:
     user_BC: [B, C] user vectors.
     item_I1C: [I + 1, C] item vectors.
-    seen: for each of the B users, rows to leave out; None: leave out nothing.
+    seen: for each of the B users, item rows to leave out; None: leave out nothing.
 
   Returns:
-    [B, I + 1] float32; -inf for row 0 and what was seen.
+    float [B, I + 1] in the dtype of the vectors; -inf for row 0 and the rows in `seen`.
   """
   scores_BI1 = np.asarray(user_BC) @ np.asarray(item_I1C).T
   scores_BI1[:, 0] = -np.inf

@@ -2,13 +2,13 @@
 
 Rows are sorted into buckets by the length of their history, and the rows of a bucket are dealt out
 to the shards in turn. So every shard has the same number of rows of every bucket, and solves its
-own. The rows of a batch lie side by side in the shard, so a solved batch is written in one stretch.
-What a row is called (1..H) and its place in the sharded table, its slot, are therefore two things:
+own. The rows of a batch are neighbours in the shard, so a solved batch is written as one slice. A
+row therefore has a number (1..H) and a slot, its place in the sharded table:
 
     a shard: [ bucket of length 16: batch, batch | bucket of length 24: batch | no history | zero ]
 
-Places that fill up a batch have no history. The last place of every shard is zero for ever: padded
-histories point there.
+Places that fill up a batch have no history. The last place of every shard always holds zeros;
+padded histories point there.
 """
 import dataclasses
 
@@ -17,15 +17,15 @@ import numpy as np
 from ilm_jax.cf import histories as histories_lib
 
 SHORTEST = 8          # padded lengths are multiples of it
-BUCKETS = 12          # padded lengths of a side, at most: each is one compiled program
-TIGHT = 1.05          # fewer buckets are chosen while they pad at most so many times as much
+BUCKETS = 12          # most padded lengths of a side: each is one compiled program
+TIGHT = 1.05          # the fewest buckets are chosen that pad to at most so many times the best
 PIECE = 1 << 24       # history entries that are made and sent to a shard at a time
-WORK = 1 << 20        # of these, how many are copied at a time
+WORK = 1 << 20        # history entries that are copied at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """n batches of B rows of one bucket, histories padded to T. A shard's rows from `offset` on."""
+  """n batches of B rows of one bucket, histories padded to T: a shard's places from `offset` on."""
   offset: int
   batches: int      # n
   rows: int         # B
@@ -34,12 +34,12 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """One side."""
+  """The layout of one side."""
   histories: histories_lib.Histories
   shards: int
-  local: int                 # places of a shard
-  slot_H1: np.ndarray        # int32: where row h lies; row 0 (padding) at a place that stays zero
-  row_SL: np.ndarray         # int32 [shards, solved places]: which row is solved there; 0: none
+  local: int                 # number of places in a shard
+  slot_H1: np.ndarray        # int32: slot of row h; that of row 0 (padding) stays zero
+  row_SL: np.ndarray         # int32 [shards, solved places]: the row to solve there; 0: none
   pieces: tuple[Piece, ...]
 
   def batches(self, piece: Piece, shard: int, slot_O1) -> np.ndarray:
@@ -60,10 +60,13 @@ def plan(histories: histories_lib.Histories, shards: int, entries: int, most_row
   """The layout of one side.
 
   Args:
-    histories: of its rows.
-    shards: how many devices share the rows.
-    entries: history entries, padding included, of a shard's batch.
-    most_rows: of a shard's batch: each needs a system of its own.
+    histories: the histories of its rows.
+    shards: number of devices that share the rows.
+    entries: history entries in a shard's batch, padding included.
+    most_rows: most rows in a shard's batch: each needs a system of its own.
+
+  Raises:
+    ValueError: there are more slots than an int32 can count.
   """
   length_H = histories.length_H
   padded_K = lengths(length_H[length_H > 0], entries)
@@ -86,18 +89,20 @@ def plan(histories: histories_lib.Histories, shards: int, entries: int, most_row
     slot_H1[row_R] += local * (np.arange(len(row_R)) % shards)
   slot_H1[0] = offset
   if local * shards > np.iinfo(np.int32).max:
-    raise ValueError(f"{local * shards} rows: more than an int32 can name")
+    raise ValueError(f"{local * shards} slots: more than an int32 can count")
   return Layout(histories, shards, local, slot_H1.astype(np.int32), np.hstack(columns),
                 tuple(pieces))
 
 
 def lengths(length_H, entries: int) -> np.ndarray:
-  """Padded lengths, ascending, that waste least; the last is at least the longest history.
+  """int [buckets]: padded lengths, ascending; the last is at least the longest history.
+
+  These are the fewest lengths, at most `BUCKETS`, whose padded total is at most `TIGHT` times the
+  least possible total, or at most `entries`.
 
   Args:
     length_H: lengths of the histories, all above 0.
-    entries: of a batch, a power of two. Longer lengths are multiples of it; and so few entries in
-      all are worth one bucket only.
+    entries: history entries in a batch, a power of two. Padded lengths above it are its multiples.
   """
   if not len(length_H):
     return np.zeros(0, int)
@@ -106,7 +111,7 @@ def lengths(length_H, entries: int) -> np.ndarray:
   step_H = np.where(length_H > entries, entries, step_H)
   value_M, count_M = np.unique(-(-length_H // step_H) * step_H, return_counts=True)
   upto_M1 = np.concatenate([[0], np.cumsum(count_M)])
-  # cost[m]: entries if the first m candidates share the buckets chosen so far.
+  # cost[m]: least entries if the first m candidates share the buckets chosen so far.
   cost, chosen = np.where(upto_M1 == 0, 0.0, np.inf), []
   for _ in range(min(BUCKETS, len(value_M))):
     total = cost[:-1, None] + value_M * (upto_M1[1:] - upto_M1[:-1, None])
@@ -134,7 +139,7 @@ def _cut(offset: int, share: int, padded: int, entries: int, most_rows: int) -> 
 
 
 def _copy(found_RT, other_N, start_R, length_R, slot_O1) -> None:
-  """Writes histories, as slots, into the heads of the rows of `found_RT`."""
+  """Writes histories, as slots, to the beginnings of the rows of `found_RT`."""
   first_R = np.cumsum(length_R) - length_R
   within_N = np.arange(length_R.sum()) - np.repeat(first_R, length_R)
   to_N = np.repeat(np.arange(len(length_R)) * found_RT.shape[1], length_R) + within_N

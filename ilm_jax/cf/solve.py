@@ -1,7 +1,7 @@
-"""The compiled programs of implicit ALS: a piece of one side's rows, each device its own.
+"""The compiled programs of implicit ALS: each device solves its own rows of a piece.
 
-Tables lie sharded by rows over the batch axes of the mesh. Whatever is gathered, systems are
-float32.
+Tables are sharded by rows over the batch axes of the mesh. Systems are always float32, whatever the
+dtype of the tables.
 """
 import functools
 
@@ -21,18 +21,19 @@ _EXACT = jax.lax.Precision.HIGHEST
                    static_argnames=("mesh", "whole", "solver", "steps", "entries"))
 def piece(own, offset, other_nBT, other, gram_CC, alpha, *, mesh, whole, solver, steps,
                  entries):
-  """`own` with the rows of a piece solved, each device its own.
+  """[shards * L, C]: `own` with the rows of a piece solved; each device solves its own.
 
   Args:
     own: [shards * L, C], donated.
     offset: int32 scalar: where the piece begins in every shard.
     other_nBT: int32 [n, shards * B, T]: slots of the other side.
-    other: its table.
-    gram_CC: float32 [C, C]: what all systems share.
+    other: [shards * L', C]: the table of the other side.
+    gram_CC: float32 [C, C]: the matrix that all systems share.
     alpha: as in `ials`.
-    mesh, whole: whether `other` is on every device whole, or sharded.
+    mesh: the mesh of both tables.
+    whole: True: every device holds all of `other`; False: it is sharded.
     solver, steps: as in `ials.Form`.
-    entries: of a batch; longer histories go in stretches of so many.
+    entries: history entries in a batch; longer histories are split into parts of so many.
   """
   def shard(own_LC, offset, other_nBT, other, gram_CC, alpha):
     gather = (lambda slot: other[slot]) if whole else functools.partial(_gathered, other)
@@ -60,7 +61,7 @@ def piece(own, offset, other_nBT, other, gram_CC, alpha, *, mesh, whole, solver,
 
 
 def _system(gather, other_BT, gram_CC, alpha, entries: int):
-  """(left_BCC, right_BC): each row's system. Histories above `entries` are a multiple of it."""
+  """(left_BCC, right_BC): each row's system. A T above `entries` must be a multiple of it."""
   def add(sums, other_Bt):
     met_BtC = gather(other_Bt)
     outer_BCC = jnp.einsum("btc,btd->bcd", met_BtC, met_BtC, precision=_EXACT,
@@ -78,10 +79,10 @@ def _system(gather, other_BT, gram_CC, alpha, entries: int):
 
 
 def _eliminated(left_BCC, right_BC) -> jax.Array:
-  """[B, C] solutions by Gauss-Jordan, without pivots as the systems are positive definite.
+  """[B, C] solutions by Gauss-Jordan, without pivots since the systems are positive definite.
 
-  For several CPU devices. XLA's CPU runtime (jax 0.10.2) hangs in two cases: as many devices call
-  LAPACK at once as it has threads, or one calls LAPACK while another waits in a collective.
+  For several CPU devices. XLA's CPU runtime (jax 0.10.2) hangs in two cases: if as many devices
+  call LAPACK at once as it has threads, or if one calls LAPACK while another waits in a collective.
   """
   def clear(c, all_BCX):
     row_BX = all_BCX[:, c] / all_BCX[:, c, c][:, None]
@@ -93,7 +94,7 @@ def _eliminated(left_BCC, right_BC) -> jax.Array:
 
 
 def _operator(gather, other_BT, gram_CC, alpha, entries: int):
-  """(times, right_BC): `times` maps [B, C] vectors as each row's system does."""
+  """(times, right_BC): `times` multiplies [B, C] vectors by the matrix of each row's system."""
   if other_BT.shape[1] > entries:
     left_BCC, right_BC = _system(gather, other_BT, gram_CC, alpha, entries)
     return functools.partial(jnp.einsum, "bcd,bd->bc", left_BCC, precision=_EXACT), right_BC
@@ -109,7 +110,7 @@ def _operator(gather, other_BT, gram_CC, alpha, entries: int):
 
 def _cg(times, right_BC, x_BC, steps: int) -> jax.Array:
   """[B, C] after `steps` of conjugate gradients from x_BC."""
-  tiny = jnp.finfo(jnp.float32).tiny      # rows without history have nothing left to solve
+  tiny = jnp.finfo(jnp.float32).tiny      # rows without history start solved: no 0 / 0
 
   def step(_, at):
     x_BC, rest_BC, way_BC, size_B1 = at
@@ -126,32 +127,32 @@ def _cg(times, right_BC, x_BC, steps: int) -> jax.Array:
 
 @jax.jit
 def gram(other, reg) -> jax.Array:
-  """[C, C] float32: what every row of this side shares."""
+  """float32 [C, C]: other^T other + reg I, the matrix that the systems of all rows share."""
   gram_CC = jnp.matmul(other.T, other, precision=_EXACT, preferred_element_type=jnp.float32)
   return gram_CC + reg * jnp.eye(other.shape[1])
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def everywhere(table, *, mesh) -> jax.Array:
-  """The table whole on every device."""
+  """All of the table on every device."""
   return jax.lax.with_sharding_constraint(table, NamedSharding(mesh, _NOWHERE))
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def permuted(table, row_L, *, mesh) -> jax.Array:
-  """[shards * L, C]: row row_L[l] of `table` at place l; zeros where row_L is -1."""
+  """[shards * L, C]: at place l, row row_L[l] of `table`; zeros where row_L is -1."""
   return jax.shard_map(_gathered, mesh=mesh, in_specs=(ROWS, ROWS), out_specs=ROWS,
                        check_vma=False)(table, row_L)
 
 
 def _gathered(shard_LC, slot_X) -> jax.Array:
-  """Rows of a sharded table, on each device those it asks for; -1 asks for zeros.
+  """Gathers rows of a sharded table; each device gets those at its own `slot_X`, zeros for -1.
 
-  Inside shard_map: the wishes go to everybody, everybody gives what it has.
+  Runs inside shard_map: all devices receive all slots, and each sends the rows that it holds.
 
   Args:
     shard_LC: this device's rows.
-    slot_X: int32 [B, ...] slots.
+    slot_X: int32 [B, ...] slots that this device needs.
   """
   names = axes.RULES["batch"]
   wish_X = jax.lax.all_gather(slot_X, names, tiled=True)

@@ -1,4 +1,4 @@
-"""Vectors that know the order of events: a factorisation of which item follows which."""
+"""Vectors that reflect the order of events: a factorisation of which item follows which."""
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
@@ -8,18 +8,18 @@ def vectors(histories: list, num_items: int, width: int, *, window: int, seed: i
             ) -> tuple[np.ndarray, np.ndarray]:
   """(item_I1C, user_UC) float32 of forward transitions; row 0 of the items is zero.
 
-  An item j that stands d places behind i in a history, d <= window, counts 1 / d. Of these counts
-  the positive pointwise mutual information is factorised by a truncated SVD, U S V^T; an item's
-  vector is [U S^.5, V S^.5]: what follows it, and what it follows (as in Levy and Goldberg, "Neural
-  word embedding as implicit matrix factorization", 2014, section 3.3, whose context is unordered).
-  A user's is the mean of its last `window` items.
+  An item j that comes d places after i in a history, d <= window, counts 1 / d. A truncated SVD,
+  U S V^T, factorises the positive pointwise mutual information of these counts. An item's vector is
+  [U S^.5, V S^.5]: the items that follow it, and those that it follows (as in Levy and Goldberg,
+  "Neural word embedding as implicit matrix factorization", 2014, section 3.3, whose context is
+  unordered). A user's vector is the mean of the last `window` items.
 
   Args:
     histories: item rows of each user's training interactions, in time order.
     num_items: I.
-    width: C, even; where the catalogue is smaller, the rest is zero.
-    window: how far behind an item others count.
-    seed: of the vector that the SVD starts from. Signs are fixed, so the result is, too.
+    width: C, even; for a smaller catalogue the rest is zero.
+    window: largest distance d that counts.
+    seed: seed of the SVD's start vector. Signs are fixed, so that the result is, too.
   """
   mutual_II = _mutual_information(_counts(histories, num_items, window))
   rank = min(width // 2, num_items - 1)
@@ -30,7 +30,7 @@ def vectors(histories: list, num_items: int, width: int, *, window: int, seed: i
     order = np.argsort(-size_K, kind="stable")
     left_IK, size_K, right_IK = left_IK[:, order], size_K[order], right_KI[order].T
     sign_K = np.sign(left_IK[np.abs(left_IK).argmax(axis=0), np.arange(rank)])
-    # What is only rounding would be blown up to full size by a standardisation.
+    # A standardisation would scale dimensions of pure rounding error up to full size.
     scale_K = np.where(size_K > 1e-6 * size_K[0], sign_K * np.sqrt(size_K), 0.0)
     item_I1C[1:, :rank] = left_IK * scale_K
     item_I1C[1:, width // 2:width // 2 + rank] = right_IK * scale_K
@@ -40,7 +40,7 @@ def vectors(histories: list, num_items: int, width: int, *, window: int, seed: i
 
 
 def _counts(histories: list, num_items: int, window: int) -> scipy.sparse.csr_array:
-  """[I, I]: how often the column's item follows the row's, near ones counting more."""
+  """[I, I]: how often the column's item follows the row's; near ones count more."""
   total = scipy.sparse.csr_array((num_items, num_items))
   for far in range(1, window + 1):
     before, after = (np.concatenate([np.zeros(0, np.int64), *(
@@ -52,7 +52,7 @@ def _counts(histories: list, num_items: int, window: int) -> scipy.sparse.csr_ar
 
 
 def _mutual_information(count_II: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-  """max(0, log(n_ij n / (n_i n_j))) where both occur."""
+  """[I, I]: max(0, log(n_ij n / (n_i n_j))) where n_ij > 0."""
   pairs = count_II.tocoo()
   row_I, column_I, whole = count_II.sum(axis=1), count_II.sum(axis=0), count_II.sum()
   value = np.log(pairs.data * whole / (row_I[pairs.row] * column_I[pairs.col]))

@@ -1,7 +1,7 @@
 """The least and the most that each number of a config may be.
 
-What is out of bounds cannot give a run: it overflows, has no end, or means nothing. Bounds say
-nothing of what is wise.
+A number out of its bounds cannot work: it overflows, never ends, or means nothing. The bounds do
+not say which values are sensible.
 """
 import math
 from typing import NamedTuple
@@ -24,20 +24,21 @@ def _positive(most: int) -> Bound:
 
 
 def _from_0(most: int, zero: str = "") -> Bound:
-  """`zero`: what 0 stands for."""
+  """From 0 on; `zero` says what 0 means."""
   return Bound(0, most, f"0{zero and f' ({zero})'} or more, at most {most}")
 
 
 _FRACTION = Bound(0, _BELOW_1, "at least 0 and less than 1")
 
-# The keys are dotted names; of a section (tasks.mixture, phase1.losses), all that is in it.
+# The keys are dotted names. The name of a section (tasks.mixture, phase1.losses) bounds all of its
+# fields.
 _GROUPS = (
     (_from_0(_INT32), ("seed",)),
     (Bound(_ABOVE_0, _BELOW_1,
            "between 0 and 1, e.g. 0.2; retrieval is measured on the items held out"),
      ("data.heldout_fraction",)),
     (Bound(_ABOVE_0, _BELOW_1, "between 0 and 1, e.g. 0.1"), ("data.cold_fraction",)),
-    (_from_0(_INT32, "items that nobody met stay, too"), ("data.k_core",)),
+    (_from_0(_INT32, "keeps items without interactions, too"), ("data.k_core",)),
     (_from_0(_INT32, "all entities"), ("plan.catalogue",)),
     (_positive(_INT32), ("plan.entities", "plan.text_vocabulary", "profile.start")),
     # iALS: weights are float32, and squared.
@@ -76,7 +77,7 @@ _GROUPS = (
                           "phase1.cf_temperature", "phase2.head.distil_temperature")),
     (_from_0(10 ** 3), ("qformer.vector_noise", "phase2.vector_noise", "phase2.soft_token_rms",
                         "phase1.text_scale", "phase2.qformer_scale", "phase2.mlp_scale")),
-    # Tasks and who writes their targets.
+    # Tasks, and the teachers that write their targets.
     (_positive(10 ** 6), tuple(f"tasks.{name}" for name in (
         "history", "index_clusters", "index_size", "index_codes"))),
     (_positive(1000), ("tasks.draws", "tasks.index_levels")),
@@ -104,7 +105,7 @@ _GROUPS = (
     (_from_0(10 ** 6, "off"), ("phase2.head.distil", "phase2.head.distil_transitions",
                                "phase2.head.distil_ease")),
     (_from_0(10 ** 9, "no profile"), ("profile.steps",)),
-    (Bound(1, 2, "1 or 2, whose step is planned"), ("plan.phase",)),
+    (Bound(1, 2, "1 or 2: the phase to plan a step of"), ("plan.phase",)),
     # Evaluation.
     (_from_0(_INT32, "none"), ("eval.beam_users", "eval.exact_users")),
     (_positive(10 ** 4), ("eval.beam_width",)),
@@ -117,7 +118,7 @@ BOUNDS = {field: bound for bound, fields in _GROUPS for field in fields}
 
 
 def check_numbers(c) -> list[str]:
-  """A line for each number of config `c` that is out of its bounds, absent or no number."""
+  """A line for each number of config `c` that is missing, out of its bounds or not a number."""
   wrong = []
   for field, bound in BOUNDS.items():
     try:

@@ -1,16 +1,16 @@
-"""Everything that can be known to be wrong with a config before a device is used."""
+"""All mistakes in a config that show before a device is used."""
 import math
 
 from ilm_jax.config import bounds, data_checks, names, path_checks, rules
 
 
 def mistakes(c, device_count: int, paths: bool = True) -> list[str]:
-  """What is wrong with config `c` for that many devices: one line each, with its cure.
+  """The mistakes in config `c` for that many devices: one line each, with its cure.
 
   Args:
     c: the config.
     device_count: devices of the job.
-    paths: whether what the config names of the disk must be there.
+    paths: whether the files and folders that the config names must exist.
   """
   checks = (bounds.check_numbers, data_checks.check_data, _check_inputs,
             _check_qformer, data_checks.check_tasks, data_checks.check_targets,
@@ -46,8 +46,8 @@ def _check_inputs(c) -> list[str]:
     wrong += rules.known("vectors", name, names.VECTORS)
   for name in ("qformer.vector_dropout", "phase2.vector_dropout"):
     if (rate := rules.get(c, name)) and "semantic" not in c.vectors:
-      wrong.append(f"{name}={rate} with vectors={tuple(c.vectors)}: it reads items by their text "
-                   "alone, and there is none: name 'semantic' in vectors, or set it to 0")
+      wrong.append(f"{name}={rate} with vectors={tuple(c.vectors)}: it leaves items their text "
+                   "vector alone, and there is none: name 'semantic' in vectors, or set it to 0")
   return wrong
 
 
@@ -58,7 +58,7 @@ def _check_sasrec(s) -> list[str]:
                  f"{s.num_heads}: make it a multiple")
   if s.patience > 0 and s.evaluate_every > s.epochs:
     wrong.append(f"cf.sasrec.evaluate_every={s.evaluate_every} is more than cf.sasrec.epochs="
-                 f"{s.epochs}: no epoch would be kept; make it {s.epochs} or less")
+                 f"{s.epochs}: no epoch would be evaluated and kept; make it {s.epochs} or less")
   return wrong
 
 
@@ -71,14 +71,14 @@ def _check_lm(lm) -> list[str]:
   if lm.train == "index_tokens" and not lm.new_tokens:
     wrong.append("lm.train='index_tokens' has nothing to train: set lm.new_tokens above 0")
   if (lm.train == "lora") != bool(lm.lora_rank):
-    wrong.append(f"lm.train={lm.train!r} with lm.lora_rank={lm.lora_rank}: low-rank updates are "
-                 "trained where there are some; set lm.train='lora' and a rank, or neither")
+    wrong.append(f"lm.train={lm.train!r} with lm.lora_rank={lm.lora_rank}: training low-rank "
+                 "updates needs both; set lm.train='lora' and a rank above 0, or neither")
   if lm.whole_words and lm.train != "all":
-    wrong.append(f"lm.whole_words={lm.whole_words} with lm.train={lm.train!r}: they start at zero "
-                 "and would stay there; set lm.train='all'")
+    wrong.append(f"lm.whole_words={lm.whole_words} with lm.train={lm.train!r}: their embeddings "
+                 "start at zero and would stay zero; set lm.train='all'")
   if lm.train == "all" and lm.dtype not in ("auto", "float32"):
-    wrong.append(f"lm.train='all' with lm.dtype={lm.dtype!r}: small updates are lost in it; use "
-                 "float32")
+    wrong.append(f"lm.train='all' with lm.dtype={lm.dtype!r}: this dtype rounds small updates "
+                 "away; use float32")
   return wrong
 
 
@@ -109,10 +109,11 @@ def _check_qformer(c) -> list[str]:
   wrong = [*rules.known("qformer.text_pool", q.text_pool, ("cls", "mean")),
            *rules.known("qformer.cross_init", q.cross_init, ("width", "bert"))]
   if q.members > c.cf.members:
-    wrong.append(f"qformer.members={q.members} is more than cf.members={c.cf.members}, which stage "
-                 "cf keeps of each entity: raise the second")
+    wrong.append(f"qformer.members={q.members} is more than the cf.members={c.cf.members} that "
+                 "stage cf keeps for each entity: raise cf.members")
   if q.num_heads > 0 and q.width % q.num_heads:
-    wrong.append(f"qformer.width={q.width} does not divide over qformer.num_heads={q.num_heads}")
+    wrong.append(f"qformer.width={q.width} does not divide over qformer.num_heads={q.num_heads}: "
+                 "make it a multiple")
   return wrong
 
 
@@ -125,9 +126,9 @@ def _check_phase1(c) -> list[str]:
                  "phase1.candidates to 'catalogue', or the loss to 0")
   wrong += rules.known("phase1.draw", p.draw, ("uniform", "popularity"))
   if p.negatives and p.candidates != "catalogue":
-    wrong.append(f"phase1.negatives={p.negatives} are drawn of the catalogue, and "
-                 f"phase1.candidates={p.candidates!r}: set it to 'catalogue', or the negatives to "
-                 "0")
+    wrong.append(f"phase1.negatives={p.negatives} with phase1.candidates={p.candidates!r}: they "
+                 "are drawn from the catalogue; set phase1.candidates to 'catalogue', or the "
+                 "negatives to 0")
   if p.candidates == "catalogue" and p.contrastive == "margin":
     wrong.append("phase1.candidates='catalogue' is a softmax, and phase1.contrastive='margin' has "
                  "none: set it to 'infonce'")
@@ -155,10 +156,11 @@ def _check_phase2(c) -> list[str]:
   wrong += _check_distil(c)
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:
     wrong.append(f"phase2.rows={p.rows} is no multiple of phase2.rows_per_group="
-                 f"{p.rows_per_group}: examples are packed into groups of that many rows")
+                 f"{p.rows_per_group}: examples are packed into groups of that many rows; change "
+                 "one of them")
   if p.targets > p.length:
-    wrong.append(f"phase2.targets={p.targets} is more than phase2.length={p.length}: a row has no "
-                 "more loss positions than tokens")
+    wrong.append(f"phase2.targets={p.targets} is more than phase2.length={p.length}: a row cannot "
+                 f"have more loss positions than tokens; make it {p.length} or less")
   if c.qformer.num_queries >= p.length:
     wrong.append(f"phase2.length={p.length} has no room for an entity of qformer.num_queries="
                  f"{c.qformer.num_queries} soft tokens and its prompt: make it longer, e.g. 256")
@@ -168,28 +170,30 @@ def _check_phase2(c) -> list[str]:
 def _check_head(head, queries: int) -> list[str]:
   wrong = []
   if head.queries > queries:
-    wrong.append(f"phase2.head.queries={head.queries} is more than qformer.num_queries={queries}: "
-                 "an entity has no more soft tokens; 0 takes all")
+    wrong.append(f"phase2.head.queries={head.queries} is more than qformer.num_queries={queries}, "
+                 "the soft tokens of an entity: make it smaller; 0 takes all")
   if head.queries and not head.rows:
-    wrong.append(f"phase2.head.queries={head.queries} with phase2.head.rows=0: rows that say words "
-                 "hold all soft tokens; set the rows above 0 or the queries to 0")
+    wrong.append(f"phase2.head.queries={head.queries} with phase2.head.rows=0: rows with text "
+                 "targets hold all soft tokens; set the rows above 0 or the queries to 0")
   if head.rows > 0 and not head.weight:
     wrong.append(f"phase2.head.rows={head.rows} with phase2.head.weight=0: there is no head to read"
                  " them; set the weight above 0 or the rows to 0")
   if head.layer >= 0 and not head.rows:
-    wrong.append(f"phase2.head.layer={head.layer} with phase2.head.rows=0: the head reads the rows "
-                 "that say words, behind all layers; set the rows above 0 or the layer to -1")
+    wrong.append(f"phase2.head.layer={head.layer} with phase2.head.rows=0: the head then reads the "
+                 "rows with text targets, after all layers; set the rows above 0 or the layer to "
+                 "-1")
   if head.rows % head.rows_per_group:
     wrong.append(f"phase2.head.rows={head.rows} is no multiple of phase2.head.rows_per_group="
-                 f"{head.rows_per_group}: examples are packed into groups of that many rows")
+                 f"{head.rows_per_group}: examples are packed into groups of that many rows; "
+                 "change one of them")
   return wrong
 
 
 def _check_distil(c) -> list[str]:
   head, wrong = c.phase2.head, []
   if not head.distil:
-    return [f"phase2.head.{name}={head[name]} with phase2.head.distil=0: there is no teacher that "
-            "counts could stand beside; set distil above 0 or this to 0"
+    return [f"phase2.head.{name}={head[name]} with phase2.head.distil=0: the scores from counts "
+            "add to a teacher's, and there is none; set distil above 0 or this to 0"
             for name in ("distil_transitions", "distil_ease") if head[name]]
   if not head.weight:
     wrong.append(f"phase2.head.distil={head.distil} with phase2.head.weight=0: there is no head to "
@@ -199,8 +203,8 @@ def _check_distil(c) -> list[str]:
                  f"phase2.head.negatives={head.negatives} draws from it: set one of them to 0")
   if c.tasks.history > c.cf.sasrec.length:
     wrong.append(f"phase2.head.distil={head.distil}: a prompt shows tasks.history="
-                 f"{c.tasks.history} items, more than cf.sasrec.length={c.cf.sasrec.length} that "
-                 "its teacher reads: raise the second")
+                 f"{c.tasks.history} items, more than the cf.sasrec.length={c.cf.sasrec.length} "
+                 "that its teacher reads: raise cf.sasrec.length")
   return wrong
 
 
@@ -218,8 +222,8 @@ def _check_plan(c) -> list[str]:
   p = c.plan
   if p.catalogue < p.entities:
     return []
-  return [f"plan.catalogue={p.catalogue} is not less than plan.entities={p.entities}, which count "
-          f"the padding's row too: make it {p.entities - 1} or less, or raise plan.entities"]
+  return [f"plan.catalogue={p.catalogue} is not less than plan.entities={p.entities}, which "
+          f"includes the padding row: make it {p.entities - 1} or less, or raise plan.entities"]
 
 
 def _check_eval(c) -> list[str]:
@@ -230,22 +234,24 @@ def _check_eval(c) -> list[str]:
   for name in e.references:
     wrong += rules.known("eval.references", name, names.REFERENCES)
   if "shuffled_mlp" in e.references and "mlp" not in c.phase2.compare:
-    wrong.append("eval.references has 'shuffled_mlp' and phase2.compare no 'mlp': nothing trains "
-                 "it, add it there")
+    wrong.append("eval.references has 'shuffled_mlp' and phase2.compare no 'mlp': the MLP is not "
+                 "trained; add 'mlp' to phase2.compare")
   if c.phase2.head.rows > 0 and e.beam_users > 0:
     wrong.append(f"eval.beam_users={e.beam_users} with phase2.head.rows={c.phase2.head.rows}: "
-                 "beams say titles, and ranking tasks then train no words; set one of them to 0")
+                 "beams generate titles, and with these rows ranking tasks train no words; set one "
+                 "of them to 0")
   if e.exact_users > e.beam_users:
     wrong.append(f"eval.exact_users={e.exact_users} is more than eval.beam_users={e.beam_users}: "
-                 "users ranked exactly are the first of those ranked by beam; set it to "
+                 "the users ranked exactly are the first of those ranked by beam; set it to "
                  f"{e.beam_users} or less")
   if e.rank_compared and not e.beam_users:
-    wrong.append("eval.rank_compared=True with eval.beam_users=0: it asks for beams of what "
-                 "phase2.compare names, and none are searched; set it to False, or eval.beam_users "
-                 "above 0")
+    wrong.append("eval.rank_compared=True with eval.beam_users=0: it ranks the models of "
+                 "phase2.compare by beam, for no users; set it to False, or eval.beam_users above "
+                 "0")
   if 0 < e.users < e.beam_users:
-    wrong.append(f"eval.beam_users={e.beam_users} is more than eval.users={e.users}: users ranked "
-                 "by beam are the first of all that are ranked")
+    wrong.append(f"eval.beam_users={e.beam_users} is more than eval.users={e.users}: the users "
+                 "ranked by beam are the first of all ranked users; set it to "
+                 f"{e.users} or less")
   if (e.beam_users or e.prompt_users) and e.beam_width < (most := names.LARGEST_CUTOFF):
     wrong.append(f"eval.beam_width={e.beam_width} is less than {most}, so HR@{most} cannot be "
                  f"measured: make it {most} or more")

@@ -1,4 +1,4 @@
-"""What can be wrong with a config's data, tasks and targets."""
+"""Mistakes in a config's data, tasks and targets. Each check gives a line for each mistake."""
 import codecs
 
 from ilm_jax import elm
@@ -10,9 +10,8 @@ def check_data(c) -> list[str]:
   wrong = [*rules.known("data.name", d.name, names.DATASETS),
            *rules.known("data.split", d.split, names.SPLITS)]
   if d.name in names.DATASETS and d.name not in names.FETCHED and not d.path:
-    wrong.append(f"data.path is empty: data.name={d.name!r} is read from files of yours, give "
-                 "their folder, e.g. --config.data.path=data/files; docs/data_sets.md says which "
-                 "they are")
+    wrong.append(f"data.path is empty: data.name={d.name!r} is read from your files: give their "
+                 "folder, e.g. --config.data.path=data/files; docs/data_sets.md lists the files")
   if d.domain:
     wrong += rules.known("data.domain", d.domain, tuple(elm.DOMAINS))
   if d.split in ("global_time", "cold_items"):
@@ -22,7 +21,7 @@ def check_data(c) -> list[str]:
                    f"{'cold_drawn' if d.split == 'cold_items' else 'loo_stable'!r}")
   if d.split in ("cold_items", "cold_drawn") and "semantic" not in c.vectors:
     wrong.append(f"data.split={d.split!r} with vectors={tuple(c.vectors)}: a cold item has no "
-                 "behavioral vector, and nothing would tell one from another: name 'semantic' too")
+                 "behavioral vector, so all cold items would look the same: name 'semantic' too")
   if d.split == "global_time":
     fractions = tuple(d.time_fractions)
     if len(fractions) != 2 or not 0 < fractions[0] < fractions[1] < 1:
@@ -56,15 +55,15 @@ def _check_columns(columns) -> list[str]:
 
 
 def _check_text(columns, file: str, fields: tuple[str, ...], delimiter: str) -> list[str]:
-  """What is wrong with how a file of delimited text is cut into named cells."""
+  """Mistakes in how a file of delimited text is cut into columns."""
   name = columns[file].lower().removesuffix(".gz")
   ending = next((e for e in names.DELIMITED if name.endswith(e)), None)
   if ending is None:
     return []
   wrong = []
   if not delimiter and not names.DELIMITED[ending]:
-    wrong.append(f"data.columns.{file}={columns[file]!r}: {ending} does not say what stands "
-                 "between its cells: give e.g. --config.data.columns.delimiter=::")
+    wrong.append(f"data.columns.{file}={columns[file]!r}: the ending {ending} does not tell the "
+                 "delimiter: give e.g. --config.data.columns.delimiter=::")
   if any(c in "\r\n\"" for c in delimiter):
     wrong.append(f"data.columns.delimiter={delimiter!r}: expected no line break and no quote mark")
   given = {field: columns[field] for field in fields if columns[field]}
@@ -72,7 +71,8 @@ def _check_text(columns, file: str, fields: tuple[str, ...], delimiter: str) -> 
   if numbers and (others := [field for field in given if field not in numbers]):
     wrong.append(
         f"data.columns.{others[0]}={given[others[0]]!r} beside {numbers[0]}={given[numbers[0]]!r}: "
-        "a file without a header has numbers for all its columns: give the number, or '' for none")
+        "the columns of a file without a header are all given by number: give the number, or '' "
+        "for none")
   if "0" in given.values():
     wrong.append(f"data.columns of {file}: columns are counted from 1, found '0'")
   return wrong
@@ -83,11 +83,12 @@ def check_tasks(c) -> list[str]:
   wrong = rules.known("tasks.index", t.index, names.INDICES)
   wrong += rules.known("tasks.entities", t.entities, ("slots", "names"))
   if t.index_words and not c.lm.new_tokens:
-    wrong.append("tasks.index_words=True needs words in the vocabulary: set lm.new_tokens")
+    wrong.append("tasks.index_words=True needs new words in the vocabulary: set lm.new_tokens")
   if t.index_words and t.index == "title":
-    wrong.append("tasks.index_words=True with tasks.index='title': titles are spelled as they are")
+    wrong.append("tasks.index_words=True with tasks.index='title': titles are spelled in ordinary "
+                 "words; set it to False, or choose another tasks.index")
   if t.index_clusters == 1:
-    wrong.append("tasks.index_clusters=1 divides nothing: make it 2 or more")
+    wrong.append("tasks.index_clusters=1 does not divide the items: make it 2 or more")
   if t.index_apart and not t.index_words:
     wrong.append("tasks.index_apart=True with tasks.index_words=False: it gives codes words of "
                  "their own; set tasks.index_words too")
@@ -102,11 +103,11 @@ def check_tasks(c) -> list[str]:
 
 
 def _check_dialogs(c) -> list[str]:
-  """Conversations need dialogs, and the item head as it reads them has no teacher."""
+  """Conversations need dialogs, and the item head has no teacher for them."""
   kinds = {source.kind for source in dialog_sources.parse(c.tasks.dialogs)}
   own = kinds - {dialog_sources.REDIAL}
   wrong = [f"tasks.mixture.{name}={c.tasks.mixture[name]} with tasks.dialogs={c.tasks.dialogs!r}: "
-           f"it learns from dialogs; name {cure}, or set the rate to 0"
+           f"the task learns from dialogs; name {cure}, or set the rate to 0"
            for tasks, there, cure in (
                (names.CONVERSATIONS, own, "a file of JSON lines, or 'synthetic'"),
                (names.REDIAL, kinds - own, "ReDial's folder or zip by 'redial:PATH'"))
@@ -115,8 +116,8 @@ def _check_dialogs(c) -> list[str]:
     wrong.append(f"tasks.dialogs={c.tasks.dialogs!r} with dialogs.count=0: no synthetic dialogs "
                  "are made; set the count above 0, e.g. --config.dialogs.count=2000")
   if c.cf.dialogs and not kinds - {dialog_sources.SYNTHETIC}:
-    wrong.append(f"cf.dialogs={c.cf.dialogs} with tasks.dialogs={c.tasks.dialogs!r}: there are no "
-                 "dialogs whose people like items beside the log; name a file or redial:PATH in "
+    wrong.append(f"cf.dialogs={c.cf.dialogs} with tasks.dialogs={c.tasks.dialogs!r}: only dialogs "
+                 "of real people add likes to those of the log; name a file or redial:PATH in "
                  "tasks.dialogs, or set cf.dialogs to 0")
   if c.dialogs.reword and not c.dialogs.count:
     wrong.append("dialogs.reword=True with dialogs.count=0: there is nothing to reword; set the "
@@ -124,7 +125,7 @@ def _check_dialogs(c) -> list[str]:
   read = [name for name in mixture.DIALOG_HEAD_TASKS if c.tasks.mixture.get(name, 0) > 0]
   if read and c.phase2.head.weight and c.phase2.head.distil:
     wrong.append(f"phase2.head.distil={c.phase2.head.distil} with tasks.mixture.{read[0]}="
-                 f"{c.tasks.mixture[read[0]]}: its teacher reads histories, no conversations; set "
+                 f"{c.tasks.mixture[read[0]]}: the head's teacher cannot read conversations; set "
                  "one of them to 0")
   return wrong
 
@@ -132,21 +133,21 @@ def _check_dialogs(c) -> list[str]:
 def _check_index_only(c) -> list[str]:
   wrong, others = [], [n for n, rate in c.tasks.mixture.items() if rate and n != "next_item"]
   if not c.tasks.index_words:
-    wrong.append("lm.index_only=True with tasks.index_words=False: items are called by words that "
-                 "cannot be said; set tasks.index_words, and tasks.index to a code")
+    wrong.append("lm.index_only=True with tasks.index_words=False: the model can then generate no "
+                 "word that names an item; set tasks.index_words, and tasks.index to a code")
   if c.lm.train in ("none", "lora"):
-    wrong.append(f"lm.index_only=True with lm.train={c.lm.train!r}: what can be said would stay as "
-                 "it was drawn; set lm.train='index_tokens'")
+    wrong.append(f"lm.index_only=True with lm.train={c.lm.train!r}: the index tokens would stay "
+                 "untrained; set lm.train='index_tokens'")
   if others:
     wrong.append(f"lm.index_only=True with tasks.mixture.{others[0]}={c.tasks.mixture[others[0]]}: "
-                 "next_item alone says nothing but indices; leave out "
+                 "only the targets of next_item are indices alone; leave out "
                  f"{', '.join(others)} (rate 0)")
   if c.tasks.entities == "names":
-    wrong.append("lm.index_only=True with tasks.entities='names': it reads histories of soft "
-                 "tokens; set tasks.entities='slots'")
+    wrong.append("lm.index_only=True with tasks.entities='names': histories must be soft tokens; "
+                 "set tasks.entities='slots'")
   if c.phase2.head.rows:
-    wrong.append(f"lm.index_only=True with phase2.head.rows={c.phase2.head.rows}: next_item would "
-                 "be ranked by the head alone, and no index be said; set the rows to 0")
+    wrong.append(f"lm.index_only=True with phase2.head.rows={c.phase2.head.rows}: then only the "
+                 "item head trains on next_item, and no index is generated; set the rows to 0")
   return wrong
 
 
@@ -159,12 +160,12 @@ def check_targets(c) -> list[str]:
   absent = [n for n in elm.WRITTEN if c.tasks.mixture.get(n, 0) > 0 and n not in t.tasks]
   if t.tasks and absent:
     wrong.append(f"tasks.mixture has {', '.join(absent)}, which targets.tasks={tuple(t.tasks)} "
-                 "leaves out: nobody writes their answers; name them too, or give ()")
+                 "leaves out, so no teacher writes their answers: name them too, or give ()")
   if not elm.asks_teacher(c):
     return wrong
   if t.teacher == "endpoint" and not t.endpoint.startswith(("http://", "https://")):
     wrong.append(f"targets.endpoint={t.endpoint!r}: expected the address of an OpenAI-compatible "
                  "server, e.g. 'http://localhost:8000/v1'")
   if t.teacher == "endpoint" and not t.model:
-    wrong.append("targets.model is empty: name the model that targets.endpoint is to use")
+    wrong.append("targets.model is empty: name the model to use at targets.endpoint")
   return wrong

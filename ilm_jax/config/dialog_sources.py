@@ -10,7 +10,7 @@ class Source(NamedTuple):
 
 
 def parse(text: str) -> list[Source]:
-  """The sources in their order."""
+  """The sources in `text`, in order; [] for "". `path` is set for redial and files."""
   sources = []
   for part in filter(None, (part.strip() for part in text.split(","))):
     if part == SYNTHETIC:

@@ -1,9 +1,9 @@
 """Gin for those who come from T5X: bindings laid over a config, and a config written as gin.
 
-There is one configurable, `config`, and its parameters are the fields of the config file under the
-names that the command line has: `config.phase2.steps = 10` says what `--config.phase2.steps=10`
-says. Macros, includes and blocks are gin's own; files are read by gin's parser. Nothing is
-registered and nothing is global: below this module the config is an `ml_collections.ConfigDict`.
+The one configurable is `config`. Its parameters are the fields of the config file, named as on the
+command line: `config.phase2.steps = 10` means `--config.phase2.steps=10`. Macros, includes and
+blocks work as in gin; gin's parser reads the files. Nothing is registered and nothing is global:
+all other modules use an `ml_collections.ConfigDict`.
 """
 import difflib
 
@@ -26,15 +26,15 @@ def overlay(c: ml_collections.ConfigDict, files=(), bindings=(), search_paths=()
     c: changed in place; its fields keep their types.
     files: gin files in order; a later binding replaces an earlier one.
     bindings: texts in gin's syntax, e.g. "config.phase2.steps = 10".
-    search_paths: folders where files are looked for, after the folder of who includes them.
-    last: {dotted field: value} of the command line, which has the last word.
+    search_paths: folders to search for files, after the folder of the file that includes them.
+    last: {dotted field: value} of the command line, which overrides all others.
 
   Returns:
     `c`.
 
   Raises:
-    UserError: a file is absent or no gin, a binding names no field, a macro is not bound, or a
-      value is not of the field's type.
+    UserError: a file is absent or no gin, a binding names no field of the config, a macro is not
+      bound, or a value does not have the field's type.
   """
   reader = _Reader([epath.Path(p).expanduser() for p in (*search_paths, ".")])
   for name in files:
@@ -48,7 +48,7 @@ def overlay(c: ml_collections.ConfigDict, files=(), bindings=(), search_paths=()
 
 
 def to_gin(c: ml_collections.ConfigDict) -> str:
-  """The resolved config as gin, a line a field, in order; `overlay` reads it back."""
+  """The resolved config as gin, sorted, with a binding for each field; `overlay` reads it back."""
   lines = ["# The whole config, resolved. Use: --gin_file=<this file>"]
   for field, value in sorted(_leaves(c)):
     line = f"{ROOT}.{field} = {value!r}"
@@ -61,7 +61,7 @@ class _Macro(str):
 
 
 class _Delegate(config_parser.ParserDelegate):
-  """Macros are kept as their names; `@name` has nothing to refer to."""
+  """Keeps macros as their names; refuses `@name`, since there is nothing to refer to."""
 
   def configurable_reference(self, scoped_configurable_name, evaluate):
     raise ValueError(f"@{scoped_configurable_name}: values are literals or %MACROS")
@@ -71,7 +71,7 @@ class _Delegate(config_parser.ParserDelegate):
 
 
 class _Reader:
-  """What has been bound so far: `fields` and `macros`, each {name: (value, where it stands)}."""
+  """All bindings read so far: `fields` and `macros`, each {name: (value, file and line)}."""
 
   def __init__(self, folders: list):
     self._folders, self._open = folders, []
@@ -93,7 +93,7 @@ class _Reader:
   def parse(self, text: str, where: str, within) -> None:
     try:
       statements = list(config_parser.ConfigParser(text, _Delegate()))
-    except Exception as e:       # gin's parser fails in any way on what is none
+    except Exception as e:       # gin's parser may raise anything on a file that is no gin
       raise errors.UserError(f"{where}: not readable as gin: {' '.join(str(e).split())}") from e
     for s in statements:
       at = f"{where}, line {s.location.line_num}"
@@ -148,7 +148,7 @@ class _Reader:
 
 
 def _set(c, field: str, value, where: str) -> None:
-  """Sets one field, or of a section the fields that a dict names."""
+  """Sets one field, or for a section, the fields that a dict names."""
   if message := config_lib.no_such_field(c, field):
     raise errors.UserError(f"{where}: {message}")
   *sections, name = field.split(".")

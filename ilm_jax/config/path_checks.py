@@ -1,4 +1,4 @@
-"""What a config names of the disk: known only where the run is to be, not where it is started."""
+"""Files and folders that a config names. Checked where the run will be, not where it is started."""
 import importlib.util
 import re
 
@@ -8,13 +8,13 @@ from ilm_jax import elm
 from ilm_jax.config import dialog_sources, names, rules
 
 _BUCKET = re.compile(r"(gs|s3)://[^/]")
-# "owner/name" is relative to the current folder, too, so it says so only where nothing is there.
+# "owner/name" may also be a relative path, so this hint comes only if no such path exists.
 _OF_THE_HUB = re.compile(r"(?:hf://|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)?"
                          r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(?:tree|resolve|blob)/.*)?/?")
 
 
 def check_paths(c) -> list[str]:
-  """A line for each path of config `c` that is not there."""
+  """A line for each path of config `c` that does not exist, and each tracker not installed."""
   return [*_check_inputs(c), *_check_models(c), *_check_trackers(c)]
 
 
@@ -50,7 +50,7 @@ def _check_models(c) -> list[str]:
     if field == "asset" or value != lm.asset:
       wrong += _known_or_path(f"lm.{field}", value, names.LANGUAGE_MODELS)
   if lm.gin_file and not _there(lm.gin_file):
-    wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist")
+    wrong.append(f"lm.gin_file={lm.gin_file!r} does not exist: name the model's gin file, or \"\"")
   wrong += _known_or_path("lm.chat_template", lm.chat_template, names.CHAT_TEMPLATES)
   wrong += _known_or_path("qformer.init", c.qformer.init, ("", *names.TEXT_ENCODERS))
   if elm.asks_teacher(c) and t.teacher == "lm" and t.model:
@@ -59,7 +59,7 @@ def _check_models(c) -> list[str]:
 
 
 def _known_or_path(field: str, value: str, names: tuple[str, ...]) -> list[str]:
-  """A name of `names`, or a path that exists."""
+  """No lines for a name of `names` or a path that exists; else a line with the cure."""
   if value in names or _there(value):
     return []
   hub = _OF_THE_HUB.fullmatch(value)
@@ -70,7 +70,7 @@ def _known_or_path(field: str, value: str, names: tuple[str, ...]) -> list[str]:
 
 
 def _there(path: str) -> bool:
-  """Whether a local path or an object of a bucket exists; other addresses name nothing here."""
+  """Whether a local path or an object of a bucket exists; False for other addresses."""
   if "://" in path and not _BUCKET.match(path):
     return False
   return epath.Path(path).expanduser().exists()

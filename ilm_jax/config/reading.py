@@ -1,7 +1,7 @@
-"""A run's config: read from a file and flags, validated at once, and written down.
+"""A run's config: reads it from a file and flags, validates it at once, and writes it as JSON.
 
-A config file has `get_config()` and returns a locked `ml_collections.ConfigDict`; its fields are
-described in configs/base.py. Everything wrong with it is one UserError.
+A config file defines `get_config()`, which returns a locked `ml_collections.ConfigDict`;
+configs/base.py describes its fields. One UserError names all mistakes in a config.
 """
 import difflib
 import functools
@@ -30,7 +30,7 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
     holder: what `config_flags.DEFINE_config_file("config")` returned.
 
   Raises:
-    UserError: anything on the command line or in the config file that cannot be understood.
+    UserError: the command line or the config file cannot be understood.
   """
   app.define_help_flags()
   argv, config = _with_path(["--help" if arg == "-h" else arg for arg in argv]), None
@@ -40,7 +40,7 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
     rest = flag_values(argv)
   except flags.Error as e:
     raise errors.UserError(" ".join(str(e).split()) + _hint(e, config)) from e
-  except BrokenPipeError:       # of --help | head
+  except BrokenPipeError:       # e.g. of --help | head
     raise
   except Exception as e:        # whatever an override's value made of its field
     raise errors.UserError(f"the config cannot be read: {_last_line(e)}") from e
@@ -48,22 +48,23 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
     raise errors.UserError(f"unexpected arguments {rest[1:]}: a command comes first, and "
                            "flags are written --name=value")
   if holder.value is None:
-    raise errors.UserError("--config is not set: e.g. --config=quickstart (--help says all)")
+    raise errors.UserError("--config is not set: name a config, e.g. --config=quickstart (--help "
+                           "explains it)")
   return holder.value
 
 
 def with_tasks(c: ml_collections.ConfigDict, module: str) -> ml_collections.ConfigDict:
-  """The config with the tasks of a user's module in its mixture; rates it already has stay.
+  """The config with the tasks of a user's module in its mixture; rates that it already has stay.
 
   Raises:
-    UserError: see `own_tasks.mixture`; or a task has the name of one of ours.
+    UserError: see `own_tasks.mixture`; or a task has the name of a task of the project.
   """
   module = module or c.tasks.module
   if not module:
     return c
   rates = own_tasks.mixture(module)
   if ours := sorted(set(rates) & set(names.TASKS)):
-    raise errors.UserError(f"--tasks_module={module}: {ours} are tasks of the project already: "
+    raise errors.UserError(f"--tasks_module={module}: {ours} are names of the project's own tasks: "
                            "choose other names")
   with c.unlocked():
     c.tasks.module = module
@@ -73,7 +74,7 @@ def with_tasks(c: ml_collections.ConfigDict, module: str) -> ml_collections.Conf
 
 
 def load(path, overrides: dict | None = None) -> ml_collections.ConfigDict:
-  """The locked config of a file, with `overrides` by dotted name.
+  """The locked config of a file, with `overrides`, {dotted field: value}, applied.
 
   >>> load("configs/tiny.py", {"phase2.steps": 10}).phase2.steps
   10
@@ -87,11 +88,11 @@ def load(path, overrides: dict | None = None) -> ml_collections.ConfigDict:
 
 
 def read(path) -> ml_collections.ConfigDict:
-  """What the `get_config()` of a file returns. As on the command line, `path` may be "FILE:TEXT".
+  """The config that `get_config()` of a file returns. `path` may be "FILE:TEXT", as with --config.
 
   Raises:
-    UserError: there is no such file, it is no Python, has no get_config(), or what it does to the
-      config fails, e.g. it sets a field that does not exist.
+    UserError: there is no such file, it is no Python, has no get_config(), or fails, e.g. because
+      it sets a field that does not exist.
   """
   name, _, text = str(path).partition(":")
   file = pathlib.Path(name).expanduser()
@@ -101,7 +102,7 @@ def read(path) -> ml_collections.ConfigDict:
                            "configs/, e.g. quickstart")
   spec = importlib.util.spec_from_file_location("ilm_config_file", file)
   if spec is None or spec.loader is None:
-    raise errors.UserError(f"config file {name} is no Python file: expected a name in .py")
+    raise errors.UserError(f"config file {name} is no Python file: expected a name ending in .py")
   module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
@@ -124,7 +125,7 @@ def read(path) -> ml_collections.ConfigDict:
 def at_home(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The config, changed in place, with `~` at the start of its paths replaced by the home folder.
 
-  A shell leaves it as it is in --config.data.path=~/files.
+  A shell does not replace it in --config.data.path=~/files.
   """
   for field in names.PATHS:
     *sections, name = field.split(".")
@@ -135,12 +136,12 @@ def at_home(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def to_json(c: ml_collections.ConfigDict) -> str:
-  """The resolved config, keys in order; `from_json` gives it back."""
+  """The resolved config as JSON with sorted keys; `from_json` reads it back."""
   return json.dumps(c.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-  """The locked config that `to_json` wrote."""
+  """The locked config in JSON text of `to_json`; lists become tuples."""
   def as_tuples(v):
     if isinstance(v, dict):
       return {k: as_tuples(x) for k, x in v.items()}
@@ -160,15 +161,15 @@ def validate(c: ml_collections.ConfigDict, device_count: int, paths: bool = True
   Args:
     c: the config.
     device_count: devices of the job.
-    paths: whether what the config names of the disk must be there; False where the run will be on
-      another machine.
+    paths: whether the files and folders that the config names must exist; False if the run will be
+      on another machine.
   """
   if wrong := checks.mistakes(c, device_count, paths):
     raise errors.UserError("config is not runnable: " + "; ".join(wrong))
 
 
 def no_such_field(c, dotted: str) -> str:
-  """Why config `c` has no field of that dotted name, with the nearest one it has; "": it has."""
+  """Says that config `c` has no field of that dotted name, and the nearest; "" if it has one."""
   at, names = c, dotted.split(".")
   for i, name in enumerate(names):
     above = ".".join(names[:i])
@@ -190,7 +191,7 @@ def _check_overrides(c, argv: list[str]) -> None:
 
 
 def _why_it_failed(name: str, e: Exception) -> str:
-  """The line of a config file, or of a file that it imports, that raised `e`, and why."""
+  """A message: the line that raised `e`, in a config file or one that it imports, and why."""
   where, section, field = None, None, None
   for frame, line in traceback.walk_tb(e.__traceback__):
     inside = frame.f_globals.get("__name__", "").startswith("ml_collections.")
@@ -198,7 +199,8 @@ def _why_it_failed(name: str, e: Exception) -> str:
                                                        "<frozen importlib._bootstrap_external>"):
       where = frame, line
     elif inside and isinstance(frame.f_locals.get("self"), ml_collections.ConfigDict):
-      # The innermost: __setitem__, __getitem__ call their argument key, __setattr__ attribute.
+      # The innermost frame wins. __setitem__ and __getitem__ name their argument key, __setattr__
+      # attribute.
       section = frame.f_locals["self"]
       field = frame.f_locals.get("key", frame.f_locals.get("attribute"))
   if where is None:
@@ -213,7 +215,7 @@ def _why_it_failed(name: str, e: Exception) -> str:
 
 
 def _path_to(section, root) -> list[str] | None:
-  """Names from `root` to a section of it; None: it is none of its sections."""
+  """The names from `root` down to `section`; None if `section` is not inside `root`."""
   if section is root and section is not None:
     return []
   for name, value in root.items() if isinstance(root, ml_collections.ConfigDict) else ():
@@ -228,7 +230,7 @@ def _last_line(e: Exception) -> str:
 
 
 def _hint(error: flags.Error, config) -> str:
-  """A cure, where an unknown flag is a field of the config."""
+  """A cure for an unknown flag that is a field of the config; else ""."""
   name = getattr(error, "flagname", "")
   if config is None or "." not in name or name.split(".")[0] not in config:
     return ""
@@ -237,7 +239,7 @@ def _hint(error: flags.Error, config) -> str:
 
 def _with_path(argv: list[str]) -> list[str]:
   """The command line with the config's path resolved: ~ becomes the home folder (a shell does that
-  in `--config ~/mine.py` alone), and a bare name becomes a file of configs/."""
+  only in `--config ~/mine.py`), and a bare name becomes a file of configs/."""
   out = list(argv)
   for i, arg in enumerate(argv):
     if m := re.match(r"(--?config)(?:=(.*))?$", arg):
@@ -254,8 +256,8 @@ def defaults():
 
 
 def _path(name: str) -> str:
-  """`~/mine.py` in the home folder; "tiny" and "configs/tiny.py" are ours, from any folder, unless
-  the current one has a file of that name; others as they are."""
+  """The path of a config: `~` becomes the home folder. "tiny" and "configs/tiny.py" name the
+  project's configs from any folder, unless the current folder has a file of that name."""
   given, colon, text = name.partition(":")
   ours = re.fullmatch(r"(\w+)|configs/(\w+)\.py", given)
   spec = importlib.util.find_spec("ilm_jax.configs") if ours else None

@@ -1,9 +1,9 @@
-"""What the checks of a config are made of. Each gives one line for a mistake, with its cure."""
+"""Building blocks of the checks of a config."""
 import difflib
 
 
 def known(field: str, value, names: tuple[str, ...]) -> list[str]:
-  """One of `names`."""
+  """A line with the cure if `value` is none of `names`; else []."""
   if value in names:
     return []
   close = difflib.get_close_matches(str(value), names, 1)

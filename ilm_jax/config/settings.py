@@ -1,6 +1,7 @@
-"""Which fields of a config decide the numbers that a phase trains.
+"""Which fields of a config decide the trained parameters of a phase.
 
-Left out is what changes how a run is logged, saved or computed, or what belongs to another model.
+Fields that only change how a run is logged, saved or computed are left out, and fields of other
+models.
 """
 from ilm_jax.config import variants
 
@@ -11,15 +12,15 @@ _SAME_NUMBERS = {
     "qformer.remat", "lm.remat", "lm.attention", "lm.shape",
     *(f"{phase}.{name}" for phase in ("phase1", "phase2")
       for name in ("log_every", "checkpoint_every", "keep_checkpoints")),
-    "phase2.init_from",          # which phase 1 it was is fingerprinted
+    "phase2.init_from",          # the phase 1 checkpoint is fingerprinted
     "phase2.compare",
-    "lm.chat_template",          # as are their dialogs: examples are fingerprinted
+    "lm.chat_template",          # the examples that it renders are fingerprinted
 }
 _FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted
 _OF_CONVERSATIONS = {"tasks.dialogs", "tasks.dialog_tokens"}   # their examples are fingerprinted
 _OF_EVALUATION = {"tasks.prompt_targets"}
-# What a field that came later was, in effect, before it came: where it is that, it is left out, so
-# that what was trained before stays valid.
+# Fields added later, with the value that has no effect. A field with this value is left out, so
+# that checkpoints from before the field was added stay valid.
 OFF = {"data.cold_fraction": 0.1, "data.columns.delimiter": "", "data.columns.items_delimiter": "",
        "data.columns.encoding": "utf-8", "cf.members": 0, "cf.dialogs": 0,
        "qformer.user_projection": False, "qformer.vector_dropout": 0.0, "phase1.negatives": 0,
@@ -34,14 +35,14 @@ _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
 
 
 def of_phase1(config) -> dict:
-  """{dotted field: value} of what decides phase 1."""
+  """{dotted field: value} of the fields that decide phase 1."""
   unused = _unused_of_cf(config, _vectors_of_sasrec(config))
   return {name: value for name, value in _fields(config, (*_DATA, "qformer", "phase1")).items()
           if name not in unused}
 
 
 def of_phase2(config, variant: variants.Variant) -> dict:
-  """{dotted field: value} of what decides one model of phase 2."""
+  """{dotted field: value} of the fields that decide one model of phase 2."""
   mlp = variant.projector == "mlp"
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
   others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION | _OF_CONVERSATIONS
@@ -53,7 +54,8 @@ def of_phase2(config, variant: variants.Variant) -> dict:
 
 
 def of_prepared(config) -> dict:
-  """{dotted field: value} of what decides prepared tasks, beside data, vocabularies and prompts."""
+  """{dotted field: value} of the fields that decide prepared tasks, beside the data, vocabularies
+  and prompts."""
   fields = _fields(config, ("seed", "data", "tasks"))
   return {name: value for name, value in fields.items()
           if name in ("seed", "data.heldout_fraction", "data.domain")
@@ -62,7 +64,7 @@ def of_prepared(config) -> dict:
 
 
 def of_entities(config) -> dict:
-  """{dotted field: value} of what decides the entity table, beside the data."""
+  """{dotted field: value} of the fields that decide the entity table, beside the data."""
   fields = _fields(config, ("seed", "cf", "text_encoder"))
   sequential, of_sasrec = "sequential" in config.vectors, _vectors_of_sasrec(config)
   unused = {name for name in fields if name.startswith("cf.transition_")
@@ -73,7 +75,7 @@ def of_entities(config) -> dict:
 
 
 def of_dialogs(config) -> dict:
-  """{dotted field: value} of what decides the synthetic dialogs, beside the data."""
+  """{dotted field: value} of the fields that decide the synthetic dialogs, beside the data."""
   fields = _fields(config, ("seed", "dialogs", "cf"))
   return {name: value for name, value in fields.items()
           if not name.startswith(("cf.sasrec.", "cf.transition_")) and name not in (
@@ -81,12 +83,12 @@ def of_dialogs(config) -> dict:
 
 
 def of_sasrec(config) -> dict:
-  """{dotted field: value} of what decides the SASRec of stage cf, beside the data."""
+  """{dotted field: value} of the fields that decide the SASRec of stage cf, beside the data."""
   return {"seed": config.seed, **_flat("cf.sasrec", config.cf.sasrec)}
 
 
 def needs_sasrec(config) -> bool:
-  """Whether something reads the SASRec of stage cf: vectors, or the item head as its teacher."""
+  """Whether the run needs the SASRec of stage cf: for vectors, or as the item head's teacher."""
   return bool(_vectors_of_sasrec(config) or config.phase2.head.distil)
 
 
@@ -95,13 +97,13 @@ def _vectors_of_sasrec(config) -> bool:
 
 
 def _unused_of_cf(config, trains_sasrec: bool) -> set[str]:
-  """Fields of section cf about a SASRec that decide nothing."""
+  """Fields of section cf about a SASRec that have no effect in this config."""
   return (set() if _vectors_of_sasrec(config) else {"cf.sequential"}) | (
       set() if trains_sasrec else set(_flat("cf.sasrec", config.cf.sasrec)))
 
 
 def shared_with_phase1(settings: dict) -> dict:
-  """Of the settings of either phase, those that both must have: the shape of the Q-Former."""
+  """The settings that must be the same in both phases: vectors and the shape of the Q-Former."""
   return {name: value for name, value in settings.items()
           if name == "vectors" or name.startswith("qformer.")}
 

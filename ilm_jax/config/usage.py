@@ -1,8 +1,8 @@
-"""The command line's words beside its flags: a command in front, --help and --version.
+"""The parts of the command line that are no absl flags: a command in front, --help and --version.
 
     ilm eval --config=quickstart --workdir=runs/quickstart
 
-is `--stage=eval`; `run` is `--stage=all`. `ilm eval --help` is about that stage alone.
+means `--stage=eval`; `run` means `--stage=all`. `ilm eval --help` explains that stage alone.
 """
 import configparser
 import difflib
@@ -25,19 +25,19 @@ ILM-JAX {version}: the Item-Language Model, a recommender that talks
 The same without the script `ilm`, and several stages at once:
   python -m ilm_jax.main --config=CONFIG --workdir=FOLDER --stage=eval,report
 
-CONFIG is the name of a config that comes along, e.g. quickstart, or a file of
+CONFIG is the name of a config of the package, e.g. quickstart, or a file of
 yours, e.g. my_config.py.
 """
 
 
 def with_command(argv: Sequence[str]) -> list[str]:
-  """The command line with its command, if there is one in front, as --stage.
+  """The command line with the command in front, if there is one, replaced by --stage.
 
   >>> with_command(["ilm", "eval", "--tables"])
   ['ilm', '--stage=eval', '--tables']
 
   Raises:
-    UserError: there is no such command, or --stage besides.
+    UserError: there is no such command, or --stage is given, too.
   """
   argv = list(argv)
   if len(argv) < 2 or argv[1].startswith("-"):
@@ -55,12 +55,12 @@ def with_command(argv: Sequence[str]) -> list[str]:
 
 
 def answer(argv: Sequence[str], flags_of: Mapping[str, Sequence], common: Sequence) -> str:
-  """What --help, -h or --version on the command line wants to know; "": none of them is there.
+  """The answer to --help, -h or --version on the command line; "" if none of them is there.
 
   Args:
     argv: the command line, the program's name first.
-    flags_of: stage -> the absl flags that it alone or with others reads.
-    common: the flags of all stages.
+    flags_of: stage -> the absl flags that not all stages read, but this one does.
+    common: the absl flags that all stages read.
   """
   if "--version" in argv[1:]:
     return f"ilm-jax {version()}"
@@ -71,13 +71,13 @@ def answer(argv: Sequence[str], flags_of: Mapping[str, Sequence], common: Sequen
 
 
 def _stages_in(words: Sequence[str]) -> tuple[str, ...]:
-  """The stages that a command in front or --stage names; (): none, or all of them."""
+  """The stages that a command in front or --stage names; () if none or all are named."""
   value = re.search(r"(?:^|\0)--?stage[=\0]([^\0]*)", "\0".join(with_command(["ilm", *words])))
   return () if not value or value[1] in ("", "all") else stages.parse(value[1])
 
 
 def version() -> str:
-  """The version in setup.cfg, which an installed package has in its metadata."""
+  """The version: of setup.cfg in a checkout, else of the installed package's metadata."""
   if ilm_jax.CHECKOUT:
     parser = configparser.ConfigParser()
     parser.read(ilm_jax.CHECKOUT / "setup.cfg")
@@ -86,7 +86,7 @@ def version() -> str:
 
 
 def help_text(flags_of: Mapping[str, Sequence], common: Sequence) -> str:
-  """Every stage with what it does, an example and the flags that are its alone; then the others.
+  """Every stage with what it does, an example and the flags of this stage alone; then all others.
 
   Args: see `answer`.
 
@@ -110,10 +110,10 @@ def help_text(flags_of: Mapping[str, Sequence], common: Sequence) -> str:
 
 
 def stage_help(names: Sequence[str], flags_of: Mapping[str, Sequence], common: Sequence) -> str:
-  """What some stages do, their flags, and the fields of the config that concern them.
+  """What the named stages do, their flags, and the fields of the config that they read.
 
   Args:
-    names: of the stages.
+    names: names of the stages.
     flags_of, common: see `answer`.
 
   Returns:
@@ -151,7 +151,7 @@ def _of_all(common: Sequence) -> list[str]:
 
 
 def _fields(section, start: str = "") -> list[str]:
-  """Dotted names of the fields of a section; [] where it is one value."""
+  """Dotted names of the fields of a section; [] if it is a single value."""
   if not hasattr(section, "items"):
     return []
   return [inner for name, value in section.items()
@@ -161,7 +161,7 @@ def _fields(section, start: str = "") -> list[str]:
 def _of_flag(flag, start: str = "") -> list[str]:
   default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""
   switch = "" if flag.boolean else "=.."
-  # absl adds the values of an enum in front, and at the end that a flag may be repeated.
+  # absl puts the values of an enum in front, and a remark on repeated flags at the end.
   text = re.sub(r"^<.*?>: |;\s+repeat this option to specify a list of values$", "", flag.help)
   return _wrapped(f"--{flag.name}{switch}: {text.removeprefix(start)}{default}", "    ",
                   "        ")

@@ -1,4 +1,4 @@
-"""The models of phase 2: ILM, and what `phase2.compare` trains beside it with the same steps."""
+"""The models of phase 2: ILM, and those of `phase2.compare`, trained for the same steps."""
 import dataclasses
 
 from ilm_jax import errors
@@ -7,12 +7,12 @@ from ilm_jax import errors
 @dataclasses.dataclass(frozen=True)
 class Variant:
   """One model of phase 2."""
-  key: str              # in phase2.compare
-  folder: str           # of the workdir: its checkpoints and curves
-  label: str            # in tables
-  projector: str        # what makes soft tokens: "qformer", or "mlp" (CoLLM's projector)
-  from_phase1: bool     # whether it starts from phase 1, or where phase 1 started
-  sees_vectors: bool    # or every vector is marked absent
+  key: str              # its name in phase2.compare
+  folder: str           # folder of the workdir with its checkpoints and curves
+  label: str            # its name in tables
+  projector: str        # makes the soft tokens: "qformer", or "mlp" (CoLLM's projector)
+  from_phase1: bool     # True: starts from phase 1; False: from where phase 1 started
+  sees_vectors: bool    # False: every vector is marked absent
 
 
 ILM = Variant("ilm", "phase2", "ILM", "qformer", from_phase1=True, sees_vectors=True)
@@ -24,20 +24,20 @@ COMPARED = {variant.key: variant for variant in (
 
 
 def stage_of(folder: str) -> str:
-  """The stage that trains what lies in a folder of the workdir: "phase1" or "phase2"."""
+  """The stage whose checkpoints are in a folder of the workdir: "phase1" or "phase2"."""
   return "phase2" if folder in {ILM.folder, *(v.folder for v in COMPARED.values())} else folder
 
 
 def trained(config) -> tuple[Variant, ...]:
-  """ILM, then those that `phase2.compare` names, in its order."""
+  """The models that a config trains: ILM, then those of `phase2.compare`, in its order."""
   return ILM, *(COMPARED[key] for key in config.phase2.compare)
 
 
 def named(config, key: str) -> Variant:
-  """That of a key, "ilm" or of `phase2.compare`.
+  """The model with a key, "ilm" or one of `phase2.compare`.
 
   Raises:
-    UserError: the config trains none with this key.
+    UserError: the config trains no model with this key.
   """
   keys = [variant.key for variant in trained(config)]
   if key not in keys:

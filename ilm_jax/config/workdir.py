@@ -1,4 +1,4 @@
-"""The folder of a run: what it may be called, and whether it is one that can be used."""
+"""The folder of a run: checks of its name, and of whether the stages can use it."""
 import os
 import pathlib
 import queue
@@ -8,21 +8,23 @@ import threading
 from ilm_jax import errors
 from ilm_jax.config import stages
 
-WAIT = 120.0      # seconds in which a bucket must answer; clients of stalled ones try for an hour
-_PATTERN = re.compile(r"[\[*?\\]")     # read as patterns when Orbax looks for the arrays it saved
+WAIT = 120.0      # seconds for a bucket to answer; clients may retry a stalled one for an hour
+_PATTERN = re.compile(r"[\[*?\\]")     # Orbax takes these for patterns when it looks for arrays
 
 
 def resolve(workdir: str) -> str:
   """The workdir with `~` replaced by the home folder.
 
   Raises:
-    UserError: checkpoints in a folder of that name could not be read again, or it is no address.
+    UserError: it is empty or no valid address, or Orbax could not read checkpoints in a folder of
+      that name.
   """
   if not workdir:
     raise errors.UserError("--workdir is not set: name the folder of the run, "
                            "e.g. --workdir=runs/quickstart")
   if re.match(r"(gs|s3):?//?", workdir) and not re.match(r"(gs|s3)://[^/]", workdir):
-    raise errors.UserError(f"--workdir={workdir}: expected e.g. gs://bucket/run")
+    raise errors.UserError(f"--workdir={workdir}: no address of a bucket: expected e.g. "
+                           "gs://bucket/run")
   if "://" in workdir:
     path = workdir
   else:
@@ -38,19 +40,20 @@ def check(workdir: str, names: tuple[str, ...], waits: bool = False) -> None:
   """Makes sure that the stages `names` can begin in `workdir`; creates nothing.
 
   Args:
-    workdir: from `resolve`.
-    names: in the order in which they will run.
-    waits: whether another job may yet make what the first of them reads.
+    workdir: the folder, from `resolve`.
+    names: names of the stages, in the order in which they will run.
+    waits: whether another job may yet write the input of the first stage.
 
   Raises:
-    UserError: it is a file, cannot be written, is in a bucket that does not answer within WAIT
-      seconds, or does not exist though the first stage reads what another left there.
-    Exception: what the bucket's client raises.
+    UserError: the workdir is a file, cannot be written, is in a bucket that does not answer within
+      WAIT seconds, or does not exist although the first stage reads results of another there.
+    Exception: any error of the bucket's client.
   """
   needs, exists = stages.BY_NAME[names[0]].needs, _exists(workdir)
   if needs and not waits and not exists:
-    raise errors.UserError(f"--workdir={workdir} does not exist: --stage={names[0]} reads what "
-                           f"--stage={needs[-1]} left there; correct the path, or run that first")
+    raise errors.UserError(f"--workdir={workdir} does not exist: --stage={names[0]} reads the "
+                           f"results of --stage={needs[-1]} there; correct the path, or run that "
+                           "stage first")
   if "://" in workdir:
     return
   path = pathlib.Path(workdir).absolute()
@@ -64,7 +67,7 @@ def check(workdir: str, names: tuple[str, ...], waits: bool = False) -> None:
 
 
 def _exists(workdir: str) -> bool:
-  """Whether there is such a folder; a bucket is asked in a thread, which may be left waiting."""
+  """Whether the folder exists; asks a bucket in a thread, which may go on after the time limit."""
   from etils import epath
   if "://" not in workdir:
     return pathlib.Path(workdir).exists()

@@ -2,10 +2,10 @@
 
     <folder>/<name>.npz        the arrays
     <folder>/<other>.json      documents that belong to them
-    <folder>/manifest.json     fingerprint of the content, of what it was made from, of itself
+    <folder>/manifest.json     fingerprints of the content, of its sources, and of the manifest
 
-The manifest is written last; a folder whose content does not fit its manifest is refused. Arrays
-of local files are mapped: only what is looked at is read, so they may be larger than memory.
+The manifest is written last; `load` refuses a folder whose content does not match it. Arrays of
+local files are mapped: only the parts in use are read, so they may be larger than memory.
 """
 import hashlib
 import io
@@ -35,7 +35,15 @@ def fingerprint(arrays: dict[str, np.ndarray], documents: dict | None = None) ->
 
 
 def save(folder, name: str, arrays: dict, *, made_from: dict, documents: dict | None = None) -> str:
-  """Writes `<name>.npz`, one file per document and the manifest; returns the fingerprint."""
+  """Writes `<name>.npz`, one file for each document and the manifest; returns the fingerprint.
+
+  Args:
+    folder: where to write.
+    name: name of the .npz file, without the ending.
+    arrays: name -> array.
+    made_from: what the arrays were made from, e.g. fingerprints; kept in the manifest.
+    documents: name -> plain data, written as JSON.
+  """
   folder = epath.Path(folder)
   documents = documents or {}
   files.write_bytes(folder / f"{name}.npz", _npz(arrays))
@@ -57,12 +65,15 @@ def load(folder, name: str, cure: str) -> tuple[dict, dict, dict]:
 
   Args:
     folder: the folder.
-    name: of the .npz file.
-    cure: what the user can do when it is absent or damaged, e.g. "run --stage=cf".
+    name: name of the .npz file, without the ending.
+    cure: what the user can do if it is absent or damaged, e.g. "run --stage=cf".
 
   Returns:
     (arrays, documents, manifest), with the fingerprint checked against the content. Arrays are
-    read-only, and mapped where the folder is local.
+    read-only, and mapped if the folder is local.
+
+  Raises:
+    UserError: the folder lacks a file or is damaged; the message ends with `cure`.
   """
   folder = epath.Path(folder)
   try:
@@ -80,21 +91,21 @@ def load(folder, name: str, cure: str) -> tuple[dict, dict, dict]:
     raise errors.UserError(
         f"{folder} is damaged: its content has fingerprint {have}, its manifest says {expected}. "
         f"Delete it and {cure}.")
-  # Manifests of before say nothing of themselves.
+  # Manifests of older versions have no fingerprint of their own.
   if manifest.get("manifest", "") not in ("", of_manifest(manifest, "manifest")):
-    raise errors.UserError(f"{folder}/manifest.json is damaged: it does not fit its own "
+    raise errors.UserError(f"{folder}/manifest.json is damaged: it does not match its own "
                            f"fingerprint. Delete {folder} and {cure}.")
   return arrays, documents, manifest
 
 
 def of_manifest(manifest: dict, key: str) -> str:
-  """sha256 of all that a manifest says, but for what it says at `key`: this very fingerprint."""
+  """sha256 of a manifest without the entry at `key`, which holds this fingerprint."""
   rest = {name: value for name, value in manifest.items() if name != key}
   return files.sha256_json(rest)
 
 
 def save_file(path, arrays: dict) -> None:
-  """Writes one .npz without a manifest, its fingerprint in it as one more array."""
+  """Writes one .npz without a manifest; one more array in it holds the fingerprint."""
   stamp = np.frombuffer(bytes.fromhex(fingerprint(arrays)), np.uint8)
   files.write_bytes(path, _npz({**arrays, _FINGERPRINT: stamp}))
 
@@ -103,7 +114,7 @@ def load_file(path, cure: str) -> dict[str, np.ndarray]:
   """Reads what `save_file` wrote, or a file of np.savez without a fingerprint.
 
   Raises:
-    UserError: absent or damaged; `cure` says what to do then.
+    UserError: the file is absent or damaged; the message ends with `cure`.
   """
   path = epath.Path(path)
   try:
@@ -116,20 +127,21 @@ def load_file(path, cure: str) -> dict[str, np.ndarray]:
   stamp = arrays.pop(_FINGERPRINT, None)
   if stamp is not None and stamp.tobytes().hex() != fingerprint(arrays):
     have, expected = errors.short(fingerprint(arrays), stamp.tobytes().hex())
-    raise errors.UserError(f"{path} is damaged: its content has fingerprint {have}, it says "
+    raise errors.UserError(f"{path} is damaged: its content has fingerprint {have}, expected "
                            f"{expected}: delete it and {cure}")
   return arrays
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> memoryview:
-  """What np.savez writes, with the numbers of every array at a multiple of 64, to be mapped."""
+  """The bytes that np.savez writes, but with every array's data at a multiple of 64, for mapping.
+  """
   written = io.BytesIO()
   with zipfile.ZipFile(written, "w") as archive:
     for name, array in arrays.items():
       content = io.BytesIO()
       np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
       info = zipfile.ZipInfo(f"{name}.npy")
-      # A field of the header that no reader knows, as long as it takes; .npy pads its own header.
+      # Pads with a header field of unknown type, which readers skip; .npy pads its own header.
       gap = -(written.tell() + 30 + len(info.filename.encode()) + 4) % _ALIGN
       info.extra = struct.pack("<HH", 0xFFFF, gap) + bytes(gap)
       archive.writestr(info, content.getbuffer())
@@ -145,7 +157,7 @@ def _read(path) -> dict[str, np.ndarray]:
 
 
 def _map(file, info: zipfile.ZipInfo) -> np.ndarray:
-  """One array of an uncompressed archive."""
+  """Maps one array of an uncompressed archive."""
   if info.compress_type != zipfile.ZIP_STORED:
     raise ValueError(f"{info.filename} is compressed")
   file.seek(info.header_offset + 26)

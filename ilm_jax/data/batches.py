@@ -1,9 +1,9 @@
 """Batches as a pure function of (seed, step).
 
-A mixture is one endless stream of examples, addressed by index: every task's examples shuffled anew
-each epoch, tasks interleaved at their rates. Batch `step` owns a fixed stretch of it, cut into
-groups; a process makes its share of the groups. So resuming is starting at a step, and any number
-of processes that divides the groups makes the same global batch.
+A mixture is one endless stream of examples, addressed by index: each task's examples are shuffled
+anew in every epoch, and tasks are interleaved at their rates. Batch `step` is a fixed part of the
+stream, cut into groups; each process makes its share of the groups. So a run resumes by starting at
+a step, and any number of processes that divides the groups makes the same global batch.
 """
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ from ilm_jax import errors
 from ilm_jax.data import order, packing, store
 
 LmBatchSpec = packing.LmBatchSpec
-_TOGETHER = 64               # rows of phase 2 that are packed together, of several steps if need be
+_TOGETHER = 64               # rows of phase 2 that are packed at once, of several steps if possible
 
 
 class Examples(Protocol):
@@ -37,17 +37,18 @@ class Batches:
     """Wraps `make`, a pure function from steps to their batches, dicts of arrays.
 
     Args:
-      make: what it makes of a step must not depend on the others it is asked for.
-      together: how many steps `iterate` asks for at once; small batches cost as much to begin as
-        to make.
-      threads: that make them.
-      ahead: batches, at least, that wait to be taken.
+      make: the batch of a step must not depend on the other steps of the call.
+      together: number of steps that `iterate` asks for at once; for small batches, a call costs as
+        much as its batches.
+      threads: number of threads that make batches.
+      ahead: number of finished batches to keep waiting, at least.
     """
     self.make, self.together = make, together
     self._options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(2, ahead // together))
 
   def at(self, step: int) -> dict[str, np.ndarray]:
+    """The batch of one step."""
     return self.make(range(int(step), int(step) + 1))[0]
 
   def iterate(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
@@ -60,12 +61,15 @@ class Batches:
 
 
 class Mixture:
-  """The endless stream of a mixture: examples with "task", its number in `tasks`, added.
+  """The endless stream of a mixture. Examples get a field "task": the task's number in `tasks`.
 
   Args:
     tasks: name -> examples by index.
-    rates: name -> share of the stream, any scale; a task without a rate or with 0 is left out.
-    seed: decides the order within each task. A task's own order does not depend on the others.
+    rates: name -> share of the stream, any scale; tasks without a rate or with rate 0 are left out.
+    seed: decides the order within each task, which does not depend on the other tasks.
+
+  Raises:
+    UserError: no task has a rate, or one that has a rate has no examples.
   """
 
   def __init__(self, tasks: Mapping[str, Examples], rates: Mapping[str, float], seed: int):
@@ -77,13 +81,14 @@ class Mixture:
         raise errors.UserError(f"task {name} has no training examples but a rate of "
                                f"{rates[name]}: set its rate to 0")
     if not names:
-      raise errors.UserError(f"no task of {sorted(tasks)} has a positive rate in {dict(rates)}")
+      raise errors.UserError(f"no task of {sorted(tasks)} has a positive rate in {dict(rates)}: "
+                             "give one a rate above 0 in tasks.mixture")
     self._order = order.Stream([len(examples) for _, examples in self._parts],
                                [float(rates[name]) for name in names],
                                [_task_seed(seed, name) for name in names])
 
   def at(self, *stretches: range) -> list[dict]:
-    """The examples at these places, in their order; each task is read in one go."""
+    """The examples at these places of the stream, in order; each task is read in one call."""
     part_N, index_N = np.concatenate(
         [self._order.at(places.start, places.stop) for places in stretches], axis=1)
     drawn: list[dict] = [{}] * len(part_N)
@@ -100,15 +105,20 @@ def lm_batches(tasks: Mapping[str, Examples], rates: Mapping[str, float], spec: 
                seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
   """Packed batches for phase 2.
 
-  "dropped" [rows] counts in the first row of each group the examples that did not fit into it.
+  The field "dropped", int32 [rows], counts in the first row of each group the examples that did
+  not fit into the group.
 
   Args:
-    tasks: name -> Prepared; spec.task_names must be its names in order.
+    tasks: name -> Prepared; spec.task_names must be these names in order.
     rates: name -> share of the examples.
     spec: shapes of the GLOBAL batch; this process makes rows / process_count of its rows.
     seed: decides the order of examples.
-    process_index: which share of the groups, 0 ... process_count - 1; see `axes.batch_share`.
-    process_count: must divide spec.groups.
+    process_index: this process's share of the groups, 0 ... process_count - 1; see
+      `axes.batch_share`.
+    process_count: number of shares; must divide spec.groups.
+
+  Raises:
+    UserError: an example does not fit into a row, or as `Mixture`.
   """
   if tuple(tasks) != spec.task_names:
     raise ValueError(f"spec.task_names={spec.task_names} are not the tasks {tuple(tasks)}")
@@ -133,7 +143,7 @@ def lm_batches(tasks: Mapping[str, Examples], rates: Mapping[str, float], spec: 
 
 
 def with_ranking(said: Batches | None, ranked: Batches) -> Batches:
-  """Batches of `said`, if there are any, with those of `ranked` under "rank" (`head_only`)."""
+  """The batches of `said` (None: empty ones), with those of `ranked` (`head_only`) under "rank"."""
   def make(steps: range) -> list[dict]:
     others = said.make(steps) if said else [{}] * len(steps)
     return [{**other, "rank": rank} for other, rank in zip(others, ranked.make(steps))]
@@ -143,7 +153,7 @@ def with_ranking(said: Batches | None, ranked: Batches) -> Batches:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Phase1Spec:
-  """Shapes of a phase 1 batch. A size of 0 leaves that part empty."""
+  """Shapes of a phase 1 batch; a size of 0 leaves a part empty."""
   batch_size: int              # item-text examples
   pair_batch_size: int         # item-item pairs
   user_batch_size: int         # user-item pairs
@@ -180,7 +190,7 @@ def phase1_batches(text: Examples, item_pairs: Examples, user_pairs: Examples, s
 def text_batch(examples: Sequence[dict], rows: int, max_text: int) -> dict[str, np.ndarray]:
   """text_entities [rows], text [rows, T] and text_mask [rows, T] of item_text examples.
 
-  A longer text is cut to T tokens but keeps its last token, [SEP] (BLIP-2 cuts at 32 likewise).
+  A longer text is cut to T tokens but keeps its last token, [SEP] (like BLIP-2, which cuts at 32).
   """
   batch = {"text_entities": np.zeros(rows, np.int32), "text": np.zeros((rows, max_text), np.int32),
            "text_mask": np.zeros((rows, max_text), bool)}
@@ -195,7 +205,7 @@ def text_batch(examples: Sequence[dict], rows: int, max_text: int) -> dict[str, 
 
 
 def lm_eval_batch(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.ndarray]:
-  """The arrays of a training batch, one example a row; rows past the examples weigh nothing."""
+  """A batch like those of training, with one example in each row; further rows have weight 0."""
   return packing.one_a_row(examples, spec)
 
 
@@ -203,9 +213,9 @@ def prompts_batch(examples: Sequence[dict], spec: LmBatchSpec) -> dict[str, np.n
   """Prompts without targets, for decoding, padded on the right.
 
   Returns:
-    tokens, slot, position (word, if the spec asks) [B, L] and entities [B, S] as in training;
-    valid bool [B, L]; length int32 [B]. Rows past the examples repeat the last one, so that no row
-    is empty.
+    tokens, slot, position [B, L] (and word, if spec.whole_words) and entities [B, S] as in
+    training; valid bool [B, L]; length int32 [B], tokens in each prompt. Rows past the examples
+    repeat the last one, so that no row is empty.
   """
   fill = [examples[min(b, len(examples) - 1)] for b in range(spec.rows)]
   end = np.array([spec.pad_id], np.int32)      # a single target adds nothing to the sequence
@@ -222,7 +232,7 @@ def _task_seed(seed: int, name: str) -> int:
 
 def _share(size: int, index: int, count: int, what: str) -> range:
   if size % count:
-    raise errors.UserError(f"{size} {what} a batch do not divide over {count} processes: make "
+    raise errors.UserError(f"{size} {what} in a batch do not divide over {count} processes: make "
                            f"them a multiple of {count}")
   return range(index * size // count, (index + 1) * size // count)
 

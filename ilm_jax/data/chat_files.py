@@ -1,4 +1,4 @@
-"""Where chat templates are found: a tokenizer's files, a GGUF file, or here; and their sandbox."""
+"""Chat templates of a tokenizer's files, of a GGUF file, or built in; and their sandbox."""
 import contextlib
 import json
 import os
@@ -14,10 +14,10 @@ from ilm_jax import errors, files
 from ilm_jax.data import template_child
 from ilm_jax.data.tokenizer import Tokenizer
 
-SECONDS = 5                  # of CPU time for a text of a template of others; one takes .001
-BYTES = 1 << 29              # of memory that its process may have
-LETTERS = 1 << 20            # that the text may have
-_PATIENCE, _TO_START = 60.0, 120.0     # seconds by the clock, on a machine with much to do
+SECONDS = 5                  # most CPU time to render a foreign template; typical: .001
+BYTES = 1 << 29              # most memory of the process that renders it
+LETTERS = 1 << 20            # most letters of the rendered text
+_PATIENCE, _TO_START = 60.0, 120.0     # wall seconds, enough on a busy machine
 
 BUILT_IN = {
     "chatml": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
@@ -34,20 +34,25 @@ BUILT_IN = {
                "{{ m.content }} [/INST]{% elif m.role == 'assistant' %} {{ m.content }}"
                "{{ eos_token }}{% else %}{{ raise_exception('no system role') }}{% endif %}"
                "{% endfor %}",
-    # For a model that knows no template, such as a base model or T5.
+    # For a model that was not trained with a template, such as a base model or T5.
     "none": "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n"
             "{% elif m.role == 'user' %}User: {{ m.content }}\n{% else %}Recommender: "
             "{{ m.content }}{{ eos_token }}\n{% endif %}{% endfor %}"
             "{% if add_generation_prompt %}Recommender:{% endif %}",
 }
-# Control tokens that a tokenizer must have for it.
+# Control tokens that the tokenizer must have for each template.
 NEEDS = {"chatml": ("<|im_start|>", "<|im_end|>"), "gemma": ("<start_of_turn>", "<end_of_turn>"),
           "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
           "mistral": (), "none": ()}
 
 
 def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
-  """(the template in a tokenizer's files or "", the names of its bos_token and eos_token)."""
+  """(template, names): the chat template in a tokenizer's files, "" if there is none, and its
+  bos_token and eos_token.
+
+  Raises:
+    UserError: a file cannot be read, or the template in it is no text.
+  """
   path = epath.Path(path)
   if path.suffix == ".gguf":
     return _of_gguf(path, tokenizer)
@@ -79,18 +84,18 @@ def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
 
 
 def compiled(source: str, label: str) -> "Rendered":
-  """The template, ready to render. Raises: UserError, where it is none."""
+  """The template, ready to render. Raises UserError if it is no template."""
   return Rendered(source, label)
 
 
 class Rendered:
-  """A template in a sandbox: it reads no file and changes nothing.
+  """A template in a sandbox, where it can read no file and change nothing.
 
-  One of `BUILT_IN` is rendered here, another in a process of its own (`template_child`), which has
-  `SECONDS` of CPU time for a text and `BYTES` of memory.
+  A template of `BUILT_IN` is rendered in this process, any other in a process of its own
+  (`template_child`) with `SECONDS` of CPU time for each text and `BYTES` of memory.
 
   Raises:
-    UserError: it is no template, or takes too long or too much memory to compile.
+    UserError: the source is no template, or takes too long or too much memory to compile.
   """
 
   def __init__(self, source: str, label: str):
@@ -111,7 +116,11 @@ class Rendered:
     return Rendered, self._made_of
 
   def render(self, **names) -> str:
-    """The text. Raises: ValueError, of one line, where the template fails or takes too much."""
+    """The rendered text.
+
+    Raises:
+      ValueError: the template fails, or takes too much time or memory; the message is one line.
+    """
     answer = self._answer(names)
     if "error" in answer:
       raise ValueError(answer["error"])
@@ -119,23 +128,23 @@ class Rendered:
 
 
 class _Child:
-  """A process of `template_child`, which ends with this object."""
+  """A process of `template_child`; it ends when this object is deleted."""
 
   def __init__(self):
     self._process = subprocess.Popen(
         [sys.executable, "-P", template_child.__file__], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert self._process.stdin and self._process.stdout      # as they are pipes
+    assert self._process.stdin and self._process.stdout      # since they are pipes
     self._stdin, self._stdout = self._process.stdin, self._process.stdout
     weakref.finalize(self, _end, self._process)
 
   def asked(self, question: dict, more: float = 0.0) -> dict:
-    """The child's answer to a line, which it has `_PATIENCE` + `more` seconds for."""
+    """The child's answer to one line; it has `_PATIENCE` + `more` seconds of wall time."""
     try:
       self._stdin.write(json.dumps(question).encode() + b"\n")
       self._stdin.flush()
       line = self._line(_PATIENCE + more)
-    except OSError:              # it has ended before
+    except OSError:              # it has ended already
       line = b""
     if not line.endswith(b"\n"):
       _end(self._process)
@@ -143,7 +152,7 @@ class _Child:
     return json.loads(line)
 
   def _line(self, seconds: float) -> bytes:
-    """A line of the child's; what there is of it where it ends or is silent for too long."""
+    """A line from the child; only a part of it if the child ends or takes too long."""
     pipe, until = select.poll(), time.monotonic() + seconds
     read: list[bytes] = []
     pipe.register(self._stdout, select.POLLIN)

@@ -3,10 +3,10 @@
     chat = chat_template.load("auto", folder, tokenizer)
     encoded = chat.encode("You recommend films.", [Said("user", "Hello"), Said("assistant", "Hi")])
 
-A template is the model's own, of its tokenizer's files, or one of `chat_files.BUILT_IN`. It is
+The template comes from the model's tokenizer files or is one of `chat_files.BUILT_IN`. It is
 rendered with marks in place of the texts, once for each prefix of the conversation. Each rendering
 must begin with the one before, so that the tokens of every reply are known. Only the template
-writes control tokens; what people say cannot spell one.
+writes control tokens: a control token spelled in a message is encoded as plain letters.
 """
 import dataclasses
 import functools
@@ -22,19 +22,19 @@ from ilm_jax.data.tokenizer import Tokenizer
 
 NAMES = ("auto", *chat_files.BUILT_IN)
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
-_MARK = "\ue000{}\ue001"         # of a private use area: no template has a meaning for it
+_MARK = "\ue000{}\ue001"         # private use characters: they mean nothing to templates
 _MARKED = re.compile("\ue000(\\d+)\ue001")
 
 
 class Said(NamedTuple):
-  """What one side says. `behind` stands after the token that ends a reply, e.g. slots."""
+  """A turn of one side. `behind` follows the token that ends a reply, e.g. slots."""
   role: str
   text: str
   behind: str = ""
 
 
 class Encoded(NamedTuple):
-  """Token ids, and where each reply stands in them: the first place and the one after its end."""
+  """Token ids, and for each reply (start, stop): its ids are ids[start:stop]."""
   ids: list[int]
   replies: list[tuple[int, int]]
 
@@ -43,14 +43,14 @@ def load(name: str, path, tokenizer: Tokenizer) -> "Chat":
   """The chat template that `lm.chat_template` names.
 
   Args:
-    name: "auto", the tokenizer's own, or plain text where it has none; one of
+    name: "auto": the tokenizer's own template, or plain text if it has none; one of
       `chat_files.BUILT_IN`; or the path of a file with a Jinja template.
-    path: where the tokenizer comes from, as of `tokenizer_files.load`.
-    tokenizer: that encodes.
+    path: the path of the tokenizer, as for `tokenizer_files.load`.
+    tokenizer: encodes the texts.
 
   Raises:
-    UserError: the file is not there, the tokenizer lacks a control token, or the template cannot
-      be rendered.
+    UserError: the file does not exist, the tokenizer lacks a control token, or the template cannot
+      be compiled.
   """
   own, names = chat_files.of_tokenizer(path, tokenizer)
   if name == "auto":
@@ -73,16 +73,16 @@ def load(name: str, path, tokenizer: Tokenizer) -> "Chat":
 
 
 class Chat:
-  """A template over a tokenizer.
+  """A template with a tokenizer.
 
   Attributes:
     fingerprint: sha256 of the template.
-    label: what messages call it.
+    label: its name in messages.
   """
 
   def __init__(self, source: str, tokenizer: Tokenizer, *, label: str = "the chat template",
                names: dict[str, str | None] | None = None):
-    """Compiles `source`; `names`: values of bos_token and eos_token, if files state them."""
+    """Compiles `source`; `names` has the values of bos_token and eos_token, if files give them."""
     self.fingerprint = hashlib.sha256(source.encode()).hexdigest()
     self.label, self._tokenizer = label, tokenizer
     bos = tokenizer.spelled(tokenizer.before[0]) if tokenizer.before else ""
@@ -92,18 +92,18 @@ class Chat:
     self._layouts: dict[tuple[str, ...], _Layout] = {}
 
   def encode(self, opening: str, turns: list[Said]) -> Encoded:
-    """The ids of a conversation; behind a user's turn those that begin a reply.
+    """The ids of a conversation; after a last turn of the user, also the ids that begin a reply.
 
-    Ids that the tokenizer puts before every prompt are left to whoever makes prompts.
+    Ids that the tokenizer puts before every prompt are left out; the code that makes prompts adds
+    them.
 
     Args:
-      opening: what the model is told first: the system's message where the template has one, else
-        in front of the user's first turn; "": nothing.
-      turns: at least one, of `USER` or `ASSISTANT`. Those of one side that follow one another
-        become one.
+      opening: the system message; if the template has none, it goes in front of the user's first
+        turn. "": no opening.
+      turns: at least one, of `USER` or `ASSISTANT`. Consecutive turns of one side become one.
 
     Raises:
-      UserError: the template fails, or does not grow turn by turn.
+      UserError: the template fails, or its text does not grow turn by turn.
     """
     turns = _joined(turns)
     messages = [Said(SYSTEM, opening), *turns] if opening else turns
@@ -141,7 +141,7 @@ class Chat:
     return set(self._tokenizer.controls.values()) | set(self._tokenizer.ends)
 
   def _template_ids(self, text: str) -> list[int]:
-    """Ids of what the template wrote: control tokens count."""
+    """Ids of text that the template wrote: names of control tokens become those tokens."""
     ids = []
     for piece in filter(None, self._split.split(text)):
       control = self._tokenizer.controls.get(piece)
@@ -154,7 +154,7 @@ class Chat:
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")" if longest_first
                       else r"(\Z)")
 
-  # Where what is said stands in what the template writes.
+  # The layout: places of the messages in the text of the template.
 
   def _layout(self, roles: tuple[str, ...]) -> "_Layout":
     """The layout of messages of these roles."""
@@ -163,7 +163,7 @@ class Chat:
     return self._layouts[roles]
 
   def _laid_out(self, roles: tuple[str, ...]) -> "_Layout":
-    ends, grown = [], ""               # ends: of the prompt before each reply, and of the reply
+    ends, grown = [], ""               # ends of the prompt before each reply, and of the reply
     for n, role in enumerate(roles):
       if role == ASSISTANT:
         for count, ask in ((n, True), (n + 1, False)):
@@ -176,15 +176,16 @@ class Chat:
     if [n for n in marks if n in spoken] != spoken or len(set(marks)) < len(marks) or (
         SYSTEM in roles and 0 not in marks):
       raise errors.UserError(f"{self.label} does not write each message once, in order: found the "
-                             f"messages {marks} of {len(roles)}")
+                             f"messages {marks} of {len(roles)}; give another by "
+                             "--config.lm.chat_template")
     return _Layout.of(grown, roles, list(zip(ends[::2], ends[1::2])))
 
   def _grown(self, before: str, roles: tuple[str, ...], ask: bool) -> str:
     text = self._render(roles, ask) if roles or ask else ""
     if not text.startswith(before):
       raise errors.UserError(
-          f"{self.label} writes earlier turns in another way when a turn is added: the tokens of a "
-          "reply cannot be told; give another by --config.lm.chat_template")
+          f"{self.label} writes earlier turns differently when a turn is added, so the tokens of a "
+          "reply are not known; give another by --config.lm.chat_template")
     return text
 
   def _render(self, roles: tuple[str, ...], ask: bool) -> str:
@@ -198,7 +199,7 @@ class Chat:
 
 
 class _Message(NamedTuple):
-  """The place of a message. Of a reply also what the template writes around it."""
+  """The place of a message; for a reply, also the template's text around it."""
   number: int
   reply: bool = False
   before: str = ""
@@ -222,7 +223,7 @@ class _Layout:
 
 
 def _cut(text: str) -> list:
-  """Texts and messages that are no reply."""
+  """The pieces of a text without replies: texts of the template, and other messages."""
   return [_Message(int(part)) if number % 2 else part
           for number, part in enumerate(_MARKED.split(text)) if part]
 
@@ -238,7 +239,7 @@ def _joined(turns: list[Said]) -> list[Said]:
 
 
 def _without_system(opening: str, turns: list[Said]) -> list[Said]:
-  """The opening said by the user, who has the first word: some templates want that."""
+  """Messages with the opening in the user's first turn, for templates without a system message."""
   if turns[0].role == USER:
     text = f"{opening}\n\n{turns[0].text}" if opening else turns[0].text
     return [turns[0]._replace(text=text), *turns[1:]]

@@ -1,8 +1,8 @@
-"""The entity table: everything that is known of items and users as numbers.
+"""The entity table: the named vectors of all items and users.
 
-R rows: padding, items, users, as `rows.EntityRows` counts them. A named vector that an entity does
-not have (users have no `semantic` one, what has no training interaction neither a `behavioral` nor
-a `sequential` one) is zero there, and marked absent.
+It has R rows: padding, items, users, numbered by `rows.EntityRows`. Where an entity lacks a vector,
+the row is zero and marked absent: users have no `semantic` vector, and entities without a training
+interaction have no `behavioral` and no `sequential` one.
 """
 import dataclasses
 
@@ -20,8 +20,8 @@ class EntityTable:
   vectors: dict[str, np.ndarray]     # name -> float32 [R, C]
   present: dict[str, np.ndarray]     # name -> bool [R]
   fingerprint: str
-  members: np.ndarray | None = None  # int32 [R, S]: entity rows that belong to a row, strongest
-                                     # first, 0 behind the last; None: no set goes with an entity
+  members: np.ndarray | None = None  # int32 [R, S]: entity rows that belong to each row, strongest
+                                     # first, then 0; None: the table has no members
 
   def save(self, folder, made_from: dict) -> None:
     """Writes table.npz and manifest.json."""
@@ -36,12 +36,15 @@ def make(num_items: int, num_users: int, members: np.ndarray | None = None, *,
   Args:
     num_items, num_users: I and U.
     members: see `EntityTable`.
-    lacking: name -> bool [R]: rows without that vector, whatever is given for them; None: none.
-    **vectors: name -> (item_I1C, user_UC): rows 0..I with row 0 ignored, and users; None where the
-      kind has no such vector.
+    lacking: name -> bool [R]: rows to mark absent, even if a vector is given for them; None: none.
+    **vectors: name -> (item_I1C, user_UC): vectors of rows 0..I (row 0 is ignored) and of users;
+      None for a kind without such vectors.
 
   Returns:
     The table, with its fingerprint.
+
+  Raises:
+    ValueError: vectors have a wrong shape or are not finite.
   """
   table, present, rows = {}, {}, rows_lib.EntityRows(num_items, num_users)
   for name, (item_I1C, user_UC) in vectors.items():
@@ -66,7 +69,7 @@ def make(num_items: int, num_users: int, members: np.ndarray | None = None, *,
 
 
 def load(folder) -> EntityTable:
-  """The table that was saved in `folder`."""
+  """The table that was saved in `folder`; UserError if it is absent or damaged."""
   stored, _, manifest = arrays.load(folder, "table", "run --stage=cf")
   split = {kind: {key.removeprefix(f"{kind}/"): array for key, array in stored.items()
                   if key.startswith(f"{kind}/")} for kind in ("vectors", "present")}
@@ -82,7 +85,7 @@ def load(folder) -> EntityTable:
 
 
 def _stored(num_items: int, vectors: dict, present: dict, members) -> dict[str, np.ndarray]:
-  """The arrays of the file, which are also what the fingerprint covers."""
+  """The arrays of the file; the fingerprint covers the same arrays."""
   return {"num_items": np.int32(num_items),
           **({} if members is None else {"members": members}),
           **{f"vectors/{name}": array for name, array in vectors.items()},

@@ -1,4 +1,4 @@
-"""Writes packed examples into the arrays of a language-model batch, all of them together.
+"""Writes packed examples into the arrays of a language-model batch, all examples at once.
 
 Pure, numpy only. Letters: E examples placed, B rows, L tokens of a row.
 """
@@ -10,12 +10,13 @@ _NONE = np.zeros(0, int)
 
 
 def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarray, np.ndarray]:
-  """Gives every slot in `inputs` its `queries` places.
+  """Replaces every slot in `inputs` by `queries` soft tokens.
 
   ([7, slot, 8], queries=2, first_slot=1) -> tokens [7, 0, 0, 8], slot [-1, 2, 3, -1]
 
   Returns:
-    tokens, 0 at soft tokens; and at each place the index of the soft token in the row, or -1.
+    (tokens, slot): tokens, 0 at soft tokens; at each place the index of its soft token in the row,
+    or -1.
   """
   inputs = np.asarray(inputs)
   is_slot = inputs == slot_id
@@ -26,11 +27,11 @@ def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarr
 
 
 def places(inputs, at, spec) -> np.ndarray:
-  """int: where tokens of a prompt stand in its sequence, a slot by its last soft token.
+  """int: positions in the sequence of tokens of a prompt; for a slot, that of its last soft token.
 
   Args:
-    inputs: tokens of the prompt.
-    at: int, which of them.
+    inputs: int tokens of the prompt.
+    at: int indices into `inputs`.
     spec: `packing.LmBatchSpec`.
   """
   slots = np.cumsum(np.asarray(inputs) == spec.slot_id)
@@ -38,20 +39,20 @@ def places(inputs, at, spec) -> np.ndarray:
 
 
 def read_at(examples, slot_BL, spec) -> np.ndarray:
-  """int [B]: where the item head reads each prompt, one a row: where the last reply begins, or the
-  last soft token of a prompt that is no conversation.
+  """int [B]: the position where the item head reads each prompt, with one prompt in each row: the
+  beginning of the last reply, or in a prompt without dialog the last soft token.
 
   Args:
-    examples: B of them.
-    slot_BL: of their batch.
-    spec: its shapes.
+    examples: B examples.
+    slot_BL: the array "slot" of their batch.
+    spec: shapes of the batch.
   """
   return np.array([places(e["inputs"], e["ask_at"][-1], spec) if len(e.get("ask_at", ()))
                    else last_slot(slot_BL[b:b + 1])[0] for b, e in enumerate(examples)])
 
 
 def last_slot(slot_BL) -> np.ndarray:
-  """int [B]: the position of each row's last soft token, where the item head reads a prompt."""
+  """int [B]: the position of each row's last soft token; ValueError for a row without one."""
   at_BL = np.where(np.asarray(slot_BL) >= 0, np.arange(np.shape(slot_BL)[1])[None], -1)
   if (at_BL.max(axis=1) < 0).any():
     raise ValueError("a prompt without slots: the item head has nothing to read")
@@ -59,12 +60,13 @@ def last_slot(slot_BL) -> np.ndarray:
 
 
 def write(batch: dict, examples, placed: list[tuple], spec) -> None:
-  """Writes examples where `placed` says.
+  """Writes examples to the places in `placed`.
 
   Args:
-    batch: arrays of `packing.empty`.
-    examples: to choose from.
-    placed: (example, row, segment, first token, first slot, first target) each.
+    batch: arrays of `packing.empty`; changed in place.
+    examples: all examples.
+    placed: for each example to write: (its index, row, segment, first token, first slot, first
+      target).
     spec: `packing.LmBatchSpec`.
   """
   if not placed:
@@ -86,7 +88,7 @@ def write(batch: dict, examples, placed: list[tuple], spec) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Places:
-  """int [E] each: row and segment of every example, and where it begins in the row."""
+  """int [E] each: row and segment of every example, and where its parts begin in the row."""
   row_E: np.ndarray
   segment_E: np.ndarray
   token_E: np.ndarray
@@ -95,11 +97,11 @@ class _Places:
 
 
 def _write_prompts(flat: dict, chosen, at: _Places, spec) -> tuple[np.ndarray, np.ndarray]:
-  """Writes every input token, a slot as often as it has soft tokens.
+  """Writes all input tokens, with soft tokens in place of slots.
 
   Returns:
-    int [E] tokens of each prompt; and for each token of all of them, one after another, the number
-    of its soft token among all, or -1.
+    int [E]: number of tokens of each prompt; and for the tokens of all prompts in turn, the number
+    of the soft token among all soft tokens, or -1.
   """
   prompts = [x for e in chosen for x in (spec.before, e["inputs"], spec.after)]
   said = np.concatenate(prompts).astype(np.int32)
@@ -123,11 +125,11 @@ def _write_prompts(flat: dict, chosen, at: _Places, spec) -> tuple[np.ndarray, n
 
 
 def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
-  """Writes the tokens of earlier replies and the targets as what is predicted, and in a decoder's
-  sequence all targets but the last.
+  """Writes the tokens of earlier replies and the targets as tokens to predict. For a decoder, also
+  writes all targets but the last into the sequence.
 
   Returns:
-    int [E] tokens that they add to each example's sequence.
+    int [E]: number of tokens that this adds to each example's sequence.
   """
   inner = [e.get("reply_at", _NONE) for e in chosen]
   inner_E, own_E = (np.array([len(x) for x in of])
@@ -139,7 +141,7 @@ def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
   to = _places(at.row_E * spec.targets + at.target_E, count_E)
   flat["targets"][to], flat["target_position"][to] = targets, nth
   flat["target_segment"][to], flat["weights"][to] = at.segment_E.repeat(count_E), 1.0
-  # Places in an example's targets that are read, and not counted.
+  # Places in an example's targets that are read but have weight 0 in the loss.
   skipped = [e.get("uncounted", _NONE) for e in chosen]
   if any(map(len, skipped)):
     flat["weights"][to[np.concatenate([start + skip for skip, start in zip(
@@ -148,7 +150,7 @@ def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
   if spec.encoder_decoder:
     return 0 * count_E
   first = (at.token_E + wide_E).repeat(count_E)
-  behind = nth - inner_E.repeat(count_E)           # below 0: it stands in the prompt
+  behind = nth - inner_E.repeat(count_E)           # below 0: a token of the prompt
   fed = (behind >= 0) & (behind < (own_E - 1).repeat(count_E))
   flat["tokens"][((at.row_E * spec.length).repeat(count_E) + first + behind)[fed]] = targets[fed]
   before = first - 1 + behind
@@ -161,8 +163,8 @@ def _write_targets(flat: dict, chosen, at: _Places, wide_E, spec) -> np.ndarray:
 
 
 def _write_branches(flat: dict, chosen, at: _Places, wide_E, ahead: "_Ahead", spec) -> None:
-  """Writes the index of what follows each slot: its tokens as targets, and all but the last of them
-  behind the prompt, in a branch that leaves it at the slot (`attention.forked`).
+  """Writes the index of the item that follows each slot. Its tokens are targets; all but the last
+  also go after the prompt, in a branch that leaves the prompt at the slot (`attention.forked`).
 
   Letters: N slots of all examples, K tokens of all their branches.
   """
@@ -189,15 +191,19 @@ def _write_branches(flat: dict, chosen, at: _Places, wide_E, ahead: "_Ahead", sp
 
 @dataclasses.dataclass(frozen=True)
 class _Ahead:
-  """Of the N slots of all examples, int [N] each: the place of its last soft token in the row, and
-  the item row that follows, 0 where none is asked for; int [E], how many slots each example has."""
+  """The items that follow the N slots of all examples.
+
+  at_N: int: position of the slot's last soft token in its row.
+  item_N: int: item row that follows; 0: no item is predicted here.
+  held_E: int: number of slots of each example.
+  """
   at_N: np.ndarray
   item_N: np.ndarray
   held_E: np.ndarray
 
 
 def _write_entities(flat: dict, chosen, at: _Places, wide_E, slot, spec) -> "_Ahead | None":
-  """Writes the entity of every slot; with the item head, what follows it, and where it is asked."""
+  """Writes the entity of every slot; for the item head, also the next item and where to read."""
   entities = np.concatenate([e["entities"] for e in chosen])
   held_E = np.array([len(e["entities"]) for e in chosen])
   to = _places(at.row_E * spec.slots + at.slot_E, held_E)
@@ -214,8 +220,8 @@ def _write_entities(flat: dict, chosen, at: _Places, wide_E, slot, spec) -> "_Ah
 
 
 def _write_asks(flat: dict, chosen, at: _Places, spec) -> None:
-  """Writes where the head reads conversations: an ask takes a slot's place, whatever stands there.
-  """
+  """Writes the positions where the head reads conversations: asks overwrite next_at and next_item
+  of the example's first slots."""
   for e, row, slot, token in zip(chosen, at.row_E, at.slot_E, at.token_E):
     if len(e.get("ask_at", ())) and spec.task_names[e.get("task", 0)] in spec.head_tasks:
       to = row * spec.slots + slot + np.arange(len(e["ask_at"]))
@@ -224,17 +230,18 @@ def _write_asks(flat: dict, chosen, at: _Places, spec) -> None:
 
 
 def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, np.ndarray]:
-  """(position, item row that follows there) for each slot of all examples, one after another.
+  """(position, next item row) for each slot of all examples in turn.
 
-  A slot's last soft token predicts the next slot's item, where both are items; the last slot's
-  predicts the target. 0 twice in tasks without the item head, and in conversations.
+  A slot's last soft token predicts the item of the next slot, if both slots hold items; that of the
+  last slot predicts the target. Both numbers are 0 in tasks without the item head and in
+  conversations.
 
   Args:
     chosen: the examples.
-    entities: of their slots.
-    held_E: how many slots each has.
-    position: of the last soft token of each slot.
-    spec: shapes.
+    entities: int [N] entity rows of their slots.
+    held_E: int [E] number of slots of each example.
+    position: int [N] position of the last soft token of each slot.
+    spec: shapes of the batch.
   """
   asks_E = np.array([spec.branches is not None
                      or (spec.task_names[e.get("task", 0)] in spec.head_tasks
@@ -250,13 +257,13 @@ def _next_items(chosen, entities, held_E, position, spec) -> tuple[np.ndarray, n
 
 
 def _places(start_E, count_E) -> np.ndarray:
-  """start, start + 1, .. so many from each start, one after another."""
+  """start, start + 1, ..: `count` numbers from each `start`, joined."""
   end_E = count_E.cumsum()
   return np.arange(end_E[-1]) + (start_E - end_E + count_E).repeat(count_E)
 
 
 def _per(marks, count_E) -> np.ndarray:
-  """How many of `marks` are true in each example's stretch."""
+  """int [E]: the number of true `marks` in each example's part, of `count_E` marks each."""
   total, end_E = np.zeros(len(marks) + 1, int), count_E.cumsum()
   marks.cumsum(out=total[1:])
   return total[end_E] - total[end_E - count_E]

@@ -1,4 +1,4 @@
-"""GGUF files by the library that their format comes with."""
+"""Reads GGUF files with the library gguf, made safe for damaged files."""
 import functools
 import os
 
@@ -9,20 +9,20 @@ from ilm_jax import errors, files
 
 
 def read(path) -> "Reader":
-  """The header of a GGUF file, its tensors mapped.
+  """A reader of a GGUF file, with its header read and its tensors mapped.
 
   Raises:
-    UserError: the file is absent, damaged, or none.
+    UserError: the file is absent, damaged, or no GGUF file.
   """
   try:
     files.refuse_pointer(path)
     return Reader(path)
   except errors.UserError:
     raise
-  except Exception as e:  # The parser of a damaged file may fail in any way; each means the same.
+  except Exception as e:  # The parser may raise anything on a damaged file.
     raise errors.UserError(
         f"{path} is not a readable GGUF file ({type(e).__name__}: "
-        f"{' '.join(str(e).split())[:160]}): delete it and get it again") from e
+        f"{' '.join(str(e).split())[:160]}): delete it and download it again") from e
 
 
 @functools.cache
@@ -31,15 +31,16 @@ def _item_size(dtype) -> int:
 
 
 class Reader(gguf.GGUFReader):
-  """The library's reader over plain views of the mapped file, which never reads behind its end.
+  """The library's reader, over plain views of the mapped file; it never reads past the file's end.
 
-  The library slices the file some 250,000 times to list a vocabulary, and slices of a memmap are
-  slow: plain views take a third of its time. It believes every length that it reads, and makes
-  objects for an array of 2^40 numbers in a file of 4 KB; here numbers come as one view.
+  The library slices the file some 250,000 times to list a vocabulary. Slices of a memmap are slow;
+  with plain views, this takes a third of the time. The library also trusts every length that it
+  reads: a file of 4 KB can make it create objects for 2^40 numbers. Here an array of numbers is one
+  view, and lengths are checked.
   """
 
   def __init__(self, path):
-    """Reads the header; raises what the library raises. Prefer `read`."""
+    """Reads the header; raises the library's errors. Prefer `read`."""
     self._path = path
     super().__init__(os.fspath(path))
 
@@ -52,7 +53,7 @@ class Reader(gguf.GGUFReader):
     self._data = mapped.view(np.ndarray)
 
   def value(self, name: str, *default):
-    """The value of a field, or the default; raises UserError where there is neither."""
+    """The value of a field, or the default; UserError if there is neither."""
     if name not in self.fields and default:
       return default[0]
     if name not in self.fields:

@@ -1,7 +1,7 @@
-"""The prompt of a prepared ranking task, asked about other histories than it was prepared for.
+"""The prompt of a prepared ranking task, for histories other than the prepared ones.
 
-Templates are words around places for entities, and every entity is one slot, so a prepared example
-holds all that a prompt of another history needs.
+A template is text around places for entities, and every entity is one slot. So a prepared example
+contains all the tokens that the prompt of another history needs.
 """
 from typing import NamedTuple
 
@@ -9,22 +9,23 @@ import numpy as np
 
 
 class HistoryPrompt(NamedTuple):
-  """Token ids around the items of a history; a slot among them is the user's."""
-  before: list[int]      # the first item
-  between: list[int]     # two items
-  behind: list[int]      # the last item
+  """Token ids around the items of a history; a slot among these ids is the user's."""
+  before: list[int]      # before the first item
+  between: list[int]     # between two items
+  behind: list[int]      # after the last item
   slot_id: int
 
   @property
   def has_user(self) -> bool:
+    """Whether the prompt has a slot for the user."""
     return self.slot_id in (*self.before, *self.behind)
 
   def example(self, history, user: int, end: int) -> dict[str, np.ndarray]:
-    """An example as prepared ones are, all int32: inputs, entities, and `end` as its only target.
+    """An example like prepared ones, all int32: inputs, entities, and `end` as the only target.
 
     Args:
       history: item rows, oldest first, at least one.
-      user: entity row of the user, for prompts that name one.
+      user: entity row of the user, used by prompts with a slot for the user.
       end: the token id that ends an answer.
     """
     items = [self.slot_id, *(len(history) - 1) * (*self.between, self.slot_id)]
@@ -38,12 +39,12 @@ def of(examples, slot_id: int) -> HistoryPrompt | None:
   """The prompt of a task's split whose examples all have the same template.
 
   Args:
-    examples: prepared examples: inputs, entities, user. The first with two items of history tells
-      what stands between items; without any, nothing does.
-    slot_id: of the tokenizer.
+    examples: prepared examples: inputs, entities, user. The first with two items of history shows
+      the tokens between items; if there is none, `between` is empty.
+    slot_id: the tokenizer's slot id.
 
   Returns:
-    The prompt; None where no example has an item in a slot.
+    The prompt; None if no example has an item in a slot.
   """
   prompt = None
   for n in range(len(examples)):

@@ -1,8 +1,8 @@
-"""Who met which item when, as arrays; the k-core, the split, and the words of an item.
+"""A log of interactions as arrays; the k-core, the split, and the texts of items.
 
-Users are 0..U-1. Items are entity rows 1..I, in ascending order of their raw id, so that neither
-carries order in time. Interactions of a user follow each other by time; the rule of the split
-(`splits`) orders equal times. A log without times keeps its own order.
+Users are 0..U-1. Items are entity rows 1..I. Both are in ascending order of their raw ids, so that
+their numbers do not reveal the order of events. The interactions of a user are in order of time;
+the rule of the split (`splits`) orders equal times. A log without times keeps its own order.
 """
 import dataclasses
 import functools
@@ -19,9 +19,9 @@ from ilm_jax.data import rows as rows_lib
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-  """What is known of the items in words. Position j describes entity row j + 1."""
+  """Descriptions of the items. Position j describes entity row j + 1."""
   ids: list[str]
-  titles: list[str]             # "The Usual Suspects": no year, article first
+  titles: list[str]             # "The Usual Suspects": without the year, the article first
   years: list[int | None]
   genres: list[list[str]]
 
@@ -39,7 +39,7 @@ _LEAVE_ONE_OUT = np.empty(0, np.int8)      # a mark
 
 @dataclasses.dataclass(frozen=True)
 class Interactions:
-  """N interactions, sorted by user, then time; and what each of them is for."""
+  """N interactions, sorted by user, then time, and the part of the split that each belongs to."""
   user_ids: list[str]    # raw ids; position u is user u
   num_items: int         # I
   user_N: np.ndarray     # int32, 0..U-1
@@ -66,7 +66,7 @@ class Interactions:
 
   @property
   def rows(self) -> rows_lib.EntityRows:
-    """Where these items and users stand in the entity table."""
+    """The rows of these items and users in the entity table."""
     return rows_lib.EntityRows(self.num_items, self.num_users)
 
   @property
@@ -76,7 +76,7 @@ class Interactions:
 
   @functools.cached_property
   def train_counts(self) -> np.ndarray:
-    """int64 [R] by entity row: how many training interactions an item or user has."""
+    """int64 [R] by entity row: the number of training interactions of each item and user."""
     train_N = self.split.train
     rows_N = np.r_[self.item_N[train_N], self.rows.user(self.user_N[train_N])]
     return np.bincount(rows_N, minlength=self.rows.total)
@@ -87,7 +87,7 @@ class Interactions:
     return 1 + np.flatnonzero(self.train_counts[1:self.num_items + 1] == 0)
 
   def of_user(self, user: int) -> slice:
-    """Where the interactions of `user` stand."""
+    """The slice of the interactions of `user`."""
     start, stop = np.searchsorted(self.user_N, [user, user + 1])
     return slice(int(start), int(stop))
 
@@ -103,14 +103,14 @@ class Interactions:
 
 
 def k_core(user_N, item_N, k: int) -> np.ndarray:
-  """Which interactions stay when users and items with fewer than k go, until none is left to go.
+  """Removes users and items with fewer than k interactions until all that remain have k.
 
   Args:
-    user_N, item_N: int codes, 0...
+    user_N, item_N: int codes from 0.
     k: the least number of interactions of a user and of an item.
 
   Returns:
-    bool [N].
+    bool [N]: the interactions that remain.
   """
   keep_N = np.ones(len(user_N), bool)
   while True:
@@ -127,18 +127,19 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
   """Arrays of the k-core of a log.
 
   Args:
-    user_ids, item_ids: raw ids as str, one an event, in the order of the log.
-    times: seconds; None: not known, the order of the log stands in. values: e.g. ratings.
-    items: descriptions of at least all items of the log. An empty title gives way to the id.
-    k: users and items with fewer interactions are removed until none is left to remove. 0: all of
+    user_ids, item_ids: raw ids as str, one for each event, in the order of the log.
+    times: seconds; None: not known, the order of the log is used.
+    values: a number for each event, e.g. its rating.
+    items: descriptions of all items of the log, or more. The id replaces an empty title.
+    k: users and items with fewer interactions are removed until all that remain have k. 0: all of
       `items` stay, those without an interaction too.
-    rule: the split, and the order of equal times.
+    rule: the rule of the split; it also orders equal times.
 
   Returns:
-    The interactions, and the items that are left.
+    The interactions, and the items that remain.
 
   Raises:
-    UserError: nothing is left; an item has no description; the split needs times.
+    UserError: nothing remains, an item has no description, or the split needs times.
   """
   if times is None and rule.timed:
     raise errors.UserError(f"data.split={rule.name!r} needs times, and this log has none: use "
@@ -149,7 +150,7 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
   item_N = item_N[:len(user_N)]
   kept_N = np.flatnonzero(k_core(user_N, item_N, k))
   if not len(kept_N):
-    raise errors.UserError(f"nothing is left of {len(times)} interactions after the {k}-core: "
+    raise errors.UserError(f"no interaction of {len(times)} remains in the {k}-core: "
                            "choose a smaller data.k_core")
   kept_N = kept_N[splits.order(rule, user_N[kept_N], times[kept_N])]
   used_users, user_N = np.unique(user_N[kept_N], return_inverse=True)
@@ -165,18 +166,22 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
 
 
 def described(items: Items, raw_ids: list[str]) -> Items:
-  """The items `raw_ids`, in that order; one with an empty title is called by its id."""
+  """The items `raw_ids`, in that order; the id replaces an empty title.
+
+  Raises:
+    UserError: an item has no description.
+  """
   position = {raw: i for i, raw in enumerate(items.ids)}
   if unknown := [raw for raw in raw_ids if raw not in position]:
     raise errors.UserError(f"{len(unknown)} items of the log have no description, e.g. item "
-                           f"{unknown[0]!r}: the item file lacks them, or does not belong to this "
-                           "log")
+                           f"{unknown[0]!r}: the items file lacks them or belongs to another log; "
+                           "give the right file")
   left = items.take([position[raw] for raw in raw_ids])
   return dataclasses.replace(left, titles=[t or raw for t, raw in zip(left.titles, left.ids)])
 
 
 def codes(raw_ids) -> tuple[list[str], np.ndarray]:
-  """Distinct ids in ascending order (as numbers if all are), and each event's place among them."""
+  """(distinct ids, int64 [N] index of each event's id): ascending, as numbers if all ids are."""
   distinct = {str(raw) for raw in raw_ids}
   numeric = all(raw.removeprefix("-").isdecimal() for raw in distinct)
   ordered = sorted(distinct, key=lambda raw: (int(raw), raw) if numeric else raw)
@@ -192,10 +197,10 @@ def train_histories(interactions: Interactions) -> list[np.ndarray]:
 
 
 def validation_targets(interactions: Interactions) -> np.ndarray:
-  """int [users] item row of each user's validation target, the last one; 0: none.
+  """int [users]: item row of each user's last validation target; 0: none.
 
-  An item without a training interaction is no target: to a model that learns from interactions
-  alone its rank is chance, and would decide which epoch is kept.
+  Items without a training interaction are no targets here: a model that learns from interactions
+  alone ranks them by chance, and their ranks would influence which epoch is kept.
   """
   target_U = np.zeros(interactions.num_users, np.int64)
   valid_N = interactions.split.valid & (interactions.train_counts[interactions.item_N] > 0)
@@ -204,10 +209,10 @@ def validation_targets(interactions: Interactions) -> np.ndarray:
 
 
 def heldout_items(items: Items, fraction: float, seed: int) -> np.ndarray:
-  """bool [I + 1] by entity row: items whose text is never trained on. Row 0 is False.
+  """bool [I + 1] by entity row: items whose text is never trained on; False for row 0.
 
-  A seeded share of the items, and every other item that has the same title and year as one of them:
-  the log lists some films twice, and a twin in training would reveal the text.
+  These are a random share of the items, and all items with the same title and year as one of them:
+  some logs list an item twice, and its twin in training would reveal the text.
   """
   held = np.zeros(len(items) + 1, bool)
   chosen = np.random.default_rng(seed).permutation(len(items))[:round(fraction * len(items))]
@@ -224,7 +229,7 @@ def full_title(items: Items, row: int) -> str:
 
 
 def item_text(items: Items, row: int) -> str:
-  """ "Toy Story (1995). Animation, Children's, Comedy": what the text tower reads of an item."""
+  """ "Toy Story (1995). Animation, Children's, Comedy": the text of an item for the text tower."""
   genres = ", ".join(items.genres[row - 1])
   return full_title(items, row) + (f". {genres}" if genres else "")
 
@@ -233,8 +238,8 @@ def save(folder, interactions: Interactions, items: Items, source: dict) -> str:
   """Writes interactions.npz, items.json and manifest.json; returns the fingerprint.
 
   Args:
-    folder: where.
-    interactions, items: what.
+    folder: where to write.
+    interactions, items: what to write.
     source: what they were made from, e.g. {"ml-100k": sha256, "k_core": 5}.
   """
   stored = {name: getattr(interactions, name)
@@ -244,14 +249,14 @@ def save(folder, interactions: Interactions, items: Items, source: dict) -> str:
 
 
 class Data(NamedTuple):
-  """What stage prepare leaves in data/."""
+  """The data that stage prepare writes to data/."""
   log: Interactions
   items: Items
   fingerprint: str      # sha256 of both and of the split
 
 
 def load(folder) -> Data:
-  """The interactions and items that `save` wrote."""
+  """The interactions and items that `save` wrote; UserError if they are absent or damaged."""
   stored, documents, manifest = arrays.load(folder, "interactions", "run --stage=prepare")
   items = Items(**documents["items"])
   interactions = Interactions(user_ids=documents["users"], num_items=len(items), **stored)
@@ -259,7 +264,7 @@ def load(folder) -> Data:
 
 
 def load_names(folder) -> tuple[list[str], Items]:
-  """(raw ids of the users, the items) of what `save` wrote, without its interactions."""
+  """(raw ids of the users, the items) that `save` wrote; the interactions are not read."""
   users, items = (json.loads((epath.Path(folder) / f"{name}.json").read_text())
                   for name in ("users", "items"))
   return users, Items(**items)

@@ -1,5 +1,4 @@
-"""What the k-core leaves of a log, counted: stage prepare prints it and keeps it in data/kept.json.
-"""
+"""Counts of what the k-core keeps of a log; stage prepare prints them and writes data/kept.json."""
 import json
 from typing import NamedTuple
 
@@ -9,22 +8,22 @@ from ilm_jax import files
 from ilm_jax.data import interactions as interactions_lib
 
 FILE = "kept.json"
-_NAMED = 3                       # items that are named of those without interactions
+_NAMED = 3                       # number of examples in a line
 
 
 class Kept(NamedTuple):
-  """Counts of a log (before) and of what is left of it (after)."""
+  """Counts of a log before and after the k-core."""
   k: int
   users: tuple[int, int]         # (before, after)
   items: tuple[int, int]         # before: those with an interaction
   interactions: tuple[int, int]
-  without: int = 0               # items that have a description and no interaction
-  named: tuple[str, ...] = ()    # some of these
-  nameless: int = 0              # items of the log that have no row in the items file
-  ids: tuple[str, ...] = ()      # some of these
+  without: int = 0               # items with a description but no interaction
+  named: tuple[str, ...] = ()    # examples of these
+  nameless: int = 0              # items of the log without a row in the items file
+  ids: tuple[str, ...] = ()      # examples of these
 
   def lines(self) -> list[str]:
-    """The counts in words, a line for people each."""
+    """The counts as lines of text."""
     counts = ", ".join(f"{before:,} {name}" + (f" -> {after:,}" if before != after else "")
                        for name in ("users", "items", "interactions")
                        for before, after in [getattr(self, name)])
@@ -43,12 +42,12 @@ class Kept(NamedTuple):
 
 def counted(user_ids, item_ids, items: interactions_lib.Items,
             log: interactions_lib.Interactions, k: int) -> Kept:
-  """Counts a log against what `interactions.build` made of it.
+  """Counts a log before and after `interactions.build`.
 
   Args:
-    user_ids, item_ids: raw ids, one an event.
-    items: all that is described.
-    log: what is left.
+    user_ids, item_ids: raw ids, one for each event.
+    items: all described items.
+    log: the result of `interactions.build`.
     k: data.k_core.
   """
   met = set(item_ids)
@@ -61,16 +60,16 @@ def counted(user_ids, item_ids, items: interactions_lib.Items,
 
 
 def save(folder, kept: Kept) -> None:
-  """Writes kept.json, which is for people: no fingerprint depends on it."""
+  """Writes kept.json. It is only for display: no fingerprint depends on it."""
   files.write_text(epath.Path(folder) / FILE,
                    json.dumps(files.stamped(kept._asdict()), indent=1, ensure_ascii=False))
 
 
 def load(folder) -> Kept | None:
-  """What `save` wrote; None where there is nothing, as in data of an older version.
+  """The counts that `save` wrote; None if there are none, e.g. in data of an older version.
 
   Raises:
-    UserError: it is damaged.
+    UserError: the file is damaged.
   """
   path = epath.Path(folder) / FILE
   if not path.exists():

@@ -1,37 +1,38 @@
-"""Which example stands at each place of an endless stream: arithmetic, hundreds of places at once.
+"""Which example is at each place of an endless stream, computed for hundreds of places at once.
 
-Every task's examples come shuffled anew each epoch, tasks interleaved at their rates. The rules are
-those of Grain, and the order is the one its MapDataset gives, to the index (tests/test_order.py;
-but for tasks of 2**k + 1 examples, k even and at least 16, where Grain 0.2 draws one twice):
+Each task's examples are shuffled anew in every epoch, and tasks are interleaved at their rates. The
+rules are Grain's, and every index equals that of its MapDataset (tests/test_order.py; except for
+tasks of 2**k + 1 examples, k even and at least 16, where Grain 0.2 draws one example twice):
 
   shuffle   the first word of numpy's SeedSequence([seed, 1]), plus the epoch, keys a Simon cipher
-            of four rounds, walked along until it falls below the number of examples
-  mix       task t gives place k if floor(k r / R) changes from k to k + 1, r being its rate
+            of four rounds, applied again until its value is below the number of examples
+  mix       the task with rate r gives place k if floor(k r / R) changes from k to k + 1
 
-It is done here because in Grain each place costs some 50 microseconds in Python. Most of that is
-walking: the cipher has at least 65,536 values, and a task of 1,000 examples uses one in 65 of them.
+In Grain each place costs some 50 microseconds in Python, so this module replaces it. Most of that
+time goes into repeating the cipher: it has at least 65,536 values, and a task of 1,000 examples
+uses one in 65 of them.
 """
 import functools
 import math
 
 import numpy as np
 
-_TABLE = 1 << 16       # the cipher's smallest domain; smaller tasks are shuffled an epoch a time
-_BLOCK = 256           # places worked out together
+_TABLE = 1 << 16       # the cipher's smallest domain; tasks up to it are shuffled by whole epochs
+_BLOCK = 256           # places computed together
 
 
 class Stream:
-  """Places of a mixture.
+  """The places of a mixture.
 
   Args:
-    sizes: examples of each task, none 0.
-    rates: above 0, any scale.
-    seeds: of each task, 0 ... 2**32 - 1.
+    sizes: number of examples of each task, above 0.
+    rates: rate of each task, above 0, any scale.
+    seeds: seed of each task, 0 ... 2**32 - 1.
   """
 
   def __init__(self, sizes: list[int], rates: list[float], seeds: list[int]):
     self._sizes, self._seeds = sizes, seeds
-    scale = 100 / min(rates)                   # Grain's: rates count to two digits of the smallest
+    scale = 100 / min(rates)                   # as in Grain: rates in hundredths of the smallest
     whole = [int(rate * scale) for rate in rates]
     self._rates = [w // math.gcd(*whole) for w in whole]
     self._block = functools.lru_cache(16)(self._work_out)
@@ -44,7 +45,7 @@ class Stream:
     return tuple(whole[:, start - first:stop - first])
 
   def _work_out(self, block: int) -> np.ndarray:
-    """int64 [2, _BLOCK]."""
+    """int64 [2, _BLOCK]: (task, example) of the places of a block."""
     task_N, place_N = _mixed(block * _BLOCK + np.arange(_BLOCK), self._rates)
     example_N = np.zeros_like(place_N)
     for task, (size, seed) in enumerate(zip(self._sizes, self._seeds)):
@@ -54,7 +55,7 @@ class Stream:
 
 
 def shuffled(place_N: np.ndarray, size: int, seed: int) -> np.ndarray:
-  """int64 [N]: the examples at places of a task's own endless stream, each epoch shuffled anew."""
+  """int64 [N]: the examples at places of one task's endless stream, shuffled anew in each epoch."""
   first = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
   epoch_N, at_N = np.divmod(place_N, size)
   out_N = np.zeros_like(at_N)
@@ -82,8 +83,8 @@ def _mixed(place_N, rates: list[int]) -> tuple[np.ndarray, np.ndarray]:
 def _epoch(size: int, key: int) -> np.ndarray:
   """int32 [size]: the order of a whole epoch, for at most _TABLE examples.
 
-  The walk is done for all at once: `onward` leaves what is below `size` where it is, and squaring
-  it doubles the steps of all others.
+  Repeats the cipher for all values at once: `onward` keeps values below `size` and maps all others
+  through the cipher; composing it with itself doubles the number of steps.
   """
   if size == 1:
     return np.zeros(1, np.int32)
@@ -97,7 +98,7 @@ def _epoch(size: int, key: int) -> np.ndarray:
 
 
 def _walk(at_N, size: int, key: int) -> np.ndarray:
-  """The same for any number of examples, place by place."""
+  """int64 [N]: the same for any number of examples, computed for single places."""
   bits = math.ceil(math.log2(size - 1))
   half, keys, out_N = (bits + 1) // 2, _keys(key), at_N.astype(np.uint64)
   outside = np.ones(len(out_N), bool)

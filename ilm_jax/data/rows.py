@@ -6,7 +6,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class EntityRows:
-  """Where items and users stand in the entity table. Nothing checks that a row is in the table."""
+  """The rows of items and users in the entity table. Nothing checks that a row is in the table."""
   num_items: int     # I
   num_users: int     # U
 

@@ -1,7 +1,7 @@
-"""SentencePiece models of kind BPE (Llama 2, Gemma) as tokenizers of the library `tokenizers`.
+"""Converts SentencePiece BPE models (Llama 2, Gemma) to tokenizers of the library `tokenizers`.
 
-SentencePiece joins the two neighbours whose union has the best score; tokenizer.json lists joins in
-their order. So every way to cut a word in two known pieces is a join, ranked by the word's score.
+SentencePiece merges the two neighbours whose union has the best score; tokenizer.json lists merges
+in order. So every way to cut a piece into two known pieces is a merge, ranked by the piece's score.
 """
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
@@ -13,26 +13,29 @@ _SPACE = "\u2581"
 
 
 def fast(proto: bytes) -> tokenizers.Tokenizer:
-  """The same tokenizer, without what stands around a prompt.
+  """The same tokenizer, without the ids around a prompt.
+
+  Args:
+    proto: bytes of a SentencePiece model.
 
   Raises:
-    UserError: the model is no BPE, or changes a text before it cuts it (NFKC, extra spaces, a
-      space at its start beside symbols of its own).
+    UserError: the model is no BPE, or it changes a text before it cuts it: by NFKC, by removing
+      extra spaces, or by a space at the start if it also has user-defined symbols.
   """
   model = sentencepiece_model_pb2.ModelProto()
   model.ParseFromString(proto)
   trainer, normalizer = model.trainer_spec, model.normalizer_spec
   if trainer.model_type != trainer.BPE:
-    raise errors.UserError("the tokenizer is a SentencePiece model of another kind than BPE, which "
-                           "is no tokenizer.json here: name one with --config.lm.tokenizer, or "
+    raise errors.UserError("the tokenizer is a SentencePiece model but no BPE, which cannot be "
+                           "written as a tokenizer.json: name one with --config.lm.tokenizer, or "
                            "export without the folder hf/")
   kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
-  # tokenizer.json would put the space of a text's start behind each such symbol, too.
+  # A tokenizer.json would also add the space at the start of a text after each such symbol.
   starts = normalizer.add_dummy_prefix and any(p.type == kinds.USER_DEFINED for p in model.pieces)
   if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces or starts:
-    raise errors.UserError("the SentencePiece model changes texts before it cuts them, which is no "
-                           "tokenizer.json here: name one with --config.lm.tokenizer, or export "
-                           "without the folder hf/")
+    raise errors.UserError("the SentencePiece model changes texts before it cuts them, which "
+                           "cannot be written as a tokenizer.json: name one with "
+                           "--config.lm.tokenizer, or export without the folder hf/")
   ids = {piece.piece: n for n, piece in enumerate(model.pieces)}
   unknown = next((p.piece for p in model.pieces if p.type == kinds.UNKNOWN), None)
   made = tokenizers.Tokenizer(models.BPE(
@@ -50,7 +53,7 @@ def fast(proto: bytes) -> tokenizers.Tokenizer:
 
 
 def _joins(pieces, ids: dict[str, int], normal: int) -> list[tuple[str, str]]:
-  """Pairs of pieces, the best union first; of one union in the order of its parts' ids."""
+  """Pairs of pieces to merge, the best union first; for one union, in order of the parts' ids."""
   usable = {p.piece for p in pieces if p.type == normal}
   ranked = []
   for piece in pieces:

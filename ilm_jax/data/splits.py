@@ -1,25 +1,25 @@
-"""Which interactions are for training, for validation and for test, and in which order ties stand.
+"""Splits interactions into training, validation and test, and orders events at equal times.
 
     loo_stable    leave one out: a user's last interaction is test, the one before validation, for
-                  users with at least three; equal times stay in the order of the log
-    loo_openp5    as OpenP5's code does it: the same for users with at least two, after an unstable
-                  sort of the whole log by time, so equal times stand as quicksort left them
-    global_time   two points in time cut the log of all users; what happens at a cut is after it.
-                  A user's first interaction of the validation window, and of the test window, is
-                  the target; the rest of the windows is history only. Users who were not there in
-                  training are no targets.
+                  users with at least three; events at equal times stay in the order of the log
+    loo_openp5    like OpenP5's code: the same for users with at least two, after an unstable sort
+                  of the whole log by time; quicksort decides the order of events at equal times
+    global_time   two points in time cut the log of all users; an event at a cut is after it. A
+                  user's first interaction in the validation window is the validation target, the
+                  first in the test window the test target; the other interactions in the windows
+                  are history only. Users without training interactions have no targets.
     cold_items    the items that appear last in the log (a fraction of those that appear; of equal
-                  first times the lower number is first) are cold: all that is known of them is
-                  text. In order of appearance they are in turn for validation and for test. Of
-                  each half a user's last interaction is the target, where two training
-                  interactions stand before it; other interactions with cold items are history
-                  only. All interactions with other items are training, those after a user's
-                  target too: they tell nothing of a cold item, but a user's vector knows them.
-    cold_drawn    the same with items drawn at random in place of the last: for logs without times,
-                  and not all of one age
+                  first times the lower number is first) are cold: only their texts are known. In
+                  order of appearance, cold items belong alternately to validation and to test. In
+                  each half, a user's last interaction is the target if it has two training
+                  interactions before it; other interactions with cold items are history only. All
+                  interactions with other items are training, even after a user's target: they
+                  reveal nothing about a cold item, but the user's vector knows them.
+    cold_drawn    the same with items drawn at random in place of the last ones: for logs without
+                  times, and so that cold items differ in age
 
-With every rule a user has at most one validation and one test target, and what stands before a
-target in the log of its user is its history.
+With every rule a user has at most one validation and one test target. The history of a target is
+all that comes before it in the user's log.
 """
 from typing import NamedTuple
 
@@ -30,26 +30,26 @@ from ilm_jax import errors
 NONE, TRAIN, VALID, TEST = range(4)      # what an interaction is for; NONE: history only
 MEANING = {
     "loo_stable": "leave-one-out, history with the validation item; equal times in log order",
-    "loo_openp5": "leave-one-out, history with the validation item; equal times as an unstable "
-                  "sort left them (OpenP5)",
+    "loo_openp5": "leave-one-out, history with the validation item; equal times in the order of an "
+                  "unstable sort (OpenP5)",
     "global_time": "a user's first interaction after a point in time, history all before it; "
                    "equal times in log order",
-    "cold_items": "a user's last interaction with an item that no training interaction meets, "
+    "cold_items": "a user's last interaction with an item that has no training interaction, "
                   "history all before it; equal times in log order",
-    "cold_drawn": "a user's last interaction with an item, of some drawn at random, that no "
-                  "training interaction meets, history all before it; equal times in log order",
+    "cold_drawn": "a user's last interaction with a randomly drawn item that has no training "
+                  "interaction, history all before it; equal times in log order",
 }
 _COLD = ("cold_items", "cold_drawn")
 _TIMED = ("global_time", "cold_items")
-_WARM_BEFORE = 2         # training interactions before a cold target, at least
-_DRAW = 0                # seed of cold_drawn: one split, whatever the seed of a run
+_WARM_BEFORE = 2         # least training interactions before a cold target
+_DRAW = 0                # seed of cold_drawn: the same split for every seed of a run
 
 
 class Rule(NamedTuple):
-  """How a log is split: a key of MEANING; what else there is belongs to one rule each."""
-  name: str = "loo_stable"
-  time_fractions: tuple[float, float] = (0.8, 0.9)   # global_time: where the two cuts are
-  cold_fraction: float = 0.1                         # cold_*: how many of the items are cold
+  """The rule that splits a log, and its parameters."""
+  name: str = "loo_stable"                           # a key of MEANING
+  time_fractions: tuple[float, float] = (0.8, 0.9)   # global_time: shares of events before the cuts
+  cold_fraction: float = 0.1                         # cold_*: share of the items that are cold
 
   @property
   def meaning(self) -> str:
@@ -62,12 +62,12 @@ class Rule(NamedTuple):
 
   @property
   def timed(self) -> bool:
-    """Whether it needs to know when an interaction was."""
+    """Whether it needs the times of interactions."""
     return self.name in _TIMED
 
   @property
   def cold(self) -> bool:
-    """Whether its targets are items that no training interaction meets."""
+    """Whether its targets are items without a training interaction."""
     return self.name in _COLD
 
 
@@ -75,22 +75,22 @@ STABLE = Rule()
 
 
 class Split(NamedTuple):
-  """Which of the N interactions are for what. Every one is in at most one part."""
+  """The parts of the N interactions as masks. Every interaction is in at most one part."""
   train: np.ndarray    # bool [N]
   valid: np.ndarray
   test: np.ndarray
 
 
 def order(rule: Rule, user_N, time_N) -> np.ndarray:
-  """int64 [N]: the places of the log by user, then time, then as the rule orders ties.
+  """int64 [N]: indices that sort the log by user, then time; the rule decides equal times.
 
   Args:
     rule: the rule.
     user_N, time_N: user and time of each event, in the order of the log.
   """
   if rule.name == "loo_openp5":
-    # pandas' sort_values is this call. Which tie comes first depends on the whole log, and on
-    # numpy's version and the processor too; what came out is part of the data's fingerprint.
+    # pandas' sort_values makes this call. The order of equal times depends on the whole log, on
+    # numpy's version and on the processor; the result is part of the data's fingerprint.
     by_time_N = np.argsort(time_N, kind="quicksort")
   else:
     by_time_N = np.argsort(time_N, kind="stable")
@@ -98,15 +98,15 @@ def order(rule: Rule, user_N, time_N) -> np.ndarray:
 
 
 def parts(rule: Rule, user_N, time_N, item_N=None) -> np.ndarray:
-  """int8 [N]: what each interaction is for.
+  """int8 [N]: the part of each interaction: NONE, TRAIN, VALID or TEST.
 
   Args:
     rule: the rule.
-    user_N, time_N: of the interactions, in the order that `order` gave.
-    item_N: likewise, int; only the cold rules read it.
+    user_N, time_N: user and time of each interaction, sorted by `order`.
+    item_N: int, the item of each; only the cold rules read it.
 
   Raises:
-    UserError: another rule than to leave one out leaves a part empty.
+    UserError: a part is empty, by a rule other than leave-one-out.
   """
   user_N, time_N = np.asarray(user_N), np.asarray(time_N)
   if rule.cold:
@@ -117,7 +117,7 @@ def parts(rule: Rule, user_N, time_N, item_N=None) -> np.ndarray:
 
 
 def _leave_one_out(user_N, least: int) -> np.ndarray:
-  """The last is test, the last but one validation, for users with at least `least` of them."""
+  """The last interaction is test, the one before validation, for users with at least `least`."""
   part_N = np.full(len(user_N), TRAIN, np.int8)
   start_U, count_U = np.unique(user_N, return_index=True, return_counts=True)[1:]
   last_U = (start_U + count_U - 1)[count_U >= least]
@@ -128,7 +128,7 @@ def _leave_one_out(user_N, least: int) -> np.ndarray:
 def _global_time(fractions, user_N, time_N) -> np.ndarray:
   """Training before the first cut; one target a user in each of the two windows."""
   cuts = np.sort(time_N)[[int(fraction * len(time_N)) for fraction in fractions]]
-  window_N = np.searchsorted(cuts, time_N, side="right")      # 0, 1 or 2 cuts are behind it
+  window_N = np.searchsorted(cuts, time_N, side="right")      # number of cuts before it: 0, 1 or 2
   part_N = np.where(window_N == 0, TRAIN, NONE).astype(np.int8)
   known_N = np.isin(user_N, user_N[window_N == 0])
   for window, part in ((1, VALID), (2, TEST)):
@@ -142,7 +142,7 @@ def _global_time(fractions, user_N, time_N) -> np.ndarray:
 
 
 def _cold(rule: Rule, user_N, time_N, item_N) -> np.ndarray:
-  """Training without the cold items; a target a user of either half of these."""
+  """Training without the cold items; one target for each user in each half of the cold items."""
   items_I, which_N = np.unique(item_N, return_inverse=True)
   if rule.name == "cold_drawn":
     order_I = np.random.default_rng(_DRAW).permutation(len(items_I))
@@ -151,7 +151,7 @@ def _cold(rule: Rule, user_N, time_N, item_N) -> np.ndarray:
     np.minimum.at(first_I, which_N, time_N)
     order_I = np.argsort(first_I, kind="stable")
   cold = order_I[len(items_I) - round(rule.cold_fraction * len(items_I)):]
-  target_I = np.full(len(items_I), TRAIN, np.int8)     # what an item may be a target for
+  target_I = np.full(len(items_I), TRAIN, np.int8)     # the part in which an item may be a target
   target_I[cold[::2]], target_I[cold[1::2]] = VALID, TEST
   target_N = target_I[which_N]
   part_N = np.where(target_N == TRAIN, TRAIN, NONE).astype(np.int8)

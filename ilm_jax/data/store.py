@@ -4,8 +4,9 @@
     <folder>/lengths.npz                         the length of every array of every example
     <folder>/manifest.json                       sizes, sha256, what it was made from, fingerprint
 
-A folder appears whole or not at all: it is written under another name and renamed. ArrayRecord
-knows the files of this machine only: in a bucket, shards are copied there, and back to be read.
+A folder is either complete or absent: it is written under another name and then renamed.
+ArrayRecord only opens local files: for a bucket, shards are written locally and copied there, and
+copied back to be read.
 """
 import contextlib
 import hashlib
@@ -28,8 +29,8 @@ from ilm_jax.data import arrays as arrays_lib
 
 FORMAT = 1
 _LENGTHS = "lengths.npz"
-_SHARD = 1 << 18           # examples of a shard; one is sorted in the memory of one machine
-# One record a chunk, and no read-ahead: reading one record costs one small read.
+_SHARD = 1 << 18           # examples in a shard, few enough to sort in the memory of one machine
+# One record in each chunk, and no read-ahead: one record costs one small read.
 _WRITE, _READ = "group_size:1", "readahead_buffer_size:0,max_parallelism:0"
 
 
@@ -37,9 +38,9 @@ def write(folder, examples: Iterable[dict], manifest: dict, shards: int = 1) -> 
   """Writes examples in order, and returns the manifest that was written.
 
   Args:
-    folder: its last part is replaced as a whole.
+    folder: the folder to write; an existing one is replaced as a whole.
     examples: dicts of int32 1-D arrays, all with the same keys.
-    manifest: what to keep beside the shards, e.g. {"made_from": {...}}.
+    manifest: entries to write into the manifest, e.g. {"made_from": {...}}.
     shards: number of files; examples go to them in turn.
 
   Returns:
@@ -56,10 +57,10 @@ def write(folder, examples: Iterable[dict], manifest: dict, shards: int = 1) -> 
 
 
 def begin(folder, kind: str = "writing") -> epath.Path:
-  """An empty folder beside `folder`, e.g. for the shards that `publish` makes it of.
+  """Makes an empty folder beside `folder`, e.g. for the shards that `publish` turns into `folder`.
 
-  Its name is its own: a writer that is still at work although its job was killed cannot reach it.
-  What such writers left is removed, as the lock of the workdir leaves one job at a time.
+  Its name is unique, so that a writer that outlives its killed job cannot write into it. Folders of
+  such writers are removed: the lock of the workdir allows only one job at a time.
   """
   folder = epath.Path(folder)
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -72,13 +73,16 @@ def begin(folder, kind: str = "writing") -> epath.Path:
 
 
 def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> dict:
-  """Puts lengths and manifest beside the shards in `temporary`, and makes it `folder`.
+  """Writes lengths and manifest beside the shards in `temporary`, and renames it to `folder`.
 
   Args:
-    temporary: what `begin` gave, with all shards.
-    folder: as of `write`, as are `manifest` and what is returned.
-    lengths: array name -> int32 [examples].
-    shards: how many there are.
+    temporary: the folder from `begin`, with all shards.
+    folder, manifest: as in `write`.
+    lengths: array name -> int32 [examples], the length of that array.
+    shards: number of shards.
+
+  Returns:
+    The manifest, as `write`.
   """
   written = io.BytesIO()
   np.savez(written, **lengths)
@@ -94,12 +98,12 @@ def publish(temporary, folder, lengths: dict, manifest: dict, shards: int) -> di
 
 
 def shards_of(count: int | None) -> int:
-  """How many shards so many examples (None: not known) are stored in."""
+  """The number of shards for `count` examples (None: not known)."""
   return max(1, -(-(count or 0) // _SHARD))
 
 
 def read_manifest(folder) -> dict | None:
-  """The manifest of a prepared folder, None if there is none that can be read."""
+  """The manifest of a prepared folder; None if it is absent or unreadable."""
   try:
     manifest = json.loads((epath.Path(folder) / "manifest.json").read_text())
   except (OSError, ValueError):
@@ -108,10 +112,10 @@ def read_manifest(folder) -> dict | None:
 
 
 def damage(folder, manifest: dict) -> str:
-  """Which file of `folder` is not as the manifest says, in words; "" if all are."""
+  """Says which file of `folder` differs from the manifest; "" if none does."""
   folder = epath.Path(folder)
   if manifest.get("fingerprint") != arrays_lib.of_manifest(manifest, "fingerprint"):
-    return f"{folder / 'manifest.json'} is damaged: it does not fit its own fingerprint"
+    return f"{folder / 'manifest.json'} is damaged: it does not match its own fingerprint"
   for name, expected in manifest["files"].items():
     if (identity := _identity(folder / name)) != expected:
       return f"{folder / name} is damaged: found {identity}, expected {expected}"
@@ -122,14 +126,18 @@ class Prepared:
   """The prepared examples of one split of one task, by index."""
 
   def __init__(self, folder, verify: bool = True):
-    """Opens `folder`. `verify` reads every file once and compares size and sha256."""
+    """Opens `folder`; with `verify`, reads every file once and compares size and sha256.
+
+    Raises:
+      UserError: there are no prepared examples of this format, or they are damaged.
+    """
     self.folder = epath.Path(folder)
     manifest = read_manifest(folder)
     if manifest is None or manifest.get("format") != FORMAT:
       raise errors.UserError(f"{folder} holds no prepared examples of format {FORMAT}: "
                              "run --stage=prepare")
     if verify and (wrong := damage(folder, manifest)):
-      raise errors.UserError(f"{wrong}: run --stage=prepare, which makes {folder} again")
+      raise errors.UserError(f"{wrong}: run --stage=prepare, which writes {folder} again")
     self.manifest = manifest
     self._open()
 
@@ -147,7 +155,7 @@ class Prepared:
     return self.many([int(index)])[0]
 
   def many(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """The examples at these indices, in their order."""
+    """The examples at these indices, in this order; IndexError for an index out of range."""
     count, shards, records = len(self), self.manifest["shards"], []
     with self._lock:
       for index in indices:
@@ -155,7 +163,7 @@ class Prepared:
           raise IndexError(f"example {index} of {count} in {self.folder}")
         record, shard = divmod(index, shards)
         reader = self._readers.get(shard) or self._reader(shard)
-        reader.seek(record)              # and read: 60 times faster than read([record])
+        reader.seek(record)              # seek and read are 60 times faster than read([record])
         records.append(reader.read())
     return [{k: np.frombuffer(v, np.int32) for k, v in msgpack.unpackb(data).items()}
             for data in records]
@@ -201,7 +209,7 @@ def _write_shards(folder, examples, shards: int) -> dict[str, np.ndarray]:
 
 
 def encode(example: dict, number: int = 0) -> tuple[bytes, dict[str, int]]:
-  """An example as a record, and the length of each of its arrays; `number` is for the error."""
+  """(record, lengths of its arrays) of an example; ValueError, which names `number`, unless 1-D."""
   arrays = {k: np.asarray(v, np.int32) for k, v in example.items()}
   for key, array in arrays.items():
     if array.ndim != 1:
@@ -211,7 +219,7 @@ def encode(example: dict, number: int = 0) -> tuple[bytes, dict[str, int]]:
 
 
 def write_shard(path, records: Iterable[bytes]) -> None:
-  """One shard of what `encode` gave."""
+  """Writes one shard of records from `encode`."""
   writer = array_record_module.ArrayRecordWriter(os.fspath(path), _WRITE)
   try:
     for record in records:
@@ -221,7 +229,7 @@ def write_shard(path, records: Iterable[bytes]) -> None:
 
 
 def _disk(call, *args):
-  """Calls a writer; ArrayRecord tells of a full disk by a bare RuntimeError."""
+  """Calls a writer; for a full disk, ArrayRecord raises a bare RuntimeError."""
   try:
     call(*args)
   except RuntimeError as error:
@@ -236,7 +244,7 @@ def shard_name(shard: int, shards: int) -> str:
 
 @contextlib.contextmanager
 def _local(folder):
-  """`folder`, or where it is in a bucket a folder here, whose files are copied there at the end."""
+  """`folder`; if it is in a bucket, a local folder, whose files are copied there at the end."""
   if not _is_remote(folder):
     yield folder
     return

@@ -1,11 +1,11 @@
-"""What a teacher is asked to write, and what it wrote.
+"""Requests for target texts to a teacher, and its answers.
 
-    targets/requests.jsonl               one request a line: task, split, entity rows, words
-    targets/<teacher>/<sha256>.jsonl     answers, in small files that appear whole or not at all
+    targets/requests.jsonl               one request in each line: task, split, entity rows, words
+    targets/<teacher>/<sha256>.jsonl     answers, in small files that are complete or absent
     targets/<teacher>/report.json        counts
 
-The key of an answer is the sha256 of (teacher, instruction, text of the items). So the same request
-is written only once, and answers of different teachers are never mixed up.
+The key of an answer is the sha256 of (teacher, instruction, text of the items). So a teacher
+answers the same request only once, and answers of different teachers are never mixed up.
 """
 import hashlib
 import json
@@ -18,31 +18,31 @@ from etils import epath
 from ilm_jax import errors, files
 
 REQUESTS = "requests.jsonl"
-_ECHO = 8           # so many words in a row of the instruction are no answer
-_LOOP_WORDS = 12    # a shorter text is no loop, and a list may begin its lines alike
-_LOOP_SHARE = 0.5   # of its runs of four words, those that must be distinct
+_ECHO = 8           # an answer must not repeat so many successive words of the instruction
+_LOOP_WORDS = 12    # shorter texts are no loops: the lines of a list may begin alike
+_LOOP_SHARE = 0.5   # least share of distinct runs of four words
 
 
 class Request(NamedTuple):
-  """One target to be written."""
+  """A request for one target."""
   task: str                # "elm_summary"
   split: str               # "train" or "test"
-  rows: tuple[int, ...]    # entities in the order of the task's places
+  rows: tuple[int, ...]    # entity rows, in the order of the task's places
   instruction: str         # "Summarise the film below ..."
-  text: str                # what is known: "Film: Heat (1995). Action, Crime"
+  text: str                # facts of the items: "Film: Heat (1995). Action, Crime"
 
   @property
   def prompt(self) -> str:
     return f"{self.instruction}\n\n{self.text}"
 
   def key(self, teacher: str) -> str:
-    """The address of the answer by the teacher with that fingerprint."""
+    """The key of the answer by the teacher with this fingerprint."""
     words = json.dumps([teacher, self.instruction, self.text], ensure_ascii=False)
     return hashlib.sha256(words.encode()).hexdigest()
 
 
 class Answer(NamedTuple):
-  """What a teacher said to a request; `rejected` says why it is no target, "" if it is one."""
+  """A teacher's answer; `rejected` says why it cannot be a target, "" if it can."""
   text: str
   rejected: str
 
@@ -58,7 +58,7 @@ def read_requests(folder) -> list[Request]:
 
 
 def _objects(path) -> list[dict]:
-  """The objects of JSON lines. Texts may hold what Unicode calls the end of a line, too."""
+  """The objects of JSON lines. Only "\\n" ends a line: texts may hold Unicode's other line ends."""
   return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
@@ -76,14 +76,14 @@ class Store:
 
   @classmethod
   def of_folder(cls, folder) -> "Store":
-    """The store in a folder targets/<teacher>, whose fingerprint is cut in its name."""
+    """The store in a folder targets/<teacher>, whose name is a shortened fingerprint."""
     folder = epath.Path(folder)
     return cls(folder.parent, folder.name)
 
   def read(self) -> dict[str, Answer]:
-    """Key -> answer. Files whose writer was killed before the rename are not seen.
+    """Key -> answer. Ignores temporary files, whose writers were killed before the rename.
 
-    A file is called by the sha256 of what it holds, so damage shows.
+    The name of a file is the sha256 of its content, which shows damage.
 
     Raises:
       UserError: a file is damaged.
@@ -101,12 +101,12 @@ class Store:
     return answers
 
   def lookup(self) -> Callable[[Request], Answer | None]:
-    """A function from a request to its answer; None where it has not been asked."""
+    """A function from a request to its answer; None if there is no answer yet."""
     answers = self.read()
     return lambda request: answers.get(request.key(self.teacher))
 
   def add(self, answers: dict[str, Answer]) -> None:
-    """Keeps answers; when this returns they are on disk."""
+    """Writes answers to disk."""
     if answers:
       text = "".join(json.dumps({"key": key, **answer._asdict()}, ensure_ascii=False) + "\n"
                      for key, answer in sorted(answers.items()))
@@ -118,12 +118,12 @@ class Store:
 
 
 def judged(request: Request, text: str, finished: bool = True) -> Answer:
-  """The text as a target, or why it is none: "empty", "looping", "echo".
+  """The answer with a teacher's text; `rejected` is "empty", "looping", "echo", or "" for a target.
 
   Args:
-    request: what was asked.
-    text: what came.
-    finished: False where the teacher was cut off: what follows the last whole sentence goes.
+    request: the request.
+    text: the teacher's text.
+    finished: False if the teacher was cut off: the text is then cut after its last whole sentence.
   """
   text = text.replace("\r\n", "\n").strip()
   if not finished:
@@ -136,7 +136,7 @@ def judged(request: Request, text: str, finished: bool = True) -> Answer:
 
 
 def whole_sentences(text: str) -> str:
-  """`text` up to its last end of a sentence or line; all of it where there is none."""
+  """`text` up to its last end of a sentence or line; all of it if there is none."""
   ends = [m.end() for m in re.finditer(r"[.!?][\"')\]]*(?=\s|$)|(?<=\S)(?=\n)", text)]
   # "5." at the end of a list is no sentence.
   ends = [end for end in ends if not re.search(r"(^|\s)\d+\.$", text[:end])]
@@ -144,9 +144,10 @@ def whole_sentences(text: str) -> str:
 
 
 def loops(text: str) -> bool:
-  """Whether a text says the same again and again.
+  """Whether a text repeats itself.
 
-  A sentence or line comes three times, or of the runs of four words fewer than half are distinct.
+  True if a sentence or line comes three times, or if fewer than half of the runs of four words are
+  distinct.
   """
   parts = [" ".join(_words(part)) for part in re.split(r"[.!?\n]+", text)]
   parts = [part for part in parts if len(part.split()) > 1]

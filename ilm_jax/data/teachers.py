@@ -1,7 +1,7 @@
-"""Teachers that are no language model of ours: an HTTP endpoint, a file of the user's.
+"""Teachers other than a local language model: an HTTP endpoint, or a file of the user's.
 
-A teacher has `write(requests)`, which gives for each request (text, finished), or None for one that
-it has nothing for. `TeacherFailed` carries what was written before the failure.
+A teacher has `write(requests)`, which returns (text, finished) for each request, or None for a
+request without a text. `TeacherFailed` carries the texts written before a failure.
 """
 import concurrent.futures
 import http.client
@@ -17,12 +17,12 @@ from ilm_jax import errors
 from ilm_jax.data import targets
 
 Said = tuple[str, bool]
-_FINAL = (400, 401, 403, 404, 405, 413, 422)      # statuses that no retry mends
+_FINAL = (400, 401, 403, 404, 405, 413, 422)      # HTTP statuses for which a retry is useless
 _LONGEST_WAIT = 60.0                              # seconds
 
 
 class TeacherFailed(errors.UserError):
-  """A request got no answer. `done` has what its batch was given, None where nothing came."""
+  """A request got no answer. `done` has the answers of its batch, None where there is none."""
 
   def __init__(self, message: str, done: list[Said | None]):
     super().__init__(message)
@@ -33,11 +33,14 @@ class Endpoint:
   """An OpenAI-compatible server: POST <endpoint>/chat/completions.
 
   Args:
-    config: targets of a config: endpoint, model, api_key_env, max_tokens, temperature, top_p,
-      timeout (seconds without a byte), retries, backoff (seconds before the first retry; each
-      further one waits twice as long).
-    name: entity rows -> how a message calls the items.
-    sleep: waits so many seconds.
+    config: section targets of a config: endpoint, model, api_key_env, max_tokens, temperature,
+      top_p, timeout (seconds without a byte), retries, backoff (seconds before the first retry;
+      each further one waits twice as long).
+    name: entity rows -> their names in messages.
+    sleep: function that waits the given number of seconds.
+
+  Raises:
+    UserError: the variable targets.api_key_env is not set.
   """
 
   def __init__(self, config, name, sleep=time.sleep):
@@ -47,14 +50,14 @@ class Endpoint:
     if config.api_key_env:
       if not (secret := os.environ.get(config.api_key_env)):
         raise errors.UserError(f"targets.api_key_env={config.api_key_env!r}: this variable of the "
-                               "environment is not set")
+                               "environment is not set: set it to the key, or the field to ''")
       self._headers["Authorization"] = f"Bearer {secret}"
 
   def write(self, requests: list[targets.Request]) -> list[Said | None]:
-    """Asks all at once.
+    """Sends all requests at once.
 
     Raises:
-      TeacherFailed: a request failed for good; it names the first one.
+      TeacherFailed: a request failed after all retries; the message names the first one.
     """
     with concurrent.futures.ThreadPoolExecutor(max(len(requests), 1)) as pool:
       futures = [pool.submit(self._ask, request) for request in requests]
@@ -83,7 +86,7 @@ class Endpoint:
         why = f"no chat completion came ({type(e).__name__}: {_start(str(e))})"
     raise errors.UserError(
         f"{self._url} gave no target of {request.task} for {self._name(request.rows)} in "
-        f"{attempt + 1} attempt(s), the last: {why}. What was written before is kept: mend the "
+        f"{attempt + 1} attempt(s), the last: {why}. Earlier answers are kept: repair the "
         "endpoint and run --stage=targets again")
 
   def _post(self, prompt: str) -> Said:
@@ -100,14 +103,17 @@ class Endpoint:
 
 
 class File:
-  """Targets that the user has: lines {"task": "elm_pitch", "ids": ["50"], "target": "..."}.
+  """A file of the user's targets: lines {"task": "elm_pitch", "ids": ["50"], "target": "..."}.
 
-  `ids` are raw ids of the items (of the user, for elm_user_profile), in the order of the task's
+  `ids` are the raw ids of the items (for elm_user_profile, of the user), in the order of the task's
   places.
 
   Args:
     path: the file.
     ids: entity row -> raw id.
+
+  Raises:
+    UserError: a line is not of this form, or there are two targets for one task and ids.
   """
 
   def __init__(self, path, ids):
@@ -120,7 +126,7 @@ class File:
         fields = json.loads(line)
         key = fields["task"], tuple(map(str, fields["ids"]))
         text = fields["target"]
-        str(text).encode()           # half of a letter, which JSON can hold, is not text
+        str(text).encode()           # raises for a lone surrogate, which JSON can hold
       except (ValueError, KeyError, TypeError) as e:
         raise errors.UserError(
             f"{path}, line {number}: expected {{\"task\": \"elm_pitch\", \"ids\": [\"50\"], "

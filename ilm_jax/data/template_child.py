@@ -1,11 +1,10 @@
-"""Renders a chat template of others, in a process of its own: no module of ours is imported here.
+"""Renders a foreign chat template in a process of its own, which imports no module of the project.
 
-A template can loop for years or make a text of gigabytes, also while it is compiled. Here it has so
-many seconds of CPU time and bytes of memory, and the process that asked loses nothing.
+A template can loop for years or write gigabytes, even while it is compiled. Here its CPU time and
+memory are limited, so that it cannot harm the process that started this one.
 
-On standard input: a line of JSON {"source", "seconds", "bytes", "letters"}, then one for each text,
-the keyword arguments of `render`. Each is answered by a line on standard output: {"text"} or
-{"error"}.
+Standard input: a line of JSON {"source", "seconds", "bytes", "letters"}, then a line for each text
+with the keyword arguments of `render`. Standard output: a line for each, {"text"} or {"error"}.
 """
 import functools
 import json
@@ -15,7 +14,7 @@ import time
 
 
 def compiled(source: str):
-  """The template in jinja's immutable sandbox. Raises: what jinja2 raises."""
+  """The template in jinja's immutable sandbox. Raises the errors of jinja2."""
   import jinja2
   from jinja2 import sandbox
 
@@ -29,7 +28,7 @@ def compiled(source: str):
 
 
 def answered(function) -> dict:
-  """{"text"} of a function, or {"error"} in a line."""
+  """{"text": result} of a function, or {"error": its error in one line}."""
   try:
     return {"text": function()}
   except Exception as e:       # a template may fail in any way
@@ -40,7 +39,7 @@ def main() -> None:
   """Answers until standard input ends."""
   asked = json.loads(sys.stdin.readline())
   template, letters = None, asked["letters"]
-  compiled("")                       # what is imported late is imported before it is limited
+  compiled("")                       # jinja2 is imported before the limits apply
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   resource.setrlimit(resource.RLIMIT_AS, (asked["bytes"], asked["bytes"]))
 
@@ -59,7 +58,7 @@ def main() -> None:
     return ""
 
   def render(line):
-    assert template is not None      # whoever asks has read that it could be compiled
+    assert template is not None      # the parent asks only if it was compiled
     return template.render(**json.loads(line))
 
   more_time()

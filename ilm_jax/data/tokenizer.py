@@ -1,8 +1,9 @@
-"""A language model's tokenizer, with one token more: the slot. No TensorFlow.
+"""A language model's tokenizer, with one more token: the slot. No TensorFlow.
 
-The slot's id is the model's vocabulary size: the first id behind the embedding rows, so no text can
-be mistaken for it. Text that spells a special token ("<|im_end|>") is encoded as plain letters; the
-only string with a meaning is `SLOT`, which templates write and `escape` keeps out of user data.
+The slot's id is the size of the vocabulary, the first id after the embedding rows, so no text can
+be mistaken for it. A special token spelled in a text ("<|im_end|>") is encoded as plain letters.
+The only string with a meaning is `SLOT`: templates write it, and `escape` keeps it out of user
+data.
 """
 import copy
 import functools
@@ -20,7 +21,7 @@ SLOT = "<slot>"
 
 
 def escape(text: str) -> str:
-  """`text` from user data, unable to make a slot: a film called "<slot>" becomes "< slot>"."""
+  """`text` of user data, changed so that it makes no slot: "<slot>" becomes "< slot>"."""
   return text.replace(SLOT, SLOT.replace("<", "< "))
 
 
@@ -31,7 +32,7 @@ class Tokenizer:
     vocab_size: size of the vocabulary, added words included, without the slot.
     slot_id: the id of `SLOT`, equal to `vocab_size`.
     eos_id: the id that ends a target.
-    ends: ids that may end a text that a model writes; `eos_id` is the first.
+    ends: ids that end a text when a model writes them; `eos_id` is the first.
     pad_id: 0; batches tell padding by masks, never by id.
     before, after: ids that the model expects around a prompt, e.g. [BOS] or, for T5, [EOS].
   """
@@ -43,19 +44,24 @@ class Tokenizer:
     """Wraps `backend`.
 
     Args:
-      backend: of the `tokenizers` library.
+      backend: a tokenizer of the `tokenizers` library.
       eos: name or id of the token that ends a target.
-      ends: further ids that may end a text.
-      wrap: `encode` puts `before` and `after` around a text; else whoever builds prompts does.
-      added: words behind the vocabulary, never split.
+      ends: further ids that end a text.
+      wrap: True: `encode` puts `before` and `after` around a text; False: the code that builds
+        prompts does.
+      added: words with ids after the vocabulary, never split.
+
+    Raises:
+      UserError: the tokenizer has no token `eos`.
     """
-    backend.no_padding()                         # a tokenizer.json may carry both, baked in
+    backend.no_padding()                         # a tokenizer.json may have switched on both
     backend.no_truncation()
     before, after = _wrapping(backend)
     eos_id = backend.token_to_id(eos) if isinstance(eos, str) else eos
     if eos_id is None:
-      raise errors.UserError(f"the tokenizer has no token {eos!r} to end a text with")
-    # The ids may have holes: the last one counts, not their number.
+      raise errors.UserError(f"the tokenizer has no token {eos!r}, expected one that ends a text: "
+                             "give the model's own tokenizer")
+    # The ids may have holes, so the last id decides the size, not their number.
     size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
     self._set(backend, size, eos_id, before, after, wrap, added)
     self.ends = (eos_id, *(i for i in ends if i != eos_id))
@@ -90,16 +96,16 @@ class Tokenizer:
     return "".join(text)
 
   def control(self, name: str) -> int | None:
-    """The id of a control token such as "<|im_start|>", which no text can spell; None: unknown."""
+    """The id of a control token such as "<|im_start|>", which no text encodes to; None: unknown."""
     return self._backend.token_to_id(name)
 
   @functools.cached_property
   def controls(self) -> dict[str, int]:
-    """All of these by name, and other tokens that stand apart from the vocabulary."""
+    """Name -> id of all control tokens, and of other tokens added to the vocabulary."""
     return {t.content: i for i, t in self._backend.get_added_tokens_decoder().items()}
 
   def spelled(self, i: int) -> str:
-    """The name of a token, e.g. "<|im_end|>"; "": there is none with this id."""
+    """The name of a token, e.g. "<|im_end|>"; "" if there is none with this id."""
     return self._spelled(i)
 
   @functools.cached_property
@@ -112,18 +118,18 @@ class Tokenizer:
 
   @functools.cached_property
   def starts_word(self) -> np.ndarray:
-    """bool [vocab_size + 1]: a new word begins at this id. True for added words and the slot."""
+    """bool [vocab_size + 1]: whether an id begins a new word; True for added words and the slot."""
     first = self.vocab_size - len(self._added)
     pieces = [self._spelled(i) for i in range(first)]
     return np.array([p.startswith(("\u2581", "\u0120")) for p in pieces]
                     + [True] * (len(self._added) + 1))
 
   def to_json(self, words: list[str]) -> str:
-    """The text of a tokenizer.json with `words` behind the vocabulary (and its added words), one id
-    each from `vocab_size` on, wherever a text spells one.
+    """The text of a tokenizer.json with `words` added after the vocabulary and its added words.
+    Each gets one id, from `vocab_size` on, wherever a text spells it.
 
     Raises:
-      UserError: the tokenizer cannot be said by a tokenizer.json, or knows such a word.
+      UserError: no tokenizer.json can express the tokenizer, or it knows one of the words already.
     """
     backend = self._fast()
     first = self.vocab_size - len(self._added)
@@ -141,14 +147,14 @@ class Tokenizer:
           special_tokens=list(zip(names, self.before)))
     return backend.to_str()
 
-  # What differs between libraries.
+  # The methods that differ between libraries.
 
   def _fast(self) -> tokenizers.Tokenizer:
-    """A copy of the library `tokenizers`, without added words."""
+    """A copy as a tokenizer of the library `tokenizers`, without added words."""
     return tokenizers.Tokenizer.from_str(self._backend.to_str())
 
   def spells(self, i: int) -> bool:
-    """Whether a text can become this id: not that of a special token, or of none."""
+    """Whether a text can encode to this id: False for special tokens and unused ids."""
     token = self._backend.get_added_tokens_decoder().get(i)
     return bool(self._spelled(i)) and not (token and token.special)
 
@@ -183,16 +189,17 @@ class Tokenizer:
 
 
 class SentencePieceTokenizer(Tokenizer):
-  """The same over a SentencePiece model (T5, Llama 2, Gemma)."""
+  """A tokenizer of a SentencePiece model (T5, Llama 2, Gemma)."""
 
   def __init__(self, proto: bytes, *, wrap: bool = False, add_bos: bool = False,
                add_eos: bool = False, eos_id: int | None = None, ends: tuple[int, ...] = (),
                added: tuple[str, ...] = ()):
-    """Wraps the bytes of a model file; add_bos, add_eos: what goes around a prompt."""
+    """Wraps the bytes of a model file; add_bos, add_eos: whether these go around a prompt."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     eos_id = processor.eos_id() if eos_id is None else eos_id
     if eos_id < 0:
-      raise errors.UserError("the SentencePiece model has no </s> to end a text with")
+      raise errors.UserError("the SentencePiece model has no </s>, expected one that ends a text: "
+                             "give the model's own tokenizer")
     add_bos = add_bos and processor.bos_id() >= 0
     self._set(proto, processor.vocab_size(), eos_id, [processor.bos_id()] * add_bos,
               [eos_id] * add_eos, wrap, added)
@@ -238,7 +245,11 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def with_new_tokens(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
-  """The tokenizer with `words` behind its vocabulary, in order: never split, one id each."""
+  """The tokenizer with `words` after its vocabulary, in order; each is one id and never split.
+
+  Raises:
+    UserError: a word is empty, known already, or comes twice.
+  """
   taken = [w for w in words if not w or SLOT in w or len(tokenizer.encode(w)) == 1]
   if taken or len(set(words)) < len(words):
     raise errors.UserError(f"words to add must be new and all different, found {taken or words}: "
@@ -253,17 +264,17 @@ def with_new_tokens(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
 
 
 def check_vocabulary(tokenizer: Tokenizer, rows: int, source) -> None:
-  """Raises UserError where a text can become an id for which a model's table has no row.
+  """Raises UserError if a text can encode to an id without a row in a model's embedding table.
 
-  Special tokens may lie behind the table, as Gemma 3's for images: no text spells them.
+  Special tokens may have ids past the table, e.g. Gemma 3's for images: no text encodes to them.
   """
   first = tokenizer.vocab_size - len(tokenizer._added)
   beyond = [i for i in range(rows, tokenizer.vocab_size) if i >= first or tokenizer.spells(i)]
   if beyond:
     words = ", ".join(w for w in map(tokenizer.decode, ([i] for i in beyond[:3])) if w)
     raise errors.UserError(
-        f"{source} has embeddings of {rows} words, its tokenizer knows {tokenizer.vocab_size} and "
-        f"spells {words:.60} without a row: it is the tokenizer of another model; name the right "
+        f"{source} has embeddings of {rows} words, its tokenizer knows {tokenizer.vocab_size}, "
+        f"e.g. {words:.60} without a row: it is the tokenizer of another model; name the right "
         "one with --config.lm.tokenizer")
 
 

@@ -1,8 +1,8 @@
 """Tokenizers from the files that models come with. No TensorFlow.
 
-Which token ends a text is what the model's files say: generation_config.json goes before
-config.json, and that before tokenizer_config.json; a GGUF says it itself. Only where none does are
-known names looked for. Of several the first ends targets, and each ends a text that a model writes.
+The model's files say which token ends a text: generation_config.json first, then config.json, then
+tokenizer_config.json; a GGUF file says it itself. Only if none does, known names are looked up. If
+there are several such tokens, the first ends targets, and each ends a text that a model writes.
 """
 import json
 import os
@@ -16,8 +16,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from ilm_jax import errors, files
 from ilm_jax.data.tokenizer import SentencePieceTokenizer, Tokenizer
 
-# Names of the token that ends a text, the first one present is taken; special ones go first, as
-# Gemma has an HTML tag </s> among its words.
+# Names of the token that ends a text; the first one present is taken. Special tokens go first,
+# since Gemma has an HTML tag </s> among its words.
 END_NAMES = ("<|im_end|>", "<|eot_id|>", "</s>", "<eos>", "<|endoftext|>", "[SEP]")
 _SAY_ENDS = {"generation_config.json": "eos_token_id", "config.json": "eos_token_id",
              "tokenizer_config.json": "eos_token"}
@@ -25,13 +25,14 @@ _CONTROL, _USER_DEFINED = 3, 4                   # GGUF's types of tokens
 
 
 def load(path) -> Tokenizer:
-  """The tokenizer of a language model; its `before` and `after` are left to whoever makes prompts.
+  """The tokenizer of a language model; `encode` leaves out its `before` and `after`.
 
   Args:
-    path: a tokenizer.json, a SentencePiece .model, a .gguf, or a folder with one of these.
+    path: a tokenizer.json, a SentencePiece .model, a .gguf, or a folder with a tokenizer.json or
+      .model.
 
   Raises:
-    UserError: none is there, or it cannot be read.
+    UserError: there is no tokenizer, or it cannot be read.
   """
   path = epath.Path(path)
   if path.is_dir():
@@ -47,7 +48,7 @@ def load(path) -> Tokenizer:
 
 
 def from_sentencepiece(path) -> SentencePieceTokenizer:
-  """The tokenizer of a SentencePiece model. Prompts end in </s> where it has no <s>, as T5's."""
+  """The tokenizer of a SentencePiece model; prompts end in </s> if it has no <s>, like T5's."""
   try:
     files.refuse_pointer(path)
     proto = epath.Path(path).read_bytes()
@@ -65,8 +66,8 @@ def from_sentencepiece(path) -> SentencePieceTokenizer:
 def from_file(path, wrap: bool = True) -> Tokenizer:
   """The tokenizer of a `tokenizer.json` (WordPiece, BPE or Unigram).
 
-  Added words for which the model of the config.json beside it has no row are left out: a text that
-  spells one is letters.
+  Added words without a row in the table of the model, by the config.json beside the file, are left
+  out: such a word in a text is plain letters.
   """
   try:
     files.refuse_pointer(path)
@@ -83,29 +84,32 @@ def from_file(path, wrap: bool = True) -> Tokenizer:
   ends = _stated_ends(path, ids) or tuple(
       ids[name] for names in (special, ids) for name in END_NAMES if name in names)[:1]
   if not ends:
-    raise errors.UserError(f"{path} has no token that ends a text; known are {END_NAMES}: name it "
+    raise errors.UserError(f"{path} has no token that ends a text, e.g. {END_NAMES}: name it "
                            "as eos_token_id in a generation_config.json beside the file")
   return Tokenizer(backend, eos=ends[0], ends=ends, wrap=wrap)
 
 
 def _beside(path, name: str) -> dict:
-  """The JSON object in another file of the same folder; {}: there is none."""
+  """The JSON object in another file of the same folder; {} if there is none."""
   return files.json_object(epath.Path(path).parent / name)
 
 
 def _config_field(path, name: str, file: str = "config.json"):
-  """A field of a model's config, of the language model's where it is beside a vision tower."""
+  """A field of a model's config; with a vision tower, of the language model's part."""
   fields = _beside(path, file)
   inner = fields.get("text_config")
   return fields.get(name, inner.get(name) if isinstance(inner, dict) else None)
 
 
 def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
-  """The ids that end a text, as files beside a tokenizer say; (): none does.
+  """The ids that end a text by the files beside a tokenizer; () if no file says it.
 
   Args:
-    path: of the tokenizer.
-    ids: of its tokens.
+    path: path of the tokenizer.
+    ids: token -> id.
+
+  Raises:
+    UserError: a file names only ids that the tokenizer does not have.
   """
   known = set(ids.values())
   for file, field in _SAY_ENDS.items():
@@ -120,46 +124,50 @@ def _stated_ends(path, ids: dict[str, int]) -> tuple[int, ...]:
         raise errors.UserError(
             f"{epath.Path(path).parent / file}: {field} is {errors.shown(value)}, expected "
             f"ids of {path}, which knows ids 0 to {max(known, default=-1)}: give the model's "
-            "tokenizer with --config.lm.tokenizer, or mend the field")
+            "tokenizer with --config.lm.tokenizer, or correct the field")
     if ends:
       return ends
   return ()
 
 
 def _with_rows(backend: tokenizers.Tokenizer, path) -> tokenizers.Tokenizer:
-  """The tokenizer without added words behind the rows of the model's table."""
+  """The tokenizer without added words whose ids are past the rows of the model's table."""
   rows = _config_field(path, "vocab_size")
   if type(rows) is not int or all(i < rows for i in backend.get_added_tokens_decoder()):
     return backend
   if max(backend.get_vocab(with_added_tokens=False).values(), default=-1) >= rows:
-    return backend                               # another model's; check_vocabulary says so
+    return backend                               # of another model; check_vocabulary reports it
   fields = json.loads(backend.to_str())
   fields["added_tokens"] = [t for t in fields["added_tokens"] if t["id"] < rows]
   return tokenizers.Tokenizer.from_str(json.dumps(fields))
 
 
 def _check_holes(ids: dict[str, int], path) -> None:
-  """Ids may have holes, but the library then counts words where it should read added words' ids."""
+  """Raises UserError if an added word gets a wrong id: after a hole, the library counts words."""
   if len(set(ids.values())) == max(ids.values(), default=-1) + 1:
     return
   for token in files.parse_json(epath.Path(path).read_text())["added_tokens"]:
     if ids.get(token["content"], token["id"]) != token["id"]:
       raise errors.UserError(
-          f"{path}: {token['content']} has the id {token['id']} behind a hole in the words "
-          f"and would be {ids[token['content']]} in the tokenizers library: fill it with words")
+          f"{path}: {token['content']} has the id {token['id']} after a hole in the ids, but the "
+          f"tokenizers library gives it {ids[token['content']]}: fill the hole with words")
 
 
 def from_gguf(path) -> Tokenizer:
-  """The tokenizer kept in the metadata of a GGUF file, as llama.cpp reads it."""
+  """The tokenizer in the metadata of a GGUF file, as llama.cpp reads it.
+
+  Raises:
+    UserError: the file is damaged, or its tokenizer is of an unknown kind.
+  """
   from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
   fields = gguf_file.read(path).value
   try:
     return _of_gguf(path, fields)
   except errors.UserError:
     raise
-  except Exception as error:    # each library refuses in its way what does not fit together
+  except Exception as error:    # the libraries raise different errors on contradictory metadata
     raise errors.UserError(
-        f"{path}: its tokenizer does not fit together ({type(error).__name__}: "
+        f"{path}: the metadata of its tokenizer are contradictory ({type(error).__name__}: "
         f"{' '.join(str(error).split())[:160]}): get the file again") from error
 
 
@@ -170,7 +178,7 @@ def _of_gguf(path, fields) -> Tokenizer:
   style = fields("tokenizer.ggml.pre")
   if kind != "gpt2" or style not in _PRE_TOKENIZERS:
     raise errors.UserError(
-        f"{path}: tokenizer model {kind!r} with pre-tokenizer {style!r} is not known; known are "
+        f"{path}: tokenizer model {kind!r} with pre-tokenizer {style!r} is not known: expected "
         f"'llama', 't5', and 'gpt2' with {sorted(_PRE_TOKENIZERS)}. Use a model of these, or its "
         "tokenizer.json")
   tokens, merges = fields("tokenizer.ggml.tokens"), fields("tokenizer.ggml.merges")
@@ -191,7 +199,7 @@ def _of_gguf(path, fields) -> Tokenizer:
 
 
 def _ends_of_gguf(fields, size: int) -> tuple[int, ...]:
-  """Ids of the end of a text, of a turn and of a message, as far as a GGUF has them."""
+  """Ids of the end of a text, and of a turn and a message if a GGUF file has them."""
   ends = [fields("tokenizer.ggml.eos_token_id"),
           *(fields(f"tokenizer.ggml.{name}_token_id", None) for name in ("eot", "eom"))]
   ends = [i for i in ends if i is not None]
@@ -201,7 +209,7 @@ def _ends_of_gguf(fields, size: int) -> tuple[int, ...]:
 
 
 def _sentencepiece_of_gguf(fields, unigram: bool) -> SentencePieceTokenizer:
-  """The SentencePiece model whose pieces a GGUF lists, with SentencePiece's numbers of types."""
+  """The SentencePiece model whose pieces a GGUF lists; both number the types of pieces alike."""
   proto = sentencepiece_model_pb2.ModelProto()
   for token, score, role in zip(fields("tokenizer.ggml.tokens"), fields("tokenizer.ggml.scores"),
                                 fields("tokenizer.ggml.token_type"), strict=True):
@@ -218,8 +226,8 @@ def _sentencepiece_of_gguf(fields, unigram: bool) -> SentencePieceTokenizer:
   names = [p.piece for p in proto.pieces]
   if trainer.unk_id < 0 and "<unk>" in names:
     trainer.unk_id, trainer.unk_piece = names.index("<unk>"), "<unk>"
-  # SentencePiece wants one unknown piece. Some files call it a control token, and some give its
-  # type to padding pieces, which no text may become.
+  # SentencePiece needs exactly one unknown piece. Some files call it a control token, and some give
+  # its type to padding pieces, which no text may encode to.
   piece_types = sentencepiece_model_pb2.ModelProto.SentencePiece
   for i, piece in enumerate(proto.pieces):
     if i == trainer.unk_id:
@@ -246,7 +254,7 @@ def _smollm():
 
 
 def _words(digits: str):
-  """Cuts a text as Llama 3 and Qwen 2 do; they differ in how many digits stay together."""
+  """Cuts a text like Llama 3 and Qwen 2, which differ in how many digits stay together."""
   pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits +
              r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
   return lambda: pre_tokenizers.Sequence([

@@ -1,1 +1,1 @@
-"""Devices and processes: mesh axes, who takes part, where arrays lie, what chips can do."""
+"""Devices and processes: mesh axes, the processes of a job, placement of arrays, facts of chips."""

@@ -9,9 +9,9 @@ Dimension key, used as a suffix on every array name (`soft_BQD`, `logits_BXV`):
   H heads  G key/value heads  K width of one head F feed-forward width
   M cache length         R entity-table rows      I items    U users
 
-Parameters are bare arrays. Their placement follows from their path in the parameter tree through
-one table, `PARAMETER_AXES`, and one more, `RULES`, from logical axes to mesh axes: a reader finds
-every placement decision of the project on this page.
+Parameters are bare arrays. Two tables decide their placement: `PARAMETER_AXES` maps the path in the
+parameter tree to logical axes, and `RULES` maps these to mesh axes. So every placement decision of
+the project is on this page.
 """
 import functools
 import math
@@ -61,11 +61,11 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
 
   Args:
     shape: mesh axis name -> size; the product must be the number of devices.
-    devices: by default all of the job, those of other processes included.
+    devices: by default all devices of the job, those of other processes included.
 
   Raises:
-    UserError: the product of the sizes is not the number of devices, or `data` no multiple of the
-      number of slices.
+    UserError: the product of the sizes is not the number of devices, or `data` is not a multiple of
+      the number of slices.
   """
   devices = jax.devices() if devices is None else devices
   need, have = math.prod(shape.values()), len(devices)
@@ -77,10 +77,10 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
   slices = len({getattr(d, "slice_index", 0) for d in devices})
   if shape.get("data", 1) % slices:
     raise errors.UserError(f"mesh.data={shape.get('data', 1)} does not divide over {slices} slices"
-                           f", across which it goes: make it a multiple of {slices}")
+                           f": it spans all slices; make it a multiple of {slices}")
   between = tuple(slices if name == "data" else 1 for name in shape)
   within = tuple(n // m for n, m in zip(shape.values(), between))
-  # Split: 8 x 8 chips are to be had of a torus of 4 x 4 x 4, too. Sides stay whole where they can.
+  # Split: a torus of 4 x 4 x 4 chips can also be a mesh of 8 x 8. Sides stay whole if possible.
   split = {"devices": devices, "allow_split_physical_axes": True}
   return Mesh(mesh_utils.create_device_mesh(within, **split) if slices == 1 else
               mesh_utils.create_hybrid_device_mesh(within, between, **split), tuple(shape),
@@ -88,13 +88,13 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
 
 
 def abstract_mesh(shape: dict[str, int]) -> AbstractMesh:
-  """A mesh of no devices: shapes can be placed on it, and nothing run."""
+  """A mesh without devices: shapes can be placed on it, but nothing can run."""
   return AbstractMesh(tuple(shape.values()), tuple(shape),
                       axis_types=(AxisType.Auto,) * len(shape))
 
 
 def spec(*logical: str | None) -> PartitionSpec:
-  """PartitionSpec for an array whose axes are `logical`, in order."""
+  """PartitionSpec for an array whose axes are `logical`, in order; ValueError for unknown axes."""
   unknown = [a for a in logical if a is not None and a not in RULES]
   if unknown:
     raise ValueError(f"unknown logical axis {unknown}; axes.RULES knows {sorted(RULES)}")
@@ -102,15 +102,16 @@ def spec(*logical: str | None) -> PartitionSpec:
 
 
 def sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
+  """NamedSharding on `mesh` for an array whose axes are `logical`, in order; see `spec`."""
   return NamedSharding(mesh, spec(*logical))
 
 
 def constrain(x, *logical: str | None) -> jax.Array:
-  """`x` held where RULES puts its `logical` axes, in order; those left out are replicated.
+  """Constrains `x` to the placement of its `logical` axes by RULES; axes left out are replicated.
 
-  Parameters are placed; what the step computes is XLA's to place, and it may choose to follow a
-  parameter and spread the width instead of the rows. So the models say at a few places what must
-  stay spread. Outside of `tracing`, and on one device, `x` as it is.
+  We place parameters, but XLA places the results of the step. It may follow a parameter and spread
+  the width instead of the rows, so the models constrain a few arrays. Outside of `tracing`, and on
+  one device, returns `x` unchanged.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
@@ -120,24 +121,24 @@ def constrain(x, *logical: str | None) -> jax.Array:
 
 
 def tracing(mesh: Mesh):
-  """A context in which `constrain` knows the mesh: around what a jitted function traces."""
+  """A context in which `constrain` knows the mesh; enter it inside the jitted function."""
   return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def ways(mesh: Mesh, logical: str) -> int:
-  """Into how many parts the mesh cuts an axis of several mesh axes ("batch", "rows")."""
+  """The number of parts into which the mesh cuts an axis of several mesh axes ("batch", "rows")."""
   return math.prod(mesh.shape[n] for n in RULES[logical] if n in mesh.shape)
 
 
 def batch_ways() -> int:
-  """Over how many devices the rows of a batch are spread where this is traced; 1 outside."""
+  """The number of parts of a batch's rows, inside `tracing`; 1 outside."""
   return ways(jax.sharding.get_abstract_mesh(), "batch")
 
 
 def param_sharding(mesh: Mesh, tree):
   """A tree of NamedSharding for a tree of parameters (arrays or ShapeDtypeStructs).
 
-  An axis that its mesh axes do not divide stays replicated, so every model fits every mesh.
+  An axis whose size its mesh axes do not divide stays replicated, so every model fits every mesh.
   """
   return jax.tree_util.tree_map_with_path(
       lambda path, x: NamedSharding(mesh, _param_spec(mesh, path_name(path), x.shape)), tree)
@@ -165,7 +166,7 @@ def _fits(mesh: Mesh, axes, size: int):
 
 
 def place(mesh: Mesh, tree, *, copy: bool = False):
-  """`tree` on the mesh by the tables above; `copy` when the result will be donated."""
+  """`tree` placed on the mesh by the tables above. Set `copy` if the result will be donated."""
   where = param_sharding(mesh, tree)
   if mesh.is_multi_process:
     return jax.tree.map(functools.partial(put, copy=copy), tree, where)
@@ -173,15 +174,15 @@ def place(mesh: Mesh, tree, *, copy: bool = False):
 
 
 def shapes_at(tree, where):
-  """Arrays or shapes as ShapeDtypeStructs that lie at `where`, a tree of shardings like `tree`."""
+  """ShapeDtypeStructs of arrays or shapes, with the shardings of `where`, a tree like `tree`."""
   return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
 
 
 def put(value, where: NamedSharding, *, copy: bool = False) -> jax.Array:
-  """An array that every process has in full (or that lies on the mesh already), placed.
+  """Places an array that every process holds in full, or one that is on the mesh already.
 
-  Each process takes its own pieces: `device_put` would send the whole around to compare it.
+  Each process takes its own pieces; `device_put` would send the whole array around to compare it.
   """
   if where.is_fully_addressable or not getattr(value, "is_fully_addressable", True):
     return jax.device_put(value, where, may_alias=not copy)
@@ -190,10 +191,10 @@ def put(value, where: NamedSharding, *, copy: bool = False) -> jax.Array:
 
 
 def put_rows(mesh: Mesh, table_R) -> jax.Array:
-  """An array of the entity table, rows spread over the mesh and filled up with zeros to divide.
+  """An array of the entity table with its rows spread over the mesh, padded with zero rows.
 
-  A gather of rows under jit then runs where they lie, and only what was asked for travels. Each
-  process reads its own rows alone, which matters where the table is mapped from a file.
+  Under jit, only gathered rows then travel between devices. Each process reads only its own rows,
+  which matters if the table is mapped from a file.
   """
   names, parts = [n for n in RULES["rows"] if n in mesh.shape], ways(mesh, "rows")
   rows = -(-len(table_R) // parts) * parts
@@ -211,11 +212,11 @@ def batch_sharding(mesh: Mesh, batch):
   """A tree of NamedSharding: the first axis over the mesh's batch axes, scalars replicated.
 
   Args:
-    mesh: of the whole job.
-    batch: tree of arrays, of which this process has its share of the rows (`batch_share`).
+    mesh: the mesh of the whole job.
+    batch: tree of arrays with this process's share of the rows (`batch_share`).
 
   Raises:
-    UserError: an array whose first axis the batch axes do not divide.
+    UserError: the batch axes do not divide the first axis of an array.
   """
   names = tuple(n for n in RULES["batch"] if n in mesh.shape)
   parts, (_, shares) = ways(mesh, "batch"), batch_share(mesh)
@@ -233,10 +234,10 @@ def batch_sharding(mesh: Mesh, batch):
 
 
 def batch_share(mesh: Mesh) -> tuple[int, int]:
-  """(which, of how many) shares of a batch this process brings.
+  """(index, count): the share of a batch that this process brings, and the number of shares.
 
-  Processes whose devices hold the same rows, because another axis of the mesh spans them, bring
-  the same share.
+  If another axis of the mesh spans several processes, their devices hold the same rows, and they
+  bring the same share.
   """
   names = [n for n in RULES["batch"] if n in mesh.shape]
   sizes, at_axis = [mesh.shape[n] for n in names], [mesh.axis_names.index(n) for n in names]

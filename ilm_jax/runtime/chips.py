@@ -1,4 +1,4 @@
-"""Chips that a run can be planned for: what is published of them, and how they are named.
+"""Chips that a run can be planned for: their published figures and their names.
 
 `v5p:4x4x4` is one slice of 64 chips, `v5p:4x4x4*2` two of them; `h100:8` eight GPUs.
 """
@@ -20,11 +20,11 @@ class Chip:
   memory: float             # bytes
   bandwidth: float          # bytes of memory a second
   links: float              # bytes a second over all its links to other chips, both ways together
-  dims: int = 0             # axes of its torus; 0: by arithmetic only, nothing compiles for it
-  modelled: bool = False    # XLA's estimate of the time of a program (optimal_seconds) can be used
-  config: str = "default"   # libtpu's name for one chip being one device
-  node: int = 0             # GPUs that NVLink joins; 0: all chips are joined by `links`
-  network: float = 0.0      # bytes a second, both ways together, where there are more
+  dims: int = 0             # axes of its torus; 0: planned by arithmetic, no program compiles
+  modelled: bool = False    # XLA's estimate of a program's time (optimal_seconds) is usable
+  config: str = "default"   # libtpu's name of the mode with one device for each chip
+  node: int = 0             # GPUs that NVLink joins; 0: `links` join all chips
+  network: float = 0.0      # bytes a second between nodes, both ways together
 
 
 GIB = 2.0 ** 30
@@ -51,14 +51,14 @@ SHAPES = {2: ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """So many slices of one kind of chip."""
+  """One or more slices of one kind of chip."""
   kind: str
   shape: tuple[int, ...]    # of one slice
   slices: int = 1
 
   @property
   def chip(self) -> Chip:
-    """Its links are the network where there are more GPUs than NVLink joins."""
+    """The chip; with more GPUs than NVLink joins, its links are those of the network."""
     chip = CHIPS[self.kind]
     if chip.node and self.chips > chip.node:
       return dataclasses.replace(chip, links=chip.network)
@@ -66,7 +66,7 @@ class Topology:
 
   @property
   def chips(self) -> int:
-    """In all slices."""
+    """The number of chips in all slices."""
     return math.prod(self.shape) * self.slices
 
   @property
@@ -80,8 +80,8 @@ def dtype(asked: str, train: str, *, has_bfloat16: bool) -> str:
 
   Args:
     asked: `lm.dtype`.
-    train: `lm.train`; small updates of all weights are lost in bfloat16.
-    has_bfloat16: of the devices.
+    train: `lm.train`; for "all", bfloat16 would lose small updates.
+    has_bfloat16: whether the devices multiply faster in bfloat16 (`gpu.has_bfloat16`).
   """
   if asked != "auto":
     return asked
@@ -89,31 +89,31 @@ def dtype(asked: str, train: str, *, has_bfloat16: bool) -> str:
 
 
 def assumptions(topology: Topology) -> list[str]:
-  """What a plan by arithmetic takes for granted, a line each; none where programs are compiled."""
+  """The assumptions of a plan by arithmetic, a line each; [] if programs compile for the chip."""
   chip = topology.chip
   if chip.dims:
     return []
-  wires = (f"{chip.network / 1e9:.0f} GB/s of network a GPU, as more than {chip.node} leave NVLink"
+  wires = (f"{chip.network / 1e9:.0f} GB/s of network a GPU (NVLink joins only {chip.node})"
            if topology.chips > chip.node > 0 else f"{chip.links / 1e9:.0f} GB/s of NVLink")
   return [f"published peaks of {topology.kind} (SXM): {chip.flops / 1e12:.0f} TFLOP/s in bfloat16, "
-          f"{chip.bandwidth / 1e9:.0f} GB/s of HBM, {wires}, each way the half",
+          f"{chip.bandwidth / 1e9:.0f} GB/s of HBM, {wires}, half of it each way",
           f"JAX takes {gpu.MEMORY_FRACTION:g} of the memory (XLA_PYTHON_CLIENT_MEM_FRACTION)",
           "attention keeps its scores as lm.remat says; cuDNN's (lm.attention=auto) keeps none"]
 
 
 def parse(text: str) -> Topology:
-  """The topology of that name.
+  """The topology with the name `text`, e.g. "v5p:4x4x4*2".
 
   Raises:
-    UserError: there is none; near names are given.
+    UserError: there is no such topology; the message lists similar names.
   """
   m = re.fullmatch(r"([\w-]+):(\d+(?:x\d+)*)(?:\*(\d+))?", text.strip().lower())
   kind = m[1] if m else text.split(":")[0].strip().lower()
   if kind not in CHIPS:
     near = difflib.get_close_matches(kind, CHIPS, 3, cutoff=0.3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise errors.UserError(f"--topology={text!r}: no chip is called {kind!r}{hint} Expected one of "
-                           f"{', '.join(CHIPS)} with its shape, e.g. v5p:4x4x4")
+    hint = f" did you mean {' or '.join(near)}?" if near else ""
+    raise errors.UserError(f"--topology={text!r}: no chip is called {kind!r}:{hint} expected one "
+                           f"of {', '.join(CHIPS)} with its shape, e.g. v5p:4x4x4")
   dims = CHIPS[kind].dims
   shape = tuple(map(int, m[2].split("x"))) if m else ()
   if len(shape) != (dims or 1) or not all(shape):
@@ -128,15 +128,15 @@ def parse(text: str) -> Topology:
 
 
 def devices(topology: Topology) -> list:
-  """Devices that programs can be compiled for, and nothing else.
+  """Devices that programs can be compiled for, but cannot run on.
 
   Raises:
-    UserError: nothing compiles for this chip, libtpu is not there, or refuses the shape.
+    UserError: no program compiles for this chip, libtpu is not installed, or it refuses the shape.
   """
   chip = topology.chip
   if not chip.dims:
     raise errors.UserError(f"{topology.name} is planned by arithmetic only: no program compiles "
-                           f"for {topology.kind} here")
+                           f"for {topology.kind} here; give a TPU, e.g. --topology=v5e:4x4")
   if importlib.util.find_spec("libtpu") is None:
     raise errors.UserError("--stage=plan compiles with libtpu, which is not installed: pip install "
                            "-r requirements-plan.lock (needs no TPU)")
@@ -155,7 +155,7 @@ def devices(topology: Topology) -> list:
     return topologies.get_topology_desc(
         topology_name=one, platform="tpu", chip_config_name=chip.config,
         chips_per_host_bounds=host, **several).devices
-  except Exception as e:       # libtpu's own words say what is wrong with the shape
+  except Exception as e:       # libtpu's message says what is wrong with the shape
     known = ", ".join(f"{topology.kind}:{s}" for s in SHAPES[chip.dims])
     raise errors.UserError(f"--topology={topology.name}: libtpu refuses it "
                            f"({' '.join(str(e).split())[:200]}); e.g. {known}") from e

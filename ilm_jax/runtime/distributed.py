@@ -1,9 +1,9 @@
-"""The processes of one job: how they find each other, who writes, and where they wait.
+"""The processes of one job: how they find each other, which one writes, and where they wait.
 
 A job of several processes runs the same program on every host of a pod. The address of the first
 process comes from flags, from the environment (`launch/local_pod.py` sets it), or from the pod
-itself (`--distributed=auto`). Process 0 alone writes files and prints tables; what was said here is
-known without waking a device, so the children of `prepare` may ask too.
+itself (`--distributed=auto`). Process 0 alone writes files and prints tables. `here` and `is_main`
+use no device, so the child processes of `prepare` may call them, too.
 """
 import dataclasses
 import functools
@@ -15,38 +15,41 @@ from ilm_jax import errors
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "ILM_COORDINATOR", "ILM_NUM_PROCESSES", "ILM_PROCESS_ID"
 
-# How long the first process may take to be there, and how long the others wait for one that is
-# busy alone (stage prepare tokenises everything once).
+# Time limits to reach the first process, and to wait for one that works alone (in stage prepare,
+# process 0 tokenises everything).
 START_SECONDS, WAIT_SECONDS = 300, 6 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Which process of how many this is."""
+  """The number of this process, from 0, and the number of processes."""
   process: int = 0
   count: int = 1
 
 
 _here = Place()
-_waits = itertools.count()     # a barrier's name serves once; all processes count alike
+_waits = itertools.count()     # numbers barriers: a name serves once; all processes count alike
 
 
 def start(mode: str = "", coordinator: str = "", num_processes: int | None = None,
           process_id: int | None = None) -> Place:
-  """Joins the job, before any device is used; a job of one process needs nothing.
+  """Joins the job; call it before any device is used. Does nothing for a job of one process.
 
   Args:
-    mode: "auto": a TPU pod says who takes part. "": flags and environment do.
+    mode: "auto": the TPU pod tells the processes. "": flags and environment do.
     coordinator: host:port of process 0; by default $ILM_COORDINATOR.
-    num_processes: by default $ILM_NUM_PROCESSES.
+    num_processes: number of processes; by default $ILM_NUM_PROCESSES.
     process_id: 0 ... num_processes - 1; by default $ILM_PROCESS_ID.
+
+  Returns:
+    The place of this process.
 
   Raises:
     UserError: only some of the three are set, they contradict, or process 0 cannot be reached.
   """
   global _here
   if mode not in ("", "auto"):
-    raise errors.UserError(f"--distributed={mode}: expected auto, or nothing at all")
+    raise errors.UserError(f"--distributed={mode}: expected auto, or leave the flag out")
   given = None if mode == "auto" else _given(coordinator, num_processes, process_id)
   if mode or given:
     _here = _join(given)
@@ -54,6 +57,7 @@ def start(mode: str = "", coordinator: str = "", num_processes: int | None = Non
 
 
 def here() -> Place:
+  """The place of this process in the job; that of a single process before `start`."""
   return _here
 
 
@@ -63,9 +67,9 @@ def is_main() -> bool:
 
 
 def wait(name: str) -> None:
-  """Returns once every process of the job has come here.
+  """Waits until every process of the job calls this.
 
-  Through the coordinator, not through the devices: a collective would give up after seconds.
+  Waits through the coordinator, not the devices: a collective would time out after seconds.
   """
   if _here.count > 1:
     from orbax.checkpoint import multihost
@@ -83,11 +87,11 @@ def first(value: int) -> int:
 
 
 class Agreement:
-  """All processes hear of what one has seen, one call later and at the same call.
+  """Tells all processes, at the same call, whether any of them said true one call before.
 
-  A signal reaches the hosts of a pod at different steps, and a checkpoint needs all of them at the
-  same one. Each call sends this process's value and reads the result of the call before. The
-  devices have finished that one long ago, so no process waits.
+  A signal reaches the hosts of a pod at different steps, but a checkpoint needs all hosts at the
+  same step. Each call sends this process's value and reads the result of the call before. The
+  devices have finished that result long ago, so no process waits.
   """
 
   def __init__(self, mesh):
@@ -95,11 +99,11 @@ class Agreement:
     self._before = None
 
   def any(self, mine: bool, *, last: bool = False) -> bool:
-    """Whether some process said true at the call before; in a job of one process, `mine`.
+    """Whether any process said true at the call before; in a job of one process, `mine`.
 
     Args:
-      mine: whether this one says it now.
-      last: no call will follow, so this one's words are waited for.
+      mine: the value that this process sends now.
+      last: True for the last call: it waits for the values of this call, too.
     """
     if not self._mesh.is_multi_process:
       return mine
@@ -130,8 +134,8 @@ def _given(coordinator, num_processes, process_id) -> tuple[str, int, int] | Non
   if missing:
     raise errors.UserError(
         f"{' and '.join(missing)} is not set, but others of {', '.join(given)} are: a job of "
-        f"several processes needs all three, as flags or as {COORDINATOR}, {NUM_PROCESSES}, "
-        f"{PROCESS_ID}")
+        f"several processes needs all three, as flags or in the environment as {COORDINATOR}, "
+        f"{NUM_PROCESSES}, {PROCESS_ID}")
   address, count, process = given.values()
   host, _, port = address.rpartition(":")
   if not host or not port.isdigit():
@@ -139,7 +143,7 @@ def _given(coordinator, num_processes, process_id) -> tuple[str, int, int] | Non
   if count < 1:
     raise errors.UserError(f"--num_processes={count}: expected at least 1")
   if not 0 <= process < count:
-    raise errors.UserError(f"--process_id={process}: expected 0 to {count - 1}, as "
+    raise errors.UserError(f"--process_id={process}: expected 0 to {count - 1}, since "
                            f"--num_processes={count}")
   return address, count, process
 
@@ -152,7 +156,7 @@ def _number(flag: int | None, variable: str) -> int | None:
 
 
 def _pass_proxy(host: str) -> None:
-  """Has gRPC reach `host` (""; not known yet) without a proxy, which would keep it waiting."""
+  """Makes gRPC reach `host` ("": not known yet) directly: through a proxy it would hang."""
   proxy = next((name for name in ("grpc_proxy", "https_proxy", "http_proxy")
                 if os.environ.get(name)), None)
   exceptions = "no_grpc_proxy" if os.environ.get("no_grpc_proxy") else "no_proxy"
@@ -163,7 +167,8 @@ def _pass_proxy(host: str) -> None:
     os.environ[exceptions] = ",".join([*names, host])
     print(f"{proxy} is set: process 0 on {host} is reached without it", file=sys.stderr)
   else:
-    print(f"{proxy} is set: if the hosts do not meet, name them in no_proxy", file=sys.stderr)
+    print(f"{proxy} is set: if the hosts do not find each other, name them in no_proxy",
+          file=sys.stderr)
 
 
 def _join(given: tuple[str, int, int] | None) -> Place:
@@ -177,7 +182,7 @@ def _join(given: tuple[str, int, int] | None) -> Place:
     else:
       return Place()
   except (RuntimeError, ValueError) as e:
-    who = "the pod says no coordinator" if given is None else (
+    who = "the pod names no coordinator" if given is None else (
         f"process {given[2]} of {given[1]} did not reach {given[0]}")
     raise errors.UserError(
         f"{who} ({' '.join(str(e).split())[:160]}): start every process of the job within "

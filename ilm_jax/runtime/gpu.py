@@ -1,25 +1,25 @@
-"""What XLA is told where JAX runs on NVIDIA GPUs; read as jax starts, so set before.
+"""Settings of XLA for NVIDIA GPUs; jax reads them when it starts, so they are set before.
 
-Known to jaxlib 0.10 and 0.11. More flags are published, but those are on by default by now
-(asynchronous collectives, CUDA graphs) or a matter of the model (thresholds, pipelining).
+jaxlib 0.10 and 0.11 know the flags. Other published flags are on by default by now (asynchronous
+collectives, CUDA graphs) or depend on the model (thresholds, pipelining).
 """
 import importlib.util
 
 PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
-# Collectives are started early and waited for late: the one flag that NVIDIA's image of JAX sets,
+# Starts collectives early and waits for them late: the one flag that NVIDIA's image of JAX sets,
 # https://docs.nvidia.com/jax-toolbox/environment-variables
 FLAGS = ("--xla_gpu_enable_latency_hiding_scheduler=true",)
-# Of a GPU's memory, what JAX takes as it starts; .75 unless it is told.
+# The share of a GPU's memory that JAX takes when it starts; JAX's default is .75.
 MEMORY_FRACTION = 0.9
 
 
 def prepare(environ, installed: bool | None = None) -> None:
-  """Adds flags to $XLA_FLAGS, and what JAX takes of the memory; what is set by the user stays.
+  """Sets $XLA_FLAGS and $XLA_PYTHON_CLIENT_MEM_FRACTION; values that the user has set stay.
 
   Args:
-    environ: as os.environ, changed.
-    installed: whether JAX has its GPU plugin; None: look. Without it nothing changes, as flags are
-      part of the name under which compiled programs are kept.
+    environ: a mapping like os.environ; changed in place.
+    installed: whether JAX has its GPU plugin; None: look for it. Without it nothing changes, since
+      the flags are part of the key of cached programs.
   """
   if installed is None:
     installed = any(importlib.util.find_spec(name) for name in PLUGINS)
@@ -33,7 +33,7 @@ def prepare(environ, installed: bool | None = None) -> None:
 
 
 def has_bfloat16(devices) -> bool:
-  """Whether all of them multiply in bfloat16 at a higher rate: TPUs, and GPUs since Ampere."""
+  """Whether all devices multiply faster in bfloat16: TPUs, and GPUs since Ampere."""
   return all(d.platform == "tpu" or (
       d.platform in ("gpu", "cuda")
       and float(getattr(d, "compute_capability", None) or 0) >= 8) for d in devices)

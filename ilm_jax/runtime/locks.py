@@ -1,10 +1,10 @@
-"""One job at a time writes what a workdir holds of a kind; the lock dies with its owner.
+"""Locks, so that only one job at a time writes files of a kind in a workdir.
 
-    with locks.held(workdir, ["train"]):     # until it ends, or the process does, however
+    with locks.held(workdir, ["train"]):     # until the block or the process ends, in any way
 
-The lock is the kernel's (flock) on `<workdir>/.<kind>.lock`; the file stays and says who holds it.
-Of the processes of one job, process 0 locks for all. Buckets (gs://) have no such lock, nor have
-some network file systems: there, two jobs in one workdir are not told apart.
+The lock is the kernel's (flock) on `<workdir>/.<kind>.lock`; the file stays and names the last
+holder. Process 0 locks for all processes of its job. Buckets (gs://) and some network file systems
+have no such lock: there, nothing stops two jobs from writing in one workdir.
 """
 import contextlib
 import errno
@@ -24,8 +24,8 @@ def held(workdir, kinds):
   """Holds the locks of `kinds` within the context.
 
   Args:
-    workdir: folder of the run, made if need be; of a bucket: nothing is locked.
-    kinds: names of what is written, e.g. ["train", "eval"].
+    workdir: folder of the run, made if it does not exist; nothing is locked in a bucket.
+    kinds: names of the kinds of files that the job writes, e.g. ["train", "eval"].
 
   Raises:
     UserError: another job holds one of them.
@@ -41,7 +41,7 @@ def held(workdir, kinds):
 
 
 def _lock(file, workdir, kind: str) -> None:
-  """Locks the open `file` and writes into it who holds it."""
+  """Locks the open `file` and writes the holder's pid and host into it."""
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError as error:

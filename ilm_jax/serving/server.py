@@ -13,7 +13,6 @@ import time
 from typing import NamedTuple
 
 from ilm_jax import errors
-from ilm_jax.runtime import distributed
 from ilm_jax.serving import app as app_lib
 from ilm_jax.serving import engine as engine_lib
 from ilm_jax.serving import limits as limits_lib
@@ -37,11 +36,9 @@ def run(run: context.Run, wish: Wish) -> None:
   """Serves until SIGTERM or SIGINT comes.
 
   Raises:
-    UserError: the run cannot hold a conversation; the address cannot be had; several processes.
+    UserError: the run cannot hold a conversation; the address cannot be had.
     KeyboardInterrupt: SIGINT came, and all is finished.
   """
-  if (processes := distributed.here().count) > 1:
-    raise errors.UserError(f"--stage=serve runs in one process, this job has {processes}")
   limits, metrics = limits_lib.Limits(), metrics_lib.Metrics()
   if not 1 <= wish.k <= limits.k:
     raise errors.UserError(f"--k={wish.k}: expected 1 to {limits.k}")

@@ -17,7 +17,6 @@ from ilm_jax import errors, files
 from ilm_jax.config import variants
 from ilm_jax.conversation import policy
 from ilm_jax.conversation import session as s
-from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, ranker, talker
 
 HELP = """Say what you like or dislike: "I loved Heat and Fargo, but hated Casino". Ask: "something
@@ -42,8 +41,6 @@ def run(run: context.Run, wish: Wish) -> None:
   Raises:
     UserError: the run cannot rank somebody new.
   """
-  if (processes := distributed.here().count) > 1:
-    raise errors.UserError(f"--stage=chat runs in one process, this job has {processes}")
   if wish.questions < 0:
     raise errors.UserError(f"--questions={wish.questions}: expected 0 or more")
   chat = Chat(run, variants.named(run.config, wish.model), wish.k, wish.questions)

@@ -16,7 +16,6 @@ from ilm_jax import errors, files
 from ilm_jax.config import variants
 from ilm_jax.export import cards, functions, hf, items, proof
 from ilm_jax.models import language_model
-from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, recipe, recommender
 from ilm_jax.stages.evals import common
 
@@ -56,8 +55,6 @@ def _check(run: context.Run, wish: Wish) -> pathlib.Path:
   if not wish.out and "://" in str(run.workdir):
     raise errors.UserError(f"--stage=export writes a local folder, and --workdir={run.workdir} is "
                            "remote: name one with --out, and copy it where you want it")
-  if (count := distributed.here().count) > 1:
-    raise errors.UserError(f"stage export runs in one process, this job has {count}: start one")
   folder = pathlib.Path(wish.out or run.workdir / "export")
   if folder.exists() and not (folder / "export.json").exists():
     raise errors.UserError(f"--out={folder} is there and is no export (it has no export.json): "

@@ -13,8 +13,6 @@ from ilm_jax import errors, files
 from ilm_jax.runtime import distributed
 from ilm_jax.training import leaf_digests, orbax_io, provenance
 
-_NO_ROOM = (*files.NO_ROOM, "RESOURCE_EXHAUSTED")      # of a bucket, too
-
 
 class Checkpointer:
   """The checkpoints of one phase of one run.
@@ -34,8 +32,9 @@ class Checkpointer:
     self.fingerprints = dict(fingerprints)
     self.settings = provenance.plain(settings or {})
     self._history, self._steps, self._accept = [], steps, accept_changes
-    self._manager = orbax_io.open_manager(self.folder.absolute(), ocp.CheckpointManagerOptions(
-        preservation_policy=ocp.checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True))
+    self._manager = orbax_io.open_manager(
+        self.folder.absolute(), preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+        cleanup_tmp_directories=True)
     self._failed = False
 
   def __enter__(self):
@@ -115,12 +114,12 @@ class Checkpointer:
   def _write_error(self, e: Exception) -> Exception:
     """The user's error if the disk is full, with the unfinished folders removed; else `e`."""
     self._failed = True
-    if not any(word in str(cause) for cause in files.chain(e) for word in _NO_ROOM):
+    if not any(word in str(cause) for cause in files.chain(e) for word in orbax_io.NO_ROOM):
       return e
     for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
       path.rmtree(missing_ok=True)
     return files.full_disk(self.folder, next(
-        c for c in files.chain(e) if any(word in str(c) for word in _NO_ROOM)))
+        c for c in files.chain(e) if any(word in str(c) for word in orbax_io.NO_ROOM)))
 
 
 def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[str, str],
@@ -188,7 +187,8 @@ def finished(folder, fingerprints: dict[str, str], steps: int, settings: dict | 
 def read_meta(folder, step: int | None = None) -> dict:
   """What `Checkpointer.meta` gives, of a phase's checkpoint, by default its newest."""
   folder, step = _existing(folder, step)
-  with _reader(folder) as manager:
+  # Process 0 looks at checkpoints while the others wait for its report.
+  with _reader(folder, alone=True) as manager:
     return orbax_io.read_meta(manager, folder, step)
 
 
@@ -199,7 +199,7 @@ def verify(folder, step: int) -> None:
     UserError: it cannot be read, or an array is missing or not what was saved.
   """
   folder = epath.Path(folder).absolute()
-  with _reader(folder) as manager:
+  with _reader(folder, alone=True) as manager:
     meta = orbax_io.read_meta(manager, folder, step)
     state = orbax_io.restore_on_host(manager, folder, step)
   expected = meta.get("digests")
@@ -264,8 +264,8 @@ def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
   return folder.absolute(), have[-1] if step is None else step
 
 
-def _reader(folder) -> ocp.CheckpointManager:
-  return orbax_io.open_manager(folder, ocp.CheckpointManagerOptions(read_only=True))
+def _reader(folder, alone: bool = False) -> ocp.CheckpointManager:
+  return orbax_io.open_manager(folder, alone=alone, read_only=True)
 
 
 def _plain(state) -> dict:

@@ -1,22 +1,65 @@
 """Orbax as checkpoint.py uses it: what does not fit or cannot be read is refused in one line."""
 import logging
+import sys
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from ilm_jax import errors, files
-from ilm_jax.runtime import axes
+from ilm_jax.runtime import axes, distributed
 
-# Orbax warns, at each opening, of what reading alone entails: it hides what matters.
+NO_ROOM = (*files.NO_ROOM, "RESOURCE_EXHAUSTED")      # RESOURCE_EXHAUSTED: TensorStore's word
+# At each opening Orbax warns of the effects of reading alone, which are intended.
 _MEANT = ("CheckpointManagerOptions.read_only=True", "Given directory is read only")
-logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith(_MEANT))
 
 
-def open_manager(folder, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-  """Of checkpoints with a "state" (arrays) and a "meta" (JSON)."""
-  return ocp.CheckpointManager(folder, options=options, item_handlers={
-      "state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()})
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a log record says more than the error that a failed save raises anyway.
+
+  Orbax logs a traceback for such a save, and asyncio logs its other writes that failed.
+  """
+  if "orbax" in record.pathname and record.exc_info:
+    return False
+  error = (record.exc_info or (None, None))[1]
+  if record.name == "asyncio" and any(words in str(error) for words in NO_ROOM):
+    return False
+  return not str(record.msg).startswith(_MEANT)
+
+
+def _unless_loop_closed(args, before=sys.unraisablehook) -> None:
+  """Python's hook for exceptions that nobody can catch, without those of late writes.
+
+  When a save has failed, TensorStore still reports the save's other writes to Orbax's event loop,
+  which is closed by then.
+  """
+  error = args.exc_value
+  if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    before(args)
+
+
+for _name in ("absl", "asyncio"):
+  logging.getLogger(_name).addFilter(_is_news)
+sys.unraisablehook = _unless_loop_closed
+
+
+def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointManager:
+  """The checkpoints of a folder, each with a "state" (arrays) and a "meta" (JSON).
+
+  Args:
+    folder: where they lie, one folder a step.
+    alone: this process opens it without the other processes of the job; else all of them do, and
+      Orbax has them wait for each other.
+    **options: of ocp.CheckpointManagerOptions.
+  """
+  here = distributed.here().process
+  several = ocp.options.MultiprocessingOptions(
+      primary_host=here, active_processes={here},
+      barrier_sync_key_prefix=f"alone.{here}") if alone else ocp.options.MultiprocessingOptions()
+  return ocp.CheckpointManager(
+      folder, options=ocp.CheckpointManagerOptions(multiprocessing_options=several, **options),
+      item_handlers={"state": ocp.PyTreeCheckpointHandler(multiprocessing_options=several),
+                     "meta": ocp.JsonCheckpointHandler(multiprocessing_options=several)})
 
 
 def restore_args(want, **kwargs) -> ocp.args.PyTreeRestore:

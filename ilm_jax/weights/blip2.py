@@ -1,8 +1,8 @@
-"""Reads the Q-Former of a BLIP-2 checkpoint (arXiv 2301.12597) as ours.
+"""Reads the Q-Former of a BLIP-2 checkpoint (arXiv 2301.12597) into our layout.
 
 Two layouts: LAVIS's (.pth, both stages) and that of `transformers` (a folder with safetensors:
-Blip2ForImageTextRetrieval, Blip2ForConditionalGeneration, Blip2Model). What belongs to the vision
-tower or the language model is left aside by name; every other tensor must have its place.
+Blip2ForImageTextRetrieval, Blip2ForConditionalGeneration, Blip2Model). Tensors of the vision tower
+and the language model are skipped by name; every other tensor must have a place.
 """
 import re
 from typing import NamedTuple
@@ -17,14 +17,14 @@ from ilm_jax.weights import hf, torch_zip, trees
 _OTHERS = ("visual_encoder.", "vision_model.", "ln_vision.", "language_model.",
            "language_projection.", "t5_model.", "opt_model.", "llm_model.", "t5_proj.",
            "opt_proj.", "llm_proj.")
-# Ties of BERT's head to the word table and its bias; positions as numbers.
+# Copies of the word table and the bias in BERT's head, which shares them; position numbers.
 _IGNORED = frozenset({
     "Qformer.cls.predictions.decoder.weight", "Qformer.cls.predictions.decoder.bias",
     "Qformer.bert.embeddings.position_ids", "embeddings.position_ids"})
 
 
 class _Layout(NamedTuple):
-  """Their names: of the embedding norm, tables, layers, heads. "" where they have none."""
+  """Names in a layout: of the embedding norm, tables, layers and heads; "" for none."""
   norm: str
   tables: str
   layer: str
@@ -43,7 +43,7 @@ _TRANSFORMERS = _Layout("qformer.layernorm", "embeddings.", "qformer.encoder.lay
 
 
 class Sizes(NamedTuple):
-  """What a checkpoint says of its shape. 0: it lacks this part."""
+  """The sizes of a checkpoint's Q-Former; 0 for a part that it lacks."""
   num_layers: int
   width: int
   mlp_width: int
@@ -66,7 +66,8 @@ def load(path) -> tuple[Sizes, dict]:
     stacked. It has no `reader`; text tables, heads and `lm` as far as the checkpoint has them.
 
   Raises:
-    UserError: unreadable, not a Q-Former, or tensors missing, left over or of another shape.
+    UserError: the checkpoint is unreadable or has no Q-Former, or tensors are missing, left over or
+      of another shape.
   """
   folder = epath.Path(path).is_dir()
   source = hf.Shards(epath.Path(path)) if folder else torch_zip.TorchFile(path)
@@ -91,19 +92,19 @@ def load(path) -> tuple[Sizes, dict]:
 def check_room(path, sizes: Sizes, config: qformer_config.QFormerConfig) -> None:
   """Raises UserError if a Q-Former of `config` cannot start from one of `sizes`.
 
-  Widths and the rhythm of cross-attention must be equal; a `kv_width` or `proj_width` of our own
-  leaves those projections fresh.
+  `width`, `mlp_width` and `cross_every` must be equal. If `kv_width` or `proj_width` differs, those
+  projections start from random values.
   """
-  wrong = [f"qformer.{name}={getattr(config, name)}, there {getattr(sizes, name)}"
+  wrong = [f"qformer.{name}={getattr(config, name)}, expected {getattr(sizes, name)}"
            for name in ("width", "mlp_width", "cross_every")
            if getattr(config, name) != getattr(sizes, name)]
   if wrong:
     raise errors.UserError(f"{path}: this Q-Former does not fit the config: {'; '.join(wrong)}. "
-                           f"The whole of it is {sizes._asdict()}: set these in the config")
+                           f"All of its sizes are {sizes._asdict()}: set these in the config")
 
 
 def _sizes(path: str, layout: _Layout, shapes: dict[str, tuple]) -> Sizes:
-  """Read off the shapes; what they do not agree on shows in `trees.take`."""
+  """The sizes, read from the shapes; `trees.take` finds shapes that contradict them."""
   number = re.compile(re.escape(layout.layer) + r"(\d+)\.(crossattention\.)?")
   matches = [number.match(name) for name in shapes]
   layers = {int(m[1]) for m in matches if m}
@@ -115,7 +116,7 @@ def _sizes(path: str, layout: _Layout, shapes: dict[str, tuple]) -> Sizes:
     _, kv = shapes[f"{layout.layer}0.crossattention.{layout.inner}.key.weight"]
   except (KeyError, ValueError) as e:
     raise errors.UserError(
-        f"{path}: no Q-Former of BLIP-2 in it ({e} is missing or has another rank): expected "
+        f"{path}: no Q-Former of BLIP-2 found ({e} is missing or has another rank): expected "
         "LAVIS's checkpoint or a folder of transformers' Blip2 models") from e
   vocab, _ = shapes.get(layout.tables + "word_embeddings.weight", (0, 0))
   positions, _ = shapes.get(layout.tables + "position_embeddings.weight", (0, 0))
@@ -125,7 +126,7 @@ def _sizes(path: str, layout: _Layout, shapes: dict[str, tuple]) -> Sizes:
 
 
 def _places(layout: _Layout, s: Sizes, shapes) -> dict[str, tuple[tuple, tuple]]:
-  """Name in the file -> (path in our tree, shape in the file), layers in their order."""
+  """Name in the file -> (path in our tree, shape in the file), with layers in order."""
   places = {"query_tokens": (("query_tokens",), (1, s.num_queries, s.width))}
 
   def linear(name, path, n_out, n_in):

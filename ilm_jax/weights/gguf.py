@@ -1,9 +1,9 @@
 """Reads decoders from GGUF files, quantised or not: Llama, Qwen 2 and 3, Gemma 1, 2 and 3.
 
-GGUF of type llama keeps the rows of the query and key projections permuted for interleaved rotary
-positions (channel 2j turns with 2j + 1). Our decoder turns channel j with j + K/2, so the rows are
-put back here. Read without that, every shape fits and the model talks nonsense. Norms of Gemma are
-stored with the 1 of "1 + w" added already.
+GGUF files of type llama hold the rows of the query and key projections permuted for interleaved
+rotary positions (channel 2j rotates with 2j + 1). Our decoder rotates channel j with j + K/2, so
+the rows are put back in order here. Without this, every shape fits but the model writes nonsense.
+Norms of Gemma are stored as "1 + w".
 """
 import dataclasses
 import functools
@@ -22,13 +22,13 @@ _KERNELS = {"attn_q": "query", "attn_k": "key", "attn_v": "value", "attn_output"
 _NORMS = {"attn_norm": "attention_norm", "ffn_norm": "mlp_norm", "attn_q_norm": "query_norm",
           "attn_k_norm": "key_norm", "post_attention_norm": "attention_post_norm",
           "post_ffw_norm": "mlp_post_norm"}
-# (factor, low, high, original length) of the Llama 3 releases: their files hold the result alone.
+# (factor, low, high, original length) of the Llama 3 releases; their files hold only the result.
 _LLAMA3 = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 8192))
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
 
 
 def read_config(path, dtype="float32") -> decoder.DecoderConfig:
-  """The shape of the decoder in the file; reads the header, not the weights."""
+  """The config of the decoder in the file; reads only the header. Raises UserError as `load`."""
   return _config(gguf_file.read(path), path, dtype)
 
 
@@ -37,12 +37,12 @@ def load(path, dtype="float32", mesh=None, *,
   """Config and parameters of the decoder in the file.
 
   Args:
-    path: a local GGUF file of one of `ARCHITECTURES`, its tensors in floating point or any
-      quantisation that the package gguf expands.
-    dtype: of the kernels; quantised tensors are expanded. Norms are float32 always.
+    path: a local GGUF file of one of `ARCHITECTURES`, with tensors in floating point or in any
+      quantisation that the package gguf can dequantise.
+    dtype: dtype of the kernels; quantised tensors are dequantised. Norms are always float32.
     mesh: where the parameters go; None: they are numpy arrays.
-    int8: kernels and tables become int8 with scales as they are read, and `dtype` is that of the
-      activations.
+    int8: True: kernels and tables are quantised to int8 with scales while they are read, and
+      `dtype` is that of the activations.
 
   Raises:
     UserError: the file is damaged, does not hold exactly such a decoder, or has a tensor in another
@@ -56,7 +56,7 @@ def load(path, dtype="float32", mesh=None, *,
       names = [kind.name for kind in gguf.GGMLQuantizationType if _expands(kind)]
       raise errors.UserError(
           f"{path}: tensor {tensor.name} is stored as {tensor.tensor_type.name}, which cannot be "
-          f"expanded: use a GGUF whose tensors are {', '.join(names)}")
+          f"dequantised: use a GGUF whose tensors are {', '.join(names)}")
   architecture = reader.value("general.architecture")
   params = stream.fill(
       str(path), _places(config, architecture), {n: t.shape for n, t in tensors.items()},
@@ -66,11 +66,11 @@ def load(path, dtype="float32", mesh=None, *,
 
 
 class _Tensor:
-  """A tensor of the mapped file; slices along its first axis are expanded when taken."""
+  """A tensor of the mapped file; slices along its first axis are dequantised when read."""
 
   def __init__(self, tensor: gguf.ReaderTensor):
     self._data, self._type = tensor.data, tensor.tensor_type
-    self.shape = tuple(int(s) for s in tensor.shape[::-1])   # listed from the innermost
+    self.shape = tuple(int(s) for s in tensor.shape[::-1])   # GGUF lists the innermost axis first
 
   def __getitem__(self, rows: slice) -> np.ndarray:
     part = self._data[rows]
@@ -82,7 +82,7 @@ class _Tensor:
 
 @functools.cache
 def _expands(kind: gguf.GGMLQuantizationType) -> bool:
-  """Whether the package gguf turns tensors of this kind into numbers."""
+  """Whether the package gguf can dequantise tensors of this kind."""
   try:
     with np.errstate(all="ignore"):
       gguf.quants.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
@@ -108,7 +108,7 @@ def _config(reader: gguf_file.Reader, path, dtype) -> decoder.DecoderConfig:
     return float(value)
 
   if (parts := reader.value("split.count", 0)) not in (0, 1):
-    raise errors.UserError(f"{path}: is one of {parts} parts, expected a whole model: join them "
+    raise errors.UserError(f"{path} is one of {parts} parts, expected a whole model: join them "
                            "with llama-gguf-split --merge")
   sizes = _sizes(field, kind, path)
   head_dim, tensors = sizes["head_dim"], {t.name: t for t in reader.tensors}
@@ -127,7 +127,7 @@ def _config(reader: gguf_file.Reader, path, dtype) -> decoder.DecoderConfig:
 
 
 def _sizes(field, kind: str, path) -> dict:
-  """The whole numbers of the header, checked."""
+  """The integer sizes of the header, checked."""
   width, heads = field("embedding_length"), field("attention.head_count")
   stated = {"embedding_length": width, "attention.head_count": heads,
             "attention.head_count_kv": field("attention.head_count_kv", heads),
@@ -146,7 +146,7 @@ def _sizes(field, kind: str, path) -> dict:
 
 
 def _of_family(kind: str, field, number, c: dict, path) -> dict:
-  """What the header of a family says, and what its readers know without it."""
+  """Further config fields of a family, by the header or by convention."""
   if kind == "qwen2":
     return {"qkv_bias": True}
   if kind == "qwen3":
@@ -156,13 +156,13 @@ def _of_family(kind: str, field, number, c: dict, path) -> dict:
   family = {"activation": "gelu_tanh", "embed_scale": c["width"] ** 0.5}
   if kind == "gemma":
     return family
-  # The 27B models scale by the width of a head as it would be without key_length.
+  # The 27B models scale by width / heads, not by key_length.
   large = c["num_layers"] == {"gemma2": 46, "gemma3": 62}[kind]
   family |= {"post_norms": True,
              "scale": (c["width"] / c["num_heads"] if large else c["head_dim"]) ** -0.5,
              "local_layers": _local_layers(kind, field, c["num_layers"], path),
              "window": int(number("attention.sliding_window"))}
-  if kind == "gemma2":   # early files do not say what they are capped with
+  if kind == "gemma2":   # early files lack the caps
     return family | {"softcap": number("attn_logit_softcapping", 50.0),
                      "logit_softcap": number("final_logit_softcapping", 30.0)}
   return family | {"qk_norm": True, "logit_softcap": number("final_logit_softcapping", 0.0),
@@ -170,7 +170,7 @@ def _of_family(kind: str, field, number, c: dict, path) -> dict:
 
 
 def _local_layers(kind: str, field, layers: int, path) -> tuple[bool, ...]:
-  """Which layers look back a window only: all but every n-th, or as listed. n = 0: all."""
+  """Whether each layer attends to a window only: all but every n-th (n = 0: all), or as listed."""
   pattern = field("attention.sliding_window_pattern", {"gemma2": 2, "gemma3": 6}[kind])
   if isinstance(pattern, list) and len(pattern) == layers:
     return tuple(map(bool, pattern))

@@ -1,7 +1,7 @@
-"""Reads language models from Hugging Face folders: config.json and safetensors or its shards.
+"""Reads language models from Hugging Face folders: config.json, and one safetensors file or shards.
 
-The files are mapped and their tensors sliced here, not by the safetensors package: it keeps every
-page that it has touched, which adds up to the whole checkpoint.
+This module maps the files itself. The safetensors package would keep every page that it has read in
+memory, in the end the whole checkpoint.
 """
 import dataclasses
 import math
@@ -25,10 +25,10 @@ _LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers")
 
 
 def read_config(folder, dtype: str = "float32") -> language_model.Config:
-  """The shape of the model in a folder; of its weights only the headers are read.
+  """The config of the model in a folder; reads only the headers of its weights.
 
   Raises:
-    UserError: as `load`, as far as that shows in config.json and the headers.
+    UserError: as `load`, for mistakes that show in config.json and the headers.
   """
   return _family(folder, Shards(epath.Path(folder)))[0](dtype)
 
@@ -40,10 +40,10 @@ def load(folder, dtype: str = "float32", mesh=None, *,
   Args:
     folder: local; holds config.json, and model.safetensors or its shards with
       model.safetensors.index.json.
-    dtype: of the kernels; norms are float32 always.
+    dtype: dtype of the kernels; norms are always float32.
     mesh: where the parameters go; None: they are numpy arrays.
-    int8: kernels and tables become int8 with scales as they are read, and `dtype` is that of the
-      activations.
+    int8: True: kernels and tables are quantised to int8 with scales while they are read, and
+      `dtype` is that of the activations.
 
   Raises:
     UserError: a file is absent or damaged, the family or an option of it is not supported, or the
@@ -59,7 +59,8 @@ def load(folder, dtype: str = "float32", mesh=None, *,
 
 
 def _family(folder, shards: "Shards"):
-  """(dtype -> config, config and names in the file -> (places, ignored names))."""
+  """(config_of, places_of): dtype -> config; config, names in the file -> (places, ignored names).
+  """
   path = epath.Path(folder) / "config.json"
   try:
     fields = dict(files.parse_json(path.read_text()))
@@ -67,11 +68,11 @@ def _family(folder, shards: "Shards"):
     raise errors.UserError(f"{path}: no readable config ({type(e).__name__}): expected a Hugging "
                            "Face folder with config.json and safetensors") from e
   name = fields.get("model_type")
-  if name == "gemma3" and isinstance(fields.get("text_config"), dict):  # with a vision tower
+  if name == "gemma3" and isinstance(fields.get("text_config"), dict):  # it has a vision tower
     tied = fields.get("tie_word_embeddings", True)   # the top level decides, as in transformers
     fields, name = {**fields["text_config"], "tie_word_embeddings": tied}, "gemma3_text"
   if not isinstance(name, str) or name not in FAMILIES:
-    raise errors.UserError(f"{path}: model_type is {name!r}; supported are "
+    raise errors.UserError(f"{path}: model_type is {name!r}, expected one of "
                            f"{', '.join(sorted(FAMILIES))}: use a model of one of these")
   config_of, places_of = FAMILIES[name]
   trees.check_sizes(str(path), *({f: fields[f] for f in group if fields.get(f) is not None}
@@ -92,7 +93,7 @@ def _family(folder, shards: "Shards"):
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-  """Where a tensor lies: bytes start..end of a mapped file."""
+  """The place of a tensor: bytes start..end of a mapped file."""
   file: np.memmap
   dtype: np.dtype
   shape: tuple[int, ...]
@@ -101,7 +102,11 @@ class _Tensor:
 
 
 class Shards:
-  """The tensors of a folder by name; `shapes` says what there is, `read` maps one."""
+  """The tensors of a folder by name: `shapes` has name -> shape of all, `read` maps one.
+
+  Raises:
+    UserError: a file is absent or damaged, or a tensor has an unsupported dtype.
+  """
 
   def __init__(self, folder: epath.Path):
     self._tensors: dict[str, _Tensor] = {}
@@ -123,9 +128,9 @@ class Shards:
 
 
 def _files(folder: epath.Path) -> list[str]:
-  """The files that hold a folder's tensors: one, or those that its index names.
+  """The files with a folder's tensors: one file, or the files that its index names.
 
-  The one goes first, as in transformers: a save in one file leaves the index of an older one.
+  As in transformers, the one file has priority: saving one file leaves the index of older shards.
   """
   index = folder / _INDEX
   if (folder / _ONE_FILE).exists():
@@ -152,7 +157,7 @@ def _files(folder: epath.Path) -> list[str]:
 
 
 def _tensors(path) -> dict[str, _Tensor]:
-  """What a safetensors file holds: the length of a header, the header in JSON, the tensors."""
+  """Reads the header of a safetensors file: its length, then JSON; the tensors follow it."""
   files.refuse_pointer(path)
   size = path.stat().length
   with open(path, "rb") as file:

@@ -1,6 +1,6 @@
-"""Hugging Face's decoder families: what their config.json means, and where their tensors belong.
+"""Hugging Face's decoder families: the meaning of config.json, and the places of the tensors.
 
-A field that would change the numbers and that our decoder has no place for is a ValueError.
+A field that changes the outputs and that our decoder does not support is a ValueError.
 """
 from ilm_jax import errors
 from ilm_jax.models import attention, decoder
@@ -11,22 +11,22 @@ ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu",
 
 
 def known(field: str, value, table: dict):
-  """table[value], or a ValueError that says what is supported."""
+  """table[value]; ValueError with the supported values if it is not there."""
   if value not in table:
-    raise ValueError(f"{field} is {errors.shown(value)}, supported are "
+    raise ValueError(f"{field} is {errors.shown(value)}, expected one of "
                      f"{', '.join(map(repr, table))}")
   return table[value]
 
 
 def _refuse(c: dict, **only) -> None:
-  """Raises ValueError where a field has another value than the one supported."""
+  """Raises ValueError if a field has another value than the one supported."""
   for field, value in only.items():
     if c.get(field, value) not in (value, None):
-      raise ValueError(f"{field} is {errors.shown(c[field])}, supported is {value!r}")
+      raise ValueError(f"{field} is {errors.shown(c[field])}, expected {value!r}")
 
 
 def _positive(c: dict, field: str) -> float:
-  """The field as a number above 0, or a ValueError."""
+  """The field as a float; ValueError unless it is finite and above 0."""
   if not 0 < float(c[field]) < float("inf"):
     raise ValueError(f"{field} is {errors.shown(c[field])}, expected a number above 0")
   return float(c[field])
@@ -73,7 +73,7 @@ def _act(c: dict) -> str:
 
 
 def _window(c: dict, default_layers) -> dict:
-  """local_layers and window; `default_layers` says which are local where the file does not."""
+  """local_layers and window; `default_layers` gives the local layers if the file does not."""
   n, window = c["num_hidden_layers"], c.get("sliding_window")
   kinds = c.get("layer_types")
   local = tuple(k == "sliding_attention" for k in kinds) if kinds else tuple(default_layers(n))
@@ -105,7 +105,7 @@ def _qwen3(c, dtype):
 
 def _gemma_common(c, dtype, **more):
   _refuse(c, attention_bias=False)
-  # Early files say "gelu" and mean the tanh form; their publishers' code overrules the field.
+  # Early files say "gelu" but mean the tanh form: their publishers' code ignores the field.
   act = c.get("hidden_activation") or "gelu_pytorch_tanh"
   c = {"tie_word_embeddings": True, "head_dim": 256, **c}
   return _common(c, dtype, embed_scale=c["hidden_size"] ** 0.5,
@@ -126,13 +126,13 @@ def _gemma2(c, dtype):
       **_window(c, lambda n: [i % 2 == 0 for i in range(n)]))
 
 
-# Published configs with a vision tower leave out what is as here.
+# Published configs with a vision tower leave out fields that have these values.
 _GEMMA3 = {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4,
            "query_pre_attn_scalar": 256, "sliding_window": 4096, "rope_theta": 1e6}
 
 
 def _gemma3(c, dtype):
-  """As transformers runs it, which has a field attn_logit_softcapping and reads it nowhere."""
+  """As in transformers, which has a field attn_logit_softcapping but never reads it."""
   c = {**_GEMMA3, **c}
   _refuse(c, use_bidirectional_attention=False)
   pattern = c.get("sliding_window_pattern") or c.get("_sliding_window_pattern") or 6
@@ -149,7 +149,7 @@ def _gemma3(c, dtype):
 
 
 def _cohere(c, dtype):
-  """Command R: the block of PaLM, with a scale of the logits."""
+  """Command R: the parallel block of PaLM, and a scale of the logits."""
   _refuse(c, attention_bias=False, use_qk_norm=False)
   return _common({"tie_word_embeddings": True, **c}, dtype, norm="layer",
                  norm_eps=float(c.get("layer_norm_eps", 1e-5)), parallel=True, activation=_act(c),
@@ -167,9 +167,9 @@ _POST_NORMS = {**_NORMS, "mlp_norm": "pre_feedforward_layernorm",
 
 
 def _places(norm=stream.KEEP, interleaved=False):
-  """config, names in the file -> (places, ignored names)."""
+  """A function: config, names in the file -> (places, ignored names)."""
   def places(c: decoder.DecoderConfig, names: frozenset[str]):
-    # Models with a vision tower keep the language model further in.
+    # With a vision tower, the names of the language model have a longer prefix.
     root = next((r for r in ("language_model.model.", "model.language_model.", "model.")
                  if f"{r}embed_tokens.weight" in names), "model.")
     by_name = {f"{root}embed_tokens.weight": stream.Place(("embedding",)),

@@ -1,7 +1,7 @@
-"""Writes decoders as Hugging Face folders: the opposite of `hf`, through the same tables.
+"""Writes decoders as Hugging Face folders: the inverse of `hf`, with the same tables.
 
-The family is the one whose config.json, read by `hf_decoders`, gives the decoder back field by
-field: what no family can say is refused, never left out.
+It picks the family whose config.json, read by `hf_decoders`, gives the same decoder in every field.
+A decoder that no family can express is refused; no field is left out.
 """
 import dataclasses
 
@@ -19,12 +19,12 @@ _ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM"}
 _ACTIVATIONS = {"silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
-# How a model runs, not what it computes.
+# Fields that say how a model runs, not what it computes.
 _RUNS = ("remat", "unroll", "attention", "dtype")
 
 
 def fields(config: decoder.DecoderConfig) -> dict:
-  """What config.json says of a decoder's numbers, its family included.
+  """The fields of config.json for a decoder, its family included.
 
   Raises:
     UserError: no family of `_ARCHITECTURES` computes the same.
@@ -39,17 +39,17 @@ def fields(config: decoder.DecoderConfig) -> dict:
     if got == want:
       return stated
   raise errors.UserError(
-      f"no decoder of Hugging Face ({', '.join(_ARCHITECTURES)}) computes what this language model "
-      "does, e.g. parallel layers, a prompt that sees all of itself (lm.prefix_lm) or positions "
-      "other than rotary: export it without the folder hf/")
+      f"no decoder of Hugging Face ({', '.join(_ARCHITECTURES)}) computes the same as this "
+      "language model, which may have e.g. parallel layers, bidirectional attention in prompts "
+      "(lm.prefix_lm) or positions other than rotary: export it without the folder hf/")
 
 
 def tensors(config: decoder.DecoderConfig, params: dict, family: str) -> list[tensor_file.Entry]:
   """The tensors of model.safetensors, in the dtype of the config.
 
   Args:
-    config, params: of `plain`.
-    family: from `fields`.
+    config, params: from `plain`.
+    family: "model_type" from `fields`.
   """
   places, _ = hf_decoders.FAMILIES[family][1](config, frozenset())
   entries = []
@@ -66,17 +66,17 @@ def tensors(config: decoder.DecoderConfig, params: dict, family: str) -> list[te
 
 
 def plain(config: decoder.DecoderConfig, params: dict) -> tuple[decoder.DecoderConfig, dict]:
-  """The same model without int8, low-rank updates and tables of added words apart.
+  """The same model with int8 expanded, and low-rank updates and added words merged into the tables.
 
   Args:
-    config, params: of a decoder, e.g. of `load.adapt`; arrays of one device or numpy's.
+    config, params: of a decoder, e.g. from `load.adapt`; arrays of one device or numpy's.
 
   Raises:
-    UserError: only indices can be said (lm.index_only).
+    UserError: the model can generate only indices (lm.index_only).
   """
   if config.index_only:
-    raise errors.UserError("lm.index_only=True: this model says nothing but indices of items, and "
-                           "a Hugging Face folder has no such head: export it without hf/")
+    raise errors.UserError("lm.index_only=True: this model generates only indices of items, and a "
+                           "Hugging Face folder cannot hold such a head: export it without hf/")
   params = {name: dict(part) if isinstance(part, dict) else part for name, part in params.items()}
   if config.int8:
     for tree in (params, params["layers"]):
@@ -105,7 +105,7 @@ def _runs_as(config: decoder.DecoderConfig) -> dict:
 
 
 def _fields(c: decoder.DecoderConfig, family: str) -> dict:
-  """config.json of a decoder if it is of this family; what does not fit is seen by reading back."""
+  """config.json of a decoder, as if it were of this family; reading it back shows if it is."""
   stated = {
       "hidden_size": c.width, "intermediate_size": c.mlp_width, "num_hidden_layers": c.num_layers,
       "num_attention_heads": c.num_heads, "num_key_value_heads": c.num_kv_heads,

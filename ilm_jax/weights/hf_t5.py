@@ -1,4 +1,4 @@
-"""Hugging Face's T5 families: what their config.json means, and where their tensors belong."""
+"""Hugging Face's T5 families: the meaning of config.json, and the places of the tensors."""
 from ilm_jax.models import t5
 from ilm_jax.weights import hf_decoders, stream
 
@@ -10,9 +10,9 @@ def _config(per_layer: bool, ever_scaled: bool):
     how = c.get("feed_forward_proj", "relu")
     gated = how.startswith("gated-")
     act = how.removeprefix("gated-")
-    # Published as "gated-gelu" and always meant in the tanh form.
+    # Published as "gated-gelu", which always means the tanh form.
     act = "gelu_new" if gated and act == "gelu" else act
-    # transformers 5 writes "tied" for all of them: whether there is a head says the file itself.
+    # transformers 5 writes "tied" for all models, so the tensors decide whether there is a head.
     scaled = c.get("scale_decoder_outputs", c.get("tie_word_embeddings", True)) and ever_scaled
     return t5.T5Config(
         num_encoder_layers=c["num_layers"],
@@ -33,7 +33,7 @@ def _places(c: t5.T5Config, names: frozenset[str]):
   """(places, ignored names)."""
   places = {"shared.weight": stream.Place(("embedding",))}
   ignored = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
-             # A table that the first releases carry and nobody reads.
+             # A table in the first releases that no code reads.
              "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"}
   if c.tied:
     ignored.add("lm_head.weight")

@@ -1,7 +1,7 @@
 """Weight-only int8: every kernel and table as int8 with one float32 scale for each output channel.
 
-A weight is off by at most half a step, scale / 2 = max |w| / 254 of its channel. Activations and
-norms stay as they are.
+The error of a weight is at most half a step: scale / 2 = max |w| / 254 of its channel. Activations
+and norms are not quantised.
 """
 import dataclasses
 
@@ -13,8 +13,8 @@ from ilm_jax.weights import stream
 def quantise(config: language_model.Config, params: dict, mesh=None):
   """(config with int8=True, parameters) of a model in float32 or bfloat16.
 
-  The scales of the int8 model tell which parameters are kernels and along which axis their channels
-  lie: [n, out] beside [n, in, out], [V] beside an embedding [V, D] or a head [D, V].
+  The kernels are the parameters that have a scale in the int8 model. The shape of the scale shows
+  the axis of the channels: [n, out] for [n, in, out], [V] for an embedding [V, D] or a head [D, V].
   """
   config = dataclasses.replace(config, int8=True)
   tree = _tree(language_model.abstract_params(config), params)
@@ -27,7 +27,7 @@ def _tree(abstract: dict, params: dict) -> dict:
     if isinstance(want, dict):
       tree[name] = _tree(want, params[name])
     elif f"{name}_scale" in abstract:
-      # The scale lacks exactly the axis that the matmul sums over.
+      # The scale lacks the axis that the matmul sums over.
       tree[name], tree[f"{name}_scale"] = stream.round_channels(
           params[name], stream.summed_axis(name, want.ndim))
     elif name not in tree:

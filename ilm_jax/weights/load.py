@@ -1,4 +1,4 @@
-"""A language model from wherever it is: GGUF, Hugging Face, T5X, or our own layout."""
+"""Loads a language model of any supported layout: GGUF, Hugging Face, T5X, or our own."""
 import dataclasses
 import hashlib
 import zlib
@@ -16,27 +16,28 @@ from ilm_jax.weights import gguf, hf, int8, own, t5x
 
 
 class LanguageModel(NamedTuple):
-  """A language model that was read."""
+  """A loaded language model."""
   config: models_lib.Config
-  params: dict        # nested, on the mesh if there was one
+  params: dict        # nested; on the mesh if one was given
 
 
 def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "",
                    new_tokens: int = 0, vocabulary: int = 0):
-  """(config, parameters) of the model at `path`.
+  """The model at `path`, as a `LanguageModel`.
 
   Args:
     path: a .gguf file, a folder with config.json and safetensors, a T5X checkpoint, or
-      what `own.save` wrote.
-    dtype: of the kernels: "float32", "bfloat16", or "int8" (weight-only, a scale a channel).
+      a folder that `own.save` wrote.
+    dtype: dtype of the kernels: "float32", "bfloat16", or "int8" (weight-only, a scale for each
+      channel).
     mesh: where the parameters go; None: they are numpy arrays.
-    gin_file: the architecture of a T5X checkpoint.
-    new_tokens: words to add behind the vocabulary.
-    vocabulary: words of the tokenizer, so that the new ones follow them; the rows of a table that
-      is padded beyond are cut off. Used only where words are added.
+    gin_file: the gin file with the architecture of a T5X checkpoint.
+    new_tokens: number of words to add after the vocabulary.
+    vocabulary: number of words of the tokenizer; the new words follow these, and further rows of a
+      padded table are cut off. Used only if words are added; 0: all rows of the table.
 
   Raises:
-    UserError: nothing that can be read is there, or it is damaged or of an unsupported kind.
+    UserError: there is no readable model, or it is damaged or of an unsupported kind.
   """
   path, wide = epath.Path(path), "float32" if dtype == "int8" else dtype
   if path.suffix == ".gguf":
@@ -59,14 +60,14 @@ def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "
 
 
 def encodes(path, gin_file: str = "") -> bool:
-  """Whether the model at `path` is an encoder-decoder, by its description alone.
+  """Whether the model at `path` is an encoder-decoder; reads its description, not its weights.
 
   Args:
-    path: as `language_model` takes it.
-    gin_file: the architecture of a T5X checkpoint.
+    path: as in `language_model`.
+    gin_file: the gin file with the architecture of a T5X checkpoint.
 
   Raises:
-    UserError: the description cannot be read. What is no model at all, `language_model` refuses.
+    UserError: the description cannot be read. For a path without a model, returns False.
   """
   path = epath.Path(path)
   if path.suffix == ".gguf":
@@ -82,30 +83,30 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: st
           prefix_lm: bool = False, whole_words: int = 0, layers: int = 0, index_only: bool = False,
           lora_rank: int = 0, seed: int = 0
           ) -> tuple[models_lib.Config, dict]:
-  """The same model, run or extended as a config asks.
+  """The same model with the settings and additions of a config.
 
   Args:
-    config, params: as `language_model` gives them.
-    mesh: where what is added goes; None: it is numpy arrays.
+    config, params: as `language_model` returns them.
+    mesh: where added parameters go; None: they are numpy arrays.
     remat: see models/remat.py.
     attention: of a decoder, see `attention.attend`.
-    prefix_lm: a decoder's prompt sees all of itself.
-    whole_words: rows of a table for P5's whole-word embeddings, which start at zero so that the
-      model says at first what it said before; 0: none.
-    layers, index_only: see `language_model.narrowed`, whose errors are raised here, too.
-    lora_rank: of low-rank updates of a decoder's kernels, which start at zero; 0: none.
-    seed: of these.
+    prefix_lm: True: attention inside a decoder's prompt is bidirectional.
+    whole_words: rows of a table for P5's whole-word embeddings, which start at zero so that they do
+      not change the model at first; 0: none.
+    layers, index_only: see `language_model.narrowed`; its errors are raised here, too.
+    lora_rank: rank of low-rank updates of a decoder's kernels, which start at zero; 0: none.
+    seed: seed of the low-rank updates.
 
   Raises:
-    UserError: a prefix or low-rank updates for an encoder-decoder, whole words for a decoder.
+    UserError: prefix_lm or lora_rank for an encoder-decoder, or whole_words for a decoder.
   """
   encodes = models_lib.is_encoder_decoder(config)
   if prefix_lm and encodes:
-    raise errors.UserError("lm.prefix_lm with a T5, whose encoder sees the whole prompt anyway: "
-                           "set it to False")
+    raise errors.UserError("lm.prefix_lm=True with a T5, whose encoder attends to the whole prompt "
+                           "anyway: set it to False")
   if whole_words and not encodes:
-    raise errors.UserError("lm.whole_words with a decoder: they are embeddings of a T5's encoder "
-                           "input; set it to 0 or use a T5")
+    raise errors.UserError(f"lm.whole_words={whole_words} with a decoder: only the encoder of a T5 "
+                           "has such embeddings; set it to 0, or use a T5")
   if lora_rank and encodes:
     raise errors.UserError(f"lm.lora_rank={lora_rank} with a T5: only a decoder has low-rank "
                            "updates; set it to 0, or lm.train='all'")
@@ -126,10 +127,10 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: st
 
 
 def redrawn(model: LanguageModel, seed: int) -> LanguageModel:
-  """The same shape with weights that know nothing: a control for what pretraining brings.
+  """The same model with random weights: a control for the effect of pretraining.
 
-  Every kernel and table [.., in, out] is drawn from a normal of the size (standard deviation) that
-  it had, layer by layer; norms and biases stay.
+  Every kernel and table [.., in, out] is drawn from a normal with the standard deviation that it
+  had, layer by layer; norms and biases stay.
   """
   axis = {"layers": 1}              # first axis of a layer's own
 
@@ -147,7 +148,7 @@ def redrawn(model: LanguageModel, seed: int) -> LanguageModel:
 
 
 def fingerprint(path) -> str:
-  """sha256 over the names and sizes of a model's files and the bytes of the small ones."""
+  """sha256 over the names and sizes of a model's files, and the bytes of files below 1 MiB."""
   path = epath.Path(path)
   files = [path] if path.is_file() else sorted(
       folder / name for folder, _, names in path.walk() for name in names)
@@ -160,10 +161,12 @@ def fingerprint(path) -> str:
 
 
 def _add_words(config, params: dict, count: int, vocabulary: int, mesh):
-  """New rows start around the mean of the old ones, which is no word and near all of them."""
+  """Adds rows for words; they start near the mean of the old rows, which is no word but near all.
+  """
   if vocabulary > config.vocab_size:
     raise errors.UserError(f"the tokenizer knows {vocabulary} words, the model's table has "
-                           f"{config.vocab_size}: it is the tokenizer of another model")
+                           f"{config.vocab_size}: it is the tokenizer of another model; name the "
+                           "right one with --config.lm.tokenizer")
   config = dataclasses.replace(config, vocab_size=vocabulary, new_tokens=count)
   rng, params = np.random.default_rng(0), dict(params)
   for name, axis in (("embedding", 0), ("head", 1)):

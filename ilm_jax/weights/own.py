@@ -1,6 +1,6 @@
-"""Language models in our own layout: model.json and an Orbax checkpoint, read straight to a mesh.
+"""Language models in our own layout: model.json and an Orbax checkpoint, read directly to a mesh.
 
-What another reader took minutes to turn is written once and read by every host for its own part.
+Converting another layout can take minutes. It is done once; then each host reads only its part.
 """
 import dataclasses
 import json
@@ -21,7 +21,8 @@ _KINDS = {"decoder": decoder.DecoderConfig, "t5": t5.T5Config}
 
 
 def save(folder, config: language_model.Config, params: dict) -> None:
-  """Writes a model; `folder` must not hold one yet. model.json comes last and makes it whole."""
+  """Writes a model; UserError if `folder` holds one. model.json is written last: then it is whole.
+  """
   folder = epath.Path(folder)
   if (folder / "model.json").exists():
     raise errors.UserError(f"{folder} holds a model already: choose another folder or delete it")
@@ -38,7 +39,7 @@ def is_model(folder) -> bool:
 
 
 def is_encoder_decoder(folder) -> bool:
-  """Whether a model that is there is a T5, by model.json alone; raises UserError as `load`."""
+  """Whether the model in `folder` is a T5, by model.json alone. Raises UserError as `load`."""
   return language_model.is_encoder_decoder(_described(epath.Path(folder)))
 
 
@@ -46,12 +47,12 @@ def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Conf
   """Config and parameters that `save` wrote, kernels cast to `dtype`.
 
   Args:
-    folder: of the model.
-    dtype: of the kernels, unless they are int8.
+    folder: folder of the model.
+    dtype: dtype of the kernels, unless they are int8.
     mesh: where the parameters go; None: the default device.
 
   Raises:
-    UserError: it is damaged, or not exactly the model that its model.json describes.
+    UserError: the folder is damaged, or does not hold exactly the model that model.json describes.
   """
   path = epath.Path(folder).absolute()
   config = dataclasses.replace(_described(path), dtype=dtype)
@@ -75,7 +76,7 @@ def _described(path: epath.Path) -> language_model.Config:
 
 
 def _config(fields: dict) -> language_model.Config:
-  """The config that model.json describes; raises one of several errors where it describes none."""
+  """The config that model.json describes; raises various errors if it describes none."""
   kind = _KINDS[fields.pop("kind")]
   for field in dataclasses.fields(kind):
     value, accepted = fields.get(field.name, field.default), _ACCEPTED.get(field.type)

@@ -10,7 +10,7 @@ from ilm_jax import errors, files
 from ilm_jax.models import bert
 from ilm_jax.weights import trees
 
-# Buffers and heads of the published model that sentence vectors do not use.
+# Buffers and heads of the published model that are not needed for sentence vectors.
 IGNORED = frozenset({"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"})
 
 _SIZES = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size",
@@ -23,7 +23,7 @@ _LAYER = {
 
 
 def read_bert_config(path) -> bert.BertConfig:
-  """BertConfig from a Hugging Face `config.json`."""
+  """BertConfig from a Hugging Face `config.json`; UserError if it is damaged or no BERT."""
   try:
     c = files.parse_json(pathlib.Path(path).read_text())
     trees.check_sizes(str(path), {f: c[f] for f in _SIZES},
@@ -52,8 +52,8 @@ def load_bert(paths, dtype="float32") -> tuple[bert.BertConfig, dict]:
 
   Args:
     paths: a folder that holds `config.json` and `model.safetensors`, or a dict from these names to
-      paths, as `pinned.fetch` gives it.
-    dtype: of the parameters.
+      paths, as from `pinned.fetch`.
+    dtype: dtype of the parameters.
 
   Raises:
     UserError: a file is absent or damaged, or does not hold exactly this encoder.

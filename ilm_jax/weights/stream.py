@@ -1,10 +1,10 @@
-"""From other people's files to our trees, a few rows at a time.
+"""Copies tensors from foreign files into our trees, a few rows at a time.
 
-A reader says for every tensor in a file where it belongs (`Place`); `fill` checks that names and
-shapes are complete, and then reads one tensor after another. Rows are copied block by block into
-our layout and dtype, so what is mapped or expanded from the file never stands in memory as a whole.
-On a mesh a finished tensor goes straight to its devices, layers into the stacked array that waits
-there: the host then holds one tensor of ours and one block of the file's.
+A reader gives a `Place` in our tree for every tensor in a file. `fill` checks that names and shapes
+are complete, and then reads one tensor after another. It copies rows block by block into our layout
+and dtype, so that a mapped or dequantised tensor is never in memory as a whole. On a mesh, a
+finished tensor goes directly to its devices, a layer into its stacked array there: the host holds
+only one finished tensor and one block of the file.
 """
 import dataclasses
 import functools
@@ -21,17 +21,17 @@ from ilm_jax.runtime import axes
 from ilm_jax.weights import trees
 
 BLOCK_BYTES = 16 << 20
-_ALIGN = 64    # what XLA's CPU client asks of memory that it takes over without a copy
+_ALIGN = 64    # alignment with which XLA's CPU client can use memory without a copy
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """How a tensor lies in a file.
+  """The layout of a tensor in a file, relative to ours.
 
-  read: the file's array -> ours; a view where it can be.
-  shape: our shape -> the file's.
-  lay: ours, to be written -> a view of it that has the file's rows as its first axis, or groups
-    of them; None: tensors of this kind are small and read as a whole.
+  read: the file's array -> ours; a view if possible.
+  shape: our shape -> the file's shape.
+  lay: our array, to be filled -> a view of it whose first axis is the file's rows or groups of
+    them; None: tensors with this layout are small and read as a whole.
   """
   read: Callable[[np.ndarray], np.ndarray]
   shape: Callable[[tuple], tuple]
@@ -44,7 +44,7 @@ PLUS_ONE = Turn(lambda x: x.astype(np.float32) + 1, lambda s: s)      # Gemma's 
 
 
 def half_split(head_dim: int) -> Turn:
-  """[heads * K, D] with interleaved rotary pairs, turned to the half-split layout, transposed."""
+  """From [heads * K, D] with interleaved rotary pairs to the half-split layout, transposed."""
   def read(rows):
     pairs = rows.reshape(-1, head_dim // 2, 2, rows.shape[-1])
     return pairs.swapaxes(1, 2).reshape(rows.shape).T
@@ -57,7 +57,7 @@ def half_split(head_dim: int) -> Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Where a tensor belongs: the path in our tree, and which layer of a stacked array it is.
+  """The place of a tensor in our tree: the path, and the layer of a stacked array.
 
   layer: None: the whole array; an int: that layer.
   """
@@ -72,19 +72,20 @@ def fill(source: str, places: dict[str, Place], shapes: dict[str, tuple], read, 
 
   Args:
     source: the file or folder, for messages.
-    places: name in the file -> where it belongs.
+    places: name in the file -> its place.
     shapes: name in the file -> its shape there.
-    read: name -> numpy array, or anything whose slices [a:b] along the first axis are.
-    abstract: our tree as ShapeDtypeStructs, nested dicts. Where it has <name>_scale beside <name>
-      (int8), the tensor is rounded as it is placed.
+    read: name -> numpy array, or an object whose slices [a:b] along the first axis are such.
+    abstract: our tree as ShapeDtypeStructs, nested dicts. If it has <name>_scale beside <name>
+      (int8), the tensor is quantised before it is placed.
     mesh: where the parameters go, by axes.PARAMETER_AXES; None: they are numpy arrays.
-    ignored: names that may be there and are not needed.
+    ignored: names in the file that may be skipped.
 
   Returns:
     The tree of parameters, in the dtypes of `abstract`.
 
   Raises:
-    UserError: a tensor is missing, left over, of another shape or no floating-point number.
+    UserError: a tensor is missing, left over, of another shape or not of floating point.
+    ValueError: `places` does not fill `abstract` (a bug of the reader).
   """
   wanted = {}
   for name, place in places.items():
@@ -116,7 +117,8 @@ def summed_axis(name: str, rank: int) -> int:
 
 @functools.partial(jax.jit, static_argnums=1)
 def round_channels(w, axis: int) -> tuple[jax.Array, jax.Array]:
-  """(int8 of w's shape, float32 scales of that shape without `axis`): w is about ints * scale."""
+  """(int8 of w's shape, float32 scales of that shape without `axis`), so that w = ints * scale up
+  to rounding."""
   wide = w.astype(jnp.float32)
   scale = jnp.maximum(jnp.max(jnp.abs(wide), axis=axis, keepdims=True) / 127, 1e-30)
   ints = jnp.clip(jnp.round(wide / scale), -127, 127).astype(jnp.int8)
@@ -131,7 +133,7 @@ def _turned(source: str, name: str, tensor, turn: Turn, shape, dtype) -> np.ndar
     _check_floating(source, name, rows)
     ours[...] = turn.read(rows)
     return ours
-  view = turn.lay(ours)       # an axis of groups of rows, or of rows
+  view = turn.lay(ours)       # its first axis: the file's rows, or groups of them
   rows_each = tensor.shape[0] // len(view)
   step = max(1, BLOCK_BYTES // max(1, 4 * view[0].size))
   for at in range(0, len(view), step):
@@ -152,7 +154,7 @@ def _empty(shape, dtype) -> np.ndarray:
 
 
 def forget(rows) -> None:
-  """Lets the pages of a mapped file go, which have been copied."""
+  """Releases the memory of a mapped file, once its rows have been copied."""
   while rows is not None and not isinstance(rows, mmap.mmap):
     rows = getattr(rows, "base", None)
   if rows is not None:
@@ -166,7 +168,7 @@ def _check_floating(source: str, name: str, rows: np.ndarray) -> None:
 
 
 def _check_complete(source: str, places: dict[str, Place], abstract: dict) -> None:
-  """A map that leaves a parameter of ours, or a layer of one, empty is a fault of the program."""
+  """Raises ValueError if `places` leaves a parameter, or a layer of one, empty: that is a bug."""
   filled: dict[tuple, set] = {}
   for place in places.values():
     filled.setdefault(place.path, set()).add(place.layer)
@@ -178,7 +180,7 @@ def _check_complete(source: str, places: dict[str, Place], abstract: dict) -> No
     if not is_scale and filled.pop(path, None) not in ({None}, set(range(leaf.shape[0]))):
       wrong.append(path)
   if wrong or filled:
-    raise ValueError(f"{source}: name map leaves {wrong} empty and names unknown {list(filled)}")
+    raise ValueError(f"{source}: the name map leaves {wrong} empty and has unknown {list(filled)}")
 
 
 def _put(tree: dict, path: tuple, layer: int | None, value, leaf, mesh) -> None:
@@ -192,7 +194,7 @@ def _put(tree: dict, path: tuple, layer: int | None, value, leaf, mesh) -> None:
     return None
   sharding = _sharding(path, leaf, mesh)
   if layer is None:
-    # Waits, here and below, so that the host's copy is free before the next tensor is read.
+    # Waits, here and below, so that the host's copy is freed before the next tensor is read.
     return trees.put(tree, path, jax.block_until_ready(axes.put(value, sharding)))
   if not trees.has(tree, path):
     trees.put(tree, path, _zeros(leaf.shape, leaf.dtype, sharding))
@@ -202,7 +204,7 @@ def _put(tree: dict, path: tuple, layer: int | None, value, leaf, mesh) -> None:
 
 
 def _on_devices(value: np.ndarray, place: Place, leaf, mesh):
-  """A tensor that is still to be rounded, where it will lie."""
+  """A tensor before its quantisation, placed where the result will be."""
   if mesh is None:
     return value
   sharding = _sharding(place.path, leaf, mesh)

@@ -1,8 +1,8 @@
 """Reads T5X checkpoints: T5, mT5 and UMT5, and the decoder-only example; both of T5X's layouts.
 
-The old layout is a msgpack file `checkpoint` beside one TensorStore array a parameter; the new one
-is Orbax's. Layers may lie apart (`layers_0`, ..) or stacked along an axis, where attention kernels
-keep heads and head width apart. The optimizer's state is never read.
+The old layout is a msgpack file `checkpoint` beside a TensorStore array for each parameter; the new
+one is Orbax's. Layers are separate (`layers_0`, ..) or stacked along an axis. Attention kernels may
+have separate axes for heads and head width. The optimizer's state is never read.
 """
 import math
 import re
@@ -20,10 +20,10 @@ _EXPECTED = ("expected a T5X checkpoint: a folder with the file `checkpoint`, or
              "Orbax, or a folder of such folders checkpoint_<step>")
 
 
-_DRIVERS = ("zarr", "zarr3")     # of TensorStore, that T5X writes
-# How TensorStore fails on a damaged array.
+_DRIVERS = ("zarr", "zarr3")     # TensorStore's drivers of arrays that T5X writes
+# What TensorStore raises on a damaged array.
 _UNREADABLE = (ValueError, TypeError, KeyError, OSError, NotImplementedError)
-_SPARSE = 1000               # times the bytes of its files that a checkpoint may have in memory
+_SPARSE = 1000               # most elements of a checkpoint for each byte of its files
 
 
 def is_checkpoint(path) -> bool:
@@ -32,7 +32,7 @@ def is_checkpoint(path) -> bool:
 
 
 def is_encoder_decoder(path, gin_file: str = "") -> bool:
-  """Whether the model of a checkpoint that is there has an encoder, by its gin file alone.
+  """Whether the model of the checkpoint at `path` has an encoder, by its gin file alone.
 
   Raises:
     UserError: there is no gin file, or it describes no model.
@@ -44,17 +44,17 @@ def load(path, gin_file: str = "", dtype: str = "float32", mesh=None):
   """Config and parameters of a T5X model.
 
   Args:
-    path: a checkpoint, or a folder of checkpoint_<step> whose newest is taken.
-    gin_file: the model's gin file; "": model.gin, config.gin or operative_config.gin in `path` or
-      in the folder above it.
-    dtype: of the kernels; norms and position biases are float32 always.
+    path: a checkpoint, or a folder of checkpoint_<step> folders, of which the newest is read.
+    gin_file: the model's gin file; "": model.gin, config.gin or operative_config.gin in the
+      checkpoint's folder or one of the two above it.
+    dtype: dtype of the kernels; norms and position biases are always float32.
     mesh: where the parameters go; None: they are numpy arrays.
 
   Returns:
-    (T5Config, or DecoderConfig where there is no encoder; parameters).
+    (T5Config, or DecoderConfig for a model without encoder; parameters).
 
   Raises:
-    UserError: no checkpoint or gin file there, damaged, or not exactly the gin file's model.
+    UserError: the checkpoint or gin file is absent or damaged, or they are not the same model.
   """
   folder = _newest(epath.Path(path))
   if folder is None:
@@ -73,7 +73,10 @@ def load(path, gin_file: str = "", dtype: str = "float32", mesh=None):
 
 
 def _check_size(folder: epath.Path, arrays: dict) -> None:
-  """What has no file is zeros to TensorStore, of any shape that a header claims."""
+  """Raises UserError if the headers claim far more than the files hold.
+
+  TensorStore reads an absent file as zeros, of whatever shape the header claims.
+  """
   stored = sum((at / name).stat().length for at, _, names in folder.walk() for name in names)
   claimed = sum(math.prod(array.shape) for array in arrays.values())
   if claimed > files.SMALL + _SPARSE * stored:
@@ -82,7 +85,7 @@ def _check_size(folder: epath.Path, arrays: dict) -> None:
 
 
 class _Part:
-  """A tensor, or one layer of a stacked one, that is read when asked for."""
+  """A tensor, or one layer of a stacked tensor; `read` reads it."""
 
   def __init__(self, array, axis: int | None = None, n: int = 0):
     self._array, self._axis, self._n = array, axis, n
@@ -100,7 +103,7 @@ class _Part:
 
 
 def _by_layer(folder: str, arrays: dict, architecture: dict) -> dict[str, _Part]:
-  """One tensor a layer, also where the file stacks them."""
+  """One tensor for each layer, even if the file stacks the layers."""
   axis, tensors = architecture["param_scan_axis"], {}
   for name, array in arrays.items():
     stacked = re.match(r"(encoder|decoder)/(?:encoder|decoder)/(.*)", name)
@@ -141,22 +144,22 @@ def _find_gin(folder: epath.Path) -> epath.Path:
 
 
 def _legacy(folder: epath.Path) -> dict:
-  """Parameter name -> array, of the msgpack layout."""
+  """Parameter name -> array, in the msgpack layout."""
   files.refuse_pointer(folder / "checkpoint")
   try:
     tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
     target = dict(tree["optimizer"]["target"])
-  except Exception as e:  # a damaged msgpack fails in any way
+  except Exception as e:  # a damaged msgpack file may raise anything
     raise errors.UserError(f"{folder}/checkpoint: not a readable T5X checkpoint "
                            f"({type(e).__name__}): {_EXPECTED}") from e
   return {name: _array(folder, name, leaf) for name, leaf in _leaves(target)}
 
 
 def _array(folder: epath.Path, name: str, leaf):
-  """An array that lies in the file itself, or beside it."""
+  """An array inside the checkpoint file, or in a folder beside it."""
   if isinstance(leaf, dict):
     try:
-      # Old files name a bucket of their makers; the array lies beside the file all the same.
+      # Old files name a bucket of their authors, but the array is beside the file.
       path = leaf["kvstore"]["path"].rstrip("/").rsplit("/", 1)[-1]
     except (KeyError, TypeError, AttributeError):
       path = ""
@@ -178,7 +181,7 @@ def _leaves(tree: dict, prefix: str = ""):
 
 
 def _orbax(folder: epath.Path) -> dict:
-  """Parameter name -> array, of Orbax's layout, one folder an array or all in one database."""
+  """Parameter name -> array, in Orbax's layout: a folder for each array, or all in one database."""
   state = folder / "state"
   try:
     keys = files.parse_json((state / "_METADATA").read_text())
@@ -219,12 +222,12 @@ def _encodes(architecture: dict) -> bool:
 
 
 def _config(a: dict, tensors: dict, dtype: str):
-  """The architecture of the gin file, with what the file itself says."""
+  """The config by the gin file's architecture and the names of the tensors."""
   acts = tuple(a["mlp_activations"])
   gated = len(acts) == 2
   if acts[0] not in ("relu", "gelu", "silu", "swish") or acts[1:] not in ((), ("linear",)):
-    raise errors.UserError(f"mlp_activations={acts} in the gin file, supported are (x,) and (x, "
-                           "'linear') with x of relu, gelu, silu: use such a model")
+    raise errors.UserError(f"mlp_activations={acts} in the gin file, expected (x,) or (x, "
+                           "'linear') with x one of relu, gelu, silu, swish: use such a model")
   tied = bool(a["logits_via_embedding"])
   common = dict(
       width=a["emb_dim"], num_heads=a["num_heads"], head_dim=a["head_dim"], mlp_width=a["mlp_dim"],
@@ -240,7 +243,7 @@ def _config(a: dict, tensors: dict, dtype: str):
 
 
 def _attention(places, theirs, ours, layer, tensors, heads: int, head_dim: int):
-  """The four kernels of an attention, whose heads may lie apart ([D, H, K] and [H, K, D])."""
+  """Adds the four kernels of an attention; heads may be an axis ([D, H, K] and [H, K, D])."""
   for kernel in ("query", "key", "value", "out"):
     name = f"{theirs}/{kernel}/kernel"
     turn = stream.KEEP

@@ -5,7 +5,7 @@ from gin import config_parser
 from ilm_jax import errors
 from ilm_jax.weights import trees
 
-# What a reader of checkpoints needs; each with the classes whose field it is.
+# The classes of the architecture, and their fields that a reader of checkpoints needs.
 _CLASSES = ("T5Config", "TransformerConfig")
 _SIZES = ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim")
 _REQUIRED = (*_SIZES, "mlp_activations")
@@ -17,13 +17,13 @@ _NEEDED = {*_REQUIRED, *sum(_LAYERS, ()), "logits_via_embedding", "param_scan_ax
 def read(path) -> dict:
   """{field: value} of network.T5Config (or TransformerConfig) as a gin file binds them.
 
-  Macros are resolved and includes followed, from the file's own folder or one above it; includes
-  that are not there are left out, as long as every field needed is bound. Other fields, such as
-  the dropout that T5X's own files leave %gin.REQUIRED, are not looked at.
+  Resolves macros and follows includes, which are looked up in the file's folder and those above it.
+  Absent includes are skipped, as long as every needed field is bound. Other fields are ignored,
+  e.g. the dropout that T5X's own files leave %gin.REQUIRED.
 
   Raises:
-    UserError: the file is absent or no gin, or fields of the architecture are not bound, or to
-      what is none.
+    UserError: the file is absent or no gin, or fields of the architecture are not bound or bound to
+      invalid values.
   """
   bindings: dict[str, object] = {}
   _parse(epath.Path(path), bindings, ())
@@ -52,7 +52,7 @@ def _check(fields: dict, path: str) -> None:
     raise errors.UserError(f"{path}: mlp_activations is {errors.shown(activations)}, expected "
                            "names such as ('gelu', 'linear'): bind it in the gin file")
   if fields.get("scale_attn_logits"):
-    raise errors.UserError(f"{path}: scale_attn_logits is True, supported is False: use a model "
+    raise errors.UserError(f"{path}: scale_attn_logits is True, expected False: use a model "
                            "without it")
 
 
@@ -61,7 +61,7 @@ class _Macro(str):
 
 
 class _Delegate(config_parser.ParserDelegate):
-  """Keeps references as what they are called: no code of T5X is run."""
+  """Keeps references as names: no code of T5X is run."""
 
   def configurable_reference(self, scoped_configurable_name, evaluate):
     return f"@{scoped_configurable_name}"
@@ -73,12 +73,13 @@ class _Delegate(config_parser.ParserDelegate):
 def _parse(path: epath.Path, bindings: dict, within: tuple) -> None:
   """Adds the bindings of a file and its includes; `within`: the files that include it."""
   if path.resolve() in within:
-    raise errors.UserError(f"{path} includes itself: take the include out")
+    raise errors.UserError(f"{path} includes itself: remove the include")
   try:
     statements = list(config_parser.ConfigParser(path.read_text(), _Delegate()))
-  except Exception as e:       # gin's parser fails in any way on what is none
+  except Exception as e:       # gin's parser may raise anything on a file that is no gin
     raise errors.UserError(f"{path}: not a readable gin file ({type(e).__name__}: "
-                           f"{' '.join(str(e).split())[:160]})") from e
+                           f"{' '.join(str(e).split())[:160]}): name the model's gin file with "
+                           "--config.lm.gin_file") from e
   for statement in statements:
     if isinstance(statement, config_parser.IncludeStatement):
       for parent in (path.parent, *path.parent.parents):

@@ -1,6 +1,6 @@
 """Writes safetensors files, one tensor in memory at a time: [length][JSON header][tensors].
 
-A tensor that is larger than memory is given as an iterator of its parts along the first axis.
+For a tensor larger than memory, give an iterator of its parts along the first axis.
 """
 import json
 import struct
@@ -15,16 +15,16 @@ _NAMES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.
 
 
 class Entry(NamedTuple):
-  """A tensor to be written."""
+  """A tensor to write."""
   name: str
   shape: tuple[int, ...]
   dtype: np.dtype
-  # Called once, when its turn has come; an iterator: parts along the first axis.
+  # Called once, when the tensor is written; may return an iterator of parts along the first axis.
   array: Callable[[], np.ndarray | Iterator[np.ndarray]]
 
 
 def of(name: str, array) -> Entry:
-  """The entry of an array that is there."""
+  """The entry of an array in memory."""
   array = np.asarray(array)
   return Entry(name, array.shape, array.dtype, lambda: array)
 
@@ -34,8 +34,11 @@ def write(file, entries: Sequence[Entry], metadata: dict[str, str]) -> None:
 
   Args:
     file: a binary file to write to.
-    entries: in the order of the file.
-    metadata: of the header, e.g. {"format": "pt"}, which transformers wants.
+    entries: the tensors, in the order of the file.
+    metadata: metadata of the header, e.g. {"format": "pt"}, which transformers needs.
+
+  Raises:
+    ValueError: an array does not have the shape of its entry.
   """
   header, at = {"__metadata__": metadata}, 0
   for name, shape, dtype, _ in entries:
@@ -56,10 +59,10 @@ def write(file, entries: Sequence[Entry], metadata: dict[str, str]) -> None:
       _write(file, name, part, (len(part), *shape[1:]), dtype)
       rows += len(part)
     if rows != shape[0]:
-      raise ValueError(f"tensor {name} has {rows} rows, announced were {shape[0]}")
+      raise ValueError(f"tensor {name} has {rows} rows, expected {shape[0]}")
 
 
 def _write(file, name: str, values: np.ndarray, shape, dtype) -> None:
   if values.shape != tuple(shape):
-    raise ValueError(f"tensor {name} has shape {values.shape}, announced was {shape}")
+    raise ValueError(f"tensor {name} has shape {values.shape}, expected {shape}")
   file.write(np.ascontiguousarray(values.astype(dtype)).reshape(-1).view(np.uint8).data)

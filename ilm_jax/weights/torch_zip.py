@@ -1,8 +1,8 @@
 """Reads tensors from PyTorch's zip files (.pth, .pt, .bin) without PyTorch, and runs no code.
 
-Such a file is a zip with a pickle that names storages, and one uncompressed member a storage. The
-pickle is read by an unpickler that knows tensors and plain containers and refuses all else. What it
-says of a tensor is believed only where it stays inside the tensor's storage.
+Such a file is a zip with a pickle that names storages, and an uncompressed member for each storage.
+Our unpickler accepts tensors and plain containers and refuses everything else. A tensor is accepted
+only if it lies inside its storage.
 """
 import collections
 import io
@@ -24,7 +24,7 @@ _DTYPES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "BFloat16Stora
 
 
 class Tensor(NamedTuple):
-  """Where a tensor lies: `offset` elements into the storage `key`."""
+  """The place of a tensor: it begins `offset` elements into the storage `key`."""
   key: str
   dtype: np.dtype
   offset: int
@@ -33,13 +33,13 @@ class Tensor(NamedTuple):
 
 
 class TorchFile:
-  """The tensors of a file by name; `shapes` says what there is, `read` reads one.
+  """The tensors of a file by name: `shapes` has name -> shape of all, `read` reads one.
 
-  A file that holds {"model": tensors, ..} or {"state_dict": tensors, ..} is read as these tensors.
+  For a file with {"model": tensors, ..} or {"state_dict": tensors, ..}, these are the tensors.
 
   Raises:
-    UserError: the file is absent, damaged, of PyTorch's format before 1.6, holds objects other
-      than tensors in plain containers, or tensors that leave their storage.
+    UserError: the file is absent, damaged or in PyTorch's format before 1.6, or it holds objects
+      other than tensors in plain containers, or tensors that are not inside their storage.
   """
 
   def __init__(self, path):
@@ -52,16 +52,16 @@ class TorchFile:
       content = _Unpickler(io.BytesIO(self._member(pickled).read())).load()
     except errors.UserError:
       raise
-    except Exception as e:   # a damaged zip or pickle fails in any way
+    except Exception as e:   # a damaged zip or pickle may raise anything
       raise errors.UserError(
           f"{path}: not a readable PyTorch file ({type(e).__name__}: {str(e)[:160]}): expected a "
-          "zip written by torch.save of 1.6 or newer that holds tensors only; get it again, or "
-          "save its state_dict anew") from e
+          "zip written by torch.save of 1.6 or newer that holds only tensors; get it again, or "
+          "save its state_dict again") from e
     for key in ("model", "state_dict"):
       content = content.get(key, content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not any(isinstance(t, Tensor) for t in content.values()):
-      raise errors.UserError(f"{path}: no tensors by name in it: expected a state_dict, or one "
-                             "under \"model\"")
+      raise errors.UserError(f"{path}: no named tensors found, expected a state_dict, or one "
+                             "under \"model\": save it with torch.save(model.state_dict(), path)")
     self._tensors = {name: t for name, t in content.items()
                      if isinstance(name, str) and isinstance(t, Tensor)}
     for name, tensor in self._tensors.items():
@@ -82,13 +82,13 @@ class TorchFile:
     return np.lib.stride_tricks.as_strided(flat, t.shape, [step * size for step in t.stride])
 
   def _member(self, name: str):
-    """A member, opened; PyTorch compresses none, so that none is larger than the file."""
+    """Opens a member; PyTorch does not compress members, so none is larger than the file."""
     if self._zip.getinfo(name).compress_type != zipfile.ZIP_STORED:
       raise zipfile.BadZipFile(f"{name} is compressed")
     return self._zip.open(name)
 
   def _check(self, name: str, t: Tensor) -> None:
-    """Raises UserError unless a tensor lies inside its storage and is no larger than that."""
+    """Raises UserError unless a tensor lies inside its storage and is not larger than it."""
     numbers = (t.offset, *t.shape, *t.stride)
     if (not isinstance(t.dtype, np.dtype) or type(t.key) is not str
         or not all(type(n) is int and n >= 0 for n in numbers)
@@ -96,7 +96,7 @@ class TorchFile:
       shape, stride, offset = map(errors.shown, (t.shape, t.stride, t.offset))
       raise errors.UserError(
           f"{self._path}: tensor {name} of shape {shape} has strides {stride} and offset {offset}: "
-          "expected whole numbers from 0, a stride for each axis")
+          "expected whole numbers from 0, a stride for each axis: get the file again")
     try:
       held = self._zip.getinfo(f"{self._root}data/{t.key}").file_size // t.dtype.itemsize
     except KeyError as e:
@@ -107,15 +107,15 @@ class TorchFile:
                              f"{t.offset + _extent(t)} elements: get the file again")
     if math.prod(t.shape) > held:
       raise errors.UserError(f"{self._path}: tensor {name} of shape {t.shape} repeats {held} "
-                             "elements: save a copy of it that is contiguous")
+                             "elements: save a contiguous copy of it")
 
 
 def _extent(t: Tensor) -> int:
-  """Elements from the tensor's first to its last, both counted."""
+  """Number of elements of the storage from the tensor's first to its last, inclusive."""
   return 1 + sum((n - 1) * step for n, step in zip(t.shape, t.stride)) if math.prod(t.shape) else 0
 
 
-# Opcodes of what torch.save writes of tensors, numbers, texts and plain containers.
+# The opcodes that torch.save writes for tensors, numbers, texts and plain containers.
 _OPCODES = (
     "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID NONE NEWTRUE NEWFALSE BININT "
     "BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINBYTES "
@@ -127,9 +127,9 @@ _KEYS = (str, bytes, int, float, bool, type(None))
 class _Unpickler(pickle._Unpickler):
   """Builds `Tensor`s; any other class or function in the pickle is an error.
 
-  It is Python's own in Python, not in C: what a pickle does is then a table of opcodes, those that
-  are not needed are missing from it, and keys are looked at before they are hashed (a tuple of two
-  that are one tuple of two, and so on, is small and takes forever to hash).
+  It extends Python's unpickler in Python, not that in C. So its table has only the opcodes that are
+  needed, and the types of keys are checked before they are hashed: nested tuples that share their
+  parts are small but can take forever to hash.
   """
   dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
               for name in _OPCODES}
@@ -141,12 +141,12 @@ class _Unpickler(pickle._Unpickler):
   def find_class(self, module, name):
     if module.startswith("torch") and name in _DTYPES:
       return np.dtype(_DTYPES[name])
-    # Made anew for each: what a pickle does to one stays its own.
+    # New functions for each call, so that a pickle cannot change them for others.
     allowed = {("torch._utils", "_rebuild_tensor_v2"): lambda *parts: _tensor(*parts),
                ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
                ("collections", "OrderedDict"): lambda: collections.OrderedDict()}
     if (module, name) not in allowed:
-      raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is neither tensor nor "
+      raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is neither a tensor nor a "
                                    "container")
     return allowed[module, name]
 
@@ -165,7 +165,7 @@ class _Unpickler(pickle._Unpickler):
     self._put([key, value])
 
   def _build(self):
-    self.stack.pop()               # attributes of a container: nobody reads them
+    self.stack.pop()               # attributes of a container, which are not used
 
   dispatch[pickle.SETITEMS[0]] = _setitems
   dispatch[pickle.SETITEM[0]] = _setitem

@@ -1,4 +1,4 @@
-"""What every reader of others' weights shares: sizes and name maps, checked and reported once."""
+"""Shared by all readers of foreign weights: checks of sizes and name maps, and nested dicts."""
 import numpy as np
 
 from ilm_jax import errors
@@ -11,11 +11,11 @@ def take(source: str, tensors: dict[str, tuple[int, ...]], wanted: dict[str, tup
   Args:
     source: the file, for the message.
     tensors: tensor name -> shape in the file.
-    wanted: tensor name -> shape that the model has.
-    ignored: names that may be there and are known not to be needed.
+    wanted: tensor name -> shape that the model needs.
+    ignored: names that the file may have and that are not needed.
 
   Raises:
-    UserError: tensors are missing, left over or of another shape; it names all three.
+    UserError: tensors are missing, left over or of another shape; the message names all three.
   """
   missing = sorted(set(wanted) - set(tensors))
   left_over = sorted(set(tensors) - set(wanted) - ignored)
@@ -39,15 +39,15 @@ _MOST_LAYERS, _MOST = 10_000, (1 << 31) - 1
 
 
 def check_sizes(source: str, sizes: dict[str, object], layers: dict[str, object]) -> None:
-  """Checks what a header says of a model's shape, before anything is counted off by it.
+  """Checks the sizes in a header before they are used.
 
   Args:
     source: the file, for the message.
     sizes: field -> value: widths, heads, words.
-    layers: field -> value: numbers of layers, each of which will be looked up by name.
+    layers: field -> value: numbers of layers; smaller, since every layer is looked up by name.
 
   Raises:
-    UserError: a value is no whole number, below 1 or absurdly large; it names the field.
+    UserError: a value is no whole number, below 1 or absurdly large; the message names the field.
   """
   for most, fields in ((_MOST, sizes), (_MOST_LAYERS, layers)):
     for name, value in fields.items():
@@ -58,7 +58,7 @@ def check_sizes(source: str, sizes: dict[str, object], layers: dict[str, object]
 
 
 def put(tree: dict, path: tuple, value: np.ndarray) -> None:
-  """tree[path[0]][path[1]]... = value, making the dicts on the way."""
+  """tree[path[0]][path[1]]... = value; makes missing dicts on the way."""
   for key in path[:-1]:
     tree = tree.setdefault(key, {})
   tree[path[-1]] = value
@@ -72,7 +72,7 @@ def get(tree: dict, path: tuple):
 
 
 def has(tree: dict, path: tuple) -> bool:
-  """Whether `get` finds something."""
+  """Whether `tree` has a value at `path`, so that `get` works."""
   for key in path:
     if not isinstance(tree, dict) or key not in tree:
       return False
@@ -81,7 +81,7 @@ def has(tree: dict, path: tuple) -> bool:
 
 
 def nest(path: tuple, value) -> dict:
-  """The tree that holds `value` at `path` and nothing else."""
+  """A tree with only `value` at `path`."""
   tree: dict = {}
   put(tree, path, value)
   return tree

@@ -8,9 +8,9 @@
          X.jsonl.gz            the reviews themselves, with the same fields
          meta_X.jsonl.gz       {"parent_asin", "title", "categories", "store", "main_category"}
 
-An item's genres are the last names of its category paths and its brand. Nothing has a year. What
-2018 has of the page's markup is left out.
-Products of the log without metadata, or without title, are called by their id.
+An item's genres are the last names of its category paths, and its brand. No item has a year. HTML
+markup in the metadata of 2018 is removed. Products of the log without metadata or title are called
+by their id.
 """
 import functools
 import html
@@ -78,7 +78,7 @@ def _genres(product: dict, year: int) -> list[str]:
 
 
 def _clean(text) -> str:
-  """One line without HTML; "" where a page's script stands in place of the words."""
+  """One line without HTML; "" if it is a page's script instead of words."""
   if not isinstance(text, str) or "getTime(" in text:
     return ""
   return " ".join(html.unescape(_TAG.sub(" ", text)).split())

@@ -1,7 +1,7 @@
-"""A data set prepared by an Apache Beam pipeline: the examples of `builder`, made by its workers.
+"""A data set prepared by an Apache Beam pipeline: its workers make the examples of `builder`.
 
-Files whose lines stand for themselves are read in parts; others, packed ones for example, by one
-worker each. Users are put together, ordered and written by all.
+Several workers read the parts of a file whose lines are independent; one worker reads each other
+file, e.g. a packed one. All workers gather, order and write the users.
 """
 import collections
 
@@ -46,7 +46,7 @@ class _Users(beam.PTransform):
 
 
 def _read(part):
-  """Of a part: (user, (part, places in it, items, times, ratings)), and how many events it has."""
+  """For a part: (user, (part, places in it, items, times, ratings)), and its number of events."""
   number, read_log = part
   user_ids, item_ids, times, ratings = read_log()
   times = examples.known(times, len(user_ids))
@@ -60,7 +60,7 @@ def _read(part):
 
 
 def _firsts(counts) -> list[int]:
-  """For each part, how many events stand before it in the log."""
+  """For each part, the number of events before it in the log."""
   return [0, *np.cumsum([count for _, count in sorted(counts)]).tolist()]
 
 
@@ -69,7 +69,7 @@ def _numbers(user_ids) -> dict[str, int]:
 
 
 def _example(gathered, firsts: list[int], numbers: dict[str, int]):
-  """(number of the user, example) from what the parts have of a user."""
+  """(number of the user, example) from the user's events in all parts."""
   user, parts = gathered
   parts = sorted(parts, key=lambda part: part[0])
   place_N = np.concatenate([places + firsts[number] for number, places, *_ in parts])

@@ -4,8 +4,8 @@
     builder_of("ml-1m")(found, config="interactions", data_dir=...).download_and_prepare()
     interactions, items, kept = load(found, data_dir, k=5)
 
-Data sets keep their own terms, mostly research without redistribution: what is prepared stays on
-this machine.
+Data sets keep their own terms, mostly research without redistribution: do not distribute the
+prepared files.
 """
 import contextlib
 import functools
@@ -51,7 +51,7 @@ class _Log(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   ]
 
   def __init__(self, found: registry.Found, *, beam: bool = False, **kwargs):
-    """Like any builder, of the files that were found; `beam`: by a pipeline of Apache Beam."""
+    """A builder for the files in `found`; `beam`: an Apache Beam pipeline makes the examples."""
     self._found, self._beam = found, beam
     super().__init__(**kwargs)
 
@@ -91,10 +91,10 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
   Args:
     found: the data set and its files.
     data_dir: where the data set is prepared, once for each content of the files.
-    k: users and items with fewer interactions are removed until none is left to remove; 0: items
-      without any stay, too.
+    k: users and items with fewer interactions are removed until all that are left have k; 0: keeps
+      also items without interactions.
     rule: how it is split.
-    beam: options of an Apache Beam pipeline that prepares it; (): it is prepared here.
+    beam: options of an Apache Beam pipeline that prepares it; (): this process does.
 
   Returns:
     (interactions.Interactions, interactions.Items, kept.Kept).
@@ -118,7 +118,7 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
 
 
 def _check(found: registry.Found, what: str, counts, published) -> None:
-  """Raises UserError where counts are published (not 0) and others were found."""
+  """Raises UserError if counts differ from published ones (0: not published)."""
   wrong = [f"{have:,} {name} (published: {want:,})"
            for name, have, want in zip(counts._fields, counts, published) if want and have != want]
   if wrong:
@@ -129,7 +129,7 @@ def _check(found: registry.Found, what: str, counts, published) -> None:
 
 
 def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
-  """`items`, and those of the log that they lack, without words; not if they lack all."""
+  """`items`, and the log's other items without words; unchanged if no item of the log is there."""
   met = set(raw_ids)
   lacking = sorted(met - set(items.ids))
   if len(lacking) == len(met):       # another log's items file: `interactions.build` says so
@@ -140,12 +140,12 @@ def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
 
 
 def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = ()) -> list[dict]:
-  """All examples of one config, prepared if they are not there yet."""
+  """All examples of one config, which is prepared first if it is missing."""
   builder = builder_of(found.name)(found, beam=bool(beam), config=config, data_dir=data_dir)
   options = beam_options.parsed(beam) if beam else None
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  # TFDS prints what it would download, of files that are here already.
+  # TFDS announces downloads even of files that are already on this machine.
   with beam_options.mistakes_told(), contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
         try_download_gcs=False, beam_options=options))

@@ -1,7 +1,7 @@
-"""What stands in a cell, in whatever type a file has it: ids, words, times. No TensorFlow.
+"""Reads ids, words and times from cells of any type that files contain. No TensorFlow.
 
-Each function takes the file, the number of the line and the column's name, for the UserError of a
-value that can be no such thing.
+Each function takes the file, the number of the line and the column's name, to name them in the
+UserError for a value that it cannot read.
 """
 import datetime
 import decimal
@@ -11,8 +11,8 @@ from ilm_jax import errors
 from ilm_jax.tasks.datasets import lines
 
 PER_SECOND = {"s": 1, "ms": 10 ** 3, "us": 10 ** 6, "ns": 10 ** 9}   # by data.columns.time_unit
-_WHOLE = 2.0 ** 53               # floats beyond have lost digits of the number that they were
-_FARTHEST = 10 ** 40             # of a time whose unit is looked at next
+_WHOLE = 2.0 ** 53               # larger floats may have lost digits of a whole number
+_FARTHEST = 10 ** 40             # bound of a time before its unit is checked
 _LAST_YEAR = 9999
 _LATEST = 32_503_680_000         # seconds: the year 3000
 _DATES = {8: ("%Y%m%d", "%Y-%m-%d"), 12: ("%Y%m%d%H%M", "%Y-%m-%dT%H:%M"),
@@ -24,7 +24,7 @@ class Nanoseconds(int):
 
 
 def word(path, number: int, name: str, value) -> str:
-  """Text of a cell; "" for nothing. Whole floats, as tables with gaps have them, lose their .0.
+  """Text of a cell; "" if it is empty. Whole floats lose their .0 (tables with gaps have them).
 
   Raises:
     UserError: a list, a truth value or bytes that are no UTF-8.
@@ -48,7 +48,7 @@ def identity(path, number: int, name: str, value) -> str:
   """The id in a cell. 7, "7" and 7.0 are one id, and so are -7, "-7" and -7.0.
 
   Raises:
-    UserError: nothing is there, no text and no number, or a float whose digits are lost.
+    UserError: the cell is empty, is neither text nor a number, or is a float that lost digits.
   """
   if isinstance(value, float) and abs(value) > _WHOLE:
     raise _wrong(path, number, name, value,
@@ -69,7 +69,7 @@ def words(path, number: int, name: str, value, separator: str) -> list[str]:
 
 
 def year(path, number: int, name: str, value) -> int | None:
-  """A year; None for nothing."""
+  """A year; None if the cell is empty."""
   text = word(path, number, name, value).removesuffix(".0")
   value = lines.number_of(path, number, name, text, int) if text else None
   if value is not None and not -_LAST_YEAR <= value <= _LAST_YEAR:
@@ -78,15 +78,15 @@ def year(path, number: int, name: str, value) -> int | None:
 
 
 def nanoseconds(path, number: int, name: str, value, unit: str, first: bool = False) -> int:
-  """Since 1970: a number in `unit`, or a date or ISO 8601, of UTC if it does not say of where.
+  """Since 1970, from a number in `unit`, a date, or ISO 8601 (UTC if it names no zone).
 
   Args:
     path, number, name, value: the cell.
     unit: a key of PER_SECOND.
-    first: whether it is the file's first: one like 20240501 is then taken for a date, written so.
+    first: whether it is the file's first time: a number like 20240501 is then refused as a date.
 
   Raises:
-    UserError: no time, or one that is far from now in this unit and near in another.
+    UserError: no time, a date without dashes, or a time far from now in this unit.
   """
   if isinstance(value, Nanoseconds):
     return value
@@ -127,7 +127,8 @@ def _is_whole(value) -> bool:
 
 
 def _check_near(path, number: int, name: str, time, unit: str, first: bool) -> None:
-  """Raises a UserError for a number that is a time in another unit, or a date without dashes."""
+  """Raises a UserError for a number that must be a time in another unit, or a date without dashes.
+  """
   far = abs(time) > _LATEST * PER_SECOND[unit]
   if (far or first) and (date := _as_date(time)):
     raise _wrong(path, number, name, time, f"a date and not a number of {unit}: write {date}")
@@ -140,7 +141,8 @@ def _check_near(path, number: int, name: str, time, unit: str, first: bool) -> N
 
 
 def _as_date(time) -> str:
-  """ISO 8601 of 20240501 and 20240501123000; "" for what is no date of 1970 to 2100."""
+  """ISO 8601 of 20240501 and 20240501123000; "" for other numbers and years outside 1970 to 2100.
+  """
   how, written = _DATES.get(len(str(time)), ("", ""))
   try:
     date = datetime.datetime.strptime(str(time), how)

@@ -1,7 +1,7 @@
 """Tables of delimited text: CSV, which may quote, and TSV, which seldom does. No TensorFlow.
 
-A quote mark that is not closed would make one cell of all rows below: it is a UserError that names
-the line, or, where the file does not quote, a letter like others.
+An unclosed quote mark would turn all following rows into one cell. So it is a UserError that names
+the line or, in a file without quoting, an ordinary letter.
 """
 import csv
 import difflib
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ilm_jax import errors
 from ilm_jax.tasks.datasets import lines
 
-_LONGEST = 1 << 27               # letters of a quoted cell: beyond, a mark is not closed
+_LONGEST = 1 << 27               # letters of a quoted cell: in a longer one a mark is not closed
 _WORDS = {",": "comma", "\t": "tab"}
 
 
@@ -21,9 +21,9 @@ def table(path, columns: list[str], delimiter: str = ",",
   """(line number, values of `columns`) of a table whose first line names the columns, or of one
   without such a line where `columns` are numbers ("1": the first).
 
-  Commas and other single letters: cells may be quoted, and a mark that is not closed, or that
-  swallowed whole rows, is a UserError. Tabs: marks are part of a cell, unless the first line is
-  quoted; then all may be. Longer delimiters ("::"): marks are part of a cell.
+  Commas and other single letters: cells may be quoted; a quote mark that is not closed, or that
+  swallowed whole rows, is a UserError. Tabs: quote marks are part of a cell, unless the first line
+  begins with one; then all cells may be quoted. Longer delimiters ("::"): marks are part of a cell.
   """
   with lines.text(path, encoding) as file:
     first = next(file, "")
@@ -53,9 +53,9 @@ def _tabbed(path, file, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _undoubled(cell: str) -> str:
-  """A cell that can only come from a writer that quotes where it must, as that writer meant it.
+  """Unquotes a cell in which all inner quote marks are doubled, as a quoting writer does.
 
-  "12"" pan" is 12" pan. All other marks stay: "Heroes" is how an album is called.
+  "12"" pan" is 12" pan. All other marks stay: "Heroes" is the name of an album.
   """
   inner = cell[1:-1]
   if '""' in inner and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', ""):
@@ -91,7 +91,7 @@ def _quoted(path, file, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _counted(path, header: list[str], number: int, delimiter: str) -> int:
-  """Where the column of a number, from 1, stands, or a UserError."""
+  """The place of the column with a number, from 1, or a UserError."""
   if number <= len(header):
     return number - 1
   raise errors.UserError(f"{path}, line 1 has {len(header)} cells separated by {delimiter!r}, "
@@ -99,7 +99,7 @@ def _counted(path, header: list[str], number: int, delimiter: str) -> int:
 
 
 def place(path, header: list[str], name: str) -> int:
-  """Where the column `name` stands, or a UserError that lists the columns."""
+  """The place of the column `name`, or a UserError that lists the columns."""
   if name in header:
     return header.index(name)
   close = difflib.get_close_matches(name, header, 1)

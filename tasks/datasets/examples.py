@@ -1,4 +1,4 @@
-"""The examples of a TFDS data set from what the readers give. Imports no TensorFlow."""
+"""Makes the examples of a TFDS data set from the output of the readers. Imports no TensorFlow."""
 import numpy as np
 
 from ilm_jax.data import interactions, splits
@@ -16,13 +16,13 @@ def of_users(user_ids, item_ids, times, ratings):
 
 
 def of_user(user: str, item_ids: list[str], times, ratings, places) -> dict:
-  """The example of one user, whose events are in order already."""
+  """The example of one user, whose events are already in order."""
   return {"user_id": user, "item_ids": item_ids, "timestamps": times,
           "ratings": np.array(ratings, np.float32), "places": places}
 
 
 def known(times, count: int) -> np.ndarray:
-  """int64 [count]: the times, 0 where a log has none."""
+  """int64 [count]: the times; zeros if the log has none."""
   return np.zeros(count, np.int64) if times is None else np.asarray(times, np.int64)
 
 

@@ -3,8 +3,8 @@
   user_artists.dat   userID, artistID, weight: tab separated, header
   artists.dat        id, name, url, pictureURL: tab separated, header, UTF-8
 
-The weight is a play count. There are no times: the order of the file, which is most played first,
-stands in for them and means nothing; use this set for collaborative filtering.
+The weight is a play count. There are no times. Instead the order of the file is used, which is most
+played first and no order in time: use this set for collaborative filtering only.
 """
 from ilm_jax.data import interactions
 from ilm_jax.tasks.datasets import lines
@@ -21,7 +21,7 @@ def read_log(paths: dict):
 
 
 def read_items(paths: dict) -> interactions.Items:
-  """All artists: names alone."""
+  """All artists, with names only."""
   path = paths["artists.dat"]
   rows = lines.separated(path, "\t", "id, name, url, pictureURL", header=True)
   return lines.items(path, ((raw_id, name.strip(), None, []) for _, (raw_id, name, *_) in rows))

@@ -1,6 +1,6 @@
-"""What the readers share: opening, splitting and understanding lines. Imports no TensorFlow.
+"""Opens files and splits and parses lines, for all readers. Imports no TensorFlow.
 
-A line that cannot be understood is a UserError that names the file and the line.
+A line that cannot be parsed is a UserError that names the file and the line.
 """
 import ast
 import codecs
@@ -20,7 +20,7 @@ from ilm_jax import errors, files
 from ilm_jax.data import interactions
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-UTF_8 = "utf-8-sig"               # what a writer of Windows puts before a text is no part of it
+UTF_8 = "utf-8-sig"               # drops the byte order mark that Windows programs write
 _LONGEST = 1 << 24                # letters of a line
 _MOST = 1 << 63                   # a number, whole or not, is smaller: arrays hold it
 _SURROGATE = re.compile(r"\\[uU](0000)?[dD][89a-fA-F]")
@@ -28,9 +28,9 @@ _SURROGATE = re.compile(r"\\[uU](0000)?[dD][89a-fA-F]")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """The lines of a file that begin in [start, stop), to be read in the place of the file.
+  """The lines of a file that begin in [start, stop); readers can open it like the file.
 
-  `header` says that the first line of the file names the columns: every part has it.
+  `header`: the first line of the file names the columns, and every part begins with it.
   """
   path: epath.Path
   start: int
@@ -45,7 +45,7 @@ class Part:
     return f"{self.path} from byte {self.start:,}"
 
   def open(self, mode: str):
-    """Like the file's."""
+    """Like `open` of the file."""
     with self.path.open(mode) as file:
       first = file.readline() if self.header and self.start else b""
       file.seek(max(0, self.start - 1))
@@ -65,18 +65,18 @@ def parts(path, header: bool, size: int = 64 << 20) -> list[Part]:
 
 
 def packed(path) -> bool:
-  """Whether a file is to be unpacked: it ends in .gz, in letters of either size."""
+  """Whether a file must be unpacked: its name ends in .gz or .GZ."""
   return path.name.lower().endswith(".gz")
 
 
 @contextlib.contextmanager
 def text(path, encoding: str = UTF_8):
-  """The lines of a file; one that ends in .gz is unpacked on the way. Byte order marks of UTF-8 and
-  UTF-16 are heeded where the encoding is UTF-8.
+  """The lines of a file; a file that ends in .gz is unpacked. If the encoding is UTF-8, byte order
+  marks of UTF-8 and UTF-16 are obeyed.
 
   Raises:
     UserError: the file is absent, cut short, no gzip, or in another encoding; a line is longer
-      than `_LONGEST`; or it was packed to far less than any table is.
+      than `_LONGEST`; or it unpacks to far more than a table of its size can.
   """
   encoding = UTF_8 if codecs.lookup(encoding).name == "utf-8" else encoding
   try:
@@ -104,7 +104,7 @@ def text(path, encoding: str = UTF_8):
 
 
 def _bounded(path, file, stored) -> Iterator[str]:
-  """The lines of `file`; `stored`: what it is unpacked from."""
+  """The lines of `file`; `stored`: the packed file, if any."""
   letters = 0
   while line := file.readline(_LONGEST):
     if len(line) == _LONGEST and line[-1] not in "\r\n":
@@ -163,7 +163,7 @@ def objects(path, *, literals: bool = False) -> Iterator[tuple[int, dict]]:
 
 
 def _whole(value):
-  """`value` with U+FFFD for each half of a letter, which no UTF-8 text can hold."""
+  """`value` with U+FFFD in place of each lone surrogate, which UTF-8 cannot encode."""
   if isinstance(value, str):
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
   if isinstance(value, list | tuple):
@@ -202,7 +202,7 @@ def items(path, rows) -> interactions.Items:
 
 
 class Log:
-  """Events as they are read. `done` gives them in the order of exact time, ties as they came."""
+  """Collects events. `done` returns them in the order of exact time, equal times as they came."""
 
   def __init__(self, timed: bool = True):
     self.users, self.items, self.times, self.values = [], [], [] if timed else None, []
@@ -219,9 +219,9 @@ class Log:
     """(user_ids, item_ids, times, values).
 
     Args:
-      path: for the error when there is no event; a part may have none.
-      per_second: units of the times in a second; parts of a second are dropped, after they have
-        decided the order. 0: times are whole seconds, the order stays that of the file.
+      path: for the error if there is no event; a `Part` may have none.
+      per_second: units of the times per second; fractions of a second decide the order and are then
+        dropped. 0: times are whole seconds, and the order of the file is kept.
     """
     if not self.users and not isinstance(path, Part):
       raise errors.UserError(f"{path} holds no interaction")

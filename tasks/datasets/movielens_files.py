@@ -1,4 +1,4 @@
-"""Reads MovieLens sets from the layouts in which their files come. Imports no TensorFlow.
+"""Reads MovieLens sets in all layouts of their files. Imports no TensorFlow.
 
   u.data         user, item, rating, time: tab separated, no header                          100K
   u.item         24 fields joined by "|", ISO-8859-1: id, "Usual Suspects, The (1995)", ...
@@ -9,7 +9,7 @@
   ratings.csv    userId,movieId,rating,timestamp                         20M and later, latest-small
   movies.csv     movieId,title,genres, quoted where needed
 
-All give the same kinds of log and items.
+All layouts give the same form of log and items.
 """
 import functools
 import pathlib

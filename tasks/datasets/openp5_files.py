@@ -5,8 +5,8 @@
   item_*_indexing*.txt    item index              optional: 1001, or <CI3><CI17>
   prompt.txt              task; seen|unseen; input; output
 
-The sequences have no times and no ratings: the order is the order in time. They have no words
-either: an items file named by `config.data.columns` describes them, else ids stand for titles.
+The sequences have no times and no ratings: their order is the order in time. Items have no words:
+an items file named by `config.data.columns` describes them, else ids are their titles.
 """
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ def read_log(paths: dict):
 
 
 def read_items(paths: dict, columns) -> interactions.Items:
-  """The items of the items file where there is one, else ids alone."""
+  """The items of the items file if there is one, else ids only."""
   if len(paths) > 1:
     return table_files.read_items(paths, columns)
   ids = sorted(set(read_log(paths)[1]))

@@ -1,6 +1,6 @@
-"""The data sets by name: who reads them, which files they are, what is published about them.
+"""The data sets by name: their readers, their files, their published counts.
 
-`find` turns `config.data` into a `Found`: files that are there and a reader. Imports no TensorFlow.
+`find` turns `config.data` into a `Found`: existing files and a reader. Imports no TensorFlow.
 """
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from ilm_jax.tasks.datasets import (
   yelp_files,
 )
 
-# Raised when readers give something else for the same files: what was read before is read again.
+# Increase it when a reader's output for the same files changes: data sets are then read again.
 _READERS = 2
 
 
@@ -35,17 +35,17 @@ class Counts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSet:
-  """What is known of a data set before any file is there."""
+  """Facts about a data set that need no files."""
   read_log: Callable            # (paths) -> (user_ids, item_ids, times or None, values)
   read_items: Callable          # (paths) -> interactions.Items
   layouts: tuple[tuple[str, ...], ...]   # file names or patterns; the log's first, the items' last
   homepage: str = ""
   citation: str = ""
-  asset: str = ""               # whose files are these, if they can be fetched
+  asset: str = ""               # the asset with these files, if they can be fetched
   timed: bool = True
   partial: bool = False         # some items of the log lack a description: their id stands in
-  takes_columns: bool = False   # the readers want config.data.columns
-  # Log files whose lines may be read apart, in parts: name -> whether the first names the columns.
+  takes_columns: bool = False   # the readers need config.data.columns
+  # Log files whose parts can be read separately: name -> whether the first line names the columns.
   in_parts: Mapping[str, bool] = dataclasses.field(default_factory=dict)
   events: int = 0               # published length of the log; 0: differs between releases
   cores: Mapping[int, Counts] = dataclasses.field(default_factory=dict)   # published k-cores
@@ -62,9 +62,9 @@ class Found:
   read_items: Callable          # () -> interactions.Items
 
   def log_readers(self, size: int) -> list[Callable]:
-    """Functions like `read_log` that give the log one after the other.
+    """Functions like `read_log`, which together give the log, in order.
 
-    One for each `size` bytes where lines may be read apart, else `read_log` alone.
+    One for each `size` bytes if parts can be read separately, else only `read_log`.
     """
     name = next(iter(self.paths), "")
     if name not in self.about.in_parts:
@@ -84,7 +84,7 @@ def find(data) -> Found:
     data: name, path and columns; see configs/base.py.
 
   Raises:
-    UserError: files are absent, or cannot be told from each other.
+    UserError: files are absent, or several match the same pattern.
   """
   about = DATASETS[data.name]
   if data.name == "table":
@@ -128,7 +128,7 @@ def _wanted(about: DataSet) -> str:
 
 
 def _said(columns) -> dict:
-  """The mapping of the columns, without fields that came later and are as they were before."""
+  """The mapping of the columns, without newer fields that have their old behaviour."""
   later = {"delimiter": "", "items_delimiter": "", "encoding": "utf-8"}
   return {name: value for name, value in columns.items() if later.get(name) != value}
 
@@ -158,7 +158,7 @@ def _movielens(layouts, encoding: str = "utf-8", **known) -> DataSet:
 
 
 def _amazon_2014(category: str = "*", *core: int) -> DataSet:
-  """A category's 5-core, whose numbers are published, or any category."""
+  """A category's 5-core with published counts, or any category."""
   return DataSet(
       read_log=amazon_files.read_log, partial=True, homepage=f"{_MCAULEY}/links.html",
       read_items=functools.partial(amazon_files.read_items, year=2014),

@@ -1,8 +1,8 @@
-"""Reads interactions and items of your own: CSV, TSV, JSON lines or Parquet. No TensorFlow.
+"""Reads your own interactions and items: CSV, TSV, JSON lines or Parquet. No TensorFlow.
 
-What stands where is `config.data.columns` (configs/base.py, docs/reference/data_fields.md). Text
-has a header, or its columns are named by numbers; .gz is unpacked. Ids are text: 7, "7" and 7.0 are
-the same id (`cells`).
+`config.data.columns` names the columns (configs/base.py, docs/reference/data_fields.md). Text files
+have a header, or their columns are named by numbers; .gz is unpacked. Ids are text: 7, "7" and 7.0
+are the same id (`cells`).
 """
 from collections.abc import Iterator
 
@@ -20,8 +20,8 @@ def read_log(paths: dict, columns):
     columns: user, item, time, time_unit, value; see configs/base.py.
 
   Returns:
-    Events in the order of time where there is one (equal times as in the file), else in the order
-    of the file, and times None.
+    Events in the order of time (equal times as in the file); without a time column, in the order of
+    the file, with times None.
   """
   path = next(iter(paths.values()))
   log = lines.Log(timed=bool(columns.time))
@@ -54,7 +54,7 @@ def read_items(paths: dict, columns) -> interactions.Items:
       columns.items_delimiter or columns.delimiter):
     raw_id = cells.identity(path, number, columns.id, raw)
     if raw_id in items:
-      raise errors.UserError(f"{path}, line {number}: item {raw_id!r} stands in the file twice")
+      raise errors.UserError(f"{path}, line {number}: item {raw_id!r} is in the file twice")
     items[raw_id] = (raw_id, " ".join(cells.word(path, number, columns.title, title).split()),
                      cells.year(path, number, columns.year, year),
                      cells.words(path, number, columns.genres, genres, columns.separator))
@@ -79,7 +79,7 @@ def _rows(path, columns: list[str], needed: list[str], settings,
 
 
 def _jsonl(path, names: list[str], needed: set[str]):
-  """An object may leave out what is not known, but no column is missing from all of them."""
+  """An object may lack a column, but a column that all objects lack is a UserError."""
   absent, keys = dict.fromkeys(names), {}
   for count, (number, fields) in enumerate(lines.objects(path)):
     if absent:
@@ -118,7 +118,7 @@ def _parquet(path, names: list[str]):
 
 
 def _listed(column) -> list:
-  """A column of Parquet as Python's values. Points in time keep all of their digits."""
+  """A column of Parquet as Python values. Timestamps keep all their digits."""
   from pyarrow import types
   if not types.is_timestamp(column.type):
     return column.to_pylist()

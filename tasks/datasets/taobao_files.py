@@ -3,7 +3,7 @@
   UserBehavior.csv   user, item, category, behaviour, time: no header; behaviour is pv, buy, cart
                      or fav
 
-Purchases ("buy") alone are interactions, as in OpenP5. Items have no words: they are called by
+Only purchases ("buy") are interactions, as in OpenP5. Items have no words: they are called by
 their id, and their category's number is their only genre.
 """
 from ilm_jax import errors

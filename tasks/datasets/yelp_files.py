@@ -4,8 +4,8 @@
   yelp_academic_dataset_business.json   {"business_id", "name", "categories": "Pizza, Bars"}; a list
                                         in releases of before 2018
 
-Dates are "2018-07-07 22:09:11", taken as UTC. Yelp publishes a new set every few years; which one
-it is can be told from the sha256 in data/manifest.json.
+Dates are "2018-07-07 22:09:11", taken as UTC. Yelp publishes a new set every few years; the sha256
+in data/manifest.json tells which one was read.
 """
 import datetime
 import functools
