@@ -19,10 +19,11 @@ CMD ["--help"]
 
 FROM cpu AS cuda
 USER root
-RUN pip install 'jax[cuda12]' -c requirements.lock
+# Constraints without hashes: with them pip wants a hash for every package.
+RUN grep -o '^[^ ]*==[^ ]*' requirements.lock > /tmp/pins && pip install 'jax[cuda12]' -c /tmp/pins
 USER ilm
 
 FROM cpu AS tpu
 USER root
 # It stays root, whose the device files of the chips are.
-RUN pip install 'jax[tpu]' -c requirements.lock
+RUN grep -o '^[^ ]*==[^ ]*' requirements.lock > /tmp/pins && pip install 'jax[tpu]' -c /tmp/pins

@@ -45,6 +45,14 @@ def test_no_lock_names_a_registry(path):
   assert not re.search(r"://|--(extra-)?index-url|--find-links", path.read_text())
 
 
+def test_no_command_gives_pip_a_lock_with_hashes_as_constraints():
+  """pip then wants a hash for every package of the command, and refuses a wheel of ours."""
+  pages = [ROOT / "README.md", ROOT / "Dockerfile", *ROOT.glob("docs/**/*.md"),
+           *ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.py")]
+  lock = re.compile(r"(-c|--constraint)[ =]requirements[\w-]*\.lock")
+  assert [page.name for page in pages if lock.search(page.read_text())] == []
+
+
 def test_the_locks_hold_what_setup_asks_for():
   assert names("", "data", "serve", "dev") <= pins(ROOT / "requirements.lock").keys()
   assert names("", "serve", "dev", "parity") - {"torch"} <= pins(

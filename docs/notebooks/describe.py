@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Describe vectors, and move along concepts
 #
-# The language model of a run reads vectors, so it can speak of any vector: of a film, of a point
-# between two films, of a film that became funnier. Needs the run of the quickstart.
+# The language model of a run reads vectors, so it can describe any vector: a film, a point between
+# two films, a film that became funnier. This notebook needs the run of the quickstart.
 
 # %%
 import numpy as np
@@ -15,7 +15,7 @@ describer = describe.Describer(run)
 
 # %% [markdown]
 # A vector is a dict: a name, and an array of the width C of collaborative filtering. Nothing in it
-# came from a text.
+# comes from a text.
 
 # %%
 heat = describer.mean(["Heat (1995)"])
@@ -23,7 +23,7 @@ toys = describer.mean(["Toy Story (1995)"])
 print({name: vector.shape for name, vector in heat.items()})
 
 # %% [markdown]
-# Three texts on the way from Heat to Toy Story. The middle belongs to no film.
+# Three texts on the way from Heat to Toy Story. The vector in the middle belongs to no film.
 
 # %%
 way = describe.between(heat, toys, 3)
@@ -31,8 +31,8 @@ for share, text in zip((0.0, 0.5, 1.0), describer.say(way)):
   print(share, text)
 
 # %% [markdown]
-# A concept is a direction: from films that do not have it to films that have it. Any set of films
-# makes one. Here it is comedy, by the genres of the data.
+# A concept is a direction, from films that do not have it to films that have it. Any set of films
+# gives one. Here it is comedy, by the genres in the data.
 
 # %%
 items = run.data.items
@@ -43,7 +43,8 @@ for amount, text in zip((0, 1, 2), describer.say(funnier)):
   print(f"Heat, {amount} steps towards comedy: {text}")
 
 # %% [markdown]
-# Does the direction order films as people do? Films with the highest and the lowest share of it:
+# Does the direction order films as people would? The films that lie furthest along it, and the
+# films that lie furthest the other way:
 
 # %%
 name = run.config.vectors[0]

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Your own data, before you train
 #
-# Read two CSV files, see what the k-core keeps, factorise, and look at neighbours. Seconds, no
-# language model. When the neighbours make sense, train: docs/bring_your_data.md.
+# Read two CSV files, see what the k-core keeps, factorise, and look at neighbours. This takes
+# seconds and no language model. If the neighbours make sense, train: docs/bring_your_data.md.
 
 # %%
 import collections
@@ -17,7 +17,8 @@ from ilm_jax.data import interactions
 from ilm_jax.tasks.datasets import table_files
 
 # %% [markdown]
-# Two files to play with: 40 customers, 30 kettles. Those who buy even numbers buy few odd ones.
+# Two files to try: 40 customers, 30 kettles. Half of the customers buy mostly even numbers, the
+# others mostly odd ones.
 
 # %%
 folder = pathlib.Path("my_shop")
@@ -31,7 +32,7 @@ bought = [(user, 2 * draw.randrange(15) + (user + (draw.random() < 0.1)) % 2)
     f"c{user},P{item:03},{n}\n" for n, (user, item) in enumerate(bought)))
 
 # %% [markdown]
-# What stands where. A mistake in a file is one line that names the file, the line and the column.
+# Name the files and columns. For a mistake in a file, one error line names file, line and column.
 
 # %%
 columns = base.get_config().data.columns
@@ -42,7 +43,7 @@ users, items, times, values = table_files.read_log(paths, columns)
 print(len(users), "events;", len(set(users)), "users;", len(set(items)), "items")
 
 # %% [markdown]
-# The k-core leaves out users and items with fewer than k events. Choose k where enough is left.
+# The k-core removes users and items with fewer than k events. Choose a k that keeps enough events.
 
 # %%
 for k in (1, 3, 10, 20):
@@ -56,7 +57,7 @@ counts = collections.Counter(log.item_N.tolist())
 print("most bought:", [(kept.titles[row - 1], n) for row, n in counts.most_common(3)])
 
 # %% [markdown]
-# The training part alone is factorised. Row 0 of the items is padding.
+# Factorise the training part only. Row 0 of the items is padding.
 
 # %%
 user_UC, item_I1C = ials.ials(interactions.train_histories(log), log.num_items, width=8, reg=5.0,

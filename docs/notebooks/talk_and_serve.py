@@ -2,7 +2,7 @@
 # # Talk to a run, and serve it
 #
 # A conversation is a function: a session and a text go in, a reply and the next session come out.
-# The terminal, the page and the API call the same function. Needs the run of the quickstart.
+# The terminal, the page and the API call the same function. This needs the run of the quickstart.
 
 # %%
 from starlette import testclient
@@ -24,7 +24,7 @@ for words in ("I loved Heat and Fargo", "something newer", "no drama", "why?"):
   print(reply.text, *[f"{card.title} ({card.year})" for card in reply.cards], sep="\n  ")
 
 # %% [markdown]
-# A session is plain data. Every statement can be taken back, and JSON keeps it.
+# A session is plain data. You can undo every statement, and save the session as JSON.
 
 # %%
 print("liked:", known.liked, "critiques:", known.critiques)
@@ -32,7 +32,7 @@ print("after undo:", session.undo(known).turns[-1].text)
 assert session.from_json(session.to_json(known)) == known
 
 # %% [markdown]
-# What is near a film, and what the language model makes of its vector:
+# Films near a film, and what the language model says about its vector:
 
 # %%
 print([card.title for card in talk.similar(known.liked[0], 5)])
@@ -42,9 +42,9 @@ print(talk.about(known.liked[0]))
 # The same over HTTP. `--stage=serve` opens a port; here a test client calls the app without one.
 
 # %%
-bounds = limits.Limits(together=1)      # requests that the model scores at a time
+bounds = limits.Limits(together=1)      # requests that the model scores at once
 served = engine.Engine(run, [variants.ILM], 5, bounds)
-served.warm()                     # compiles; until then requests are answered with 503
+served.warm()                     # compiles; before that, requests get 503
 with testclient.TestClient(app.create(served, bounds)) as client:
   asked = {"liked": ["Heat (1995)", "Fargo (1996)"], "k": 3}
   listed = client.post("/v1/recommend", json=asked).json()

@@ -2,7 +2,7 @@
 # # Train
 #
 # Change a config, run the stages, draw the loss and read the tables. The quickstart takes about
-# eleven minutes on two cores. A stage that is done costs nothing the second time.
+# eleven minutes on two cores. A second run skips the stages that are done.
 
 # %%
 import json
@@ -17,21 +17,21 @@ from ilm_jax.monitoring import scalars
 from ilm_jax.stages import run as stages
 
 # %% [markdown]
-# A config is a file of `configs/`. The second argument changes fields, by their dotted names.
+# A config is a file in `configs/`. The second argument changes fields by their dotted names.
 
 # %%
 config = reading.load("configs/quickstart.py", {"seed": 0})
 workdir = pathlib.Path("runs/quickstart")
-print(config.phase2.steps, "steps through", config.lm.asset, "which trains:", config.lm.train)
+print(config.phase2.steps, "steps through", config.lm.asset, "of which it trains:", config.lm.train)
 
 # %% [markdown]
-# `stage_list.ALL` are the stages from `targets` to `report`. You may also name some of them.
+# `stage_list.ALL` lists the stages from `targets` to `report`. You can also name only some.
 
 # %%
 stages.run(config, workdir, stage_list.ALL)
 
 # %% [markdown]
-# Each phase writes its curves to `metrics.jsonl`, and the same to TensorBoard.
+# Each phase writes its curves to `metrics.jsonl` and to TensorBoard.
 
 # %%
 for phase in ("phase1", "phase2"):
@@ -43,7 +43,7 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# The report holds all tables. Here is how well each method ranks.
+# The report contains all tables. This one shows how well each method ranks.
 
 # %%
 report = json.loads((workdir / "report.json").read_text())
