@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -144,6 +145,7 @@ def test_the_description_holds(port):
   assert count >= 14
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="the page calls curl")
 def test_the_page_of_docs_as_written(port, tmp_path):
   pytest.importorskip("openai", reason="pip install -r requirements-parity.lock")
   page = (ROOT / "docs" / "serve.md").read_text().replace(":8000", f":{port}")

@@ -102,7 +102,7 @@ def test_a_module_of_a_checkout_by_its_short_name():
       import importlib.util, runpy
       from ilm_jax.config import own_tasks
       print(own_tasks.file_of("tasks.features"), importlib.util.find_spec("tasks.no_such"))
-      print(runpy.run_module("tasks.features", run_name="run")["__name__"])
+      print(runpy.run_module("tasks.datasets.cells", run_name="run")["__name__"])
   """
   done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
                         check=False)

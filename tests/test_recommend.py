@@ -48,7 +48,7 @@ WISH = recommend.Wish(liked=("Up (2009)",))
     (recommend.Wish(liked=("Up",), users="all"), "--liked and --users ask for"),
     (recommend.Wish(items="7", out="x/"), "--items=7: expected all"),
     (recommend.Wish(items="all"), "--items=all needs a file"),
-    (recommend.Wish(items="all", k=4, out="x/"), "--k=4: the catalogue has 3 other items"),
+    (recommend.Wish(items="all", k=4, out="x.csv"), "--k=4: the catalogue has 3 other items"),
     (recommend.Wish(users="7"), "--users=7: expected all; .* use --user=7"),
     (recommend.Wish(users="all"), "--users=all needs a file"),
     (recommend.Wish(users="all", out="top.xlsx"), r"--out=top.xlsx: expected .* \.csv or"),

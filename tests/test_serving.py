@@ -12,7 +12,6 @@ from configs import tiny
 from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.conversation import session as session_lib
-from ilm_jax.runtime import distributed
 from ilm_jax.serving import app, engine, gate, limits, model_thread, server, store
 from ilm_jax.stages import describe, ranker
 from tests import talks
@@ -498,9 +497,6 @@ def test_the_models_that_are_trained_are_served(tmp_path, monkeypatch):
     engine.served(run, "rand")
 
 
-def test_one_process_serves_lists_that_are_not_too_long(monkeypatch):
+def test_lists_that_are_too_long_are_not_served():
   with pytest.raises(errors.UserError, match="--k=101: expected 1 to 100"):
     server.run(None, server.Wish(k=101))
-  monkeypatch.setattr(distributed, "_here", distributed.Place(0, 2))
-  with pytest.raises(errors.UserError, match="one process, this job has 2"):
-    server.run(None, server.Wish())

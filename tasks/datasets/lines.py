@@ -91,16 +91,16 @@ def text(path, encoding: str = UTF_8):
       yield _bounded(path, file, stored if packed(path) else None)
   except FileNotFoundError as e:
     raise errors.UserError(f"{path} does not exist") from e
-  except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as e:
+  except (UnicodeError, gzip.BadGzipFile, EOFError, zlib.error) as e:
+    if isinstance(e, UnicodeError) and "BOM" in str(e):      # UTF-16 without its mark
+      raise errors.UserError(f"{path} cannot be read ({e}): expected text in {encoding}; say which "
+                             "it is, e.g. --config.data.columns.encoding=utf-16-le") from e
     name = "UTF-8" if encoding == UTF_8 else encoding
     kind = f"text in {name}{', packed by gzip' * packed(path)}"
-    cure = ("fetch it again" if not isinstance(e, UnicodeDecodeError) else
+    cure = ("fetch it again" if not isinstance(e, UnicodeError) else
             f"fetch it again, or convert it, e.g. by iconv -f ISO-8859-1 -t {name} (of a table of "
             "yours: or say which, e.g. --config.data.columns.encoding=latin-1)")
     raise errors.UserError(f"{path} cannot be read ({e}): expected {kind}; {cure}") from e
-  except UnicodeError as e:      # UTF-16 without its mark
-    raise errors.UserError(f"{path} cannot be read ({e}): expected text in {encoding}; say which "
-                           "it is, e.g. --config.data.columns.encoding=utf-16-le") from e
 
 
 def _bounded(path, file, stored) -> Iterator[str]:
