@@ -2,12 +2,14 @@
 import csv
 import dataclasses
 import gzip
+import inspect
 import io
 import itertools
 import json
 import pickle
 import re
 import struct
+import sys
 import types
 import zipfile
 
@@ -211,6 +213,28 @@ def test_damaged_parquet_is_refused_or_read(tmp_path, number):
     except errors.UserError:
       refused += 1
   assert refused > 10
+
+
+def test_ids_of_more_digits_than_python_reads_are_texts():
+  ids, code_N = interactions.codes(["9" * 5001, "10", "9"])
+  assert ids == ["10", "9", "9" * 5001] and code_N.tolist() == [2, 0, 1]
+
+
+def test_json_nested_too_deep_with_half_a_letter_is_refused(tmp_path):
+  deep = '{"a": ' + "[" * 900 + '"\\ud800"' + "]" * 900 + "}"
+  (tmp_path / "log.jsonl").write_text(deep)
+  limit = sys.getrecursionlimit()
+  sys.setrecursionlimit(len(inspect.stack(0)) + 500)
+  try:
+    with pytest.raises(errors.UserError, match="line 1 is no JSON object: .*recursion"):
+      list(lines.objects(tmp_path / "log.jsonl"))
+  finally:
+    sys.setrecursionlimit(limit)
+
+
+def test_a_long_title_has_its_article_first():
+  assert movielens_files.title_and_year(f"{'[' * 50_000}, The (1994)") == (
+      f"The {'[' * 50_000}", 1994)
 
 
 def test_a_sentencepiece_model_of_broken_letters_is_refused(tmp_path):

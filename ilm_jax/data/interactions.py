@@ -16,6 +16,8 @@ from ilm_jax import errors
 from ilm_jax.data import arrays, splits
 from ilm_jax.data import rows as rows_lib
 
+_DIGITS = 4000      # of an id that is compared as a number: Python reads 4,300 at most
+
 
 @dataclasses.dataclass(frozen=True)
 class Items:
@@ -183,7 +185,7 @@ def described(items: Items, raw_ids: list[str]) -> Items:
 def codes(raw_ids) -> tuple[list[str], np.ndarray]:
   """(distinct ids, int64 [N] index of each event's id): ascending, as numbers if all ids are."""
   distinct = {str(raw) for raw in raw_ids}
-  numeric = all(raw.removeprefix("-").isdecimal() for raw in distinct)
+  numeric = all(raw.removeprefix("-").isdecimal() and len(raw) < _DIGITS for raw in distinct)
   ordered = sorted(distinct, key=lambda raw: (int(raw), raw) if numeric else raw)
   place = {raw: i for i, raw in enumerate(ordered)}
   return ordered, np.array([place[str(raw)] for raw in raw_ids], np.int64)

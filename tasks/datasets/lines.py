@@ -155,11 +155,12 @@ def objects(path, *, literals: bool = False) -> Iterator[tuple[int, dict]]:
         continue
       try:
         value = parse(line.strip())
+        value = _whole(value) if _SURROGATE.search(line) else value
       except (ValueError, SyntaxError, MemoryError, RecursionError) as e:
         raise errors.UserError(f"{path}, line {number} is no {kind}: {e}") from e
       if not isinstance(value, dict):
         raise errors.UserError(f"{path}, line {number} is no {kind} but {type(value).__name__}")
-      yield number, _whole(value) if _SURROGATE.search(line) else value
+      yield number, value
 
 
 def _whole(value):

@@ -27,7 +27,9 @@ _NO_GENRES = "(no genres listed)"
 
 _ARTICLES = "The|A|An|La|Le|Les|L'|Il|O|Der|Die|Das|Det"
 # ", The" at the end, or before an alternative title in brackets, or at the end of that one.
-_ARTICLE_LAST = re.compile(rf"(?P<title>[^()]+), (?P<article>{_ARTICLES})(?=\s*[()]|\s*$)")
+# It begins at a bracket or the start: tried at every letter, a long line takes quadratic time.
+_ARTICLE_LAST = re.compile(
+    rf"(?:^|(?<=[()]))(?P<title>[^()]+), (?P<article>{_ARTICLES})(?=\s*[()]|\s*$)")
 # Of a series, 1987-1992 or 2009-, the first year. (V): made for video.
 _YEAR = re.compile(r"\s*\((?P<year>\d{4})\s?([-–]\s?(\d{4})?)?\)\s*(\(V\))?\s*$")
 
