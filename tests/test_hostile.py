@@ -239,7 +239,7 @@ def test_a_long_title_has_its_article_first():
 
 def test_a_sentencepiece_model_of_broken_letters_is_refused(tmp_path):
   model = bytearray(weights_of_pieces())
-  at = re.search(b"[a-z]{4}", model).start()      # a piece
+  at = re.search(rb"\n[\x02-\x14]([a-z]{2,})\x15", model).start(1)      # a piece, then its score
   model[at:at + 2] = b"\xff\xfe"
   (tmp_path / "a.model").write_bytes(model)
   with pytest.raises(errors.UserError, match="not a readable SentencePiece model"):
