@@ -1,9 +1,9 @@
-"""Several runs beside one another: `comparison.md`, `.html` and `.json` in the first workdir.
+"""Compares several runs: writes `comparison.md`, `.html` and `.json` into the first workdir.
 
-Each run's evaluation left the rank of every user's target by every method (`ranks.json.gz`). Runs
-are compared on the same users, targets and protocol, or not at all. Runs that differ only in their
-seed are one row: its mean is over seeds and users, its deviation over seeds. Losses and retrieval
-stand side by side: of these the values of single examples are not stored.
+Each run's evaluation stored the rank of every user's target for every method (`ranks.json.gz`).
+Runs must share users, targets and protocol. Runs that differ only in their seed form one row: its
+mean is over seeds and users, its deviation over seeds. Losses and retrieval are shown side by side
+without a test, since evaluation does not store their values per example.
 """
 import html
 import json
@@ -23,7 +23,7 @@ _RESAMPLES = 1000
 
 
 class Method(NamedTuple):
-  """One row: a method, of which runs, and its ranks [seeds, users]."""
+  """One row: a method, the runs it comes from, and its ranks [seeds, users]."""
   name: str
   runs: tuple[str, ...]
   rank_SU: np.ndarray
@@ -33,8 +33,8 @@ def write(workdirs: list) -> dict:
   """Compares the newest evaluation of each workdir; writes, prints and returns the comparison.
 
   Raises:
-    UserError: a workdir has no evaluation, its protocol, users or targets are not the first's, or
-      it holds a run that another one holds.
+    UserError: a workdir has no evaluation; its protocol, users or targets differ from those of the
+      first; or two workdirs hold the same run.
   """
   runs = compared_runs.read(workdirs)
   groups = compared_runs.by_settings(runs)
@@ -58,7 +58,7 @@ def write(workdirs: list) -> dict:
 
 
 def side_by_side(runs: list[compared_runs.Run], name: str) -> dict:
-  """One table of the runs' tables `name`: each row of each run, equal ones once."""
+  """One table with every row of the runs' tables `name`; equal rows are shown once."""
   parts = {run.name: run.tables[name] for run in runs if name in run.tables}
   rows: dict = {}                  # (row, metrics) -> runs
   for row in dict.fromkeys(rows_lib.label(row) for part in parts.values() for row in part["rows"]):
@@ -68,15 +68,15 @@ def side_by_side(runs: list[compared_runs.Run], name: str) -> dict:
           rows.setdefault((row, json.dumps(candidate["metrics"])), []).append(run)
   first = next(iter(parts.values()))
   return {"title": f"{first['title']}, side by side", "phase": "comparison", "step": 0,
-          "note": "Each run by itself: the values of single examples are not stored, so there is "
-                  f"no paired test between runs. {first['note']}",
+          "note": "No paired test between runs: values per example are not stored. "
+                  f"{first['note']}",
           "protocol": _protocol({run: part["protocol"] for run, part in parts.items()}),
           "rows": [rows_lib.row(json.loads(values), method=f"{row} ({', '.join(of)})")
                    for (row, values), of in rows.items()]}
 
 
 def table(compared: list[Method], run: compared_runs.Run) -> dict:
-  """The comparison as a table of `report`: each method, then each one minus the first, paired."""
+  """The comparison as a table of `report`: all methods, then each minus the first, paired."""
   rows = [rows_lib.row({name: _estimate(value, m.rank_SU) for name, value in METRICS.items()},
                        method=_label(m)) for m in compared]
   values = [METRICS[TESTED](m.rank_SU).mean(axis=0) for m in compared]
@@ -103,7 +103,7 @@ def to_markdown(content: dict) -> str:
 
 
 def _line(cells: list[str]) -> str:
-  """A line of a table; what a cell holds of its marks, or of HTML's, is text."""
+  """A line of a Markdown table; marks of Markdown or HTML in a cell are escaped."""
   return "| " + " | ".join(html.escape(cell, quote=False).replace("|", "\\|").replace("\n", " ")
                            for cell in cells) + " |"
 
@@ -140,7 +140,7 @@ def _label(method: Method) -> str:
 
 
 def _methods(groups: list[list[compared_runs.Run]]) -> list[Method]:
-  """Rows of all groups, each by the name of its first run; a method's equal ranks once."""
+  """The rows of all groups, named after the group's first run; equal ranks of a method merge."""
   methods: list[Method] = []
   for group in groups:
     for name in group[0].ranks:
@@ -148,7 +148,7 @@ def _methods(groups: list[list[compared_runs.Run]]) -> list[Method]:
         continue
       rank_SU = np.stack([run.ranks[name] for run in group])
       for at, other in enumerate(methods):
-        # No seed changes e.g. popularity, so that it does not matter how many there are.
+        # The seed does not change e.g. popularity, so the number of seeds does not matter.
         if other.name == name and (other.rank_SU[:1] == rank_SU).all() and (
             other.rank_SU == rank_SU[:1]).all():
           methods[at] = Method(name, (*other.runs, group[0].name), rank_SU[:1])
@@ -159,7 +159,7 @@ def _methods(groups: list[list[compared_runs.Run]]) -> list[Method]:
 
 
 def _settings(runs: list[compared_runs.Run]) -> list[dict]:
-  """The differing settings as a list of examples for the report; none if there are none."""
+  """The settings that differ, as a list of examples for the report; [] if none differ."""
   rows = compared_runs.differences(runs)
   return [{"title": "Settings that differ", "note": "From config.<stage>.json of each workdir.",
            "examples": rows}] if rows else []
@@ -173,7 +173,7 @@ def _lines(settings: list[dict]) -> list[str]:
 
 
 def _protocol(protocols: dict[str, dict]) -> dict:
-  """Fields that are equal in all runs as they are, others with the value of each run."""
+  """Merges protocols: a field with one value keeps it, other fields list each run's value."""
   merged = {}
   for field in dict.fromkeys(field for protocol in protocols.values() for field in protocol):
     values = {run: protocol.get(field, compared_runs.ABSENT) for run, protocol in protocols.items()}

@@ -1,20 +1,19 @@
-"""Whether a text means its item and would be liked by the item's users: ELM's two consistencies.
+"""ELM's two consistency metrics: does a text match its item in meaning and in behaviour?
 
-**Semantic consistency**: cosine of the sentence vectors of the answer and of the reference. Our
-reading: one greedy answer a prompt, against the teacher's text. The encoder is named beside every
-number; other encoders give other numbers.
+**Semantic consistency**: cosine of the sentence vectors of the answer and of the reference. In our
+reading each prompt gets one greedy answer, and the reference is the teacher's text. Every number
+names its encoder; other encoders give other numbers.
 
-**Behavioural consistency**: what a text says must predict the behaviour of its item. The text is
-mapped to a predicted behavioural vector, and the ranking that follows from it is compared with the
-ranking by the item's own vector, by Spearman's rank correlation. So far the paper; how, we have not
-found written, and take it so:
+**Behavioural consistency**: a text must predict the behaviour of its item. The text is mapped to a
+predicted behavioural vector. Users ranked by this vector are compared with users ranked by the
+item's own vector, by Spearman's rank correlation. The paper says no more; we chose the details:
 
-  the map      ridge regression from sentence vectors to the iALS factors of items, its
-               regularisation chosen on folds; fitted on texts of training items alone (what the
-               data set knows of them, and the references of the training splits);
-  the ranking  all users by the inner product of their iALS factors with the item's: who would like
-               it. Of very many users a seeded share;
-  two items    the mean of their factors, for the references tell of both;
+  the map      ridge regression from sentence vectors to the iALS factors of items, with the
+               regularisation chosen by cross-validation; fitted on texts of training items alone
+               (the texts in the data set, and the references of the training splits);
+  the ranking  all users by the inner product of their iALS factors with the item's; of more than
+               10,000 users, 10,000 drawn by the seed;
+  two items    the mean of their factors, since the references describe both;
   a user       no value: the ranking is over users.
 """
 from typing import NamedTuple
@@ -24,7 +23,7 @@ import numpy as np
 from ilm_jax.evaluation import metrics
 from ilm_jax.evaluation import ridge as ridge_lib
 
-USERS = 10_000       # ranked at most
+USERS = 10_000       # most users that are ranked
 
 
 class Behaviour(NamedTuple):
@@ -33,11 +32,11 @@ class Behaviour(NamedTuple):
   user_UC: np.ndarray
 
   def consistency(self, text_NP, item_NC) -> np.ndarray:
-    """float64 [N] Spearman of the users' rankings by text and by item, -1..1.
+    """float64 [N]: Spearman correlation of the users' rankings by text and by item, -1..1.
 
     Args:
       text_NP: sentence vectors.
-      item_NC: the items' own factors, or means of two items'.
+      item_NC: the items' own factors, or the means of the factors of two items.
     """
     predicted_NC = self.ridge.predict(np.asarray(text_NP, np.float64)) + self.ridge.mean_P
     return metrics.spearman(predicted_NC @ self.user_UC.T, item_NC @ self.user_UC.T)
@@ -48,9 +47,9 @@ def fit(text_NP, item_NC, user_UC, *, seed: int) -> Behaviour:
 
   Args:
     text_NP: sentence vectors of texts about training items.
-    item_NC: the factors of the item that text n tells of.
+    item_NC: row n: the factors of the item that text n describes.
     user_UC: factors of all users.
-    seed: of the folds and of the users.
+    seed: for the folds and for the draw of users.
   """
   text_NP, item_NC = np.asarray(text_NP, np.float64), np.asarray(item_NC, np.float64)
   best = ridge_lib.choose(text_NP, item_NC, seed=seed)

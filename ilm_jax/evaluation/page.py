@@ -1,6 +1,7 @@
 """The report as one self-contained HTML page: no script, no request to anywhere.
 
-The summary comes first, then what it was picked from, then all other tables, then curves.
+The page shows the summary, then the parts that the summary draws on, then all other tables, then
+the training curves.
 """
 import base64
 import html
@@ -39,17 +40,21 @@ td ol{margin:0;padding-left:1.6rem;min-width:11rem}
 @media(max-width:40rem){body{margin:1rem auto}td,th{padding:.3rem .45rem}
 section{padding:.3rem .8rem}.curves{overflow-x:auto}.curves img{max-width:none;width:60rem}}
 """
-_UNCUT = 1000        # columns of a line in which no title of the summary is cut
-# After the summary stands what it was picked from, in its order.
+_UNCUT = 1000        # line width for the summary: wide enough that no title is cut
+# The parts that the summary draws on, in its order; they follow it on the page.
 _FIRST = ("examples", "recommendation", "lists", "generations", "consistency", "loss")
 
-# Of the curves, what is looked at least stands last.
+# Curves that readers need least: they come last.
 _LAST = ("temperature", "grad_norm", "dropped", "tokens", "learning_rate")
 _LABELS = {v.folder: v.label for v in (variants.ILM, *variants.COMPARED.values())}
 
 
 def to_html(content: dict) -> str:
-  """The page. Args: content: of `report.collect`; a comparison has no summary and no names."""
+  """Returns the page as HTML.
+
+  Args:
+    content: from `report.collect`. A comparison has no summary, and its parts have no names.
+  """
   body = [f"<h1>{html.escape(content['run'])}</h1>"]
   if "summary" in content:
     body += _summary(content["summary"])
@@ -69,7 +74,7 @@ def columns(part: dict) -> list[str]:
 
 
 def cell_text(metric: dict | None, newline: str) -> str:
-  """A value, and its interval behind `newline` where it has one; "": not measured."""
+  """A value, then `newline` and its interval if it has one; "" for a value that is missing."""
   if metric is None:
     return ""
   value = metric["value"]
@@ -81,7 +86,7 @@ def cell_text(metric: dict | None, newline: str) -> str:
 
 
 def bars(part: dict, column: str) -> str:
-  """A plot of one column of a table with its intervals, as HTML."""
+  """A bar plot of one column of a table with its intervals, as HTML."""
   plt = _pyplot()
   rows = [(rows_lib.label(r), r["metrics"][column]) for r in part["rows"]
           if "lo" in r["metrics"].get(column, {}) and "minus" not in r]
@@ -101,7 +106,7 @@ def _place(part: dict) -> int:
 
 
 def _summary(said: dict) -> list[str]:
-  """The terminal's sentences and rows, whole: here lines are as wide as the window."""
+  """The sentences and rows of the terminal's summary, uncut: the window wraps the lines."""
   body = []
   for block in sentences.blocks({**said, "report": ""}, _UNCUT):
     body.append(f"<p>{html.escape(block.head)}</p>")
@@ -150,14 +155,14 @@ def _examples(part: dict) -> str:
 
 
 def _text(text: str | list[str]) -> str:
-  """A cell of examples; a list, one text a line, numbered."""
+  """A cell of a table of examples; a list becomes a numbered list with one text per line."""
   if isinstance(text, list):
     return f"<ol>{''.join(f'<li>{html.escape(str(line))}' for line in text)}</ol>"
   return html.escape(str(text))
 
 
 def _by_phase(curves: dict) -> dict[str, dict[str, list[dict]]]:
-  """Phase -> its curves by name: what phase2.compare trains stands beside ILM's."""
+  """Phase -> its curves by name: models of `phase2.compare` share the panels with ILM."""
   phases: dict = {}
   for name, rows in curves.items():
     if rows:
@@ -166,7 +171,7 @@ def _by_phase(curves: dict) -> dict[str, dict[str, list[dict]]]:
 
 
 def _curves(phase: str, curves: dict[str, list[dict]]) -> str:
-  """A panel for each metric, with a line for each of `curves`."""
+  """One panel per metric, with one line per entry of `curves`."""
   plt = _pyplot()
   keys = [k for k in dict.fromkeys(k for rows in curves.values() for r in rows for k in r)
           if k != "step" and not k.startswith("time/")]
@@ -197,7 +202,7 @@ def _pyplot():
 
 
 def _image(plt, figure, name: str) -> str:
-  """The figure under its name, inside the page, which may be dark."""
+  """The figure as HTML, under its name; transparent, since the page may be dark."""
   figure.tight_layout()
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=90, transparent=True)

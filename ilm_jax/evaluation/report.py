@@ -1,10 +1,10 @@
-"""Tables, curves and examples of a workdir: `report.json`, `report.html` and the terminal.
+"""Reports the tables, curves and examples of a workdir in `report.json`, `report.html` and stdout.
 
-The terminal gets the closing summary (`closing`, `sentences`), with which the page (`page`) begins,
-and all tables if they are asked for.
+Stdout gets the closing summary (`closing`, `sentences`) and, on request, all tables. The page
+(`page`) begins with the same summary.
 
-Evaluation writes *tables*, the report only collects them, so the three outputs cannot disagree. A
-table is a JSON object
+Stage eval writes *tables* and the report only collects them, so the three outputs cannot disagree.
+A table is a JSON object
 
   {"title": str, "note": str, "protocol": {name: value},
    "rows": [{"method": str, "metrics": {column: estimate}}]}
@@ -27,20 +27,23 @@ from ilm_jax.evaluation import closing, measured, page, sentences, text_table
 from ilm_jax.evaluation import rows as rows_lib
 from ilm_jax.monitoring import scalars
 
-_WIDTH = 100         # columns of the closing summary at most
+_WIDTH = 100         # greatest width of the closing summary, in characters
 
 
 def collect(workdir) -> dict:
   """Everything the report shows, as one JSON object.
 
-  Of each phase the newest evaluated step is taken whose weights are there (measured.py).
+  Each phase is shown at its newest evaluated step whose checkpoint still exists (measured.py).
 
   Args:
     workdir: folder of a run.
 
   Returns:
     {"run": name, "tables": [...], "examples": [...], "curves": {phase: [{"step": .., ...}]},
-    "left_out": {"phase1/200": why}, "summary": of `closing.summary`}.
+    "left_out": {"phase1/200": reason}, "summary": from `closing.summary`}.
+
+  Raises:
+    UserError: a file of the workdir is damaged.
   """
   workdir = epath.Path(workdir)
   tables, examples = [], []
@@ -61,15 +64,19 @@ def collect(workdir) -> dict:
 
 
 def write(workdir, *, with_tables: bool = False, command: str = "") -> dict:
-  """Writes report.json and report.html into `workdir`, prints the closing summary.
+  """Writes report.json and report.html into `workdir` and prints the closing summary.
 
   Args:
     workdir: folder of a run.
-    with_tables: print all tables, too, before it.
-    command: of the run, without its stage, for what the summary says to type next; "": unknown.
+    with_tables: also print all tables, before the summary.
+    command: the command of the run without its stage, from which the summary makes the next
+      command to type; "": unknown.
 
   Returns:
-    The content of the report.
+    The content of the report, see `collect`.
+
+  Raises:
+    UserError: a file of the workdir is damaged.
   """
   workdir = epath.Path(workdir)
   content = collect(workdir)
@@ -82,14 +89,14 @@ def write(workdir, *, with_tables: bool = False, command: str = "") -> dict:
     print(f"Not shown: eval/{folder}: {why}.")
   width = min(_WIDTH, text_table.columns_of_terminal() or text_table.FILE)
   text = errors.plain("\n".join(["", *sentences.lines(content["summary"], width)]))
-  # Titles are a user's; a terminal that lacks a letter of theirs shows "?".
+  # Titles come from the user's data; letters that the terminal's encoding lacks become "?".
   encoding = sys.stdout.encoding or "utf-8"
   print(text.encode(encoding, "replace").decode(encoding), flush=True)
   return content
 
 
 def _summary(workdir, content: dict) -> dict:
-  """`closing.summary` with what it wants beside the content: some of it may not be there."""
+  """`closing.summary` of the content, config, items and ranks; missing files count as empty."""
   config, data = workdir / "config.eval.json", workdir / "data"
   folder = measured.newest(workdir, variants.ILM.folder)
   ranks = folder and folder / "ranks.json.gz"

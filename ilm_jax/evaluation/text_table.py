@@ -1,4 +1,4 @@
-"""A table on the terminal, in parts side by side where it is wider than that."""
+"""Prints a table to the terminal; a table wider than the terminal is printed in several parts."""
 import os
 import sys
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from rich import cells, console
 from rich import table as rich_table
 
-FILE = 80           # columns where no terminal is
-_BORDER = 3         # columns that one column of a table takes beside its text
-_LABEL = 12         # the first column gets so many at least: its words are wrapped
+FILE = 80           # width in characters where there is no terminal
+_BORDER = 3         # characters that a column of a table takes besides its text
+_LABEL = 12         # least width of the first column, whose words are wrapped
 
 
 def columns_of_terminal() -> int:
-  """Columns of the terminal that somebody looks at; 0: there is none.
+  """Width of the terminal in characters; 0: there is no terminal.
 
-  $COLUMNS has the first word. After `| cat` stdout is no terminal, but stderr or stdin still is.
+  $COLUMNS wins. With `| cat` stdout is no terminal, but stderr or stdin still is.
   """
   if os.environ.get("COLUMNS", "").isdecimal():
     return int(os.environ["COLUMNS"])
@@ -27,14 +27,17 @@ def columns_of_terminal() -> int:
 
 
 def parts(sizes: Sequence[int], room: int) -> list[list[int]]:
-  """Columns that fit side by side behind the first, which each part repeats.
+  """Splits a table into parts that fit the terminal; every part repeats the first column.
 
   >>> parts([30, 8, 8, 8], 40)
   [[1, 2], [3]]
 
   Args:
-    sizes: columns of text that each column of the table needs, the first one's included.
-    room: columns of the terminal.
+    sizes: characters that each column of the table needs, the first column included.
+    room: width of the terminal in characters.
+
+  Returns:
+    For each part the indices of its columns, without the first (0).
   """
   left = room - 1 - _BORDER - min(sizes[0], max(_LABEL, room // 3))
   out, free = [], 0
@@ -49,16 +52,16 @@ def parts(sizes: Sequence[int], room: int) -> list[list[int]]:
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
          note: str | None = None) -> None:
-  """Prints a table; no number is cut, whatever the terminal.
+  """Prints a table; numbers are never cut, however narrow the terminal is.
 
   Args:
-    title: above it.
-    header: a text a column; the first column names the rows.
-    rows: a text a column, of one line or several.
-    note: under it; None: nothing.
+    title: the line above the table.
+    header: one text per column; the first column names the rows.
+    rows: one text per column, of one line or several.
+    note: the text under the table; None: no text.
   """
   room = columns_of_terminal() or FILE
-  # Titles, columns and names hold words of a user's: "[..]" in them is no markup.
+  # Titles, headers and names hold text from the user's data: "[..]" in them is not markup.
   out = console.Console(width=room, markup=False, emoji=False)
   pieces = [[*header[c].split(), *(line for row in rows for line in row[c].splitlines())]
             for c in range(len(header))]
