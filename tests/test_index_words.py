@@ -161,7 +161,7 @@ def test_the_first_layers_are_a_model():
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"layers": 9}, "the language model has 1, set that or less"),
+    ({"layers": 9}, "the language model has 1: set at most that"),
     ({"index_only": True}, "nothing could be said")])
 def test_what_a_decoder_has_not_is_refused(changes, words):
   with pytest.raises(errors.UserError, match=words):

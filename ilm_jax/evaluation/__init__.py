@@ -1,1 +1,1 @@
-"""Metrics, intervals, tables compared, report and audit: pure functions of arrays and files."""
+"""Metrics, intervals, comparison, report and audit: pure functions of arrays and files."""

@@ -1,6 +1,6 @@
-"""What makes a recommender's numbers too good: checks of arrays, each returning its findings.
+"""Checks for leaks that make a recommender's numbers too good; each check returns its findings.
 
-A finding is one sentence with what was found and the cure; no findings is a clean check. Examples
+A finding is one sentence: what is wrong, and the cure. An empty list means a clean check. Examples
 are prepared examples (data/store.py); rows are entity rows.
 """
 import numpy as np
@@ -10,22 +10,22 @@ from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.training import provenance
 
-CLEAR = 0.9          # a rank correlation that no chance gives over a catalogue
-_ITEMS = 10          # items from which it is no chance: 4 in 10,000 orders of ten reach CLEAR
-_RUNS = 20           # tied runs from which an order among them is no chance
+CLEAR = 0.9          # a rank correlation that is not chance over a catalogue
+_ITEMS = 10          # fewest items to check: 4 in 10,000 random orders of ten reach CLEAR
+_RUNS = 20           # fewest runs of tied events to check: fewer may be in order by chance
 
 
 def histories_as_logged(task: str, split: str, examples, log: interactions_lib.Interactions,
                         history: int) -> list[str]:
-  """The items in a prompt are those before the target in the user's log, and no later ones.
+  """Checks that a prompt's items are those before the target in the user's log, and no later ones.
 
-  In training they are those before it in the training part of the log.
+  In a training prompt they are those before it in the training part of the log.
 
   Args:
     task, split: for the finding.
     examples: of a task that shows a history: entities are the user and the items, in any order.
     log: the interactions.
-    history: items a prompt shows at most.
+    history: most items that a prompt shows.
   """
   wrong = []
   for number in range(len(examples)):
@@ -33,7 +33,7 @@ def histories_as_logged(task: str, split: str, examples, log: interactions_lib.I
     user, target = log.rows.user_number(int(example["user"][0])), int(example["target_entity"][0])
     span = log.of_user(user)
     rows = log.item_N[span]
-    if split == "train":                      # what is held back between them is not shown
+    if split == "train":                      # validation and test events are not shown
       rows = rows[log.split.train[span]]
     shown = sorted(int(e) for e in example["entities"] if not log.rows.is_user(e))
     places = np.flatnonzero(rows == target)
@@ -41,18 +41,18 @@ def histories_as_logged(task: str, split: str, examples, log: interactions_lib.I
       wrong.append(number)
   return _told(wrong, f"{task} {split}: in {{count}} of {len(examples)} prompts (first: example "
                "{first}) the items are not those before the target in the user's log, so the "
-               "target or what came after it may stand there: run --stage=prepare again, or mend "
+               "prompt may show the target or later items: run --stage=prepare again, or correct "
                "the task")
 
 
 def target_not_told(task: str, split: str, examples, templates: list) -> list[str]:
-  """The index of the target is not part of the prompt's text, the template's own words aside.
+  """Checks that the prompt's text does not hold the target's index.
 
   Args:
     task, split: for the finding.
     examples: with "prompt", the number of the template.
-    templates: token ids of each template, with slots in its places. A film may be called "Next",
-      as a template may say.
+    templates: token ids of each template, with slots in its places. Matches in the template itself
+      do not count: a film may be called "Next", a word of the template.
   """
   wrong, words = [], [_text(template) for template in templates]
   for number in range(len(examples)):
@@ -61,15 +61,16 @@ def target_not_told(task: str, split: str, examples, templates: list) -> list[st
     if index and (_text(example["inputs"]).count(index)
                   > words[int(example["prompt"][0])].count(index)):
       wrong.append(number)
-  return _told(wrong, f"{task} {split}: the target's index stands in {{count}} of {len(examples)} "
-               "prompts (first: example {first}): the answer is given away; mend the template")
+  return _told(wrong, f"{task} {split}: the target's index is in {{count}} of {len(examples)} "
+               "prompts (first: example {first}), which gives the answer away: correct the "
+               "template")
 
 
 def trained_on_training_alone(task: str, examples, log: interactions_lib.Interactions) -> list[str]:
-  """Pairs and targets that a training split learns from are training interactions.
+  """Checks that the pairs and targets of a training split are training interactions.
 
   Args:
-    task: "user_item" (user row, item row), "item_item" (item row, the next one of a user), or a
+    task: "user_item" (user row, item row), "item_item" (item row, the user's next item row), or a
       task with "user" and "target_entity".
     examples: its train split.
     log: the interactions.
@@ -87,15 +88,16 @@ def trained_on_training_alone(task: str, examples, log: interactions_lib.Interac
     if tuple(map(int, pair)) not in known:
       wrong.append(number)
   return _told(wrong, f"{task} train: {{count}} of {len(examples)} examples (first: {{first}}) are "
-               "no training interaction: validation or test has leaked; run --stage=prepare again")
+               "no training interactions, so validation or test has leaked: run --stage=prepare "
+               "again")
 
 
 def untrained_items_unknown(task: str, examples, log: interactions_lib.Interactions) -> list[str]:
-  """No training prompt shows an item, or asks for one, that has no training interaction.
+  """Checks that no training prompt shows or asks for an item without training interactions.
 
   Args:
     task: for the finding.
-    examples: its train split: with entities, and target_entity where something is asked for.
+    examples: its train split: with entities, and target_entity if the prompt asks for an item.
     log: the interactions.
   """
   untrained, wrong = set(log.untrained_items.tolist()), []
@@ -105,16 +107,16 @@ def untrained_items_unknown(task: str, examples, log: interactions_lib.Interacti
     if not untrained.isdisjoint(rows.astype(int).tolist()):
       wrong.append(number)
   return _told(wrong, f"{task} train: {{count}} of {len(examples)} examples (first: {{first}}) "
-               "hold an item without training interactions: what is cold has leaked; run "
+               "hold an item without training interactions, so a cold item has leaked: run "
                "--stage=prepare again")
 
 
 def no_vectors_of_untrained(name: str, present_R, log: interactions_lib.Interactions) -> list[str]:
-  """Only items and users with training interactions have a vector that is made of these.
+  """Checks that only items and users with training interactions have a vector made from them.
 
   Args:
     name: of the vector, for the finding.
-    present_R: bool, of the entity table: which rows have it.
+    present_R: bool, from the entity table: the rows that have the vector.
     log: the interactions.
   """
   wrong = np.flatnonzero(present_R & (log.train_counts == 0)).tolist()
@@ -124,35 +126,35 @@ def no_vectors_of_untrained(name: str, present_R, log: interactions_lib.Interact
 
 
 def vectors_of_training(found_UC, found_IC, again_UC, again_IC) -> list[str]:
-  """Stored factors score as factors made again from training interactions alone.
+  """Checks that stored factors score like factors recomputed from training interactions alone.
 
   Args:
-    found_UC, found_IC: what the run uses; rows of users, and of items with row 0 for padding.
-    again_UC, again_IC: made again, from the same seed and settings.
+    found_UC, found_IC: the factors that the run uses; rows of users, and of items with row 0 for
+      padding.
+    again_UC, again_IC: the recomputed factors, from the same seed and settings.
   """
   score, again = found_UC @ found_IC[1:].T, again_UC @ again_IC[1:].T
   if np.allclose(score, again, rtol=1e-3, atol=1e-3 * np.abs(again).max(initial=0)):
     return []
-  if np.ptp(score) == 0 or np.ptp(again) == 0:      # equal scores correlate with nothing
+  if np.ptp(score) == 0 or np.ptp(again) == 0:      # constant scores have no correlation
     how = "differ from"
   else:
     alike = float(np.corrcoef(score.ravel(), again.ravel())[0, 1])
     if alike > 0.999:
       return []
     how = f"correlate by {alike:.3f}, expected 1.000, with"
-  return [f"factors.npz: their scores {how} those of factors made again from training "
-          "interactions: they saw other interactions or settings; delete entities/ and run "
-          "--stage=cf"]
+  return [f"factors.npz: its scores {how} those of factors recomputed from training interactions, "
+          "so it was made from other interactions or settings: delete entities/ and run --stage=cf"]
 
 
 def rows_carry_no_order(log: interactions_lib.Interactions, number_I, what: str,
                         cure: str) -> list[str]:
-  """The numbers by which items are known do not follow the time when they are first met.
+  """Checks that the numbers of items do not follow the time of each item's first event.
 
   Args:
-    log: the interactions; with one time, or none, or few items there is nothing to check.
+    log: the interactions; with fewer than two times, or few items, there is nothing to check.
     number_I: a number for each item row 1..I, e.g. the row itself or a numeric index.
-    what: what is numbered so, for the finding.
+    what: name of these numbers, for the finding.
     cure: for the finding.
   """
   first_I = np.full(log.num_items + 1, np.iinfo(np.int64).max)
@@ -162,14 +164,15 @@ def rows_carry_no_order(log: interactions_lib.Interactions, number_I, what: str,
   rho = float(scipy.stats.spearmanr(number_I, first_I[1:]).statistic)
   if abs(rho) < CLEAR:
     return []
-  return [f"{what}: numbers follow the time of the first event (Spearman {rho:.2f}): consecutive "
-          f"numbers tell which item comes next; {cure}"]
+  return [f"{what}: numbers follow the time of the first event (Spearman {rho:.2f}), so "
+          f"consecutive numbers reveal which item comes next: {cure}"]
 
 
 def item_rows_carry_no_order(log: interactions_lib.Interactions, raw_ids: list[str]) -> list[str]:
-  """Item rows are in the order of raw ids, or else do not follow time.
+  """Checks that item rows are in the order of raw ids, or else do not follow time.
 
-  Where raw ids follow time, as a shop's running numbers do, so do rows; no model reads a row.
+  If raw ids follow time, as a shop's running numbers do, so do rows. That is harmless: no model
+  reads a row number.
 
   Args:
     log: the interactions.
@@ -182,7 +185,7 @@ def item_rows_carry_no_order(log: interactions_lib.Interactions, raw_ids: list[s
 
 
 def repeated_targets(log: interactions_lib.Interactions) -> dict[str, tuple[int, int]]:
-  """Part -> (targets that stand in their user's log before, all targets); no finding."""
+  """Part -> (targets that occur earlier in their user's log, all targets); never a finding."""
   key_N = log.user_N.astype(np.int64) * (log.num_items + 1) + log.item_N
   _, first, inverse = np.unique(key_N, return_index=True, return_inverse=True)
   repeats_N = first[inverse] < np.arange(len(key_N))
@@ -191,7 +194,7 @@ def repeated_targets(log: interactions_lib.Interactions) -> dict[str, tuple[int,
 
 
 def ties_not_sorted(log: interactions_lib.Interactions) -> list[str]:
-  """Events of equal time do not all stand in the order of their item's row."""
+  """Checks that events of equal time are not all sorted by item row."""
   if not log.time_N.any():
     return []
   starts = np.flatnonzero(np.r_[True, (np.diff(log.time_N) != 0) | (np.diff(log.user_N) != 0)])
@@ -200,18 +203,18 @@ def ties_not_sorted(log: interactions_lib.Interactions) -> list[str]:
     return []
   for way, step in (("ascending", 1), ("descending", -1)):
     if all((np.diff(run.astype(np.int64)) * step > 0).all() for run in runs):
-      return [f"data/: all {len(runs)} runs of three or more events of one user and time stand in "
+      return [f"data/: all {len(runs)} runs of three or more events of one user and time are in "
               f"{way} order of their item: ties were sorted by item, which inflates every metric; "
-              "keep the order of the log, or give times that tell its events apart"]
+              "keep the order of the log, or give distinct times"]
   return []
 
 
 def dialogs_of_training(part: str, lines, log: interactions_lib.Interactions, raw_ids) -> list[str]:
-  """Dialogs lead to training interactions of their user, from what the user had met before.
+  """Checks that dialogs lead from training interactions of their user to a later one.
 
   Args:
     part: for the finding.
-    lines: what `synthetic.Maker` makes.
+    lines: dialogs from `synthetic.Maker`.
     log: the interactions.
     raw_ids: of the item rows 1..I.
   """
@@ -227,20 +230,26 @@ def dialogs_of_training(part: str, lines, log: interactions_lib.Interactions, ra
             and liked <= set(line["history"])):
       wrong.append(number)
   return _told(wrong, f"dialogs/{part}.jsonl: {{count}} of {count} dialogs (first: {{first}}) do "
-               "not lead from the training part of their user's log to a later item of it: "
-               "validation or test has leaked; delete dialogs/ and run --stage=targets")
+               "not lead from the training part of their user's log to a later item of it, so "
+               "validation or test has leaked: delete dialogs/ and run --stage=targets")
 
 
 def no_user_in_both(train_lines, validation_lines) -> list[str]:
-  """No user of the dialogs to validate is in those to train. Args: see `dialogs_of_training`."""
+  """Checks that training and validation dialogs share no user. Args: see `dialogs_of_training`."""
   both = sorted({line["user"] for line in train_lines} & {
       line["user"] for line in validation_lines})
-  return [f"dialogs/: {len(both)} users (first: {both[0]}) are in train.jsonl and "
+  return [f"dialogs/: {len(both)} users (first: {both[0]}) are in both train.jsonl and "
           "validation.jsonl: delete dialogs/ and run --stage=targets"] if both else []
 
 
 def of_these_data(folder: str, made_from: dict, data: str) -> list[str]:
-  """A manifest names the fingerprint of the data that is there."""
+  """Checks that a manifest names the fingerprint of the data in data/.
+
+  Args:
+    folder: that the manifest describes, for the finding.
+    made_from: fingerprints in the manifest.
+    data: fingerprint of data/.
+  """
   if made_from.get("data") == data:
     return []
   was, is_now = errors.short(made_from.get("data"), data)
@@ -249,12 +258,12 @@ def of_these_data(folder: str, made_from: dict, data: str) -> list[str]:
 
 
 def of_this_run(folder, meta: dict, made_from) -> list[str]:
-  """A checkpoint was made from the inputs and settings of this run.
+  """Checks that a checkpoint was made from the inputs and settings of this run.
 
   Args:
     folder: of the checkpoints.
-    meta: of the newest of them.
-    made_from: with fingerprints and settings, of this run.
+    meta: metadata of the newest checkpoint.
+    made_from: fingerprints and settings of this run.
   """
   try:
     provenance.check(folder, meta, made_from.fingerprints, made_from.settings)
@@ -264,22 +273,22 @@ def of_this_run(folder, meta: dict, made_from) -> list[str]:
 
 
 def of_its_record(folder, meta: dict, settings: dict, record: str) -> list[str]:
-  """A checkpoint was made by the settings that stand in the config recorded beside it.
+  """Checks that a checkpoint was made with the settings in the recorded config.
 
   Args:
     folder: of the checkpoints.
-    meta: of the newest of them.
-    settings: of the recorded config.
-    record: its file.
+    meta: metadata of the newest checkpoint.
+    settings: in the recorded config.
+    record: file name of the recorded config.
   """
   differences = provenance.changed(meta.get("settings", {}), settings)
   return [f"{folder} was trained with other settings than {record} says "
-          f"({provenance.words(differences)}): believe the checkpoint, and train again to mend the "
+          f"({provenance.words(differences)}): the checkpoint is right; train again to correct the "
           "record"] if differences else []
 
 
 def _text(ids) -> str:
-  """Token ids as a text in which one sequence can be looked for in another."""
+  """Token ids as text, so that one sequence can be searched for in another."""
   return "".join(f" {int(i)}," for i in ids)
 
 

@@ -1,6 +1,6 @@
-"""What the closing summary of a run says, picked from the report's content by stated rules.
+"""Picks the content of a run's closing summary from the report, by stated rules.
 
-`sentences` puts it into words. What a run does not have (lists, texts, ranks) is left out.
+`sentences` puts it into words. The summary leaves out what a run lacks (lists, texts, ranks).
 """
 import types
 
@@ -13,26 +13,26 @@ from ilm_jax.evaluation import metrics, paired
 from ilm_jax.evaluation import rows as rows_lib
 
 _METRIC, _K = "hr@10", 10
-_MOST_ROWS = 6           # of the table: models first, popularity last,
-_MOST_MODELS = 3         # and between them the best of the other baselines
-_USERS = 3               # whose lists are shown
-_LIKED = 2               # of the first of them, to go on from
-_SENTENCE = 8            # words from which an answer is a description
-_HEAD = "item head"      # how ILM ranks where it has one
+_MOST_ROWS = 6           # rows of the table: models, the best other baselines, popularity
+_MOST_MODELS = 3
+_USERS = 3               # users whose lists are shown
+_LIKED = 2               # titles of the first list in the command to type next
+_SENTENCE = 8            # an answer of so many words is a description
+_HEAD = "item head"      # the "by" of rows that an item head ranked
 _MODELS = (variants.ILM.label, *(v.label for v in variants.COMPARED.values()))
-# What phase 1 learns, and the losses that teach it.
+# What phase 1 learns -> the losses that teach it.
 _LEARNS = {"texts": ("itc", "itm", "itg"), "collaborative scores": ("cf",),
            "who chose what": ("ui",), "what goes together": ("ii",)}
 
 
 def summary(content: dict, *, config: dict, items, ranks: dict) -> dict:
-  """What is said, as one JSON object; a part that there is not is None or empty.
+  """The content of the summary as one JSON object; a missing part is None or empty.
 
   Args:
-    content: tables and examples, of `report.collect`.
-    config: the resolved config of stage eval; {}: not there.
+    content: tables and examples, from `report.collect`.
+    config: the resolved config of stage eval; {}: there is none.
     items: `interactions.Items`, or None.
-    ranks: method -> rank of the target of every user who is ranked, None where it was missed.
+    ranks: method -> one rank per ranked user, of the user's target; None where it was missed.
   """
   tables = {part["name"]: part for part in content["tables"] if part["phase"] == "phase2"}
   examples = {part["name"]: part for part in content["examples"] if part["phase"] == "phase2"}
@@ -51,10 +51,10 @@ def summary(content: dict, *, config: dict, items, ranks: dict) -> dict:
 
 
 def compared_rows(rows: list[dict]) -> list[dict]:
-  """At most six rows of the table of recommendation, of those that have HR@10.
+  """At most six rows of the recommendation table, out of those with HR@10.
 
-  Up to three trained models in the table's order, each by its item head, without one by its beams;
-  then the best baselines by HR@10; popularity last.
+  First up to three trained models in the table's order, each by its item head or else by its
+  beams; then the best baselines by HR@10; popularity last.
   """
   rows = [row for row in rows if _METRIC in row["metrics"] and "minus" not in row]
   models: dict = {}
@@ -69,10 +69,10 @@ def compared_rows(rows: list[dict]) -> list[dict]:
 
 
 def _lists(part: dict | None, items, tasks: dict) -> dict | None:
-  """The first users' lists; None where there are none that can be read.
+  """The first users' lists; None if there are none.
 
-  "liked" names what the first user is recommended first, for a command to ask on from there: of
-  runs whose prompts hold slots, as stage recommend needs them.
+  "liked" holds the first recommendations of the first user, for the command to type next; empty
+  unless tasks.entities is "slots", which stage recommend needs.
   """
   users, title = [], ""
   for example in (part or {}).get("examples", [])[:_USERS]:
@@ -89,7 +89,7 @@ def _lists(part: dict | None, items, tasks: dict) -> dict | None:
 
 
 def _shared(alike: list[dict], rows: list[dict]) -> list[dict]:
-  """What two users' lists share, of the methods in the first and the last of the table's rows."""
+  """What two users' lists share, for the methods in the first and last row of the table."""
   share = {rows_lib.label(row): row["metrics"].get("shared by two users") for row in alike}
   return [{"method": row["method"], "value": share[label]["value"]}
           for row in {row["method"]: row for row in [*rows[:1], *rows[-1:]]}.values()
@@ -97,10 +97,10 @@ def _shared(alike: list[dict], rows: list[dict]) -> list[dict]:
 
 
 def _description(part: dict | None, items, measured: dict) -> dict | None:
-  """What the model says of the first item of the examples, which are drawn, not picked.
+  """What the model says about the first item of the examples, which are drawn, not picked.
 
-  The longest text, if it is a description; else the short answers, those first that are right most
-  often, without the text of those that are never right.
+  This is the longest text if it is a description. Else it is the short answers, the task that is
+  right most often first; tasks that are never right are left out, unless all are.
 
   Args:
     part: the examples.
@@ -108,8 +108,8 @@ def _description(part: dict | None, items, measured: dict) -> dict | None:
     measured: the table of how right such texts are; {}: there is none.
 
   Returns:
-    {"item", "name": of the item for `describe`, "answers": {task: text}, "right": of `_right` by
-    task}, or None.
+    {"item", "name": of the item for `describe`, "answers": {task: text}, "right": {task: result of
+    `_right`}}, or None.
   """
   first = next(iter((part or {}).get("examples", [])), None)
   if first is None:
@@ -132,8 +132,8 @@ def _description(part: dict | None, items, measured: dict) -> dict | None:
 def _right(row: dict, protocol: dict) -> dict:
   """How right the texts of a task are: "kind" "right" or "likeness", and an estimate; {}: unknown.
 
-  "name" is there where the measure is of a part of the text, and "free" where the same was measured
-  of a text that knows nothing of the item: {"name", "value", ..}.
+  "name" is set if only a part of the text is judged. "free" is set if there is also a value for a
+  text that knows nothing about the item: {"name", "value", ..}.
   """
   columns = row["metrics"]
   kind, name, column, free, beside = (
@@ -150,7 +150,7 @@ def _right(row: dict, protocol: dict) -> dict:
 
 
 def _name(text: str, items) -> str:
-  """The full title with which `text` begins, or the item's id if others have it too; "": none."""
+  """The full title with which `text` begins; "item:<id>" if items share the title; "": none."""
   if items is None:
     return ""
   titles = [interactions_lib.full_title(items, row) for row in range(1, len(items) + 1)]
@@ -162,9 +162,9 @@ def _name(text: str, items) -> str:
 
 
 def _table(rows: list[dict], ranks: dict, config: dict) -> list[dict]:
-  """{"method", "by" if it is no item head, HR@10 and "lead": ILM minus it, paired by user}.
+  """{"method", "by" unless it is the item head, HR@10, "lead": ILM - method, paired by user}.
 
-  A lead is there if ILM is the first row and both were ranked for the same users.
+  There is a lead if ILM is the first row and both methods ranked the same users.
   """
   bootstrap = paired.Bootstrap(config.get("eval", {}).get("bootstrap", 1000), config.get("seed", 0))
   hits = {method: metrics.hit_rate([np.inf if rank is None else rank for rank in rank_U], _K)
@@ -182,9 +182,9 @@ def _table(rows: list[dict], ranks: dict, config: dict) -> list[dict]:
 
 
 def _phase1(rows: list[dict], config: dict) -> dict | None:
-  """The difference of the loss of all test texts that phase 1 makes, and what it learnt.
+  """How much phase 1 changes the loss on all test texts (ILM minus ILM-rand), and what it learnt.
 
-  None where the loss of ILM minus ILM-rand was not measured.
+  None if the difference was not measured.
   """
   rand = variants.COMPARED["rand"].label
   loss = next((row["metrics"]["all"] for row in rows if row["method"] == variants.ILM.label

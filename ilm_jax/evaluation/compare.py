@@ -68,7 +68,7 @@ def side_by_side(runs: list[compared_runs.Run], name: str) -> dict:
           rows.setdefault((row, json.dumps(candidate["metrics"])), []).append(run)
   first = next(iter(parts.values()))
   return {"title": f"{first['title']}, side by side", "phase": "comparison", "step": 0,
-          "note": "No paired test between runs: values per example are not stored. "
+          "note": "Values per example are not stored, so there is no paired test between runs. "
                   f"{first['note']}",
           "protocol": _protocol({run: part["protocol"] for run, part in parts.items()}),
           "rows": [rows_lib.row(json.loads(values), method=f"{row} ({', '.join(of)})")

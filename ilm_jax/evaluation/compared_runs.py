@@ -1,4 +1,4 @@
-"""What a comparison reads of each workdir; whether runs may be compared, and how they differ."""
+"""Reads the runs of a comparison, checks that they are comparable, and lists how they differ."""
 import json
 from typing import NamedTuple
 
@@ -8,29 +8,29 @@ from etils import epath
 from ilm_jax import errors, files
 from ilm_jax.evaluation import measured, metrics
 
-# Fields of a protocol that two runs must share for their ranks to mean the same.
+# Fields of a protocol that must be equal in two runs: else their ranks are not comparable.
 SHARED = ("split", "filter", "repeated targets", "tie rule", "task")
-_ASSUMED = {"repeated targets": metrics.NO_REPEATS}      # of a protocol without the field
-# Stages whose config decides numbers.
+_ASSUMED = {"repeated targets": metrics.NO_REPEATS}      # values of fields that a protocol lacks
+# Stages whose config changes results.
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval")
 SIDE_BY_SIDE = (("phase2", "loss"), ("phase1", "retrieval"))
 ABSENT = "(none)"
 
 
 class Run(NamedTuple):
-  """What a workdir holds of its newest evaluation."""
+  """The newest evaluation of a workdir."""
   name: str
   protocol: dict
   users: list
   targets: list
-  ranks: dict[str, np.ndarray]     # by method, of all users
+  ranks: dict[str, np.ndarray]     # by method; one rank per user
   configs: dict[str, dict]         # by stage
   tables: dict[str, dict]          # by the names in SIDE_BY_SIDE
-  trained: str                     # scalars of phase 2, which seed and settings decide; "": none
+  trained: str                     # text of phase2/metrics.jsonl: equal in a copied run; "": none
 
   @property
   def seed(self) -> int:
-    """With which it was trained."""
+    """The training seed."""
     return self.configs.get("phase2", self.configs["eval"])["seed"]
 
 
@@ -38,8 +38,8 @@ def read(workdirs: list) -> list[Run]:
   """The newest evaluation of each workdir.
 
   Raises:
-    UserError: a workdir has no evaluation, is given twice, or its protocol, users or targets are
-      not the first's.
+    UserError: a workdir has no evaluation or is given twice, or its protocol, users or targets
+      differ from those of the first.
   """
   runs = [_read(epath.Path(w), name) for w, name in zip(workdirs, _names(workdirs))]
   for other in runs[1:]:
@@ -48,10 +48,10 @@ def read(workdirs: list) -> list[Run]:
 
 
 def differences(runs: list[Run]) -> list[dict[str, str]]:
-  """The settings in which runs differ: {"setting", "stages", a run's name: its value, ..}.
+  """The settings in which runs differ: {"setting", "stages", name of a run: its value, ..}.
 
-  A setting is compared stage by stage, among the runs that have that stage's config. The section of
-  a stage, e.g. `phase1`, is read by that stage and by eval, so it counts in their configs alone.
+  Settings are compared per stage, between the runs that have that stage's config. Only a stage
+  itself and eval read the stage's section (e.g. `phase1`); the section is ignored in other configs.
   """
   values: dict = {}                # (setting, values by run) -> stages
   for stage in STAGES:
@@ -65,7 +65,7 @@ def differences(runs: list[Run]) -> list[dict[str, str]]:
 
 
 def by_settings(runs: list[Run]) -> list[list[Run]]:
-  """Runs that differ in their seed alone, together."""
+  """Groups runs that differ in their seed alone."""
   groups: list[list[Run]] = []
   for run in runs:
     same = next((group for group in groups if all(
@@ -78,7 +78,7 @@ def by_settings(runs: list[Run]) -> list[list[Run]]:
 
 
 def check_seeds(group: list[Run]) -> None:
-  """Raises UserError if two runs of equal settings are one: given twice, a copy, a repetition."""
+  """Raises UserError if two runs of equal settings are the same run: a copy or a repetition."""
   for at, run in enumerate(group):
     for other in group[:at]:
       if run.seed == other.seed:
@@ -117,27 +117,27 @@ def _check_same(first: Run, other: Run) -> None:
     if values[0] != values[1]:
       raise errors.UserError(
           f"runs {first.name} and {other.name} cannot be compared: {field} is {values[0]!r} and "
-          f"{values[1]!r}; evaluate both alike")
+          f"{values[1]!r}, expected the same: run --stage=eval with the same settings in both")
   if first.users != other.users or first.targets != other.targets:
     raise errors.UserError(
-        f"runs {first.name} and {other.name} ranked other users or other targets: evaluate all "
-        "users of the same data in both (eval.users=0)")
+        f"runs {first.name} and {other.name} ranked other users or other targets, expected the "
+        "same: evaluate all users of the same data in both (eval.users=0)")
 
 
 def _flat(config: dict, stage: str, before: str = "") -> dict[str, str]:
-  """{"phase2.steps": "80"} of a stage's config, without what that stage does not read."""
+  """A stage's config as {"phase2.steps": "80"}, without sections that the stage does not read."""
   flat: dict[str, str] = {}
   for name, value in config.items():
     if isinstance(value, dict):
       if before or stage == "eval" or name == stage or name not in STAGES:
         flat |= _flat(value, stage, f"{before}{name}.")
-    elif before + name != "tracker":        # who shows the numbers
+    elif before + name != "tracker":        # it changes no result
       flat[before + name] = json.dumps(value)
   return flat
 
 
 def _names(workdirs: list) -> list[str]:
-  """The last folders of each path, as few as tell them apart."""
+  """Short names of the workdirs: as many last folders of each path as make the names unique."""
   paths = [epath.Path(w).resolve() for w in workdirs]
   for at, path in enumerate(paths):
     if path in paths[:at]:

@@ -1,10 +1,11 @@
-"""Ranking by inner products of Q-Former outputs: one matmul for the whole catalogue.
+"""Ranks items by inner products: one matmul scores the whole catalogue.
 
-Phase 1's user-item loss (UI) puts users and items into one space; a user's items are scored there
-without the language model. The similarity is the one that UI trains: the largest cosine over pairs
-of a user's and an item's queries.
+Phase 1's user-item loss (UI) puts users and items into one space, where items are scored for a user
+without the language model. The similarity is the one that UI trains: the largest cosine over all
+pairs of a user's query and an item's query.
 
-Phase 2's item head (`ilm.ItemHead`) scores items by what the language model makes of a history.
+Phase 2's item head (`ilm.ItemHead`) scores items from the language model's hidden state at the end
+of a history.
 """
 import functools
 from typing import NamedTuple
@@ -20,9 +21,9 @@ from ilm_jax.runtime import placement
 
 
 def items(graphdef, params, frozen: dict, num_items: int, batch: int = 256) -> jax.Array:
-  """[I, Q, P] unit vectors of the whole catalogue, made once for any number of calls of `score`.
+  """float32 [I, Q, P]: unit vectors of the whole catalogue, for any number of calls of `score`.
 
-  Args: as of `score`.
+  Args: see `score`.
   """
   return _project(graphdef, params, frozen, np.arange(1, num_items + 1), batch)
 
@@ -35,16 +36,16 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
     graphdef: of the Q-Former (`phase1.build_phase1`).
     params: its parameters.
     frozen: vectors and present, by name, of all entities.
-    user_U: entity rows of users.
+    user_U: int, entity rows of users.
     num_items: I; items are the entity rows 1..I.
-    batch: entities of a call.
-    items: of `items`, by the same parameters; None: made here.
+    batch: entities per call of the Q-Former.
+    items: from `items`, with the same parameters; None: computed here.
   """
   item_IQP = items
   if item_IQP is None:
     item_IQP = _project(graphdef, params, frozen, np.arange(1, num_items + 1), batch)
   user_UQP = _project(graphdef, params, frozen, np.asarray(user_U), batch, users=True)
-  # A similarity is the largest of Q * Q products: about 2^24 of these are in memory at once.
+  # A similarity is the largest of Q * Q products; about 2^24 products are in memory at once.
   users = max(1, 2 ** 24 // (num_items * item_IQP.shape[1] ** 2))
   score_parts = [placement.fetch(_similarity(user_UQP[first:first + users], item_IQP))
            for first in range(0, len(user_UQP), users)]
@@ -52,20 +53,20 @@ def score(graphdef, params, frozen: dict, user_U, num_items: int, batch: int = 2
 
 
 class HeadItems(NamedTuple):
-  """The catalogue as an item head sees it; row i is the entity row i + 1."""
+  """Keys and biases of the catalogue for an item head; index i is the entity row i + 1."""
   key_IP: jax.Array
   bias_I: jax.Array
 
 
 def head_items(graphdef, params, frozen: dict, num_items: int, batch: int = 256) -> HeadItems:
-  """All items, made once for any number of prompts.
+  """Keys and biases of all items, computed once for any number of prompts.
 
   Args:
     graphdef: of an ILM with a head (`phase2.build_phase2`).
     params: its parameters.
     frozen: vectors, present, log_draws of all entities.
     num_items: I; items are the entity rows 1..I.
-    batch: entities of a call.
+    batch: entities per call of the model.
   """
   rows = np.pad(np.arange(1, num_items + 1), (0, -num_items % batch)).reshape(-1, batch)
   parts = [_head_items(graphdef, params, frozen, part) for part in rows]
@@ -74,7 +75,7 @@ def head_items(graphdef, params, frozen: dict, num_items: int, batch: int = 256)
 
 @functools.partial(jax.jit, static_argnums=0)
 def head_score(graphdef, params, hidden_BD, items: HeadItems) -> jax.Array:
-  """float32 [B, I + 1] scores by the hidden states at histories' ends; column 0 is -inf."""
+  """float32 [B, I + 1]: scores from the hidden states at histories' ends; column 0 is -inf."""
   query_BP = nnx.merge(graphdef, params).head.query(hidden_BD.astype(jnp.float32))
   return jnp.pad(query_BP @ items.key_IP.T + items.bias_I[None], ((0, 0), (1, 0)),
                  constant_values=-jnp.inf)
@@ -88,7 +89,7 @@ def _head_items(graphdef, params, frozen, rows_B):
 
 
 def _project(graphdef, params, frozen, rows_N, batch: int, users: bool = False) -> jax.Array:
-  """[N, Q, P] unit vectors of entity rows; padded to whole batches: one shape is compiled."""
+  """[N, Q, P]: unit vectors of entity rows; rows are padded so that one shape is compiled."""
   padded = np.pad(rows_N, (0, -len(rows_N) % batch)).reshape(-1, batch)
   parts = [_queries(graphdef, users, params, frozen, rows) for rows in padded]
   return jnp.concatenate(parts)[:len(rows_N)]

@@ -1,8 +1,8 @@
-"""Lists of recommendations as a file: one row for each user and place, written piece by piece.
+"""Writes lists of recommendations to a CSV or Parquet file: one row per user and rank.
 
 The columns are user, rank, item (ids as in the data; rank from 1), title and score. In CSV a text
 cell gets an apostrophe in front if it begins with = + - @ (half-width or full-width), a tab or a
-line break: spreadsheets would run it as a formula. Parquet holds the text as it is. Lists of an
+line break: spreadsheets would run it as a formula. Parquet holds the text unchanged. Lists of an
 item's neighbours have the item in place of the user.
 """
 import contextlib
@@ -19,7 +19,7 @@ _FORMULA = (*"=+-@\t\n", *"\uff1d\uff0b\uff0d\uff20")
 
 
 class Row(NamedTuple):
-  """One place of a user's list."""
+  """One recommendation in a user's list."""
   user: str
   rank: int
   item: str
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 def check(path: str) -> None:
-  """Raises a UserError if lists cannot be written to `path`: before any work."""
+  """Raises a UserError if lists cannot be written to `path`; call it before any work."""
   suffix = pathlib.PurePath(path).suffix.lower()
   if suffix not in SUFFIXES:
     raise errors.UserError(f"--out={path}: expected a name that ends in {' or '.join(SUFFIXES)}")
@@ -46,10 +46,12 @@ def check(path: str) -> None:
 @contextlib.contextmanager
 def writing(path: str, columns: Sequence[str] = Row._fields
             ) -> Iterator[Callable[[list[Row]], None]]:
-  """A function that appends rows to the file, which is there whole when the block ends, else not.
+  """Yields a function that appends rows; the complete file appears when the block ends.
+
+  After an exception in the block there is no new file.
 
   Args:
-    path: that `check` let pass.
+    path: a path that passed `check`.
     columns: names of the five columns.
 
   Raises:
@@ -89,7 +91,7 @@ def _csv(file, columns):
 
 
 def _cell(text: str) -> str:
-  text = text.replace("\r", " ")       # which the writer leaves bare, as the end of a row
+  text = text.replace("\r", " ")       # csv.writer does not quote it: readers see a new row
   return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 

@@ -1,18 +1,18 @@
-"""How alike the lists are that different users get: whether everybody is shown the same items.
+"""Measures how similar the lists of different users are: does everybody get the same items?
 
-A list holds item rows (from 1), best first; 0 fills up a list that is shorter than others.
+A list holds item rows (from 1), best first; 0 pads a list that is shorter than others.
 """
 import numpy as np
 
-TOP = 10      # how far lists are compared
+TOP = 10      # items of each list that are compared
 
 
 def top_items(score_UI, blocked_UI, count: int) -> np.ndarray:
-  """int32 [U, count]: each user's items of the highest scores; of equal ones the lower row first.
+  """int32 [U, count]: each user's items with the highest scores; on a tie the lower row first.
 
   Args:
-    score_UI: [users, I + 1]; -inf: not in the ranking.
-    blocked_UI: bool, true: not to be listed; None: none.
+    score_UI: float [users, I + 1]; -inf: not in the ranking.
+    blocked_UI: bool [users, I + 1]; true: not listed; None: no item is blocked.
     count: length of the lists.
   """
   score_UI = np.asarray(score_UI)
@@ -29,19 +29,19 @@ def top_items(score_UI, blocked_UI, count: int) -> np.ndarray:
 
 
 def alike(items_UK, top: int = TOP) -> dict:
-  """Metrics of a table's row about the first `top` of all users' lists.
+  """Metrics of a table's row about the first `top` items of all users' lists.
 
   Args:
-    items_UK: item rows, best first; 0: none.
-    top: how many of each list count.
+    items_UK: int item rows, best first; 0: padding.
+    top: items of each list that count.
 
   Returns:
-    "shared by two users": the items that two users' lists have in common, as a share of `top`, its
-    mean over all pairs of users (left out of a single user); "distinct items": of all lists.
+    "shared by two users": the number of items that two users' lists share / `top`, the mean over
+    all pairs of users (missing for a single user); "distinct items": their number in all lists.
   """
   items_UK = np.asarray(items_UK)[:, :top]
   users = len(items_UK)
-  # An item that stands in c lists is shared by c (c - 1) / 2 pairs.
+  # An item in c lists is shared by c (c - 1) / 2 pairs of users.
   count_I = np.bincount(items_UK[items_UK > 0])
   pairs = users * (users - 1) / 2
   shared = float((count_I * (count_I - 1) / 2).sum())

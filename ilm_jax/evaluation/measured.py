@@ -1,11 +1,11 @@
-"""Finished tables of a workdir: what they were made from, and whether that is still there.
+"""Finished tables of a workdir: what they were made from, and whether it still exists.
 
-`eval/<phase>/<step>/made_from.json` is written when all tables of its folder are:
+`eval/<phase>/<step>/made_from.json` is written after all tables of its folder:
 
   {"checkpoints": {folder: `provenance.record`}, "inputs": {name: sha256}, "settings": {..},
    "files": {name of a table: sha256}, "check": digest of all this}
 
-Stage eval measures damaged tables again, and no report shows them.
+Stage eval measures damaged tables again; reports leave them out.
 """
 import hashlib
 import json
@@ -20,7 +20,7 @@ NAME = "made_from.json"
 
 
 def done(folder, made_from: dict) -> bool:
-  """Whether a folder of eval/ holds the finished tables of `made_from`."""
+  """Whether a folder of eval/ holds finished, undamaged tables that were made from `made_from`."""
   folder = epath.Path(folder)
   if not (folder / NAME).exists() or damage(folder):
     return False
@@ -30,9 +30,9 @@ def done(folder, made_from: dict) -> bool:
 
 
 def damage(folder) -> str:
-  """Which file of finished tables is not as it was written, in words; "" if all are.
+  """A message about the first damaged or missing file of finished tables; "" if all are intact.
 
-  Tables of before their digests were kept are not looked at.
+  Tables whose mark holds no digests are not checked.
   """
   folder = epath.Path(folder)
   try:
@@ -48,7 +48,7 @@ def damage(folder) -> str:
 
 
 def _read(folder) -> dict:
-  """What `mark` wrote; ValueError where it is damaged."""
+  """The content that `mark` wrote; raises ValueError if it is damaged."""
   return files.unstamped(files.parse_json((folder / NAME).read_bytes()))
 
 
@@ -57,10 +57,10 @@ def _sha256(path) -> str:
 
 
 def begin(folder) -> None:
-  """Removes the mark first, so that tables of a killed run are not taken for finished ones.
+  """Removes the mark and all tables of a folder before it is measured again.
 
-  Then all else that was measured there: other settings may leave out a table, and the old one would
-  stand beside the new ones.
+  The mark goes first, so that tables of a killed run are not taken for finished ones. Old tables
+  go too, since the new settings may not write all of them again.
   """
   if distributed.is_main() and (folder := epath.Path(folder)).exists():
     (folder / NAME).unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def begin(folder) -> None:
 
 
 def mark(folder, made_from: dict) -> None:
-  """Says that all tables of the folder are there. Written last."""
+  """Marks the folder's tables as finished. Call it after the last table is written."""
   if distributed.is_main():
     folder = epath.Path(folder)
     tables = {path.name: _sha256(path)
@@ -80,12 +80,12 @@ def mark(folder, made_from: dict) -> None:
 
 
 def newest(workdir, phase: str):
-  """The folder of the newest finished tables of a phase whose weights are there, or None."""
+  """The folder of a phase's newest finished tables whose checkpoint still exists, or None."""
   return next((folder for folder, why in _folders(workdir, phase) if not why), None)
 
 
 def stale(workdir) -> dict[str, str]:
-  """{"phase1/200": why its tables must not be read} of all folders of eval/."""
+  """{"phase1/200": reason} for all folders of eval/ whose tables must not be read."""
   phases = epath.Path(workdir) / "eval"
   if not phases.exists():
     return {}
@@ -94,7 +94,7 @@ def stale(workdir) -> dict[str, str]:
 
 
 def _folders(workdir, phase: str):
-  """Yields (folder of eval/<phase>, why it may not be read), the highest step first."""
+  """Yields (folder of eval/<phase>, reason not to read it or ""), the highest step first."""
   folder = epath.Path(workdir) / "eval" / phase
   if not folder.exists():
     return

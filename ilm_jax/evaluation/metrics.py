@@ -1,8 +1,8 @@
 """Ranking and language metrics: pure functions of numpy arrays, one value per example.
 
-A rank counts from 1; `MISSED` (infinite) is the rank of a target that is not in the ranking at all.
-The mean over examples, with its interval, is `bootstrap`'s; averages are ratios of sums, so parts
-computed on several hosts add up.
+Ranks count from 1; `MISSED` (infinite) is the rank of a target that is not in the ranking.
+`bootstrap` gives the mean over examples with its interval. A mean is a ratio of sums, so that sums
+from several hosts can be added.
 """
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ import numpy as np
 import scipy.stats
 
 MISSED = np.inf
-NO_REPEATS = "none"      # a protocol's "repeated targets" where there are none
+NO_REPEATS = "none"      # value of a protocol's field "repeated targets" when there are none
 
 
 class Estimate(NamedTuple):
-  """A mean with a bootstrap interval of 95 %, over `n` examples."""
+  """A mean over `n` examples with its 95 % bootstrap interval."""
   value: float
   lo: float
   hi: float
@@ -22,19 +22,22 @@ class Estimate(NamedTuple):
 
 
 def ranks_from_scores(score_UI, target_U, blocked_UI=None) -> np.ndarray:
-  """The target's rank among all columns; of equal scores the lower column comes first.
+  """Each target's rank among all columns; among equal scores the lower column comes first.
 
   Args:
-    score_UI: [users, columns]; -inf: not in the ranking. NaN is an error, not a low score.
-    target_U: column of the target.
-    blocked_UI: bool, true: taken out of the ranking. A blocked target is `MISSED`.
+    score_UI: float [users, columns]; -inf: not in the ranking.
+    target_U: int, column of the target.
+    blocked_UI: bool; true: removed from the ranking. A blocked target is `MISSED`.
 
   Returns:
     float64 [users].
+
+  Raises:
+    FloatingPointError: a score is NaN.
   """
   score_UI, target_U = np.asarray(score_UI), np.asarray(target_U)
   if np.isnan(score_UI).any():
-    raise FloatingPointError("scores to rank hold NaN")
+    raise FloatingPointError("scores to rank hold NaN, expected finite scores or -inf")
   if blocked_UI is not None:
     score_UI = np.where(blocked_UI, -np.inf, score_UI)
   own_U1 = np.take_along_axis(score_UI, target_U[:, None], axis=1)
@@ -44,21 +47,21 @@ def ranks_from_scores(score_UI, target_U, blocked_UI=None) -> np.ndarray:
 
 
 def ranks_from_items(items_UW, target_U) -> np.ndarray:
-  """The target's place in lists of item rows, best first; `MISSED` where it is not listed."""
+  """float64 [U]: the target's rank in lists of item rows, best first; `MISSED` if not listed."""
   match_UW = np.asarray(items_UW) == np.asarray(target_U)[:, None]
   return np.where(match_UW.any(axis=1), 1.0 + match_UW.argmax(axis=1), MISSED)
 
 
 def repeated(histories: list, target_U) -> np.ndarray:
-  """bool [U]: whether the target stands in its user's own history (item rows, one array a user)."""
+  """bool [U]: whether the target is in its user's history (item rows, one array per user)."""
   return np.array([target in history for history, target in zip(histories, target_U)], bool)
 
 
 def rows_to_filter(histories: list, target_U) -> list[np.ndarray]:
-  """The item rows to take out of each user's ranking: those of the history, ascending.
+  """The item rows to remove from each user's ranking: those of the history, ascending.
 
-  None are taken out of a user's whose target is one of them. To spare the target alone would leave
-  it as the only old item, and who ranks old items first would always be right.
+  For a user whose target is in the history, none are removed. Keeping the target alone would leave
+  it as the only old item, and a model that ranks old items first would always be right.
 
   Args:
     histories: item rows of each user before the target.
@@ -69,7 +72,7 @@ def rows_to_filter(histories: list, target_U) -> list[np.ndarray]:
 
 
 def filter_protocol(histories: list, target_U) -> dict[str, str]:
-  """What a table's protocol says of `rows_to_filter`. Args: as there."""
+  """The protocol fields of a table that used `rows_to_filter`. Args: see there."""
   count = int(repeated(histories, target_U).sum())
   return {"filter": "items of the user's history are taken out",
           "repeated targets": f"{count} of {len(histories)} targets stand in their user's history: "
@@ -77,18 +80,18 @@ def filter_protocol(histories: list, target_U) -> dict[str, str]:
 
 
 def hit_rate(rank_U, k: int) -> np.ndarray:
-  """1 where the target is among the first k, else 0."""
+  """float64 [U]: 1 where the target is among the first k, else 0."""
   return (np.asarray(rank_U) <= k).astype(np.float64)
 
 
 def ndcg(rank_U, k: int) -> np.ndarray:
-  """Normalised discounted gain at k of one relevant item: 1 / log2(1 + rank)."""
+  """float64 [U]: NDCG at k with one relevant item: 1 / log2(1 + rank), 0 beyond k."""
   rank_U = np.asarray(rank_U, np.float64)
   return np.where(rank_U <= k, 1.0 / np.log2(1.0 + rank_U), 0.0)
 
 
 def reciprocal_rank(rank_U) -> np.ndarray:
-  """1 / rank; 0 where the target was missed."""
+  """float64 [U]: 1 / rank; 0 where the target was missed."""
   return 1.0 / np.asarray(rank_U, np.float64)
 
 
@@ -96,13 +99,13 @@ def bootstrap(sum_U, count_U=None, *, resamples: int, seed: int) -> Estimate:
   """sum(sum_U) / sum(count_U), with the 2.5 and 97.5 percentiles over resampled examples.
 
   Args:
-    sum_U: one value per example (a user), or its sum over the example's tokens.
-    count_U: how many things each sum is over; None: one.
-    resamples: how often the examples are drawn again, with replacement.
-    seed: of the draws.
+    sum_U: one value per example (a user), or the sum over the example's tokens.
+    count_U: number of terms in each sum; None: one.
+    resamples: number of resamples of the examples, with replacement.
+    seed: for the draws.
 
   Returns:
-    The estimate; all NaN where nothing is counted.
+    The estimate; value and interval are NaN if the counts sum to 0.
   """
   sum_U = np.asarray(sum_U, np.float64)
   count_U = np.ones_like(sum_U) if count_U is None else np.asarray(count_U, np.float64)
@@ -120,18 +123,19 @@ def bootstrap(sum_U, count_U=None, *, resamples: int, seed: int) -> Estimate:
 
 
 def bootstrap_mean(sum_TI, count_TI, *, resamples: int, seed: int) -> Estimate:
-  """The mean over tasks of sum / count over items, its interval over resampled items.
+  """The mean over tasks of sum / count over items, with an interval over resampled items.
 
-  A resample draws items, and with an item all that was measured of it in any task.
+  A resample draws items; a drawn item brings its values of all tasks.
 
   Args:
-    sum_TI: a value of each task and item, or its sum over tokens.
-    count_TI: how many things each sum is over; 0: the task has nothing of the item.
+    sum_TI: one value per task and item, or the sum over tokens.
+    count_TI: number of terms in each sum; 0: the task has no value for the item.
     resamples: see `bootstrap`.
     seed: see `bootstrap`.
 
   Returns:
-    The estimate, n of it the items. Tasks with nothing in a resample are left out of its mean.
+    The estimate; its n is the number of items. A task without values in a resample is left out of
+    that resample's mean.
   """
   sum_TI, count_TI = np.asarray(sum_TI, np.float64), np.asarray(count_TI, np.float64)
   items = sum_TI.shape[1]
@@ -149,9 +153,9 @@ def bootstrap_mean(sum_TI, count_TI, *, resamples: int, seed: int) -> Estimate:
 
 
 def spearman(a_NU, b_NU) -> np.ndarray:
-  """float64 [N] rank correlation of each row of `a` with that of `b`; ties share a rank.
+  """float64 [N]: rank correlation of each row of `a` with the same row of `b`.
 
-  0 where a row is constant: it ranks nothing.
+  Equal values share their mean rank. The value is 0 where a row is constant.
   """
   def centred(x_NU):
     rank_NU = scipy.stats.rankdata(x_NU, axis=1)
@@ -162,7 +166,7 @@ def spearman(a_NU, b_NU) -> np.ndarray:
 
 
 def distinct(texts: list[str], n: int) -> float:
-  """Distinct runs of n words among all those of the texts (Li et al., 1510.03055); 0: no runs."""
+  """Distinct n-grams of words / all n-grams of the texts (Li et al., 1510.03055); 0: no n-gram."""
   runs = [tuple(words[i:i + n]) for words in (text.lower().split() for text in texts)
           for i in range(len(words) - n + 1)]
   return len(set(runs)) / len(runs) if runs else 0.0
@@ -170,14 +174,14 @@ def distinct(texts: list[str], n: int) -> float:
 
 def rank_estimates(rank_U, *, hits: tuple = (), ndcgs: tuple = (), depth: float = np.inf,
                    resamples: int, seed: int) -> dict[str, Estimate]:
-  """The usual summary of ranks. All its rows share the resampled users.
+  """Hit rates, NDCGs and mean reciprocal rank; all metrics share the resampled users.
 
   Args:
     rank_U: one rank per user.
     hits: the k of each hit rate.
     ndcgs: the k of each NDCG.
-    depth: length of the lists the ranks come from. No metric looks further: a k above it is left
-      out, and the mean reciprocal rank is called mrr@depth.
+    depth: length of the lists that the ranks come from. A k above it is left out, and the mean
+      reciprocal rank is named mrr@depth.
     resamples: see `bootstrap`.
     seed: see `bootstrap`.
   """

@@ -1,35 +1,39 @@
-"""The items nearest to each item, exactly, in memory that does not grow with the catalogue.
+"""Exact nearest items of each item, in memory that does not grow with the catalogue.
 
-Queries are taken a few at a time and held against one block of the catalogue after another; of a
-block only what beats the last of the best so far is kept. Letters: I items, E numbers of a vector,
-N queries, K neighbours.
+A batch of queries is compared with one block of the catalogue after another; a block's candidates
+must beat the last of the best k so far. Dimensions: I items, E vector width, N queries,
+K neighbours.
 """
 from collections.abc import Iterator
 
 import numpy as np
 
 TOGETHER, BLOCK = 512, 16384       # queries and items of one block of scores: 32 MiB
-_FIRST = 1024                      # a first block to be beaten: the others have few candidates
+_FIRST = 1024                      # size of the first block: later blocks then have few candidates
 _SMALL = 1e-12
 
 
 def neighbours(vector_IE, first: int, stop: int, k: int, *, together: int = TOGETHER,
                block: int = BLOCK) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """(items, near_NK, cosine_NK) of items first..stop-1, `together` at a time.
+  """Yields (items, near_NK, cosine_NK) for items first..stop-1, `together` at a time.
 
   Args:
     vector_IE: float [I, E]; may be a np.memmap, of which two blocks are read at a time.
-    first, stop: items from 0.
-    k: neighbours of each, the item itself left out; I - 1 at most.
-    together: queries at a time.
-    block: items that they are held against at once.
+    first, stop: items, counted from 0.
+    k: neighbours of each item, without the item itself; 1..I - 1.
+    together: queries per batch.
+    block: items that a batch is compared with at once.
 
   Yields:
-    range of items; int32 [N, k] items from 0, the nearest first, of equal ones the earlier first;
-    float32 [N, k] cosines. A vector of zeros has the cosine 0 with all.
+    range of items; int32 [N, k] neighbours, counted from 0, nearest first, on a tie the lower item
+    first; float32 [N, k] cosines. A vector of zeros has cosine 0 with all others.
+
+  Raises:
+    ValueError: k is out of range.
   """
   if not 0 < k < len(vector_IE):
-    raise ValueError(f"{k} neighbours of {len(vector_IE)} items")
+    raise ValueError(f"k={k} neighbours of {len(vector_IE)} items: expected "
+                     f"1..{len(vector_IE) - 1}")
   for start in range(first, stop, together):
     items = range(start, min(start + together, stop))
     query_NE = _unit(vector_IE[items.start:items.stop])
@@ -39,15 +43,17 @@ def neighbours(vector_IE, first: int, stop: int, k: int, *, together: int = TOGE
     while at < len(vector_IE):
       cosine_NB = query_NE @ _unit(vector_IE[at:at + size]).T
       inside = np.arange(max(items.start, at), min(items.stop, at + cosine_NB.shape[1]))
-      cosine_NB[inside - items.start, inside - at] = -np.inf          # of an item with itself
+      cosine_NB[inside - items.start, inside - at] = -np.inf          # the item itself
       near_NK, cosine_NK = _merged(near_NK, cosine_NK, cosine_NB, at, k)
       at, size = at + size, block
     yield items, near_NK, cosine_NK
 
 
 def _merged(near_NK, cosine_NK, cosine_NB, at: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-  """The best k of those so far and of a block that begins with item `at`. Only what beats the last
-  of k is sorted: an equal one stands behind, as it is a later item."""
+  """Merges the best k so far with a block that begins with item `at`.
+
+  Only candidates that beat the last of the k are sorted: on a tie the earlier item stays in front.
+  """
   if cosine_NK.shape[1] == k:
     row_M, column_M = np.nonzero(cosine_NB > cosine_NK[:, k - 1:])
   else:

@@ -1,4 +1,4 @@
-"""Paired differences between methods, and means over tasks: the arithmetic of the tables."""
+"""Paired differences between methods and means over tasks, for the tables of the report."""
 import dataclasses
 
 import numpy as np
@@ -8,65 +8,67 @@ from ilm_jax.evaluation import metrics
 
 @dataclasses.dataclass(frozen=True)
 class Bootstrap:
-  """How intervals are made: `resamples` draws of the examples, by `seed`."""
+  """Makes bootstrap intervals: `resamples` draws of the examples, with `seed`."""
   resamples: int
   seed: int
 
   def mean(self, sum_N, count_N=None) -> dict:
-    """Estimate of sum / count over examples. Args: of `metrics.bootstrap`."""
+    """Estimate of sum / count over examples. Args: see `metrics.bootstrap`."""
     return metrics.bootstrap(
         sum_N, count_N, resamples=self.resamples, seed=self.seed)._asdict()
 
   def mean_by_item(self, item_N, value_N) -> dict:
-    """Estimate of the mean over examples where items, not examples, are drawn again.
+    """Estimate of the mean over examples; the interval resamples items, not examples.
 
-    For few items that many examples share: what moves them together is in the interval.
+    For a few items that many examples share: examples of one item are not independent.
 
     Args:
       item_N: item row of each example.
-      value_N: one value an example.
+      value_N: one value per example.
     """
     sum_TI, count_TI = by_item({"": (item_N, value_N, np.ones(len(item_N)))})
     return self.mean(sum_TI[0], count_TI[0])
 
   def mean_over_tasks(self, values: dict[str, tuple]) -> dict:
-    """Estimate of the mean over tasks, its interval over items. Args: of `by_item`."""
+    """Estimate of the mean over tasks; the interval resamples items. Args: see `by_item`."""
     return metrics.bootstrap_mean(
         *by_item(values), resamples=self.resamples, seed=self.seed)._asdict()
 
   def ranks(self, rank_U, *, hits: tuple, ndcgs: tuple, depth: float = np.inf) -> dict:
-    """Metric -> estimate of ranks that are known up to `depth`. Args: `metrics.rank_estimates`."""
+    """Metric -> estimate, for ranks known up to `depth`. Args: see `metrics.rank_estimates`."""
     estimates = metrics.rank_estimates(rank_U, hits=hits, ndcgs=ndcgs, depth=depth,
                                        resamples=self.resamples, seed=self.seed)
     return {name: estimate._asdict() for name, estimate in estimates.items()}
 
 
 def sums_minus(sums: dict[str, tuple], other: dict[str, tuple]) -> dict[str, tuple]:
-  """Task -> (sums minus those of the other, counts), of the tasks that both have.
+  """Task -> (`sums` minus `other`, counts), for the tasks in both.
 
   Args:
-    sums: task -> (sum_N, count_N) of each example, e.g. nats and tokens of its target.
-    other: likewise, of the same examples.
+    sums: task -> (sum_N, count_N): one sum and count per example, e.g. nats and tokens of its
+      target.
+    other: the same for another method, on the same examples.
 
   Raises:
-    ValueError: the examples of a task are not the same.
+    ValueError: the counts of a task differ, so its examples are not the same.
   """
   out = {}
   for task in sums:
     if task in other:
       (sum_N, count_N), (other_N, other_count_N) = sums[task], other[task]
       if not np.array_equal(count_N, other_count_N):
-        raise ValueError(f"{task}: a paired difference needs the same examples on both sides")
+        raise ValueError(f"{task}: a paired difference needs the same examples on both sides, "
+                         "found different counts: measure both on the same split")
       out[task] = (np.asarray(sum_N) - np.asarray(other_N), np.asarray(count_N))
   return out
 
 
 def values_minus(values: dict[str, dict], other: dict[str, dict]) -> dict[str, dict]:
-  """Task -> metric -> values minus those of the other, of the tasks and metrics that both have.
+  """Task -> metric -> `values` minus `other`, for the tasks and metrics in both.
 
   Args:
-    values: task -> metric -> float [N], one value an example.
-    other: likewise, of the same examples.
+    values: task -> metric -> float [N], one value per example.
+    other: the same for another method, on the same examples.
   """
   return {task: {metric: value_N - other[task][metric] for metric, value_N in of_task.items()
                  if metric in other[task]}
@@ -74,11 +76,11 @@ def values_minus(values: dict[str, dict], other: dict[str, dict]) -> dict[str, d
 
 
 def by_item(values: dict[str, tuple]) -> tuple[np.ndarray, np.ndarray]:
-  """(sum_TI, count_TI): what was measured of each task and item, for `metrics.bootstrap_mean`.
+  """(sum_TI, count_TI): float64 sums and counts per task and item, for `metrics.bootstrap_mean`.
 
   Args:
-    values: task -> (item row of each example, sum of each, count of each). Items are ordered by
-      row; several examples of one task and item are added up.
+    values: task -> (item row of each example, its sum, its count). Items are ordered by row;
+      examples of the same task and item are added up.
   """
   every_row = [np.asarray(rows, np.int64) for rows, _, _ in values.values()]
   items_I = np.unique(np.concatenate(every_row))
@@ -91,10 +93,10 @@ def by_item(values: dict[str, tuple]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def means_over_tasks(bootstrap: Bootstrap, rows: dict, values: dict) -> dict:
-  """Metric -> estimate of its mean over tasks; with several tasks, also semantic of each.
+  """Metric -> estimate of its mean over tasks; with several tasks also each task's semantic one.
 
   Args:
-    bootstrap: of the intervals.
+    bootstrap: makes the intervals.
     rows: task -> item row of each example.
     values: task -> metric -> float [N]; every task has the metrics of the first.
   """
@@ -108,12 +110,12 @@ def means_over_tasks(bootstrap: Bootstrap, rows: dict, values: dict) -> dict:
 
 
 def mean_over_rankings(value, ranks: list, k: int) -> np.ndarray:
-  """float64 [U]: a metric of each user averaged over rankings of the same users.
+  """float64 [U]: each user's metric, averaged over rankings of the same users.
 
   Args:
     value: `metrics.hit_rate` or `metrics.ndcg`.
-    ranks: float [U] ranks, one array a ranking.
-    k: how far the metric looks.
+    ranks: float [U] ranks, one array per ranking.
+    k: depth of the metric.
   """
   return np.mean([value(rank_U, k) for rank_U in ranks], axis=0)
 
@@ -122,13 +124,11 @@ def with_differences(values: dict[str, dict], baselines: dict[str, str], minus
                      ) -> list[tuple[dict, dict]]:
   """The rows of a table of methods: each method's values, then the paired differences.
 
-  A difference is the baseline's values minus the method's: ILM minus MLP is below zero where ILM's
-  are smaller.
+  A difference is baseline - method: "ILM minus MLP" is negative where ILM's values are smaller.
 
   Args:
     values: method -> its values.
-    baselines: method -> the method whose values it is subtracted from; those without one have no
-      row of differences.
+    baselines: method -> its baseline; a method without one gets no row of differences.
     minus: `sums_minus` or `values_minus`.
 
   Returns:
@@ -141,13 +141,13 @@ def with_differences(values: dict[str, dict], baselines: dict[str, str], minus
 
 
 def loss_metrics(bootstrap: Bootstrap, sums: dict[str, tuple], rows: dict, elm_tasks) -> dict:
-  """Task -> estimate of nats a token, with the mean over those of ELM's tasks that there are.
+  """Task -> estimate of nats per token; with several ELM tasks also their mean.
 
   Args:
-    bootstrap: of the intervals.
+    bootstrap: makes the intervals.
     sums: task -> (nats, tokens) of each example.
     rows: task -> item row of each example.
-    elm_tasks: ELM's tasks.
+    elm_tasks: names of all ELM tasks; those missing from `sums` are skipped.
   """
   out = {task: bootstrap.mean(nll_N, count_N) for task, (nll_N, count_N) in sums.items()}
   of_elm = {task: (rows[task], *sums[task]) for task in elm_tasks if task in sums}

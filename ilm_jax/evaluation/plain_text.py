@@ -1,6 +1,6 @@
-"""Plain text for a terminal: words in lines, titles cut between words, aligned columns, commands.
+"""Lays out text for a terminal: wrapped words, titles cut between words, aligned columns, commands.
 
-A letter of a wide script takes two columns.
+Widths are in terminal columns; a letter of a wide script takes two.
 """
 import re
 import shlex
@@ -9,9 +9,9 @@ from rich import cells
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-  """The words of `text` in lines of at most `width` columns; all but the first are indented more.
+  """The words of `text` in lines of at most `width` columns; later lines are indented by 2 more.
 
-  A word that is wider stands alone in its line.
+  A word wider than that gets its own line.
   """
   out, line = [], indent
   for word in text.split():
@@ -24,7 +24,7 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def cut(text: str, width: int) -> str:
-  """`text` in one line, cut to `width` columns between words, with "..." where it is cut."""
+  """`text` in one line of at most `width` columns; if too long it is cut after a word and "..."."""
   text = " ".join(text.split())
   if cells.cell_len(text) <= width:
     return text
@@ -41,15 +41,15 @@ def number(value: float, sign: bool = False) -> str:
 
 
 def estimate(of: dict, sign: bool = False) -> str:
-  """A value with its interval, where it has one: ".171 [.147, .196]"."""
+  """A value with its interval if it has one: ".171 [.147, .196]"."""
   value = number(of["value"], sign)
   return f"{value} [{number(of['lo'], sign)}, {number(of['hi'], sign)}]" if "lo" in of else value
 
 
 def aligned(rows: list[list[str]], width: int, indent: str = "  ") -> list[str]:
-  """A line for each row of cells, in columns; those at the right that do not fit are left out.
+  """One line per row of cells, in aligned columns; columns that do not fit are left out.
 
-  The first column is cut where it alone is too wide for the second.
+  The first two columns are always kept; the first is cut to make room for the second.
   """
   size = [max(cells.cell_len(row[c]) for row in rows) for c in range(len(rows[0]))]
   size[0] = min(size[0], max(width - len(indent) - 2 - size[1], 8)) if size[1:] else size[0]
@@ -60,7 +60,7 @@ def aligned(rows: list[list[str]], width: int, indent: str = "  ") -> list[str]:
 
 
 def typed(words: list[str], width: int, start: str = "") -> list[str]:
-  r"""A command behind `start`, in lines that a shell joins again: all but the last end in " \\"."""
+  r"""`start` and a command, in lines that a shell joins: all but the last end in " \\"."""
   out, line = [], start
   for word in map(quoted, words):
     longer = f"{line} {word}" if line.strip() else line + word
@@ -72,6 +72,6 @@ def typed(words: list[str], width: int, start: str = "") -> list[str]:
 
 
 def quoted(word: str) -> str:
-  """A word for a shell, as a person writes it: --items='Heat (1995)'."""
+  """A word quoted for a shell as a person would write it: --items='Heat (1995)'."""
   flag, equals, value = word.partition("=")
   return f"{flag}={shlex.quote(value)}" if equals and flag.startswith("-") else shlex.quote(word)

@@ -1,8 +1,8 @@
-"""Phase 1 measured: does an item's vector find its text among all texts, and the text its item?
+"""Measures phase 1: does an item's vector find its text among all texts, and a text its item?
 
-Measured on held-out items, whose text phase 1 never saw. The floor is ridge regression from the
-same vectors to the text encoder's vectors, under the same protocol: what a linear map learns from
-the training items alone.
+Measured on held-out items, whose texts phase 1 never trains on. The floor is a linear map under the
+same protocol: ridge regression from the same vectors to the text encoder's vectors, fitted on
+training items alone.
 """
 import functools
 from typing import NamedTuple
@@ -35,9 +35,12 @@ def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
     graphdef: of the Q-Former (`phase1.build_phase1`).
     params: its parameters.
     frozen: vectors and present, by name, of all entities.
-    batches: text_entities [B], text [B, T], text_mask [B, T] of every item once, all of one shape;
-      entity 0 fills a batch up.
-    mesh: where the others lie.
+    batches: text_entities int [B], text int [B, T], text_mask bool [B, T], with every item once and
+      all of one shape; entity 0 pads a batch.
+    mesh: of params and frozen.
+
+  Raises:
+    ValueError: an item's text is missing.
   """
   by_row = {}
   for batch in batches:
@@ -46,8 +49,8 @@ def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
     by_row |= {int(row): (query_BQP[b], text_BP[b])
               for b, row in enumerate(batch["text_entities"]) if row}
   if sorted(by_row) != list(range(1, len(by_row) + 1)):
-    raise ValueError(
-        f"expected the text of every item row 1..{max(by_row)}, got {len(by_row)} rows")
+    raise ValueError(f"batches: texts of {len(by_row)} items, expected one for every item row "
+                     f"1..{max(by_row)}: give each item once")
   return Space(*(np.stack([by_row[row][part] for row in sorted(by_row)]) for part in (0, 1)))
 
 
@@ -63,16 +66,16 @@ def _project(graphdef, params, frozen, batch):
 
 
 def ridge_space(item_IC, text_IP, held_I, *, seed: int) -> tuple[Space, float]:
-  """(items and texts around the mean text vector, the chosen regularisation).
+  """(items and texts as unit vectors around the mean text vector, the chosen regularisation).
 
-  Cosines are taken around the mean of the training texts: on MovieLens-100K that is a stronger
-  floor than cosines of the vectors as they are.
+  Centring on the mean of the training texts gives a stronger floor on MovieLens-100K than cosines
+  of the vectors themselves.
 
   Args:
-    item_IC: the vectors that the Q-Former was given of items 1..I, side by side.
+    item_IC: for items 1..I the vectors that the Q-Former reads, concatenated.
     text_IP: the text encoder's vectors of their texts.
-    held_I: bool, true where neither the map nor its regularisation may look.
-    seed: of the folds.
+    held_I: bool; true: held out, used neither for the map nor to choose its regularisation.
+    seed: for the folds.
   """
   x_NC, y_NP = item_IC[~held_I].astype(np.float64), text_IP[~held_I].astype(np.float64)
   regularisation = ridge_lib.choose(x_NC, y_NP, seed=seed)
@@ -89,13 +92,13 @@ def _unit(x_NP) -> np.ndarray:
 
 
 def ranks(space: Space, rows, among, block: int = 64) -> dict[str, np.ndarray]:
-  """Ranks of the true partners; of equal similarities the lower item row comes first.
+  """Ranks of the true partners; on a tie the lower item row comes first.
 
   Args:
     space: unit vectors.
-    rows: indices 0..I-1 of the items asked about.
+    rows: indices 0..I-1 of the items to rank.
     among: indices, ascending, of the candidates; they include `rows`.
-    block: questions per call.
+    block: rows per call.
 
   Returns:
     {"item to text", "text to item"}: float64 [len(rows)].
@@ -117,14 +120,14 @@ def table(spaces: dict[str, Space], held_I, *, vectors: tuple[str, ...], ks=(1, 
   """The retrieval table of the report.
 
   Args:
-    spaces: name of the system -> its vectors. The first is also compared with each other one, by
-      paired differences.
-    held_I: bool over items 1..I: those asked about.
-    vectors: names of the vectors that went in.
+    spaces: name of the system -> its vectors. Paired differences compare the first with each other
+      system.
+    held_I: bool over items 1..I; true: held out, and measured.
+    vectors: names of the input vectors.
     ks: depths of the recalls.
     resamples: of the bootstrap over held-out items.
     seed: of the bootstrap.
-    protocol: further facts to store beside the numbers.
+    protocol: further fields of the table's protocol.
   """
   held = np.flatnonzero(held_I)
   pools = {f"all {len(held_I)} items": np.arange(len(held_I)),

@@ -1,23 +1,23 @@
-"""Ridge regression from one set of vectors to another: the best linear map, and how stiff."""
+"""Ridge regression from one set of vectors to another, and the choice of its regularisation."""
 from typing import NamedTuple
 
 import numpy as np
 
 
 class Ridge(NamedTuple):
-  """A linear map between standardised vectors."""
+  """A linear map from standardised vectors to centred vectors."""
   mean_C: np.ndarray
   scale_C: np.ndarray
   weight_CP: np.ndarray
   mean_P: np.ndarray
 
   def predict(self, x_NC) -> np.ndarray:
-    """Differences from the mean target vector, [N, P]."""
+    """[N, P]: predicted differences from the mean target vector."""
     return ((x_NC - self.mean_C) / self.scale_C) @ self.weight_CP
 
 
 def fit(x_NC, y_NP, regularisation: float) -> Ridge:
-  """Mean squared error from standardised x to centred y, plus regularisation * squared weights."""
+  """Fits standardised x to centred y: least mean squared error + regularisation * weights ** 2."""
   mean_C, scale_C, mean_P = x_NC.mean(0), np.maximum(x_NC.std(0), 1e-6), y_NP.mean(0)
   z_NC = (x_NC - mean_C) / scale_C
   gram_CC = z_NC.T @ z_NC / len(z_NC) + regularisation * np.eye(z_NC.shape[1])
@@ -27,7 +27,7 @@ def fit(x_NC, y_NP, regularisation: float) -> Ridge:
 
 def choose(x_NC, y_NP, *, grid=(1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0), folds: int = 5,
            seed: int) -> float:
-  """The regularisation of `grid` with the least squared error on left-out folds."""
+  """The regularisation of `grid` with the least squared error in cross-validation."""
   fold_N = np.random.default_rng(seed).permutation(len(x_NC)) % folds
 
   def error(regularisation):

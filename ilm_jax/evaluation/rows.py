@@ -1,11 +1,11 @@
-"""Rows of tables: fields say whose figures they are, and the label is made of them last.
+"""Rows of tables: fields name what was measured, and the label is made from them for display.
 
-A row is a JSON object {"metrics": {column: estimate}} with those of these fields that it has:
+A row is a JSON object {"metrics": {column: estimate}} with any of these fields:
 
   method   the model or baseline measured
-  minus    what was subtracted from it, example by example: the row is a paired difference
-  by       how, among what or of whom: "beam 20, first 64 users"
-  task     where a row belongs to a task
+  minus    the method that was subtracted, example by example: the row is a paired difference
+  by       how it was measured, among which items or for which users: "beam 20, first 64 users"
+  task     the task that the row belongs to
 """
 
 
@@ -16,7 +16,7 @@ def row(metrics: dict, *, method: str = "", minus: str = "", by: str = "", task:
 
 
 def label(fields: dict) -> str:
-  """What a person reads before the figures: "ILM minus ILM-rand, item head"."""
+  """The text in front of the row's figures: "ILM minus ILM-rand, item head"."""
   method = fields.get("method", "")
   if fields.get("minus"):
     method += f" minus {fields['minus']}"

@@ -1,6 +1,6 @@
-"""The closing summary in words: sentences and a table, laid out for a terminal.
+"""Writes the closing summary as sentences and a table, laid out for a terminal.
 
-`page` lays out the same blocks.
+`page` lays out the same blocks as HTML.
 """
 import re
 import shlex
@@ -11,12 +11,14 @@ from rich import cells
 from ilm_jax.config import variants
 from ilm_jax.evaluation import lists, plain_text
 
-_COUNTS = ((2, 3), (2, 2), (1, 2), (1, 1))    # titles of a list: chosen last, recommended; the
-_TITLE = 18              # first are taken with which a title has as many columns, or is whole
+# Titles in a user's line: (chosen last, recommended). The first pair wins whose titles fit in the
+# line, uncut or cut to at least _TITLE columns.
+_COUNTS = ((2, 3), (2, 2), (1, 2), (1, 1))
+_TITLE = 18
 _QUOTES = "\"' "
-_YEAR = re.compile(r" \(\d{4}\)$")            # behind a title; lines are short
+_YEAR = re.compile(r" \(\d{4}\)$")            # removed from titles, since lines are short
 _TEXT = 240              # columns of a description before it is cut
-# What a row of the table is, for who does not know its name.
+# A short explanation of each row of the table.
 MEANING = {
     variants.ILM.label: "trained here", variants.COMPARED["rand"].label: "no phase 1",
     variants.COMPARED["mlp"].label: "a plain network",
@@ -36,12 +38,13 @@ class Block(NamedTuple):
 
 
 def lines(said: dict, width: int = 100) -> list[str]:
-  """The summary as lines no wider than `width` columns, but for a path or word that is wider.
+  """The summary as lines of at most `width` columns; only a longer path or word is wider.
 
   Args:
-    said: of `closing.summary`; with "report", the path of the page, and "command", that of the run
-      without its stage, the last lines say where all tables are and what to type next.
-    width: of the terminal.
+    said: from `closing.summary`. With "report" (path of the page) a line says where all tables
+      are; with "command" (the run's command without its stage) the last lines say what to type
+      next.
+    width: of the terminal, in columns.
   """
   out = []
   for block in blocks(said, width):
@@ -56,7 +59,7 @@ def lines(said: dict, width: int = 100) -> list[str]:
 
 
 def blocks(said: dict, width: int) -> list[Block]:
-  """All parts, in order, with titles cut for lines of `width` columns. Args: of `lines`."""
+  """All parts, in order, with titles cut for lines of `width` columns. Args: see `lines`."""
   made = [Block(_trained(said)), *_of_lists(said, width)]
   if of := said["description"]:
     made.append(Block(f"{of['item']}: never described in training. From its vector ILM says:",
@@ -76,7 +79,7 @@ def blocks(said: dict, width: int) -> list[Block]:
 
 
 def _next(said: dict) -> list[Block]:
-  """A command for a list of the reader's own; where nothing is ranked, for another text."""
+  """The command to type next: stage recommend, or stage describe for a run without lists."""
   liked = said["lists"]["liked"] if said["lists"] else []
   name = (said["description"] or {}).get("name")
   if liked:
@@ -90,7 +93,7 @@ def _next(said: dict) -> list[Block]:
 
 
 def _trained(said: dict) -> str:
-  """What was trained, how long, on what."""
+  """A sentence: what was trained, for how many steps, on which data."""
   steps = " + ".join(f"{step:,}" for phase, step in sorted(said["steps"].items())
                      if phase in ("phase1", "phase2"))
   if not steps:
@@ -106,7 +109,7 @@ def _trained(said: dict) -> str:
 
 
 def _of_lists(said: dict, width: int) -> list[Block]:
-  """The users' lists, if there are any, and how alike lists are."""
+  """The users' lists, if there are any, and how much two users' lists share."""
   if not said["lists"]:
     return []
   alike = ", ".join(f"{'' if of['method'] == variants.ILM.label else of['method'] + ' '}"
@@ -131,7 +134,7 @@ def _recommended(user: dict, width: int) -> str:
 
 
 def _described(of: dict, things: str, width: int) -> list[str]:
-  """What the model says of the item, and how right such texts are where that was measured."""
+  """What the model says about the item, and how right such texts are if that was measured."""
   names = {task: task.removeprefix("elm_").replace("_", " ")
            for task in (*of["answers"], *of["right"])}
   text = "; ".join(f"{names[task]}: {answer.strip(_QUOTES)}"
@@ -147,7 +150,7 @@ def _described(of: dict, things: str, width: int) -> list[str]:
 
 
 def _how_right(name: str, of: dict) -> str:
-  """ "first genre 59 % [44, 75] (always Drama: 34 %)"; of a likeness no per cent."""
+  """ "first genre 59 % [44, 75] (always Drama: 34 %)"; a likeness is no percentage."""
   name, free = of.get("name", name), of.get("free")
   if of["kind"] == "likeness":
     return f"{name} {plain_text.estimate(of)}" + (
@@ -158,7 +161,7 @@ def _how_right(name: str, of: dict) -> str:
 
 
 def _rows(table: list[dict]) -> tuple[tuple[str, ...], ...]:
-  """Method, HR@10, ILM minus it, what it is; without a column that is empty."""
+  """Rows of method, HR@10, ILM - method, explanation; empty columns are left out."""
   rows = []
   for row in table:
     meaning = MEANING.get(row["method"], "")

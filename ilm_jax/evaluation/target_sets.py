@@ -1,7 +1,7 @@
-"""Metrics of rankings with several targets each, one value a ranking; and their intervals.
+"""Metrics of rankings with several targets each, one value per ranking; and their intervals.
 
-Ranks count from 1; infinite: not in the ranking. Examples that belong together (the instances of
-one dialog) are drawn together by the bootstrap.
+Ranks count from 1; infinite: not in the ranking. The bootstrap draws whole groups of rankings, e.g.
+all instances of one dialog.
 """
 import numpy as np
 
@@ -9,40 +9,40 @@ from ilm_jax.evaluation import metrics, paired
 
 
 def recall(ranks: list, k: int) -> np.ndarray:
-  """float64 [N]: which share of a ranking's targets is among its first k.
+  """float64 [N]: the share of a ranking's targets that is among its first k.
 
   Args:
-    ranks: of each of N rankings the ranks of its targets, at least one.
-    k: how far it looks.
+    ranks: for each of N rankings the ranks of its targets, at least one.
+    k: depth of the metric.
   """
   return np.array([metrics.hit_rate(rank_T, k).mean() for rank_T in ranks])
 
 
 def reciprocal_rank(ranks: list) -> np.ndarray:
-  """float64 [N]: 1 / rank of the first target. Args: of `recall`."""
+  """float64 [N]: 1 / rank of the best-ranked target. Args: see `recall`."""
   return np.array([metrics.reciprocal_rank(np.min(rank_T)) for rank_T in ranks])
 
 
 def ndcg(ranks: list, k: int) -> np.ndarray:
-  """float64 [N]: discounted gain at k over that of all targets in front. Args: of `recall`."""
+  """float64 [N]: DCG at k / DCG at k with all targets at the top. Args: see `recall`."""
   return np.array([metrics.ndcg(rank_T, k).sum()
                    / metrics.ndcg(1.0 + np.arange(min(len(rank_T), k)), k).sum()
                    for rank_T in ranks])
 
 
 def values(ranks: list, *, recalls=(1, 10, 50), ndcgs=(10,)) -> dict[str, np.ndarray]:
-  """Metric -> float64 [N]. Args: of `recall`; the k of each recall and of each NDCG."""
+  """Metric -> float64 [N]. Args: see `recall`; the k of each recall and of each NDCG."""
   return {**{f"R@{k}": recall(ranks, k) for k in recalls}, "MRR": reciprocal_rank(ranks),
           **{f"NDCG@{k}": ndcg(ranks, k) for k in ndcgs}}
 
 
 def estimates(bootstrap: paired.Bootstrap, of_each: dict[str, np.ndarray], group_N) -> dict:
-  """Metric -> estimate of the mean over rankings, its interval over groups of them.
+  """Metric -> estimate of the mean over rankings, with an interval over groups of rankings.
 
   Args:
-    bootstrap: how often groups are drawn, by which seed.
-    of_each: of `values`, or of the difference of two.
-    group_N: which group each ranking is of; the estimate's n counts groups.
+    bootstrap: makes the intervals.
+    of_each: from `values`, or the difference of two of them.
+    group_N: the group of each ranking; the estimate's n counts groups.
   """
   _, group_N = np.unique(group_N, return_inverse=True)
   count_G = np.bincount(group_N)

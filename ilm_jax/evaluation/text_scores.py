@@ -1,7 +1,7 @@
-"""Scores of answers to prompts about items: one value an answer, from vectors of what was written.
+"""Scores of answers to prompts about items: one value per answer, from sentence vectors.
 
-Beside each consistency stands the same with another item's reference or factors: what the style of
-the answers gives alone.
+Each consistency is also computed with another item's reference or factors: this is the value that
+the style of the answers reaches alone.
 """
 import collections
 from collections.abc import Sequence
@@ -10,32 +10,32 @@ import numpy as np
 
 
 def semantic(said_NP, wanted_NP, other_N) -> tuple[np.ndarray, np.ndarray]:
-  """(cosine with the own reference, cosine with that of answer `other_N`), each float [N].
+  """(cosine with the own reference, cosine with the reference of `other_N`), each float [N].
 
   Args:
     said_NP: unit sentence vectors of the answers.
-    wanted_NP: of their references.
-    other_N: for each answer, which other answer's reference it is held against.
+    wanted_NP: unit sentence vectors of their references.
+    other_N: int, for each answer the index of another answer whose reference it is compared with.
   """
   return (np.sum(said_NP * wanted_NP, axis=1), np.sum(said_NP * wanted_NP[other_N], axis=1))
 
 
 def next_in_circle(count: int, step: int = 1) -> np.ndarray:
-  """int [count]: for each n the answer `step` further on, the first ones after the last."""
+  """int [count]: for each n the index (n + step) % count."""
   return np.roll(np.arange(count), -step)
 
 
 def about_items(behaviour, said: list[str], wanted: list[str], said_NP, wanted_NP,
                 factor_NC=None) -> dict[str, np.ndarray]:
-  """Metric -> float [N] of the answers of one task.
+  """Metric -> float [N], for the answers of one task.
 
   Args:
-    behaviour: a `consistency.Behaviour`; not looked at without factors.
+    behaviour: a `consistency.Behaviour`; not used without factors.
     said: answers.
     wanted: references.
     said_NP: unit sentence vectors of the answers.
-    wanted_NP: of the references.
-    factor_NC: factors of each answer's item; None: nothing behavioural is measured.
+    wanted_NP: unit sentence vectors of the references.
+    factor_NC: factors of each answer's item; None: no behavioural consistency.
   """
   other_N = next_in_circle(len(said))
   with_own_N, with_other_N = semantic(said_NP, wanted_NP, other_N)
@@ -50,17 +50,17 @@ def about_items(behaviour, said: list[str], wanted: list[str], said_NP, wanted_N
 
 def halfway(behaviour, said: list[str], said_NP, first_NP, second_NP, factor_NC
             ) -> dict[str, np.ndarray]:
-  """Metric -> float [N] of answers about vectors halfway between two items.
+  """Metric -> float [N], for answers about vectors halfway between two items.
 
-  Pairs are neighbours in a circle, so the next pair shares an item with this one: the other pair
-  is the one two further on.
+  Pairs are neighbours in a circle, so the next pair shares an item with this one. The other pair is
+  therefore the one two further on.
 
   Args:
     behaviour: a `consistency.Behaviour`.
     said: answers.
-    said_NP: their unit sentence vectors.
-    first_NP: of the references of the first items.
-    second_NP: of the second items.
+    said_NP: unit sentence vectors of the answers.
+    first_NP: unit sentence vectors of the references of the first items.
+    second_NP: unit sentence vectors of the references of the second items.
     factor_NC: mean factors of the two items.
   """
   wanted_NP = np.mean([first_NP, second_NP], axis=0)
@@ -74,7 +74,7 @@ def halfway(behaviour, said: list[str], said_NP, first_NP, second_NP, factor_NC
 
 
 def mean_vectors(vectors: dict, present: dict, rows_N2) -> list[dict]:
-  """For each pair of entity rows, name -> [C] mean of the vectors that both have.
+  """For each pair of entity rows, name -> float [C]: the mean of the vectors that both have.
 
   Args:
     vectors: name -> float [R, C] of all entities.
@@ -90,7 +90,7 @@ def mean_factors(item_I1C, rows: Sequence[Sequence[int]] | np.ndarray) -> np.nda
 
   Args:
     item_I1C: factors by item row.
-    rows: one tuple an answer.
+    rows: one tuple per answer.
   """
   return np.array([item_I1C[list(r)].mean(axis=0) for r in rows]).reshape(-1, item_I1C.shape[1])
 
@@ -102,7 +102,7 @@ def first_named(said: list[str], wanted: list[str]) -> np.ndarray:
 
 
 def commonest(names: list[list[str]]) -> str:
-  """The name that most of the lists have, of equal ones the first in the alphabet; "": no name."""
+  """The name in most of the lists, on a tie the first in the alphabet; "" if there is none."""
   count = collections.Counter(name for some in names for name in set(some))
   return min(count, key=lambda name: (-count[name], name), default="")
 
@@ -112,5 +112,5 @@ def _names(text: str) -> list[str]:
 
 
 def words(texts: list[str]) -> np.ndarray:
-  """float [N]: words of each text."""
+  """float [N]: number of words of each text."""
   return np.array([len(text.split()) for text in texts], float)

@@ -1,7 +1,7 @@
-"""Attention and rotary positions: pure functions, shared by every model of the project.
+"""Attention and rotary positions: pure functions, shared by all models.
 
-Masks are boolean and true where a query may look. They broadcast: [1, T, M] serves a whole batch,
-[B, 1, M] all queries of a row.
+Masks are boolean, true where a query may attend to a key. They broadcast: [1, T, M] serves a whole
+batch, [B, 1, M] all queries of a row.
 """
 import dataclasses
 import math
@@ -15,8 +15,8 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
            bias_BHTM=None, implementation: str = "plain") -> jax.Array:
   """Softmax attention with grouped query heads; softmax in float32.
 
-  Query head h reads key/value head h // (H // G); the keys are not repeated in memory. A query that
-  may look nowhere gets the mean of all values: finite, and for the caller to ignore.
+  Query head h reads key/value head h // (H // G); the keys are not repeated in memory. A query
+  whose mask is false everywhere gets a finite output, which the caller must ignore.
 
   Args:
     q_BTHK: [batch, queries, heads, head width].
@@ -24,13 +24,17 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
     v_BMGK: [batch, keys, key/value heads, head width].
     mask_BTM: boolean, broadcastable to [batch, queries, keys].
     scale: factor of the scores; None means K ** -0.5.
-    softcap: scores become softcap * tanh(score / softcap); 0: they stay.
-    bias_BHTM: float32 added to the scores, broadcastable; None: nothing.
-    implementation: "plain": as written here; "xla": jax.nn's, where it can; "auto": cuDNN's flash
-      attention on a GPU, where it can. Others where not; the same up to rounding.
+    softcap: scores become softcap * tanh(score / softcap); 0: no cap.
+    bias_BHTM: float32 added to the scores, broadcastable; None: no bias.
+    implementation: "plain": this function's own code; "xla": jax.nn's, if it can compute this
+      attention; "auto": cuDNN's flash attention on a GPU, if it can; else "plain". All agree up to
+      rounding.
 
   Returns:
     [batch, queries, heads, head width] in q's dtype.
+
+  Raises:
+    ValueError: G does not divide H.
   """
   B, T, H, K = q_BTHK.shape
   G = k_BMGK.shape[2]
@@ -43,8 +47,8 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
     mask_B1TM = jnp.broadcast_to(mask_BTM, (mask_BTM.shape[0], T, M))[:, None]
     return jax.nn.dot_product_attention(q_BTHK, k_BMGK, v_BMGK, bias_BHTM, mask_B1TM, scale=scale,
                                         implementation=able)
-  # Queries, keys and values are turned, not the scores, which are more: both products and all
-  # their gradients are then plain matmuls over [B, G]. R = J * T are a group's query rows.
+  # Queries, keys and values are transposed, not the larger scores: both products and all their
+  # gradients are then plain matmuls over [B, G]. R = J * T: the query rows of a group.
   q_BGRK = q_BTHK.reshape(B, T, G, J, K).transpose(0, 2, 3, 1, 4).reshape(B, G, J * T, K)
   k_BGMK, v_BGMK = k_BMGK.transpose(0, 2, 1, 3), v_BMGK.transpose(0, 2, 1, 3)
   score_BGRM = jnp.einsum("bgrk,bgmk->bgrm", q_BGRK, k_BGMK, preferred_element_type=jnp.float32)
@@ -61,31 +65,31 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
 
 def chosen(implementation: str, backend: str, dtype, sizes: tuple[int, int, int], *,
            softcap: bool, bias: bool) -> str:
-  """"plain", "xla" or "cudnn": what works out an attention of these shapes.
+  """"plain", "xla" or "cudnn": the implementation for an attention of these shapes.
 
   Args:
     implementation: see `attend`.
     backend: of JAX.
     dtype: of queries, keys and values.
     sizes: queries, head width, keys.
-    softcap, bias: whether the scores have them. jax.nn knows no soft cap; a bias that trains is
-      left to XLA.
+    softcap, bias: whether the scores have them. jax.nn has no soft cap; with "auto" a bias means
+      "plain", since it may be trained.
   """
   queries, width, keys = sizes
   if implementation == "plain" or softcap:
     return "plain"
   if implementation == "xla":
     return "xla"
-  # cuDNN's bounds on every GPU since Ampere, with a mask and for gradients.
+  # cuDNN's limits on all GPUs since Ampere, with a mask and with gradients.
   fits = width % 8 == 0 and width <= 128 and queries % 2 == 0 and keys % 2 == 0
   half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
   return "cudnn" if backend == "gpu" and half and fits and not bias else "plain"
 
 
 def causal_mask(segment_BL, prefix_BL=None) -> jax.Array:
-  """[B, L, L] boolean: a position sees itself and what is before it in its own segment.
+  """[B, L, L] boolean: a position attends to itself and to earlier positions of its segment.
 
-  Where `prefix_BL` is true, the position is also seen by all that come before it there.
+  Where `prefix_BL` is true, earlier positions of the segment attend to the position as well.
   """
   L = segment_BL.shape[1]
   same_BLL = segment_BL[:, :, None] == segment_BL[:, None, :]
@@ -94,10 +98,11 @@ def causal_mask(segment_BL, prefix_BL=None) -> jax.Array:
 
 
 def forked(fork_BL, position_BL) -> jax.Array:
-  """[B, L, L] boolean, beside a causal mask: what branches of a sequence see of it and each other.
+  """[B, L, L] boolean, to combine with a causal mask: attention of branches to their sequence.
 
-  A sequence is followed by its branches. One that leaves it behind position p has p + 1 in
-  `fork_BL` at its places, the sequence itself 0; it sees the sequence up to p, and itself.
+  A sequence is followed by its branches. `fork_BL` is 0 on the sequence and p + 1 on a branch that
+  leaves the sequence after position p. A branch attends to the sequence up to p and to places
+  with its own value of `fork_BL`.
   """
   from_BL1, to_B1L = fork_BL[:, :, None], fork_BL[:, None]
   before_BLL = (from_BL1 == 0) | (position_BL[:, None] < from_BL1)
@@ -105,10 +110,11 @@ def forked(fork_BL, position_BL) -> jax.Array:
 
 
 def relative_bucket(back_BTM, buckets: int, distance: int, *, bidirectional: bool) -> jax.Array:
-  """T5's bucket of "how far back does the query look": query position minus key position.
+  """int [B, T, M]: T5's bucket of a relative position, query position minus key position.
 
-  Half of the buckets are one distance each, the rest widen logarithmically up to `distance` and
-  beyond; bidirectional gives the upper half of all buckets to keys that come later.
+  Half of the buckets hold one distance each; the others widen logarithmically up to `distance`, and
+  the last one holds all larger distances. With `bidirectional` the upper half of all buckets is for
+  keys after the query.
 
   Source: Raffel et al. 2020, arXiv 1910.10683, section 2.1; mesh-tensorflow's bucketing.
   """
@@ -129,9 +135,9 @@ def relative_bucket(back_BTM, buckets: int, distance: int, *, bidirectional: boo
 class RopeScaling:
   """Rotary frequencies stretched for long contexts.
 
-  Linear, f / factor, where `original` is 0 (Gemma 3's global layers); else Llama 3's rule: waves
-  longer than original / low are stretched, those shorter than original / high kept, and those
-  between blended.
+  If `original` is 0, linear: f / factor (Gemma 3's global layers). Else Llama 3's rule: waves
+  longer than original / low are stretched, waves shorter than original / high are kept, and those
+  between are blended.
   """
   factor: float
   low: float = 1.0
@@ -151,7 +157,7 @@ def rope_angles(position_BT, head_dim: int, base: float,
 
 
 def stretch(head_dim: int, base: float, s: RopeScaling) -> np.ndarray:
-  """What a scaling multiplies the rotary frequencies by: float32 [head_dim / 2]."""
+  """float32 [head_dim / 2]: the factors by which a scaling multiplies the rotary frequencies."""
   if not s.original:
     return np.full(head_dim // 2, 1 / s.factor, np.float32)
   waves_K = s.original / (2 * np.pi / base ** (-np.arange(0, head_dim, 2) / head_dim))
@@ -170,7 +176,7 @@ def rotate(x_BTHK, cos_BTK, sin_BTK) -> jax.Array:
 def rope(x_BTHK, position_BT, base: float) -> jax.Array:
   """Rotary positions in the half-split layout (Llama as published on the Hub).
 
-  Weights kept in the interleaved layout (channel 2j with 2j + 1: GGUF of Llama type) are
-  un-permuted when they are read, so there is one layout here.
+  Weights in the interleaved layout (channel 2j with 2j + 1: GGUF of Llama type) are un-permuted
+  when they are read, so models know one layout only.
   """
   return rotate(x_BTHK, *rope_angles(position_BT, x_BTHK.shape[-1], base))

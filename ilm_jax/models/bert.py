@@ -21,6 +21,7 @@ from ilm_jax.models import attention
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertConfig:
+  """Shape of a BERT encoder; the defaults are MiniLM-L6."""
   num_layers: int = 6
   width: int = 384
   num_heads: int = 12
@@ -33,14 +34,14 @@ class BertConfig:
 
 
 class Encodes(Protocol):
-  """What `sentence_vectors` asks of a tokenizer."""
+  """The tokenizer that `sentence_vectors` needs."""
 
   def encode(self, text: str) -> list[int]:
     """Token ids of `text`, from [CLS] to [SEP], unpadded."""
 
 
 class BertLayer(nnx.Module):
-  """Self-attention and mlp, each followed by residual and layer norm."""
+  """Self-attention and MLP, each followed by a residual connection and a layer norm."""
 
   def __init__(self, c: BertConfig, *, rngs: nnx.Rngs):
     self.num_heads = c.num_heads
@@ -89,7 +90,13 @@ class Bert(nnx.Module):
     self.layers = nnx.List([BertLayer(config, rngs=rngs) for _ in range(config.num_layers)])
 
   def hidden(self, ids_BT, mask_BT, type_BT=None) -> jax.Array:
-    """[B, T, W] outputs; no token attends to padding (mask false). Types default to 0."""
+    """[B, T, W] outputs of the last layer.
+
+    Args:
+      ids_BT: int token ids.
+      mask_BT: bool, true at tokens, false at padding; no token attends to padding.
+      type_BT: int token types; None: 0.
+    """
     T = ids_BT.shape[1]
     type_BTW = self.type[...][jnp.zeros_like(ids_BT) if type_BT is None else type_BT]
     x_BTW = self.norm(self.word[...][ids_BT] + type_BTW + self.position[...][None, :T])
@@ -107,7 +114,7 @@ class Bert(nnx.Module):
 
 
 def bind(config: BertConfig, params) -> Bert:
-  """An encoder over a pure dict of parameters."""
+  """The encoder with the given pure dict of parameters."""
   graphdef, _ = nnx.split(nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0))))
   return nnx.merge(graphdef, params)
 
@@ -123,8 +130,8 @@ def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequ
                      progress=None) -> np.ndarray:
   """Unit vectors of texts, in their order.
 
-  Texts are sorted by length and padded to a multiple of `multiple` tokens, the last of them to a
-  power of two of rows: few shapes are compiled and little padding is computed.
+  Texts are sorted by length and padded to a multiple of `multiple` tokens. The last batch is padded
+  to a power of two of rows. So few shapes are compiled and little padding is computed.
 
   Args:
     config: shape of the encoder.
@@ -132,12 +139,13 @@ def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequ
     tokenizer: gives the ids of one text from [CLS] to [SEP].
     texts: the texts.
     batch_size: texts per call of the encoder.
-    max_length: longer texts lose their tail and keep their [SEP].
-    multiple: of tokens; where it is `max_length`, one length is compiled.
-    progress: called with the number of texts done after each batch, if given.
+    max_length: in tokens; longer texts lose their tail and keep their [SEP].
+    multiple: lengths are rounded up to a multiple of so many tokens; with `max_length` one length
+      is compiled.
+    progress: called after each batch with the number of texts done, if given.
 
   Returns:
-    float32 [len(texts), W].
+    float32 [len(texts), W] unit vectors.
   """
   max_length = min(max_length, config.max_positions)
   ids = [_truncate(tokenizer.encode(text), max_length) for text in texts]

@@ -1,8 +1,8 @@
-"""The decoder-only language models, one implementation by config: PaLM, T5X, Llama, Qwen, Gemma.
+"""Decoder-only language models, one implementation by config: PaLM, T5X, Llama, Qwen, Gemma.
 
-Parameters are stacked over layers ([layers, in, out]) and the layers run in one `lax.scan`. All
-methods take embeddings, not tokens, where soft tokens may stand, and none holds state: the cache
-goes in and comes out.
+Parameters are stacked over layers ([layers, in, out]) and the layers run in one `lax.scan`. Prompts
+are embeddings, not tokens, since they may hold soft tokens. Methods hold no state: the cache is an
+argument and a result.
 """
 import dataclasses
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ilm_jax.runtime import axes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-  """Shape of a decoder. Where a field is a family's own, the family is named beside it."""
+  """Shape of a decoder. A comment names the model families that use a field."""
   num_layers: int
   width: int
   num_heads: int
@@ -28,48 +28,48 @@ class DecoderConfig:
   # A layer.
   norm: str = "rms"            # or "layer": around the mean, no bias (PaLM)
   norm_eps: float = 1e-5
-  parallel: bool = False       # attention and mlp side by side behind one norm (PaLM)
-  post_norms: bool = False     # also a norm on what attention and mlp return (Gemma 2, 3)
+  parallel: bool = False       # attention and MLP read the same normed input (PaLM)
+  post_norms: bool = False     # also norms on the outputs of attention and MLP (Gemma 2, 3)
   activation: str = "silu"     # "gelu", "gelu_tanh" (Gemma, T5X), "relu"
   gated: bool = True           # the activation gates a second projection (SwiGLU, GeGLU)
   # Attention.
   qkv_bias: bool = False       # Qwen 2
   qk_norm: bool = False        # RMS norm of every query and key head (Qwen 3, Gemma 3)
   scale: float = 0.0           # of the scores; 0: head_dim ** -0.5 (T5X: 1)
-  softcap: float = 0.0         # scores become cap * tanh(score / cap) (Gemma 2); 0: as they are
+  softcap: float = 0.0         # scores become cap * tanh(score / cap) (Gemma 2); 0: no cap
   rope_base: float = 10000.0   # 0: no rotary positions (T5X)
   rope_scaling: attention.RopeScaling | None = None  # Llama 3, Gemma 3
-  local_layers: tuple[bool, ...] = ()  # layers that look back `window` tokens only; (): none
-  window: int = 0              # the token itself counted
-  local_rope_base: float = 0.0  # of the local layers, never scaled (Gemma 3); 0: as the others
+  local_layers: tuple[bool, ...] = ()  # layers that attend to the last `window` tokens; (): none
+  window: int = 0              # in tokens, with the query's own
+  local_rope_base: float = 0.0  # of the local layers, never scaled (Gemma 3); 0: rope_base
   relative_buckets: int = 0    # T5's relative position bias, one for all layers; 0: none
   relative_distance: int = 128
-  prefix_lm: bool = False      # the prompt sees all of itself, not only what is before
+  prefix_lm: bool = False      # attention within the prompt is bidirectional
   # Both ends.
   embed_scale: float = 1.0     # of word embeddings, not of soft tokens (Gemma: sqrt(width))
   tied: bool = True            # the output head is the embedding table
   logit_scale: float = 1.0     # T5X with a tied head: width ** -0.5
   logit_softcap: float = 0.0   # Gemma 2
-  new_tokens: int = 0          # words added behind the vocabulary
-  index_only: bool = False     # nothing but these can be said (models/head.py)
-  lora_rank: int = 0           # of what is added to every kernel of a layer; 0: nothing
+  new_tokens: int = 0          # words added at the end of the vocabulary
+  index_only: bool = False     # the model can output these words only (models/head.py)
+  lora_rank: int = 0           # rank of the update of every kernel of a layer; 0: no updates
   # How it runs.
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
-  attention: str = "plain"     # what works it out (attention.attend)
-  unroll: int = 1              # layers in one turn of the scan
+  attention: str = "plain"     # its implementation (attention.attend)
+  unroll: int = 1              # layers per iteration of the scan
   dtype: str = "float32"       # of kernels and activations; norms and softmax are float32
   int8: bool = False           # kernels and tables are int8 with scales (weights/int8.py)
 
 
 class Cache(NamedTuple):
-  """Keys (rotated) and values of all layers, [layers, B, M, G, K], and where the tokens stand."""
+  """Keys (rotated) and values of all layers, [layers, B, M, G, K], and the positions of tokens."""
   k: jax.Array
   v: jax.Array
   position_BM: jax.Array
 
 
 class Prefilled(NamedTuple):
-  """A prompt that has been run: the L first places of a cache. Free places follow."""
+  """The result of `prefill`: the prompt fills the first L places of the cache, free ones follow."""
   cache: NamedTuple
   last_BD: jax.Array        # hidden state that predicts the first token
   next_B: jax.Array         # position of the first token after the prompt
@@ -91,17 +91,17 @@ class Decoder(head.Tables):
 
   def hidden(self, embeds_BLD, position_BL, segment_BL, prefix_BL=None, layers: int = -1,
              fork_BL=None) -> jax.Array:
-    """Normed outputs of the last layer; causal within equal `segment`.
+    """[B, L, D] normed outputs of the last layer; attention is causal within a segment.
 
     Args:
       embeds_BLD: [batch, length, width] embeddings, soft tokens spliced in.
       position_BL: int position of each token in its own segment, from 0.
-      segment_BL: int; tokens of different segments do not see each other. Padding may be any
-        segment of its own.
-      prefix_BL: bool, true at prompts; needed by and used in a prefix_lm only: there the whole
-        prompt is seen by all of its segment.
-      layers: how many to run, from the first on; -1: all.
-      fork_BL: int; where branches leave the sequence, see `attention.forked`; None: nowhere.
+      segment_BL: int; tokens attend to their own segment only. Padding may be any segment of its
+        own.
+      prefix_BL: bool, true at prompts; used and needed with `prefix_lm` only: there all tokens of a
+        segment attend to its whole prompt.
+      layers: number of layers to run, from the first on; -1: all.
+      fork_BL: int; where branches leave the sequence, see `attention.forked`; None: no branches.
     """
     c = self.config
     mask_BLL = attention.causal_mask(segment_BL, prefix_BL if c.prefix_lm else None)
@@ -138,7 +138,14 @@ class Decoder(head.Tables):
                  jnp.zeros((batch, length), jnp.int32))
 
   def prefill(self, embeds_BLD, position_BL, valid_BL, extra: int) -> Prefilled:
-    """Runs prompts, padded on the right, once; `extra` free places follow them in the cache."""
+    """Runs right-padded prompts and fills a cache; `extra` free places follow them in it.
+
+    Args:
+      embeds_BLD: [batch, length, width] embeddings of the prompts.
+      position_BL: int position of each token.
+      valid_BL: bool, true at tokens of the prompt, false at padding.
+      extra: free places, for the tokens to generate.
+    """
     B, L = valid_BL.shape
     seen_LL = jnp.ones((L, L), bool) if self.config.prefix_lm else jnp.tri(L, dtype=bool)
     mask_BLM = jnp.pad(valid_BL[:, None, :] & seen_LL[None], ((0, 0), (0, 0), (0, extra)))
@@ -148,17 +155,17 @@ class Decoder(head.Tables):
     return Prefilled(cache, hidden_BLD[row_B, last_B], position_BL[row_B, last_B] + 1, valid_BL)
 
   def extend(self, embeds_BTD, position_BT, mask_BTM, cache: Cache, at) -> tuple[jax.Array, Cache]:
-    """Runs T new tokens against the cache and writes them into it.
+    """Runs T new tokens against the cache and writes their keys and values into it.
 
-    Places at..at+T-1 of the cache receive the new keys and values, in every row, before anything
-    is attended to: the mask decides alone, so it must let each token see its own place. Prefill,
-    beams (ancestor masks) and tries (tree masks) are all this.
+    They are written to places at..at+T-1 of every row, before attention. Only the mask decides what
+    a token attends to, so it must be true at the token's own place. Prefill, beams (ancestor masks)
+    and tries (tree masks) all use this method.
 
     Args:
       embeds_BTD: [batch, new tokens, width].
       position_BT: int position of each new token.
-      mask_BTM: boolean, true where new token t sees cache place m; broadcastable.
-      cache: M places; at + T must not exceed M (XLA would move the write back silently).
+      mask_BTM: boolean, true where new token t attends to cache place m; broadcastable.
+      cache: M places; at + T must not exceed M (XLA would silently write to earlier places).
       at: int scalar, may be traced.
 
     Returns:
@@ -196,6 +203,6 @@ class Decoder(head.Tables):
 
 
 def write(cache, new_BTGK, layer, at) -> jax.Array:
-  """A cache [layers, B, M, G, K] with new keys or values at one layer's places at..at+T-1."""
+  """The cache [layers, B, M, G, K] with new keys or values in a layer's places at..at+T-1."""
   new = new_BTGK[None].astype(cache.dtype)
   return jax.lax.dynamic_update_slice(cache, new, (layer, 0, at, 0, 0))

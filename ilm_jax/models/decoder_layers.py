@@ -1,7 +1,7 @@
 """The layers of a decoder: parameters stacked over layers, and the pure functions that apply one.
 
-What a layer may see is worked out once for all of them (`Sight`); a layer is then given its own
-parameters, as a dict without the layer axis, and whether it is a local one.
+Masks, biases and rotary angles are computed once for all layers (`Sight`). Each layer then gets its
+own parameters, as a dict without the layer axis, and whether it is a local layer.
 """
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ ACTIVATIONS = {"silu": jax.nn.silu, "relu": jax.nn.relu,
 
 
 class Layers(nnx.Module):
-  """The parameters of all layers, stacked; which of them exist follows from the config.
+  """The parameters of all layers, stacked; the config decides which of them exist.
 
   attention_norm [n, D]; query [n, D, H*K], key and value [n, D, G*K] with biases; out [n, H*K, D];
   query_norm and key_norm [n, K]; mlp_norm [n, D]; gate and up [n, D, F], down [n, F, D];
@@ -56,8 +56,8 @@ class Layers(nnx.Module):
 class Lora(nnx.Module):
   """Low-rank updates of the kernels of all layers (LoRA, arXiv 2106.09685, with alpha = rank).
 
-  x @ W becomes x @ W + (x @ A) @ B; A is drawn at unit gain and B starts at zero, so a fresh model
-  says what it said before.
+  x @ W becomes x @ W + (x @ A) @ B. A is drawn at unit gain and B starts at zero, so a fresh update
+  changes nothing.
 
   Parameters, float32: <kernel>_lora_a [n, in, r], <kernel>_lora_b [n, r, out].
   """
@@ -81,16 +81,16 @@ def _kernel_shapes(c) -> dict[str, tuple[int, int]]:
 
 
 class Sight(NamedTuple):
-  """What T new tokens see of M places, and how far away it is. None: not used by this decoder."""
+  """How T new tokens attend to M places, for all layers. None: not used by this decoder."""
   mask_BTM: jax.Array
-  near_BTM: jax.Array | None         # within the window of the local layers
+  near_BTM: jax.Array | None         # bool: within the window of the local layers
   bias_BHTM: jax.Array | None        # relative position bias
-  angles: tuple | None               # rotary, of the T new tokens
-  local_angles: tuple | None         # rotary, in local layers
+  angles: tuple | None               # rotary cosines and sines of the T new tokens
+  local_angles: tuple | None         # the same in local layers
 
 
 def sight(c, mask_BTM, position_BT, position_BM, relative_bias) -> Sight:
-  """Works out a Sight; `relative_bias` is the decoder's table [buckets, H] or None."""
+  """Computes the Sight; `relative_bias` is the decoder's table [buckets, H] or None."""
   back_BTM = position_BT[:, :, None] - position_BM[:, None, :]
   near_BTM = back_BTM < c.window if any(c.local_layers) else None
   bias_BHTM = None
@@ -108,7 +108,7 @@ def sight(c, mask_BTM, position_BT, position_BM, relative_bias) -> Sight:
 
 
 def layer_inputs(c, params: dict) -> tuple:
-  """What the scan over layers hands to each: (parameters, whether it is local, its number)."""
+  """The inputs of the scan over layers: (parameters, whether the layer is local, its number)."""
   local_n = jnp.array(c.local_layers or (False,) * c.num_layers)
   return params, local_n, jnp.arange(c.num_layers)
 
@@ -119,13 +119,14 @@ def apply(c, p, local, see: Sight, x_BTD, remember) -> tuple[jax.Array, tuple]:
   Args:
     c: DecoderConfig.
     p: this layer's parameters.
-    local: bool scalar, may be traced: this is a local layer.
-    see: what is seen.
+    local: bool scalar, may be traced; true: a local layer.
+    see: masks, bias and angles, from `sight`.
     x_BTD: [batch, new tokens, width].
-    remember: (k_BTGK, v_BTGK) of the new tokens -> (k_BMGK, v_BMGK, anything) of all M places.
+    remember: takes (k_BTGK, v_BTGK) of the new tokens and returns (k_BMGK, v_BMGK, kept): keys and
+      values of all M places, and anything that the caller wants back.
 
   Returns:
-    ([B, T, D], the anything of `remember`).
+    ([B, T, D] outputs, `kept` from `remember`).
   """
   h_BTD = norm(c, x_BTD, p["attention_norm"])
   q_BTHK, k_BTGK, v_BTGK = _project(c, p, h_BTD, local, see)
@@ -165,8 +166,10 @@ def rms_norm(x, scale, eps: float) -> jax.Array:
 
 
 def dot(p: dict, name: str, x) -> jax.Array:
-  """x @ p[name], of a kernel in any dtype; int8 kernels have a scale for every output. With a
-  low-rank update beside it (`Lora`), where it has one."""
+  """x @ p[name] in x's dtype, for a kernel of any dtype.
+
+  An int8 kernel has a scale per output; a kernel may have a low-rank update (`Lora`).
+  """
   y = x @ p[name].astype(x.dtype)
   if (scale := p.get(f"{name}_scale")) is not None:
     y = y * jnp.expand_dims(scale, range(y.ndim - 1)).astype(y.dtype)
@@ -176,7 +179,7 @@ def dot(p: dict, name: str, x) -> jax.Array:
 
 
 def _project(c, p, h_BTD, local, see: Sight):
-  """Queries, keys and values of the new tokens, normed and rotated where the decoder does so."""
+  """Queries, keys and values of the new tokens, normed and rotated as the config says."""
   parts = []
   for name, heads in (("query", c.num_heads), ("key", c.num_kv_heads), ("value", c.num_kv_heads)):
     y = dot(p, name, h_BTD)

@@ -1,4 +1,4 @@
-"""What every language model does with its tables: words in, logits and losses out."""
+"""Embedding table and output head of every language model: embeddings, logits and token losses."""
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,16 +7,16 @@ from ilm_jax.runtime import axes
 
 
 class Tables(nnx.Module):
-  """Embedding table and output head, to be inherited.
+  """Base class with the embedding table and the output head.
 
   embedding [V, D]; head [D, V] unless `tied`; in int8 also embedding_scale [V] and head_scale [V].
-  The `new_tokens` last words of the vocabulary live apart, so that they can be trained alone:
-  new_embedding [N, D], and new_head [D, N] unless tied.
+  The `new_tokens` added words at the end of the vocabulary have their own arrays, so that they can
+  be trained alone: new_embedding [N, D], and new_head [D, N] unless tied.
 
-  With `index_only` the new words are all that can be said: logits are [..., N], and `columns` says
-  where a token stands in them.
+  With `index_only` the model can output the new words only: logits are [..., N], and `columns` maps
+  a token to its column.
 
-  Reads of the config: vocab_size (V, without the new ones), width, tied, new_tokens, index_only,
+  Config fields used: vocab_size (V, without the new words), width, tied, new_tokens, index_only,
   embed_scale, logit_scale, logit_softcap, dtype, int8, unroll.
   """
 
@@ -40,7 +40,7 @@ class Tables(nnx.Module):
       setattr(self, name, nnx.Param((values * std).astype(c.dtype)))
 
   def embed(self, tokens) -> jax.Array:
-    """[...] token ids -> [..., D] embeddings, as the first layer wants them."""
+    """int [...] token ids -> [..., D] embeddings in config.dtype, scaled for the first layer."""
     c = self.config
     old = jnp.minimum(tokens, c.vocab_size - 1) if c.new_tokens else tokens
     rows = self.embedding[...][old].astype(c.dtype)
@@ -52,11 +52,11 @@ class Tables(nnx.Module):
     return rows * jnp.asarray(c.embed_scale, rows.dtype) if c.embed_scale != 1.0 else rows
 
   def columns(self, tokens) -> jax.Array:
-    """Where `logits` hold these tokens, which must be among those that can be said."""
+    """Columns of these tokens in `logits`; with `index_only` they must be new words."""
     return tokens - self.config.vocab_size if self.config.index_only else tokens
 
   def logits(self, hidden) -> jax.Array:
-    """[..., D] -> [..., V + N] float32; [..., N] where only new words can be said."""
+    """[..., D] hidden states -> float32 [..., V + N] logits; [..., N] with `index_only`."""
     c = self.config
     name, form = ("embedding", "...d,vd->...v") if c.tied else ("head", "...d,dv->...v")
 
@@ -81,19 +81,19 @@ class Tables(nnx.Module):
     """Negative log likelihood of `targets`; a device holds at most [chunk, V] logits at a time.
 
     Args:
-      hidden: [..., D] normed hidden states, the first axis over the batch axes of the mesh.
+      hidden: [..., D] normed hidden states, the first axis sharded over the mesh's batch axes.
       targets: [...] int token ids.
-      chunk: positions whose logits are held at once; recomputed in the backward pass.
+      chunk: positions whose logits are held at once; they are recomputed in the backward pass.
 
     Returns:
-      (nll, hit): float32 [...] in nats, and bool [...] whether the target is the arg max.
+      (nll, hit): float32 [...] in nats, and bool [...], whether the target has the highest logit.
     """
-    targets = jnp.maximum(self.columns(targets), 0)      # padding is any word
-    ways = axes.batch_ways()    # each takes its own rows through the turns
+    targets = jnp.maximum(self.columns(targets), 0)      # padding may be any word
+    ways = axes.batch_ways()    # each shard of the batch loops over its own rows
     ways = 1 if len(targets) % ways else ways
     n = targets.size // ways
     turns = -(-n // chunk)
-    chunk = -(-n // turns)      # even turns: little padding
+    chunk = -(-n // turns)      # turns of equal size need little padding
     pad = turns * chunk - n
 
     def cut(x):
@@ -106,7 +106,7 @@ class Tables(nnx.Module):
       nll_WC = jax.nn.logsumexp(logits_WCV, axis=2) - picked_WC
       return nll_WC, picked_WC >= jax.lax.stop_gradient(jnp.max(logits_WCV, axis=2))
 
-    if turns > 1:               # a single turn's logits are needed at once anyway
+    if turns > 1:               # with one turn recomputing its logits would save no memory
       one = jax.checkpoint(one)
 
     def whole(x_NWC):

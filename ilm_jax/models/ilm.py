@@ -1,6 +1,7 @@
-"""What phase 2 trains: Q-Former and projection, or an mlp; and how soft tokens enter a prompt.
+"""The models of phase 2: ILM (Q-Former and projection) and the MLP projector; and `splice`.
 
-Also the item head, where one is asked for: it scores items without saying their names.
+Both turn entities into soft tokens, which `splice` puts into a prompt. Both may have an item head,
+which scores items without generating their names.
 """
 import dataclasses
 
@@ -13,15 +14,15 @@ from ilm_jax.models.qformer import QFormer, QFormerConfig
 
 
 class ItemHead(nnx.Module):
-  """Scores items by a dot product of the state at a history's end and what an item's vectors are.
+  """Scores items by a dot product of the hidden state at a history's end and an item's features.
 
     score = q(hidden) . k(features) / sqrt(P) + b(features) + a log_draws
 
-  with q, k, b linear, P the width of the head, and log_draws the log of how often the item is in
-  the training part. One matmul ranks a catalogue. An item without interactions is scored by its
-  vectors like any other. Not in the paper, whose model says the item.
+  Here q, k, b are linear, P is the width of the head, and log_draws is the log of the item's count
+  in the training part. One matmul ranks a catalogue. An item without interactions is scored by its
+  vectors like any other. The paper has no such head: its model generates the item.
 
-  It starts as popularity alone, nearly: keys are a tenth of unit size.
+  The head starts close to popularity: keys are a tenth of unit size.
 
   Parameters, a pure dict: query {kernel [D, P]}, key {kernel [F, P], bias}, bias {kernel [F, 1],
   bias}, popularity [1], a.
@@ -35,28 +36,30 @@ class ItemHead(nnx.Module):
     self.popularity = nnx.Param(jnp.ones((1,)))
 
   def items(self, features_IF, log_draws_I) -> tuple[jax.Array, jax.Array]:
-    """([I, P] keys, [I] biases) of items by their features."""
+    """([I, P] keys, [I] biases) of items, from their features."""
     bias_I = self.bias(features_IF)[:, 0] + self.popularity[...] * log_draws_I
     return self.key(features_IF) * self.key.out_features ** -0.5, bias_I
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Form:
-  """How entities become soft tokens and features of the item head; beside the paper's, where all
-  is False. Each is measured alone in docs/results/."""
-  skip: bool        # ILM: soft tokens of an `MlpProjector`, to which the Q-Former's are added
-  per_query: bool   # ILM: a projection of its own for every query
+  """Variants of the paper's soft tokens and head features; all False is the paper's form.
+
+  docs/results/ measures each of them alone.
+  """
+  skip: bool        # ILM: the Q-Former's soft tokens are added to those of an `MlpProjector`
+  per_query: bool   # ILM: every query has its own projection
   soft_norm: bool   # soft tokens are layer-normed and start at the size of word embeddings
-  equal_head: bool  # ILM: the head reads 10 C features, as it does of the MLP projector
+  equal_head: bool  # ILM: the head reads 10 C features, as with the MLP projector
 
   @classmethod
   def of(cls, section) -> "Form":
-    """That of a config's section phase2."""
+    """The Form in section phase2 of a config."""
     return cls(**{field.name: section[field.name] for field in dataclasses.fields(cls)})
 
 
 class Projector(nnx.Module):
-  """What ILM and the MLP projector share. `key` everywhere: for dropout and noise; None: none."""
+  """Base class of ILM and the MLP projector; `key`: for dropout and noise, None: no randomness."""
 
   def __init__(self, config: QFormerConfig, lm_width: int, form: Form, soft_token_rms: float,
                rngs: nnx.Rngs):
@@ -68,7 +71,7 @@ class Projector(nnx.Module):
   def read(self, vectors, present, key=None) -> tuple[jax.Array, jax.Array]:
     """([B, Q, D] soft tokens, [B, F] features for the head) of B entities, given as in `QFormer`.
 
-    Whoever needs only one of them leaves the other to the compiler.
+    Under jit the compiler removes the result that the caller does not use.
     """
     soft_BQD, features_BF = self._read(vectors, present, key)
     return self.soft_norm(soft_BQD) if self.form.soft_norm else soft_BQD, features_BF
@@ -87,21 +90,22 @@ class ILM(Projector):
 
   The projection's kernel starts as N(0, r^2 / W) and its bias as 0, with r = soft_token_rms. A
   fresh Q-Former ends in a layer norm of scale 1, so its outputs have an RMS of 1 and the soft
-  tokens start with an RMS of r (another start: see `output_rms`). Give the RMS of the language
-  model's embeddings (`language_model.embedding_rms`): soft tokens much larger than words drown the
-  prompt, much smaller ones are not seen.
+  tokens start with an RMS of r (for a loaded Q-Former see `output_rms`). Pass the RMS of the
+  language model's embeddings (`language_model.embedding_rms`): much larger soft tokens drown the
+  words of the prompt, much smaller ones have no effect.
 
-  With `form.skip` it is a superset of the MLP projector, as which it starts:
+  With `form.skip` the model contains the MLP projector and starts as it:
 
     soft token = MLP(vectors) + tanh(10 a) projection(Q-Former(vectors)),  a = 0
 
-  (Flamingo's gate, arXiv 2204.14198, section 3.1.2, here on the way in). Ten times: a learns ten
-  times as fast.
+  (Flamingo's gate, arXiv 2204.14198, section 3.1.2, here before the language model.) The factor 10
+  lets a learn ten times as fast.
 
   Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}, with
-  `form.per_query` {kernel [Q, W, D], bias [Q, D]}; skip/ and gate [] of a skip; soft_norm/; with
-  `head_width` also head/ (see `ItemHead`), whose features are all query outputs, F = Q W, or with
-  `form.equal_head` what head_in/ {kernel [Q W, 10 C], bias} makes of them, F = 10 C.
+  `form.per_query` {kernel [Q, W, D], bias [Q, D]}; skip/ and gate [] with `form.skip`; soft_norm/
+  with `form.soft_norm`; with `head_width` also head/ (see `ItemHead`). The head's features are all
+  query outputs, F = Q W; with `form.equal_head` or `form.skip` they pass through head_in/ {kernel
+  [Q W, 10 C], bias} first, F = 10 C.
   """
 
   def __init__(self, config: QFormerConfig, lm_width: int, form: Form, *, soft_token_rms: float,
@@ -135,16 +139,16 @@ class ILM(Projector):
 
 
 class MlpProjector(Projector):
-  """Two linear layers with a GELU between, from an entity's vectors to its soft tokens.
+  """Two linear layers with a GELU between them, from an entity's vectors to its soft tokens.
 
-  What CoLLM (arXiv 2310.19488) and ELM (arXiv 2310.04475) put in the Q-Former's place; here for
-  comparison, with as many soft tokens. An absent vector counts as zeros. Of members it reads the
-  mean, so that it is given what the Q-Former is given.
+  CoLLM (arXiv 2310.19488) and ELM (arXiv 2310.04475) use such a network instead of a Q-Former. It
+  is here for comparison, with as many soft tokens. An absent vector counts as zeros. It reads the
+  mean of an entity's members, so that its input is the Q-Former's.
 
   Parameters, a pure dict: norm/<name>/ and [member_norm/<name>/] {scale, bias}, mlp_in {kernel
-  [C, 10 C], bias} and projection {kernel [10 C, Q * D], bias}, C the sum of the vectors' widths
-  (twice with members); ten times as in CoLLM. soft_norm/ as in ILM. With `head_width` also head/
-  (see `ItemHead`), F = 10 C.
+  [C, 10 C], bias} and projection {kernel [10 C, Q * D], bias}. C is the sum of the vectors' widths
+  (twice that with members); the factor 10 is CoLLM's. soft_norm/ as in ILM. With `head_width` also
+  head/ (see `ItemHead`), F = 10 C.
   """
 
   def __init__(self, config: QFormerConfig, lm_width: int, form: Form, *, soft_token_rms: float,
@@ -190,12 +194,12 @@ class MlpProjector(Projector):
 
 
 def _vector_width(config: QFormerConfig) -> int:
-  """C: what an entity's vectors measure together, with the mean of its members' where there are."""
+  """C: the sum of the widths of an entity's vectors, twice that with members."""
   return sum(C for _, C in config.vectors) * (2 if config.members else 1)
 
 
 def _linears(queries: int, n_in: int, n_out: int, std: float, rngs: nnx.Rngs):
-  """[B, Q, n_in] -> [B, Q, n_out]: one layer for each of `queries`; 0: one for all."""
+  """[B, Q, n_in] -> [B, Q, n_out]: a linear layer for each of `queries`; 0: one shared layer."""
   if not queries:
     return qformer_layers.linear(n_in, n_out, rngs, std)
   return nnx.Einsum("bqi,qio->bqo", (queries, n_in, n_out), (queries, n_out),
@@ -203,9 +207,9 @@ def _linears(queries: int, n_in: int, n_out: int, std: float, rngs: nnx.Rngs):
 
 
 def output_rms(qformer: QFormer) -> jax.Array:
-  """The RMS of a Q-Former's outputs, measured on 64 random entities.
+  """float32 scalar: the RMS of a Q-Former's outputs, measured on 64 random entities.
 
-  1 when fresh; 0.41 with the weights of MiniLM-L6. Random vectors do: the reader norms them.
+  1 when fresh; 0.41 with the weights of MiniLM-L6. Random vectors suffice: the reader norms them.
   """
   widths = qformer.config.vectors
   keys = jax.random.split(jax.random.key(0), len(widths))
@@ -224,7 +228,7 @@ def splice(embeds_BLD, soft_BXD, slot_BL) -> jax.Array:
   Args:
     embeds_BLD: [batch, length, width] embeddings of the words.
     soft_BXD: [batch, X, width] soft tokens of the row, entity after entity, X = S * Q.
-    slot_BL: int, which of the X soft tokens stands here; -1: the word does.
+    slot_BL: int, the index of the soft token at this position; -1: the position keeps its word.
 
   Returns:
     [batch, length, width] in the dtype of `embeds_BLD`.

@@ -1,7 +1,7 @@
-"""Any language model of the project, by the type of its config.
+"""Builds any language model of the project, selected by the type of its config.
 
-They share one face: embed, target_hidden, prefill, extend, logits, token_nll. What is written
-against it (objectives, decode/, stages/) runs with all of them.
+All share one interface: embed, target_hidden, prefill, extend, logits, token_nll. Objectives,
+decode/ and stages/ use this interface and work with all models.
 """
 import dataclasses
 
@@ -17,7 +17,7 @@ _MODELS = {decoder.DecoderConfig: decoder.Decoder, t5.T5Config: t5.T5}
 
 
 def bind(config: Config, params: dict) -> LanguageModel:
-  """The model over a pure dict of parameters (see `abstract_params` for its shape)."""
+  """The model with the given pure dict of parameters (`abstract_params` gives their shapes)."""
   return nnx.merge(_graphdef(config), params)
 
 
@@ -32,45 +32,46 @@ def init(config: Config, seed: int) -> dict:
 
 
 def fresh_lora(config: decoder.DecoderConfig, seed: int) -> dict:
-  """Low-rank updates where training starts, see `decoder_layers.Lora`."""
+  """Initial low-rank updates for training, see `decoder_layers.Lora`."""
   return nnx.to_pure_dict(nnx.state(decoder_layers.Lora(config, rngs=nnx.Rngs(seed)), nnx.Param))
 
 
 def embed_prompt(model: LanguageModel, batch: dict):
-  """[B, L, D]: embeddings of a batch's tokens, with their whole words' where it has these."""
+  """[B, L, D]: embeddings of a batch's tokens, plus whole-word embeddings if it has "word"."""
   embeds_BLD = model.embed(batch["tokens"])
   return model.add_whole_words(embeds_BLD, batch["word"]) if "word" in batch else embeds_BLD
 
 
 def narrowed(config: Config, layers: int, index_only: bool) -> Config:
-  """The shape of the first `layers` layers of a decoder (0: all); `index_only`: see `head.Tables`.
+  """The config of a decoder's first `layers` layers (0: all); `index_only`: see `head.Tables`.
 
   Raises:
-    UserError: either of an encoder-decoder, more layers than there are, or index_only without
-      added words.
+    UserError: the model is an encoder-decoder, `layers` exceeds its layers, or `index_only` is set
+      without added words.
   """
   if not layers and not index_only:
     return config
   if is_encoder_decoder(config):
     raise errors.UserError(f"lm.layers={layers}, lm.index_only={index_only}: both are for "
-                           "decoders, and this language model is a T5: set them to 0 and False")
+                           "decoders, but this language model is a T5: set them to 0 and False")
   if layers > config.num_layers:
-    raise errors.UserError(f"lm.layers={layers}: the language model has {config.num_layers}, set "
-                           "that or less; 0 takes all")
+    raise errors.UserError(f"lm.layers={layers}: the language model has {config.num_layers}: set "
+                           "at most that, or 0 for all")
   if index_only and not config.new_tokens:
-    raise errors.UserError("lm.index_only=True with lm.new_tokens=0: nothing could be said")
+    raise errors.UserError("lm.index_only=True with lm.new_tokens=0: nothing could be said: set "
+                           "lm.new_tokens above 0, or lm.index_only=False")
   few = layers or config.num_layers
   return dataclasses.replace(config, index_only=index_only, num_layers=few,
                              local_layers=config.local_layers[:few])
 
 
 def split_trained(params: dict, train: str) -> tuple[dict, dict]:
-  """(frozen, trained) parameters: together they are `params`, each name in one of them.
+  """Splits `params` into (frozen, trained) parameters.
 
   Args:
     params: of a model.
-    train: "none"; "index_tokens": the tables of the added words alone; "lora": low-rank updates
-      alone; or "all".
+    train: what to train: "none"; "index_tokens": only the tables of the added words; "lora": only
+      low-rank updates; or "all".
   """
   trained = {"none": lambda name: False, "all": lambda name: True,
              "index_tokens": lambda name: name.startswith("new_"),
@@ -80,12 +81,12 @@ def split_trained(params: dict, train: str) -> tuple[dict, dict]:
 
 
 def is_encoder_decoder(config: Config) -> bool:
-  """Whether prompts are encoded apart from their answers (data/packing.py)."""
+  """Whether an encoder reads the prompts and a decoder writes the answers (data/packing.py)."""
   return isinstance(config, t5.T5Config)
 
 
 def embedding_rms(config: Config, params: dict) -> float:
-  """Root mean square of what the first layer is given for a word."""
+  """Root mean square of the word embeddings that enter the first layer."""
   model = bind(config, params)
   return float(jnp.sqrt(jnp.mean(jnp.square(
       model.embed(jnp.arange(config.vocab_size)).astype(jnp.float32)))))

@@ -1,8 +1,8 @@
-"""The Q-Former: learned queries that read an entity's vectors and speak the text of items.
+"""The Q-Former: learned queries that read an entity's vectors and generate the text of items.
 
 BLIP-2's design (arXiv 2301.12597) on vectors instead of image patches: one BERT-like post-norm
-transformer, self-attention shared by queries and text, an mlp for each of the two, and
-cross-attention from the queries alone to the entity's named vectors. Parameters, a pure dict:
+transformer. Queries and text share self-attention, each has its own MLP, and only queries
+cross-attend to the entity's named vectors. Parameters, a pure dict:
 
   query_tokens [Q, W]   embed_norm {scale, bias}
   reader/ vectors/<name>/ {norm {scale, bias}, tokens {kernel [C, n*M], bias}}  vector_type [., M]
@@ -76,10 +76,10 @@ class Heads(nnx.Module):
 
 
 class QFormer(nnx.Module):
-  """See the module's docstring. `key` everywhere: for dropout; None means deterministic.
+  """See the module's docstring. `key` in all methods: for dropout; None means deterministic.
 
-  `vectors` maps a name to [B, C] and `present` a name to boolean [B]; names that the config does
-  not list are ignored.
+  `vectors` maps a name to float [B, C] and `present` a name to bool [B]; names that the config does
+  not list are ignored. `ids_BT` are int token ids, and `mask_BT` is true where they are no padding.
   """
 
   def __init__(self, config: QFormerConfig, *, rngs: nnx.Rngs):
@@ -94,20 +94,20 @@ class QFormer(nnx.Module):
       self.lm = LmHead(c, rngs=rngs)
       self.heads = Heads(c, rngs=rngs)
 
-  # Passes. Each returns post-norm outputs of the last layer.
+  # Passes. Each returns normed outputs of the last layer.
 
   def queries(self, vectors, present, key=None) -> jax.Array:
-    """[B, Q, W]: what the queries make of the entities. All that phase 2 needs."""
+    """[B, Q, W]: query outputs for the entities. Phase 2 needs this pass only."""
     batch = next(iter(present.values())).shape[0]
     return self._run(None, jnp.ones((1, 1, self.config.num_queries), bool),
                      (vectors, present), batch, key)
 
   def text(self, ids_BT, mask_BT, key=None) -> jax.Array:
-    """[B, T, W]: the text alone, bidirectional (the text half of the ITC mask)."""
+    """[B, T, W]: text outputs without queries, bidirectional (the text half of the ITC mask)."""
     return self._run(self.text_embed(ids_BT), mask_BT[:, None, :], None, ids_BT.shape[0], key)
 
   def joint(self, vectors, present, ids_BT, mask_BT, key=None) -> jax.Array:
-    """[B, Q, W]: queries that see the entity and the text, for matching (ITM)."""
+    """[B, Q, W]: query outputs that attend to the entity and the text, for matching (ITM)."""
     Q = self.config.num_queries
     x_BLW = self._run(self.text_embed(ids_BT), attention_mask("itm", Q, mask_BT),
                       (vectors, present), ids_BT.shape[0], key)
@@ -117,7 +117,7 @@ class QFormer(nnx.Module):
     """The generation pass (ITG): the first text position becomes the decoder-start token.
 
     Returns:
-      ([B, Q, W] query outputs, those of `queries`, since queries see no text here;
+      ([B, Q, W] query outputs, equal to those of `queries`, since queries attend to no text here;
        [B, T, W] text outputs for `lm_logits` and `token_loss`: position t predicts token t + 1).
     """
     Q = self.config.num_queries
@@ -128,8 +128,8 @@ class QFormer(nnx.Module):
   def align(self, vectors, present, ids_BT, mask_BT, key=None):
     """`queries`, `text` and `speak` in one pass over [queries; text; text to generate].
 
-    Under the ITC and the ITG mask queries see only queries, so both share one query pass; the two
-    readings of the text do not see each other.
+    Under the ITC and the ITG mask queries attend only to queries, so both masks share one query
+    pass. The two copies of the text do not attend to each other.
 
     Returns:
       (query outputs [B, Q, W], text outputs [B, T, W], generation outputs [B, T, W]).
@@ -156,9 +156,9 @@ class QFormer(nnx.Module):
   def token_loss(self, hidden_BTW, targets_BT, smoothing: float, chunk: int = 2048):
     """(smoothed cross-entropy, negative log likelihood), each [B, T] in nats.
 
-    A device holds the [V] logits of about `chunk` positions at once. The cut runs along T, so a
-    batch sharded over devices stays sharded. Every turn's gradient of the word table is summed over
-    all devices: the fewer turns the better.
+    A device holds the [V] logits of about `chunk` positions at once. Positions are split along T,
+    so a batch that is sharded over devices stays sharded. Each turn sums its gradient of the word
+    table over all devices, so there are as few turns as fit.
     """
     B, T, W = hidden_BTW.shape
     most = chunk * axes.batch_ways()
@@ -177,13 +177,13 @@ class QFormer(nnx.Module):
     return tuple(jnp.moveaxis(x, 0, 1).reshape(B, T) for x in parts)
 
   def project_queries(self, hidden_BQW, users: bool = False) -> jax.Array:
-    """[B, Q, P] unit vectors; `users`: of users who look for items."""
+    """[B, Q, P] unit vectors; `users`: the entities are users for whom items are ranked."""
     apart = users and self.config.user_projection
     return losses.unit((self.heads.user_projection if apart else self.heads.query_projection)(
         hidden_BQW))
 
   def reconstructed(self, hidden_BQW) -> jax.Array:
-    """[B, sum of C]: what the query outputs keep of all named vectors, in their order."""
+    """[B, sum of C]: all named vectors in their order, reconstructed from the query outputs."""
     return self.heads.vectors(hidden_BQW.reshape(hidden_BQW.shape[0], -1))
 
   def project_text(self, hidden_BTW, mask_BT, key=None) -> jax.Array:
@@ -199,7 +199,7 @@ class QFormer(nnx.Module):
         qformer_layers.dropout(pooled_BW, keep_BW, rate)))
 
   def itm_logits(self, hidden_BQW) -> jax.Array:
-    """[B, 2] logits of (no match, match): every query votes, the logits are averaged."""
+    """[B, 2] logits of (no match, match), the mean of all queries' logits."""
     return jnp.mean(self.heads.match(hidden_BQW), axis=1)
 
   def temperature(self, name: str) -> jax.Array:
@@ -232,6 +232,6 @@ class QFormer(nnx.Module):
 
 
 def phase2_subtree(params: dict) -> dict:
-  """The parameters on the query path: those of a `query_path_only` Q-Former, and no others."""
+  """The parameters of the query path: exactly those of a `query_path_only` Q-Former."""
   return {k: phase2_subtree(v) if isinstance(v, dict) else v
           for k, v in params.items() if k not in TEXT_BRANCH}

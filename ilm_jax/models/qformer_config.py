@@ -10,7 +10,7 @@ from ilm_jax import errors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
-  """Shape of a Q-Former; what is set has its values in configs/base.py."""
+  """Shape of a Q-Former. Fields without a default get their values from configs/base.py."""
   vectors: tuple[tuple[str, int], ...]  # (name, width) of the named vectors; a dict is accepted
   num_layers: int
   width: int
@@ -23,24 +23,25 @@ class QFormerConfig:
   cross_init: str              # start of its value and out kernels: "width", std width ** -0.5, so
                                # that a vector enters at full size; "bert", std 0.02 (BLIP-2)
   kv_tokens: int               # key/value tokens made from each named vector
-  kv_width: int                # of these tokens; 0: width. BLIP-2's read 1,408 wide patches
-  reader_hidden: int           # a hidden layer of so many times the vector's width; 0: linear
-  members: int                 # entities read beside each entity (`entities.EntityTable.members`)
+  kv_width: int                # width of these tokens; 0: width (BLIP-2's patches: 1,408)
+  reader_hidden: int           # width of the reader's hidden layer / vector's width; 0: linear
+  members: int                 # members read with each entity (`entities.EntityTable.members`)
   proj_width: int              # width of the contrastive space
-  user_projection: bool        # users enter it by a layer of their own when they look for items
-  proj_init: str               # "normal"; "identity": texts start as pooled outputs (needs width)
+  user_projection: bool        # users for whom items are ranked have their own layer into it
+  proj_init: str               # "normal"; "identity": a text starts as its pooled output, and
+                               # proj_width must be width
   text_pool: str               # "cls"; "mean" suits encoders trained with mean pooling (MiniLM)
-  temperature: float           # start of every learned temperature, and
-  min_temperature: float       # its floor (CLIP's is 0.01: similarities grow at most 100 times)
+  temperature: float           # start of every learned temperature
+  min_temperature: float       # its floor (CLIP's 0.01: similarities are scaled by at most 100)
   dropout: float
   text_dropout: float          # of the pooled text, before its projection
   vector_noise: float          # std of noise on the normed vector (its own std is 1)
   vector_dropout: float        # probability of hiding one of several vectors (objectives/inputs.py)
   remat: bool                  # recompute each group of layers in the backward pass
-  # What no config sets.
+  # Set by code, not by a config.
   decoder_start: int = 1       # token that opens generated text; MiniLM's [unused0]
   norm_eps: float = 1e-12
-  unroll: bool = False           # layers one after the other, in no loop (planning)
+  unroll: bool = False           # layers without a loop (for planning)
   query_path_only: bool = False  # phase 2: no text branch, no heads
   reconstructs: bool = False     # phase 1: a head that gives the vectors back
 
@@ -68,15 +69,15 @@ class QFormerConfig:
 
 
 def attention_mask(mode: str, num_queries: int, text_mask_BT) -> jax.Array:
-  """BLIP-2's self-attention masks over [queries; text], true where a row sees a column.
+  """BLIP-2's self-attention masks over [queries; text], true where a row attends to a column.
 
     mode   query->query  query->text  text->query  text->text
     itc    full          none         none         full
     itm    full          full         full         full
     itg    full          none         full         causal
 
-  Padding is never seen. Rows of padding follow the same rule as other text: their outputs are
-  for the caller to ignore.
+  Nothing attends to padding. Rows of padding follow the same rule as other text; the caller must
+  ignore their outputs.
 
   Args:
     mode: "itc", "itm" or "itg".

@@ -1,4 +1,4 @@
-"""Starts a Q-Former from a BERT encoder or another Q-Former (layouts: qformer.py and bert.py)."""
+"""Initialises a Q-Former from a BERT encoder or a Q-Former (layouts: qformer.py and bert.py)."""
 from typing import NamedTuple
 
 import jax
@@ -8,20 +8,20 @@ from ilm_jax.runtime import axes
 
 
 class Start(NamedTuple):
-  """A started Q-Former and where each of its parameters came from, as "/"-joined paths."""
+  """An initialised Q-Former, and which parameters were copied or stay fresh ("/"-joined paths)."""
   params: dict
   copied: list[str]
   fresh: list[str]
 
 
 def init_from_bert(params: dict, bert: dict) -> Start:
-  """Copies BERT's weights into a Q-Former wherever the shapes allow.
+  """Copies BERT's weights into a Q-Former where shapes are equal.
 
-  Words, positions (the first max_text, with BERT's token type 0 added), the embedding norm; and
-  from each of BERT's first layers its self-attention, and its mlp twice, for the text and for the
-  queries. The queries, cross-attention, reader and heads stay fresh, and so does any array whose
-  shape differs. Fewer layers than BERT's take its first ones; further layers stay fresh (their
-  arrays, stacked over layers, count as copied).
+  Copied are: words, positions (the first max_text, with BERT's token type 0 added), the embedding
+  norm, and for each layer BERT's self-attention and its MLP, twice: for the text and for the
+  queries. The queries, cross-attention, reader and heads stay fresh, and so does any array of
+  another shape. A Q-Former with fewer layers takes BERT's first ones; with more, its further layers
+  stay fresh (their arrays, stacked over layers, count as copied).
 
   Args:
     params: pure dict of a QFormer, with or without its text branch.
@@ -43,11 +43,11 @@ def init_from_bert(params: dict, bert: dict) -> Start:
 
 
 def init_from_qformer(params: dict, theirs: dict, start_word: int) -> Start:
-  """Copies another Q-Former's weights wherever ours has room.
+  """Copies another Q-Former's weights into ours.
 
-  Of layers, cross-attentions, queries, words and positions the first are taken, as many as we have;
-  where we have more, ours stay behind them. If they have more words than we do, their last one is
-  BLIP-2's [DEC], which becomes our `start_word`. Any array of another shape stays fresh.
+  Of layers, cross-attentions, queries, words and positions it copies the first, as many as we have;
+  if we have more, our further ones stay fresh. If they have more words than we do, their last word
+  is BLIP-2's [DEC], which becomes our `start_word`. Any array of another shape stays fresh.
 
   Args:
     params: pure dict of a QFormer, with or without its text branch.
@@ -97,7 +97,7 @@ def _source(name: str, theirs: dict, mine):
 
 
 def _layers(leaf: str, theirs: dict, mine):
-  """BERT's `leaf` of its first layers, stacked; our own where we have more layers."""
+  """BERT's `leaf`, stacked over layers; ours in layers that BERT lacks; None if shapes differ."""
   rows = []
   for i, fresh in enumerate(mine):
     row = theirs.get(f"layers/{i}/{leaf}", fresh)

@@ -1,4 +1,4 @@
-"""The parts of a Q-Former: the vector reader, one layer, the stack of them.
+"""The parts of a Q-Former: the vector reader, one layer, and the stack of layers.
 
 `models/qformer.py` puts them together.
 """
@@ -14,7 +14,7 @@ _BERT_STD = 0.02
 
 
 def dropout(x, keep, rate: float) -> jax.Array:
-  """Inverted dropout by the boolean `keep`; None keeps all."""
+  """Inverted dropout where the boolean `keep` is false; None keeps all."""
   return x if keep is None else jnp.where(keep, x / (1.0 - rate), 0.0)
 
 
@@ -28,11 +28,11 @@ def linear(n_in: int, n_out: int, rngs: nnx.Rngs, std: float = _BERT_STD) -> nnx
 
 
 def gelu(x) -> jax.Array:
-  """Exact GELU. By erf: jax.nn.gelu goes by erfc, slower to compile and to run on CPU."""
+  """Exact GELU with erf; jax.nn.gelu uses erfc, which is slower to compile and to run on CPU."""
   return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5 ** 0.5))
 
 
-GELU_RMS = 0.65              # of a unit normal behind it: E[gelu(z)^2] = 0.425
+GELU_RMS = 0.65              # RMS of gelu(z) for a unit normal z: E[gelu(z)^2] = 0.425
 
 
 def norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -42,7 +42,7 @@ def norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
 class VectorTokens(nnx.Module):
   """LayerNorm, then Linear(C -> kv_tokens * M), M = kv_width: a vector as key/value tokens.
 
-  With `reader_hidden` a layer of so many times C with a GELU stands between.
+  With `reader_hidden` there is a hidden layer of width reader_hidden * C with a GELU between them.
   """
 
   def __init__(self, c: QFormerConfig, width: int, *, rngs: nnx.Rngs):
@@ -67,8 +67,8 @@ class VectorTokens(nnx.Module):
 class Reader(nnx.Module):
   """Turns an entity's named vectors into the key/value tokens of cross-attention.
 
-  With `members` also those of so many other entities, by the same parameters and one learned vector
-  for each place.
+  With `members` it also reads the vectors of the entity's members, with the same parameters and one
+  learned vector for each member's place.
   """
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
@@ -81,7 +81,7 @@ class Reader(nnx.Module):
           _BERT_STD * jax.random.normal(rngs.params(), (c.members, c.kv_width)))
 
   def __call__(self, vectors, present, key=None) -> tuple[jax.Array, jax.Array]:
-    """(tokens [B, N, M], boolean [B, N]: which of them stand for a present vector)."""
+    """(tokens [B, N, M], bool [B, N]: true for tokens of present vectors)."""
     c = self.config
     tokens, masks = [], []
     for i, (name, _) in enumerate(c.vectors):
@@ -100,14 +100,14 @@ class Reader(nnx.Module):
 
 
 def members_of(name: str) -> str:
-  """The key under which the vectors [B, S, C] of an entity's members stand beside its own."""
+  """The key of the members' vectors [B, S, C] in the dict that holds the entity's own vectors."""
   return f"{name}/members"
 
 
 class Attention(nnx.Module):
-  """Multi-head attention. Without `scored` every query takes the one value there is.
+  """Multi-head attention. Without `scored` there is one key, so every query gets its value.
 
-  `init`: "bert"; or "width", where values keep the size of what they are made from.
+  `init`: "bert" (std 0.02) or "width" (std width ** -0.5: values keep the size of their input).
   """
 
   def __init__(self, c: QFormerConfig, *, scored: bool = True, kv_width: int = 0,
@@ -146,9 +146,8 @@ class Mlp(nnx.Module):
 class Cross(nnx.Module):
   """Cross-attention of the queries to the reader's tokens, with residual and layer norm.
 
-  With one token an entity the attention weights are identically 1, so the query and key
-  projections, which could never learn, are left out. Where no vector is present the queries
-  read exactly nothing.
+  With one token per entity the attention weight is always 1, so the query and key projections could
+  not learn and are left out. An entity without any vector adds zeros.
   """
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
@@ -166,9 +165,9 @@ class Cross(nnx.Module):
 
 
 class Layer(nnx.Module):
-  """Self-attention over [queries; text], cross-attention of the queries, an mlp for each.
+  """Self-attention over [queries; text], cross-attention of the queries, an MLP for each of both.
 
-  Every part is followed by residual and layer norm (post-norm, as in BERT).
+  A residual connection and a layer norm follow every part (post-norm, as in BERT).
   """
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
@@ -193,7 +192,7 @@ class Layer(nnx.Module):
       key: for dropout; None means none.
     """
     rate, Q = self.config.dropout, num_queries
-    keep = draw_keep(key, rate, (3, *x_BLW.shape))  # one draw: threefry is slow to compile
+    keep = draw_keep(key, rate, (3, *x_BLW.shape))  # one draw for all: threefry compiles slowly
     keep_attention, keep_cross, keep_mlp = (None,) * 3 if keep is None else keep
     seen_BLW = dropout(self.attention(x_BLW, x_BLW, mask_BLL), keep_attention, rate)
     x_BLW = self.attention_norm(x_BLW + seen_BLW)
@@ -211,9 +210,9 @@ class Layer(nnx.Module):
 
 
 class Stack(nnx.Module):
-  """All layers: parameters stacked over layers, run by a scan over groups of `cross_every`.
+  """All layers: parameters stacked over layers, run by a scan over groups of `cross_every` layers.
 
-  `layer` has a leading axis num_layers; `cross` a leading axis of the layers that cross-attend.
+  `layer` has a leading axis num_layers, `cross` a leading axis over the layers that cross-attend.
   """
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
@@ -252,7 +251,7 @@ class Stack(nnx.Module):
 
 
 def _stacked(module, c: QFormerConfig, count: int, rngs: nnx.Rngs):
-  """`count` modules in one, every parameter with a leading axis."""
+  """`count` modules as one, whose parameters have a leading axis `count`."""
   make = nnx.vmap(lambda rngs: module(c, rngs=rngs), in_axes=0, out_axes=0)
   return make(rngs.split(count))
 

@@ -1,16 +1,16 @@
-"""What a layer keeps for its backward pass and what it computes again."""
+"""Rematerialisation policies: what a layer keeps for its backward pass and what it recomputes."""
 import jax
 
 POLICIES = {
     # Everything is kept.
     "none": None,
-    # Outputs of matmuls are kept, what lies between them is computed again: less to write and read,
-    # which on CPU is an eighth faster than keeping all, and no matmul runs twice.
+    # Outputs of matmuls are kept, all else is recomputed. No matmul runs twice, and there is less
+    # memory traffic: on CPU an eighth faster than keeping everything.
     "dots": jax.checkpoint_policies.dots_saveable,
-    # Likewise, but of matmuls with weights alone: attention's scores, which grow with the square of
-    # the length, are computed again.
+    # Only outputs of matmuls with weights are kept: attention scores, which grow with the square of
+    # the length, are recomputed.
     "weights": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    # Only the layer's input is kept: the least memory, one forward pass more.
+    # Only the layer's input is kept: the least memory, one more forward pass.
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -19,5 +19,5 @@ def layer(function, policy: str):
   """`function`, the body of a scan over layers, under one of POLICIES."""
   if policy == "none":
     return function
-  # The scan itself keeps XLA from merging the two passes; a barrier would only cost.
+  # The scan itself keeps XLA from merging the two passes, so a barrier would only cost time.
   return jax.checkpoint(function, policy=POLICIES[policy], prevent_cse=False)

@@ -1,7 +1,7 @@
 """The T5 family, one implementation by config: T5 1.0 and 1.1, LM-adapted, FLAN, mT5, UMT5.
 
-Soft tokens stand in the encoder's input. The interface is the decoder's (see language_model.py): a
-prompt is encoded once, and answer tokens go through `extend` with a cache.
+Soft tokens enter the encoder's input. The interface is the same as the decoder's (see
+language_model.py): a prompt is encoded once, and answer tokens go through `extend` with a cache.
 """
 import dataclasses
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from ilm_jax.runtime import axes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class T5Config:
-  """Shape of a T5. Where a field is a release's own, the release is named beside it."""
+  """Shape of a T5. A comment names the releases that use a value."""
   num_layers: int              # of the decoder
   num_encoder_layers: int
   width: int
@@ -25,17 +25,17 @@ class T5Config:
   mlp_width: int
   vocab_size: int
   activation: str = "gelu_tanh"  # "relu": 1.0
-  gated: bool = True           # 1.0: not
+  gated: bool = True           # 1.0: False
   tied: bool = False           # the output head is the embedding table (1.0)
   logit_scale: float = 1.0     # 1.0: width ** -0.5
   relative_buckets: int = 32
   relative_distance: int = 128
-  bias_per_layer: bool = False  # UMT5; else all layers of a side share one table
+  bias_per_layer: bool = False  # UMT5: True; else all layers of encoder or decoder share a table
   norm_eps: float = 1e-6
-  start_id: int = 0            # what the decoder is given before the first token
+  start_id: int = 0            # the decoder's input before the first token
   whole_words: int = 0         # P5's whole-word embeddings on the encoder's input; 0: none
-  new_tokens: int = 0          # words added behind the vocabulary
-  index_only: bool = False     # nothing but these can be said
+  new_tokens: int = 0          # words added at the end of the vocabulary
+  index_only: bool = False     # the model can output these words only
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
   unroll: int = 1              # layers in one turn of a scan
   dtype: str = "float32"       # of kernels and activations; norms and softmax are float32
@@ -45,7 +45,7 @@ class T5Config:
 
 
 class Cache(NamedTuple):
-  """What the decoder remembers: of what it said [layers, B, M, H, K], and of the encoded prompt."""
+  """The decoder's keys and values: of its own tokens [layers, B, M, H, K] and of the prompt."""
   k: jax.Array
   v: jax.Array
   position_BM: jax.Array
@@ -55,7 +55,7 @@ class Cache(NamedTuple):
 
 
 class Layers(nnx.Module):
-  """The parameters of one side's layers, stacked.
+  """The parameters of all layers of the encoder or of the decoder, stacked.
 
   <attention>_{query,key,value} [n, D, H*K] and <attention>_out [n, H*K, D] for self and, in the
   decoder, cross attention; gate and up [n, D, F], down [n, F, D]; a norm [n, D] before each part;
@@ -72,7 +72,7 @@ class Layers(nnx.Module):
       kernels[f"{part}_out"] = (heads, c.width)
       setattr(self, f"{part}_norm", nnx.Param(jnp.ones((n, c.width))))
     for name, shape in kernels.items():
-      # The scores are not scaled: the query's start takes that over.
+      # T5 does not scale its scores: the initial query kernel is scaled instead.
       std = shape[0] ** -0.5 * (c.head_dim ** -0.5 if name.endswith("query") else 1.0)
       values = jax.random.normal(rngs.params(), (n, *shape))
       if c.int8:
@@ -102,7 +102,7 @@ class T5(head.Tables):
     return embeds_BLD + self.whole_word[...][word_BL].astype(embeds_BLD.dtype)
 
   def encode(self, embeds_BLD, position_BL, segment_BL) -> jax.Array:
-    """[B, L, D] normed outputs of the encoder; places of equal segment see each other."""
+    """[B, L, D] normed outputs of the encoder; positions of a segment attend to each other."""
     c = self.config
     mask_BLL = segment_BL[:, :, None] == segment_BL[:, None, :]
     params, bias = self._side(self.encoder)
@@ -127,8 +127,8 @@ class T5(head.Tables):
     Args:
       embeds_BXD: embeddings of the targets, shifted right.
       position_BX: int, from 0 in every segment.
-      segment_BX: int; a target sees the encoded places whose `segment_BL` is its own.
-      encoded_BLD: of `encode`.
+      segment_BX: int; a target attends to the encoded positions whose `segment_BL` is its own.
+      encoded_BLD: from `encode`.
       segment_BL: of the encoder's input.
     """
     c = self.config
@@ -160,7 +160,10 @@ class T5(head.Tables):
                        encoded_BLD, batch["segment"])
 
   def prefill(self, embeds_BLD, position_BL, valid_BL, extra: int) -> decoder.Prefilled:
-    """Encodes prompts, padded on the right, once, and says the start token at place 0."""
+    """Encodes right-padded prompts and runs the start token at place 0 of the decoder's cache.
+
+    Args: see `Decoder.prefill`.
+    """
     c, B = self.config, valid_BL.shape[0]
     encoded_BLD = self.encode(embeds_BLD, position_BL, valid_BL.astype(jnp.int32))
     params, _ = self._side(self.decoder)
