@@ -1,1 +1,1 @@
-"""Ranking and generation with the frozen decoder: trie, beam, exact scoring, greedy text."""
+"""Ranks items and generates text with the language model: trie, beam search, exact scores, text."""

@@ -1,15 +1,15 @@
-"""Constrained beam search: ranks items without ever saying anything that is not one.
+"""Constrained beam search: ranks items and generates nothing but items of the catalogue.
 
-Keys and values are never copied between beams. Every step appends its W tokens to the one cache of
-the row, and a boolean mask says which of the appended tokens are a beam's own past; choosing among
-beams moves that mask, not the cache.
+Keys and values are never copied between beams. Every step appends its W tokens to the row's cache,
+and a boolean mask marks the appended tokens that are a beam's own past. Selecting beams reorders
+the mask, not the cache.
 
 A score is the sum of the log-probabilities of an index's tokens, EOS included, normalised over the
-decoder's whole vocabulary; no length penalty. The search is the one of `transformers` with
-length_penalty=0: finished hypotheses are kept apart and take no place among the W beams; one that
-is not among the W best continuations of its step is dropped. A beam that scores below the W-th
-finished one can change nothing any more, and is not run: once few beams are left in every row, a
-step is a narrower one (`_widths`).
+decoder's whole vocabulary; there is no length penalty. The search is that of `transformers` with
+length_penalty=0: finished hypotheses are stored apart and take no place among the W beams, and a
+hypothesis that is not among the W best continuations of its step is dropped. A beam that scores
+below the W-th finished hypothesis cannot change the result and is not run: once few beams are left
+in every row, steps are narrower (`_widths`).
 """
 import functools
 from typing import NamedTuple
@@ -23,14 +23,14 @@ from ilm_jax.decode import trie as trie_lib
 
 
 class Beams(NamedTuple):
-  """The W best beginnings of indices in each row, best first; empty places score -inf."""
+  """The W best unfinished indices of each row, best first; empty places score -inf."""
   node_BW: jax.Array
   score_BW: jax.Array
   past_BWA: jax.Array       # bool: which of the A appended tokens lead to the beam
 
 
 class Finished(NamedTuple):
-  """The W best whole indices of each row, best first; empty places score -inf."""
+  """The W best complete indices of each row, best first; empty places score -inf."""
   node_BW: jax.Array
   score_BW: jax.Array
 
@@ -40,20 +40,21 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
                 *, width: int) -> tuple[jax.Array, jax.Array]:
   """The best items of the catalogue by beam search.
 
-  Items come out at most once, best first; equal scores in the order of item rows. A row gets
-  min(width, allowed items) items, the same as exact scoring where `width` reaches that number.
+  Each item is returned at most once, best first; equal scores in the order of item rows. A row gets
+  up to `width` items; if `width` is at least the number of allowed items, the ranking is that of
+  exact scoring.
 
   Args:
     graphdef: of the decoder (`nnx.split`).
     params: parameters of the decoder.
     trie: the catalogue.
     prompt: the prompts, as embeddings.
-    blocked_BK: from `trie.blocked_leaves`, or None: items not to propose. They cost no beam: nodes
-      that lead to blocked items only are never entered.
-    width: beams, and items returned.
+    blocked_BK: from `trie.blocked_leaves`: items to leave out; None: none. They take no beam:
+      nodes that lead to blocked items only are never entered.
+    width: number of beams, and of items returned.
 
   Returns:
-    (items_BW, scores_BW): item rows, 0 where the catalogue has no more; float32, -inf there.
+    (items_BW, scores_BW): int32 item rows, 0 where no item is left; float32 in nats, -inf there.
   """
   decoder = nnx.merge(graphdef, params)
   B, steps = prompt.valid_BL.shape[0], trie.max_depth - 1
@@ -90,17 +91,17 @@ def beam_search(graphdef, params, trie: trie_lib.Trie, prompt: prompt_lib.Prompt
 
 
 def _alive(beams: Beams, finished: Finished):
-  """[B, W] bool, true in the first places of a row: the beam may still lead into the list."""
+  """bool [B, W]: true while a beam may still enter the list; true places come first in a row."""
   return jnp.isfinite(beams.score_BW) & (beams.score_BW >= finished.score_BW[:, -1:])
 
 
 def _widths(width: int) -> list[int]:
-  """Widths a step may have, widest first: each is a body to compile, so only three."""
+  """Possible widths of a step, widest first; only three, since each must be compiled."""
   return sorted({width, -(-width // 2), -(-width // 5)}, reverse=True)
 
 
 def _run(decoder, trie, beams: Beams, start, cache, at):
-  """Says the last token of every beam: ([B, W, V] logits of what may follow, cache)."""
+  """Runs the last token of every beam: ([B, W, V] logits of the next token, cache)."""
   B, W = beams.node_BW.shape
   L = start.valid_BL.shape[1]
   position_BW = start.next_B[:, None] + trie.depth_Z[beams.node_BW] - 1
@@ -113,9 +114,9 @@ def _run(decoder, trie, beams: Beams, start, cache, at):
 
 def _grow(decoder, trie, blocked_BK, some: Beams, finished: Finished, logits_BNV,
           fanout: int) -> tuple[Beams, Finished]:
-  """One token further: the best allowed children of beams, and the finished ones with theirs.
+  """Extends beams by one token: the best allowed children, and the updated finished hypotheses.
 
-  Of 2 W children at most W are finished, one of each beam: W unfinished ones are among them.
+  The best 2 W children hold at most W finished ones (one per beam), so W unfinished ones remain.
   """
   B, W = finished.node_BW.shape
   child_BNF, score_BNF = _children(decoder, trie, blocked_BK, some, logits_BNV, fanout)
@@ -142,9 +143,9 @@ def _grow(decoder, trie, blocked_BK, some: Beams, finished: Finished, logits_BNV
 
 
 def _best(score_BC, lowest_Z, node_BC, count: int):
-  """[B, count] places of the best scores; where equal ones compete, of the lowest item rows."""
+  """int [B, count]: places of the best scores; on a tie those with the lowest item rows."""
   top_BK, place_BK = jax.lax.top_k(score_BC, count)
-  # Not top_BK[:, -1:]: a slice of a slice, and XLA would sort everything instead of TopK.
+  # Not top_BK[:, -1:]: with a slice of a slice XLA sorts everything instead of using TopK.
   last_B1 = jnp.min(top_BK, axis=1, keepdims=True)
   tied = jnp.any((jnp.sum(score_BC >= last_B1, axis=1) > count) & jnp.isfinite(last_B1[:, 0]))
 
@@ -158,14 +159,14 @@ def _best(score_BC, lowest_Z, node_BC, count: int):
 
 
 def _sorted(trie, node_BK, score_BK, from_BK):
-  """(nodes, scores, from) by falling score, equal ones by item rows."""
+  """(nodes, scores, from), sorted by descending score, on a tie by item row."""
   worse_BK, _, node_BK, from_BK = jax.lax.sort(
       (-score_BK, trie.lowest_Z[node_BK], node_BK, from_BK), num_keys=2)
   return node_BK, -worse_BK, from_BK
 
 
 def _children(decoder, trie, blocked_BK, beams: Beams, logits_BWV, fanout: int):
-  """Nodes [B, W, fanout] below each beam and their scores; -inf where there is none to enter."""
+  """(nodes, scores), each [B, W, fanout]: children of each beam; -inf: no child, or blocked."""
   edge_F = jnp.arange(fanout)
   edge_BWF = trie.child_start_Z[beams.node_BW][..., None] + edge_F[None, None]
   child_BWF = trie.child_E[jnp.minimum(edge_BWF, trie.child_E.shape[0] - 1)]

@@ -1,9 +1,8 @@
-"""Exact scores of the whole catalogue: every node of the trie goes through the decoder once.
+"""Exact scores of the whole catalogue: runs every inner node of the trie through the decoder once.
 
-The nodes that have children are cut, in pre-order, into chunks of `chunk` tokens. Those ancestors
-of a chunk's first node that lie in earlier chunks are repeated at its head, so a chunk needs the
-prompt's cache and itself, and nothing is kept between chunks. About `HELD` rows of logits exist at
-a time.
+The nodes with children are split, in pre-order, into chunks of `chunk` tokens. A chunk begins with
+the ancestors of its first node that lie in earlier chunks; it therefore needs the prompt's cache
+only, and nothing is kept between chunks. About `HELD` rows of logits are in memory at a time.
 """
 import dataclasses
 import functools
@@ -17,36 +16,36 @@ from ilm_jax import errors
 from ilm_jax.decode import prompt as prompt_lib
 from ilm_jax.decode import trie as trie_lib
 
-HELD = 512  # of [V] logits in memory at once: 100 MB for 49,152 words
+HELD = 512  # rows of [V] logits in memory at once: 100 MB for 49,152 words
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How a trie is cut into chunks. C chunks of T tokens that decide at most X edges each."""
-  node_CT: jax.Array    # node said by each token; 0: filler
-  past_CTT: jax.Array   # bool: token t sees token u (an ancestor, or itself)
-  slot_CX: jax.Array    # token of the chunk whose logits decide the edge
-  child_CX: jax.Array   # node the edge leads to; Z: filler
+  """A trie split into C chunks of T tokens, which score at most X edges each."""
+  node_CT: jax.Array    # int32, node of each token; 0: padding
+  past_CTT: jax.Array   # bool: token t attends to token u (an ancestor, or itself)
+  slot_CX: jax.Array    # int32, token of the chunk whose logits score the edge
+  child_CX: jax.Array   # int32, node that the edge leads to; Z: padding
 
 
 def plan(trie: trie_lib.Trie, chunk: int) -> Plan:
-  """Cuts a trie for `score_catalogue`; computed on the host, once a catalogue.
+  """Splits a trie for `score_catalogue`; computed on the host, once per catalogue.
 
   Args:
     trie: the catalogue.
-    chunk: tokens in one call of the decoder; at least twice the longest index.
+    chunk: tokens per call of the decoder; at least twice the longest index.
 
   Raises:
     UserError: `chunk` is too small for the longest index.
   """
   if chunk < 2 * trie.max_depth:
     raise errors.UserError(
-        f"chunk={chunk} is too small for an index of {trie.max_depth} tokens: set it to "
-        f"{2 * trie.max_depth} or more (256 is a good value)")
+        f"chunk={chunk} is too small for an index of {trie.max_depth} tokens: set it to at least "
+        f"{2 * trie.max_depth} (256 is a good value)")
   parent_Z = np.asarray(trie.parent_Z)
   inner = 1 + np.flatnonzero(np.asarray(trie.child_count_Z)[1:])
-  chunk = min(chunk, max(len(inner), 2 * trie.max_depth))      # a small trie fills no more
+  chunk = min(chunk, max(len(inner), 2 * trie.max_depth))      # a small trie needs no more
   chunks, repeated, at = [], [], 0
   while at < len(inner):
     head = _ancestors(parent_Z, inner[at])
@@ -91,8 +90,8 @@ def score_catalogue(graphdef, params, trie: trie_lib.Trie, plan: Plan,
                     prompt: prompt_lib.Prompt) -> jax.Array:
   """The log-probability of every item's index after every prompt.
 
-  The same sum as in `beam`: over the tokens of the index, EOS included, each normalised over the
-  decoder's whole vocabulary.
+  The score is defined as in `beam`: the sum over the index's tokens, EOS included, each normalised
+  over the decoder's whole vocabulary.
 
   Args:
     graphdef: of the decoder (`nnx.split`).
@@ -102,7 +101,7 @@ def score_catalogue(graphdef, params, trie: trie_lib.Trie, plan: Plan,
     prompt: the prompts, as embeddings.
 
   Returns:
-    float32 [B, I + 1] by item row; column 0 is -inf.
+    float32 [B, I + 1], in nats, by item row; column 0 is -inf.
   """
   decoder = nnx.merge(graphdef, params)
   T = plan.node_CT.shape[1]
@@ -126,7 +125,7 @@ def score_catalogue(graphdef, params, trie: trie_lib.Trie, plan: Plan,
 
 
 def _decide(decoder, trie, logp_BZ, hidden_BTD, slot_X, child_X):
-  """Writes the log-probability of the edges into nodes `child_X`, said by tokens `slot_X`."""
+  """Writes the log-probabilities of the edges to nodes `child_X`, from the logits of `slot_X`."""
   B, T, D = hidden_BTD.shape
   turns = -(-T // max(1, HELD // B))
   t = -(-T // turns)

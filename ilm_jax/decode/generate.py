@@ -1,7 +1,7 @@
-"""Text from prompts that hold soft tokens: greedy, sampled, or by beam search.
+"""Generates text from prompts that hold soft tokens: greedily, by sampling, or by beam search.
 
-Shapes are static: a program serves every batch of prompts padded to the same length, whatever
-their own lengths and slots.
+Shapes are static: one compiled program serves all batches of prompts that are padded to the same
+length.
 """
 import functools
 from typing import NamedTuple
@@ -16,8 +16,8 @@ from ilm_jax.decode import prompt as prompt_lib
 class Sampling(NamedTuple):
   """How the next token is drawn.
 
-  temperature: logits are divided by it; 0: the likeliest token (greedy).
-  top_p: only the likeliest tokens that together reach this probability; 1: all.
+  temperature: divisor of the logits; 0: take the likeliest token (greedy).
+  top_p: keep only the likeliest tokens that together reach this probability; 1: keep all.
   """
   temperature: float = 0.0
   top_p: float = 1.0
@@ -30,20 +30,20 @@ GREEDY = Sampling()
 def generate(graphdef, params, prompt: prompt_lib.Prompt, *, max_new: int, eos_id: int,
              ends: tuple[int, ...] = (), sampling: Sampling = GREEDY,
              key=None) -> tuple[jax.Array, jax.Array]:
-  """The next token, again and again, until an end or `max_new` tokens.
+  """Generates tokens until an end token or `max_new` tokens.
 
   Args:
     graphdef: of the language model (`nnx.split`).
     params: its parameters.
     prompt: the prompts, as embeddings.
-    max_new: most tokens to write, EOS counted.
+    max_new: most tokens to generate, EOS included.
     eos_id: the token that ends a text.
-    ends: other tokens that end one too (`Tokenizer.ends`); EOS is written in their place.
+    ends: further tokens that end a text (`Tokenizer.ends`); the output has EOS in their place.
     sampling: how a token is drawn.
-    key: of the draws; may be None when greedy.
+    key: for the draws; may be None when greedy.
 
   Returns:
-    (tokens_BT, length_B): [B, max_new] int32, EOS after the end; tokens before EOS.
+    (tokens_BT, length_B): int32 [B, max_new], padded with EOS; int32 [B], tokens before EOS.
   """
   model = nnx.merge(graphdef, params)
   start = prompt.run(model, extra=max_new - 1)
@@ -78,7 +78,7 @@ def generate(graphdef, params, prompt: prompt_lib.Prompt, *, max_new: int, eos_i
 
 
 def draw(logits_BV, sampling: Sampling, key) -> jax.Array:
-  """One token a row, int32 [B]; see `Sampling`. The likeliest token is always allowed."""
+  """int32 [B]: one token per row, see `Sampling`. The likeliest token is always allowed."""
   if not sampling.temperature:
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
   logits_BV = logits_BV / sampling.temperature
@@ -95,30 +95,30 @@ class _Beams(NamedTuple):
   text_BWT: jax.Array
   score_BW: jax.Array       # sum of log-probabilities; -inf: no hypothesis
   done_BW: jax.Array
-  past_BWA: jax.Array       # bool: which of the A appended tokens lead here
+  past_BWA: jax.Array       # bool: which of the A appended tokens lead to the beam
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "max_new", "eos_id", "width", "alpha"))
 def beam_text(graphdef, params, prompt: prompt_lib.Prompt, *, max_new: int, eos_id: int, width: int,
               alpha: float = 0.0) -> tuple[jax.Array, jax.Array]:
-  """The likeliest texts by beam search; nothing constrains them (see `beam` for catalogues).
+  """The likeliest texts by unconstrained beam search (for items of a catalogue see `beam`).
 
-  Hypotheses compete by score / ((5 + length) / 6) ** alpha, EOS counted in the length (Wu et al.
-  2016, arXiv 1609.08144, equation 14); a finished one stays as long as it is among the best.
-  As in `beam`, choosing among beams moves a mask and never the cache.
+  Hypotheses compete by score / ((5 + length) / 6) ** alpha, where the length includes EOS (Wu et
+  al. 2016, arXiv 1609.08144, equation 14); a finished one stays as long as it is among the best.
+  As in `beam`, selecting beams reorders a mask, not the cache.
 
   Args:
     graphdef: of the language model (`nnx.split`).
     params: its parameters.
     prompt: the prompts, as embeddings.
-    max_new: most tokens to write, EOS counted.
+    max_new: most tokens to generate, EOS included.
     eos_id: the token that ends a text.
-    width: beams, and texts returned.
-    alpha: of the length penalty; 0: none.
+    width: number of beams, and of texts returned.
+    alpha: exponent of the length penalty; 0: no penalty.
 
   Returns:
-    (text_BWT, score_BW): [B, width, max_new] int32, EOS after the end, best first; float32 sums of
-    log-probabilities.
+    (text_BWT, score_BW): int32 [B, width, max_new], best first, padded with EOS; float32
+    [B, width], sums of log-probabilities in nats, without the length penalty.
   """
   model = nnx.merge(graphdef, params)
   A = (max_new - 1) * width

@@ -1,4 +1,4 @@
-"""A batch of prompts: where all decoding starts."""
+"""A batch of prompts, the input of all decoding."""
 from typing import NamedTuple
 
 import jax
@@ -10,8 +10,8 @@ class Prompt(NamedTuple):
   """Prompts as embeddings, soft tokens already in their slots, padded on the right."""
   embeds_BLD: jax.Array
   position_BL: jax.Array    # int, from 0 in every row
-  valid_BL: jax.Array       # bool, true at the prompt's own places; at least one a row
+  valid_BL: jax.Array       # bool, true at the prompt, false at padding; at least one per row
 
   def run(self, model, extra: int) -> decoder_lib.Prefilled:
-    """Runs the prompts once through a language model; what follows attends to its cache."""
+    """Runs the prompts through a language model; its cache has `extra` free places."""
     return model.prefill(*self, extra)

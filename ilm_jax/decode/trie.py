@@ -1,11 +1,10 @@
-"""The trie of a catalogue: every item's index, and nothing else, can be walked through it.
+"""The trie of a catalogue: its paths are exactly the items' indices.
 
-Letters of this package, beside those of `ilm_jax.runtime.axes`:
+Dimensions of this package, in addition to those of `ilm_jax.runtime.axes`:
 
-  Z trie nodes    E edges of the trie (node z > 0 hangs on exactly one: E = Z - 1)    T new tokens
+  Z trie nodes    E edges of the trie (each node z > 0 has one parent: E = Z - 1)    T new tokens
 
-Nodes are numbered in depth-first pre-order, so the nodes below node z are z..end[z]-1: counting
-what a filter leaves below every node is one cumulative sum.
+Nodes are numbered in depth-first pre-order, so node z and its descendants are z..end[z]-1.
 """
 import dataclasses
 from typing import NamedTuple
@@ -19,21 +18,21 @@ from ilm_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Trie:
-  """A catalogue's indices as arrays. Node 0 is the root: nothing of an index said yet.
+  """A catalogue's indices as int32 arrays. Node 0 is the root: the empty index.
 
   `child[child_start[z] : child_start[z] + child_count[z]]` are the children of z, in order.
   """
   token_Z: jax.Array        # token on the edge into a node; 0 at the root
   parent_Z: jax.Array       # 0 at the root
   depth_Z: jax.Array        # tokens from the root
-  end_Z: jax.Array          # one past the last node below
+  end_Z: jax.Array          # one past the last descendant
   item_Z: jax.Array         # item row (1..I) of a leaf, else 0
-  lowest_Z: jax.Array       # lowest item row at or below: the order among equal scores
-  items_Z: jax.Array        # items at or below
+  lowest_Z: jax.Array       # lowest item row at or below the node: the order among equal scores
+  items_Z: jax.Array        # number of items at or below the node
   child_start_Z: jax.Array
   child_count_Z: jax.Array
   child_E: jax.Array        # node
-  path_IT: jax.Array        # nodes of item row i + 1 from depth 1 to its leaf, then 0
+  path_IT: jax.Array        # nodes of item row i + 1 from depth 1 to its leaf, padded with 0
   num_items: int
   max_depth: int            # tokens of the longest index, EOS counted
   root_fanout: int          # children of the root
@@ -55,9 +54,9 @@ def build(indices: list[list[int]], eos_id: int | None, names: list[str] | None 
 
   Args:
     indices: `indices[i]` is the index of item row i + 1: token ids that end in `eos_id` and hold
-      it nowhere else. So an index may be the beginning of another one.
-    eos_id: the end-of-sequence token; None: indices are not closed, and none may begin another.
-    names: what to call the items in errors; None: their rows.
+      it nowhere else. Without its EOS an index may be the beginning of another one.
+    eos_id: the end-of-sequence token; None: indices have no EOS, and none may begin another.
+    names: names of the items for errors; None: their rows.
 
   Raises:
     UserError: an index is empty, is not closed by EOS, is the index of two items, or without EOS
@@ -84,7 +83,7 @@ class _Layout(NamedTuple):
 
 def _check(indices, eos_id: int, names) -> None:
   if not indices:
-    raise errors.UserError("the catalogue is empty: a trie needs at least one item")
+    raise errors.UserError("the catalogue is empty, expected at least one item: give item indices")
   for index, name in zip(indices, names):
     index = list(index)
     if not index or (eos_id is not None and (index[-1] != eos_id or eos_id in index[:-1])):
@@ -96,8 +95,8 @@ def _check(indices, eos_id: int, names) -> None:
 def _check_apart(layout: _Layout, names) -> None:
   for at in np.flatnonzero((layout.node_IT[1:] == layout.leaf_I[:-1, None]).any(axis=1)):
     raise errors.UserError(
-        f"the index of item {names[at]!r} is the beginning of that of {names[at + 1]!r}, and "
-        "nothing says where it ends: close indices by EOS, or make codes of one length")
+        f"the index of item {names[at]!r} is the beginning of that of {names[at + 1]!r}, so its "
+        "end is ambiguous: close indices by EOS, or make all codes equally long")
 
 
 def _number(token_IT, length_I, names) -> _Layout:
@@ -107,7 +106,7 @@ def _number(token_IT, length_I, names) -> _Layout:
   if (same := np.flatnonzero(~differs_IT.any(axis=1))).size:
     a, b = names[same[0]], names[same[0] + 1]
     raise errors.UserError(
-        f"items {a!r} and {b!r} have the same index, expected one index an item: make the names "
+        f"items {a!r} and {b!r} have the same index, expected one index per item: make the names "
         "of items distinct, for example by a number after repeated titles")
   first_I = np.concatenate([[0], differs_IT.argmax(axis=1)])
   depth_IT = np.broadcast_to(np.arange(T), (I, T))
@@ -144,9 +143,13 @@ def _finish(layout: _Layout, token_IT, row_I) -> Trie:
 
 
 def blocked_leaves(trie: Trie, rows: list) -> np.ndarray:
-  """int32 [len(rows), K], a filter: in each row, ascending, the leaves of the item rows it lists.
+  """int32 [len(rows), K]: a filter that holds, ascending, the leaves of each list of item rows.
 
-  Padded with the number of nodes; K is a power of two, so that few shapes are compiled.
+  Rows are padded with the number of nodes; K is a power of two, so that few shapes are compiled.
+
+  Args:
+    trie: the catalogue.
+    rows: for each user the item rows (1..I) to block.
   """
   longest = max([1, *(len(listed) for listed in rows)])
   leaf_BK = np.full((len(rows), 1 << (longest - 1).bit_length()), trie.num_nodes, np.int32)
@@ -159,13 +162,13 @@ def blocked_leaves(trie: Trie, rows: list) -> np.ndarray:
 def is_open(trie: Trie, leaf_BK, node_BX) -> jax.Array:
   """Boolean [B, X...]: whether any unblocked item lies at or below the node.
 
-  The leaves below a node are a range; those of them that are blocked are counted by two binary
-  searches, so the cost follows the nodes asked about and not the catalogue.
+  The leaves below a node are a range. Two binary searches count the blocked leaves among them, so
+  the cost grows with the number of nodes in `node_BX`, not with the catalogue.
 
   Args:
     trie: the catalogue.
-    leaf_BK: from `blocked_leaves`; a leaf stands in a row once.
-    node_BX: int nodes, any number of axes behind the first.
+    leaf_BK: from `blocked_leaves`; a row holds a leaf at most once.
+    node_BX: int nodes, with any number of axes after the first.
   """
   flat_BN = node_BX.reshape(len(node_BX), -1)
   before = jax.vmap(jnp.searchsorted)

@@ -1,4 +1,4 @@
-"""Items drawn in a step in place of a whole catalogue, each with how many it stands for."""
+"""Draws a step's items from the catalogue, each with its weight in sums over all items."""
 from typing import NamedTuple
 
 import jax
@@ -6,27 +6,28 @@ import jax.numpy as jnp
 
 
 class Drawn(NamedTuple):
-  """K different items. A sum over them, each times `stands_K`, is on average that over all."""
+  """K different items. A sum over them, weighted by `stands_K`, is unbiased for that over all."""
   item_K: jax.Array         # int, entity rows
-  stands_K: jax.Array       # float32, 1 / the chance of being drawn
+  stands_K: jax.Array       # float32, 1 / probability of being drawn
 
 
 def items(key, num_items: int, count: int, log_weight_I=None) -> Drawn:
-  """`count` different ones of the items 1..num_items; 0, or at least num_items: all of them.
+  """Draws `count` different items of 1..num_items; 0, or at least num_items: all of them.
 
-  Each item's log weight gets Gumbel noise, and the largest are drawn: as if one by one, by weight.
-  Evenly, the chance of each is count / I. By weight, with t what the next one has, an item was to
-  be drawn with chance 1 - exp(-exp(log weight - t)), and sums weighted by the inverse are unbiased
-  (Duffield et al., "Priority sampling for estimation of arbitrary subset sums", JACM 2007; Kool et
-  al., "Stochastic beams and where to find them", ICML 2019, section 4.2). The draw hangs on the key
-  alone: every process and device makes the same.
+  Each item's log weight gets Gumbel noise and the largest are drawn: this is drawing one by one, by
+  weight, without replacement. Drawn uniformly, each has probability count / I. Drawn by weight, an
+  item has probability 1 - exp(-exp(log weight - t)), with t the noisy log weight of the best item
+  that was not drawn; sums weighted by the inverse are unbiased (Duffield et al., "Priority sampling
+  for estimation of arbitrary subset sums", JACM 2007; Kool et al., "Stochastic beams and where to
+  find them", ICML 2019, section 4.2). The draw depends on the key alone, so every process and
+  device draws the same items.
 
   Args:
-    key: of the step; its numbers are drawn by threefry, whatever draws the dropout, as those of
-      other generators hang on the mesh. None: a fixed one.
+    key: of the step. The draw always uses threefry, whichever generator dropout uses: numbers of
+      other generators depend on the mesh. None: a fixed key.
     num_items: I.
-    count: how many.
-    log_weight_I: [I], draws by weight; None: evenly.
+    count: number of items.
+    log_weight_I: float [I]: draws by weight; None: uniformly.
   """
   if not 0 < count < num_items:
     return Drawn(jnp.arange(1, num_items + 1), jnp.ones(num_items))

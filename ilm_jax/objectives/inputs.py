@@ -1,4 +1,4 @@
-"""What the objectives of both phases read: entity vectors, soft tokens, keys of a step."""
+"""Inputs of the objectives of both phases: entity vectors, soft tokens, keys of a step."""
 from collections.abc import Callable
 
 import jax
@@ -10,7 +10,7 @@ from ilm_jax.models.qformer_layers import members_of
 
 
 def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
-  """What `build` returns, (graphdef, parameters), the parameters as shapes: nothing is drawn."""
+  """The (graphdef, parameters) of `build`, the parameters as shapes; no parameters are drawn."""
   built = {}
 
   def parameters():
@@ -21,22 +21,22 @@ def abstract(build: Callable) -> tuple[nnx.GraphDef, dict]:
   return built["graphdef"], shapes
 
 
-_HIDING = 2 ** 31 - 1        # folded into a key, so that hiding draws what the model does not
+_HIDING = 2 ** 31 - 1        # folded into a key, so that hiding and the model draw independently
 _OF_TEXT = "semantic"        # the vector that needs no interactions
 
 
 def entity_inputs(frozen: dict, entity_B, rng=None, hide: float = 0.0) -> tuple[dict, dict]:
-  """(vectors, present) of entity rows, for the Q-Former. Row 0, the padding, has nothing.
+  """(vectors, present) of entity rows, for the Q-Former. Row 0 is padding and has no vector.
 
-  Where `frozen` has members [R, S], rows that belong to a row, also theirs.
+  If `frozen` has members [R, S] (the rows of each row's members), their vectors are included.
 
   Args:
     frozen: vectors, present, members.
     entity_B: int [B] entity rows.
     rng: a key, which the model may use too; None: nothing is hidden.
-    hide: probability that an item is read by its text alone, without what interactions told of it:
-      its other vectors and its members (DropoutNet, Volkovs et al., NeurIPS 2017: who reads an item
-      without its behaviour now and then can rank an item that has none).
+    hide: probability that only an item's text is shown. Vectors from interactions and members are
+      hidden then, so that the model learns to rank items without interactions (DropoutNet, Volkovs
+      et al., NeurIPS 2017).
   """
   vectors, present = _of_rows(frozen, entity_B)
   if "members" in frozen:
@@ -51,21 +51,27 @@ def entity_inputs(frozen: dict, entity_B, rng=None, hide: float = 0.0) -> tuple[
 
 
 def log_draws(frozen: dict, entity_B, rng=None, hide: float = 0.0) -> jax.Array:
-  """[B]: log of how many training interactions an entity has; 0, as of none, where
-  `entity_inputs` with the same arguments hides what they told."""
+  """float32 [B]: frozen["log_draws"] of entities, the log of their training interactions.
+
+  It is 0, as for an entity without any, where `entity_inputs` with the same arguments hides
+  vectors from interactions.
+  """
   draws_B = frozen["log_draws"][entity_B]
   hidden_B = _hidden(frozen, entity_B, rng, hide)
   return draws_B if hidden_B is None else jnp.where(hidden_B, 0.0, draws_B)
 
 
 def never_met(frozen: dict, item_I, rng) -> jax.Array | None:
-  """bool [I]: in training (`rng` is a key), items without an interaction there: a model that learns
-  to read items by their text must not learn to leave these out. None: all are candidates."""
+  """bool [I]: items without training interactions, which training must not use as candidates.
+
+  A model that learns to read items from their text must not learn to rank these low. None: all are
+  candidates (in evaluation, where `rng` is None, or without such items).
+  """
   return frozen["never_met"][item_I] if rng is not None and "never_met" in frozen else None
 
 
 def _hidden(frozen: dict, entity_B, rng, hide: float) -> jax.Array | None:
-  """bool [B]: of which entities only the text is shown; None: of none."""
+  """bool [B]: true where only an entity's text is shown; None: nowhere."""
   if rng is None or not hide or _OF_TEXT not in frozen["present"]:
     return None
   turn_B = jax.random.bernoulli(jax.random.fold_in(rng, _HIDING), hide, entity_B.shape)
@@ -84,15 +90,14 @@ def step_key(rng, n: int):
 
 
 def whole(trainable: dict, frozen: dict) -> tuple[dict, dict]:
-  """(parameters of the ILM, all parameters of the language model, frozen and trained)."""
+  """(parameters of the ILM, all parameters of the language model, both frozen and trained)."""
   return ({k: v for k, v in trainable.items() if k != "lm"},
           {**frozen["lm"], **trainable.get("lm", {})})
 
 
 def soft_tokens(model: ilm.Projector, frozen: dict, entity_BS, rng=None, queries: int = 0
                 ) -> jax.Array:
-  """[B, S * Q, D]: the soft tokens of each row's entities, in order; the first `queries` of each
-  entity, 0: all."""
+  """[B, S * Q, D]: soft tokens of each row's entities, in order; `queries` of each, 0: all."""
   vectors, present = entity_inputs(
       frozen, entity_BS.reshape(-1), rng, model.config.vector_dropout)
   soft = model.soft_tokens(vectors, present, rng)
@@ -100,6 +105,6 @@ def soft_tokens(model: ilm.Projector, frozen: dict, entity_BS, rng=None, queries
 
 
 def side_by_side(soft_BSQD, queries: int) -> jax.Array:
-  """[B, S * queries, D]: the first so many soft tokens of every entity, 0: all."""
+  """[B, S * queries, D]: the first `queries` soft tokens of each entity; 0: all."""
   soft_BSQD = soft_BSQD[:, :, :queries] if queries else soft_BSQD
   return soft_BSQD.reshape(len(soft_BSQD), -1, soft_BSQD.shape[-1])

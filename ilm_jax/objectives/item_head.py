@@ -1,4 +1,4 @@
-"""The item head's part of phase 2's loss: which item follows, and what a teacher says of it."""
+"""The item head's part of phase 2's loss: next-item prediction and distillation from a teacher."""
 import dataclasses
 
 import jax
@@ -14,15 +14,15 @@ class HeadConfig:
   weight: float                 # 0: there is no head
   num_items: int                # items are the entity rows 1..num_items
   negatives: int                # items drawn for a softmax; 0: all of them
-  layer: int = -1               # of the language model, after which "rank" rows are read; -1: all
-  items_only: bool = False      # no user has a slot in them
-  queries: int = 0              # soft tokens of an entity that they hold; 0: all
+  layer: int = -1               # layers that "rank" rows run through; -1: all
+  items_only: bool = False      # "rank" rows hold no users
+  queries: int = 0              # soft tokens per entity in "rank" rows; 0: all
   distil: distillation.Distil | None = None      # a teacher whose softmax over items is matched
 
   @classmethod
   def of(cls, section, num_items: int, items_only: bool,
          distil: distillation.Distil | None = None) -> "HeadConfig":
-    """That of a config's section phase2.head, for so many items."""
+    """The HeadConfig of a config's section phase2.head, for `num_items` items."""
     return cls(weight=section.weight, num_items=num_items, negatives=section.negatives,
                layer=section.layer, items_only=items_only, queries=section.queries, distil=distil)
 
@@ -34,18 +34,22 @@ class HeadConfig:
 
 def loss(model, head: HeadConfig, frozen: dict, hidden_BXD, batch, of, rng, catalogue=None,
          queries: int = 0):
-  """(loss, metrics) of the items that follow.
+  """(loss, metrics) of the next items.
 
   Args:
     model: with a head.
-    head: its part in the loss.
+    head: config of the head's loss.
     frozen: vectors, present, log_draws; with `head.distil` also teacher.
-    hidden_BXD: the language model's hidden states where an item is asked for.
-    batch: "next_item" [B, X]; with `head.distil` all that `distillation.histories` reads.
+    hidden_BXD: the language model's hidden states from which next items are predicted.
+    batch: "next_item" int [B, X]; with `head.distil` also the fields of `distillation.histories`.
     of: the batch over which means are taken.
     rng: as in `nll`.
     catalogue: as in `nll`.
-    queries: soft tokens of an entity in the rows; 0: all.
+    queries: soft tokens per entity in the rows; 0: all.
+
+  Returns:
+    float32 scalar, in nats times `head.weight`; {"head_nll", "head_hit", with a teacher "head_kl"}
+    as (sum, count).
   """
   item_N, c = batch["next_item"].reshape(-1), head.distil
   hidden_ND = hidden_BXD.reshape(len(item_N), -1)
@@ -77,21 +81,21 @@ def logits(model, c: HeadConfig, frozen: dict, hidden_ND, rng, catalogue=None) -
 
 
 def nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalogue=None):
-  """(negative log likelihood, hit), each [N], of the item rows that follow; row 0 means nothing.
+  """(negative log likelihood, hit) of the next items, float32 and bool [N]; row 0: ignore.
 
-  With `c.negatives` a softmax over the item itself and so many others, drawn evenly, whose sum
-  stands for that over all others (`drawing.items`). Items that `inputs.never_met` names are no
+  With `c.negatives` the softmax is over the item itself and so many others, drawn uniformly; their
+  sum estimates the sum over all others (`drawing.items`). Items in `inputs.never_met` are no
   candidates.
 
   Args:
     model: with a head.
-    c: the catalogue.
+    c: config of the head's loss.
     frozen: vectors, present, log_draws.
     hidden_ND: hidden states of the language model.
-    item_N: item rows.
-    rng: for noise, dropout and negatives; None: the first alone are off, negatives are fixed.
-    catalogue: of rows 0..num_items, where they are known already, features [I + 1, F] and
-      `inputs.log_draws` [I + 1].
+    item_N: int item rows; 0: no item.
+    rng: for noise, dropout and negatives; None: no noise and no dropout, fixed negatives.
+    catalogue: features [I + 1, F] and `inputs.log_draws` [I + 1] of rows 0..num_items, if they are
+      already computed.
   """
   if c.whole:
     return _among_all(logits(model, c, frozen, hidden_ND, rng, catalogue), item_N,
@@ -122,7 +126,7 @@ def _keys(model, frozen: dict, rows, rng, catalogue) -> tuple[jax.Array, jax.Arr
 
 
 def _among_all(logits_NI, item_N, never_I) -> tuple[jax.Array, jax.Array]:
-  """(negative log likelihood, hit), each [N], of item rows among all; see `inputs.never_met`."""
+  """(negative log likelihood, hit), each [N], with all items as candidates but `never_I`."""
   own_N = jnp.take_along_axis(logits_NI, jnp.maximum(item_N - 1, 0)[:, None], axis=1)[:, 0]
   if never_I is not None:
     logits_NI = jnp.where(never_I[None], -jnp.inf, logits_NI)

@@ -1,4 +1,4 @@
-"""Phase 1's losses of pairs, user-item and item-item: in the batch, or over all items."""
+"""Phase 1's losses over pairs, user-item and item-item: within the batch or over all items."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from ilm_jax.objectives.phase1_config import Phase1Config
 
 
 def in_batch(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dict:
-  """II and UI; all their entities go through the Q-Former in one pass."""
+  """II and UI with in-batch negatives; all entities go through the Q-Former in one pass."""
   rows = jnp.concatenate([x for _, left_B, right_B in pairs for x in (left_B, right_B)])
   vectors, present = inputs.entity_inputs(frozen, rows, rng, qformer.config.vector_dropout)
   query_NQW = qformer.queries(vectors, present, rng)
@@ -21,8 +21,8 @@ def in_batch(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dic
         qformer.project_queries(query_NQW[at:at + B], users=name == "ui"),
         qformer.project_queries(query_NQW[at + B:at + 2 * B]))
     at += 2 * B
-    # Row i pairs with j's right side too if they share either side; an entity is no negative
-    # of itself.
+    # Row i also pairs with row j's right side if they share either side; an entity is no negative
+    # for itself.
     positive_BB = (left_B[:, None] == left_B[None]) | (right_B[:, None] == right_B[None])
     itself_BB = left_B[:, None] == right_B[None]
     if c.contrastive == "margin":
@@ -31,7 +31,7 @@ def in_batch(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dic
       metrics[f"temperature_{name}"] = qformer.temperature(name)
       logits_BB = similarity_BB / qformer.temperature(name)
       if name == "ui" and c.logq:
-        # A row's softmax does not see what its user subtracts, nor a column's its item.
+        # A softmax over a row is unchanged by its user's term, and over a column by its item's.
         draws_R = frozen["log_draws"]
         logits_BB -= draws_R[left_B][:, None] + draws_R[right_B][None]
       loss_B = losses.contrastive(logits_BB, positive_BB, itself_BB, smoothing=c.label_smoothing)
@@ -40,7 +40,7 @@ def in_batch(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dic
 
 
 def over_catalogue(qformer, c: Phase1Config, frozen, pairs, rng, outputs: list) -> dict:
-  """II, UI and CF, the right side among all items; one pass through the Q-Former."""
+  """II, UI and CF, with candidates from all items; one pass through the Q-Former."""
   log_weight_I = frozen["log_draws"][1:c.num_items + 1] if c.by_popularity else None
   drawn = drawing.items(inputs.step_key(rng, 5), c.num_items, c.negatives, log_weight_I)
   K, whole = len(drawn.item_K), len(drawn.item_K) == c.num_items
@@ -81,12 +81,12 @@ def _beside(own_B, other_BK) -> jax.Array:
 def _candidates(drawn: drawing.Drawn, left_B, right_B, whole: bool):
   """(target, stands) for `losses.over_catalogue`, of pairs.
 
-  Where items are left out, the right one stands in the first column, for itself alone.
+  If candidates are drawn, the right item is in the first column and stands for itself alone.
   """
   item_BK = jnp.broadcast_to(drawn.item_K, (len(left_B), len(drawn.item_K)))
   target_BK = item_BK == right_B[:, None]
   stands_BK = jnp.where(item_BK == left_B[:, None], 0.0, drawn.stands_K[None])
-  if whole:      # a target that asks for itself stays a candidate
+  if whole:      # an item paired with itself stays a candidate
     return target_BK, jnp.where(target_BK, 1.0, stands_BK)
   return (_beside(jnp.ones_like(right_B, bool), jnp.zeros_like(target_BK)),
           _beside(jnp.ones(len(left_B)), jnp.where(target_BK, 0.0, stands_BK)))

@@ -1,4 +1,4 @@
-"""Phase 1: the Q-Former aligned with text and behaviour. Its loss has the form of phase2.py."""
+"""The objective of phase 1: aligns the Q-Former with text and behaviour; same form as phase2.py."""
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,7 +9,7 @@ from ilm_jax.objectives import pairs as pair_losses
 from ilm_jax.objectives.inputs import entity_inputs, step_key
 from ilm_jax.objectives.phase1_config import Phase1Config
 
-UNIFORM = 256                 # entities of a step whose pairs UNI looks at
+UNIFORM = 256                 # entities per step whose pairs UNI uses
 
 
 def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
@@ -21,35 +21,36 @@ def build_phase1(config: QFormerConfig, seed: int) -> tuple[nnx.GraphDef, dict]:
 def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
   """Weighted sum of the losses of phase 1.
 
-  Batch: text_entities [B], text [B, T] ids, text_mask [B, T]; pair_a, pair_b [B2] (II);
-  upair_user, upair_item [B3] (UI). `frozen`: vectors, present; where `needs_log_draws` also
-  log_draws [R], the log of how often an entity is in UI's pairs. What has weight 0 needs no fields.
+  Batch: text_entities int [B], text int [B, T] ids, text_mask bool [B, T]; pair_a, pair_b int [B2]
+  (II); upair_user, upair_item int [B3] (UI). `frozen`: vectors, present; with `needs_log_draws`
+  also log_draws [R], the log of how often an entity is in UI's pairs. A loss of weight 0 needs no
+  fields.
 
-  Negatives come from the batch, so an entity is one as often as it is drawn, and a softmax over
-  them learns log p(item | user) / p(item): what everybody likes ranks low. With `logq` the logits
-  are less by log p(drawn), on either side, and learn log p(item | user) (Yi et al., "Sampling-bias-
-  corrected neural modeling for large corpus item recommendations", RecSys 2019). With `num_items`
-  the softmax is over all items, which are then drawn evenly: nothing is to be corrected. A user
-  chooses an item; an item, the one that came next. With `negatives` it is over the right item and
-  so many others, the same for the whole batch, each of which stands for more of the catalogue
-  (`drawing.items`).
+  UI and II are contrastive: a user's positive is an item it chose, an item's positive the next
+  item. In-batch negatives are drawn by frequency, so the softmax learns
+  log p(item | user) / p(item), and popular items rank low. `logq` subtracts log p(drawn) from the
+  logits, on either side; they then learn log p(item | user) (Yi et al., "Sampling-bias-corrected
+  neural modeling for large corpus item recommendations", RecSys 2019). With `num_items` the softmax
+  is over all items, which needs no correction. With `negatives` it is over the right item and so
+  many others, the same for the whole batch, weighted to stand for the catalogue (`drawing.items`).
 
-  CF hands on what the vectors knew of users and items: with the `factors` [R, C] of `frozen`, whose
-  inner products are the scores of collaborative filtering, the cross-entropy of the softmax over
-  all items of UI's similarity against that of those scores over their temperature (as LLM-SRec
-  distils a recommender, arXiv 2502.13909). A user's own items are in its vector, so UI alone learns
-  to give them back; the scores say what else is like them.
+  CF distils collaborative filtering: the inner products of `factors` [R, C] in `frozen` are its
+  scores. The loss is the cross-entropy of UI's softmax over all items against the softmax of these
+  scores divided by their temperature (as LLM-SRec distils a recommender, arXiv 2502.13909). A
+  user's own items are in its vector, so UI alone learns to return them; the scores tell which other
+  items are similar.
 
-  With `vector_dropout` some items of each loss are read by their text alone, and items without a
-  training interaction, `never_met` of `frozen`, are no candidates: they have no score to be
-  trained towards. REC still asks for the vectors that were hidden.
+  With `vector_dropout` some items of each loss are read by their text alone. Items without training
+  interactions (`never_met` in `frozen`) are then no candidates, since they have no score to learn.
+  REC still predicts the hidden vectors.
 
-  REC and UNI are computed on all query outputs of the step: what a linear layer reads of the
-  vectors in them (mean squared error, a standardised vector's own being 1), and the uniformity of
-  their projections.
+  REC and UNI use all query outputs of the step. REC is the mean squared error of a linear layer
+  that reconstructs the vectors (1 is the variance of a standardised vector). UNI is the uniformity
+  of the projected outputs.
 
-  Metrics: each loss, unweighted; itg_nll (without smoothing); itc_accuracy and itm_accuracy;
-  temperature_itc, _ii, _ui of the InfoNCE losses computed.
+  Metrics: each loss, unweighted, in nats except REC, UNI and the margin form; itg_nll (without
+  smoothing); itc_accuracy and itm_accuracy; temperature_itc, _ii, _ui of the InfoNCE losses
+  computed.
   """
   def loss_fn(trainable, frozen, batch, rng):
     qformer = nnx.merge(graphdef, trainable["qformer"])
@@ -84,7 +85,7 @@ def _text_losses(qformer, c: Phase1Config, frozen, batch, rng, outputs: list) ->
   outputs.append((entity_B, query_BQW))
   if c.itg:
     target_BT, weight_BT = jnp.roll(ids_BT, -1, axis=1), jnp.roll(mask_BT, -1, axis=1)
-    weight_BT = weight_BT.at[:, -1].set(False)  # position t predicts t + 1; the last, nothing
+    weight_BT = weight_BT.at[:, -1].set(False)  # position t predicts t + 1; the last one nothing
     loss_BT, nll_BT = qformer.token_loss(said_BTW, target_BT, c.label_smoothing)
     metrics["itg"] = losses.weighted_mean(loss_BT, weight_BT)
     metrics["itg_nll"] = losses.weighted_mean(nll_BT, weight_BT)
@@ -115,7 +116,7 @@ def _matching(qformer, inputs, ids_BT, mask_BT, logits_BB, same_BB, rng) -> dict
                           jnp.concatenate([own_B, text_B, own_B]))
   vectors, present = jax.tree.map(lambda x: x[item_rows], inputs)
   hidden = qformer.joint(vectors, present, ids_BT[text_rows], mask_BT[text_rows],
-                         step_key(rng, 2))  # 0 and 1 are the keys of the draws
+                         step_key(rng, 2))  # keys 0 and 1 drew the negatives
   logits = qformer.itm_logits(hidden)
   label = jnp.repeat(jnp.array([1, 0, 0]), B)
   weight = jnp.concatenate([jnp.ones(B, bool), has_text_B, has_item_B])

@@ -1,11 +1,11 @@
 """The objective of phase 2: a pure function of pure dicts, ready for `loop.fit`.
 
-Its builder, as that of phase 1 (phase1.py), closes over what is static and returns
+The builder, like that of phase 1 (phase1.py), closes over the static configuration and returns
 
   loss(trainable, frozen, batch, rng) -> (scalar loss, metrics: dict of scalars)
 
-`rng` is a key; None switches dropout off (evaluation). Entity vectors are `frozen` and gathered by
-entity row, so a batch carries rows only.
+`rng` is a key; None switches dropout off (evaluation). Entity vectors are in `frozen` and are
+gathered by entity row, so a batch carries only rows.
 """
 import dataclasses
 import functools
@@ -32,11 +32,12 @@ def build_phase2(config: QFormerConfig, lm_width: int, form: ilm.Form, soft_toke
     lm_width: width of the language model's embeddings.
     form: see `ilm.Form`.
     soft_token_rms: RMS of the soft tokens at the start, see `ilm.ILM`.
-    seed: of the fresh parameters.
-    start: from the fresh Q-Former's parameters to those to start from, with or without text branch
-      (pretrained, or phase 1's result); the projection is scaled to their outputs. None: fresh.
-    mlp: an `ilm.MlpProjector` in place of Q-Former and projection, always fresh.
-    head_width: of the item head; 0: none.
+    seed: for the fresh parameters.
+    start: takes the fresh Q-Former's parameters and returns the parameters to start from, with or
+      without a text branch (pretrained, or the result of phase 1); the projection is scaled to
+      their outputs. None: keep the fresh ones.
+    mlp: build an `ilm.MlpProjector` instead of Q-Former and projection; always fresh.
+    head_width: width of the item head; 0: no head.
   """
   config = dataclasses.replace(config, query_path_only=True)
   model = (ilm.MlpProjector if mlp else ilm.ILM)(
@@ -53,28 +54,26 @@ def build_phase2(config: QFormerConfig, lm_width: int, form: ilm.Form, soft_toke
 
 def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
                 task_names: tuple[str, ...], head: item_head.HeadConfig | None = None):
-  """Mean negative log likelihood of the target tokens under the frozen language model.
+  """Mean negative log likelihood of the target tokens under the language model.
 
-  With a `head` also that of the item which follows each slot of a history, times the head's
-  weight.
+  With a `head`, plus that of the item that follows each slot of a history, times the head's weight.
 
-  Batch: what data/packing.py makes; "rank" of it is a batch whose rows are read by the head alone,
-  through the first `head.layer` layers, and where no other rows are there, no word is said. Of a
-  microbatch also "whole", the batch of which it is a part and over which means are taken. `frozen`:
-  lm (its parameters), vectors, present; for a head log_draws; with `head.distil` also teacher, its
-  parameters. `trainable`: of the ILM; and lm, those parameters of the language model that are not
-  frozen.
+  Batch: from data/packing.py. Its entry "rank" is a batch whose rows only the head reads, after the
+  first `head.layer` layers; a batch with "rank" alone has no target tokens. A microbatch also has
+  "whole", the batch that it is a part of; means are over that batch. `frozen`: lm (parameters),
+  vectors, present; for a head log_draws; with `head.distil` also teacher (parameters). `trainable`:
+  parameters of the ILM, and lm, the parameters of the language model that are not frozen.
 
-  Metrics, as (sum over target tokens, their count) so that they add up over batches: "nll" and
-  "hit" (the target is the arg max), the same per task ("nll/<task>", ..); "head_nll", "head_hit" of
-  a head, "head_kl" of its teacher. Of the whole batch: "tokens", the places of its sequences that
-  are no padding; and "dropped", the examples that packing left out of it, where the batch says so.
+  Metrics, as (sum over target tokens, count), so that batches can be added: "nll" (in nats) and
+  "hit" (the target has the highest logit), also per task ("nll/<task>", ..); with a head "head_nll"
+  and "head_hit", with its teacher "head_kl". Per batch: "tokens", the number of positions that are
+  no padding; and "dropped", the number of examples that packing left out, if the batch has it.
 
   Args:
     graphdef: of the ILM; None for the same prompts without slots (`slot` all -1, nothing trained).
     lm: shape of the language model.
-    task_names: `task` indexes this.
-    head: of a graphdef with an item head, its part in the loss.
+    task_names: names that `task` indexes.
+    head: config of the head's loss, for a graphdef with an item head.
   """
   def loss_fn(trainable, frozen, batch, rng):
     ours_params, lm_params = inputs.whole(trainable, frozen)
@@ -91,12 +90,12 @@ def phase2_loss(graphdef: nnx.GraphDef | None, lm: language_model.Config,
 
 
 def _added(one: dict, other: dict) -> dict:
-  """The metrics of two parts of a batch; what both count is summed."""
+  """The metrics of two parts of a batch; metrics that both have are summed."""
   return one | other | {name: one[name] + other[name] for name in one if name in other}
 
 
 class _Reader(NamedTuple):
-  """The language model, and what puts soft tokens before it."""
+  """The language model, and the projector that makes its soft tokens."""
   model: language_model.LanguageModel
   ours: ilm.Projector | None
   frozen: dict
@@ -111,7 +110,7 @@ class _Reader(NamedTuple):
 
 
 def _words(read: _Reader, batch, of, task_names, head: item_head.HeadConfig | None, rng):
-  """(loss, metrics) of rows that say words, where the head reads them, too."""
+  """(loss, metrics) of rows with target texts, and of the head if it reads them too."""
   embeds_BLD = read.embed(batch, rng)
   at_BX, X = batch["target_at"], batch["target_at"].shape[1]
   if "next_at" in batch:
@@ -129,9 +128,9 @@ def _words(read: _Reader, batch, of, task_names, head: item_head.HeadConfig | No
 
 
 def _ranked(read: _Reader, batch, of, head: item_head.HeadConfig, rng):
-  """(loss, metrics) of rows that the head alone reads, `head.layer` layers deep."""
+  """(loss, metrics) of rows that only the head reads, after `head.layer` layers."""
   catalogue = None
-  if head.items_only and head.whole:      # one pass for slots and head: all are items
+  if head.items_only and head.whole:      # one pass over all items serves slots and head
     entities = (read.frozen, jnp.arange(head.num_items + 1), rng, read.ours.config.vector_dropout)
     soft_IQD, features_IF = read.ours.read(*inputs.entity_inputs(*entities), rng)
     catalogue = features_IF, inputs.log_draws(*entities)
@@ -149,8 +148,7 @@ def _ranked(read: _Reader, batch, of, head: item_head.HeadConfig, rng):
 
 
 def _counts(lm: language_model.Config, batch) -> dict:
-  """tokens: how many places of the rows the language model reads for an example, soft tokens
-  included; dropped, where the batch has it."""
+  """tokens: positions that are no padding, with soft tokens; dropped, if the batch has it."""
   count = jnp.sum(batch["segment"] > 0)
   if language_model.is_encoder_decoder(lm):
     count += jnp.sum(batch["weights"] > 0)

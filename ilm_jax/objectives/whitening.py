@@ -1,9 +1,9 @@
-"""Where phase 2 starts: soft tokens that tell entities apart from the first step.
+"""Whitens the start of phase 2, so that soft tokens differ between entities from the first step.
 
-What a Q-Former makes of different entities is alike: most of its outputs' size is their mean, and
-the rest lies in few directions. A random projection keeps both, so the language model is shown
-nearly one and the same token for all. Here projection and item head begin behind a whitening: the
-mean over all entities is taken away and every principal direction gets the same size.
+A Q-Former's outputs for different entities are similar: most of their size is their mean, and the
+rest lies in few directions. A random projection keeps both, so the language model gets nearly the
+same token for all entities. Here projection and item head start after a whitening: it subtracts the
+mean over all entities and gives every principal direction the same size.
 """
 import functools
 from typing import NamedTuple
@@ -17,12 +17,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ilm_jax.objectives import inputs
 from ilm_jax.runtime import axes
 
-FLOOR = 1e-3               # of the largest variance: what lies below is not blown up further
+FLOOR = 1e-3               # share of the largest variance: smaller variances count as this much
 _BATCH = 256
 
 
 class Moments(NamedTuple):
-  """Sums over N samples of F numbers less `about`, near their mean: float32 then does."""
+  """Sums over N samples of F numbers minus `about`, a point near their mean: float32 suffices."""
   count: jax.Array
   sum_F: jax.Array
   outer_FF: jax.Array
@@ -30,17 +30,17 @@ class Moments(NamedTuple):
 
 
 def spread(graphdef, trainable: dict, frozen: dict, mesh, rows: int | None = None) -> dict:
-  """`trainable` with a projection, and a head's key, that begin behind a whitening.
+  """`trainable` with the whitening multiplied into the projection and the head's first layer.
 
-  A soft token keeps the size that the fresh projection gives it; every direction of the Q-Former's
-  outputs has the same share of it. What was trained already (the Q-Former) is left as it is.
+  A soft token keeps the size that the fresh projection gives it, and every direction of the
+  Q-Former's outputs has the same share in it. The Q-Former, which is already trained, is unchanged.
 
   Args:
     graphdef: of an `ilm.ILM`.
-    trainable: qformer, projection and perhaps head as they begin, on the mesh.
+    trainable: fresh qformer, projection and optionally head, on the mesh.
     frozen: vectors and present of all entities, on the mesh.
-    mesh: of the job. Every process computes the same.
-    rows: of the entity table; what fills it up to divide over the mesh is no entity. None: all.
+    mesh: of the job. Every process computes the same result.
+    rows: rows of the entity table without those that pad it for the mesh; None: all.
   """
   everywhere = NamedSharding(mesh, PartitionSpec())
   measure = jax.jit(functools.partial(_moments, graphdef, rows), out_shardings=everywhere)
@@ -56,12 +56,12 @@ def spread(graphdef, trainable: dict, frozen: dict, mesh, rows: int | None = Non
 
 
 def whitening(m: Moments, floor: float = FLOOR) -> tuple[np.ndarray, np.ndarray]:
-  """(mean [F], matrix [F, F]): (x - mean) @ matrix has variance 1 on average over the F.
+  """(mean [F], matrix [F, F]), float64: (x - mean) @ matrix has mean variance 1 over the F numbers.
 
-  Directions with less than `floor` of the largest variance are scaled as if they had it. The
-  identity and no mean where all samples are the same. The matrix is symmetric: of all whitenings
-  the one that hangs neither on the sign nor, among equal variances, on the choice of the axes,
-  which rounding decides.
+  Directions with less than `floor` of the largest variance are scaled as if they had that much. If
+  all samples are equal the mean is 0 and the matrix the identity. The matrix is symmetric: only
+  this whitening depends neither on the signs of the axes nor on the choice of axes with equal
+  variance, both of which rounding decides.
   """
   off_F = np.asarray(m.sum_F, np.float64) / m.count
   mean_F = off_F + m.about_F
@@ -75,7 +75,7 @@ def whitening(m: Moments, floor: float = FLOOR) -> tuple[np.ndarray, np.ndarray]
 
 
 def _behind(mesh, white: tuple, linear: dict) -> dict:
-  """A linear layer's parameters with the whitening before it multiplied in."""
+  """A linear layer's parameters with the preceding whitening multiplied in."""
   mean_F, matrix_FF = white
   kernel = matrix_FF @ jax.device_get(linear["kernel"]).astype(np.float64)
   bias = jax.device_get(linear["bias"]) - mean_F @ kernel
@@ -83,7 +83,7 @@ def _behind(mesh, white: tuple, linear: dict) -> dict:
 
 
 def _moments(graphdef, rows, trainable, frozen) -> tuple[Moments, Moments]:
-  """Of a query's outputs [W], and of all outputs of an entity together [Q W]; row 0 left out."""
+  """Moments of single query outputs [W], and of all outputs of an entity [Q W]; without row 0."""
   qformer = nnx.merge(graphdef, trainable).qformer
   Q, W = qformer.config.num_queries, qformer.config.width
   rows = rows or len(next(iter(frozen["present"].values())))
