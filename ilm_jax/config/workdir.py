@@ -8,7 +8,7 @@ import threading
 from ilm_jax import errors
 from ilm_jax.config import stages
 
-WAIT = 120.0      # seconds for a bucket to answer; clients may retry a stalled one for an hour
+WAIT = 120.0      # seconds in which a bucket must answer: its client may try for many minutes
 _PATTERN = re.compile(r"[\[*?\\]")     # Orbax takes these for patterns when it looks for arrays
 
 
