@@ -1,11 +1,11 @@
-"""A live server under abuse: malformed, oversized, half-open, slow and foreign requests at once.
+"""Abuses a live server with malformed, oversized, half-open, slow and foreign requests at once.
 
     python -m benchmarks.abuse --config=configs/quickstart.py --workdir=runs/quickstart --minutes=30
 
-Starts `--stage=serve` on a finished run and sends, from --clients threads, what nobody should send,
-with good requests between. The promise: a clean 4xx or 429 (or a closed connection, where no
-request could be read), never a 5xx; good requests are answered all the time; memory and open files
-are flat; SIGTERM ends it. Prints a table by kind of abuse and exits with 1 where it is broken.
+Starts `--stage=serve` on a finished run and sends abusive requests from --clients threads, with
+good requests in between. Expected: abuse gets a 4xx (or a closed connection if no request could be
+read), never a 5xx; good requests are always answered; memory and open files do not grow; SIGTERM
+ends the server. Prints a table by kind of abuse; exit code 1 if an expectation fails.
 """
 import argparse
 import collections
@@ -48,7 +48,7 @@ _RAW = (b"", b"\0" * 100, b"GET", b"GET / HTTP/1.1\r\n", b"GET / HTTP/9.9\r\n\r\
 
 
 class Counts:
-  """What was answered, by kind of request; and what must not have been."""
+  """The answers by kind of request, and the failed expectations."""
 
   def __init__(self):
     self.lock, self.broken = threading.Lock(), []
@@ -56,7 +56,7 @@ class Counts:
     self.slowest = collections.defaultdict(float)
 
   def add(self, kind: str, status, seconds: float, wrong: str = "") -> None:
-    """One request; status None: the connection was closed."""
+    """Records one request; status None: the connection was closed."""
     with self.lock:
       self.statuses[kind][status or "closed"] += 1
       self.slowest[kind] = max(self.slowest[kind], seconds)
@@ -84,7 +84,7 @@ def ask(port: int, method: str, path: str, body: bytes = b"", headers=None):
 
 
 def raw(port: int, parts, wait: float = 0.0, read: bool = True):
-  """The status of what comes back for bytes sent in parts; None: nothing does."""
+  """The status of the answer to bytes sent in parts; None: no answer."""
   with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 30) as sock:
     for part in parts:
       sock.sendall(part)
@@ -167,7 +167,7 @@ KINDS = {
 
 
 def client(port: int, seed: int, until: float, counts: Counts) -> None:
-  """Sends requests of all kinds until a time."""
+  """Sends requests of all kinds until a given time."""
   rng = random.Random(seed)
   names, weights = list(KINDS), [weight for _, weight in KINDS.values()]
   while time.monotonic() < until:
