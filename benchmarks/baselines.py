@@ -1,18 +1,19 @@
-"""Methods without language, each tuned with the same number of trials, ranked on the test targets.
+"""Ranks test targets by methods without language, each tuned with the same number of trials.
 
     python -m ilm_jax.main --config=configs/ml100k_head.py --workdir=W --stage=prepare
     python -m benchmarks.baselines --config=configs/ml100k_head.py --workdir=W --trials=8 \\
         --seeds=0,1,2
 
-For each method `trials` settings are drawn from its space (`SPACES`; all of a smaller one), trained
-on the training interactions with the first seed, and ranked on the validation targets. The setting
-of the best NDCG@10 is trained with every seed and ranked once on the test targets. All rank the
-full catalogue without the items of the user's history; a history before a test target has the
-validation item in it. iALS and BPR-MF have one vector a user, from training interactions alone.
+For each method --trials settings are drawn from its space (`SPACES`; all settings of a smaller
+space), trained on the training interactions with the first seed, and ranked on the validation
+targets. The setting with the best NDCG@10 is trained with every seed and ranked once on the test
+targets. All methods rank the full catalogue without the items of the user's history; the history
+before a test target includes the validation item. iALS and BPR-MF have one vector per user, from
+training interactions alone.
 
-Writes baselines.json, baselines.md and baselines_ranks.json.gz (for `benchmarks.projectors
---beside`) into the workdir after each method; a method that is there with the same data, space,
-trials and seeds is not run again. Results: docs/results/.
+After each method it writes baselines.json, baselines.md and baselines_ranks.json.gz (for
+`benchmarks.projectors --beside`) into the workdir; a method that is already there with the same
+data, space, trials and seeds is not run again. Results: docs/results/.
 """
 import argparse
 import functools
@@ -54,7 +55,7 @@ METRICS = {"hr@10": metrics.hit_rate, "ndcg@10": metrics.ndcg}
 
 
 def draw(space: dict, trials: int, seed: int = 0) -> list[dict]:
-  """`trials` different settings of the product of a space's values; all where there are fewer."""
+  """`trials` different settings out of the product of a space's values; all if there are fewer."""
   every = [dict(zip(space, values)) for values in itertools.product(*space.values())]
   order = np.random.default_rng(seed).permutation(len(every))
   return [every[i] for i in order[:trials]]

@@ -1,9 +1,9 @@
-"""Case of benchmarks.faults: a bucket whose server refuses, stalls or answers half.
+"""Case of benchmarks.faults: a bucket whose server refuses, stalls or cuts its answers off.
 
-The client is the real one (TensorFlow's, which etils.epath uses for gs://). It reaches it through a
-proxy, which is ours, and which lets nothing leave this machine. Retries are the client's, with its
-own settings; the program waits for it no longer than `workdir.WAIT`. The row says how often the
-client tried, and after how long the line came.
+The client is the real one (TensorFlow's, which etils.epath uses for gs://). It connects through our
+own proxy, which lets nothing leave this machine. The client retries with its own settings; the
+program waits for it at most `workdir.WAIT`. The row says how often the client tried, and after how
+many seconds the error line came.
 """
 import contextlib
 import socket
@@ -21,7 +21,7 @@ ANSWERS = {"refuses": b"", "stalls": None,
 
 
 def bucket(bench: fault_bench.Bench):
-  """Stage eval, which reads first, in a workdir of a bucket that nobody can reach."""
+  """Stage eval, which reads first, with a workdir in an unreachable bucket."""
   for how, answer in ANSWERS.items():
     began = time.monotonic()
     with proxy(answer) as (address, calls):

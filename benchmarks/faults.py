@@ -1,19 +1,18 @@
-"""Full disks, lost permissions, flipped bits, hangs: what the program says of each, and what stays.
+"""Injects faults (full disks, lost permissions, flipped bits, hangs) and checks message and data.
 
     python -m benchmarks.faults --workdir=runs/faults --out=faults.json
     python -m benchmarks.faults --workdir=runs/faults --quick
     python -m benchmarks.faults --workdir=runs/faults --finished=runs/kills/run --cases=flips,nan
 
-A small model (`jobs.SMALL`) is taken through all stages once, or --finished names such a workdir.
-Each case is then made on a copy of it, from which the outputs of one stage were removed. Right is:
-exit code 1 and one line on stderr that names the thing and the cure, no traceback; and, once the
-fault is over, the same command ends with 0 and the bits of the run without a fault.
+A small model (`jobs.SMALL`) runs through all stages once, or --finished names such a workdir. Each
+case works on a copy of it without the outputs of one stage. Expected: exit code 1 and one line on
+stderr that names the thing and the cure, without a traceback. After the fault is over, the same
+command must end with 0 and give the same bits as the run without a fault.
 
-Full and read-only disks are a tmpfs of falling size where this process may mount one (root), else
-a limit on the size of a file (RLIMIT_FSIZE), which the table says. Modes bind root, too: the job
+Full and read-only disks are tmpfs mounts of falling size if this process may mount (root), else a
+limit on file sizes (RLIMIT_FSIZE); the table says which. File modes apply to root, too: the job
 gives up CAP_DAC_OVERRIDE. A bucket is reached by its real client through a proxy that refuses,
-stalls or answers half.
-Exit code 1: a case is not right.
+stalls or cuts answers off. Exit code 1: a case fails.
 """
 import argparse
 import json

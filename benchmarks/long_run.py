@@ -1,15 +1,15 @@
-"""10,000 steps of a small model: memory, open files, and whether its heartbeat tells the truth.
+"""Trains a small model for 10,000 steps and checks memory, open files and the heartbeat.
 
     python -m benchmarks.long_run --workdir=runs/long --finished=runs/kills/run --steps=10000
 
 Trains phase 1 of `jobs.SMALL` from the data and vectors of a finished workdir (--finished, made by
-benchmarks.kills), with a checkpoint and a record every 100 steps, while a second job evaluates the
-checkpoints as they come (--watch). Once a second the memory (RSS) and the open files of both are
-read from /proc, and the heartbeat is compared with the checkpoints that are there.
+benchmarks.kills), with a checkpoint and a log record every 100 steps. A second job evaluates each
+new checkpoint (--watch). Once a second the memory (RSS) and open files of both jobs are read from
+/proc, and the heartbeat is compared with the existing checkpoints.
 
-Exit code 1: memory grows by more than --slope MiB per 1,000 steps after the first fifth, more files
-are open at the end than after the first fifth, or the heartbeat names a step before a checkpoint
-that is there or after the last.
+Exit code 1: memory grows by more than --slope MiB per 1,000 steps after the first fifth; more files
+are open at the end than after the first fifth; or the heartbeat's step is below that of an existing
+checkpoint or above the last step.
 """
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks import jobs
 
-_MARGIN = 4          # open files more or less: a checkpoint that is being written
+_MARGIN = 4          # tolerance in open files, for a checkpoint that is being written
 
 
 def arguments() -> argparse.Namespace:
@@ -57,7 +57,7 @@ def sample(pid: int, workdir: pathlib.Path) -> dict | None:
 
 
 def verdict(samples: list[dict], steps: int, most: float) -> dict:
-  """What the samples say: growth after the first fifth of the steps, and lies of the heartbeat."""
+  """Growth after the first fifth of the steps, and wrong heartbeats, from the samples."""
   late = [s for s in samples if s["step"] >= steps / 5] or samples
   step, rss = (np.array([s[key] for s in late], float) for key in ("step", "rss"))
   slope = float(np.polyfit(step, rss, 1)[0] * 1000) if len(set(step)) > 1 else 0.0

@@ -1,16 +1,16 @@
-"""What ranking owes to each part of the projector, of phase 1 and of the language model.
+"""Ablates ranking: the parts of the projector, of phase 1 and of the language model.
 
     python -m benchmarks.projectors --out=runs/projectors --arms=mlp,cross,skip --seeds=0,1,2
     python -m benchmarks.projectors --out=runs/projectors --arms=mlp,cross,skip --seeds=0,1,2 \\
         --test --against=mlp
 
-The first trains each arm with each seed (vectors and windows are made anew for every seed) and
-ranks the validation items; one that is done is not run again. The second also shows the ranks of
-the test items: choose by the first, look at the second once. An arm is a model of phase 2, or phase
-1 and its dot product, and changes of the config (`ARMS`). <out>/log.jsonl keeps a line for every
-run: arm, seed, changes, figures.
+The first command trains each arm with each seed (every seed has its own vectors and windows) and
+ranks the validation items; finished runs are not repeated. The second command also shows the ranks
+of the test items: choose by the first, use the second once. An arm is a model of phase 2, or phase
+1 with its dot product, under changes of the config (`ARMS`). <out>/log.jsonl gets one line per run:
+arm, seed, changes, figures.
 
-Intervals are over users, of the mean of all seeds; "seeds" is the standard deviation over seeds.
+Intervals are over users, for the mean of all seeds; "seeds" is the standard deviation over seeds.
 """
 import argparse
 import ast
@@ -140,7 +140,7 @@ def configured(config_file: str, seed: int, arm: Arm, more: dict):
 
 
 def train(args, name: str, seed: int) -> None:
-  """Trains an arm and leaves ranks.npz in its folder, and a line in the log.
+  """Trains an arm; writes ranks.npz into its folder and a line into the log.
 
   Raises:
     UserError: another job trains it.
@@ -181,7 +181,7 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
 
 
 def _vectors(config, shared, base: pathlib.Path, folder: pathlib.Path) -> None:
-  """What stage cf makes for an arm: in `base` and linked, where its entity table is that of all."""
+  """Makes stage cf's files for an arm; arms with the common entity table link those in `base`."""
   same = settings.of_entities(config) == settings.of_entities(shared)
   where = base if same else folder
   wanted = ["entities"] + ["sasrec"] * settings.needs_sasrec(config)
@@ -199,7 +199,7 @@ def _link(folder: pathlib.Path, base: pathlib.Path, names) -> None:
 
 
 def rank(run: context.Run, split: str, score) -> np.ndarray:
-  """float64 [U]: the rank of each user's target of a split, the history filtered."""
+  """float64 [U]: ranks of the users' targets in a split, items of the history filtered."""
   stored = run.prepared(ranking.ranked_task(run.config), split)
   examples = [stored[i] for i in range(len(stored))]
   log = run.data.log
@@ -217,7 +217,7 @@ def by_head(run: context.Run, examples, user_U, variant) -> np.ndarray:
 
 
 def by_words(run: context.Run, examples, user_U, variant) -> np.ndarray:
-  """[U, I + 1] log-probabilities of every item's index, all of the trie walked."""
+  """[U, I + 1]: log-probabilities of all items' indices, by exact scoring."""
   return speaker.Speaker(run, variant).score(
       examples, common.spec(run, [examples]), speaker.catalogue(run)[0])
 
@@ -230,7 +230,7 @@ def dot_product(run: context.Run, examples, user_U) -> np.ndarray:
 
 
 def costs(run: context.Run, variant) -> dict:
-  """Trained parameters, and useful FLOPs of a step."""
+  """Number of trained parameters, and useful FLOPs per step."""
   built = recipe.phase2(run, variant, fresh=False)
   batch = next(phases.phase2_batches(run).iterate(0, 1))
   import jax
@@ -244,7 +244,7 @@ def costs(run: context.Run, variant) -> dict:
 
 
 def table(args, split: str) -> str:
-  """The arms beside one another, in Markdown."""
+  """A table of all arms, in Markdown."""
   bootstrap, lines = paired.Bootstrap(2000, 0), {}
   for text in (args.out / "log.jsonl").read_text().splitlines():
     line = json.loads(text)
@@ -268,7 +268,7 @@ def table(args, split: str) -> str:
 
 
 def beside(args) -> str:
-  """The arms' lead on test over the methods that another run has ranked, in Markdown."""
+  """The arms' lead on test over the methods of another run, in Markdown."""
   path, = (*args.beside.glob("eval/phase2/*/ranks.json.gz"),
            *args.beside.glob("baselines_ranks.json.gz"))
   stored, bootstrap = json.loads(gzip.decompress(path.read_bytes())), paired.Bootstrap(2000, 0)

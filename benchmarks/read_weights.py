@@ -1,12 +1,12 @@
-"""Memory that reading a checkpoint takes on the host, beyond the parameters themselves.
+"""Measures the host memory that reading a checkpoint takes beyond the parameters themselves.
 
     python -m benchmarks.read_weights --out=read_weights.json             (2 GB, one device)
     python -m benchmarks.read_weights --gb=.5 --devices=8 --dtype=int8
 
-Writes a synthetic Llama of that size as sharded safetensors, reads it in a child process onto a
-mesh of CPU devices, and takes the peak of the child's resident memory, pages of mapped files too.
-On a CPU the parameters lie in host memory as well, so their size is taken off. What is left must
-stay under two of the largest tensors, of float32 where int8 is made of them. Needs Linux.
+Writes a synthetic Llama of --gb GB as sharded safetensors, reads it in a child process onto a mesh
+of CPU devices, and takes the child's peak resident memory, pages of mapped files included. On a CPU
+the parameters are in host memory as well, so their size is subtracted. The rest must stay below
+twice the largest tensor (in float32 if it is quantised to int8). Needs Linux.
 """
 import argparse
 import json
@@ -23,7 +23,7 @@ VOCAB = 16      # in widths; the table is the largest tensor
 
 
 def write(folder: pathlib.Path, gigabytes: float) -> None:
-  """Writes the checkpoint in float32, a file a layer; wider, not only deeper, the larger it is."""
+  """Writes the checkpoint in float32, one file per layer; larger sizes are wider and deeper."""
   import safetensors.numpy
   width = max(64, round((gigabytes / 2) ** 0.5 * 1408 / 64) * 64)
   layers = max(1, round((gigabytes * 1e9 / 4 / width ** 2 - VOCAB) / 16))
@@ -48,7 +48,7 @@ def write(folder: pathlib.Path, gigabytes: float) -> None:
 
 
 def measure(gigabytes: float, devices: int = 1, dtype: str = "float32") -> dict:
-  """Bytes and seconds of one reading; `extra` is what the host held beyond the parameters."""
+  """Bytes and seconds of one reading; `extra`: peak host memory without the parameters."""
   with tempfile.TemporaryDirectory() as folder:
     write(pathlib.Path(folder), gigabytes)
     done = subprocess.run(

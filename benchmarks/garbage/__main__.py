@@ -1,4 +1,4 @@
-"""Feeds every reader of other people's files with garbage; exits with 1 where one breaks.
+"""Feeds damaged files to every reader of files from outside; exit code 1 if a reader breaks.
 
     python -m benchmarks.garbage --inputs=100000 --seed=0
     python -m benchmarks.garbage --quick
@@ -6,11 +6,11 @@
     python -m benchmarks.garbage --show=pth:0:1234
     python -m benchmarks.garbage --guided --readers=csv        # inputs that atheris chooses
 
-Inputs are valid files, made here, that are damaged (`mutate`). The promise for each: it is read, or
-refused by a UserError of one line; in 5 s of CPU time; with resident memory (VmHWM of the child)
-grown by at most 48 MiB and 64 times the file's size; and nothing is written. Readers run in
-children; one that crashes or hangs (60 s without an input done) is started again behind that
-input. Address space is limited too, so that a lie about 2^60 elements cannot hurt the machine.
+Inputs are valid files, made here and then damaged (`mutate`). A reader must read each input or
+refuse it with a UserError of one line; use at most 5 s of CPU time; grow in resident memory (VmHWM
+of the child) by at most 48 MiB plus 64 times the file's size; and write nothing. Readers run in
+child processes; a child that crashes or hangs (60 s without a finished input) is restarted after
+that input. Address space is limited too, so that a claim of 2^60 elements cannot hurt the machine.
 """
 import argparse
 import base64
@@ -34,15 +34,15 @@ HEAD = ("| reader | inputs | accepted | refused | broken | slowest, s | memory, 
 
 def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None,
              guided: bool = False) -> dict:
-  """What came of a reader's inputs: counts, the slowest, the most memory, and what broke.
+  """The results of a reader: counts, slowest input, largest memory, and the inputs that broke it.
 
   Args:
-    name: of `readers.ALL`.
-    inputs: how many.
-    seed: of what is damaged how.
-    seconds: after which no more are begun.
-    shm: a folder in memory for the files; None: the usual place.
-    guided: whether atheris chooses the inputs by the code they reach.
+    name: of a reader in `readers.ALL`.
+    inputs: number of inputs.
+    seed: for the damage.
+    seconds: after which no new input is started.
+    shm: a folder in memory for the files; None: the default temporary folder.
+    guided: atheris chooses the inputs by the code that they reach.
   """
   with tempfile.TemporaryDirectory(dir=shm) as folder:
     marks = worker.marks(folder, "w+")
@@ -98,7 +98,7 @@ def _watched(child, marks, first: int, ends, seconds: float):
 
 
 def _kinds(broken: list[dict]) -> list[dict]:
-  """What broke, alike together: {"about", "count", "numbers"}, of a guided one "files", too."""
+  """The failures, grouped: {"about", "count", "numbers"}; "files" too if the inputs are guided."""
   kinds: dict[str, dict] = {}
   for each in broken:
     kind, _, place = each["about"].partition(" at ")

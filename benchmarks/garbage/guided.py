@@ -2,9 +2,9 @@
 
     python -m benchmarks.garbage.guided READER SEED FIRST STOP FOLDER      # `--guided` starts it
 
-An input is one byte, which names a valid folder and a file in it, and that file's new bytes.
-FOLDER has the marks and the list of what broke that `worker` writes, here with the input itself:
-no number gives it again.
+An input is one byte, which selects a valid folder and a file in it, followed by that file's new
+bytes. FOLDER gets the marks and the list of failures, as in `worker`. The list also holds the
+inputs themselves, since no number reproduces them.
 """
 import base64
 import os
