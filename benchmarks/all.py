@@ -31,7 +31,7 @@ class Figure:
   name: str
   value: float
   sense: str = AT_LEAST
-  goal: float | None = None             # None: told, not judged
+  goal: float | None = None             # None: shown without a verdict
 
   @property
   def verdict(self) -> str:
@@ -46,7 +46,7 @@ class Run:
   program: str                          # a module of benchmarks/
   figures: Callable[[dict], list[Figure]]
   flags: tuple[str, ...] = ()
-  quick: tuple[str, ...] = ()           # in place of the last ones, with --quick
+  quick: tuple[str, ...] = ()           # replace the last arguments with --quick
   needs: tuple[str, ...] = ()           # packages, or "workdir"
   data: pathlib.Path | None = None
 
@@ -170,7 +170,7 @@ def main() -> int:
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmarks"))
   parser.add_argument("--workdir", default="", help="a finished quickstart")
   parser.add_argument("--quick", action="store_true")
-  parser.add_argument("--again", action="store_true", help="what was measured, too")
+  parser.add_argument("--again", action="store_true", help="also run programs that have figures")
   parser.add_argument("--only", type=lambda text: text.split(","), default=None)
   args = parser.parse_args()
   args.out = args.out.absolute()

@@ -116,7 +116,7 @@ def measure(name: str, log, args) -> tuple[dict, list[np.ndarray]]:
     print(f"{name}: {ndcg:.4f} {setting}  {time.perf_counter() - start:.0f} s", flush=True)
     if best is None or ndcg > best[0]:
       best = ndcg, setting, scorer
-  ndcg, setting, scorer = best                # that of the first seed is not trained again
+  ndcg, setting, scorer = best                # already trained with the first seed
   seeds = args.seeds if name in SEEDED else args.seeds[:1]
   ranked = [ranks(scorer if seed == args.seeds[0] else fit(setting, seed), *test)
             for seed in seeds]
@@ -161,17 +161,17 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--config", default="configs/ml100k_head.py")
   parser.add_argument("--workdir", type=pathlib.Path, required=True, help="after stage prepare")
-  parser.add_argument("--trials", type=int, default=8, help="settings tried of each method")
+  parser.add_argument("--trials", type=int, default=8, help="settings per method")
   parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")],
                       default=[0, 1, 2])
   parser.add_argument("--methods", type=lambda text: text.split(","), default=list(SPACES),
                       help=f"some of {', '.join(SPACES)}")
-  parser.add_argument("--epochs", type=int, default=40, help="of SASRec and its kin, at most")
+  parser.add_argument("--epochs", type=int, default=40, help="most epochs of a SASRec variant")
   parser.add_argument("--patience", type=int, default=3,
-                      help="evaluations, every 2 epochs, without a better one before it stops")
+                      help="evaluations (every 2 epochs) without improvement before it stops")
   args = parser.parse_args()
   if unknown := [m for m in args.methods if m not in SPACES]:
-    parser.error(f"--methods: unknown {unknown}; there are {', '.join(SPACES)}")
+    parser.error(f"--methods: unknown {unknown}; expected some of {', '.join(SPACES)}")
   if args.trials < 1:
     parser.error(f"--trials={args.trials}, expected 1 or more")
   data = context.Run(reading.load(args.config), args.workdir).data

@@ -10,7 +10,7 @@ from ilm_jax.evaluation import paired
 from ilm_jax.models import bert
 from ilm_jax.weights import safetensors
 
-LIKED = 3.5              # a rating of so much, or more
+LIKED = 3.5              # least rating that counts as a like
 WIDTH = 64               # of iALS
 BOOTSTRAP = paired.Bootstrap(resamples=1000, seed=0)
 

@@ -16,11 +16,11 @@ from ilm_jax.data import interactions
 from ilm_jax.evaluation import gamma
 
 FOLDS = 5
-CHOOSING = 20            # raters whose sortings settings are chosen on, and nothing is measured on
+CHOOSING = 20            # raters who choose the settings and are left out of the results
 TEXT = "text, the attribute's words"
 FACTORS_TAUGHT, TEXT_TAUGHT = "factors, other raters", "text, other raters"
 GUESSED = "factors, guessed by both"
-MANY = 5                 # users who like a film whose text is known to guesses
+MANY = 5                 # users who like a film, for guesses to use its text
 GENRES = 0.1             # ridge of their directions, as in a conversation
 RIDGES = (0.1, 1.0, 10.0, 100.0)
 

@@ -8,7 +8,7 @@ from ilm_jax.data import splits
 from ilm_jax.evaluation import gamma, metrics, target_sets
 
 AGREES = (0.3, 0.4, 0.5, 0.6, 0.7)
-STEPS = (0.25, 0.75)     # of an item head in conversations, of factors
+STEPS = (0.25, 0.75)     # for an item head in conversations; for factors
 
 
 def agreement_table(material, sortings, counts) -> str:

@@ -23,9 +23,9 @@ from ilm_jax.data import interactions, splits
 from ilm_jax.evaluation import gamma, metrics, target_sets
 from tasks.datasets import delimited, movielens_files
 
-LEAST = 5                # items that an attribute needs
-NEIGHBOURS = 20          # of the target, of which one is shown
-WORDS = 4                # critiques of a user, at most
+LEAST = 5                # least items per attribute
+NEIGHBOURS = 20          # nearest films of the target; one of them is shown
+WORDS = 4                # most critiques per user
 FORMS = {"reg": (5.0, 20.0), "alpha": (2.0, 10.0)}
 STEPS = {"ridge": (0.01, 0.1, 1.0), "unit": (False, True),
          "step": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)}
@@ -279,7 +279,7 @@ def gamma_tables(material, sortings) -> str:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--movielens", type=pathlib.Path, required=True)
-  parser.add_argument("--soft-attributes", type=pathlib.Path, help="without it: critiques alone")
+  parser.add_argument("--soft-attributes", type=pathlib.Path, help="without it: only critiques")
   args = parser.parse_args()
   material = Material(args)
   print(f"iALS: {material.setting}")

@@ -78,7 +78,7 @@ def main() -> None:
                       help=f"some of {', '.join(VARIANTS)}")
   args = parser.parse_args()
   if unknown := [v for v in args.variants if v not in VARIANTS]:
-    parser.error(f"--variants: unknown {unknown}; there are {', '.join(VARIANTS)}")
+    parser.error(f"--variants: unknown {unknown}; expected some of {', '.join(VARIANTS)}")
   for variant in args.variants:
     run(variant, args.config, args.workdir, args.out)
   print("| | item to text | text to item | mean of written tasks | minus shuffled | genres "

@@ -45,7 +45,7 @@ def llama_cpp(gguf: pathlib.Path, prompts: list[list[int]]) -> dict[str, list[di
   params = xllamacpp.CommonParams()
   params.model.path = str(gguf)
   params.n_ctx, params.n_parallel = 1024, 1
-  wide = xllamacpp.ggml_type.GGML_TYPE_F32        # half precision unless it is told
+  wide = xllamacpp.ggml_type.GGML_TYPE_F32        # the default is half precision
   params.cache_type_k = params.cache_type_v = wide
   params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
   server = xllamacpp.Server(params)
@@ -59,7 +59,7 @@ def llama_cpp(gguf: pathlib.Path, prompts: list[list[int]]) -> dict[str, list[di
 
 
 def compared(found: list[dict[int, float]], logits_MV, first_word: int) -> tuple[float, int, int]:
-  """(largest difference of a log probability, added words found, prompts whose first word is ours).
+  """(largest difference of a log probability, added words found, prompts with our first word).
 
   Args:
     found: for each prompt {word: log probability} from the engine.
@@ -79,9 +79,9 @@ def compared(found: list[dict[int, float]], logits_MV, first_word: int) -> tuple
 def main(argv=None) -> int:
   """Prints one line per way (ids, embeddings) and returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("folder", type=pathlib.Path, help="of an export")
+  parser.add_argument("folder", type=pathlib.Path, help="folder of an export")
   parser.add_argument("--engine", required=True, choices=("vllm", "llama.cpp"))
-  parser.add_argument("--gguf", type=pathlib.Path, help="llama.cpp: the file made of hf/")
+  parser.add_argument("--gguf", type=pathlib.Path, help="for llama.cpp: GGUF file made from hf/")
   parser.add_argument("--limit", type=float, default=1e-3)
   args = parser.parse_args(argv)
   if args.engine == "llama.cpp" and not args.gguf:

@@ -40,7 +40,7 @@ from ilm_jax.runtime import axes, distributed
 from ilm_jax.training import checkpoint, loop, optimizer
 
 ROOT = pathlib.Path(__file__).parents[1]
-# name -> (processes, devices of each, mesh) one after the other, each from the one before.
+# name -> (processes, devices of each, mesh) in order; each starts from the previous one.
 CASES = {
     "1x1": [(1, 1, (1, 1, 1))],
     "1x8": [(1, 8, (8, 1, 1))],
@@ -81,10 +81,10 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--workdir", type=pathlib.Path, required=True,
                       help="folder for data and checkpoints")
   parser.add_argument("--cases", type=cases, default=[],
-                      help="which of them, with , or ; between; empty: all. 1x1 is always run")
-  parser.add_argument("--phases", type=names, default=["phase1", "phase2"], help="which of them")
+                      help="cases, separated by , or ;; empty: all. 1x1 always runs")
+  parser.add_argument("--phases", type=names, default=["phase1", "phase2"], help="phases to train")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
-  parser.add_argument("--steps", type=int, default=12, help="of both phases")
+  parser.add_argument("--steps", type=int, default=12, help="steps of each phase")
   pod = parser.add_argument_group("of a process of the pod")
   pod.add_argument("--run", default="", help="folder under workdir")
   pod.add_argument("--until", type=int, default=0, help="the step to stop at")

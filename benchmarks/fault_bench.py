@@ -9,12 +9,12 @@ import time
 
 from benchmarks import jobs, workdirs
 
-# What each stage leaves, in the order of the stages.
+# The outputs of each stage, in the order of the stages.
 OUTPUTS = {
     "targets": ("targets", "data", "tfds"), "prepare": ("prepared", "data", "tfds"),
     "cf": ("entities", "factors.npz"), "phase1": ("phase1",), "phase2": ("phase2", "phase2_mlp"),
     "eval": ("eval",), "report": ("report.html", "report.json"), "export": ("export",)}
-# Long enough to be stopped on the way. A loss is looked at when it is logged.
+# Long enough to be stopped midway. A loss is checked when it is logged.
 LONG = ("--config.phase1.steps=5000", "--config.phase1.checkpoint_every=1000",
         "--config.phase1.log_every=10")
 LIMIT = 1800.0

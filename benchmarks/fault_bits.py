@@ -43,6 +43,6 @@ def _half_copied(folder, step: int, whole: str) -> str:
     return "" if str(folder) in str(e) and "delete" in str(e) else f"no name or cure: {e}"
   except Exception as e:
     return f"{type(e).__name__}: {e}"[:300]
-  # What was lost may be a file that only Orbax's own tools read.
+  # The lost file may be one that only Orbax's own tools read.
   same = workdirs.of_checkpoint(folder / str(step)) == whole
   return "" if same else "used unnoticed"

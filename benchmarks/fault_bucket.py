@@ -13,9 +13,9 @@ import time
 from benchmarks import fault_bench
 from ilm_jax.config import workdir as workdir_lib
 
-WITHIN = workdir_lib.WAIT + 60      # seconds until the one line; starting and ending take some
+WITHIN = workdir_lib.WAIT + 60      # seconds until the error line, with start and end
 _SAYS = "gs://ilm-jax-fault-case/run(: no answer within| cannot be read or written)"
-# What the proxy answers before it closes; None: nothing, and it does not close.
+# The proxy's answer before it closes; None: it neither answers nor closes.
 ANSWERS = {"refuses": b"", "stalls": None,
            "answers half": b"HTTP/1.1 200 Connection established\r\n\r\n\x16\x03\x03\x00"}
 
@@ -41,7 +41,7 @@ def proxy(answer: bytes | None):
   calls: list[socket.socket] = []
   with socket.create_server(("127.0.0.1", 0)) as server:
     def serve():
-      with contextlib.suppress(OSError):        # it was closed
+      with contextlib.suppress(OSError):        # the client has closed it
         while True:
           client, _ = server.accept()
           calls.append(client)

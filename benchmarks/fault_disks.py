@@ -29,7 +29,7 @@ def _sizes(bench: fault_bench.Bench, stage: str) -> list[int]:
       else (bench.finished / name).rglob("*")) if p.is_file()]
   ends, total = [], 0
   for path in sorted(files, key=lambda p: p.stat().st_mtime_ns):
-    size = -(-path.stat().st_size // 4096) * 4096       # a tmpfs gives whole pages
+    size = -(-path.stat().st_size // 4096) * 4096       # a tmpfs allocates whole pages
     ends.append(total + size // 2)
     total += size
   step = max(1, len(ends) // bench.args.sizes)
@@ -40,7 +40,7 @@ def _full(bench: fault_bench.Bench, stage: str, size: int) -> str:
   with _tmpfs(bench.root / "small", 4 << 30) as disk:
     workdir = bench.copy(stage, disk / "run")
     used = shutil.disk_usage(disk).used
-    _remount(disk, f"size={(used + size) // 4096 * 4096}")      # half a page is no room
+    _remount(disk, f"size={(used + size) // 4096 * 4096}")      # rounded down to whole pages
     wrong = bench.in_one_line(bench.job(stage, workdir), "free some space|another --workdir")
     _remount(disk, f"size={4 << 30}")
     return wrong or bench.goes_on(stage, workdir)
@@ -53,7 +53,7 @@ def _limited(bench: fault_bench.Bench, stage: str, size: int) -> str:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max(size, 1), max(size, 1)))
   job = bench.job(stage, workdir, setup=limit)
-  if job.wait(fault_bench.LIMIT) == 0:        # no file was that large
+  if job.wait(fault_bench.LIMIT) == 0:        # no file exceeded the limit
     return ""
   return bench.in_one_line(job, "free some space|another --workdir") or bench.goes_on(
       stage, workdir)

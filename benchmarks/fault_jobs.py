@@ -6,7 +6,7 @@ import time
 
 from benchmarks import fault_bench, jobs
 
-NAMED_WITHIN = 75.0          # seconds until a hang is named: heartbeat.DEAD_AFTER and a beat
+NAMED_WITHIN = 75.0          # seconds until a hang is reported: heartbeat.DEAD_AFTER + a beat
 
 
 def clock(bench: fault_bench.Bench):

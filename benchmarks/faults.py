@@ -34,12 +34,12 @@ def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   names = lambda text: tuple(text.split(","))                             # noqa: E731
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--finished", type=pathlib.Path, help="of benchmarks.kills; only copied")
+  parser.add_argument("--finished", type=pathlib.Path, help="of benchmarks.kills; unchanged")
   parser.add_argument("--cases", type=names, default=tuple(CASES))
   parser.add_argument("--stages", type=names, default=tuple(fault_bench.OUTPUTS),
-                      help="of the cases about disks")
+                      help="stages for the cases about disks")
   parser.add_argument("--flips", type=int, default=500)
-  parser.add_argument("--sizes", type=int, default=8, help="of a disk that fills, for each stage")
+  parser.add_argument("--sizes", type=int, default=8, help="disk sizes per stage")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--quick", action="store_true", help=f"{','.join(QUICK)} with 60 flips")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
@@ -60,7 +60,7 @@ def main() -> int:
   flags = (f"--config={jobs.ROOT / 'configs' / 'tiny.py'}",
            *jobs.small_model(args.finished.absolute().parent if args.finished else root))
   jobs.load()
-  finished = root / "finished" / "run"      # the report has the name of the folder
+  finished = root / "finished" / "run"      # the report contains the folder's name
   shutil.rmtree(finished.parent, ignore_errors=True)
   if args.finished:
     shutil.copytree(args.finished, finished, symlinks=True)
@@ -77,13 +77,13 @@ def main() -> int:
       rows.append(row)
       print(f"{row['case']:<34}{row['tried']:>7}{row['right']:>7}  {row['how']}", flush=True)
       for wrong in row["wrong"][:5]:
-        print(f"  not right: {wrong}", flush=True)
+        print(f"  failed: {wrong}", flush=True)
   broken = sorted({row["case"] for row in rows if row["wrong"]})
   if args.out:
     args.out.write_text(json.dumps({
         "seed": args.seed, "rows": rows, "broken": broken,
         "seconds": round(time.monotonic() - began)}, indent=1))
-  print(f"{time.monotonic() - began:.0f} s, {len(broken)} cases not right")
+  print(f"{time.monotonic() - began:.0f} s, {len(broken)} failed cases")
   return 1 if broken else 0
 
 

@@ -12,7 +12,7 @@ from benchmarks import workdirs
 from ilm_jax.monitoring import heartbeat
 from ilm_jax.stages import damage
 
-# Nothing reads these back, or what reads them has its own check: no digest of ours.
+# Files without our digest: nothing reads them, or the reader has its own check.
 NOT_READ = {"report": r"report\.(html|json)", "parameters": r"parameters\..*\.txt",
             "TensorBoard": r"tensorboard/.*", "TFDS's cache": r"tfds/.*", "locks": r"\..*\.lock",
             "requests": r"targets/requests.jsonl", "counts": r"targets/\w+/report.json",
@@ -100,7 +100,7 @@ def _verdict(workdir, path, readers, value) -> str:
     return "nothing reads it"
   try:
     wrong = [text for _, texts in damage.checks(workdir, only=unit) for text in texts]
-  except Exception as e:                # a traceback: a fault of the program
+  except Exception as e:                # a traceback is a bug of the program
     return f"{type(e).__name__}: {e}"[:200]
   if wrong:
     cured = str(workdir) in wrong[0] and re.search(r"run|delete|Delete", wrong[0])

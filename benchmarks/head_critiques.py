@@ -135,7 +135,7 @@ def tables(got: dict, every: list[dict]) -> str:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--run", type=pathlib.Path, required=True)
-  parser.add_argument("--users", type=int, default=300, help="of each part; 0: all")
+  parser.add_argument("--users", type=int, default=300, help="users of each part; 0: all")
   parser.add_argument("--model", default="ilm")
   args = parser.parse_args()
   material = simulator.Trained(args.run, args.model)

@@ -75,7 +75,7 @@ def loss(met_UI, user_UC, item_IC) -> float:
   """The loss that iALS minimises, over all pairs, without forming them."""
   x_UC, y_IC = user_UC.astype(np.float64), item_IC.astype(np.float64)
   pairs = met_UI.tocoo()
-  total = np.sum((x_UC.T @ x_UC) * (y_IC.T @ y_IC))              # as if nobody met
+  total = np.sum((x_UC.T @ x_UC) * (y_IC.T @ y_IC))              # without the interactions' terms
   for at in range(0, pairs.nnz, 1 << 16):
     span = slice(at, at + (1 << 16))
     score = np.einsum("nc,nc->n", x_UC[pairs.row[span]], y_IC[pairs.col[span]])

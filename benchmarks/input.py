@@ -126,7 +126,7 @@ def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, 
   for _ in range(rounds):
     for name, feed in feeds.items():
       made, examples, at, cpu = 0, 0, time.perf_counter(), time.process_time()
-      while time.process_time() - cpu < seconds:     # so that a busy machine shortens no turn
+      while time.process_time() - cpu < seconds:     # in CPU time: a busy machine shortens no turn
         examples += int(readers[name][1](next(feed)))
         made += 1
       spent = time.perf_counter() - at
@@ -166,8 +166,8 @@ def show(rows: list[dict]) -> None:
 
 def main():
   args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  args.add_argument("--workdir", required=True, help="after stage prepare of the quickstart")
-  args.add_argument("--seconds", type=float, default=2.0, help="CPU seconds of a turn")
+  args.add_argument("--workdir", required=True, help="a quickstart after stage prepare")
+  args.add_argument("--seconds", type=float, default=2.0, help="CPU seconds per turn")
   args.add_argument("--rounds", type=int, default=5)
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()

@@ -17,11 +17,11 @@ import time
 import traceback
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Less is optimised and so compiled sooner. Every compiled program is kept: jobs begin often.
+# Fewer optimisations, faster compilation; every program is cached, since jobs start often.
 FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONPATH": str(ROOT)}
-# A small model of the quickstart's kind: 276 items, two layers everywhere.
+# A small model like the quickstart's: 276 items, two layers everywhere.
 SMALL = ("--config.data.k_core=80", "--config.qformer.init=", "--config.qformer.width=32",
          "--config.qformer.num_heads=4", "--config.qformer.mlp_width=64",
          "--config.qformer.proj_width=32", "--config.lm.tokenizer=smollm2-135m-instruct",
@@ -79,7 +79,7 @@ class Job:
     with self.log.open("w") as out:
       child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT,
                                env={**os.environ, **(environment or {})}, start_new_session=True)
-    self.pid, self._child = child.pid, child        # kept: subprocess reaps what nobody holds
+    self.pid, self._child = child.pid, child        # else subprocess reaps the child
 
   def wait(self, seconds: float | None = None) -> int | None:
     """Its exit code (negative: the signal that ended it), or None after so many seconds."""
@@ -97,7 +97,7 @@ class Job:
   def wait_worked(self, seconds: float) -> int | None:
     """Its exit code, or None after its processes have used so many seconds of processor time."""
     left = seconds
-    # Two cores at most are used up meanwhile: looked at rarely at first, and often at the end.
+    # A job uses two cores at most: poll rarely at first, and often near the end.
     while (code := self.wait(min(max(left / 4, 0.02), 1.0))) is None:
       if (left := seconds - processor_seconds(self.pid)) <= 0:
         return None
@@ -122,7 +122,7 @@ class Job:
 
 def children(pid: int) -> list[int]:
   """The running child processes of `pid`, in order."""
-  with contextlib.suppress(OSError):           # where the kernel keeps a list
+  with contextlib.suppress(OSError):           # not every kernel has this file
     lists = [path.read_text().split() for path in
              pathlib.Path(f"/proc/{pid}/task").glob("*/children")]
     if lists:
@@ -175,7 +175,7 @@ def call(function, *arguments):
     os.close(reader)
     try:
       result = (True, function(*arguments))
-    except BaseException as e:      # it is told to the parent
+    except BaseException as e:      # passed to the parent
       traceback.print_exc()
       result = (False, repr(e))
     with os.fdopen(writer, "wb") as out:
@@ -212,7 +212,7 @@ def _fork(argv: list[str], log: pathlib.Path, setup, environment: dict[str, str]
     threading._shutdown()
   except SystemExit as e:
     code = e.code if isinstance(e.code, int) else 1
-  except BaseException:             # as the interpreter would
+  except BaseException:             # like the interpreter
     traceback.print_exc()
     code = 1
   finally:

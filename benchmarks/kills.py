@@ -1,7 +1,7 @@
 """Kills every stage at random times (SIGKILL), restarts it, and compares the results bit by bit.
 
     python -m benchmarks.kills --workdir=runs/kills --kills=100 --seed=0 --out=kills.json
-    python -m benchmarks.kills --workdir=runs/kills --kills=200 --minutes=60      # goes on
+    python -m benchmarks.kills --workdir=runs/kills --kills=200 --minutes=60      # continues
     python -m benchmarks.kills --workdir=runs/quick --quick
 
 A stage of a small model (`jobs.SMALL`) runs once undisturbed, which gives its duration and its
@@ -39,24 +39,24 @@ from benchmarks import jobs, workdirs
 from ilm_jax import files
 
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report", "export")
-ALONE = ("export",)            # in one process, whatever --processes says
+ALONE = ("export",)            # in one process, even with --processes=2
 TARGETS = {1: ("main", "all"), 2: ("0", "1", "all", "main")}
-TOLERANCE = 1e-6               # relative, of losses on other numbers of processes and devices
+TOLERANCE = 1e-6               # relative difference of losses on other processes and devices
 RESUMED = ("1, 2, 4, 1 processes", "8, 4, 1 devices")
-_LIMIT = 1800.0                # seconds for one run of a stage
-PER_ROUND = 3                  # kills, before the stage is left alone and compared
+_LIMIT = 1800.0                # most seconds for one run of a stage
+PER_ROUND = 3                  # most kills before the stage may finish
 
 
 def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   names = lambda text: tuple(text.split(","))                             # noqa: E731
-  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="kept: gone on with")
+  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="kept, to continue from")
   parser.add_argument("--kills", type=int, default=100,
-                      help="of all stages together, with those of earlier calls")
-  parser.add_argument("--minutes", type=float, default=float("inf"), help="then no new round")
+                      help="total over all stages and all calls")
+  parser.add_argument("--minutes", type=float, default=float("inf"), help="then start no round")
   parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--stages", type=names, default=STAGES, help="those that are killed")
-  parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="of a job")
+  parser.add_argument("--stages", type=names, default=STAGES, help="stages to kill")
+  parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="processes per job")
   parser.add_argument("--cold", action="store_true", help="a new interpreter for each job")
   parser.add_argument("--resume", action="store_true", help="also resume across processes, devices")
   parser.add_argument("--quick", action="store_true", help="6 kills in cf, phase1 and phase2")
@@ -86,11 +86,11 @@ class Campaign:
     self._flags = (f"--workdir={self.run}", *flags)
     self.rounds = [json.loads(line) for line in
                    (self._log.read_text().splitlines() if self._log.exists() else [])]
-    self._whole: dict[str, dict] = {}       # by stage: what it takes and leaves undisturbed
+    self._whole: dict[str, dict] = {}       # by stage: duration and result without kills
     other = {(one["seed"], one["processes"]) for one in self.rounds} - {
         (args.seed, args.processes)}
     if other:
-      raise SystemExit(f"kills: {self._log} is of (seed, processes) {sorted(other)}, these are "
+      raise SystemExit(f"kills: {self._log} has (seed, processes) {sorted(other)}, expected "
                        f"{(args.seed, args.processes)}: name another --workdir")
 
   def undisturbed(self, name: str, before: str | None) -> None:
@@ -210,7 +210,7 @@ def main() -> int:
     if campaign.kills() >= args.kills or time.monotonic() - began > 60 * args.minutes:
       break
     campaign.round(name)
-  _copy(args.workdir / "stages" / before / "after", campaign.run)      # a finished run, for others
+  _copy(args.workdir / "stages" / before / "after", campaign.run)      # for other benchmarks
   rows = campaign.rows()
   resumed = resume(args.workdir / "resume") if args.resume else {}
   broken = [row["stage"] for row in rows if any(map(row.get, BROKEN))]

@@ -33,7 +33,7 @@ from ilm_jax.models import ilm
 from ilm_jax.runtime import placement
 from ilm_jax.stages import context, neighbours, recipe, recommend, recommender
 
-_HISTORY, _K = 20, 10      # items of a made-up user; of a list
+_HISTORY, _K = 20, 10      # items of a random user's history; of a list
 
 
 def ways(config) -> list[tuple[str, variants.Variant]]:
@@ -129,7 +129,7 @@ def main() -> None:
     files(args.items, args.width, args.of_users, args.of_items)
     return
   if not args.workdir:
-    parser.error("expected --workdir of a finished run, or --items of a made-up catalogue")
+    parser.error("expected --workdir of a finished run, or --items of a synthetic catalogue")
   module = importlib.import_module(args.config.removesuffix(".py").replace("/", "."))
   run = context.Run(module.get_config(), args.workdir)
   log = run.data.log

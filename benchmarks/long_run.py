@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--workdir", type=pathlib.Path, required=True, help="made anew")
   parser.add_argument("--finished", type=pathlib.Path, required=True)
   parser.add_argument("--steps", type=int, default=10_000)
-  parser.add_argument("--every", type=int, default=100, help="steps from a checkpoint to the next")
+  parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
   parser.add_argument("--slope", type=float, default=5.0, help="MiB per 1,000 steps at most")
   parser.add_argument("--no_watch", action="store_true", help="no second job")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
@@ -61,7 +61,7 @@ def verdict(samples: list[dict], steps: int, most: float) -> dict:
   late = [s for s in samples if s["step"] >= steps / 5] or samples
   step, rss = (np.array([s[key] for s in late], float) for key in ("step", "rss"))
   slope = float(np.polyfit(step, rss, 1)[0] * 1000) if len(set(step)) > 1 else 0.0
-  # A beat is renewed every 5 s: it may be behind by what was saved since, never ahead of the end.
+  # A beat comes every 5 s: it may lag behind the newest checkpoint, never exceed the last step.
   lies = [s for one, s in itertools.pairwise(samples)
           if s["step"] > steps or (s["beat"] > one["beat"] and s["step"] < one["newest"])]
   opened = [late[0]["files"], late[-1]["files"]]
@@ -99,7 +99,7 @@ def main() -> int:
       if job and (one := sample(job.pid, run)):
         samples[name].append(one)
   if watching:
-    watching.kill()          # phase 2, which it waits for too, is not trained here
+    watching.kill()          # it also waits for phase 2, which is not trained here
     watching.wait(60)
   result = {"steps": args.steps, "seconds": round(time.monotonic() - began),
             "exit code": training.wait()}

@@ -106,7 +106,7 @@ def in_a_run(pairs: int, folder: str) -> dict[str, float]:
            loop.Outputs("phase2", NoCheckpoints(),
                         scalars.Writer(f"{folder}/metrics.jsonl",
                                        (trackers.TensorBoard(folder),)), half))
-  blocks = half.blocks[2:2 + 2 * pairs]      # the first has the compilation
+  blocks = half.blocks[2:2 + 2 * pairs]      # the first block includes compilation
   of = {on: [b[1:] for b in blocks if b[0] is on] for on in (True, False)}
   wall, cpu = (statistics.median(a[i] / b[i] for a, b in zip(of[True], of[False]))
                for i in (0, 1))

@@ -58,7 +58,7 @@ FAMILIES = {
     "mT5": ("MT5ForConditionalGeneration", "MT5Config", {"feed_forward_proj": "gated-gelu"}),
     "UMT5": ("UMT5ForConditionalGeneration", "UMT5Config", {"feed_forward_proj": "gated-gelu"}),
 }
-# The same through GGUF: name -> (its architecture, fields that its header cannot say otherwise).
+# The same through GGUF: name -> (its architecture, config fields, with values that its header can express).
 _SIX = {**_WINDOWS, "query_pre_attn_scalar": 10, "num_hidden_layers": 7, "rope_parameters": {
     "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
     "full_attention": {"rope_type": "linear", "rope_theta": 900.0, "factor": 8.0}}}
@@ -98,7 +98,7 @@ def original(name: str, more: dict | None = None, seed: int = 0):
   torch.manual_seed(seed)
   model = getattr(transformers, model_class)(config).eval()
   if fields.get("tie_word_embeddings") is False or name == "mT5":
-    # transformers 5 ties T5's head by default; released models have one of their own.
+    # transformers 5 ties T5's head by default; released models have a separate head.
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
   with torch.no_grad():
     for key, weight in model.named_parameters():

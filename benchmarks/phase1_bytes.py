@@ -35,8 +35,8 @@ from ilm_jax.runtime import axes
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--devices", type=int, default=16, help="forced on this CPU")
-  parser.add_argument("--batch", type=int, default=8192, help="items with texts, and pairs")
+  parser.add_argument("--devices", type=int, default=16, help="number of forced CPU devices")
+  parser.add_argument("--batch", type=int, default=8192, help="items with texts; pairs")
   args = parser.parse_args()
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", args.devices)

@@ -41,7 +41,7 @@ def loss(config, params, ids) -> float:
 
 def main():
   args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  args.add_argument("--asset", default="smollm2-135m-instruct", help="an asset, or a path")
+  args.add_argument("--asset", default="smollm2-135m-instruct", help="name of an asset, or a path")
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
   path = pinned.only(args.asset) if args.asset in pinned.ASSETS else args.asset

@@ -101,7 +101,7 @@ def beside(folder, users: int, rounds: int) -> list[dict]:
         time.sleep(0.5)
         start = time.perf_counter()
         results[peer] = go()
-        if turn:  # the first one compiles
+        if turn:  # the first turn compiles
           seconds[peer].append(time.perf_counter() - start)
     ours = [[tuple(catalogue[i - 1]) for i in row if i] for row in results["ilm_jax"]]
     equal = np.mean([a == b for mine, other in zip(ours, results["transformers"])
@@ -154,8 +154,8 @@ def main():
   args.add_argument("--users", type=int, default=8)
   args.add_argument("--rounds", type=int, default=2)
   args.add_argument("--sizes", default="10000,100000,1000000,10000000",
-                    help="of the second table; the largest needs 8 GB while it is built")
-  args.add_argument("--only", choices=("beside", "growing"), help="one of the tables")
+                    help="sizes in the second table; building the largest takes 8 GB")
+  args.add_argument("--only", choices=("beside", "growing"), help="print one table")
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
   tables = {"beside": lambda: beside(args.data, args.users, args.rounds),

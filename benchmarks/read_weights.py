@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-VOCAB = 16      # in widths; the table is the largest tensor
+VOCAB = 16      # rows / width; makes the table the largest tensor
 
 
 def write(folder: pathlib.Path, gigabytes: float) -> None:
@@ -67,14 +67,14 @@ def read(folder: str, devices: int, dtype: str) -> dict:
   from ilm_jax.runtime import axes
   from ilm_jax.weights import hf
   mesh = axes.make_mesh({"data": 1, "fsdp": 1, "tensor": devices})
-  jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))  # wakes XLA
+  jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))  # starts XLA
   before = _status("VmRSS")
-  pathlib.Path("/proc/self/clear_refs").write_text("5")     # the peak, VmHWM, starts anew
+  pathlib.Path("/proc/self/clear_refs").write_text("5")     # resets the peak, VmHWM
   start = time.perf_counter()
   int8 = dtype == "int8"
   _, params = hf.load(folder, "float32" if int8 else dtype, mesh, int8=int8)
   seconds = time.perf_counter() - start
-  # A replicated array lies in memory once a device.
+  # A replicated array is in memory once per device.
   held = sum(part.data.nbytes for x in jax.tree.leaves(params) for part in x.addressable_shards)
   return {"seconds": seconds, "parameters": held, "extra": _status("VmHWM") - before - held,
           "largest_tensor": params["embedding"].nbytes,
@@ -91,9 +91,9 @@ def _status(name: str) -> int:
 
 def main():
   args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  args.add_argument("--gb", type=float, default=2.0, help="of the checkpoint, 1e9 bytes")
-  args.add_argument("--devices", type=int, default=1, help="of the mesh, all on the tensor axis")
-  args.add_argument("--dtype", default="float32", help="of our kernels: float32, bfloat16 or int8")
+  args.add_argument("--gb", type=float, default=2.0, help="size of the checkpoint, in 1e9 bytes")
+  args.add_argument("--devices", type=int, default=1, help="devices, all on the tensor axis")
+  args.add_argument("--dtype", default="float32", help="of our kernels: float32, bfloat16, int8")
   args.add_argument("--out", help="write the costs here as JSON")
   args.add_argument("--read", help=argparse.SUPPRESS)
   args = args.parse_args()

@@ -29,7 +29,7 @@ from ilm_jax.data import interactions
 from ilm_jax.evaluation import metrics, target_sets
 from tasks.datasets import movielens_files
 
-SIDES = {"seeker": (session.USER,), "both": session.ROLES}     # whose films a context likes
+SIDES = {"seeker": (session.USER,), "both": session.ROLES}     # sides whose films count as liked
 COPY, REFERENCE = "naive copy", "popularity, validation dialogs"
 BOTH, DIALOGS = "fold-in, MovieLens and validation dialogs", "item-kNN, validation dialogs"
 SPACES = {
@@ -40,8 +40,8 @@ SPACES = {
                             "shrinkage": (10.0, 50.0)},
 }
 FIXED = {"text": {"words": 20}}
-HALVES = 2               # of the validation dialogs: what learns from one is chosen on the other
-TOGETHER = 128           # instances scored together
+HALVES = 2               # of the validation dialogs: rows learn from one and rank the other
+TOGETHER = 128           # instances per batch
 
 
 class Material(conversations.Material):
@@ -127,7 +127,7 @@ def by_fold_in(material, contexts, films, setting):
                        setting.get("without"))
   user_NC = form.users([material.liked(turns, setting["side"]) for turns in contexts])
   score_NI = popularity.factors(user_NC, form.item_I1C)
-  score_NI[:, ~np.any(form.item_I1C, axis=1)] = -1.0       # nobody likes them
+  score_NI[:, ~np.any(form.item_I1C, axis=1)] = -1.0       # films without likes
   return material.behind(score_NI, material.popular_I1)
 
 

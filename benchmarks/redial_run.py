@@ -49,7 +49,7 @@ class Trained:
       shuffled: whether every slot holds another item's vectors.
 
     Raises:
-      UserError: the run's examples are not these dialogs.
+      UserError: the run's examples come from other dialogs.
     """
     every = instances.instances([dialogs.joined(talk) for talk in read["test"]], fresh=True)
     _, row_of = redial.catalogue([talk for part in read.values() for talk in part],

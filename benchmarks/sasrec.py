@@ -127,7 +127,7 @@ def main():
   args.add_argument("--data", default="../shared/data/amazon-beauty-openp5")
   args.add_argument("--seeds", type=int, default=3)
   args.add_argument("--again", action=argparse.BooleanOptionalAction, default=True,
-                    help="train again with the validation items learnt too")
+                    help="train again, also on the validation items")
   args.add_argument("--out", help="write the figures here as JSON")
   fields = {"loss": str, "width": int, "num_layers": int, "num_heads": int, "length": int,
             "dropout": float, "negatives": int, "temperature": float, "batch_size": int,

@@ -33,8 +33,8 @@ import numpy as np
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context
 
-_LIKED = 10              # films of a request
-_WAIT = 600.0            # seconds for a server to be ready
+_LIKED = 10              # films per request
+_WAIT = 600.0            # seconds within which a server must be ready
 
 
 class Load(NamedTuple):
@@ -156,7 +156,7 @@ def plain(port: int, asset: str, tokens: int) -> None:
 
   from ilm_jax.assets import pinned
   path, = pinned.fetch(asset).values()
-  with tempfile.TemporaryDirectory() as folder:      # transformers wants to write beside the file
+  with tempfile.TemporaryDirectory() as folder:      # transformers writes into the file's folder
     os.symlink(path, f"{folder}/{path.name}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
   model = llama(path)
@@ -201,7 +201,7 @@ def llama(path):
   for tensor in gguf.GGUFReader(path).tensors:
     value = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
     block, _, kind = tensor.name.removesuffix(".weight").rpartition(".")
-    if kind in ("attn_q", "attn_k"):       # whose rows llama.cpp has in pairs
+    if kind in ("attn_q", "attn_k"):       # llama.cpp permutes their rows
       value = value.reshape(-1, c.head_dim // 2, 2, c.width).swapaxes(1, 2).reshape(-1, c.width)
     name = (f"model.layers.{block.removeprefix('blk.')}.{places[kind]}" if block else
             {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}[kind])
@@ -220,9 +220,9 @@ def main() -> None:
   parser.add_argument("--clients", type=int, default=16)
   parser.add_argument("--port", type=int, default=8765)
   parser.add_argument("--asset", default="smollm2-135m-instruct")
-  parser.add_argument("--tokens", type=int, default=40, help="of the plain loop's answer")
+  parser.add_argument("--tokens", type=int, default=40, help="tokens of the plain loop's answer")
   parser.add_argument("--out", type=pathlib.Path, help="write the figures here as JSON")
-  parser.add_argument("--plain", action="store_true", help="be the plain server")
+  parser.add_argument("--plain", action="store_true", help="run the plain server")
   args = parser.parse_args()
   if args.plain:
     plain(args.port, args.asset, args.tokens)
@@ -248,7 +248,7 @@ def main() -> None:
     try:
       for path, bodies in paths.items():
         made = Locked(json.dumps(body) for body in bodies)
-        load(args.port, child.pid, path, made, args.clients, min(args.seconds, 5))      # warm
+        load(args.port, child.pid, path, made, args.clients, min(args.seconds, 5))      # warm-up
         done = load(args.port, child.pid, path, made, args.clients, args.seconds)
         told.append(done.figures(path if argv is ours else "plain loop"))
         print(line(told[-1]), flush=True)

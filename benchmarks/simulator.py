@@ -254,7 +254,7 @@ def tables(material, who: People, rule, step: float) -> str:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
   parser.add_argument("--run", type=pathlib.Path, required=True)
-  parser.add_argument("--users", type=int, default=300, help="of each part; 0: all")
+  parser.add_argument("--users", type=int, default=300, help="users of each part; 0: all")
   parser.add_argument("--model", default="ilm")
   parser.add_argument("--no-test", action="store_true", help="only choose the settings")
   args = parser.parse_args()

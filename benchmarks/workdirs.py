@@ -26,7 +26,7 @@ MAY_DIFFER = {
     "compiled/*": "compiled programs",
     "export/*.pdf": "times",
 }
-# Names of what is being written; a job that has ended leaves none.
+# Names of files being written; a job that has ended leaves none.
 TEMPORARY = re.compile(r"(^|/)\.[^/]*(\.[0-9a-f]{8,12}(\.old)?|\.writing|\.kept)(/|$)"
                        r"|\.orbax-checkpoint-tmp|\.incomplete|\.tmp\b")
 _CHECKPOINT = re.compile(r"(.*/checkpoints/\d+)/.*")
@@ -53,7 +53,7 @@ def content(workdir) -> dict[str, str]:
       answers.setdefault(path.parent.name, set()).update(path.read_text().split("\n"))
     else:
       data = path.read_bytes()
-      if name == "report.json":         # it names the folder in which it was made
+      if name == "report.json":         # it contains the workdir's name
         data = data.replace(os.path.dirname(json.loads(data)["summary"]["report"]).encode(), b"")
       digests[name] = _sha256(gzip.decompress(data) if name.endswith(".gz") else data)
   for teacher, lines in answers.items():
@@ -76,7 +76,7 @@ def of_checkpoint(folder: pathlib.Path) -> str:
   import numpy as np
   import orbax.checkpoint as ocp
   reader, path = ocp.PyTreeCheckpointer(), folder.absolute() / "state"
-  host = ocp.RestoreArgs(restore_type=np.ndarray)      # however many devices it was saved from
+  host = ocp.RestoreArgs(restore_type=np.ndarray)      # independent of the number of devices
   state = reader.restore(path, restore_args=jax.tree.map(
       lambda _: host, reader.metadata(path).item_metadata.tree))
   digest = hashlib.sha256((folder / "meta" / "metadata").read_bytes())

@@ -26,8 +26,8 @@ import time
 from benchmarks.garbage import reader, readers, worker
 
 _HANGS = 60.0            # seconds of wall time without a finished input
-_STARTS = 300.0          # seconds in which a child must be ready
-_QUICK = 60.0            # seconds for all readers with --quick, starting children apart
+_STARTS = 300.0          # seconds within which a child must be ready
+_QUICK = 60.0            # seconds for all readers with --quick, without starting children
 HEAD = ("| reader | inputs | accepted | refused | broken | slowest, s | memory, MiB |\n"
         "|---|---|---|---|---|---|---|")
 
@@ -57,7 +57,7 @@ def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None,
       spent += time.monotonic() - began
       log = pathlib.Path(folder, "log").read_text(errors="replace")
       if int(marks[0]) < first:
-        raise RuntimeError(f"{name}: the child did not begin ({why}): {log[-2000:]}")
+        raise RuntimeError(f"{name}: the child did not start ({why}): {log[-2000:]}")
       if why:
         crashes.append({"number": int(marks[0]), "about": f"{why}: {' '.join(log.split())[-200:]}"})
       first = int(marks[0]) + 1 if why else inputs
@@ -127,14 +127,14 @@ def _keep(folder: pathlib.Path, seed: int, of: dict) -> None:
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--inputs", type=int, default=100_000, help="of each reader")
+  parser.add_argument("--inputs", type=int, default=100_000, help="inputs per reader")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--readers", default="", help=f"of {', '.join(readers.ALL)}; all")
   parser.add_argument("--guided", action="store_true",
                       help="atheris chooses the inputs (pip install atheris)")
-  parser.add_argument("--seconds", type=float, default=1e9, help="of each reader at most")
-  parser.add_argument("--quick", action="store_true", help="about a minute, and the starts")
-  parser.add_argument("--keep", type=pathlib.Path, help="a folder for what breaks a reader")
+  parser.add_argument("--seconds", type=float, default=1e9, help="most seconds per reader")
+  parser.add_argument("--quick", action="store_true", help="about a minute, plus starting children")
+  parser.add_argument("--keep", type=pathlib.Path, help="a folder for inputs that break a reader")
   parser.add_argument("--json", type=pathlib.Path, help="a file for the figures")
   parser.add_argument("--show", default="", help="READER:SEED:NUMBER: prints an input")
   args = parser.parse_args()
@@ -145,7 +145,7 @@ def main() -> int:
     return 0
   names = [name for name in args.readers.split(",") if name] or list(readers.ALL)
   if unknown := [name for name in names if name not in readers.ALL]:
-    parser.error(f"no reader {unknown[0]!r}, expected of {', '.join(readers.ALL)}")
+    parser.error(f"no reader {unknown[0]!r}, expected one of {', '.join(readers.ALL)}")
   seconds = _QUICK / len(names) if args.quick else args.seconds
   shm = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
   print(HEAD, flush=True)

@@ -12,7 +12,7 @@ import random
 import struct
 import zipfile
 
-LONGEST = 1 << 19           # bytes of a damaged file, so that "memory by size" means something
+LONGEST = 1 << 19           # most bytes of a damaged file: keeps the memory bound small
 _NUMBERS = (0, 1, -1, 2, 127, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53,
             2**60, 2**63 - 1, 2**63, 2**64 - 1, -2**31, -2**63)
 _BYTES = (b"\0", b"\xe9", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n", b'"', b'""', b"'",
@@ -54,7 +54,7 @@ def _file(rng, name: str, data: bytes, others: list[bytes]) -> bytes:
         length = struct.unpack("<Q", data[:8])[0]
         header = _part(rng, data[8:8 + length])
         return struct.pack("<Q", len(header)) + header + data[8 + length:]
-    except Exception:              # it was damaged before
+    except Exception:              # already damaged
       pass
   if rng.random() < 0.05:
     other = rng.choice(others)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from ilm_jax import errors
 
-ROOM = 48 << 20          # bytes that reading may take beside a multiple of the file's size
-TIMES = 64               # that multiple
-SECONDS = 5.0            # of CPU time that one input may take
-_LONGEST = 4100          # letters of a message
+ROOM = 48 << 20          # bytes that reading may take, plus TIMES the file's size
+TIMES = 64
+SECONDS = 5.0            # of CPU time per input
+_LONGEST = 4100          # most characters of a message
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -37,7 +37,7 @@ class Tried:
   kind: str
   about: str = ""
   seconds: float = 0.0       # of CPU time
-  grown: int = 0             # bytes of resident memory at the highest, above those before
+  grown: int = 0             # peak of resident memory minus that before, in bytes
 
 
 def write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
@@ -58,7 +58,7 @@ def tried(reader: Reader, folder: pathlib.Path, size: int) -> Tried:
     result = _refusal(e)
   except KeyboardInterrupt:
     raise
-  except BaseException as e:       # Rust's panics are no Exception
+  except BaseException as e:       # a panic in Rust is no Exception
     result = Tried("broken", _where(e))
   result.seconds = time.process_time() - began
   result.grown = max(0, _status("VmHWM") - held)

@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.garbage import mutate, reader, readers
 
 NAMES = ("number", "accepted", "refused", "broken", "seconds", "grown")
-_ADDRESSES = 4 << 30         # bytes of address space beside what the imports have taken
-_HANDLES = 40                # more open files than this after a stretch are a leak
+_ADDRESSES = 4 << 30         # bytes of address space beyond that of the imports
+_HANDLES = 40                # more open files than this at the end are a leak
 
 
 def marks(folder, mode: str = "r+") -> np.memmap:
@@ -58,7 +58,7 @@ class Trial:
     empty = pathlib.Path(folder, "empty")
     empty.mkdir(exist_ok=True)
     os.chdir(empty)
-    for _ in range(2):              # what is imported, compiled or cached at first is not counted
+    for _ in range(2):              # imports, compilation and caches are not counted
       for files in self.seeds:
         _fresh(self._work, files)
         if (warm := reader.tried(of, self._work, 1 << 40)).kind != "accepted" and (
