@@ -58,7 +58,7 @@ FAMILIES = {
     "mT5": ("MT5ForConditionalGeneration", "MT5Config", {"feed_forward_proj": "gated-gelu"}),
     "UMT5": ("UMT5ForConditionalGeneration", "UMT5Config", {"feed_forward_proj": "gated-gelu"}),
 }
-# The same through GGUF: name -> (its architecture, config fields, with values that its header can express).
+# The same through GGUF: name -> (its architecture, config fields that its header can express).
 _SIX = {**_WINDOWS, "query_pre_attn_scalar": 10, "num_hidden_layers": 7, "rope_parameters": {
     "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
     "full_attention": {"rope_type": "linear", "rope_theta": 900.0, "factor": 8.0}}}
