@@ -1,11 +1,11 @@
-"""A live server under abuse: malformed, oversized, half-open, slow and foreign requests at once.
+"""Abuses a live server with malformed, oversized, half-open, slow and foreign requests at once.
 
     python -m benchmarks.abuse --config=configs/quickstart.py --workdir=runs/quickstart --minutes=30
 
-Starts `--stage=serve` on a finished run and sends, from --clients threads, what nobody should send,
-with good requests between. The promise: a clean 4xx or 429 (or a closed connection, where no
-request could be read), never a 5xx; good requests are answered all the time; memory and open files
-are flat; SIGTERM ends it. Prints a table by kind of abuse and exits with 1 where it is broken.
+Starts `--stage=serve` on a finished run and sends abusive requests from --clients threads, with
+good requests in between. Expected: abuse gets a 4xx (or a closed connection if no request could be
+read), never a 5xx; good requests are always answered; memory and open files do not grow; SIGTERM
+ends the server. Prints a table by kind of abuse; exit code 1 if an expectation fails.
 """
 import argparse
 import collections
@@ -22,8 +22,8 @@ import time
 from benchmarks import serving
 from benchmarks.garbage import mutate, programs
 
-_GROWTH = 96.0           # MiB that the server may grow after its first tenth of the time
-_FILES = 16              # files that may be open beyond those before
+_GROWTH = 96.0           # MiB by which memory may grow after a tenth of the time
+_FILES = 16              # open files that may be added
 _PATHS = ("/page/../../../etc/passwd", "/page/..%2f..%2fserver.py", "/page/%2e%2e/app.py",
           "/page/....//app.py", "/page//etc/passwd", "/page/%00", "/v1/sessions/../models",
           "/%2e%2e/%2e%2e/etc/passwd", "/page/\\..\\app.py", "/v1/items?q=%ff%fe", "//etc/passwd",
@@ -48,7 +48,7 @@ _RAW = (b"", b"\0" * 100, b"GET", b"GET / HTTP/1.1\r\n", b"GET / HTTP/9.9\r\n\r\
 
 
 class Counts:
-  """What was answered, by kind of request; and what must not have been."""
+  """The answers by kind of request, and the failed expectations."""
 
   def __init__(self):
     self.lock, self.broken = threading.Lock(), []
@@ -56,7 +56,7 @@ class Counts:
     self.slowest = collections.defaultdict(float)
 
   def add(self, kind: str, status, seconds: float, wrong: str = "") -> None:
-    """One request; status None: the connection was closed."""
+    """Records one request; status None: the connection was closed."""
     with self.lock:
       self.statuses[kind][status or "closed"] += 1
       self.slowest[kind] = max(self.slowest[kind], seconds)
@@ -68,7 +68,7 @@ def ask(port: int, method: str, path: str, body: bytes = b"", headers=None):
   """(status or None, body) of one request."""
   connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
   try:
-    # As it is: http.client refuses what this program is for.
+    # A raw socket: http.client refuses to send malformed requests.
     connection.putrequest(method, "/", skip_accept_encoding=True)
     connection._buffer[0] = f"{method} ".encode() + path.encode("utf-8", "replace") + b" HTTP/1.1"
     for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)),
@@ -84,7 +84,7 @@ def ask(port: int, method: str, path: str, body: bytes = b"", headers=None):
 
 
 def raw(port: int, parts, wait: float = 0.0, read: bool = True):
-  """The status of what comes back for bytes sent in parts; None: nothing does."""
+  """The status of the answer to bytes sent in parts; None: no answer."""
   with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 30) as sock:
     for part in parts:
       sock.sendall(part)
@@ -167,7 +167,7 @@ KINDS = {
 
 
 def client(port: int, seed: int, until: float, counts: Counts) -> None:
-  """Sends requests of all kinds until a time."""
+  """Sends requests of all kinds until a given time."""
   rng = random.Random(seed)
   names, weights = list(KINDS), [weight for _, weight in KINDS.values()]
   while time.monotonic() < until:
@@ -189,7 +189,7 @@ def main() -> int:
   child = serving.started(
       [sys.executable, "-m", "ilm_jax.main", f"--config={args.config}", "--stage=serve",
        f"--workdir={args.workdir}", f"--port={args.port}", *more], args.port)
-  for number in range(50):           # what is imported late is not counted as an answer's time
+  for number in range(50):           # late imports must not count as answer time
     mutate.odd(random.Random(number))
   counts, seen, began = Counts(), [], time.monotonic()
   until = began + 60 * args.minutes
@@ -204,16 +204,16 @@ def main() -> int:
   if child.poll() is not None:
     counts.broken.append(f"the server ended with {child.returncode}")
   else:
-    time.sleep(20)                     # what was left half open is hung up on
+    time.sleep(20)                     # the server closes half-open connections
     after = len(os.listdir(f"/proc/{child.pid}/fd"))
     early = [size for at, size in seen if at >= 6 * args.minutes][:1] or [seen[0][1]]
     last = serving.rss(child.pid)
     print(f"open files: {files} before, {after} after; RSS: {early[0]:.0f} MiB after a tenth of "
           f"the time, {max(size for _, size in seen):.0f} at most, {last:.0f} at the end")
     if after > files + _FILES:
-      counts.broken.append(f"{after} files are open, {files} were before")
+      counts.broken.append(f"{after} files are open, {files} were open before")
     if last > early[0] + _GROWTH:
-      counts.broken.append(f"it grew from {early[0]:.0f} to {last:.0f} MiB")
+      counts.broken.append(f"memory grew from {early[0]:.0f} to {last:.0f} MiB")
     status, wrong = _good(args.port, random.Random(0))
     counts.add("good", status, 0.0, wrong)
     serving.stopped(child)

@@ -1,12 +1,12 @@
-"""Ask, or recommend? A learned policy against the stated rule, on acts that people labelled.
+"""Ask or recommend? Compares a learned policy with a fixed rule on acts labelled by people.
 
     python -m benchmarks.act_labels --iard=umap2020_IARD_Cai.json
 
 IARD (Cai and Chen, UMAP 2020): 336 dialogs of ReDial whose recommenders' acts are labelled. A turn
-counts where the recommender either asks (Request, not Recommend) or recommends (not Request). The
-rule asks while the seeker has named no film, as `conversation.policy` without questions. The model
-is a logistic regression on what a policy knows before the turn, by ten folds of dialogs. Results:
-docs/results/conversations.md.
+counts if the recommender either asks (Request, not Recommend) or recommends (not Request). The rule
+asks until the seeker has named a film, like `conversation.policy` without questions. The model is a
+logistic regression on features known before the turn, cross-validated over ten folds of dialogs.
+Results: docs/results/conversations.md.
 """
 import argparse
 import json
@@ -27,7 +27,7 @@ FEATURES = ("films named", "any film named", "films in the last words", "questio
 
 
 class Turns(NamedTuple):
-  """Turns that count: features [N, F], whether it asks, the dialog of each."""
+  """The turns that count: features [N, F], whether the recommender asks, number of the dialog."""
   x_NF: np.ndarray
   asks_N: np.ndarray
   dialog_N: np.ndarray
@@ -54,7 +54,7 @@ def read(dialogs: dict) -> Turns:
 
 
 def fitted(x_NF, y_N, steps: int = 30) -> np.ndarray:
-  """float [F + 1]: weights of a logistic regression with a penalty, the constant last; Newton's."""
+  """float [F + 1]: weights of a ridge logistic regression by Newton's method, the constant last."""
   x_NG = np.c_[x_NF, np.ones(len(x_NF))]
   penalty_G = np.r_[np.full(x_NF.shape[1], PENALTY), 1e-9]
   weight_G = np.zeros(x_NG.shape[1])
@@ -67,7 +67,7 @@ def fitted(x_NF, y_N, steps: int = 30) -> np.ndarray:
 
 
 def held_out(turns: Turns) -> np.ndarray:
-  """bool [N]: what a model that saw no turn of the dialog says."""
+  """bool [N]: predictions of a model that was fitted on other dialogs."""
   x_NF = np.log1p(turns.x_NF)
   spread_F = x_NF.std(axis=0)
   x_NF = (x_NF - x_NF.mean(axis=0)) / np.where(spread_F > 0, spread_F, 1)
@@ -81,7 +81,7 @@ def held_out(turns: Turns) -> np.ndarray:
 
 
 def table(turns: Turns) -> str:
-  """Shares of turns in which each does what the person did."""
+  """The share of turns in which each policy acts like the person."""
   rule_N, learned_N = turns.x_NF[:, 1] == 0, held_out(turns)
   rows = {"always recommend": ~turns.asks_N, "the rule": rule_N == turns.asks_N,
           "logistic regression": learned_N == turns.asks_N}

@@ -1,21 +1,22 @@
-"""How far beam search finds what exact scoring finds, with a trained model.
+"""Compares the items that beam search finds with those of exact scoring, for a trained model.
 
     python -m benchmarks.agreement --config=configs/ml100k_smollm2.py --workdir=runs/ml100k \\
         --users=12 --widths=10,20,50
 
-For the first so many test users of a run after stage phase2: its first ten items by exact scoring
-of the whole catalogue beside those by constrained beam search. Agreement: the share of the exact
-ten that the beam's ten have; first: whether the first item is the same; equal: all ten in order.
+For the first --users test users of a run after stage phase2, it compares the top ten of exact
+scoring over the whole catalogue with the top ten of constrained beam search. Agreement: the share
+of the exact ten that is in the beam's ten; first: the first item is the same; equal: all ten are
+the same, in order.
 
-Titles of 1,349 items (6,276 nodes), a run of 600 steps that said the next title; 12 users:
+Titles of 1,349 items (6,276 nodes), a run of 600 steps trained on the next title; 12 users:
 
   width           10     20     50
   agreement     .117   .208   .400
   first         .250   .500   .583
 
-With configs/openp5_ml100k.py (collaborative index, 2,739 nodes; 100 users): .590, 1.000 and 1.000,
-the first always the same, and all in order from width 20. So titles, which part into many at their
-first words, want wide beams or exact scoring, and short indices do not.
+With configs/openp5_ml100k.py (collaborative index, 2,739 nodes; 100 users) agreement is .590, 1.000
+and 1.000, the first item is always the same, and all ten are in order from width 20. So titles,
+which branch widely at their first words, need wide beams or exact scoring; short indices do not.
 """
 import json
 
@@ -31,7 +32,7 @@ from ilm_jax.stages.evals import common, ranking, speaker
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "of the run", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "of the run, after phase2", required=True)
-_USERS = flags.DEFINE_integer("users", 12, "how many are ranked")
+_USERS = flags.DEFINE_integer("users", 12, "number of users to rank")
 _WIDTHS = flags.DEFINE_list("widths", ["10", "20", "50"], "beams")
 _OUT = flags.DEFINE_string("out", "", "write the figures here as JSON")
 TOP = 10
@@ -64,7 +65,7 @@ def main(_):
 
 
 def best(score_UI, met_U) -> np.ndarray:
-  """[U, TOP] item rows by score, those of `met_U` left out; of equal scores the lower row first."""
+  """int [U, TOP]: item rows by score without those in `met_U`; on a tie the lower row first."""
   score_UI = np.array(score_UI)
   for own_I, rows in zip(score_UI, met_U):
     own_I[rows] = -np.inf

@@ -1,16 +1,15 @@
-"""All benchmarks of speed and scale, one after the other: one table with goals and verdicts.
+"""Runs all benchmarks of speed and scale and prints one table with goals and verdicts.
 
     python -m benchmarks.all --quick --out=runs/benchmarks
     python -m benchmarks.all --out=runs/benchmarks --workdir=runs/quickstart
 
---quick: fewer rounds and smaller sizes, about ten minutes on two quiet cores. --workdir: a
-finished quickstart, for what measures a trained run; without it that is left out. Each program
-writes its own JSON into --out, and one that is there is not run again (--again runs it). A figure
-is a ratio beside a peer, or beside the least there can be, and has the goal that stands in `RUNS`;
-what cannot run here (a peer or data that is missing) says why. Ends with 1 if a goal is missed.
+--quick: fewer rounds and smaller sizes, about ten minutes on two quiet cores. --workdir: a finished
+quickstart; without it the programs that measure a trained run are left out. Each program writes its
+own JSON into --out; a program whose JSON exists is not run again (unless with --again). A figure is
+a ratio to a peer or to a lower bound, with a goal from `RUNS`. A program that cannot run here, for
+lack of a peer or data, says why. Exit code 1 if a goal is missed.
 
-A figure of one machine says little of another: the processor stands above the table. Nothing else
-should run meanwhile.
+Figures depend on the machine: the processor is named above the table. Run nothing else meanwhile.
 """
 import argparse
 import dataclasses
@@ -32,7 +31,7 @@ class Figure:
   name: str
   value: float
   sense: str = AT_LEAST
-  goal: float | None = None             # None: told, not judged
+  goal: float | None = None             # None: shown without a verdict
 
   @property
   def verdict(self) -> str:
@@ -47,13 +46,13 @@ class Run:
   program: str                          # a module of benchmarks/
   figures: Callable[[dict], list[Figure]]
   flags: tuple[str, ...] = ()
-  quick: tuple[str, ...] = ()           # in place of the last ones, with --quick
+  quick: tuple[str, ...] = ()           # replace the last arguments with --quick
   needs: tuple[str, ...] = ()           # packages, or "workdir"
   data: pathlib.Path | None = None
 
 
 def lm_step(told: dict) -> list[Figure]:
-  """Tokens a second beside transformers; what the backward pass reaches of the forward's rate."""
+  """Tokens per second / transformers'; rate of the backward pass / rate of the forward pass."""
   rows = {(row["what"], row["peer"]): row for row in told["results"]}
   goals = {"forward+backward": 2.0, "forward": None, "prefill": None, "prefill+decode": None}
   out = [Figure(f"{what}, times transformers", rows[what, "ilm_jax"]["tokens_per_second"]
@@ -78,7 +77,7 @@ def search_growth(told: dict) -> list[Figure]:
 
 
 def exponent(sizes: list[float], costs: list[float]) -> float:
-  """b of cost = a * size^b between the first size and the last."""
+  """The exponent b in cost = a * size^b, from the first and the last size."""
   return math.log(costs[-1] / costs[0]) / math.log(sizes[-1] / sizes[0])
 
 
@@ -132,7 +131,7 @@ RUNS = (
 
 
 def missing(run: Run, workdir: str) -> str:
-  """Why it cannot run here; empty if it can."""
+  """Why a program cannot run here; "" if it can."""
   import importlib.util
   for name in run.needs:
     if name == "workdir":
@@ -144,7 +143,7 @@ def missing(run: Run, workdir: str) -> str:
 
 
 def measured(run: Run, at: int, args: argparse.Namespace) -> list[Figure] | str:
-  """Its figures, or why there are none."""
+  """A program's figures, or why there are none."""
   if why := missing(run, args.workdir):
     return why
   out = args.out / f"{at}_{run.program}{'_quick' if args.quick else ''}.json"
@@ -171,7 +170,7 @@ def main() -> int:
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmarks"))
   parser.add_argument("--workdir", default="", help="a finished quickstart")
   parser.add_argument("--quick", action="store_true")
-  parser.add_argument("--again", action="store_true", help="what was measured, too")
+  parser.add_argument("--again", action="store_true", help="also run programs that have figures")
   parser.add_argument("--only", type=lambda text: text.split(","), default=None)
   args = parser.parse_args()
   args.out = args.out.absolute()

@@ -1,18 +1,19 @@
-"""Methods without language, each tuned with the same number of trials, ranked on the test targets.
+"""Ranks test targets by methods without language, each tuned with the same number of trials.
 
     python -m ilm_jax.main --config=configs/ml100k_head.py --workdir=W --stage=prepare
     python -m benchmarks.baselines --config=configs/ml100k_head.py --workdir=W --trials=8 \\
         --seeds=0,1,2
 
-For each method `trials` settings are drawn from its space (`SPACES`; all of a smaller one), trained
-on the training interactions with the first seed, and ranked on the validation targets. The setting
-of the best NDCG@10 is trained with every seed and ranked once on the test targets. All rank the
-full catalogue without the items of the user's history; a history before a test target has the
-validation item in it. iALS and BPR-MF have one vector a user, from training interactions alone.
+For each method --trials settings are drawn from its space (`SPACES`; all settings of a smaller
+space), trained on the training interactions with the first seed, and ranked on the validation
+targets. The setting with the best NDCG@10 is trained with every seed and ranked once on the test
+targets. All methods rank the full catalogue without the items of the user's history; the history
+before a test target includes the validation item. iALS and BPR-MF have one vector per user, from
+training interactions alone.
 
-Writes baselines.json, baselines.md and baselines_ranks.json.gz (for `benchmarks.projectors
---beside`) into the workdir after each method; a method that is there with the same data, space,
-trials and seeds is not run again. Results: docs/results/.
+After each method it writes baselines.json, baselines.md and baselines_ranks.json.gz (for
+`benchmarks.projectors --beside`) into the workdir; a method that is already there with the same
+data, space, trials and seeds is not run again. Results: docs/results/.
 """
 import argparse
 import functools
@@ -54,7 +55,7 @@ METRICS = {"hr@10": metrics.hit_rate, "ndcg@10": metrics.ndcg}
 
 
 def draw(space: dict, trials: int, seed: int = 0) -> list[dict]:
-  """`trials` different settings of the product of a space's values; all where there are fewer."""
+  """`trials` different settings out of the product of a space's values; all if there are fewer."""
   every = [dict(zip(space, values)) for values in itertools.product(*space.values())]
   order = np.random.default_rng(seed).permutation(len(every))
   return [every[i] for i in order[:trials]]
@@ -115,7 +116,7 @@ def measure(name: str, log, args) -> tuple[dict, list[np.ndarray]]:
     print(f"{name}: {ndcg:.4f} {setting}  {time.perf_counter() - start:.0f} s", flush=True)
     if best is None or ndcg > best[0]:
       best = ndcg, setting, scorer
-  ndcg, setting, scorer = best                # that of the first seed is not trained again
+  ndcg, setting, scorer = best                # already trained with the first seed
   seeds = args.seeds if name in SEEDED else args.seeds[:1]
   ranked = [ranks(scorer if seed == args.seeds[0] else fit(setting, seed), *test)
             for seed in seeds]
@@ -160,17 +161,17 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--config", default="configs/ml100k_head.py")
   parser.add_argument("--workdir", type=pathlib.Path, required=True, help="after stage prepare")
-  parser.add_argument("--trials", type=int, default=8, help="settings tried of each method")
+  parser.add_argument("--trials", type=int, default=8, help="settings per method")
   parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")],
                       default=[0, 1, 2])
   parser.add_argument("--methods", type=lambda text: text.split(","), default=list(SPACES),
                       help=f"some of {', '.join(SPACES)}")
-  parser.add_argument("--epochs", type=int, default=40, help="of SASRec and its kin, at most")
+  parser.add_argument("--epochs", type=int, default=40, help="most epochs of a SASRec variant")
   parser.add_argument("--patience", type=int, default=3,
-                      help="evaluations, every 2 epochs, without a better one before it stops")
+                      help="evaluations (every 2 epochs) without improvement before it stops")
   args = parser.parse_args()
   if unknown := [m for m in args.methods if m not in SPACES]:
-    parser.error(f"--methods: unknown {unknown}; there are {', '.join(SPACES)}")
+    parser.error(f"--methods: unknown {unknown}; expected some of {', '.join(SPACES)}")
   if args.trials < 1:
     parser.error(f"--trials={args.trials}, expected 1 or more")
   data = context.Run(reading.load(args.config), args.workdir).data

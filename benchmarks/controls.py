@@ -1,12 +1,12 @@
-"""What arms of `benchmarks.projectors` owe to the order of a history, and to their vectors.
+"""Measures how arms of `benchmarks.projectors` depend on the history's order and on item vectors.
 
     python -m benchmarks.controls --out=runs/projectors --arms=mlp,skip --seeds=0,1
 
-Nothing is trained: what that benchmark has trained ranks the validation items three times, as it
-is; with the items of every history in a random order; and with the vectors of all items dealt out
-anew, the same for histories and candidates, so that popularity alone is left. A model that does
-not notice the first knows no sequence (arXiv 2502.13909, section 3), one that does not notice the
-second knows no item.
+Nothing is trained. The trained arms rank the validation items three times: unchanged; with the
+items of every history in random order; and with the vectors of all items permuted, in histories and
+candidates alike, so that only popularity is left. A model whose ranks do not change with the order
+uses no sequence (arXiv 2502.13909, section 3); one whose ranks do not change with the vectors uses
+no item.
 """
 import argparse
 import functools
@@ -25,7 +25,7 @@ WAYS = ("as it is", "order shuffled", "vectors shuffled")
 
 
 def reordered(examples: list[dict], num_items: int, seed: int) -> list[dict]:
-  """The examples, the items of each in a random order; entity rows above `num_items` are users, who
+  """The examples with the items of each in random order; users (entity rows above `num_items`)
   keep their slots."""
   rng, changed = np.random.default_rng(seed), []
   for example in examples:
@@ -37,7 +37,7 @@ def reordered(examples: list[dict], num_items: int, seed: int) -> list[dict]:
 
 
 def dealt(entities: dict, num_items: int, seed: int) -> dict:
-  """Entity arrays whose item rows 1..num_items hold one another's vectors."""
+  """Entity arrays with the vectors of item rows 1..num_items permuted."""
   rows = len(next(iter(entities["vectors"].values())))
   from_R = np.arange(rows)
   from_R[1:num_items + 1] = 1 + np.random.default_rng(seed).permutation(num_items)

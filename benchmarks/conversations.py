@@ -1,4 +1,4 @@
-"""What the benchmarks of conversation share: factors, sentence vectors, cells of their tables."""
+"""Shared by the benchmarks of conversation: factors, sentence vectors, cells of their tables."""
 import functools
 
 import numpy as np
@@ -10,19 +10,19 @@ from ilm_jax.evaluation import paired
 from ilm_jax.models import bert
 from ilm_jax.weights import safetensors
 
-LIKED = 3.5              # a rating of so much, or more
+LIKED = 3.5              # least rating that counts as a like
 WIDTH = 64               # of iALS
 BOOTSTRAP = paired.Bootstrap(resamples=1000, seed=0)
 
 
 class Material:
-  """Things that are made once, when first asked for."""
+  """A cache of things that are computed at their first use."""
 
   def __init__(self):
     self._made = {}
 
   def once(self, key, make):
-    """What `make` returned when `key` was first asked for."""
+    """The result of `make`, which is called at the first use of `key`."""
     if key not in self._made:
       self._made[key] = make()
     return self._made[key]
@@ -42,7 +42,7 @@ class Material:
                              tokenizer_files.from_file(folder / "tokenizer.json"))
 
   def encoded(self, texts: list[str]) -> np.ndarray:
-    """[N, W] sentence vectors; a text that was there before is not encoded again."""
+    """[N, W]: sentence vectors; each text is encoded only once."""
     if new := sorted({("text", text) for text in texts} - self._made.keys()):
       self._made.update(zip(new, self.encoder([text for _, text in new])))
     return np.stack([self._made["text", text] for text in texts])

@@ -1,8 +1,8 @@
 """SoftAttributes: do directions of attributes order films as raters do? Rows for `critiques`.
 
-A row gives the scores of the lower and the higher film of every pair of an attribute. Rows that
-learn from raters see, of each pair, neither of its two films nor its rater: films and raters are
-in five folds each, and a direction is learnt for every two folds of films and one of raters.
+A row gives scores of the lower and the higher film of every pair of an attribute. Rows that learn
+from raters do not train on a pair's two films or its rater: films and raters are in five folds
+each, and a direction is learnt for every two folds of films and one of raters that are left out.
 """
 import functools
 import itertools
@@ -16,17 +16,17 @@ from ilm_jax.data import interactions
 from ilm_jax.evaluation import gamma
 
 FOLDS = 5
-CHOOSING = 20            # raters whose sortings settings are chosen on, and nothing is measured on
+CHOOSING = 20            # raters who choose the settings and are left out of the results
 TEXT = "text, the attribute's words"
 FACTORS_TAUGHT, TEXT_TAUGHT = "factors, other raters", "text, other raters"
 GUESSED = "factors, guessed by both"
-MANY = 5                 # users who like a film whose text is known to guesses
+MANY = 5                 # users who like a film, for guesses to use its text
 GENRES = 0.1             # ridge of their directions, as in a conversation
 RIDGES = (0.1, 1.0, 10.0, 100.0)
 
 
 class Sortings:
-  """All pairs, by attribute: low and high item rows, and the rater's number."""
+  """All pairs by attribute: lower and higher item rows, and the rater's number."""
 
   def __init__(self, path, films, met_I1):
     rows, self.absent = soft_attributes.read(path, titles.Titles(films))
@@ -54,7 +54,7 @@ class Sortings:
 
 
 def held_out(sortings: Sortings, pairs_P3, vector_I1C, ridge: float):
-  """(low, high) scores by directions learnt from pairs with other films and other raters."""
+  """(low, high): scores by directions that were learnt from other films and other raters."""
   film_P2, rater_P = sortings.fold_of_film[pairs_P3[:, :2]], sortings.fold_of_rater[pairs_P3[:, 2]]
   apart_PC = vector_I1C[pairs_P3[:, 1]] - vector_I1C[pairs_P3[:, 0]]
   high_P = np.zeros(len(pairs_P3))
@@ -68,8 +68,8 @@ def held_out(sortings: Sortings, pairs_P3, vector_I1C, ridge: float):
   return np.zeros(len(pairs_P3)), high_P
 
 
-# Rows: (material, sortings, setting) -> attribute -> a function of pairs [P, 3] to (low, high);
-# attributes that a row has nothing of are left out.
+# Rows: (material, sortings, setting) -> attribute -> a function from pairs [P, 3] to (low, high);
+# attributes for which a row has no data are left out.
 
 def _by_scores(score_of: dict[str, np.ndarray]):
   return {name: lambda pairs_P3, score_I1=score_I1: score_I1[pairs_P3[:, :2]].T
@@ -91,7 +91,7 @@ def text(material, sortings, setting):
 
 
 def text_I1W(material, sortings) -> np.ndarray:
-  """[I + 1, W] sentence vectors of the films that are sorted, zeros for others."""
+  """[I + 1, W]: sentence vectors of the sorted films, zeros for others."""
   def make():
     text_NW = material.encoded([interactions.item_text(material.films, row)
                                 for row in sortings.films])
@@ -114,7 +114,7 @@ def _read_along(material, ways: dict[str, np.ndarray], unit: bool):
 
 
 def meant(sortings, names) -> dict[str, tuple[str, float]]:
-  """Attribute -> what `wishes.named` takes its words for, where that is something."""
+  """Attribute -> the result of `wishes.named` for its words, if there is one."""
   read = {name: wishes.named(name, names) for name in sortings.attributes}
   return {name: of for name, of in read.items() if of[0]}
 
@@ -126,7 +126,7 @@ def exact(material, sortings, setting):
 
 
 def near(material, sortings, setting):
-  """Of each tagged film: how near its nearest tag or genre is to the attribute's words."""
+  """For each tagged film the similarity of its nearest tag or genre to the attribute's words."""
   labels = material.once("near labels", functools.partial(_near_labels, material, sortings))
   return _read_along(material, directions.learn(
       material.form.item_I1C, labels, least=material.least, ridge=setting["ridge"],
@@ -171,7 +171,7 @@ def guesser(material, sortings) -> Callable[[str], tuple]:
 
 
 def guess(material, sortings, setting, of: str):
-  """Of attributes that are guessed: by texts, by names, or by both, where they agree."""
+  """Guessed attributes: by texts, by names, or by both if they agree."""
   ways, guessed = {}, guesser(material, sortings)
   for name in sortings.attributes:
     texts_C, names_C = guessed(name)
@@ -216,14 +216,14 @@ def counted(sortings: Sortings, row, choosing: bool) -> dict[str, tuple[np.ndarr
 
 
 def table_of(counts: dict, names) -> tuple[np.ndarray, np.ndarray]:
-  """(sum_AR, count_AR) of the attributes `names`, raters without a pair left out."""
+  """(sum_AR, count_AR) of the attributes `names`, without raters that have no pair."""
   sum_AR, count_AR = np.stack([counts[name] for name in names], axis=1)
   some_R = count_AR.any(axis=0)
   return sum_AR[:, some_R], count_AR[:, some_R]
 
 
 def chosen(material, sortings, name: str) -> dict:
-  """The setting with the best gamma on the raters for choosing."""
+  """The setting with the best gamma on the raters that are reserved for choosing."""
   make, space = ROWS[name]
   tried = []
   for values in itertools.product(*space.values()):

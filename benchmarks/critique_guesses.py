@@ -1,4 +1,4 @@
-"""Directions that are guessed of words (`conversation.open_words`): tables for `critiques`."""
+"""Directions guessed from words (`conversation.open_words`): tables for `critiques`."""
 import numpy as np
 
 from benchmarks import critique_gamma, critiques
@@ -8,13 +8,13 @@ from ilm_jax.data import splits
 from ilm_jax.evaluation import gamma, metrics, target_sets
 
 AGREES = (0.3, 0.4, 0.5, 0.6, 0.7)
-STEPS = (0.25, 0.75)     # of an item head in conversations, of factors
+STEPS = (0.25, 0.75)     # for an item head in conversations; for factors
 
 
 def agreement_table(material, sortings, counts) -> str:
-  """Guesses by how far their two sides agree: every other attribute chooses, the rest are measured.
+  """Guesses by how far their two sources agree: every other attribute chooses, the rest measures.
 
-  Args: `counts`: of `critique_gamma.measure`.
+  Args: `counts`: from `critique_gamma.measure`.
   """
   every, text = counts[critique_gamma.GUESSED], counts[critique_gamma.TEXT]
   halves = [[name for name in sortings.attributes[at::2] if name in every] for at in (0, 1)]
@@ -35,8 +35,8 @@ def _gamma(counts, names) -> str:
 
 
 def success_table(material, sortings) -> str:
-  """Critiques by tags that are guessed: S@10 by a guess that knows no tag, and by the tag's own
-  direction; of validation targets and of test targets."""
+  """Critiques by tags: S@10 with directions guessed without tags and with the tags' own
+  directions, on validation targets and on test targets."""
   item_I1C, guessed = material.form.item_I1C, critique_gamma.guesser(material, sortings)
   own = {name: way_C for name, way_C in material.ways(0.1, False).items()
          if material.kind(name) == "tag"}

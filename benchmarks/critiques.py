@@ -1,4 +1,4 @@
-"""Directions of attributes, measured: do they order films as raters do, and do critiques help?
+"""Measures directions of attributes: do they order films like raters, and do critiques help?
 
     python -m benchmarks.critiques --movielens=FOLDER --soft-attributes=FILE
 
@@ -23,9 +23,9 @@ from ilm_jax.data import interactions, splits
 from ilm_jax.evaluation import gamma, metrics, target_sets
 from tasks.datasets import delimited, movielens_files
 
-LEAST = 5                # items that an attribute needs
-NEIGHBOURS = 20          # of the target, of which one is shown
-WORDS = 4                # critiques of a user, at most
+LEAST = 5                # least items per attribute
+NEIGHBOURS = 20          # nearest films of the target; one of them is shown
+WORDS = 4                # most critiques per user
 FORMS = {"reg": (5.0, 20.0), "alpha": (2.0, 10.0)}
 STEPS = {"ridge": (0.01, 0.1, 1.0), "unit": (False, True),
          "step": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)}
@@ -35,7 +35,7 @@ LIKES, BOTH = "the shown film liked", "the shown film liked, and the critique"
 
 
 class Material(conversations.Material):
-  """The log of likes, its factorisation, tags, and sentence vectors."""
+  """The log of likes with its factors, tags and sentence vectors."""
   least = LEAST
 
   def __init__(self, args):
@@ -54,7 +54,7 @@ class Material(conversations.Material):
     return self.factorised(self.train, len(self.films), reg, alpha)
 
   def chosen_form(self) -> dict:
-    """reg and alpha with the best HR@10 of the validation targets."""
+    """The reg and alpha with the best HR@10 on the validation targets."""
     tried = []
     for values in itertools.product(*FORMS.values()):
       setting = dict(zip(FORMS, values))
@@ -98,7 +98,7 @@ class Material(conversations.Material):
 
   @functools.cached_property
   def taggers(self) -> dict[tuple[int, str], set[str]]:
-    """(item row, tag) -> the raw ids of who gave it."""
+    """(item row, tag) -> raw ids of the users who gave the tag."""
     row_of = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     out: dict[tuple[int, str], set[str]] = {}
     for user, raw, tag in self.tags:
@@ -126,13 +126,14 @@ def users_of(material: Material, part: int):
 
 
 def ranks_of(material, user_NC, targets, blocked, may=()) -> np.ndarray:
-  """float64 [N]: the targets' ranks among items that were met in training.
+  """float64 [N]: the targets' ranks among items with training interactions.
 
   Args:
     material: the items.
-    user_NC: vectors.
-    targets, blocked: the target's row of each, and the rows that are left out.
-    may: bool [I + 1] of each, what may be ranked; (): everything.
+    user_NC: user vectors.
+    targets: each user's target row.
+    blocked: each user's rows that are left out.
+    may: for each user bool [I + 1], the items that may be ranked; (): all items.
   """
   score_NI = np.asarray(user_NC, np.float32) @ np.asarray(material.form.item_I1C, np.float32).T
   score_NI[:, ~material.met_I1] = -np.inf
@@ -144,9 +145,9 @@ def ranks_of(material, user_NC, targets, blocked, may=()) -> np.ndarray:
 
 
 def cases(material: Material, part: int, words=()) -> tuple[list[dict], int]:
-  """(what is critiqued, users whose shown film differs from the target in no word).
+  """(cases, number of users whose shown film differs from the target in no word).
 
-  Args: `words`: by which attributes; (): all that have a direction.
+  Args: `words`: attributes for critiques; (): all that have a direction.
   """
   leading = directions.leading(material.labels, len(material.films))
   known = set(words or material.ways(1.0, False))
@@ -171,14 +172,14 @@ def cases(material: Material, part: int, words=()) -> tuple[list[dict], int]:
 
 
 def others_say(material, user: int, row: int, name: str) -> bool:
-  """Whether anyone but the user gave the tag; genres and years nobody gave."""
+  """Whether another user gave the tag; true for genres and years, which users do not give."""
   if material.kind(name) != "tag":
     return True
   return bool(material.taggers.get((row, name), set()) - {material.log.user_ids[user]})
 
 
 def ranks(material, every: list[dict], setting: dict, names=None) -> dict[str, np.ndarray]:
-  """Row -> rank of each case's target. Args: `names`: the rows; None: all."""
+  """Row -> rank of each case's target. Args: `names`: rows to compute; None: all."""
   ways = material.ways(setting["ridge"], setting["unit"])
   rng, known = np.random.default_rng(0), sorted(ways)
   user_NC = np.stack([case["user_C"] for case in every])
@@ -278,7 +279,7 @@ def gamma_tables(material, sortings) -> str:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--movielens", type=pathlib.Path, required=True)
-  parser.add_argument("--soft-attributes", type=pathlib.Path, help="without it: critiques alone")
+  parser.add_argument("--soft-attributes", type=pathlib.Path, help="without it: only critiques")
   args = parser.parse_args()
   material = Material(args)
   print(f"iALS: {material.setting}")

@@ -1,13 +1,13 @@
-"""What texts from vectors owe to the number of queries, each loss of phase 1, and the whitening.
+"""Measures how texts from vectors depend on the number of queries, phase 1's losses and whitening.
 
     python -m ilm_jax.main --config=configs/elm_ml100k_small.py --workdir=runs/elm_small \\
         --stage=targets,prepare,cf
     python -m benchmarks.elm_sweep --workdir=runs/elm_small --out=runs/elm_sweep [--variants=q1,itm]
 
-Each variant is phase 1, phase 2 with half of the config's steps, and evaluation, in a workdir of
-its own beside the others, over the data, vectors and targets of --workdir; one that is done is not
-run again. The table has retrieval of held-out items among all (R@10), and on held-out items the log
-perplexity of the written tasks and of genres, with what another item's vector costs.
+Each variant runs phase 1, phase 2 with half of the config's steps, and evaluation, in its own
+workdir under --out, with the data, vectors and targets of --workdir. Finished variants are not run
+again. The table shows retrieval of held-out items among all items (R@10), the log perplexity of the
+written tasks and of genres on held-out items, and the difference to shuffled vectors.
 """
 import argparse
 import json
@@ -19,7 +19,7 @@ from ilm_jax.evaluation.rows import label
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ("data", "entities", "prepared", "targets", "tfds", "factors.npz")
-# Losses are what is looked at: of texts and ranking the least there is.
+# The table needs losses only: generate and rank as little as possible.
 HALF = ("phase2.steps=120", "phase2.compare=()", "eval.references=('shuffled',)",
         "eval.consistency_examples=1", "eval.compared_examples=0", "eval.interpolations=0",
         "eval.users=1", "eval.beam_users=1", "eval.generations=1")
@@ -40,7 +40,7 @@ SHUFFLED = "ILM minus ILM, vectors shuffled"
 
 
 def run(variant: str, config: str, source: pathlib.Path, out: pathlib.Path) -> None:
-  """Trains and evaluates a variant in out/variant."""
+  """Trains and evaluates a variant in the folder out/variant."""
   workdir = out / variant
   workdir.mkdir(parents=True, exist_ok=True)
   for name in SHARED:
@@ -78,7 +78,7 @@ def main() -> None:
                       help=f"some of {', '.join(VARIANTS)}")
   args = parser.parse_args()
   if unknown := [v for v in args.variants if v not in VARIANTS]:
-    parser.error(f"--variants: unknown {unknown}; there are {', '.join(VARIANTS)}")
+    parser.error(f"--variants: unknown {unknown}; expected some of {', '.join(VARIANTS)}")
   for variant in args.variants:
     run(variant, args.config, args.workdir, args.out)
   print("| | item to text | text to item | mean of written tasks | minus shuffled | genres "

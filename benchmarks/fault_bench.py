@@ -1,4 +1,4 @@
-"""What the cases of benchmarks.faults share: a finished workdir, copies of it, jobs in them."""
+"""Shared by the cases of benchmarks.faults: a finished workdir, its copies, jobs in the copies."""
 import contextlib
 import json
 import pathlib
@@ -9,19 +9,19 @@ import time
 
 from benchmarks import jobs, workdirs
 
-# What each stage leaves, in the order of the stages.
+# The outputs of each stage, in the order of the stages.
 OUTPUTS = {
     "targets": ("targets", "data", "tfds"), "prepare": ("prepared", "data", "tfds"),
     "cf": ("entities", "factors.npz"), "phase1": ("phase1",), "phase2": ("phase2", "phase2_mlp"),
     "eval": ("eval",), "report": ("report.html", "report.json"), "export": ("export",)}
-# Long enough to be stopped on the way. A loss is looked at when it is logged.
+# Long enough to be stopped midway. A loss is checked when it is logged.
 LONG = ("--config.phase1.steps=5000", "--config.phase1.checkpoint_every=1000",
         "--config.phase1.log_every=10")
 LIMIT = 1800.0
 
 
 class Bench:
-  """A finished workdir, and copies of it to break.
+  """A finished workdir, and copies of it to damage.
 
   Args:
     root: folder for the copies.
@@ -40,7 +40,7 @@ class Bench:
     return self._expected
 
   def copy(self, stage: str, target: pathlib.Path | None = None) -> pathlib.Path:
-    """A copy of the finished workdir without what `stage` leaves."""
+    """A copy of the finished workdir without the outputs of `stage`."""
     target = target or self.root / "run"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(self.finished, target, symlinks=True)
@@ -54,7 +54,7 @@ class Bench:
                     self.root / "job.log", **kwargs)
 
   def in_one_line(self, job: jobs.Job, says: str = "") -> str:
-    """"" if the job ends with exit code 1 and one line with `says`; else what it did."""
+    """"" if the job ends with exit code 1 and one line that matches `says`; else what it did."""
     code, said = job.wait(LIMIT), job.said()
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
     if code != 1 or len(lines) != 1 or "Traceback" in said or not re.search(says, lines[0]):
@@ -62,7 +62,7 @@ class Bench:
     return ""
 
   def goes_on(self, stage: str, workdir, *, same: bool = True) -> str:
-    """"" if the same command now ends with 0 and the right bits; else what it did."""
+    """"" if the same command now ends with exit code 0 and the right bits; else what it did."""
     job = self.job(stage, workdir)
     if (code := job.wait(LIMIT)) != 0:
       return f"run again: exit code {code}: {job.said()[-300:]!r}"

@@ -1,4 +1,4 @@
-"""Cases of benchmarks.faults: flipped bits, folders copied in part."""
+"""Cases of benchmarks.faults: flipped bits and incomplete copies of folders."""
 import random
 
 from benchmarks import fault_bench, jobs, workdirs
@@ -15,7 +15,7 @@ def flips(bench: fault_bench.Bench):
 
 
 def checkpoints(bench: fault_bench.Bench):
-  """A folder that was copied in part: files are missing, or cut."""
+  """An incomplete copy of a folder: files are missing or truncated."""
   rng, wrong, tried = random.Random(bench.args.seed), [], 12
   for number in range(tried):
     workdir = bench.copy("")
@@ -43,6 +43,6 @@ def _half_copied(folder, step: int, whole: str) -> str:
     return "" if str(folder) in str(e) and "delete" in str(e) else f"no name or cure: {e}"
   except Exception as e:
     return f"{type(e).__name__}: {e}"[:300]
-  # What was lost may be a file that only Orbax's own tools read.
+  # The lost file may be one that only Orbax's own tools read.
   same = workdirs.of_checkpoint(folder / str(step)) == whole
   return "" if same else "used unnoticed"

@@ -1,9 +1,9 @@
-"""Case of benchmarks.faults: a bucket whose server refuses, stalls or answers half.
+"""Case of benchmarks.faults: a bucket whose server refuses, stalls or cuts its answers off.
 
-The client is the real one (TensorFlow's, which etils.epath uses for gs://). It reaches it through a
-proxy, which is ours, and which lets nothing leave this machine. Retries are the client's, with its
-own settings; the program waits for it no longer than `workdir.WAIT`. The row says how often the
-client tried, and after how long the line came.
+The client is the real one (TensorFlow's, which etils.epath uses for gs://). It connects through our
+own proxy, which lets nothing leave this machine. The client retries with its own settings; the
+program waits for it at most `workdir.WAIT`. The row says how often the client tried, and after how
+many seconds the error line came.
 """
 import contextlib
 import socket
@@ -13,15 +13,15 @@ import time
 from benchmarks import fault_bench
 from ilm_jax.config import workdir as workdir_lib
 
-WITHIN = workdir_lib.WAIT + 60      # seconds until the one line; starting and ending take some
+WITHIN = workdir_lib.WAIT + 60      # seconds until the error line, with start and end
 _SAYS = "gs://ilm-jax-fault-case/run(: no answer within| cannot be read or written)"
-# What the proxy answers before it closes; None: nothing, and it does not close.
+# The proxy's answer before it closes; None: it neither answers nor closes.
 ANSWERS = {"refuses": b"", "stalls": None,
            "answers half": b"HTTP/1.1 200 Connection established\r\n\r\n\x16\x03\x03\x00"}
 
 
 def bucket(bench: fault_bench.Bench):
-  """Stage eval, which reads first, in a workdir of a bucket that nobody can reach."""
+  """Stage eval, which reads first, with a workdir in an unreachable bucket."""
   for how, answer in ANSWERS.items():
     began = time.monotonic()
     with proxy(answer) as (address, calls):
@@ -41,7 +41,7 @@ def proxy(answer: bytes | None):
   calls: list[socket.socket] = []
   with socket.create_server(("127.0.0.1", 0)) as server:
     def serve():
-      with contextlib.suppress(OSError):        # it was closed
+      with contextlib.suppress(OSError):        # the client has closed it
         while True:
           client, _ = server.accept()
           calls.append(client)

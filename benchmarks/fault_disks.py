@@ -1,4 +1,4 @@
-"""Cases of benchmarks.faults: disks that are full or read-only, modes that were lost."""
+"""Cases of benchmarks.faults: full disks, read-only disks, lost permissions."""
 import contextlib
 import ctypes
 import os
@@ -13,7 +13,7 @@ from benchmarks import fault_bench
 
 
 def full_disk(bench: fault_bench.Bench):
-  """The disk has room for the first files of a stage and half of the next."""
+  """A disk with room for a stage's first files and half of the next file."""
   mountable = _mountable(bench)
   how = "tmpfs of falling size" if mountable else "RLIMIT_FSIZE, no tmpfs could be mounted"
   for stage in bench.args.stages:
@@ -23,13 +23,13 @@ def full_disk(bench: fault_bench.Bench):
 
 
 def _sizes(bench: fault_bench.Bench, stage: str) -> list[int]:
-  """Bytes up to the middle of a file that the stage writes, for so many files, evenly drawn."""
+  """Disk sizes that end in the middle of a file of the stage, for evenly spaced files."""
   files = [p for name in fault_bench.OUTPUTS[stage] for p in (
       [bench.finished / name] if (bench.finished / name).is_file()
       else (bench.finished / name).rglob("*")) if p.is_file()]
   ends, total = [], 0
   for path in sorted(files, key=lambda p: p.stat().st_mtime_ns):
-    size = -(-path.stat().st_size // 4096) * 4096       # a tmpfs gives whole pages
+    size = -(-path.stat().st_size // 4096) * 4096       # a tmpfs allocates whole pages
     ends.append(total + size // 2)
     total += size
   step = max(1, len(ends) // bench.args.sizes)
@@ -40,7 +40,7 @@ def _full(bench: fault_bench.Bench, stage: str, size: int) -> str:
   with _tmpfs(bench.root / "small", 4 << 30) as disk:
     workdir = bench.copy(stage, disk / "run")
     used = shutil.disk_usage(disk).used
-    _remount(disk, f"size={(used + size) // 4096 * 4096}")      # half a page is no room
+    _remount(disk, f"size={(used + size) // 4096 * 4096}")      # rounded down to whole pages
     wrong = bench.in_one_line(bench.job(stage, workdir), "free some space|another --workdir")
     _remount(disk, f"size={4 << 30}")
     return wrong or bench.goes_on(stage, workdir)
@@ -53,7 +53,7 @@ def _limited(bench: fault_bench.Bench, stage: str, size: int) -> str:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max(size, 1), max(size, 1)))
   job = bench.job(stage, workdir, setup=limit)
-  if job.wait(fault_bench.LIMIT) == 0:        # no file was that large
+  if job.wait(fault_bench.LIMIT) == 0:        # no file exceeded the limit
     return ""
   return bench.in_one_line(job, "free some space|another --workdir") or bench.goes_on(
       stage, workdir)
@@ -76,7 +76,7 @@ def read_only(bench: fault_bench.Bench):
 
 
 def permission(bench: fault_bench.Bench):
-  """The folders of a phase lose their mode while it trains."""
+  """The folders of a phase lose their write permission while it trains."""
   workdir = bench.copy("phase1")
   job = bench.job("phase1", workdir, *fault_bench.LONG, setup=_obey_modes)
   fault_bench.when((workdir / "heartbeat.phase1.json"), job, newer=True)
@@ -93,7 +93,7 @@ def permission(bench: fault_bench.Bench):
 
 
 def _obey_modes() -> None:
-  """Has root's jobs obey the modes of files: without CAP_DAC_OVERRIDE, _READ_SEARCH and FOWNER."""
+  """Makes root's jobs obey file modes: drops CAP_DAC_OVERRIDE, _READ_SEARCH and FOWNER."""
   if os.geteuid():
     return
   libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""Cases of benchmarks.faults: a job that is stopped, hangs, is not alone, or loses its numbers."""
+"""Cases of benchmarks.faults: jobs that are stopped, hang, share a workdir, or get NaN losses."""
 import json
 import shutil
 import signal
@@ -6,7 +6,7 @@ import time
 
 from benchmarks import fault_bench, jobs
 
-NAMED_WITHIN = 75.0          # seconds until a hang is named: heartbeat.DEAD_AFTER and a beat
+NAMED_WITHIN = 75.0          # seconds until a hang is reported: heartbeat.DEAD_AFTER + a beat
 
 
 def clock(bench: fault_bench.Bench):
@@ -62,7 +62,7 @@ def _not_a_number() -> None:
 
 
 def notice(bench: fault_bench.Bench):
-  """SIGTERM, as a host that will be taken away sends it; then the same command again."""
+  """SIGTERM, as a preempted host sends it; then the same command again."""
   workdir = bench.copy("phase1")
   job = bench.job("phase1", workdir, *fault_bench.LONG)
   fault_bench.when(workdir / "heartbeat.phase1.json", job, newer=True)
@@ -73,7 +73,7 @@ def notice(bench: fault_bench.Bench):
 
 
 def hang(bench: fault_bench.Bench):
-  """A process that stands still is named by its heartbeat."""
+  """The heartbeat must report a process that hangs."""
   from ilm_jax.monitoring import heartbeat
   workdir = bench.copy("phase1")
   job = bench.job("phase1", workdir, *fault_bench.LONG)
@@ -91,7 +91,7 @@ def hang(bench: fault_bench.Bench):
 
 
 def coordinator(bench: fault_bench.Bench):
-  """Of a job of two processes the first is killed: the other must not wait for it."""
+  """Kills the first process of a job of two: the other one must not wait for it."""
   workdir = bench.copy("phase1")
   job = bench.job("phase1", workdir, *fault_bench.LONG, "--config.mesh.data=2", processes=2)
   fault_bench.when(workdir / "heartbeat.phase1.json", job, newer=True)

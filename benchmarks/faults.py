@@ -1,19 +1,18 @@
-"""Full disks, lost permissions, flipped bits, hangs: what the program says of each, and what stays.
+"""Injects faults (full disks, lost permissions, flipped bits, hangs) and checks message and data.
 
     python -m benchmarks.faults --workdir=runs/faults --out=faults.json
     python -m benchmarks.faults --workdir=runs/faults --quick
     python -m benchmarks.faults --workdir=runs/faults --finished=runs/kills/run --cases=flips,nan
 
-A small model (`jobs.SMALL`) is taken through all stages once, or --finished names such a workdir.
-Each case is then made on a copy of it, from which the outputs of one stage were removed. Right is:
-exit code 1 and one line on stderr that names the thing and the cure, no traceback; and, once the
-fault is over, the same command ends with 0 and the bits of the run without a fault.
+A small model (`jobs.SMALL`) runs through all stages once, or --finished names such a workdir. Each
+case works on a copy of it without the outputs of one stage. Expected: exit code 1 and one line on
+stderr that names the thing and the cure, without a traceback. After the fault is over, the same
+command must end with 0 and give the same bits as the run without a fault.
 
-Full and read-only disks are a tmpfs of falling size where this process may mount one (root), else
-a limit on the size of a file (RLIMIT_FSIZE), which the table says. Modes bind root, too: the job
+Full and read-only disks are tmpfs mounts of falling size if this process may mount (root), else a
+limit on file sizes (RLIMIT_FSIZE); the table says which. File modes apply to root, too: the job
 gives up CAP_DAC_OVERRIDE. A bucket is reached by its real client through a proxy that refuses,
-stalls or answers half.
-Exit code 1: a case is not right.
+stalls or cuts answers off. Exit code 1: a case fails.
 """
 import argparse
 import json
@@ -35,12 +34,12 @@ def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   names = lambda text: tuple(text.split(","))                             # noqa: E731
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--finished", type=pathlib.Path, help="of benchmarks.kills; only copied")
+  parser.add_argument("--finished", type=pathlib.Path, help="of benchmarks.kills; unchanged")
   parser.add_argument("--cases", type=names, default=tuple(CASES))
   parser.add_argument("--stages", type=names, default=tuple(fault_bench.OUTPUTS),
-                      help="of the cases about disks")
+                      help="stages for the cases about disks")
   parser.add_argument("--flips", type=int, default=500)
-  parser.add_argument("--sizes", type=int, default=8, help="of a disk that fills, for each stage")
+  parser.add_argument("--sizes", type=int, default=8, help="disk sizes per stage")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--quick", action="store_true", help=f"{','.join(QUICK)} with 60 flips")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
@@ -61,7 +60,7 @@ def main() -> int:
   flags = (f"--config={jobs.ROOT / 'configs' / 'tiny.py'}",
            *jobs.small_model(args.finished.absolute().parent if args.finished else root))
   jobs.load()
-  finished = root / "finished" / "run"      # the report has the name of the folder
+  finished = root / "finished" / "run"      # the report contains the folder's name
   shutil.rmtree(finished.parent, ignore_errors=True)
   if args.finished:
     shutil.copytree(args.finished, finished, symlinks=True)
@@ -78,13 +77,13 @@ def main() -> int:
       rows.append(row)
       print(f"{row['case']:<34}{row['tried']:>7}{row['right']:>7}  {row['how']}", flush=True)
       for wrong in row["wrong"][:5]:
-        print(f"  not right: {wrong}", flush=True)
+        print(f"  failed: {wrong}", flush=True)
   broken = sorted({row["case"] for row in rows if row["wrong"]})
   if args.out:
     args.out.write_text(json.dumps({
         "seed": args.seed, "rows": rows, "broken": broken,
         "seconds": round(time.monotonic() - began)}, indent=1))
-  print(f"{time.monotonic() - began:.0f} s, {len(broken)} cases not right")
+  print(f"{time.monotonic() - began:.0f} s, {len(broken)} failed cases")
   return 1 if broken else 0
 
 

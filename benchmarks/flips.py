@@ -1,4 +1,4 @@
-"""Flips single bits of a finished workdir and looks whether the check of stage audit names them."""
+"""Flips single bits of a finished workdir and checks whether stage audit reports them."""
 import collections
 import gzip
 import json
@@ -12,7 +12,7 @@ from benchmarks import workdirs
 from ilm_jax.monitoring import heartbeat
 from ilm_jax.stages import damage
 
-# Nothing reads these back, or what reads them has its own check: no digest of ours.
+# Files without our digest: nothing reads them, or the reader has its own check.
 NOT_READ = {"report": r"report\.(html|json)", "parameters": r"parameters\..*\.txt",
             "TensorBoard": r"tensorboard/.*", "TFDS's cache": r"tfds/.*", "locks": r"\..*\.lock",
             "requests": r"targets/requests.jsonl", "counts": r"targets/\w+/report.json",
@@ -31,11 +31,12 @@ KINDS = {
 
 
 def run(workdir, flips: int, seed: int) -> list[dict]:
-  """Flips bits in place, each put back before the next; a row for each kind of file.
+  """Flips bits in place, one at a time, and restores each; a row per kind of file.
 
   Returns:
-    [{"kind", "flips", "named", "same", "unnoticed": [..]}]: same are flips after which the file
-    says what it said (a space in JSON, padding); unnoticed name file and bit.
+    [{"kind", "flips", "named", "same", "unnoticed": [..]}]: "named" counts reported flips, "same"
+    flips that do not change the file's content (a space in JSON, padding); "unnoticed" lists file
+    and bit of the others.
   """
   workdir, rng = pathlib.Path(workdir), random.Random(seed)
   by_kind = _files(workdir)
@@ -69,7 +70,7 @@ def run(workdir, flips: int, seed: int) -> list[dict]:
 
 
 def not_read(workdir) -> dict[str, int]:
-  """{kind: files} of what has no digest."""
+  """{kind: files} for files without a digest."""
   names = [str(p.relative_to(workdir)) for p in pathlib.Path(workdir).rglob("*") if p.is_file()]
   return dict(collections.Counter(
       kind for name in names for kind, pattern in NOT_READ.items() if re.fullmatch(pattern, name)))
@@ -99,7 +100,7 @@ def _verdict(workdir, path, readers, value) -> str:
     return "nothing reads it"
   try:
     wrong = [text for _, texts in damage.checks(workdir, only=unit) for text in texts]
-  except Exception as e:                # a traceback: a fault of the program
+  except Exception as e:                # a traceback is a bug of the program
     return f"{type(e).__name__}: {e}"[:200]
   if wrong:
     cured = str(workdir) in wrong[0] and re.search(r"run|delete|Delete", wrong[0])
@@ -111,7 +112,7 @@ def _verdict(workdir, path, readers, value) -> str:
 
 
 def _value(workdir, path):
-  """What a file says, by other readers than the program's."""
+  """The content of a file, by readers other than the program's."""
   name = str(path.relative_to(workdir))
   if match := re.match(r"(.*/checkpoints/\d+)/", name):
     return workdirs.of_checkpoint(workdir / match[1])

@@ -1,10 +1,10 @@
-"""Critiques on the item head of a finished run: does a step bring the target into the first ten?
+"""Tests critiques on a run's item head: does a step move the target into the first ten?
 
     python -m benchmarks.head_critiques --run=FOLDER [--users=300]
 
-Cases are those of benchmarks.critiques, with genres and years for words; scores are the item
-head's, moved by `directions.moved` as in a conversation. The film that is shown is the one that the
-head ranks first among the target's nearest. Results and protocol: docs/results/critiques.md.
+Cases are those of benchmarks.critiques, with genres and years as words. Scores are the item head's,
+moved by `directions.moved` as in a conversation. The film shown is the one that the head ranks
+first among the target's nearest films. Results and protocol: docs/results/critiques.md.
 """
 import argparse
 import itertools
@@ -29,8 +29,8 @@ PAIRS = [(AFTER, BEFORE), (OPPOSITE, BEFORE), (DRAWN, BEFORE), (FILTER, BEFORE),
 
 
 def cases(material: simulator.Trained, part: int, count: int) -> list[dict]:
-  """What is critiqued: of each user up to `critiques.WORDS` words that lead from the film shown to
-  the target, and whatever the head scores."""
+  """The cases: for each user up to `critiques.WORDS` words that lead from the film shown to the
+  target, and the head's scores."""
   users, out = material.users(part, count), []
   scores = {False: material.scores([before for _, _, before in users])}
   if part == splits.TEST:
@@ -52,7 +52,7 @@ def cases(material: simulator.Trained, part: int, count: int) -> list[dict]:
 
 
 def _may(known: directions.Leading, shown: int, name: str, sign: int) -> np.ndarray:
-  """bool [I + 1]: what the labels allow, as in benchmarks.critiques."""
+  """bool [I + 1]: items that the labels allow, as in benchmarks.critiques."""
   value_I1 = known.value_AI1[known.names.index(name)]
   if name == directions.NEW or sign > 0:
     return (value_I1 - (value_I1[shown] if name == directions.NEW else 0.5)) * sign > 0
@@ -60,7 +60,7 @@ def _may(known: directions.Leading, shown: int, name: str, sign: int) -> np.ndar
 
 
 def rank(case: dict, score_I1, may_I1=None) -> float:
-  """The target's rank among what was neither met nor shown."""
+  """The target's rank among items that are neither in the history nor shown."""
   score_I1 = np.array(score_I1, np.float32)
   score_I1[case["blocked"]] = -np.inf
   if may_I1 is not None:
@@ -69,7 +69,7 @@ def rank(case: dict, score_I1, may_I1=None) -> float:
 
 
 def after(material, case: dict, setting: dict, word=None, shuffled: bool = False) -> float:
-  """The target's rank after a critique (attribute, 1 or -1); None: the case's."""
+  """The target's rank after a critique (attribute, 1 or -1); None: the case's own critique."""
   session = s.critique(s.Session(), *(word or case["word"]))
   return rank(case, directions.moved(
       case["scores"][shuffled], session, material.form.item_I1C, material.ways(setting["ridge"]),
@@ -135,7 +135,7 @@ def tables(got: dict, every: list[dict]) -> str:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--run", type=pathlib.Path, required=True)
-  parser.add_argument("--users", type=int, default=300, help="of each part; 0: all")
+  parser.add_argument("--users", type=int, default=300, help="users of each part; 0: all")
   parser.add_argument("--model", default="ilm")
   args = parser.parse_args()
   material = simulator.Trained(args.run, args.model)

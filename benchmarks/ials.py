@@ -1,4 +1,4 @@
-"""Implicit ALS beside the package `implicit`: seconds a sweep, and the loss reached.
+"""Compares implicit ALS with the package `implicit`: seconds per sweep, and the loss reached.
 
     pip install implicit
     env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS=1 JAX_PLATFORMS=cpu \\
@@ -6,14 +6,14 @@
 
 FOLDER has interactions.tsv.gz of MovieLens-1M: a header, then user and item as the first two
 columns. Both start from the same vectors, take turns sweep by sweep (users, then items) in one
-process, and have one thread (`taskset -c 1`; implicit's num_threads=1). Seconds are of the clock
-and, where other work disturbs it, of the CPU, all threads together. Our alpha
-is the weight a meeting adds to 1, implicit's the whole weight, so its alpha is ours + 1. The loss
-is what both minimise, in float64 by one function. "cholesky" is implicit's use_cg=False, "cg" its
-default: three steps from the sweep before. Each pair is equal but for rounding, so is its loss.
+process, and have one thread (`taskset -c 1`; implicit's num_threads=1). Seconds are wall time, and
+CPU time of all threads, which other work does not disturb. Our alpha is the weight that an
+interaction adds to 1; implicit's alpha is the whole weight, so it is ours + 1. The loss is what
+both minimise, computed in float64 by one function. "cholesky" is implicit's use_cg=False, "cg" its
+default: three steps from the previous sweep. Both programs reach the same loss, up to rounding.
 
-Measured on one core that others kept busy, so that CPU is the column to compare; our first sweep
-compiles (implicit 0.7.3):
+Measured on one core that was also busy with other work, so compare the column CPU; our first sweep
+includes compilation (implicit 0.7.3):
 
   seconds a sweep            first   median   least     CPU   loss
   implicit, cholesky        13.934    7.943   7.279   1.903   1.237961e+06
@@ -72,10 +72,10 @@ def main(_):
 
 
 def loss(met_UI, user_UC, item_IC) -> float:
-  """What iALS minimises, over all pairs, without ever forming them."""
+  """The loss that iALS minimises, over all pairs, without forming them."""
   x_UC, y_IC = user_UC.astype(np.float64), item_IC.astype(np.float64)
   pairs = met_UI.tocoo()
-  total = np.sum((x_UC.T @ x_UC) * (y_IC.T @ y_IC))              # as if nobody met
+  total = np.sum((x_UC.T @ x_UC) * (y_IC.T @ y_IC))              # without the interactions' terms
   for at in range(0, pairs.nnz, 1 << 16):
     span = slice(at, at + (1 << 16))
     score = np.einsum("nc,nc->n", x_UC[pairs.row[span]], y_IC[pairs.col[span]])
@@ -84,7 +84,7 @@ def loss(met_UI, user_UC, item_IC) -> float:
 
 
 class _Ours:
-  """Our iALS, a sweep at a time."""
+  """Our iALS, one sweep per call."""
 
   def __init__(self, met_UI, solver: str, dtype: str):
     self._mesh = axes.make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
@@ -104,7 +104,7 @@ class _Ours:
 
 
 class _Implicit:
-  """implicit's, from where ours starts: what its `fit` does once all is set up."""
+  """implicit's iALS from our start: the sweeps that its `fit` runs after its set-up."""
 
   def __init__(self, met_UI, solver: str):
     self._model = als.AlternatingLeastSquares(
@@ -124,7 +124,7 @@ class _Implicit:
 
 
 def _log(folder) -> sparse.csr_matrix:
-  """Users by items, 1 where they met."""
+  """Matrix [users, items], 1 at interactions."""
   pairs_N2 = np.loadtxt(epath.Path(folder) / "interactions.tsv.gz", np.int64, skiprows=1,
                         usecols=(0, 1), delimiter="\t")
   (_, user_N), (_, item_N) = (np.unique(ids_N, return_inverse=True) for ids_N in pairs_N2.T)

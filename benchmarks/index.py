@@ -1,13 +1,13 @@
-"""What the collaborative index of a large catalogue costs: time and memory of each of its steps.
+"""Measures time and memory of each step of a large catalogue's collaborative index.
 
     python -m benchmarks.index --items=100000 --users=200000 --length=10 --out=index.json
 
 Measured with --items=10000 --users=20000 (two busy CPU cores): 556,594 pairs in 0.3 s, clusters in
-3.8 s, peak 0.15 GB, of which 0.09 are libraries and log; dense would be 0.8.
+3.8 s, peak 0.15 GB, of which 0.09 are libraries and log; dense would take 0.8.
 
-The log is made up: every item has one of 1,000 themes and a popularity that falls like 1 / rank,
-every user two themes, from which the items are drawn. Memory is the peak of the process, with the
-libraries and the log; `dense` is what one array [items, items] of float64 would take.
+The log is synthetic: every item has one of 1,000 themes and a popularity that falls like 1 / rank;
+every user has two themes, from which the items are drawn. Memory is the peak of the process, with
+libraries and log; `dense` is the size of one float64 array [items, items].
 """
 import argparse
 import json

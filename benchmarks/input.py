@@ -1,23 +1,22 @@
-"""Batches of phase 2 a second from prepared examples, beside the same SeqIO mixture on the fly.
+"""Batches of phase 2 per second from prepared examples, compared with the same SeqIO mixture.
 
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/input --stage=prepare
     python -m benchmarks.input --workdir=runs/input --out=input.json
 
-Rows of 128 tokens, four to a batch, of the quickstart's mixture and rates, shuffled, for ever, in
-one process. Three readers: `data.batches.lm_batches` over the prepared ArrayRecord; SeqIO's
-`get_dataset` of the mixture as it is registered, which renders and tokenises each example again
-every epoch; and the same with the examples stored as TFRecords with their tokens, as
-`seqio_cache_tasks` leaves them. SeqIO's converter is PrefixLMFeatureConverter, once with one
-example in a row and once packed.
+Batches have four rows of 128 tokens from the quickstart's mixture and rates, shuffled and repeated,
+in one process. Three readers: `data.batches.lm_batches` over the prepared ArrayRecord; SeqIO's
+`get_dataset` of the registered mixture, which renders and tokenises each example again every epoch;
+and the same over TFRecords of tokenised examples, as `seqio_cache_tasks` writes them. SeqIO's
+converter is PrefixLMFeatureConverter, once with one example per row and once packed.
 
-What differs: ours gives each slot its four soft tokens, so our rows are fuller and fewer examples
-fit (read examples a second where packed); ours carries entities, task and target positions, SeqIO
-packed leaves the entities out (pass-through features cannot be packed) and unpacked pads them.
-Ours shuffles a whole epoch, SeqIO among 1,000 examples (its default). Readers take turns, the
-median round counts; the second column is by CPU time, all threads of the process.
-"first" is the time from opening the files (ours: every sha256 checked) to the first batch, imports
-apart; "resume" the same at step 1,000,000. SeqIO can only get there by making all batches before
-it: its figure is worked out from its rate, and marked with ~.
+Differences: ours gives each slot its four soft tokens, so rows are fuller and fewer examples fit
+(for packed rows compare examples per second). Ours carries entities, task and target positions;
+SeqIO packed leaves the entities out (pass-through features cannot be packed), unpacked pads them.
+Ours shuffles a whole epoch, SeqIO among 1,000 examples (its default). Readers take turns and the
+median round counts; the second column is per second of CPU time, of all threads of the process.
+"first" is the time from opening the files (ours checks every sha256) to the first batch, without
+imports; "resume" is the same at step 1,000,000. SeqIO gets there only by making all earlier
+batches: its figure is computed from its rate, and marked with ~.
 """
 import argparse
 import itertools
@@ -40,7 +39,7 @@ RESUME = 1_000_000
 
 
 def ours(run: context.Run, packed: bool):
-  """A function from a step to an iterator of batches from there on."""
+  """Returns a function from a step to an iterator over the batches from that step on."""
   rates = {n: r for n, r in run.config.tasks.mixture.items() if r}
   spec = packing.LmBatchSpec(
       rows=ROWS, length=LENGTH, slots=SLOTS, targets=TARGETS, queries=QUERIES,
@@ -76,7 +75,7 @@ def theirs(name: str, packed: bool):
 
 
 def register(run: context.Run) -> str:
-  """The mixture as the tasks define it, in SeqIO's registry."""
+  """The mixture that the tasks define, in SeqIO's registry."""
   from tasks import catalog
   return catalog.register(run.workdir / "data", run.lm_tokenizer, run.text_tokenizer,
                           run.config)["ilm"]
@@ -118,7 +117,7 @@ def first_batch(start, step: int) -> float:
 
 
 def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, float, float]]:
-  """{reader: median (batches a second, a CPU second, examples a second)}; they take turns."""
+  """{reader: median (batches per second, per CPU second, examples per second)}, taking turns."""
   feeds = {name: start(0) for name, (start, _) in readers.items()}
   speeds = {name: [] for name in readers}
   for feed in feeds.values():
@@ -127,7 +126,7 @@ def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, 
   for _ in range(rounds):
     for name, feed in feeds.items():
       made, examples, at, cpu = 0, 0, time.perf_counter(), time.process_time()
-      while time.process_time() - cpu < seconds:     # so that a busy machine shortens no turn
+      while time.process_time() - cpu < seconds:     # in CPU time: a busy machine shortens no turn
         examples += int(readers[name][1](next(feed)))
         made += 1
       spent = time.perf_counter() - at
@@ -136,7 +135,7 @@ def rates(readers: dict, seconds: float, rounds: int) -> dict[str, tuple[float, 
 
 
 def measure(run: context.Run, seconds: float, rounds: int, cached: str) -> list[dict]:
-  """One row a reader and form of batch."""
+  """One row per reader and form of batch."""
   mixture, rows = register(run), []
   for packed in (False, True):
     readers = {"prepared": ours(run, packed), "SeqIO": theirs(mixture, packed),
@@ -167,8 +166,8 @@ def show(rows: list[dict]) -> None:
 
 def main():
   args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  args.add_argument("--workdir", required=True, help="after stage prepare of the quickstart")
-  args.add_argument("--seconds", type=float, default=2.0, help="CPU seconds of a turn")
+  args.add_argument("--workdir", required=True, help="a quickstart after stage prepare")
+  args.add_argument("--seconds", type=float, default=2.0, help="CPU seconds per turn")
   args.add_argument("--rounds", type=int, default=5)
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()

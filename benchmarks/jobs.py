@@ -1,9 +1,9 @@
-"""Starts and kills the program as a user does, for the campaigns `kills`, `faults` and `long_run`.
+"""Starts and kills the program like a user, for the campaigns `kills`, `faults` and `long_run`.
 
-A job is one command in a session of its own. A warm one is forked from this process, which has
-imported what the stages import: a job that is killed while it imports has written nothing. On a
-quiet machine a warm start saves 3 s of processor time. A cold one is a new interpreter; a job of
-several processes is started by launch/local_pod.py and always cold.
+A job is one command in its own session. A warm job is forked from this process, which has already
+imported the stages' modules: a job killed during its imports would have written nothing. On a quiet
+machine a warm start saves 3 s of processor time. A cold job is a new interpreter; a job of several
+processes is started by launch/local_pod.py and is always cold.
 """
 import contextlib
 import importlib
@@ -17,11 +17,11 @@ import time
 import traceback
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Less is optimised and so compiled sooner. Every compiled program is kept: jobs begin often.
+# Fewer optimisations, faster compilation; every program is cached, since jobs start often.
 FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONPATH": str(ROOT)}
-# A small model of the quickstart's kind: 276 items, two layers everywhere.
+# A small model like the quickstart's: 276 items, two layers everywhere.
 SMALL = ("--config.data.k_core=80", "--config.qformer.init=", "--config.qformer.width=32",
          "--config.qformer.num_heads=4", "--config.qformer.mlp_width=64",
          "--config.qformer.proj_width=32", "--config.lm.tokenizer=smollm2-135m-instruct",
@@ -31,7 +31,7 @@ SMALL = ("--config.data.k_core=80", "--config.qformer.init=", "--config.qformer.
 
 
 def configure(root: pathlib.Path) -> None:
-  """Sets what jobs find in their environment. Call it before jax is imported."""
+  """Sets the environment of jobs. Call it before jax is imported."""
   os.environ.update(FAST)
   os.environ["XLA_FLAGS"] = (f"{os.environ.get('XLA_FLAGS', '')} "
                              "--xla_cpu_use_fusion_emitters=false")
@@ -39,7 +39,7 @@ def configure(root: pathlib.Path) -> None:
 
 
 def small_model(root: pathlib.Path) -> tuple[str, ...]:
-  """Flags of the small model; its random language model is written to root/lm if need be."""
+  """Flags of the small model; writes its random language model to root/lm if it is not there."""
   if not (root / "lm").exists():
     subprocess.run([sys.executable, str(ROOT / "tests" / "random_lm.py"), "llama",
                     str(root / "lm")], check=True, env=os.environ)
@@ -47,22 +47,22 @@ def small_model(root: pathlib.Path) -> tuple[str, ...]:
 
 
 def load() -> None:
-  """Imports what stages import, so that warm jobs have it."""
+  """Imports the stages' modules, so that warm jobs have them."""
   for name in ("main", "evaluation.report", "stages.run", "stages.phases", "stages.vectors",
                "stages.targets", "stages.export", "stages.evals.retrieval", "stages.evals.tables"):
     importlib.import_module(f"ilm_jax.{name}")
 
 
 class Job:
-  """A job that has been started.
+  """A started job.
 
   Args:
     arguments: of ilm_jax.main.
-    log: file that gets what it says.
-    processes: of one job.
-    cold: a new interpreter where one process would do with a fork.
+    log: file for its stdout and stderr.
+    processes: number of processes.
+    cold: start a new interpreter even for a job of one process.
     setup: called in a warm job before it begins, e.g. to change its user.
-    environment: added to that of this process.
+    environment: added to the environment of this process.
   """
 
   def __init__(self, arguments, log, *, processes: int = 1, cold: bool = False, setup=None,
@@ -79,7 +79,7 @@ class Job:
     with self.log.open("w") as out:
       child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT,
                                env={**os.environ, **(environment or {})}, start_new_session=True)
-    self.pid, self._child = child.pid, child        # kept: subprocess reaps what nobody holds
+    self.pid, self._child = child.pid, child        # else subprocess reaps the child
 
   def wait(self, seconds: float | None = None) -> int | None:
     """Its exit code (negative: the signal that ended it), or None after so many seconds."""
@@ -95,9 +95,9 @@ class Job:
     return self._code
 
   def wait_worked(self, seconds: float) -> int | None:
-    """Its exit code, or None once its processes have used so many seconds of processor time."""
+    """Its exit code, or None after its processes have used so many seconds of processor time."""
     left = seconds
-    # Two cores at most are used up meanwhile: looked at rarely at first, and often at the end.
+    # A job uses two cores at most: poll rarely at first, and often near the end.
     while (code := self.wait(min(max(left / 4, 0.02), 1.0))) is None:
       if (left := seconds - processor_seconds(self.pid)) <= 0:
         return None
@@ -121,8 +121,8 @@ class Job:
 
 
 def children(pid: int) -> list[int]:
-  """The processes that `pid` started and that still run, in order."""
-  with contextlib.suppress(OSError):           # where the kernel keeps a list
+  """The running child processes of `pid`, in order."""
+  with contextlib.suppress(OSError):           # not every kernel has this file
     lists = [path.read_text().split() for path in
              pathlib.Path(f"/proc/{pid}/task").glob("*/children")]
     if lists:
@@ -137,7 +137,7 @@ def children(pid: int) -> list[int]:
 
 
 def processor_seconds(pid: int) -> float:
-  """What a process, those that it started, and those of them that have ended, have worked."""
+  """Processor seconds of a process and its descendants, ended ones included."""
   ticks = 0
   for one in (pid, *descendants(pid)):
     with contextlib.suppress(OSError):
@@ -151,7 +151,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-  """Whether a process runs (one that ended and nobody waited for does not)."""
+  """Whether a process runs (a zombie does not)."""
   try:
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
   except OSError:
@@ -159,7 +159,7 @@ def alive(pid: int) -> bool:
 
 
 def lingering(pids, seconds: float = 20.0) -> list[int]:
-  """Those of `pids` that still run after so many seconds."""
+  """The processes of `pids` that still run after so many seconds."""
   end = time.monotonic() + seconds
   while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < end:
     time.sleep(0.05)
@@ -167,7 +167,7 @@ def lingering(pids, seconds: float = 20.0) -> list[int]:
 
 
 def call(function, *arguments):
-  """What `function` returns or raises in a forked process: jax must not wake up in this one."""
+  """Runs `function` in a forked process, since jax must not start here; returns or raises."""
   import pickle
   reader, writer = os.pipe()
   pid = os.fork()
@@ -175,7 +175,7 @@ def call(function, *arguments):
     os.close(reader)
     try:
       result = (True, function(*arguments))
-    except BaseException as e:      # it is told to the parent
+    except BaseException as e:      # passed to the parent
       traceback.print_exc()
       result = (False, repr(e))
     with os.fdopen(writer, "wb") as out:
@@ -212,7 +212,7 @@ def _fork(argv: list[str], log: pathlib.Path, setup, environment: dict[str, str]
     threading._shutdown()
   except SystemExit as e:
     code = e.code if isinstance(e.code, int) else 1
-  except BaseException:             # as the interpreter would
+  except BaseException:             # like the interpreter
     traceback.print_exc()
     code = 1
   finally:

@@ -1,11 +1,12 @@
-"""What a run's Q-Former keeps of an item's vectors, where it starts and at the end of each phase.
+"""Measures what a run's Q-Former keeps of item vectors, at the start and after each phase.
 
     python -m benchmarks.kept --config=configs/elm_ml100k_small.py --workdir=runs/elm_small
 
-Of the outputs for all items, queries side by side: their RMS; the RMS of what differs between
-items; how many directions that takes (the exponential of the entropy of their shares of the
-variance); and of each named vector the share of its variance over held-out items that a ridge
-regression from the outputs explains, fit on the other items: 1 if a linear layer could read it off.
+For the outputs of all items, with queries concatenated, it prints: their RMS; the RMS of their
+differences between items; the effective number of directions of these differences (exp of the
+entropy of the variance shares); and for each named vector the share of its variance on held-out
+items that a ridge regression from the outputs explains, fitted on the other items (1: a linear
+layer can read the vector).
 """
 import functools
 

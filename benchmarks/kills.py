@@ -1,27 +1,28 @@
-"""Random SIGKILLs in every stage: after each the same command again, at the end the same bits.
+"""Kills every stage at random times (SIGKILL), restarts it, and compares the results bit by bit.
 
     python -m benchmarks.kills --workdir=runs/kills --kills=100 --seed=0 --out=kills.json
-    python -m benchmarks.kills --workdir=runs/kills --kills=200 --minutes=60      # goes on
+    python -m benchmarks.kills --workdir=runs/kills --kills=200 --minutes=60      # continues
     python -m benchmarks.kills --workdir=runs/quick --quick
 
-A stage of a small model (`jobs.SMALL`) runs once undisturbed, which gives its duration and what it
-leaves. Then it runs from the same start and is killed at a moment drawn evenly from that duration,
-which is counted in processor time of all its processes, so that other work on the machine moves
-nothing: its main process alone, or all its processes. The same command follows at once and may be
-killed, too, at most PER_ROUND times. When it ends by itself, what it leaves is compared
-(`workdirs.content`; `workdirs.MAY_DIFFER` is what need not be equal): one round. The stages take
-turns, a round each, until as many kills have hit as --kills says or --minutes are over.
+A stage of a small model (`jobs.SMALL`) runs once undisturbed, which gives its duration and its
+result. Then it runs from the same start and is killed at a uniformly drawn moment of that duration:
+either its main process or all its processes. Durations are processor time of all its processes, so
+that other work on the machine does not matter. The same command follows at once and may be killed,
+too, at most PER_ROUND times in all. When it ends by itself, its result is compared
+(`workdirs.content`; `workdirs.MAY_DIFFER` lists what may differ): this is one round. The stages
+take turns, one round each, until --kills kills have hit or --minutes are over.
 
 Every round is appended to outcomes.jsonl in the workdir, and the starts and ends of the stages are
-kept: the same command with a higher --kills or --minutes goes on with the next draw. Kill `number`
-of a stage follows from (seed, stage, number) alone. The code is expected not to change meanwhile.
+kept: the same command with a higher --kills or --minutes continues with the next draw. Kill
+`number` of a stage depends on (seed, stage, number) alone. The code must not change meanwhile.
 
-With --processes=2 a stage is a job of two processes (launch/local_pod.py), of which the first, the
-second, both or the launcher is killed. --resume trains on 1, 2, 4 and 1 processes, and on 8, 4 and
-1 devices, each from the checkpoint before, and compares batches and losses (benchmarks.equality).
+With --processes=2 a stage is a job of two processes (launch/local_pod.py), and the first process,
+the second, both or the launcher is killed. --resume trains on 1, 2, 4 and 1 processes, and on 8, 4
+and 1 devices, each from the previous checkpoint, and compares batches and losses
+(benchmarks.equality).
 
-Exit code 1: bits differ, a half-written file is left, a restart is refused, or a process outlives
-its job. docs/results/reliability.md has the figures.
+Exit code 1: bits differ, a half-written file is left, a restart fails, or a process outlives its
+job. docs/results/reliability.md has the figures.
 """
 import argparse
 import collections
@@ -38,24 +39,24 @@ from benchmarks import jobs, workdirs
 from ilm_jax import files
 
 STAGES = ("targets", "prepare", "cf", "phase1", "phase2", "eval", "report", "export")
-ALONE = ("export",)            # in one process, whatever --processes says
+ALONE = ("export",)            # in one process, even with --processes=2
 TARGETS = {1: ("main", "all"), 2: ("0", "1", "all", "main")}
-TOLERANCE = 1e-6               # relative, of losses on other numbers of processes and devices
+TOLERANCE = 1e-6               # relative difference of losses on other processes and devices
 RESUMED = ("1, 2, 4, 1 processes", "8, 4, 1 devices")
-_LIMIT = 1800.0                # seconds for one run of a stage
-PER_ROUND = 3                  # kills, before the stage is left alone and compared
+_LIMIT = 1800.0                # most seconds for one run of a stage
+PER_ROUND = 3                  # most kills before the stage may finish
 
 
 def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   names = lambda text: tuple(text.split(","))                             # noqa: E731
-  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="kept: gone on with")
+  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="kept, to continue from")
   parser.add_argument("--kills", type=int, default=100,
-                      help="of all stages together, with those of earlier calls")
-  parser.add_argument("--minutes", type=float, default=float("inf"), help="then no new round")
+                      help="total over all stages and all calls")
+  parser.add_argument("--minutes", type=float, default=float("inf"), help="then start no round")
   parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--stages", type=names, default=STAGES, help="those that are killed")
-  parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="of a job")
+  parser.add_argument("--stages", type=names, default=STAGES, help="stages to kill")
+  parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="processes per job")
   parser.add_argument("--cold", action="store_true", help="a new interpreter for each job")
   parser.add_argument("--resume", action="store_true", help="also resume across processes, devices")
   parser.add_argument("--quick", action="store_true", help="6 kills in cf, phase1 and phase2")
@@ -76,7 +77,7 @@ class Campaign:
     flags: of the program, config and model.
 
   Raises:
-    SystemExit: the workdir is of a campaign with another seed or number of processes.
+    SystemExit: the workdir belongs to a campaign with another seed or number of processes.
   """
 
   def __init__(self, args: argparse.Namespace, flags: tuple[str, ...]):
@@ -85,15 +86,15 @@ class Campaign:
     self._flags = (f"--workdir={self.run}", *flags)
     self.rounds = [json.loads(line) for line in
                    (self._log.read_text().splitlines() if self._log.exists() else [])]
-    self._whole: dict[str, dict] = {}       # by stage: what it takes and leaves undisturbed
+    self._whole: dict[str, dict] = {}       # by stage: duration and result without kills
     other = {(one["seed"], one["processes"]) for one in self.rounds} - {
         (args.seed, args.processes)}
     if other:
-      raise SystemExit(f"kills: {self._log} is of (seed, processes) {sorted(other)}, these are "
+      raise SystemExit(f"kills: {self._log} has (seed, processes) {sorted(other)}, expected "
                        f"{(args.seed, args.processes)}: name another --workdir")
 
   def undisturbed(self, name: str, before: str | None) -> None:
-    """Runs a stage from the end of the one `before`, unless an earlier call has."""
+    """Runs a stage from the end of the stage `before`, unless an earlier call did."""
     folder = self._root / "stages" / name
     record = folder / "whole.json"
     if not record.exists():
@@ -110,7 +111,7 @@ class Campaign:
     self._whole[name] = json.loads(record.read_text())
 
   def round(self, name: str) -> None:
-    """Kills the stage until it ends by itself or PER_ROUND times; compares; notes the outcome."""
+    """One round: kills the stage until it ends by itself, compares, and records the outcome."""
     one = {"stage": name, "seed": self._args.seed, "processes": self._args.processes, "draws": [],
            "wrong": [], "left": [], "refused": [], "outlived": 0}
     number = sum(len(other["draws"]) for other in self.rounds if other["stage"] == name)
@@ -130,7 +131,7 @@ class Campaign:
     print(f"  {json.dumps(one)}", flush=True)
 
   def rows(self) -> list[dict]:
-    """The table: what all rounds of each stage came to."""
+    """The table: the sums over all rounds of each stage."""
     return [_row(name, whole["seconds"], [one for one in self.rounds if one["stage"] == name])
             for name, whole in self._whole.items()]
 
@@ -138,7 +139,7 @@ class Campaign:
     return sum(row["kills"] for row in self.rows())
 
   def _killed(self, name: str, number: int, one: dict) -> bool:
-    """Starts the stage and kills it; False if it had ended before."""
+    """Starts the stage and kills it; False if it ended before the kill."""
     draw = random.Random(f"{self._args.seed} {name} {number}")
     at = draw.random() * self._whole[name]["seconds"]
     target = draw.choice(TARGETS[self._processes(name)])
@@ -209,7 +210,7 @@ def main() -> int:
     if campaign.kills() >= args.kills or time.monotonic() - began > 60 * args.minutes:
       break
     campaign.round(name)
-  _copy(args.workdir / "stages" / before / "after", campaign.run)      # a finished run, for others
+  _copy(args.workdir / "stages" / before / "after", campaign.run)      # for other benchmarks
   rows = campaign.rows()
   resumed = resume(args.workdir / "resume") if args.resume else {}
   broken = [row["stage"] for row in rows if any(map(row.get, BROKEN))]
@@ -233,7 +234,7 @@ def line(row: dict) -> str:
 
 
 def show(result: dict) -> None:
-  """The table, and what was wrong."""
+  """The table and the failures."""
   rows = result["rows"]
   print(f"\n{'stage':<10}{'seconds':>9}{'kills':>7}{'rounds':>8}{'wrong bits':>12}"
         f"{'left files':>12}{'refused':>10}{'outlived':>10}")
@@ -254,7 +255,7 @@ def show(result: dict) -> None:
 
 
 def resume(root: pathlib.Path) -> dict[str, float]:
-  """{resumed how: largest relative difference of a loss}, and of the batches those that differ."""
+  """{how it was resumed: largest relative difference of a loss}, and {"batches that differ": n}."""
   shutil.rmtree(root, ignore_errors=True)
   root.mkdir()
   out = root / "equality.json"
@@ -269,7 +270,7 @@ def resume(root: pathlib.Path) -> dict[str, float]:
 
 
 def _other_batches(root: pathlib.Path) -> int:
-  """How many batches of 1 process are not those of 2 and of 4 put together."""
+  """Number of batches of 1 process that differ from the joined batches of 2 or 4 processes."""
   import jax
   import numpy as np
 

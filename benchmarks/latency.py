@@ -1,17 +1,17 @@
-"""How long a recommendation takes, warm: from a history to ten items of the full catalogue.
+"""Measures how long a warm recommendation takes, from a history to ten items of the catalogue.
 
     python -m benchmarks.latency --config=configs/quickstart.py --workdir=runs/quickstart
 
-By every way that the trained run has (docs/results/speed.md): its item head, of ILM and of what
-`phase2.compare` has trained, and phase 1's dot product. Histories are those of the log's users;
+It measures all ways of ranking that the run has (docs/results/speed.md): the item heads of ILM and
+of models from `phase2.compare`, and phase 1's dot product. Histories are those of the log's users;
 the catalogue is projected once, before the clock starts. Prints the median and the 90th percentile
-of one call, and users a second.
+of a call, and users per second.
 
     python -m benchmarks.latency --items=1000000 --width=64 --of_users=1000 --of_items=10000
 
-Time and memory of files of lists (`--users=all`, `--items=all` of stage recommend) for a made-up
-catalogue: keys, states and histories are drawn, no language model runs; all else is what the stage
-does. Memory is the peak of the process so far, with libraries.
+Measures time and memory of writing lists (`--users=all`, `--items=all` of stage recommend) for a
+synthetic catalogue. Keys, states and histories are drawn and no language model runs; all else is
+the stage's own code. Memory is the peak of the process so far, libraries included.
 """
 import argparse
 import importlib
@@ -33,11 +33,11 @@ from ilm_jax.models import ilm
 from ilm_jax.runtime import placement
 from ilm_jax.stages import context, neighbours, recipe, recommend, recommender
 
-_HISTORY, _K = 20, 10      # items of a made-up user; of a list
+_HISTORY, _K = 20, 10      # items of a random user's history; of a list
 
 
 def ways(config) -> list[tuple[str, variants.Variant]]:
-  """(`by` of a Recommender, variant) of what a run of `config` can answer by."""
+  """(`by` of a Recommender, variant) for every way of ranking that a run of `config` has."""
   by = recommender.way(config)
   models = variants.trained(config) if by != recommender.DOT else (variants.ILM,)
   found = [(by, variant) for variant in models]
@@ -47,7 +47,7 @@ def ways(config) -> list[tuple[str, variants.Variant]]:
 
 
 def seconds(makes: recommender.Recommender, histories: list, users: int, calls: int) -> np.ndarray:
-  """[calls] seconds of a call with so many users; two calls before them are not counted."""
+  """[calls] seconds of calls with so many users, after two warm-up calls."""
   taken = []
   for n in range(calls + 2):
     some = [histories[(n * users + u) % len(histories)] for u in range(users)]
@@ -58,14 +58,14 @@ def seconds(makes: recommender.Recommender, histories: list, users: int, calls: 
 
 
 class _Head(nnx.Module):
-  """What `dot_scores.head_score` reads of a model."""
+  """The part of a model that `dot_scores.head_score` uses."""
 
   def __init__(self, width: int):
     self.head = ilm.ItemHead(1, width, width, nnx.Rngs(0))
 
 
 class MadeUp(recommender.Recommender):
-  """Ranks a drawn catalogue by its item head; the states of histories are drawn, too."""
+  """Ranks a random catalogue by an item head, from random hidden states."""
 
   def __init__(self, items: int, users: int, width: int):
     names = [str(n) for n in range(1, items + 1)]
@@ -94,8 +94,7 @@ class MadeUp(recommender.Recommender):
 
 
 def files(items: int, width: int, users: int, of_items: int) -> None:
-  """Prints seconds and peak memory of writing the lists of all users and the neighbours of some
-  items."""
+  """Prints seconds and peak memory of writing users' lists and items' neighbours."""
   began = time.perf_counter()
 
   def row(name):
@@ -130,7 +129,7 @@ def main() -> None:
     files(args.items, args.width, args.of_users, args.of_items)
     return
   if not args.workdir:
-    parser.error("expected --workdir of a finished run, or --items of a made-up catalogue")
+    parser.error("expected --workdir of a finished run, or --items of a synthetic catalogue")
   module = importlib.import_module(args.config.removesuffix(".py").replace("/", "."))
   run = context.Run(module.get_config(), args.workdir)
   log = run.data.log

@@ -1,12 +1,12 @@
-"""Speed of the frozen decoder, beside transformers on torch where that is installed.
+"""Speed of the frozen decoder, compared with transformers on torch if that is installed.
 
     python -m benchmarks.lm_step --out=lm_step.json
 
-Random weights in the shape of SmolLM2-135M, float32, 8 rows of 64 tokens: the hidden states
-forward; forward with the gradient to the input embeddings (the frozen step of phase 2); prefill of
-the prompts; and greedy text of 32 tokens after them (logits included). The peers take turns in one
-process and the best round of each counts, so read the ratio. GFLOP/s counts the matmuls with
-weights of the layers: 2 a parameter and token forward, and the same again backward.
+Random weights in the shape of SmolLM2-135M, float32, 8 rows of 64 tokens. Measured are: the hidden
+states forward; forward and the gradient to the input embeddings (the frozen step of phase 2);
+prefill of the prompts; and prefill with 32 tokens of greedy text (logits included). The peers take
+turns in one process and the best round of each counts, so read the ratio. GFLOP/s counts matmuls
+with weights of the layers: 2 FLOPs per parameter and token forward, and as many backward.
 """
 import argparse
 import functools
@@ -26,11 +26,11 @@ from ilm_jax.models import decoder, language_model
 CONFIG = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3, head_dim=64,
                                mlp_width=1536, vocab_size=49152, rope_base=1e5)
 NEW = 32                     # tokens of the text
-REST = 0.5                   # seconds before each turn: the peer's idle threads spin for a while
+REST = 0.5                   # seconds between turns, in which the peer's threads stop spinning
 
 
 def ours(config, embeds_BLD):
-  """{what: function that runs it once}."""
+  """{measurement: function that runs it once}."""
   model = decoder.Decoder(config, rngs=nnx.Rngs(0))
   params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
   B, L, _ = embeds_BLD.shape
@@ -51,7 +51,7 @@ def ours(config, embeds_BLD):
 
 
 def theirs(config, embeds_BLD):
-  """The same with transformers, parameters frozen."""
+  """The same with transformers and frozen parameters."""
   import torch
   import transformers
   torch.set_num_threads(os.cpu_count())
@@ -109,7 +109,7 @@ def main():
         time.sleep(REST)
         start = time.perf_counter()
         run[what]()
-        if turn:  # the first one compiles
+        if turn:  # the first turn compiles
           seconds[peer].append(time.perf_counter() - start)
     for peer, taken in seconds.items():
       best = min(taken)

@@ -1,15 +1,15 @@
-"""10,000 steps of a small model: memory, open files, and whether its heartbeat tells the truth.
+"""Trains a small model for 10,000 steps and checks memory, open files and the heartbeat.
 
     python -m benchmarks.long_run --workdir=runs/long --finished=runs/kills/run --steps=10000
 
 Trains phase 1 of `jobs.SMALL` from the data and vectors of a finished workdir (--finished, made by
-benchmarks.kills), with a checkpoint and a record every 100 steps, while a second job evaluates the
-checkpoints as they come (--watch). Once a second the memory (RSS) and the open files of both are
-read from /proc, and the heartbeat is compared with the checkpoints that are there.
+benchmarks.kills), with a checkpoint and a log record every 100 steps. A second job evaluates each
+new checkpoint (--watch). Once a second the memory (RSS) and open files of both jobs are read from
+/proc, and the heartbeat is compared with the existing checkpoints.
 
-Exit code 1: memory grows by more than --slope MiB per 1,000 steps after the first fifth, more files
-are open at the end than after the first fifth, or the heartbeat names a step before a checkpoint
-that is there or after the last.
+Exit code 1: memory grows by more than --slope MiB per 1,000 steps after the first fifth; more files
+are open at the end than after the first fifth; or the heartbeat's step is below that of an existing
+checkpoint or above the last step.
 """
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks import jobs
 
-_MARGIN = 4          # open files more or less: a checkpoint that is being written
+_MARGIN = 4          # tolerance in open files, for a checkpoint that is being written
 
 
 def arguments() -> argparse.Namespace:
@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--workdir", type=pathlib.Path, required=True, help="made anew")
   parser.add_argument("--finished", type=pathlib.Path, required=True)
   parser.add_argument("--steps", type=int, default=10_000)
-  parser.add_argument("--every", type=int, default=100, help="steps from a checkpoint to the next")
+  parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
   parser.add_argument("--slope", type=float, default=5.0, help="MiB per 1,000 steps at most")
   parser.add_argument("--no_watch", action="store_true", help="no second job")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
@@ -57,11 +57,11 @@ def sample(pid: int, workdir: pathlib.Path) -> dict | None:
 
 
 def verdict(samples: list[dict], steps: int, most: float) -> dict:
-  """What the samples say: growth after the first fifth of the steps, and lies of the heartbeat."""
+  """Growth after the first fifth of the steps, and wrong heartbeats, from the samples."""
   late = [s for s in samples if s["step"] >= steps / 5] or samples
   step, rss = (np.array([s[key] for s in late], float) for key in ("step", "rss"))
   slope = float(np.polyfit(step, rss, 1)[0] * 1000) if len(set(step)) > 1 else 0.0
-  # A beat is renewed every 5 s: it may be behind by what was saved since, never ahead of the end.
+  # A beat comes every 5 s: it may lag behind the newest checkpoint, never exceed the last step.
   lies = [s for one, s in itertools.pairwise(samples)
           if s["step"] > steps or (s["beat"] > one["beat"] and s["step"] < one["newest"])]
   opened = [late[0]["files"], late[-1]["files"]]
@@ -99,7 +99,7 @@ def main() -> int:
       if job and (one := sample(job.pid, run)):
         samples[name].append(one)
   if watching:
-    watching.kill()          # phase 2, which it waits for too, is not trained here
+    watching.kill()          # it also waits for phase 2, which is not trained here
     watching.wait(60)
   result = {"steps": args.steps, "seconds": round(time.monotonic() - began),
             "exit code": training.wait()}

@@ -1,12 +1,12 @@
-"""What monitoring costs training: steps of `loop.fit` with a Monitor and without.
+"""Measures what monitoring costs: steps of `loop.fit` with and without a Monitor.
 
     python -m benchmarks.monitoring --out=monitoring.json
 
-One run of steps of 5 to 40 ms, in blocks of 40: in every other block the Monitor does its
-work (clock thread, progress line, log with TensorBoard every 10 steps, heartbeat), in the others it
-is not called. Each block is compared with its neighbour; reported is the median of the ratios, of
-wall time and of the process's CPU time, which other work on the machine does not touch. After that,
-the CPU time of each part when it is called alone.
+One run has steps of 5 to 40 ms in blocks of 40. In every other block the Monitor works (clock
+thread, progress line, log with TensorBoard every 10 steps, heartbeat); in the others it is not
+called. Each block is compared with its neighbour. Reported are the median ratios of wall time and
+of the process's CPU time, which other work on the machine does not change, and then the CPU time of
+each part of the Monitor alone.
 """
 import argparse
 import contextlib
@@ -30,7 +30,7 @@ WIDTH, ROWS, DEPTH, BLOCK, LOG_EVERY = 512, 256, 1, 40, 10
 
 
 class Half(monitor.Monitor):
-  """Monitors every other block of steps; notes the seconds of each block."""
+  """Monitors every other block of steps and records the seconds of each block."""
   on, blocks, newest = True, None, None
 
   def waiting(self):
@@ -63,7 +63,7 @@ class Half(monitor.Monitor):
 
 
 class NoCheckpoints:
-  """Stands in for a checkpoint.Checkpointer: saving costs the same with and without."""
+  """Replaces a checkpoint.Checkpointer and saves nothing: saving costs the same in both blocks."""
   folder = "nowhere"
 
   def latest(self):
@@ -106,7 +106,7 @@ def in_a_run(pairs: int, folder: str) -> dict[str, float]:
            loop.Outputs("phase2", NoCheckpoints(),
                         scalars.Writer(f"{folder}/metrics.jsonl",
                                        (trackers.TensorBoard(folder),)), half))
-  blocks = half.blocks[2:2 + 2 * pairs]      # the first has the compilation
+  blocks = half.blocks[2:2 + 2 * pairs]      # the first block includes compilation
   of = {on: [b[1:] for b in blocks if b[0] is on] for on in (True, False)}
   wall, cpu = (statistics.median(a[i] / b[i] for a, b in zip(of[True], of[False]))
                for i in (0, 1))
@@ -115,7 +115,7 @@ def in_a_run(pairs: int, folder: str) -> dict[str, float]:
 
 
 def alone(folder: str) -> dict[str, float]:
-  """CPU seconds of a Monitor's work for each step, each log and each heartbeat."""
+  """CPU seconds of a Monitor per step, per log and per heartbeat."""
   running = monitor.Monitor("phase2", 10 ** 6, workdir=folder, quiet=True).start(0)
   running.flops_per_step = 1.0
   finite = jnp.bool_(True)

@@ -1,11 +1,11 @@
-"""Our language models beside their originals: the largest difference of a logit, for each family.
+"""Compares our language models with their originals: the largest logit difference per family.
 
     python -m benchmarks.parity --out=parity.json          (needs the extra `parity`)
 
-Random small models of transformers, sizes all different, norms away from 1, sequences longer than
-the sliding windows; float32. The Hugging Face reader reads what transformers saves, the GGUF reader
-the same weights under the names and in the layout of llama.cpp (`write_gguf`). Greedy continuations
-are compared token by token.
+Small random transformers models in float32, with sizes that all differ, norms away from 1, and
+sequences longer than the sliding windows. The Hugging Face reader reads the files that transformers
+saves; the GGUF reader reads the same weights with llama.cpp's names and layout (`write_gguf`).
+Greedy continuations are compared token by token.
 """
 import argparse
 import dataclasses
@@ -58,7 +58,7 @@ FAMILIES = {
     "mT5": ("MT5ForConditionalGeneration", "MT5Config", {"feed_forward_proj": "gated-gelu"}),
     "UMT5": ("UMT5ForConditionalGeneration", "UMT5Config", {"feed_forward_proj": "gated-gelu"}),
 }
-# The same through GGUF: name -> (its architecture, fields that its header cannot say otherwise).
+# The same through GGUF: name -> (its architecture, config fields that its header can express).
 _SIX = {**_WINDOWS, "query_pre_attn_scalar": 10, "num_hidden_layers": 7, "rope_parameters": {
     "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
     "full_attention": {"rope_type": "linear", "rope_theta": 900.0, "factor": 8.0}}}
@@ -75,7 +75,7 @@ ROWS = [(name, "Hugging Face") for name in FAMILIES] + [(name, "GGUF") for name 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """What a comparison found."""
+  """The result of a comparison."""
   family: str
   reader: str
   logits: float             # largest absolute logit, so that a difference has a scale
@@ -84,7 +84,7 @@ class Row:
 
 
 def original(name: str, more: dict | None = None, seed: int = 0):
-  """A random model of transformers, its norms away from 1; `more` fields of its config."""
+  """A random transformers model with norms away from 1; `more`: fields of its config."""
   import torch
   import transformers
   model_class, config_class, fields = FAMILIES[name]
@@ -98,7 +98,7 @@ def original(name: str, more: dict | None = None, seed: int = 0):
   torch.manual_seed(seed)
   model = getattr(transformers, model_class)(config).eval()
   if fields.get("tie_word_embeddings") is False or name == "mT5":
-    # transformers 5 ties T5's head by default; released models have one of their own.
+    # transformers 5 ties T5's head by default; released models have a separate head.
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
   with torch.no_grad():
     for key, weight in model.named_parameters():
@@ -156,7 +156,7 @@ _GGUF_ENDS = {"model.embed_tokens.weight": "token_embd.weight", "lm_head.weight"
 
 
 def write_gguf(theirs, architecture: str, path) -> None:
-  """A model of transformers as llama.cpp's converter lays it out, in float32."""
+  """Writes a transformers model in the layout of llama.cpp's converter, in float32."""
   c, tied = theirs.config, theirs.config.tie_word_embeddings
   writer = gguf_format.GGUFWriter(path, architecture)
   names = {**_GGUF_NAMES, **(_GGUF_POST_NORMS if architecture in ("gemma2", "gemma3") else {})}
@@ -211,7 +211,7 @@ def _write_gguf_header(writer, c) -> None:
 
 
 def logits(config, params, ids_BL, said_BX) -> np.ndarray:
-  """Of all positions of a decoder; of the decoder's, given `said_BX`, of an encoder-decoder."""
+  """Logits at all positions of a decoder, or of an encoder-decoder's decoder given `said_BX`."""
   model = language_model.bind(config, params)
   position_BL = jnp.broadcast_to(jnp.arange(ids_BL.shape[1]), ids_BL.shape)
   segment_BL = jnp.ones(ids_BL.shape, int)
@@ -224,7 +224,7 @@ def logits(config, params, ids_BL, said_BX) -> np.ndarray:
 
 
 def greedy(config, params, ids_BL) -> np.ndarray:
-  """[B, NEW] tokens; nothing ends the text."""
+  """int [B, NEW]: tokens of a text that no token ends."""
   model = language_model.bind(config, params)
   position_BL = jnp.broadcast_to(jnp.arange(ids_BL.shape[1]), ids_BL.shape)
   prompts = prompt.Prompt(

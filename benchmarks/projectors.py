@@ -1,16 +1,16 @@
-"""What ranking owes to each part of the projector, of phase 1 and of the language model.
+"""Ablates ranking: the parts of the projector, of phase 1 and of the language model.
 
     python -m benchmarks.projectors --out=runs/projectors --arms=mlp,cross,skip --seeds=0,1,2
     python -m benchmarks.projectors --out=runs/projectors --arms=mlp,cross,skip --seeds=0,1,2 \\
         --test --against=mlp
 
-The first trains each arm with each seed (vectors and windows are made anew for every seed) and
-ranks the validation items; one that is done is not run again. The second also shows the ranks of
-the test items: choose by the first, look at the second once. An arm is a model of phase 2, or phase
-1 and its dot product, and changes of the config (`ARMS`). <out>/log.jsonl keeps a line for every
-run: arm, seed, changes, figures.
+The first command trains each arm with each seed (every seed has its own vectors and windows) and
+ranks the validation items; finished runs are not repeated. The second command also shows the ranks
+of the test items: choose by the first, use the second once. An arm is a model of phase 2, or phase
+1 with its dot product, under changes of the config (`ARMS`). <out>/log.jsonl gets one line per run:
+arm, seed, changes, figures.
 
-Intervals are over users, of the mean of all seeds; "seeds" is the standard deviation over seeds.
+Intervals are over users, for the mean of all seeds; "seeds" is the standard deviation over seeds.
 """
 import argparse
 import ast
@@ -36,7 +36,7 @@ from ilm_jax.stages import run as stages
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
 _PREPARED, _OF_CF = ("data", "prepared", "tfds"), ("entities", "factors.npz", "sasrec")
-# The paper's form, to which an arm adds.
+# The paper's form; arms change it.
 PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.temperature": 0.15,
          "qformer.min_temperature": 0.15, "qformer.vector_noise": 0.5, "qformer.dropout": 0.2,
          "phase1.candidates": "batch", "phase1.logq": True, "phase1.pair_batch_size": 64,
@@ -44,7 +44,7 @@ PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.temper
          "phase1.losses.ui": 1.0, "phase1.losses.cf": 0.0, "phase1.losses.rec": 0.0,
          "qformer.user_projection": False,
          "phase2.skip": False, "phase2.qformer_scale": 1.0}
-# Ranking rows alone, behind two layers: minutes a run.
+# Only ranking rows, after two layers: a run takes minutes.
 COMMON = PAPER | {
     "phase2.head.rows": 16, "phase2.head.length": 64, "phase2.head.slots": 52,
     "phase2.head.examples_per_group": 19, "phase2.head.rows_per_group": 16,
@@ -113,14 +113,14 @@ ARMS = {
     "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
     "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
     "mlp_sasrec": Arm("mlp", {"vectors": ("behavioral", "sequential"), "cf.sequential": "sasrec"}),
-    # Items are SASRec's, as in LLM-SRec; words are left out of the prompts.
+    # Item vectors are SASRec's, as in LLM-SRec; prompts hold no words.
     "llm_srec": Arm("mlp", {"vectors": ("sequential",), "cf.sequential": "sasrec",
                             "phase2.head.distil": 1.0}),
     **{f"{name}_distil{suffix}": Arm(variant, changes | {"phase2.head.distil": weight})
        for name, variant, changes in (("mlp", "mlp", {}),
                                       ("skip", "rand", FULL | {"phase2.skip": True}))
        for suffix, weight in (("_half", 0.5), ("", 1.0), ("_twice", 2.0))},
-    # By words, with --config=configs/ml100k_index.py; where there is a head, it ranks.
+    # Trained on words, with --config=configs/ml100k_index.py; an item head ranks if there is one.
     "mlp_words": Arm("mlp", WORDS),
     "mlp_words_head": Arm("mlp", WORDS | {"phase2.head.weight": 1.0}),
 }
@@ -140,7 +140,7 @@ def configured(config_file: str, seed: int, arm: Arm, more: dict):
 
 
 def train(args, name: str, seed: int) -> None:
-  """Trains an arm and leaves ranks.npz in its folder, and a line in the log.
+  """Trains an arm; writes ranks.npz into its folder and a line into the log.
 
   Raises:
     UserError: another job trains it.
@@ -155,7 +155,7 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
   arm = ARMS[name]
   base = args.out / "base" / str(seed)
   config = configured(args.config, seed, arm, args.set)
-  stages.run(config, base, ("prepare",))        # which finds what all arms share, or refuses
+  stages.run(config, base, ("prepare",))        # finds the shared files, or refuses
   _link(folder, base, _PREPARED)
   _vectors(config, configured(args.config, seed, Arm("", {}), args.set), base, folder)
   run, began = context.Run(config, folder), time.time()
@@ -181,7 +181,7 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
 
 
 def _vectors(config, shared, base: pathlib.Path, folder: pathlib.Path) -> None:
-  """What stage cf makes for an arm: in `base` and linked, where its entity table is that of all."""
+  """Makes stage cf's files for an arm; arms with the common entity table link those in `base`."""
   same = settings.of_entities(config) == settings.of_entities(shared)
   where = base if same else folder
   wanted = ["entities"] + ["sasrec"] * settings.needs_sasrec(config)
@@ -199,7 +199,7 @@ def _link(folder: pathlib.Path, base: pathlib.Path, names) -> None:
 
 
 def rank(run: context.Run, split: str, score) -> np.ndarray:
-  """float64 [U]: the rank of each user's target of a split, the history filtered."""
+  """float64 [U]: ranks of the users' targets in a split, items of the history filtered."""
   stored = run.prepared(ranking.ranked_task(run.config), split)
   examples = [stored[i] for i in range(len(stored))]
   log = run.data.log
@@ -217,7 +217,7 @@ def by_head(run: context.Run, examples, user_U, variant) -> np.ndarray:
 
 
 def by_words(run: context.Run, examples, user_U, variant) -> np.ndarray:
-  """[U, I + 1] log-probabilities of every item's index, all of the trie walked."""
+  """[U, I + 1]: log-probabilities of all items' indices, by exact scoring."""
   return speaker.Speaker(run, variant).score(
       examples, common.spec(run, [examples]), speaker.catalogue(run)[0])
 
@@ -230,7 +230,7 @@ def dot_product(run: context.Run, examples, user_U) -> np.ndarray:
 
 
 def costs(run: context.Run, variant) -> dict:
-  """Trained parameters, and useful FLOPs of a step."""
+  """Number of trained parameters, and useful FLOPs per step."""
   built = recipe.phase2(run, variant, fresh=False)
   batch = next(phases.phase2_batches(run).iterate(0, 1))
   import jax
@@ -244,7 +244,7 @@ def costs(run: context.Run, variant) -> dict:
 
 
 def table(args, split: str) -> str:
-  """The arms beside one another, in Markdown."""
+  """A table of all arms, in Markdown."""
   bootstrap, lines = paired.Bootstrap(2000, 0), {}
   for text in (args.out / "log.jsonl").read_text().splitlines():
     line = json.loads(text)
@@ -268,7 +268,7 @@ def table(args, split: str) -> str:
 
 
 def beside(args) -> str:
-  """The arms' lead on test over the methods that another run has ranked, in Markdown."""
+  """The arms' lead on test over the methods of another run, in Markdown."""
   path, = (*args.beside.glob("eval/phase2/*/ranks.json.gz"),
            *args.beside.glob("baselines_ranks.json.gz"))
   stored, bootstrap = json.loads(gzip.decompress(path.read_bytes())), paired.Bootstrap(2000, 0)
@@ -278,7 +278,7 @@ def beside(args) -> str:
     hits_U = np.mean([metrics.hit_rate(_of_users(args, name, seed, stored["users"]), 10)
                       for seed in args.seeds], axis=0)
     cells = []
-    for ranks in stored["ranks"].values():            # of users, or of users for each seed
+    for ranks in stored["ranks"].values():            # [users] or [seeds, users]
       rank_SU = np.array(ranks if isinstance(ranks[0], list) else [ranks], float)
       rank_SU[rank_SU == 0] = np.inf
       theirs_U = np.mean([metrics.hit_rate(rank_U, 10) for rank_U in rank_SU], axis=0)
@@ -311,15 +311,15 @@ def main() -> None:
   parser.add_argument("--arms", type=names, default=list(ARMS), help=f"of {', '.join(ARMS)}")
   parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")],
                       default=[0, 1, 2])
-  parser.add_argument("--set", action="append", default=[], help="name=value, of all arms")
-  parser.add_argument("--against", default="mlp", help="arm that is subtracted")
-  parser.add_argument("--test", action="store_true", help="also show the test items' ranks")
+  parser.add_argument("--set", action="append", default=[], help="name=value for all arms")
+  parser.add_argument("--against", default="mlp", help="the arm to subtract")
+  parser.add_argument("--test", action="store_true", help="also show ranks of the test items")
   parser.add_argument("--beside", type=pathlib.Path,
                       help="with --test: workdir of a run, or of benchmarks.baselines, on the same "
                       "data, over whose methods the arms' leads are shown")
   args = parser.parse_args()
   if unknown := [a for a in (*args.arms, args.against) if a not in ARMS]:
-    parser.error(f"--arms: unknown {unknown}; there are {', '.join(ARMS)}")
+    parser.error(f"--arms: unknown {unknown}; expected some of {', '.join(ARMS)}")
   pairs = [text.split("=", 1) for text in args.set]
   args.set = {name: ast.literal_eval(value) for name, value in pairs}
   for seed in args.seeds:

@@ -1,15 +1,15 @@
-"""Users a second of constrained beam search, beside transformers; cost of a step as items grow.
+"""Measures constrained beam search: users per second against transformers; cost by catalogue size.
 
     python -m benchmarks.ranking --data=../shared/data/amazon-beauty-openp5 --out=ranking.json
 
-First table: a Llama of SmolLM2-135M's shape with random weights, read from one folder by both; 64
-prompt tokens a user; Beauty's collaborative index (20 clusters, groups of 500). The peer is
+First table: a Llama of SmolLM2-135M's shape with random weights, read by both from one folder; 64
+prompt tokens per user; Beauty's collaborative index (20 clusters, groups of 500). The peer is
 `transformers.generate` with num_beams = num_return_sequences, `prefix_allowed_tokens_fn` and a trie
-of Python dicts, as OpenP5 evaluates. Same weights, same CPU, in turns in one process.
+of Python dicts, as OpenP5 evaluates. Both take turns in one process, on the same CPU.
 
-Second table: ours alone, width 10, with random indices of four tokens out of 256; a small decoder,
-so that the time is the search's; without a filter, and with one of 64 items a user. Bytes are those
-of the trie on the device.
+Second table: ours alone, width 10, with random indices of four tokens out of 256. The decoder is
+small, so that the search dominates the time; without a filter, and with a filter of 64 items per
+user. Bytes are those of the trie on the device.
 """
 import argparse
 import dataclasses
@@ -36,7 +36,7 @@ SMALL = decoder.DecoderConfig(num_layers=2, width=64, num_heads=4, num_kv_heads=
 
 
 def indices(folder) -> list[list[int]]:
-  """Beauty's collaborative index, a token a number."""
+  """Beauty's collaborative index, one token per number."""
   sequences, num_items = log_reader.read(folder)
   codes = clustering.collaborative(clustering.co_occurrence(
       [s[:-2] for s in sequences], num_items), 20, 500, seed=0)
@@ -44,7 +44,7 @@ def indices(folder) -> list[list[int]]:
 
 
 def theirs(folder, vocab: int):
-  """A random model of transformers, saved for our reader."""
+  """A random transformers model, saved for our reader."""
   import torch
   import transformers
   torch.manual_seed(0)
@@ -101,7 +101,7 @@ def beside(folder, users: int, rounds: int) -> list[dict]:
         time.sleep(0.5)
         start = time.perf_counter()
         results[peer] = go()
-        if turn:  # the first one compiles
+        if turn:  # the first turn compiles
           seconds[peer].append(time.perf_counter() - start)
     ours = [[tuple(catalogue[i - 1]) for i in row if i] for row in results["ilm_jax"]]
     equal = np.mean([a == b for mine, other in zip(ours, results["transformers"])
@@ -154,8 +154,8 @@ def main():
   args.add_argument("--users", type=int, default=8)
   args.add_argument("--rounds", type=int, default=2)
   args.add_argument("--sizes", default="10000,100000,1000000,10000000",
-                    help="of the second table; the largest needs 8 GB while it is built")
-  args.add_argument("--only", choices=("beside", "growing"), help="one of the tables")
+                    help="sizes in the second table; building the largest takes 8 GB")
+  args.add_argument("--only", choices=("beside", "growing"), help="print one table")
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
   tables = {"beside": lambda: beside(args.data, args.users, args.rounds),

@@ -1,12 +1,12 @@
-"""Memory that reading a checkpoint takes on the host, beyond the parameters themselves.
+"""Measures the host memory that reading a checkpoint takes beyond the parameters themselves.
 
     python -m benchmarks.read_weights --out=read_weights.json             (2 GB, one device)
     python -m benchmarks.read_weights --gb=.5 --devices=8 --dtype=int8
 
-Writes a synthetic Llama of that size as sharded safetensors, reads it in a child process onto a
-mesh of CPU devices, and takes the peak of the child's resident memory, pages of mapped files too.
-On a CPU the parameters lie in host memory as well, so their size is taken off. What is left must
-stay under two of the largest tensors, of float32 where int8 is made of them. Needs Linux.
+Writes a synthetic Llama of --gb GB as sharded safetensors, reads it in a child process onto a mesh
+of CPU devices, and takes the child's peak resident memory, pages of mapped files included. On a CPU
+the parameters are in host memory as well, so their size is subtracted. The rest must stay below
+twice the largest tensor (in float32 if it is quantised to int8). Needs Linux.
 """
 import argparse
 import json
@@ -19,11 +19,11 @@ import time
 
 import numpy as np
 
-VOCAB = 16      # in widths; the table is the largest tensor
+VOCAB = 16      # rows / width; makes the table the largest tensor
 
 
 def write(folder: pathlib.Path, gigabytes: float) -> None:
-  """Writes the checkpoint in float32, a file a layer; wider, not only deeper, the larger it is."""
+  """Writes the checkpoint in float32, one file per layer; larger sizes are wider and deeper."""
   import safetensors.numpy
   width = max(64, round((gigabytes / 2) ** 0.5 * 1408 / 64) * 64)
   layers = max(1, round((gigabytes * 1e9 / 4 / width ** 2 - VOCAB) / 16))
@@ -48,7 +48,7 @@ def write(folder: pathlib.Path, gigabytes: float) -> None:
 
 
 def measure(gigabytes: float, devices: int = 1, dtype: str = "float32") -> dict:
-  """Bytes and seconds of one reading; `extra` is what the host held beyond the parameters."""
+  """Bytes and seconds of one reading; `extra`: peak host memory without the parameters."""
   with tempfile.TemporaryDirectory() as folder:
     write(pathlib.Path(folder), gigabytes)
     done = subprocess.run(
@@ -67,14 +67,14 @@ def read(folder: str, devices: int, dtype: str) -> dict:
   from ilm_jax.runtime import axes
   from ilm_jax.weights import hf
   mesh = axes.make_mesh({"data": 1, "fsdp": 1, "tensor": devices})
-  jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))  # wakes XLA
+  jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))  # starts XLA
   before = _status("VmRSS")
-  pathlib.Path("/proc/self/clear_refs").write_text("5")     # the peak, VmHWM, starts anew
+  pathlib.Path("/proc/self/clear_refs").write_text("5")     # resets the peak, VmHWM
   start = time.perf_counter()
   int8 = dtype == "int8"
   _, params = hf.load(folder, "float32" if int8 else dtype, mesh, int8=int8)
   seconds = time.perf_counter() - start
-  # A replicated array lies in memory once a device.
+  # A replicated array is in memory once per device.
   held = sum(part.data.nbytes for x in jax.tree.leaves(params) for part in x.addressable_shards)
   return {"seconds": seconds, "parameters": held, "extra": _status("VmHWM") - before - held,
           "largest_tensor": params["embedding"].nbytes,
@@ -91,9 +91,9 @@ def _status(name: str) -> int:
 
 def main():
   args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  args.add_argument("--gb", type=float, default=2.0, help="of the checkpoint, 1e9 bytes")
-  args.add_argument("--devices", type=int, default=1, help="of the mesh, all on the tensor axis")
-  args.add_argument("--dtype", default="float32", help="of our kernels: float32, bfloat16 or int8")
+  args.add_argument("--gb", type=float, default=2.0, help="size of the checkpoint, in 1e9 bytes")
+  args.add_argument("--devices", type=int, default=1, help="devices, all on the tensor axis")
+  args.add_argument("--dtype", default="float32", help="of our kernels: float32, bfloat16, int8")
   args.add_argument("--out", help="write the costs here as JSON")
   args.add_argument("--read", help=argparse.SUPPRESS)
   args = args.parse_args()

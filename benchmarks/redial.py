@@ -1,12 +1,12 @@
-"""ReDial's test dialogs ranked by what needs no language model trained, and by a run: Markdown.
+"""Ranks films in ReDial's test dialogs, by methods without training and by a run; prints Markdown.
 
     python -m benchmarks.redial --redial=FOLDER --movielens=FOLDER --out=redial.json
 
---redial: the folder with valid.jsonl and test.jsonl, whose layouts `conversation.redial` knows.
+--redial: a folder with valid.jsonl and test.jsonl (layouts: see `conversation.redial`).
 --movielens: a folder with ratings.csv and movies.csv, e.g. ml-latest-small of 2018. Instances and
-targets are those of `conversation.instances`, once with the messages that one side sends in a row
-made one turn, once message by message. All films of both are ranked. "Fresh" ranks leave the films
-named before out.
+targets come from `conversation.instances`: once with consecutive messages of one side joined into a
+turn, once message by message. The films of both data sets are ranked. "Fresh" ranks leave out the
+films named before.
 
 Settings are chosen on the validation dialogs by fresh R@10. --run adds ILM. Results:
 docs/results/redial.md.
@@ -29,7 +29,7 @@ from ilm_jax.data import interactions
 from ilm_jax.evaluation import metrics, target_sets
 from tasks.datasets import movielens_files
 
-SIDES = {"seeker": (session.USER,), "both": session.ROLES}     # whose films a context likes
+SIDES = {"seeker": (session.USER,), "both": session.ROLES}     # sides whose films count as liked
 COPY, REFERENCE = "naive copy", "popularity, validation dialogs"
 BOTH, DIALOGS = "fold-in, MovieLens and validation dialogs", "item-kNN, validation dialogs"
 SPACES = {
@@ -40,12 +40,12 @@ SPACES = {
                             "shrinkage": (10.0, 50.0)},
 }
 FIXED = {"text": {"words": 20}}
-HALVES = 2               # of the validation dialogs: what learns from one is chosen on the other
-TOGETHER = 128           # instances scored together
+HALVES = 2               # of the validation dialogs: rows learn from one and rank the other
+TOGETHER = 128           # instances per batch
 
 
 class Material(conversations.Material):
-  """What the rows are made of: the catalogue, the log, the dialogs of a part."""
+  """The data of the rows: the catalogue, the log, the dialogs of a part."""
 
   def __init__(self, args):
     super().__init__()
@@ -63,7 +63,7 @@ class Material(conversations.Material):
                   for talk in self.talks["valid"]]
 
   def rows(self, film_ids) -> np.ndarray:
-    """Item rows of films of ReDial, each once."""
+    """Item rows of ReDial films, each once."""
     return np.array(list(dict.fromkeys(self.row_of[raw] for raw in film_ids)), np.int64)
 
   def turns(self, part: str, joined: bool) -> list[redial.Talk]:
@@ -77,20 +77,20 @@ class Material(conversations.Material):
 
   @functools.cached_property
   def popular_I1(self) -> np.ndarray:
-    """float32 [I + 1]: by how many users of MovieLens each film is liked."""
+    """float32 [I + 1]: number of MovieLens users who like each film."""
     return popularity.popularity(self.log, len(self.films))
 
   @functools.cached_property
   def discussed_I1(self) -> np.ndarray:
-    """float32 [I + 1]: in how many validation dialogs each film is named."""
+    """float32 [I + 1]: number of validation dialogs that name each film."""
     return popularity.popularity(self.named, len(self.films))
 
   def learned(self, without: int | None) -> list[np.ndarray]:
-    """Item rows that each validation dialog names, but for those of half `without`."""
+    """Item rows that each validation dialog names, without the dialogs of half `without`."""
     return [rows for n, rows in enumerate(self.named) if without is None or n % HALVES != without]
 
   def behind(self, score_NI, popular_I1) -> np.ndarray:
-    """Scores whose ties, of films or contexts that the row knows nothing of, popularity orders."""
+    """Scores in which popularity breaks ties, e.g. for films or contexts unknown to the row."""
     return score_NI + 1e-6 * np.maximum(popular_I1, 0) / popular_I1.max()
 
   def form(self, reg: float, alpha: float, dialogs: int = 0, without: int | None = None
@@ -127,7 +127,7 @@ def by_fold_in(material, contexts, films, setting):
                        setting.get("without"))
   user_NC = form.users([material.liked(turns, setting["side"]) for turns in contexts])
   score_NI = popularity.factors(user_NC, form.item_I1C)
-  score_NI[:, ~np.any(form.item_I1C, axis=1)] = -1.0       # nobody likes them
+  score_NI[:, ~np.any(form.item_I1C, axis=1)] = -1.0       # films without likes
   return material.behind(score_NI, material.popular_I1)
 
 
@@ -159,7 +159,8 @@ def ranked(material: Material, name: str, setting: dict, part: str, joined: bool
            ) -> tuple[list[np.ndarray], np.ndarray]:
   """(ranks of each instance's targets, the dialog of each instance).
 
-  A row that learns from the validation dialogs ranks each half of these as the other half says.
+  A row that learns from the validation dialogs ranks each half of them after learning from the
+  other half.
   """
   talks = material.turns(part, joined)
   every = instances.instances(talks, fresh=fresh)
@@ -189,7 +190,7 @@ def ranked(material: Material, name: str, setting: dict, part: str, joined: bool
 
 
 def chosen(material: Material, name: str) -> dict:
-  """The setting of the best fresh R@10 on the validation dialogs."""
+  """The setting with the best fresh R@10 on the validation dialogs."""
   space = SPACES.get(name)
   if space is None:
     return FIXED.get(name, {})

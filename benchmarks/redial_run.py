@@ -1,8 +1,8 @@
-"""The rows of `benchmarks.redial` that a trained run gives: its item head on the same instances.
+"""The rows of `benchmarks.redial` for a trained run: its item head on the same instances.
 
-The examples are those of stage prepare (task `redial_recommend`, test): a dialog up to a turn with
-a film that was not named before and that the run's catalogue has. Films that the run does not have
-it cannot rank: as targets they are never found.
+The examples come from stage prepare (task `redial_recommend`, test): a dialog up to a turn that
+names a film of the run's catalogue for the first time. The run cannot rank films outside its
+catalogue: as targets they count as missed.
 """
 import pathlib
 
@@ -28,8 +28,8 @@ class Trained:
     self.examples = [stored[n] for n in range(len(stored))]
 
   def scores(self, shuffled: bool) -> np.ndarray:
-    """float32 [examples, I + 1]: of the run's items in each example's context; -inf where the
-    context names them."""
+    """float32 [examples, I + 1]: scores of the run's items in each example's context; -inf for
+    items that the context names."""
     asked, log = self.examples, self.run.data.log
     if shuffled:
       to_R = methods.exchanged([np.arange(1, log.num_items + 1)], log.rows.total,
@@ -45,11 +45,11 @@ class Trained:
     """(ranks of each instance's targets, the dialog of each instance), by turns, fresh.
 
     Args:
-      read: ReDial's dialogs by part: the parts that the run has read.
+      read: ReDial's dialogs by part, for the parts that the run has read.
       shuffled: whether every slot holds another item's vectors.
 
     Raises:
-      UserError: the run's examples are not these dialogs.
+      UserError: the run's examples come from other dialogs.
     """
     every = instances.instances([dialogs.joined(talk) for talk in read["test"]], fresh=True)
     _, row_of = redial.catalogue([talk for part in read.values() for talk in part],
@@ -66,9 +66,9 @@ class Trained:
 
 def to_find(every: list[instances.Instance], row_of: dict[str, int], num_items: int
             ) -> list[list[int]]:
-  """Of each instance the rows of its targets that a catalogue of `num_items` has.
+  """For each instance the rows of its targets within a catalogue of `num_items` items.
 
-  A film that was named under another of ReDial's ids is not fresh.
+  A film that was named before under another of ReDial's ids is not fresh.
   """
   return [sorted({row for row in map(row_of.get, each.targets) if row <= num_items}
                  - {row_of[film] for film in each.named}) for each in every]
@@ -76,13 +76,13 @@ def to_find(every: list[instances.Instance], row_of: dict[str, int], num_items: 
 
 def placed(every: list[instances.Instance], row_of: dict[str, int], asked: list[list[int]],
            score_NI: np.ndarray) -> list[np.ndarray]:
-  """Of each instance the ranks of its targets; infinite for what is not to find.
+  """For each instance the ranks of its targets; infinite for targets outside the catalogue.
 
   Args:
     every: the instances.
     row_of: film -> item row.
-    asked: of `to_find`.
-    score_NI: [N, I + 1] of the instances with something to find, in their order.
+    asked: from `to_find`.
+    score_NI: float [N, I + 1], scores of the instances that have a target to find, in order.
   """
   ranks, scores = [], iter(score_NI)
   for each, rows in zip(every, asked):

@@ -1,9 +1,9 @@
-"""SASRec on a benchmark log, to prove data, split and metrics against published numbers.
+"""Runs SASRec on a benchmark log, to check data, split and metrics against published numbers.
 
     python -m benchmarks.sasrec --data=../shared/data/amazon-beauty-openp5 --out=sasrec_beauty.json
 
-Leave-one-out by position, users and items of the 5-core; the full catalogue is ranked, with the
-validation item in the test history; "filtered": without the items of the user's history, unless the
+Leave-one-out by position on users and items of the 5-core. The full catalogue is ranked, with the
+validation item in the test history. "filtered": without the items of the user's history, unless the
 target is one of them (neither of the logs below has such a target).
 Published for Beauty on this split: full softmax R@10 .0859 (deviation .0015 over 3 seeds), NDCG@10
 .0503; 256 sampled negatives .0921, .0531; binary loss .0605, .0318. For ML-1M: HR@10 .2853,
@@ -77,11 +77,11 @@ def read(folder) -> tuple[list[np.ndarray], int]:
 
 
 def measure(sequences, num_items: int, config: sasrec.Config, again: bool) -> dict:
-  """Trains as far as the validation targets say; then the same epochs with these learnt as well.
+  """Trains with early stopping on validation; then as many epochs on training and validation items.
 
   Returns:
-    Figures of the test targets: of the first training, and with `again` those of the second under
-    "with validation".
+    Figures on the test targets: of the first training, and with `again` those of the second
+    training under "with validation".
   """
   start, best = time.perf_counter(), (0.0, 0)
 
@@ -107,9 +107,9 @@ def measure(sequences, num_items: int, config: sasrec.Config, again: bool) -> di
 
 
 def _figures(params, config, sequences) -> dict:
-  """Of the test targets, among all items; and "filtered", without those of the user's history.
+  """Figures on the test targets, among all items and "filtered" (without the user's history).
 
-  Also how many targets stand in that history: their users are not filtered.
+  Also the number of targets that are in that history: their users are not filtered.
   """
   histories, target_U = [s[:-1] for s in sequences], np.array([s[-1] for s in sequences])
   filtered = metrics.rows_to_filter(histories, target_U)
@@ -127,7 +127,7 @@ def main():
   args.add_argument("--data", default="../shared/data/amazon-beauty-openp5")
   args.add_argument("--seeds", type=int, default=3)
   args.add_argument("--again", action=argparse.BooleanOptionalAction, default=True,
-                    help="train again with the validation items learnt too")
+                    help="train again, also on the validation items")
   args.add_argument("--out", help="write the figures here as JSON")
   fields = {"loss": str, "width": int, "num_layers": int, "num_heads": int, "length": int,
             "dropout": float, "negatives": int, "temperature": float, "batch_size": int,

@@ -1,17 +1,17 @@
-"""How many requests a served run answers, beside a plain loop over transformers.
+"""Measures the throughput of a served run, compared with a plain loop over transformers.
 
     python -m benchmarks.serving --config=configs/quickstart.py --workdir=runs/quickstart \\
         --seconds=60 --clients=16
 
-Two servers in processes of their own, one after the other, on the same machine and weights:
+Two servers run in their own processes, one after the other, on the same machine and weights:
 
-  - ours, `--stage=serve`: POST /v1/recommend and /v1/chat/completions, by so many clients at once,
-    each with other films of the log's users in every request, so that no answer is remembered;
-  - the usual way: FastAPI, SmolLM2 by `transformers`, a prompt with the titles of the same films,
-    one greedy answer of --tokens tokens a request, one request at a time.
+  - ours, `--stage=serve`: --clients clients send POST /v1/recommend and /v1/chat/completions at
+    once. Every request names other films of the log's users, so that no answer is cached;
+  - the usual way: FastAPI and SmolLM2 with `transformers`. The prompt has the titles of the same
+    films; each request gets one greedy answer of --tokens tokens, one request at a time.
 
-Prints requests a second, median and 99th percentile, answers other than 200 (429 apart), and the
-memory of the server (RSS) before and after. Needs requirements-parity.lock for the plain loop.
+Prints requests per second, median and 99th percentile, answers other than 200 (429 counted apart),
+and the server's memory (RSS) before and after. The plain loop needs requirements-parity.lock.
 """
 import argparse
 import concurrent.futures
@@ -33,12 +33,12 @@ import numpy as np
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context
 
-_LIKED = 10              # films of a request
-_WAIT = 600.0            # seconds for a server to be ready
+_LIKED = 10              # films per request
+_WAIT = 600.0            # seconds within which a server must be ready
 
 
 class Load(NamedTuple):
-  """What came of a load: seconds of each answer, how many had which status, RSS in MiB."""
+  """The results of a load: seconds of each answer, counts by status, RSS in MiB."""
   seconds_N: np.ndarray
   statuses: dict[int, int]
   wall: float
@@ -55,7 +55,7 @@ class Load(NamedTuple):
 
 
 def line(of: dict) -> str:
-  """A line of the table, of `Load.figures`."""
+  """A line of the table, from `Load.figures`."""
   return (f"| {of['route']} | {of['requests_per_second']:.1f} | {of['p50_ms']:,.0f} | "
           f"{of['p99_ms']:,.0f} | {of['errors']} | {of['turned_away']} | "
           f"{of['rss_before']:,.0f} | {of['rss_after']:,.0f} |")
@@ -66,7 +66,7 @@ HEAD = ("| route | requests/s | p50, ms | p99, ms | errors | 429 | RSS before, M
 
 
 def load(port: int, pid: int, path: str, bodies, clients: int, seconds: float) -> Load:
-  """Sends `bodies` (an iterator that never ends) to a route from `clients` at once."""
+  """Sends `bodies` (an endless iterator) to a route from `clients` threads at once."""
   before, taken, statuses = rss(pid), [], {}
   bodies, began = iter(bodies), time.perf_counter()
 
@@ -89,7 +89,7 @@ def load(port: int, pid: int, path: str, bodies, clients: int, seconds: float) -
 
 
 def rss(pid: int) -> float:
-  """MiB of memory that a process holds."""
+  """Resident memory of a process in MiB."""
   pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
   return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
@@ -110,7 +110,7 @@ class Locked:
 
 
 def histories(log: interactions_lib.Interactions):
-  """Item rows that users have, ten at a time, each set once before one comes again."""
+  """Endless slices of ten consecutive item rows from the histories, one user after the other."""
   for start in itertools.count(0, _LIKED):
     for user in range(log.num_users):
       rows = log.item_N[log.of_user(user)]
@@ -119,7 +119,7 @@ def histories(log: interactions_lib.Interactions):
 
 
 def started(argv: list[str], port: int) -> subprocess.Popen:
-  """A server that is ready. Raises: RuntimeError, where it ends or takes too long."""
+  """A server that is ready. Raises RuntimeError if it ends or takes too long."""
   child, began = subprocess.Popen(argv), time.monotonic()
   while time.monotonic() - began < _WAIT:
     if child.poll() is not None:
@@ -138,7 +138,7 @@ def started(argv: list[str], port: int) -> subprocess.Popen:
 
 
 def stopped(child: subprocess.Popen) -> None:
-  """Ends a server and says how it ended."""
+  """Stops a server and prints its exit code."""
   child.send_signal(signal.SIGTERM)
   print(f"SIGTERM: exit code {child.wait(60)}", file=sys.stderr)
 
@@ -146,7 +146,7 @@ def stopped(child: subprocess.Popen) -> None:
 # The usual way.
 
 def plain(port: int, asset: str, tokens: int) -> None:
-  """A FastAPI server that has SmolLM2 answer a prompt of titles; runs until SIGTERM."""
+  """A FastAPI server in which SmolLM2 answers a prompt of titles; runs until SIGTERM."""
   import threading
 
   import fastapi
@@ -156,7 +156,7 @@ def plain(port: int, asset: str, tokens: int) -> None:
 
   from ilm_jax.assets import pinned
   path, = pinned.fetch(asset).values()
-  with tempfile.TemporaryDirectory() as folder:      # transformers wants to write beside the file
+  with tempfile.TemporaryDirectory() as folder:      # transformers writes into the file's folder
     os.symlink(path, f"{folder}/{path.name}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
   model = llama(path)
@@ -180,8 +180,8 @@ def plain(port: int, asset: str, tokens: int) -> None:
 
 
 def llama(path):
-  """A Llama of transformers with the weights of a GGUF file, float32 (its own way to read one
-  needs another package)."""
+  """A Llama of transformers with the weights of a GGUF file, in float32; transformers' own reader
+  needs another package."""
   import gguf
   import torch
   import transformers
@@ -201,7 +201,7 @@ def llama(path):
   for tensor in gguf.GGUFReader(path).tensors:
     value = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
     block, _, kind = tensor.name.removesuffix(".weight").rpartition(".")
-    if kind in ("attn_q", "attn_k"):       # whose rows llama.cpp has in pairs
+    if kind in ("attn_q", "attn_k"):       # llama.cpp permutes their rows
       value = value.reshape(-1, c.head_dim // 2, 2, c.width).swapaxes(1, 2).reshape(-1, c.width)
     name = (f"model.layers.{block.removeprefix('blk.')}.{places[kind]}" if block else
             {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}[kind])
@@ -220,9 +220,9 @@ def main() -> None:
   parser.add_argument("--clients", type=int, default=16)
   parser.add_argument("--port", type=int, default=8765)
   parser.add_argument("--asset", default="smollm2-135m-instruct")
-  parser.add_argument("--tokens", type=int, default=40, help="of the plain loop's answer")
+  parser.add_argument("--tokens", type=int, default=40, help="tokens of the plain loop's answer")
   parser.add_argument("--out", type=pathlib.Path, help="write the figures here as JSON")
-  parser.add_argument("--plain", action="store_true", help="be the plain server")
+  parser.add_argument("--plain", action="store_true", help="run the plain server")
   args = parser.parse_args()
   if args.plain:
     plain(args.port, args.asset, args.tokens)
@@ -248,7 +248,7 @@ def main() -> None:
     try:
       for path, bodies in paths.items():
         made = Locked(json.dumps(body) for body in bodies)
-        load(args.port, child.pid, path, made, args.clients, min(args.seconds, 5))      # warm
+        load(args.port, child.pid, path, made, args.clients, min(args.seconds, 5))      # warm-up
         done = load(args.port, child.pid, path, made, args.clients, args.seconds)
         told.append(done.figures(path if argv is ours else "plain loop"))
         print(line(told[-1]), flush=True)

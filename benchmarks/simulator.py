@@ -1,13 +1,12 @@
-"""Conversations with a simulated user on a trained run: is the target shown, and after how many
-turns?
+"""Simulates conversations on a trained run: is the target shown, and after how many turns?
 
     python -m benchmarks.simulator --run=FOLDER [--users=300]
 
-A user of the log is there as somebody new, who names the last films before the target; or is known
-by the whole history. The user answers questions and says how the first film shown differs from
-the target, by genre and year alone (`conversation.simulator`); what it says is read by
-`conversation.heard`. The policy's numbers are chosen on validation targets, the tables are of test
-targets. Results and protocol: docs/results/critiques.md.
+A simulated user is a user of the log. It is either new and names its last films before the target,
+or known by its whole history. It answers questions, and says how the first film shown differs from
+the target, by genre and year alone (`conversation.simulator`); `conversation.heard` reads its
+answers. The policy's settings are chosen on validation targets; the tables are on test targets.
+Results and protocol: docs/results/critiques.md.
 """
 import argparse
 import functools
@@ -29,8 +28,8 @@ from ilm_jax.data import splits
 from ilm_jax.evaluation import target_sets
 from ilm_jax.stages import context, recommender, vectors
 
-TURNS, SHOWN, NAMED = 5, 5, 3        # of the recommender; films a turn; films named at first
-LEAST, RIDGE = 5, 0.1                # of directions
+TURNS, SHOWN, NAMED = 5, 5, 3        # turns of the recommender; films per turn; films named first
+LEAST, RIDGE = 5, 0.1                # arguments of `directions.learn`
 SPACE = {"entropy": (0.0, 0.5), "questions": (1, 2, 3), "hard": (False, True)}   # see `chosen`
 STEPS = (0.25, 0.5, 0.75, 1.0, 1.5)
 
@@ -39,9 +38,9 @@ class Row(NamedTuple):
   """What the recommender and the user do."""
   asks: str = ""               # "": never; "policy", "random"
   critiques: bool = True
-  lies: bool = False           # answers and critiques are turned round
-  vectors: str = ""            # "shuffled": those that the head reads; "directions": those of the
-                               # attributes, dealt out anew
+  lies: bool = False           # answers and critiques are reversed
+  vectors: str = ""            # "shuffled": shuffle the vectors that the head reads;
+                               # "directions": shuffle the labels of the attributes' directions
 
 
 ROWS = {
@@ -62,16 +61,16 @@ PAIRS = [("no questions", "no questions, no critiques"), ("policy", "no question
 
 
 class Trained(conversations.Material):
-  """A finished run: its log, what its head scores, labels and directions of its factors."""
+  """A finished run: its log, the scores of its head, labels and directions of its factors."""
 
   def __init__(self, folder: pathlib.Path, model: str = "ilm"):
     super().__init__()
-    config = base.get_config()       # fields that came after the run are as they are there
+    config = base.get_config()       # gives fields that are newer than the run
     config.update(reading.from_json((folder / "config.phase2.json").read_text()))
     self.run, self.model = context.Run(config, folder), model
     self.log, self.films, _ = self.run.data
     self.titles = titles_lib.Titles(self.films)
-    self.titles.row = functools.cache(self.titles.row)     # the same films are named over and over
+    self.titles.row = functools.cache(self.titles.row)     # the same films are named repeatedly
     self.row_of = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     self.form = fold_in.Form(vectors.factors(self.run)[1], config.cf.reg, config.cf.alpha)
     self.labels = {**directions.of_genres(self.films), **directions.of_years(self.films)}
@@ -94,7 +93,7 @@ class Trained(conversations.Material):
     def make():
       made = recommender.Recommender(self.run, variants.named(self.run.config, self.model))
       if shuffled:
-        speaker = made._speaker      # its items are made of these when it is first asked
+        speaker = made._speaker      # it computes its items from these entities at the first call
         speaker.entities = controls.dealt(speaker.entities, self.log.num_items, 0)
       return made
     return self.once(("recommender", shuffled), make)
@@ -106,7 +105,7 @@ class Trained(conversations.Material):
                            for at in range(0, len(histories), asked.together)])
 
   def users(self, part: int, count: int) -> list[tuple[int, int, np.ndarray]]:
-    """(user, target row, rows before it) of `count` users, drawn; 0: of all."""
+    """(user, target row, rows before it) of `count` drawn users; 0: of all users."""
     every = []
     for user in range(self.log.num_users):
       span = self.log.of_user(user)
@@ -119,14 +118,14 @@ class Trained(conversations.Material):
 
 
 class People(NamedTuple):
-  """Simulated users of a part, as they begin."""
+  """Simulated users of a part, at the start of their conversations."""
   cases: list[tuple[int, int, np.ndarray]]
   sessions: list[s.Session]
   scores: dict[bool, np.ndarray]      # by whether the head's vectors are shuffled
 
 
 def people(material: Trained, part: int, count: int, named: int, shuffled: bool) -> People:
-  """Users who name their last `named` films; 0: whose whole history is known."""
+  """Users who name their last `named` films; 0: the whole history is known."""
   cases, sessions = material.users(part, count), []
   for _, _, before in cases:
     session = s.Session()
@@ -146,7 +145,7 @@ def people(material: Trained, part: int, count: int, named: int, shuffled: bool)
 
 def converse(material: Trained, row: Row, rule: policy.Policy, step: float, session: s.Session,
              score_I1, target: int, seed: int) -> tuple[float, s.Session]:
-  """(the turn in which the target is shown, infinite: in none; the session)."""
+  """(the turn in which the target is shown, infinite if never; the session)."""
   rng = np.random.default_rng(seed)
   user = simulator.Simulator(material.known, target, row.critiques, row.lies)
   ways = material.dealt_ways if row.vectors == "directions" else material.ways(RIDGE)
@@ -175,7 +174,7 @@ def converse(material: Trained, row: Row, rule: policy.Policy, step: float, sess
 
 
 def question(session, score_I1, may_I1, material, row: Row, rule: policy.Policy, rng):
-  """The question that comes next, or None."""
+  """The next question, or None."""
   step = policy.next_step(session, score_I1, may_I1, material.known, rule) if row.asks else None
   if not step or not step.question:
     return None
@@ -187,7 +186,7 @@ def question(session, score_I1, may_I1, material, row: Row, rule: policy.Policy,
 
 def outcome(material, who: People, row: Row, rule, step: float, count_leaks: bool = True
             ) -> tuple[np.ndarray, int]:
-  """(float64 [N]: the turn of each user's success, turns of users that leak)."""
+  """(float64 [N]: the turn of each user's success; number of user turns that name the target)."""
   turn_N, leaked = [], 0
   score_NI = who.scores[row.vectors == "shuffled"]
   for (user, target, _), session, score_I1 in zip(who.cases, who.sessions, score_NI):
@@ -199,14 +198,17 @@ def outcome(material, who: People, row: Row, rule, step: float, count_leaks: boo
 
 
 def values(turn_N) -> dict[str, np.ndarray]:
-  """Whether the target was shown within one, three and all turns; turns, a failure's one more."""
+  """Success within one, three and all turns; number of turns, TURNS + 1 for a failure."""
   return {**{f"success in {n}": (turn_N <= n).astype(float) for n in (1, 3, TURNS)},
           "turns": np.minimum(turn_N, TURNS + 1)}
 
 
 def chosen(material, who: People) -> tuple[policy.Policy, float]:
-  """(the policy, the step) of the most successes on validation targets: the step first, without
-  questions, then the policy. `SPACE`'s entropies are quantiles of those that users begin with."""
+  """(policy, step) with the most successes on validation targets.
+
+  The step is chosen first, without questions, then the policy. The entropies in `SPACE` are
+  quantiles of the users' initial entropies.
+  """
   no_rule, tried = policy.Policy(), []
   for step in STEPS:
     tried.append((score(outcome(material, who, Row(), no_rule, step, False)[0]), step))
@@ -224,7 +226,7 @@ def chosen(material, who: People) -> tuple[policy.Policy, float]:
 
 
 def score(turn_N) -> tuple[float, float]:
-  """What settings are chosen by: successes, then fewer turns."""
+  """Sort key of settings: more successes first, then fewer turns."""
   of = values(turn_N)
   return round(float(of[f"success in {TURNS}"].mean()), 4), -round(float(of["turns"].mean()), 3)
 
@@ -252,9 +254,9 @@ def tables(material, who: People, rule, step: float) -> str:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
   parser.add_argument("--run", type=pathlib.Path, required=True)
-  parser.add_argument("--users", type=int, default=300, help="of each part; 0: all")
+  parser.add_argument("--users", type=int, default=300, help="users of each part; 0: all")
   parser.add_argument("--model", default="ilm")
-  parser.add_argument("--no-test", action="store_true", help="settings alone")
+  parser.add_argument("--no-test", action="store_true", help="only choose the settings")
   args = parser.parse_args()
   material = Trained(args.run, args.model)
   rule, step = chosen(material, people(material, splits.VALID, args.users, NAMED, False))

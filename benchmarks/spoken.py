@@ -1,11 +1,10 @@
-"""What a run's language model says of items' vectors (/about): are the titles real, and the right
-ones?
+"""Checks the titles that a run's language model reads from item vectors (/about).
 
     python -m benchmarks.spoken --run=FOLDER [--items=100]
 
-Items are drawn, half of those whose text was trained on and half of those held out. An answer is
-valid if it is the title, with or without year, of an item of the catalogue; right if of the item
-asked about. Dealt out anew, each item is asked about by another one's vector. Results:
+Items are drawn: half from those whose text was trained on, half from those held out. An answer is
+valid if it is the title (with or without year) of any item in the catalogue, and right if it is the
+title of this item. In the rows "dealt out anew" the model reads another item's vector. Results:
 docs/results/conversations.md.
 """
 import argparse
@@ -24,7 +23,7 @@ WORDS = 24               # tokens of an answer
 
 
 def measured(answers: list[str], rows: list[int], titles, items) -> dict[str, np.ndarray]:
-  """Whether each answer is a title of the catalogue, and whether it is that of its item."""
+  """"valid": each answer is a title of the catalogue; "right": it is its item's title."""
   named = [titles.row(" ".join(answer.split()).rstrip(".")) for answer in answers]
   own = [interactions.full_title(items, row) for row in rows]
   said = [interactions.full_title(items, row) if row else "" for row in named]

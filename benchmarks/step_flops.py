@@ -1,13 +1,13 @@
-"""FLOPs of the frozen phase 2 step as XLA counts them, beside the least there can be.
+"""Compares XLA's FLOP count of the frozen phase 2 step with the lower bound.
 
     python -m benchmarks.step_flops --out=step_flops.json
 
-SmolLM2-135M under the quickstart's Q-Former, gradient and all, no matmul run twice. XLA counts the
-body of a scan once, so the step is compiled unrolled at two depths of the language model and drawn
-out to 30 layers. The least: every matmul weight of the frozen model is used twice a token, forward
-and for the gradient of its input (4 FLOPs a weight and token); the head so at the loss positions;
-weights that train three times (6). A ratio near 1 says that no gradient of a frozen weight is
-computed.
+The step is loss and gradient of SmolLM2-135M with the quickstart's Q-Former; no matmul runs twice.
+XLA counts the body of a scan once, so the step is compiled unrolled at two depths of the language
+model and extrapolated to 30 layers. Lower bound: each matmul weight of the frozen model is used
+twice per token, forward and for the gradient of its input (4 FLOPs per weight and token); weights
+of the output head likewise, at the loss positions only; trained weights three times (6). A ratio
+near 1 means that no gradient of a frozen weight is computed.
 """
 import argparse
 import dataclasses
@@ -38,7 +38,7 @@ SPEC = packing.LmBatchSpec(rows=4, length=128, slots=28, targets=40, queries=4, 
 
 
 def step_flops(lm: decoder.DecoderConfig, config, spec: packing.LmBatchSpec) -> float:
-  """FLOPs of loss and gradient, counted by XLA; nothing is run."""
+  """FLOPs of loss and gradient as counted by XLA; nothing is run."""
   lm = dataclasses.replace(lm, unroll=lm.num_layers)
   graphdef, trainable = phase2.build_phase2(config, lm.width, FORM, 0.1, seed=0)
   loss = phase2.phase2_loss(graphdef, lm, ("task",))
@@ -51,7 +51,7 @@ def step_flops(lm: decoder.DecoderConfig, config, spec: packing.LmBatchSpec) -> 
 
 
 def least_flops(lm: decoder.DecoderConfig, config, spec: packing.LmBatchSpec) -> float:
-  """4 a frozen matmul weight and token, 6 a trained one and token that passes through it."""
+  """The lower bound: 4 FLOPs per frozen matmul weight and token, 6 per trained weight and token."""
   def matmul_weights(tree):
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree) if len(x.shape) > 1)
 
@@ -66,7 +66,7 @@ def least_flops(lm: decoder.DecoderConfig, config, spec: packing.LmBatchSpec) ->
 
 
 def drawn_out(lm, config, spec) -> tuple[float, float]:
-  """(counted, least) FLOPs of the whole model, from compiled depths 1 and 2."""
+  """(counted by XLA, lower bound) FLOPs of the whole model, from compiled depths 1 and 2."""
   one, two = (step_flops(dataclasses.replace(lm, num_layers=n), config, spec) for n in (1, 2))
   return one + (lm.num_layers - 1) * (two - one), least_flops(lm, config, spec)
 

@@ -1,11 +1,11 @@
-"""Conversations between a simulated user and a finished run, as they come: Markdown.
+"""Prints conversations between simulated users and a finished run, unselected, in Markdown.
 
     python -m benchmarks.talks --run=FOLDER --policy=0.0,2,hard
 
-The first ten of the log's users in a drawn order, none left out. Each names the last three films
-before the validation target, answers questions and critiques, in every other conversation asks
-"why?" of the first list, and stops when the target is shown or after five turns. What came is in
-docs/results/conversations.md.
+It takes ten users of the log, drawn at random, and leaves none out. Each names the last three films
+before the validation target, then answers questions and gives critiques. In every other
+conversation the user asks "why?" after the first list. A conversation ends when the target is shown
+or after five turns. Results: docs/results/conversations.md.
 """
 import argparse
 import pathlib
@@ -32,7 +32,7 @@ def rule(text: str) -> policy.Policy:
 
 def conversation(asked: talker.Talker, known, target: int, before, seed: int, why: bool
                  ) -> tuple[list[tuple[str, str]], int]:
-  """((who, what was said) of all turns, the turn in which the target was shown; 0: in none)."""
+  """((speaker, text) of all turns; the turn in which the target was shown, 0: never)."""
   rng, user = np.random.default_rng(seed), simulator.Simulator(known, target)
   session, said, shown = s.Session(), [], []
   text = simulator.opening(asked.items, before[-bench.NAMED:])

@@ -1,16 +1,17 @@
-"""What phase 1's user-item space knows of users, and where the rest of iALS is lost.
+"""Measures what phase 1's user-item space keeps of iALS, and where the rest is lost.
 
     python -m benchmarks.user_item --workdir=runs/user_item --num_layers=2 --steps=400
 
-Ranks the full catalogue of MovieLens-100K for all users (loo_stable, seen items filtered):
+Ranks the full catalogue of MovieLens-100K for all users (loo_stable, items of the history
+filtered), by dot products of
 
-  the factors of iALS; the same with items of length 1; the vectors that go into the Q-Former, each
-  dimension standardised; these after a LayerNorm of each, as the Q-Former reads them: all by dot
-  products, nothing trained;
-  a Q-Former trained by the user-item loss alone, with and without phase1.logq, by the dot product
-  of its outputs (`ilm_jax/evaluation/dot_scores.py`).
+  the factors of iALS; the same with items scaled to length 1; the input vectors of the Q-Former,
+  with each dimension standardised; these vectors after a LayerNorm, as the Q-Former reads them
+  (none of these is trained);
+  outputs of a Q-Former that is trained with the user-item loss alone, with and without phase1.logq
+  (`ilm_jax/evaluation/dot_scores.py`).
 
-Measured by the command above on two busy CPU cores:
+Measured with the command above on two busy CPU cores:
 
                                      HR@10  NDCG@10
   popularity                         .0870    .0452
@@ -69,7 +70,7 @@ def main(_):
 
 
 def _trained(run: context.Run, logq: bool):
-  """(graphdef, parameters) after `phase1.steps` of the user-item loss."""
+  """(graphdef, parameters) after `phase1.steps` steps of the user-item loss."""
   c = run.config.phase1
   graphdef, trainable = recipe.phase1(run)
   loss = phase1.phase1_loss(graphdef, dataclasses.replace(
@@ -96,7 +97,7 @@ def _trained(run: context.Run, logq: bool):
 
 
 def _ranking(run: context.Run):
-  """(name, scores [U, I + 1]) -> prints HR@10 and NDCG@10 of all users' test items."""
+  """A function of (name, scores [U, I + 1]) that prints HR@10 and NDCG@10 of the test items."""
   log = run.data.log
   at = np.flatnonzero(log.split.test)
   user_U, target_U = log.user_N[at], log.item_N[at]

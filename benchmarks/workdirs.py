@@ -1,10 +1,10 @@
-"""What a finished workdir holds, bit by bit, so that two runs can be compared.
+"""Compares two finished workdirs bit by bit.
 
-    python -m benchmarks.workdirs runs/one runs/two          prints what differs
+    python -m benchmarks.workdirs runs/one runs/two          # prints the differences
 
-Checkpoints are compared by their restored arrays and their `meta`, as Orbax names its files anew at
-each save; answers of a teacher by key, as a resumed run cuts its batches elsewhere. MAY_DIFFER
-lists what two equal runs need not share.
+Checkpoints are compared by their restored arrays and their `meta`, since Orbax uses new file names
+at each save. Answers of a teacher are compared by key, since a resumed run splits its batches
+differently. MAY_DIFFER lists what may differ between two equal runs.
 """
 import fnmatch
 import gzip
@@ -26,7 +26,7 @@ MAY_DIFFER = {
     "compiled/*": "compiled programs",
     "export/*.pdf": "times",
 }
-# Names of what is being written; a job that has ended leaves none.
+# Names of files being written; a job that has ended leaves none.
 TEMPORARY = re.compile(r"(^|/)\.[^/]*(\.[0-9a-f]{8,12}(\.old)?|\.writing|\.kept)(/|$)"
                        r"|\.orbax-checkpoint-tmp|\.incomplete|\.tmp\b")
 _CHECKPOINT = re.compile(r"(.*/checkpoints/\d+)/.*")
@@ -40,7 +40,7 @@ def temporaries(workdir) -> list[str]:
 
 
 def content(workdir) -> dict[str, str]:
-  """{name: sha256 of what it holds} of all that two equal runs share."""
+  """{name: sha256 of its content} for everything that two equal runs share."""
   root, digests, answers = pathlib.Path(workdir), {}, {}
   for path in sorted(root.rglob("*")):
     name = str(path.relative_to(root))
@@ -53,7 +53,7 @@ def content(workdir) -> dict[str, str]:
       answers.setdefault(path.parent.name, set()).update(path.read_text().split("\n"))
     else:
       data = path.read_bytes()
-      if name == "report.json":         # it names the folder in which it was made
+      if name == "report.json":         # it contains the workdir's name
         data = data.replace(os.path.dirname(json.loads(data)["summary"]["report"]).encode(), b"")
       digests[name] = _sha256(gzip.decompress(data) if name.endswith(".gz") else data)
   for teacher, lines in answers.items():
@@ -62,7 +62,7 @@ def content(workdir) -> dict[str, str]:
 
 
 def differences(one: dict[str, str], two: dict[str, str]) -> list[str]:
-  """Names that only one of two `content`s has, or that differ."""
+  """Names that are in one of two `content`s only, or differ in both."""
   return sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
 
 
@@ -71,12 +71,12 @@ def may_differ(name: str) -> bool:
 
 
 def of_checkpoint(folder: pathlib.Path) -> str:
-  """sha256 over the paths, types, shapes and bytes of its arrays, and over its meta."""
+  """sha256 over the paths, dtypes, shapes and bytes of a checkpoint's arrays, and over its meta."""
   import jax
   import numpy as np
   import orbax.checkpoint as ocp
   reader, path = ocp.PyTreeCheckpointer(), folder.absolute() / "state"
-  host = ocp.RestoreArgs(restore_type=np.ndarray)      # however many devices it was saved from
+  host = ocp.RestoreArgs(restore_type=np.ndarray)      # independent of the number of devices
   state = reader.restore(path, restore_args=jax.tree.map(
       lambda _: host, reader.metadata(path).item_metadata.tree))
   digest = hashlib.sha256((folder / "meta" / "metadata").read_bytes())

@@ -1,1 +1,1 @@
-"""Garbage for every reader of other people's files; see docs/results/garbage.md."""
+"""Feeds damaged files to every reader of files from outside; see docs/results/garbage.md."""

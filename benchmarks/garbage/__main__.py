@@ -1,4 +1,4 @@
-"""Feeds every reader of other people's files with garbage; exits with 1 where one breaks.
+"""Feeds damaged files to every reader of files from outside; exit code 1 if a reader breaks.
 
     python -m benchmarks.garbage --inputs=100000 --seed=0
     python -m benchmarks.garbage --quick
@@ -6,11 +6,11 @@
     python -m benchmarks.garbage --show=pth:0:1234
     python -m benchmarks.garbage --guided --readers=csv        # inputs that atheris chooses
 
-Inputs are valid files, made here, that are damaged (`mutate`). The promise for each: it is read, or
-refused by a UserError of one line; in 5 s of CPU time; with resident memory (VmHWM of the child)
-grown by at most 48 MiB and 64 times the file's size; and nothing is written. Readers run in
-children; one that crashes or hangs (60 s without an input done) is started again behind that
-input. Address space is limited too, so that a lie about 2^60 elements cannot hurt the machine.
+Inputs are valid files, made here and then damaged (`mutate`). A reader must read each input or
+refuse it with a UserError of one line; use at most 5 s of CPU time; grow in resident memory (VmHWM
+of the child) by at most 48 MiB plus 64 times the file's size; and write nothing. Readers run in
+child processes; a child that crashes or hangs (60 s without a finished input) is restarted after
+that input. Address space is limited too, so that a claim of 2^60 elements cannot hurt the machine.
 """
 import argparse
 import base64
@@ -26,23 +26,23 @@ import time
 from benchmarks.garbage import reader, readers, worker
 
 _HANGS = 60.0            # seconds of wall time without a finished input
-_STARTS = 300.0          # seconds in which a child must be ready
-_QUICK = 60.0            # seconds for all readers with --quick, starting children apart
+_STARTS = 300.0          # seconds within which a child must be ready
+_QUICK = 60.0            # seconds for all readers with --quick, without starting children
 HEAD = ("| reader | inputs | accepted | refused | broken | slowest, s | memory, MiB |\n"
         "|---|---|---|---|---|---|---|")
 
 
 def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None,
              guided: bool = False) -> dict:
-  """What came of a reader's inputs: counts, the slowest, the most memory, and what broke.
+  """The results of a reader: counts, slowest input, largest memory, and the inputs that broke it.
 
   Args:
-    name: of `readers.ALL`.
-    inputs: how many.
-    seed: of what is damaged how.
-    seconds: after which no more are begun.
-    shm: a folder in memory for the files; None: the usual place.
-    guided: whether atheris chooses the inputs by the code they reach.
+    name: of a reader in `readers.ALL`.
+    inputs: number of inputs.
+    seed: for the damage.
+    seconds: after which no new input is started.
+    shm: a folder in memory for the files; None: the default temporary folder.
+    guided: atheris chooses the inputs by the code that they reach.
   """
   with tempfile.TemporaryDirectory(dir=shm) as folder:
     marks = worker.marks(folder, "w+")
@@ -57,7 +57,7 @@ def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None,
       spent += time.monotonic() - began
       log = pathlib.Path(folder, "log").read_text(errors="replace")
       if int(marks[0]) < first:
-        raise RuntimeError(f"{name}: the child did not begin ({why}): {log[-2000:]}")
+        raise RuntimeError(f"{name}: the child did not start ({why}): {log[-2000:]}")
       if why:
         crashes.append({"number": int(marks[0]), "about": f"{why}: {' '.join(log.split())[-200:]}"})
       first = int(marks[0]) + 1 if why else inputs
@@ -98,7 +98,7 @@ def _watched(child, marks, first: int, ends, seconds: float):
 
 
 def _kinds(broken: list[dict]) -> list[dict]:
-  """What broke, alike together: {"about", "count", "numbers"}, of a guided one "files", too."""
+  """The failures, grouped: {"about", "count", "numbers"}; "files" too if the inputs are guided."""
   kinds: dict[str, dict] = {}
   for each in broken:
     kind, _, place = each["about"].partition(" at ")
@@ -127,14 +127,14 @@ def _keep(folder: pathlib.Path, seed: int, of: dict) -> None:
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--inputs", type=int, default=100_000, help="of each reader")
+  parser.add_argument("--inputs", type=int, default=100_000, help="inputs per reader")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--readers", default="", help=f"of {', '.join(readers.ALL)}; all")
   parser.add_argument("--guided", action="store_true",
                       help="atheris chooses the inputs (pip install atheris)")
-  parser.add_argument("--seconds", type=float, default=1e9, help="of each reader at most")
-  parser.add_argument("--quick", action="store_true", help="about a minute, and the starts")
-  parser.add_argument("--keep", type=pathlib.Path, help="a folder for what breaks a reader")
+  parser.add_argument("--seconds", type=float, default=1e9, help="most seconds per reader")
+  parser.add_argument("--quick", action="store_true", help="about a minute, plus starting children")
+  parser.add_argument("--keep", type=pathlib.Path, help="a folder for inputs that break a reader")
   parser.add_argument("--json", type=pathlib.Path, help="a file for the figures")
   parser.add_argument("--show", default="", help="READER:SEED:NUMBER: prints an input")
   args = parser.parse_args()
@@ -145,7 +145,7 @@ def main() -> int:
     return 0
   names = [name for name in args.readers.split(",") if name] or list(readers.ALL)
   if unknown := [name for name in names if name not in readers.ALL]:
-    parser.error(f"no reader {unknown[0]!r}, expected of {', '.join(readers.ALL)}")
+    parser.error(f"no reader {unknown[0]!r}, expected one of {', '.join(readers.ALL)}")
   seconds = _QUICK / len(names) if args.quick else args.seconds
   shm = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
   print(HEAD, flush=True)

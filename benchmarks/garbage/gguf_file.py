@@ -8,12 +8,12 @@ def write(path, tensors: dict, fields: dict, *, architecture: str = "llama", qua
   Args:
     path: of the file.
     tensors: {GGUF's name: float32 [out, in]}.
-    fields: {"head_count": 4, ..}: values of GGUFWriter's methods add_<name>.
-    architecture: GGUF's name of the kind of model.
-    quantise: names of the tensors that are written as Q8_0.
-    raw: {name: (bytes, kind)} of tensors that are written as they are.
-    change: {full name of a field: value}, which need not be one that GGUFWriter would write.
-    more: adds fields to the writer.
+    fields: {"head_count": 4, ..}: arguments of GGUFWriter's methods add_<name>.
+    architecture: GGUF's name of the model architecture.
+    quantise: names of the tensors to write as Q8_0.
+    raw: {name: (bytes, kind)}: tensors to write without conversion.
+    change: {full name of a field: value}; the value may be one that GGUFWriter would not write.
+    more: a function that adds fields to the writer.
   """
   import gguf
   writer = gguf.GGUFWriter(str(path), architecture)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.garbage.guided READER SEED FIRST STOP FOLDER      # `--guided` starts it
 
-An input is one byte, which names a valid folder and a file in it, and that file's new bytes.
-FOLDER has the marks and the list of what broke that `worker` writes, here with the input itself:
-no number gives it again.
+An input is one byte, which selects a valid folder and a file in it, followed by that file's new
+bytes. FOLDER gets the marks and the list of failures, as in `worker`. The list also holds the
+inputs themselves, since no number reproduces them.
 """
 import base64
 import os
@@ -19,10 +19,10 @@ except ImportError:
 
 def main(name: str, seed: str, first: str, stop: str, folder: str) -> None:
   if atheris is None:
-    raise SystemExit("--guided wants atheris: pip install atheris")
+    raise SystemExit("--guided needs atheris: pip install atheris")
   with atheris.instrument_imports(include=["ilm_jax"]):
     from benchmarks.garbage import mutate, readers, worker
-    trial = worker.Trial(readers.ALL[name], folder)      # what is imported on the way, too
+    trial = worker.Trial(readers.ALL[name], folder)      # instruments also what this imports
   trial.number = int(first)
   places = [(files, file) for files in trial.seeds for file in sorted(files)][:256]
   corpus = pathlib.Path(folder, f"corpus.{first}")
@@ -36,7 +36,7 @@ def main(name: str, seed: str, first: str, stop: str, folder: str) -> None:
     trial(files, {"files": {at: base64.b64encode(its).decode() for at, its in files.items()}})
     if trial.number == int(stop):
       trial.ends()
-      os._exit(0)        # libFuzzer counts its own runs, of which some are the seeds
+      os._exit(0)        # libFuzzer's own count includes runs of the seeds
   atheris.Setup([name, f"-seed={int(seed) + int(first) + 1}", f"-max_len={mutate.LONGEST}",
                  "-rss_limit_mb=0", "-timeout=600", "-len_control=0", str(corpus)], one)
   atheris.Fuzz()

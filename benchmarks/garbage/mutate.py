@@ -1,8 +1,8 @@
-"""Damaged and hostile copies of valid files: bytes, text, JSON, and what lies in an archive.
+"""Makes damaged and hostile copies of valid files: bytes, text, JSON, and members of archives.
 
     damaged = mutate.folder(random.Random(7), seeds)      # {file name: bytes}
 
-All is a function of the generator, so an input is known by reader, seed and number.
+Everything depends on the generator alone, so reader, seed and number identify an input.
 """
 import base64
 import gzip
@@ -12,7 +12,7 @@ import random
 import struct
 import zipfile
 
-LONGEST = 1 << 19           # bytes of a damaged file, so that "memory by size" means something
+LONGEST = 1 << 19           # most bytes of a damaged file: keeps the memory bound small
 _NUMBERS = (0, 1, -1, 2, 127, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53,
             2**60, 2**63 - 1, 2**63, 2**64 - 1, -2**31, -2**63)
 _BYTES = (b"\0", b"\xe9", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n", b'"', b'""', b"'",
@@ -29,7 +29,7 @@ _VALUES = (None, True, False, 0, -1, 1.5, 2**31, 2**63, 2**64, -2**63, 10**400, 
 
 
 def folder(rng: random.Random, seeds: list[dict[str, bytes]]) -> dict[str, bytes]:
-  """One of the seeds with some of its files damaged; a seed itself once in a while."""
+  """One of the seeds with some of its files damaged; sometimes an undamaged seed."""
   made = dict(rng.choice(seeds))
   if rng.random() < 0.01:
     return made
@@ -43,7 +43,7 @@ def folder(rng: random.Random, seeds: list[dict[str, bytes]]) -> dict[str, bytes
 
 
 def _file(rng, name: str, data: bytes, others: list[bytes]) -> bytes:
-  """A damaged file; half of the time what is packed in it is damaged and packed again."""
+  """A damaged file; half of the time its packed content is damaged and packed again."""
   if rng.random() < 0.6:
     try:
       if name.endswith(".gz"):
@@ -54,7 +54,7 @@ def _file(rng, name: str, data: bytes, others: list[bytes]) -> bytes:
         length = struct.unpack("<Q", data[:8])[0]
         header = _part(rng, data[8:8 + length])
         return struct.pack("<Q", len(header)) + header + data[8 + length:]
-    except Exception:              # it was damaged before
+    except Exception:              # already damaged
       pass
   if rng.random() < 0.05:
     other = rng.choice(others)
@@ -84,7 +84,7 @@ def _part(rng, data: bytes) -> bytes:
 
 
 def dumps(value) -> bytes:
-  """JSON with whatever Python's writer lets pass: NaN, halves of letters, huge numbers."""
+  """JSON with all that Python's writer accepts: NaN, half surrogate pairs, huge numbers."""
   import sys
   sys.set_int_max_str_digits(0)
   try:
@@ -104,12 +104,12 @@ def _twice(rng, data: bytes) -> bytes:
 
 
 def odd(rng):
-  """A value that is seldom meant; some are drawn by hypothesis."""
+  """An unusual value; some are drawn by hypothesis."""
   return _drawn(rng) if rng.random() < 0.2 else rng.choice(_VALUES)
 
 
 def _drawn(rng):
-  """A JSON value by hypothesis, which knows the odd corners of texts and numbers."""
+  """A JSON value from hypothesis, which knows edge cases of texts and numbers."""
   try:
     return _strategy()(rng.randbytes(256))
   except ImportError:
@@ -120,7 +120,7 @@ _MADE = []
 
 
 def _strategy():
-  """bytes -> a value; made once."""
+  """The function bytes -> value; created once."""
   if not _MADE:
     import hypothesis
     from hypothesis import strategies as st
@@ -210,7 +210,7 @@ def _bytes(rng, data: bytes) -> bytes:
 
 
 def _number(rng, data: bytes) -> bytes:
-  """One of the numbers written in digits is another."""
+  """The text with one of its decimal numbers replaced."""
   digits = [n for n, byte in enumerate(data[:20_000]) if 48 <= byte <= 57]
   if not digits:
     return data + b"7"
@@ -222,7 +222,7 @@ def _number(rng, data: bytes) -> bytes:
 
 
 def _zip(rng, data: bytes) -> bytes:
-  """A zip with one member damaged, missing, twice, packed otherwise, or of an odd name."""
+  """A zip with one member damaged, missing, duplicated, compressed differently, or oddly named."""
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
     members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     stored = archive.infolist()[0].compress_type

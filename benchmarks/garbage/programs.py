@@ -1,4 +1,4 @@
-"""Readers of what comes from the command line, over HTTP, and of exported folders."""
+"""Readers of command lines, of HTTP requests, and of exported folders."""
 import asyncio
 import contextlib
 import functools
@@ -90,7 +90,7 @@ def _application():
 
 
 def request(method: str, path: str, body: bytes) -> tuple[int, bytes]:
-  """(status, body) of the application's answer, without a network between."""
+  """(status, body) of the application's answer, called without a network."""
   loop, app = _application()
   path, _, query = path.partition("?")
   scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method,

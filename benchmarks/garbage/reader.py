@@ -1,4 +1,4 @@
-"""What a reader is to this program, and how one input is tried."""
+"""The class of a reader under test, and the function that tries one input."""
 import dataclasses
 import os
 import pathlib
@@ -8,22 +8,22 @@ from collections.abc import Callable
 
 from ilm_jax import errors
 
-ROOM = 48 << 20          # bytes that reading may take beside a multiple of the file's size
-TIMES = 64               # that multiple
-SECONDS = 5.0            # of CPU time that one input may take
-_LONGEST = 4100          # letters of a message
+ROOM = 48 << 20          # bytes that reading may take, plus TIMES the file's size
+TIMES = 64
+SECONDS = 5.0            # of CPU time per input
+_LONGEST = 4100          # most characters of a message
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-  """A reader of other people's files.
+  """A reader of files from outside.
 
   Attributes:
     name: on the command line.
     seeds: () -> valid inputs, each {file name: bytes}.
-    read: reads the folder that holds such files; raises UserError where it refuses them.
-    cost: about how long one input takes, in milliseconds: a slow reader gets fewer.
+    read: reads a folder with such files; raises UserError if it refuses them.
+    cost: approximate time per input in milliseconds; a slow reader gets fewer inputs.
   """
   name: str
   seeds: Callable[[], list[dict[str, bytes]]]
@@ -33,15 +33,15 @@ class Reader:
 
 @dataclasses.dataclass
 class Tried:
-  """What came of one input. kind: accepted, refused, or why it is broken."""
+  """The result of one input. kind: accepted, refused, or the way in which the reader broke."""
   kind: str
   about: str = ""
   seconds: float = 0.0       # of CPU time
-  grown: int = 0             # bytes of resident memory at the highest, above those before
+  grown: int = 0             # peak of resident memory minus that before, in bytes
 
 
 def write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
-  """The files in a folder that holds nothing else."""
+  """Writes the files into a folder that holds nothing else."""
   for name, data in files.items():
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def tried(reader: Reader, folder: pathlib.Path, size: int) -> Tried:
     result = _refusal(e)
   except KeyboardInterrupt:
     raise
-  except BaseException as e:       # Rust's panics are no Exception
+  except BaseException as e:       # a panic in Rust is no Exception
     result = Tried("broken", _where(e))
   result.seconds = time.process_time() - began
   result.grown = max(0, _status("VmHWM") - held)
@@ -84,7 +84,7 @@ def _refusal(e: errors.UserError) -> Tried:
 
 
 def _where(e: BaseException) -> str:
-  """The kind of an error and the last places of ours that it went through."""
+  """The type of an error and the last four places that it passed."""
   places, at = [], e.__traceback__
   while at is not None:
     code = at.tb_frame.f_code
@@ -100,7 +100,7 @@ def _listing(folder: pathlib.Path) -> list:
 
 
 def _forget_peak() -> int:
-  """The resident memory now, in bytes, from which the peak counts on."""
+  """Resets the peak and returns the resident memory now, in bytes."""
   with open("/proc/self/clear_refs", "w") as file:
     file.write("5")
   return _status("VmRSS")

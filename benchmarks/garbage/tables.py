@@ -1,4 +1,4 @@
-"""Readers of data sets: tables of one's own, and what others publish."""
+"""Readers of data sets: the user's own tables, and published ones."""
 import functools
 import gzip
 import io
@@ -35,7 +35,7 @@ def read(name: str, files: tuple[str, str], folder) -> None:
 
 
 def _encoded(users: list[dict], items: list[dict]) -> None:
-  """As TFDS would store them: text in UTF-8, years in 32 bits."""
+  """Examples as TFDS would store them: text in UTF-8, years in 32 bits."""
   for each in users:
     [text.encode() for text in (each["user_id"], *each["item_ids"])]
   for each in items:

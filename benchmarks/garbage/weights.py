@@ -29,7 +29,7 @@ def _safetensors(tensors: dict) -> bytes:
 
 @functools.cache
 def _shapes_once() -> None:
-  """Abstract trees are worked out once a config: what is measured here is the reading."""
+  """Computes abstract trees once per config, since only the reading is tested here."""
   from ilm_jax.models import bert, language_model
   for module in (language_model, bert):
     module.abstract_params = functools.lru_cache(64)(module.abstract_params)
@@ -198,7 +198,7 @@ def _t5x_msgpack() -> list[dict[str, bytes]]:
 
 @functools.cache
 def _t5x_tensorstore() -> list[dict[str, bytes]]:
-  """Orbax's layout: a folder an array, and all in one database."""
+  """Orbax's two layouts: one folder per array, and all arrays in one database."""
   tensors, made = _t5_tensors(), []
   keys = {"tree_metadata": {str(("target", *name.split("/"))): {
       "key_metadata": [{"key": key, "key_type": 2} for key in ("target", *name.split("/"))],
@@ -224,7 +224,7 @@ def _read_t5x(folder) -> None:
 # PyTorch.
 
 def torch_zip(tensors: dict[str, np.ndarray]) -> bytes:
-  """What torch.save writes of {"model": tensors} in float32, opcode by opcode."""
+  """The bytes that torch.save writes for {"model": tensors} in float32, opcode by opcode."""
   def word(text):
     return pickle.BINUNICODE + struct.pack("<I", len(text)) + text.encode()
 

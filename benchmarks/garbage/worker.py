@@ -1,9 +1,10 @@
-"""A child that tries a stretch of the inputs of one reader; the parent watches its marks.
+"""A child process that tries a range of one reader's inputs; the parent watches its marks.
 
     python -m benchmarks.garbage.worker READER SEED FIRST STOP FOLDER
 
-FOLDER/marks has six numbers: the input being tried, accepted, refused, broken, the slowest (CPU
-seconds), the most memory (bytes). FOLDER/broken.jsonl has a line for each that is broken.
+FOLDER/marks holds six numbers: the current input; counts of accepted, refused and broken inputs;
+the slowest input (CPU seconds); the most memory (bytes). FOLDER/broken.jsonl has a line for each
+input that broke the reader.
 """
 import json
 import os
@@ -19,12 +20,12 @@ import numpy as np
 from benchmarks.garbage import mutate, reader, readers
 
 NAMES = ("number", "accepted", "refused", "broken", "seconds", "grown")
-_ADDRESSES = 4 << 30         # bytes of address space beside what the imports have taken
-_HANDLES = 40                # more open files than this after a stretch are a leak
+_ADDRESSES = 4 << 30         # bytes of address space beyond that of the imports
+_HANDLES = 40                # more open files than this at the end are a leak
 
 
 def marks(folder, mode: str = "r+") -> np.memmap:
-  """The numbers of `NAMES`, shared with the parent."""
+  """The numbers named in `NAMES`, shared with the parent."""
   return np.memmap(pathlib.Path(folder) / "marks", np.float64, mode, shape=(len(NAMES),))
 
 
@@ -36,7 +37,7 @@ def made(name: str, seed: int, number: int) -> dict[str, bytes]:
 
 
 class Trial:
-  """Tries one input after another, and keeps the marks.
+  """Tries one input after another and updates the marks.
 
   Args:
     of: the reader.
@@ -57,7 +58,7 @@ class Trial:
     empty = pathlib.Path(folder, "empty")
     empty.mkdir(exist_ok=True)
     os.chdir(empty)
-    for _ in range(2):              # what is imported, compiled or cached at first is not counted
+    for _ in range(2):              # imports, compilation and caches are not counted
       for files in self.seeds:
         _fresh(self._work, files)
         if (warm := reader.tried(of, self._work, 1 << 40)).kind != "accepted" and (
@@ -72,7 +73,7 @@ class Trial:
     self._opened = len(os.listdir("/proc/self/fd"))
 
   def __call__(self, files: dict[str, bytes], note: dict | None = None) -> None:
-    """Tries the files of an input; `note` is kept beside it where it breaks the reader."""
+    """Tries the files of an input; if it breaks the reader, `note` is stored with it."""
     self._at[0] = self.number
     _fresh(self._work, files)
     done = reader.tried(self._of, self._work, sum(map(len, files.values())))

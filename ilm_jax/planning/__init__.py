@@ -1,1 +1,1 @@
-"""What a run will cost on hardware you do not have: stage `plan`."""
+"""Stage `plan`: what a run will cost on hardware you do not have."""

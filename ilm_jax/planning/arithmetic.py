@@ -1,6 +1,6 @@
-"""A plan without a compiler: sizes of shapes, matmuls counted, collectives by the rules of axes.py.
+"""Plans without a compiler: counts bytes from shapes, FLOPs of matmuls, and collectives by axes.py.
 
-For chips that nothing here compiles for, and to choose what is worth compiling (search.py).
+Used for chips without a compiler, and to choose what is worth compiling (search.py).
 """
 import dataclasses
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from ilm_jax.runtime import chips
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-  """How much more a compiler's program takes than is counted here."""
+  """What a compiled program takes, divided by what this module counts."""
   activations: float = 1.0
   bytes: float = 1.0
 
@@ -22,7 +22,7 @@ AS_COUNTED = Ratio()
 
 
 def ratio(compiled: dict, counted: dict) -> Ratio:
-  """Of two plans of one step, as `estimate.plan` and `plan` have them."""
+  """The Ratio of two plans of the same step, from `estimate.plan` and from `plan`."""
   moved = compiled["bytes_per_chip"] or counted["bytes_per_chip"]    # None: it does not fit
   return Ratio(compiled["activation_bytes_per_chip"] / counted["activation_bytes_per_chip"],
                moved / counted["bytes_per_chip"])
@@ -30,16 +30,16 @@ def ratio(compiled: dict, counted: dict) -> Ratio:
 
 def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
          topology: chips.Topology, of: Ratio = AS_COUNTED) -> dict:
-  """Phase 2's plan, as `estimate.plan` has it, of matmuls and bytes that are counted by hand.
+  """Phase 2's plan with the fields of `estimate.plan`, from counted matmuls and bytes.
 
   Args:
     c: config of the run.
     lm: its language model.
-    program: its step, whose parameters lie on some mesh.
+    program: its step, with parameters placed on a mesh.
     topology: of the mesh.
-    of: what to multiply by: as a compiler found it for a like step.
+    of: factors for the counts, from a compiled plan of a similar step.
   """
-  chip, parts = topology.chip, c.phase2.microbatches     # one part is held at a time
+  chip, parts = topology.chip, c.phase2.microbatches     # one microbatch is in memory at a time
   mesh = program.state.step.sharding.mesh
   ways = {n: mesh.shape[n] for n in ("data", "fsdp", "tensor")}
   spread = ways["data"] * ways["fsdp"]
@@ -47,14 +47,15 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
   optimizer = programs.bytes_per_chip(program.state.opt_state)
   width = 1 if lm.int8 else 2 if lm.dtype == "bfloat16" else 4
   layer = sum(x.size for x in program.frozen["lm"]["layers"].values() if len(x.shape) == 3)
-  layer = layer * width / lm.num_layers / ways["tensor"]     # bytes of a whole layer on a chip
+  layer = layer * width / lm.num_layers / ways["tensor"]     # bytes of a gathered layer on a chip
   runs = passes(c, lm, spread)
   kept = sum(run.layers * run.tokens * kept_bytes(lm, run.length, ways["tensor"]) for run in runs)
-  entities = sum(n if n % spread else n / spread for n in entities_read(c))    # as axes.constrain
+  # Like axes.constrain: a count that does not divide is not sharded.
+  entities = sum(n if n % spread else n / spread for n in entities_read(c))
   of_entities = entities * program.entity_bytes() + 3 * 4 * scores(c) / spread
   gathered = 2 * layer if ways["fsdp"] > 1 else 0.0
   targets = c.phase2.targets * c.phase2.rows if mixture.said_tasks(c) else 0
-  words = lm.new_tokens + (0 if lm.index_only else lm.vocab_size)      # that can be said
+  words = lm.new_tokens + (0 if lm.index_only else lm.vocab_size)      # columns of the logits
   logits = 3 * 4 * min(256, targets // parts) * words / ways["tensor"]
   temporaries = of.activations * (kept / parts + of_entities + gathered + logits)
   peak = int(weights + optimizer + temporaries)
@@ -66,8 +67,8 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
                          + of_entities * parts)
   line = estimate.roofline(chip, compiled / topology.chips, size,
                            sum(x["sent_bytes"] for x in sent.values()))
-  seconds, how = ((line.added, "all added up, as XLA's model does") if chip.modelled else
-                  (line.serial, "collectives apart"))
+  seconds, how = ((line.added, "no overlap, as in XLA's model") if chip.modelled else
+                  (line.serial, "no overlap of collectives"))
   return {
       "topology": topology.name, "chips": topology.chips, "fits": peak <= chip.memory,
       "peak_bytes_per_chip": peak, "capacity_bytes_per_chip": int(chip.memory),
@@ -82,7 +83,13 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
 
 
 def kept_bytes(lm: decoder.DecoderConfig, length: int, tensor: int) -> float:
-  """Bytes that a layer keeps of each token for its backward pass, under `lm.remat`."""
+  """Bytes that a layer stores per token for its backward pass, under `lm.remat`.
+
+  Args:
+    lm: the language model.
+    length: of a row, in tokens.
+    tensor: size of the mesh's tensor axis.
+  """
   width = 4 if lm.dtype == "float32" else 2
   attention = (lm.num_heads * 2 + lm.num_kv_heads * 2) * lm.head_dim
   mlp = lm.mlp_width * (2 if lm.gated else 1)
@@ -95,12 +102,12 @@ def kept_bytes(lm: decoder.DecoderConfig, length: int, tensor: int) -> float:
 class Pass(NamedTuple):
   """Rows of a step that run together through the language model."""
   layers: int
-  tokens: float             # of all these rows, on one chip
-  length: int               # of a row
+  tokens: float             # of all these rows, per chip
+  length: int               # of a row, in tokens
 
 
 def passes(c, lm: decoder.DecoderConfig, spread: int) -> list[Pass]:
-  """Those of phase 2's step: rows that say words, rows that only rank; over `spread` chips."""
+  """Passes of phase 2's step over `spread` chips: rows with target texts, rows that only rank."""
   p, found = c.phase2, []
   if mixture.said_tasks(c):
     found.append(Pass(lm.num_layers, p.rows * p.length / spread, p.length))
@@ -111,10 +118,10 @@ def passes(c, lm: decoder.DecoderConfig, spread: int) -> list[Pass]:
 
 
 def entities_read(c) -> list[int]:
-  """How many entities pass through the projector together, in one microbatch of phase 2.
+  """Entities in each pass of the projector, for one microbatch of phase 2.
 
-  A catalogue passes whole, whatever the microbatch; where rows hold items alone, once for their
-  slots and the head.
+  With a softmax over all items every microbatch passes the whole catalogue. If ranking rows hold
+  items alone, this pass also serves their slots.
   """
   p, parts = c.phase2, c.phase2.microbatches
   slots = p.rows * p.slots // parts if mixture.said_tasks(c) else 0
@@ -122,19 +129,19 @@ def entities_read(c) -> list[int]:
   if ranked and not (scored == programs.num_items(c) and mixture.ranks_items_only(c)):
     found.append(_asked(c))
   if scored == programs.num_items(c):
-    return found + [scored + mixture.ranks_items_only(c)]       # with the padding's row
+    return found + [scored + mixture.ranks_items_only(c)]       # + 1: the padding row
   return found + [_asked(c) + scored] * (scored > 0)
 
 
 def scores(c) -> int:
-  """Logits in one microbatch: of the item head, and of each model that teaches it."""
+  """Logits in one microbatch, of the item head and of each of its teachers."""
   head = c.phase2.head
   teachers = bool(head.distil) + bool(head.distil_transitions) + bool(head.distil_ease)
   return _asked(c) * _scored(c) * (1 + teachers)
 
 
 def _asked(c) -> int:
-  """Places of one microbatch at which the item head is asked what follows."""
+  """Positions of one microbatch at which the item head predicts the next item."""
   p = c.phase2
   if mixture.rank_tasks(c):
     return p.head.rows * p.head.slots // p.microbatches
@@ -142,16 +149,18 @@ def _asked(c) -> int:
 
 
 def _scored(c) -> int:
-  """Items of the head's softmax, beside the right one where they are drawn; 0: there is no head."""
+  """Candidates in the head's softmax (drawn ones, without the right item, or all); 0: no head."""
   head, every = c.phase2.head, programs.num_items(c)
   return min(head.negatives or every, every) if head.weight else 0
 
 
 def collectives_by_rules(lm, layer_bytes: float, runs: list[Pass], ways: dict[str, int],
                          parts: int = 1) -> dict:
-  """What axes.RULES makes necessary, as `hlo.totals` has it: weights gathered forward and backward
-  over fsdp for each microbatch (there are `parts`), activations summed over tensor after attention
-  and mlp, forward and backward."""
+  """Collectives that axes.RULES requires, in the form of `hlo.totals`.
+
+  Over fsdp weights are gathered forward and backward, in each of `parts` microbatches. Over tensor
+  activations are summed after attention and MLP, forward and backward.
+  """
   totals, layers = {}, sum(run.layers for run in runs)
   if (n := ways["fsdp"]) > 1:
     size = 2 * layers * layer_bytes * parts

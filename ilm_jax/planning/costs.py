@@ -1,8 +1,8 @@
-"""What a compiled step costs a chip: memory, FLOPs, bytes, collectives, and how long that takes.
+"""Measures what a compiled step costs a chip: memory, FLOPs, bytes, collectives and time.
 
-XLA counts the body of a loop once, so FLOPs, bytes and time come from programs whose layers stand
-one after the other, compiled at two depths and drawn out on a line to the real one. Memory and
-collectives come from the real program, its loops multiplied out.
+XLA counts the body of a loop once. FLOPs, bytes and time therefore come from unrolled programs,
+compiled at two depths and extrapolated linearly to the real depth. Memory and collectives come from
+the real program; a collective in a loop counts once per turn.
 """
 import contextlib
 import dataclasses
@@ -18,46 +18,46 @@ from ilm_jax.models import language_model
 from ilm_jax.planning import hlo, programs, shapes
 from ilm_jax.runtime import chips
 
-DEPTHS = (1, 2)              # groups of layers in the two programs of which costs are drawn out
+DEPTHS = (1, 2)              # groups of layers in the two programs to extrapolate from
 _UNIT = {"": 1.0, "K": 2.0 ** 10, "M": 2.0 ** 20, "G": 2.0 ** 30, "T": 2.0 ** 40}
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes on one chip. Peak is XLA's; of a program that does not fit, what XLA says it needs."""
+  """Bytes on one chip. The peak is from XLA: measured, or what its error message says it needs."""
   fits: bool
   weights: int              # frozen and trained, the entity table included
   optimizer: int
-  activations: int          # temporaries: activations kept, gradients, gathered weights
+  activations: int          # temporaries: stored activations, gradients, gathered weights
   peak: int
-  said: str = ""            # XLA's words where it does not fit
+  said: str = ""            # XLA's error message if the program does not fit
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-  """Of one step on one chip."""
+  """Costs of one step on one chip."""
   flops: float
-  bytes: float
-  optimal_seconds: float    # XLA's model of the time
+  bytes: float              # read from and written to memory
+  optimal_seconds: float    # XLA's own estimate of the time
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """A step: its memory, its costs and collectives, and the FLOPs that no step can do without."""
+  """A step: its memory, costs, collectives, and useful FLOPs (those that any program needs)."""
   memory: Memory
-  useful_flops: float       # of all chips together, as compiled_flops
+  useful_flops: float       # of all chips together, like compiled_flops
   costs: Costs | None       # None: it does not fit
   collectives: tuple[hlo.Collective, ...]
 
 
 def measure(c, lm: language_model.Config | None, mesh, topology: chips.Topology) -> Measured:
-  """Compiles the step of `c.plan.phase` and reads what it costs; nothing is run.
+  """Compiles the step of `c.plan.phase` and reads its costs; nothing is run.
 
   Args:
     c: config of the run.
-    lm: language model of phase 2; phase 1 has none.
-    mesh: over devices of `chips.devices`.
-    topology: theirs.
+    lm: language model of phase 2; None for phase 1.
+    mesh: over devices from `chips.devices`.
+    topology: of these devices.
   """
   program = _program(c, lm, mesh)
   compiled, said = compile_or_say(program)
@@ -74,7 +74,7 @@ def measure(c, lm: language_model.Config | None, mesh, topology: chips.Topology)
 
 
 def compile_or_say(program: programs.Program):
-  """(compiled, "") or, of a program that needs more memory than there is, (None, XLA's words)."""
+  """(compiled, ""), or (None, XLA's message) for a program that needs more memory than there is."""
   try:
     with _unkept():
       return program.lower().compile(), ""
@@ -86,11 +86,11 @@ def compile_or_say(program: programs.Program):
 
 @contextlib.contextmanager
 def _unkept():
-  """Past the persistent cache: jax cannot read a program back for chips that are not there."""
+  """Turns the persistent cache off: jax cannot read programs back for chips that do not exist."""
   before = jax.config.jax_enable_compilation_cache
   try:
     jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()      # it decides once whether it is used
+    compilation_cache.reset_cache()      # the cache reads the flag only once
     yield
   finally:
     jax.config.update("jax_enable_compilation_cache", before)
@@ -98,7 +98,7 @@ def _unkept():
 
 
 def needed_bytes(said: str) -> int:
-  """The bytes that XLA's words on running out of memory ask for; 0 if they name none."""
+  """The bytes that XLA's out-of-memory message says it needs; 0 if it names none."""
   for pattern in (r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)",
                   r"Used ([\d.]+)([KMGT]?)i?B? of [\d.]+[KMGT]?i?B? hbm",
                   r"Total hbm usage >= ([\d.]+)([KMGT]?)"):
@@ -108,7 +108,7 @@ def needed_bytes(said: str) -> int:
 
 
 def extrapolate(at: dict[int, Costs], depth: int) -> Costs:
-  """Costs at `depth` on the line through those at two others."""
+  """Costs at `depth` on the line through the costs at two other depths."""
   (a, low), (b, high) = sorted(at.items())
   return Costs(*(x + (y - x) * (depth - a) / (b - a)
                  for x, y in zip(dataclasses.astuple(low), dataclasses.astuple(high))))
@@ -131,7 +131,7 @@ def _memory(program, compiled, said: str, capacity: float) -> Memory:
 
 
 def _drawn_out(c, lm, mesh) -> Costs | None:
-  """Costs of the real depth, from unrolled programs of few layers."""
+  """Costs at the real depth, from unrolled programs with few layers."""
   if lm is None:
     return drawn_out(lambda n: _costs(programs.phase1(c, mesh, unroll=True, num_layers=n)),
                      c.qformer.cross_every, c.qformer.num_layers)
@@ -148,14 +148,14 @@ def _drawn_out(c, lm, mesh) -> Costs | None:
   whole = drawn_out(lambda n: at(n, few), 1, lm.num_layers)
   if layer <= 1 or whole is None:
     return whole
-  # Rows that only rank stop before the others: a line of their own in their depth.
+  # Rows that only rank run fewer layers: their depth gets its own line.
   ranked = drawn_out(lambda n: at(2, n), 1, layer)
   return ranked and Costs(*(x + y - z for x, y, z in zip(
       *map(dataclasses.astuple, (whole, ranked, at(2, 1))))))
 
 
 def _costs(program: programs.Program) -> Costs | None:
-  """Of a program without loops; None: it did not fit."""
+  """Costs of a program without loops; None: it does not fit."""
   compiled, _ = compile_or_say(program)
   if compiled is None:
     return None
@@ -164,7 +164,13 @@ def _costs(program: programs.Program) -> Costs | None:
 
 
 def drawn_out(at: Callable[[int], Costs | None], group: int, depth: int) -> Costs | None:
-  """Costs at `depth` layers, of what `at` says of few; None: one of them did not fit."""
+  """Costs at `depth` layers, extrapolated from `at`; None: one of its programs does not fit.
+
+  Args:
+    at: number of layers -> costs, or None for a program that does not fit.
+    group: layers that repeat together.
+    depth: layers to extrapolate to.
+  """
   few = {n: at(n) for n in sorted({min(n * group, depth) for n in DEPTHS})}
   if None in few.values():
     return None

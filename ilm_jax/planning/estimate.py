@@ -1,4 +1,4 @@
-"""From what a step costs to how long it takes."""
+"""Estimates how long a step takes from its costs."""
 import dataclasses
 
 from ilm_jax.planning import costs, hlo
@@ -7,34 +7,41 @@ from ilm_jax.runtime import chips
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Seconds that each kind of work of a step takes at published peaks, the others left out."""
+  """Seconds that each kind of a step's work takes alone, at published peaks."""
   compute: float
-  memory: float             # every byte that XLA counts, also of what stays on the chip
-  collectives: float        # bytes sent around rings, over half of the links: one way
+  memory: float             # for all bytes that XLA counts, even those that stay on the chip
+  collectives: float        # bytes sent around rings, over half of the links (one direction)
 
   @property
   def overlapped(self) -> float:
-    """The least time: all at once."""
+    """The lower bound: all kinds of work overlap."""
     return max(self.compute, self.memory, self.collectives)
 
   @property
   def serial(self) -> float:
-    """Matmuls wait for collectives; memory keeps up with matmuls or they with it."""
+    """Matmuls and memory traffic overlap; collectives do not."""
     return max(self.compute, self.memory) + self.collectives
 
   @property
   def added(self) -> float:
-    """One after the other: near what XLA's model makes of a program."""
+    """No overlap: close to XLA's own estimate of a program."""
     return self.compute + self.memory + self.collectives
 
 
 def roofline(chip: chips.Chip, flops: float, size: float, sent: float) -> Roofline:
-  """Of one chip's FLOPs, bytes of memory and bytes sent to other chips."""
+  """The roofline of one chip.
+
+  Args:
+    chip: its published peaks.
+    flops: FLOPs of the chip in a step.
+    size: bytes of memory that it reads and writes.
+    sent: bytes that it sends to other chips.
+  """
   return Roofline(flops / chip.flops, size / chip.bandwidth, sent / (chip.links / 2))
 
 
 def plan(topology: chips.Topology, measured: costs.Measured) -> dict:
-  """The plan of a measured step: what plan.json holds."""
+  """The plan of a compiled step, as plan.json holds it."""
   chip, memory = topology.chip, measured.memory
   result = {
       "topology": topology.name, "chips": topology.chips, "fits": memory.fits,
@@ -58,7 +65,8 @@ def plan(topology: chips.Topology, measured: costs.Measured) -> dict:
   return result | {
       "compiled_flops": compiled, "compiled_over_useful_flops": compiled / measured.useful_flops,
       "bytes_per_chip": measured.costs.bytes, "estimated_step_seconds": seconds,
-      "estimate_of": "XLA's model (optimal_seconds)" if xla else "roofline, collectives apart",
+      "estimate_of": ("XLA's model (optimal_seconds)" if xla else
+                      "roofline, no overlap of collectives"),
       "useful_utilization": measured.useful_flops / (seconds * topology.chips * chip.flops),
       "xla_optimal_seconds": xla, "roofline_seconds": dataclasses.asdict(line) | {
           "overlapped": line.overlapped, "serial": line.serial}}

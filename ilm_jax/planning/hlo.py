@@ -1,6 +1,6 @@
-"""The collectives of a compiled program, read from its text: kinds, how often, how many bytes.
+"""Reads the collectives of a compiled program from its text: kinds, counts and bytes.
 
-XLA writes the body of a loop once. Here everything in it counts as often as the loop turns.
+The text holds the body of a loop once; here each instruction counts once per turn of its loop.
 """
 import collections
 import dataclasses
@@ -20,18 +20,18 @@ _TRIPS = re.compile(r'known_trip_count\D*?(\d+)')
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One instruction, as often as it runs in a step.
+  """One instruction, with all its runs in a step.
 
-  bytes: of its result on one chip (of its operand, for a reduce-scatter), all turns together.
-  sent: what one chip sends for it around a ring, the least there can be: (n - 1) / n of the bytes,
-    twice that for an all-reduce, all of them for a permutation.
+  bytes: of its result on one chip (of its operand for a reduce-scatter), summed over all runs.
+  sent: the least bytes that one chip must send around a ring: (n - 1) / n of `bytes`, twice that
+    for an all-reduce, all of them for a permutation.
   """
   kind: str
   count: int
   bytes: float
   sent: float
-  group: int                # chips that take part with one another
-  name: str                 # what it is for: the op_name of its metadata
+  group: int                # number of chips that communicate with each other
+  name: str                 # the op_name of its metadata
 
 
 def collectives(text: str, chips: int) -> list[Collective]:
@@ -39,7 +39,7 @@ def collectives(text: str, chips: int) -> list[Collective]:
 
   Args:
     text: `compiled.as_text()`.
-    chips: that the program is for; the group of an instruction that names none.
+    chips: number of chips of the program; the group size of an instruction that names no group.
   """
   bodies, entry = _computations(text)
   times = _times(bodies, entry)
@@ -52,7 +52,7 @@ def collectives(text: str, chips: int) -> list[Collective]:
 
 
 def totals(listed: list[Collective]) -> dict[str, dict[str, float]]:
-  """{kind: {"count", "bytes", "sent_bytes"}} of all kinds that occur, in the order of KINDS."""
+  """{kind: {"count", "bytes", "sent_bytes"}} for all kinds that occur, in the order of KINDS."""
   sums = {kind: {"count": 0, "bytes": 0.0, "sent_bytes": 0.0} for kind in KINDS}
   for c in listed:
     sums[c.kind]["count"] += c.count
@@ -110,7 +110,7 @@ def _calls(lines: list[str], bodies):
 
 
 def _turns(line: str, condition: str, bodies) -> int:
-  """Turns of a while: XLA's word, or the constant that its condition compares the counter with."""
+  """Turns of a while loop: XLA's known_trip_count, or the constant in its condition."""
   if m := _TRIPS.search(line):
     return int(m[1])
   lines = list(bodies.get(condition, ()))
@@ -129,7 +129,7 @@ def _read(line: str, m, computation: str, times: int, chips: int) -> Collective:
                    for t, dims in shapes))
   group = _group(line, chips)
   if computation.startswith("all-reduce-scatter"):
-    kind = "reduce-scatter"                # how a TPU writes it: fused with the slice of the result
+    kind = "reduce-scatter"                # on TPU it is a fusion of all-reduce and slice
   elif kind == "reduce-scatter":
     size *= group
   part = (group - 1) / group
@@ -146,7 +146,7 @@ def _size(dtype: str) -> float:
 
 
 def _group(line: str, chips: int) -> int:
-  """How many chips a collective joins, of the four ways to write its groups."""
+  """Number of chips in a collective's group; reads the four notations of groups."""
   if m := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
     sizes = dict(re.findall(r"'([^']+)'=(\d+)", m[1]))
     parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", m[2])     # an axis, or a part of one

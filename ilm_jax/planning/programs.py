@@ -1,4 +1,4 @@
-"""The step of a phase as a program, from shapes alone: what `loop.fit` would compile and run."""
+"""Builds the step of a phase from shapes alone: the program that `loop.fit` would run."""
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -29,16 +29,16 @@ _SEMANTIC = 384              # width of MiniLM-L6's sentence vectors
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A step and the shapes it is given, placed on a mesh."""
+  """A step and the shapes of its arguments, placed on a mesh."""
   loss: Any
   tx: Any
-  state: loop.TrainState   # of ShapeDtypeStructs with their shardings, as all that follows
+  state: loop.TrainState   # ShapeDtypeStructs with shardings, like frozen and batch
   frozen: dict
   batch: dict
   prng: str
   microbatches: int
-  # FLOPs of all chips, whatever the mesh, counted when first asked: those that the step cannot do
-  # without, and those done again because each microbatch reads the catalogue anew.
+  # FLOPs of all chips, independent of the mesh, counted at the first call: those that the step
+  # needs, and those repeated because each microbatch reads the whole catalogue.
   useful_flops: Callable[[], float]
   again_flops: Callable[[], float]
   entity_bytes: Callable[[], float] | None = None    # phase 2: see `kept_of_entity`
@@ -50,7 +50,7 @@ class Program:
 
 
 def qformer_config(c, *, unroll: bool = False, num_layers: int = 0, **changes) -> QFormerConfig:
-  """The Q-Former of a run's config, with the widths that its data would give it."""
+  """The Q-Former of a run's config, with the widths of vectors that its data would have."""
   of_sasrec = c.cf.sequential == "sasrec"
   width = {"behavioral": c.cf.width, "semantic": _SEMANTIC,
            "sequential": c.cf.sasrec.width if of_sasrec else c.cf.transition_width}
@@ -73,14 +73,17 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh, unroll: bool
   Args:
     c: config of the run.
     lm: see `shapes.of`.
-    mesh: where it will run; its devices need not exist.
-    unroll: the Q-Former's layers one after the other (the language model's by its own config), and
-      all rows at once: XLA counts the costs of a loop, also of one over microbatches, only once.
-    rank_layers: in place of `phase2.head.layer`.
+    mesh: to run on; its devices need not exist.
+    unroll: unroll the Q-Former's layers and run all rows at once, since XLA counts the body of a
+      loop (also of that over microbatches) only once. The language model has its own `unroll`.
+    rank_layers: replaces `phase2.head.layer`; None: keep it.
+
+  Raises:
+    UserError: the language model is a T5.
   """
   if language_model.is_encoder_decoder(lm):
-    raise errors.UserError("--stage=plan counts decoders, and this language model is a T5: name a "
-                           "decoder by lm.shape or lm.asset")
+    raise errors.UserError("--stage=plan supports decoders only, but this language model is a T5: "
+                           "name a decoder by lm.shape or lm.asset")
   p = c.phase2
   config = qformer_config(c, unroll=unroll, dropout=p.dropout, vector_noise=p.vector_noise,
                           vector_dropout=p.vector_dropout)
@@ -108,8 +111,10 @@ def phase2(c, lm: language_model.Config, mesh: Mesh | AbstractMesh, unroll: bool
 
 
 def kept_of_entity(graphdef, trainable: dict, frozen: dict) -> float:
-  """Bytes that the projector keeps of one entity for its backward pass: what two entities more
-  make more."""
+  """Bytes that the projector stores per entity for its backward pass.
+
+  It is half the difference between 4 entities and 2.
+  """
   def kept(count: int) -> int:
     def residuals(trainable, frozen):
       rows = jnp.zeros(count, jnp.int32)
@@ -123,9 +128,9 @@ def kept_of_entity(graphdef, trainable: dict, frozen: dict) -> float:
 
 
 def _phase2_batch(c) -> dict:
-  """A batch of phase 2 without examples: rows that say words, and those that only rank."""
+  """An empty batch of phase 2: rows with target texts, and rows that only rank."""
   p, said, ranked = c.phase2, mixture.said_tasks(c), mixture.rank_tasks(c)
-  among = p.head.weight and not p.head.rows          # the head reads the rows that say words
+  among = p.head.weight and not p.head.rows          # the head reads the rows with target texts
   spec = packing.LmBatchSpec(rows=p.rows, length=p.length, slots=p.slots, targets=p.targets,
                              queries=c.qformer.num_queries, slot_id=-1, task_names=said,
                              examples_per_group=p.examples_per_group,
@@ -146,7 +151,14 @@ def _empty(spec: packing.LmBatchSpec) -> dict:
 
 
 def phase1(c, mesh: Mesh | AbstractMesh, unroll: bool = False, num_layers: int = 0) -> Program:
-  """Phase 1's step; `num_layers` of the Q-Former, 0: as the config says."""
+  """Phase 1's step.
+
+  Args:
+    c: config of the run.
+    mesh: to run on; its devices need not exist.
+    unroll: unroll the Q-Former's layers.
+    num_layers: of the Q-Former; 0: as in the config.
+  """
   p = c.phase1
   config = qformer_config(c, unroll=unroll, num_layers=num_layers)
   graphdef, trainable = inputs.abstract(lambda: phase1_lib.build_phase1(config, seed=0))
@@ -198,7 +210,7 @@ def _on(mesh, tree):
 
 
 def _frozen_on(mesh, frozen: dict) -> dict:
-  """The item head's teacher lies whole on every chip, as in training; the rest as parameters do."""
+  """Places `frozen` as in training: the teacher replicated, the rest sharded like parameters."""
   whole = NamedSharding(mesh, PartitionSpec())
   placed = _on(mesh, {name: part for name, part in frozen.items() if name != "teacher"})
   if "teacher" in frozen:
@@ -208,12 +220,12 @@ def _frozen_on(mesh, frozen: dict) -> dict:
 
 
 def moved(program: Program, mesh: Mesh | AbstractMesh) -> Program:
-  """The same parameters on another mesh; the batch stays what it was."""
+  """The program with its parameters on another mesh; the batch keeps its mesh."""
   return dataclasses.replace(program, state=_on(mesh, program.state),
                              frozen=_frozen_on(mesh, program.frozen))
 
 
 def bytes_per_chip(tree) -> int:
-  """Bytes that a tree of placed shapes takes on each chip."""
+  """Bytes per chip of a tree of placed shapes."""
   return sum(int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
              for x in jax.tree.leaves(tree))

@@ -1,4 +1,4 @@
-"""What would let a step fit that does not: single changes first, all by arithmetic."""
+"""Finds changes that let a step fit into memory: single changes first, all by arithmetic."""
 import dataclasses
 import itertools
 import json
@@ -14,28 +14,27 @@ _GPUS = ("2", "4", "8", "16", "32", "64", "128", "256")      # chips without a t
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-  """A changed config, perhaps on more chips, and what to write for it on the command line."""
+  """A changed config, perhaps on more chips, and the flags for it on the command line."""
   config: object
   topology: chips.Topology
   flags: tuple[str, ...]
 
 
 def would_fit(c, topology: chips.Topology, shape_of: Callable, start_plan: dict) -> list[dict]:
-  """Of each kind of change the least that makes phase 2 fit; [{flags, peak_bytes_per_chip}].
+  """For each kind of change the smallest that makes phase 2 fit; [{flags, peak_bytes_per_chip}].
 
   The kinds: another mesh of the same chips, remat, fewer rows, an item head over drawn items, a
-  smaller dtype of the frozen language model, more chips. Where none is enough alone, they are put
-  together.
+  smaller dtype of the frozen language model, more chips. If none is enough alone, they are
+  combined.
 
   Args:
     c: config of the run, whose plan does not fit.
-    topology: where.
+    topology: to plan for.
     shape_of: config -> language model.
-    start_plan: the plan of `c`; what a compiler takes beyond arithmetic there is taken elsewhere
-      too.
+    start_plan: the plan of `c`; its ratio to the arithmetic scales the arithmetic of all changes.
   """
   start, of, plan_of = Change(c, topology, ()), arithmetic.AS_COUNTED, _planner(shape_of)
-  if start_plan["activation_bytes_per_chip"]:      # 0: the compiler said only that it does not fit
+  if start_plan["activation_bytes_per_chip"]:      # 0: the compiler gave no size
     of = arithmetic.ratio(start_plan, plan_of(start, of))
   kinds = (_meshes, _remats, _rows, _drawn, _dtypes, _more_chips)
   enough = [x for kind in kinds if (x := _first(kind(start, shape_of), plan_of, of))]
@@ -43,17 +42,17 @@ def would_fit(c, topology: chips.Topology, shape_of: Callable, start_plan: dict)
 
 
 def words(plan: dict) -> str:
-  """Why the plan does not fit and what would, in one line."""
+  """One line: how far the plan is from fitting, and the changes with which it would fit."""
   said = (f"phase {plan['phase']} does not fit into {plan['topology']}: "
-          f"{table.gib(plan['peak_bytes_per_chip'])} a chip of "
+          f"{table.gib(plan['peak_bytes_per_chip'])} per chip, of "
           f"{table.gib(plan['capacity_bytes_per_chip'])}; ")
   if plan["phase"] == 1:
     return said + (
-        "lower phase1.batch_size, phase1.pair_batch_size or, of a catalogue, phase1.negatives, or "
-        "take more chips")
+        "lower phase1.batch_size, phase1.pair_batch_size or, with phase1.candidates=catalogue, "
+        "phase1.negatives, or take more chips")
   if not plan["would_fit"]:
     return said + "nothing near it would: lower phase2.length, or take a smaller model"
-  return said + "by arithmetic these would: " + ", or ".join(
+  return said + "by arithmetic it fits with " + ", or with ".join(
       f"{x['flags']} ({table.gib(x['peak_bytes_per_chip'])})" for x in plan["would_fit"])
 
 
@@ -69,7 +68,7 @@ def _first(changes: Iterator[Change], plan_of: Callable, of) -> dict | None:
 
 
 def _planner(shape_of: Callable) -> Callable:
-  """(change, ratio) -> its plan. A program is traced once for all meshes, and moved to each."""
+  """Returns (change, ratio) -> plan. A program is traced once and then moved to each mesh."""
   made: dict[str, programs.Program] = {}
 
   def plan_of(change: Change, of: arithmetic.Ratio) -> dict:
@@ -84,7 +83,7 @@ def _planner(shape_of: Callable) -> Callable:
 
 
 def _with(change: Change, topology: chips.Topology | None = None, **fields) -> Change:
-  """`fields`: lm__remat="full" is lm.remat."""
+  """The change with further fields; lm__remat="full" sets lm.remat."""
   config = change.config.copy_and_resolve_references()
   named = {name.replace("__", "."): value for name, value in fields.items()}
   config.update_from_flattened_dict(named)
@@ -94,7 +93,7 @@ def _with(change: Change, topology: chips.Topology | None = None, **fields) -> C
 
 
 def _meshes(change: Change, shape_of, topology: chips.Topology | None = None) -> Iterator[Change]:
-  """Meshes over which the weights are spread, from the least spread on."""
+  """Other meshes, in order of how many chips share the weights, fewest first."""
   where = topology or change.topology
   meshes = search.meshes(where, shape_of(change.config),
                          search.at_once(change.config, change.config.phase2.rows))
@@ -109,9 +108,10 @@ def _remats(change: Change, shape_of) -> Iterator[Change]:
 
 
 def _rows(change: Change, shape_of) -> Iterator[Change]:
-  """Fewer of the rows that say words; then, also, of those that only rank.
+  """Fewer rows with target texts; then also fewer rows that only rank.
 
-  Below the rows of a group, smaller groups. The ranking rows start from the last legal change.
+  With fewer rows than a group has, groups get smaller. The ranking rows start from the last legal
+  change.
   """
   p = change.config.phase2
   kinds = [("phase2__", p)] if mixture.said_tasks(change.config) else []
@@ -131,7 +131,7 @@ def _rows(change: Change, shape_of) -> Iterator[Change]:
 
 
 def _drawn(change: Change, shape_of) -> Iterator[Change]:
-  """Drawn items in place of the whole catalogue."""
+  """Drawn items instead of the whole catalogue in the item head's softmax."""
   head = change.config.phase2.head
   if head.weight and not head.negatives:
     for drawn in (65536, 8192, 1024):
@@ -154,7 +154,7 @@ def _more_chips(change: Change, shape_of) -> Iterator[Change]:
 
 
 def _together(change: Change, shape_of) -> Iterator[Change]:
-  """The last of remats, dtypes and drawn items; fewer rows, each on all meshes; more chips."""
+  """Combinations: the last remat, dtype and drawn items; fewer rows on all meshes; more chips."""
   for kind in (_remats, _dtypes, _drawn):
     *_, change = change, *kind(change, shape_of)
   for fewer in itertools.chain([change], _rows(change, shape_of)):

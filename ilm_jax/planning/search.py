@@ -1,4 +1,4 @@
-"""A small grid of meshes, batches and remat policies: all by arithmetic, the best compiled."""
+"""Searches a grid of meshes, batches and remat policies by arithmetic; compiles only the best."""
 import functools
 import math
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from ilm_jax.models import decoder
 from ilm_jax.planning import arithmetic, programs
 from ilm_jax.runtime import axes, chips
 
-COMPILED = 3                 # meshes, compiled beside the config's own and the naive one
+COMPILED = 3                 # meshes to compile besides the config's own and the naive one
 REMATS = ("weights", "dots", "full")
 
 
 def candidates(c, lm: decoder.DecoderConfig, topology: chips.Topology) -> list[dict]:
-  """{mesh, rows, remat} of the grid around config `c`: its rows, half, twice and four times."""
+  """The grid around config `c` as [{mesh, rows, remat}]: rows times 1/2, 1, 2 and 4."""
   grid = []
   for rows in sorted({max(c.phase2.rows // 2, 1), *(c.phase2.rows * n for n in (1, 2, 4))}):
     for mesh in [] if rows % c.phase2.microbatches else meshes(topology, lm, at_once(c, rows)):
@@ -23,14 +23,18 @@ def candidates(c, lm: decoder.DecoderConfig, topology: chips.Topology) -> list[d
 
 
 def at_once(c, rows: int) -> int:
-  """What a mesh must divide, with so many rows that say words: those of a microbatch, of each kind
-  that there is."""
+  """The rows of a microbatch, which the mesh must divide: the gcd over all kinds of rows.
+
+  Args:
+    c: config of the run.
+    rows: rows with target texts per batch.
+  """
   ranked = c.phase2.head.rows if mixture.rank_tasks(c) else 0
   return math.gcd(rows if mixture.said_tasks(c) else 0, ranked) // c.phase2.microbatches
 
 
 def meshes(topology: chips.Topology, lm: decoder.DecoderConfig, rows: int) -> list[dict[str, int]]:
-  """Meshes of powers of two that divide `rows` and heads, and whose `data` spans the slices."""
+  """Meshes of powers of two that divide `rows` and heads; `data` is a multiple of the slices."""
   grid = []
   for tensor in (1, 2, 4, 8):
     ways, rest = divmod(topology.chips, tensor)
@@ -43,7 +47,7 @@ def meshes(topology: chips.Topology, lm: decoder.DecoderConfig, rows: int) -> li
 
 
 def naive(c, topology: chips.Topology) -> dict:
-  """What one would write down first: everything over fsdp, of each slice."""
+  """The obvious choice: fsdp over all chips of a slice."""
   mesh = {"data": topology.slices, "fsdp": topology.chips // topology.slices, "tensor": 1}
   multiple = topology.chips * c.phase2.microbatches
   rows = math.ceil(c.phase2.rows / multiple) * multiple
@@ -63,19 +67,19 @@ def run(c, topology: chips.Topology, shape_of: Callable, config_plan: dict,
         compiled_plan: Callable | None) -> list:
   """Plans of the grid, best first: [{mesh, rows, remat, naive, plan}].
 
-  Of each mesh the best rows and remat by arithmetic stand for it; of these the best COMPILED, and
-  the naive one, are compiled and put beside the config's own. The arithmetic is held against the
-  own plan first: what a compiler takes beyond it there is taken elsewhere too.
+  Arithmetic chooses rows and remat for each mesh. The best COMPILED of these meshes and the naive
+  one are compiled and ranked with the config's own plan. The arithmetic is calibrated first: its
+  counts are scaled by the ratio between `config_plan` and the arithmetic plan of the same config.
 
   Args:
     c: config of the run.
-    topology: where.
+    topology: to plan for.
     shape_of: config -> language model.
-    config_plan: the plan of `c` as it is.
+    config_plan: the plan of `c` itself.
     compiled_plan: config -> plan; None: arithmetic alone.
 
   Raises:
-    UserError: nothing of the grid fits by arithmetic.
+    UserError: no candidate of the grid fits by arithmetic.
   """
   lm, first = shape_of(c), naive(c, topology)
   mine = {"mesh": dict(c.mesh), "rows": c.phase2.rows, "remat": c.lm.remat}
@@ -98,7 +102,7 @@ def run(c, topology: chips.Topology, shape_of: Callable, config_plan: dict,
       by_mesh.setdefault(tuple(candidate["mesh"].values()), []).append(planned)
   if not by_mesh:
     raise errors.UserError(f"--search: nothing of the grid around phase2.rows={c.phase2.rows} fits "
-                           f"into {topology.name}: fewer rows, a shorter length, or more chips")
+                           f"into {topology.name}: take fewer rows, a shorter length or more chips")
   best = [_without_plan(x) for x in sorted((min(x, key=rank) for x in by_mesh.values()), key=rank)]
   to_compile = [x for x in best if x not in (mine, first)][:COMPILED] + [first] * (first != mine)
   planned = [{**mine, "plan": config_plan}] + [
@@ -112,7 +116,7 @@ def _without_plan(planned: dict) -> dict:
 
 
 def rank(planned: dict) -> tuple:
-  """Least time a row first, to a hundredth; then the smaller batch. What does not fit is last."""
+  """Sort key: time per row, to 1 %; then the smaller batch. Plans that do not fit come last."""
   plan = planned["plan"]
   seconds = plan["estimated_step_seconds"]
   if not plan["fits"] or not seconds:

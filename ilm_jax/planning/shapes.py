@@ -1,6 +1,6 @@
-"""Language models by shape alone: what a plan needs to know of them.
+"""Shapes of language models, which is all that a plan needs.
 
-`lm.shape` names one of these; weights of these shapes are read as any others, by `lm.asset`.
+`lm.shape` names one of SHAPES; `lm.asset` reads weights of any shape.
 """
 import dataclasses
 
@@ -22,7 +22,7 @@ SHAPES = {
     "palm-62b": decoder.DecoderConfig(
         num_layers=64, width=8192, num_heads=32, num_kv_heads=1, head_dim=256, mlp_width=32768,
         vocab_size=256000, norm="layer", parallel=True),
-    # The text model of Gemma 3 4B (arXiv 2503.19786), as Hugging Face has it; 3.88e9 parameters.
+    # The text model of Gemma 3 4B (arXiv 2503.19786) on Hugging Face; 3.88e9 parameters.
     "gemma-3-4b": decoder.DecoderConfig(
         num_layers=_GEMMA3_4B_LAYERS, width=2560, num_heads=8, num_kv_heads=4, head_dim=256,
         mlp_width=10240, vocab_size=262208, norm_eps=1e-6, post_norms=True, qk_norm=True,
@@ -33,13 +33,14 @@ SHAPES = {
 
 
 def of(c) -> language_model.Config:
-  """Shape of the language model of a run's config, as its step is given it; no weight is read.
+  """Shape of the language model in a run's step; reads no weights.
 
   Args:
-    c: `config.lm`. Without `shape`, `asset` says: a GGUF file or a Hugging Face folder.
+    c: `config.lm`. Without `shape` the shape comes from `asset`, a GGUF file or a Hugging Face
+      folder.
 
   Raises:
-    UserError: nothing there says a shape.
+    UserError: `asset` is neither.
   """
   if c.shape:
     model = SHAPES[c.shape]
@@ -51,8 +52,8 @@ def of(c) -> language_model.Config:
       model = hf.read_config(path)
     else:
       raise errors.UserError(f"lm.asset={c.asset!r}: --stage=plan reads the shape of a GGUF file "
-                             "or of a Hugging Face folder; or name one by "
-                             f"lm.shape: {', '.join(SHAPES)}")
+                             "or of a Hugging Face folder, found neither: set lm.asset to one, or "
+                             f"lm.shape to one of {', '.join(SHAPES)}")
   changes = {"remat": c.remat, "new_tokens": c.new_tokens, "int8": c.dtype == "int8",
              "dtype": "bfloat16" if c.dtype == "int8" else c.dtype}
   if not language_model.is_encoder_decoder(model):
@@ -61,8 +62,8 @@ def of(c) -> language_model.Config:
 
 
 def with_layers(lm: language_model.Config, count: int, *, unroll: bool) -> language_model.Config:
-  """The model with so many layers, in a loop or one after the other."""
-  # At least 2 even for one layer: above 1 the head's turns stand one after the other, too.
+  """The model with `count` layers, in a loop or unrolled."""
+  # At least 2 even for one layer: above 1 the output head's loop is unrolled, too.
   changes = {"num_layers": count, "unroll": max(count, 2) if unroll else 1}
   if getattr(lm, "local_layers", ()):
     changes["local_layers"] = lm.local_layers[:count]

@@ -1,8 +1,8 @@
-"""A plan as text."""
+"""Prints plans as text."""
 
 
 def one(plan: dict) -> str:
-  """The table of one plan: memory, work, collectives and time of a chip."""
+  """The table of one plan: memory, work, collectives and time, per chip."""
   lines = [title(plan), ""]
   add = lambda name, value: lines.append(f"  {name:<36}{value}")  # noqa: E731
   for name, key in (("weights and entity table", "weight"), ("optimizer", "optimizer"),
@@ -20,10 +20,10 @@ def one(plan: dict) -> str:
   add("useful FLOPs, all chips", f"{plan['useful_flops']:.4g}")
   if plan["compiled_flops"]:
     add("FLOPs of the program, all chips", f"{plan['compiled_flops']:.4g} "
-        f"({plan['compiled_over_useful_flops']:.3f} of the useful)")
-    add("bytes of memory moved, a chip", f"{plan['bytes_per_chip']:.4g}")
+        f"({plan['compiled_over_useful_flops']:.3f} x useful)")
+    add("bytes of memory moved, per chip", f"{plan['bytes_per_chip']:.4g}")
   for kind, x in plan["collectives"].items():
-    add(kind, f"{x['count']} times, {x['bytes']:.4g} bytes, of which a chip sends "
+    add(kind, f"{x['count']} times, {x['bytes']:.4g} bytes; a chip sends "
               f"{x['sent_bytes']:.4g}")
   if plan["estimated_step_seconds"]:
     lines += ["", *times(plan)]
@@ -42,7 +42,7 @@ def title(plan: dict) -> str:
 def _rows(plan: dict) -> str:
   said = [f"{plan['rows']} rows of {plan['length']} tokens"] if plan["rows"] else []
   if "rank_rows" in plan:
-    said.append(f"{plan['rank_rows']} that only rank, of {plan['rank_length']}")
+    said.append(f"{plan['rank_rows']} rows that only rank, of {plan['rank_length']} tokens")
   return ", ".join(said) + _scored(plan)
 
 
@@ -51,11 +51,11 @@ def _scored(plan: dict) -> str:
 
 
 def times(plan: dict) -> list[str]:
-  """The lines on time and utilisation, each with where it comes from."""
+  """The lines on time and utilisation, each with its source."""
   line = plan["roofline_seconds"]
   lines = [f"  roofline at published peaks: matmuls {line['compute']:.4f} s, memory "
-           f"{line['memory']:.4f} s, collectives {line['collectives']:.4f} s; together "
-           f"{line['overlapped']:.4f} s at least, {line['serial']:.4f} s with collectives apart"]
+           f"{line['memory']:.4f} s, collectives {line['collectives']:.4f} s; together at least "
+           f"{line['overlapped']:.4f} s, {line['serial']:.4f} s if collectives do not overlap"]
   if plan["xla_optimal_seconds"]:
     lines.append(f"  XLA's model of the program (optimal_seconds): "
                  f"{plan['xla_optimal_seconds']:.4f} s")
@@ -65,9 +65,9 @@ def times(plan: dict) -> list[str]:
 
 
 def ranking(planned: list[dict]) -> str:
-  """The search's table, best first, and the best beside the naive mesh."""
+  """The search's table, best first; the last line compares the best with the naive mesh."""
   lines = ["", f"  {'data x fsdp x tensor':<22}{'rows':>6} {'remat':<9}{'peak':>10}{'step s':>9}"
-               f"{'ms a row':>10}{'useful':>8}"]
+               f"{'ms / row':>10}{'useful':>8}"]
   for x in planned:
     plan, mesh = x["plan"], " x ".join(str(n) for n in x["mesh"].values())
     seconds = plan["estimated_step_seconds"] or 0.0
@@ -79,10 +79,10 @@ def ranking(planned: list[dict]) -> str:
   best, naive = planned[0], next(x for x in planned if x["naive"])
   if not best["naive"] and best["plan"]["fits"]:
     words = " ".join(f"--config.mesh.{name}={n}" for name, n in best["mesh"].items())
-    gain = "which does not fit" if not naive["plan"]["fits"] else (
-        f"{per_row(naive) / per_row(best):.2f} times as fast a row as it")
+    gain = "naive FSDP does not fit" if not naive["plan"]["fits"] else (
+        f"per row {per_row(naive) / per_row(best):.2f} times as fast as naive FSDP")
     lines.append(f"  best: {words} --config.phase2.rows={best['rows']} "
-                 f"--config.lm.remat={best['remat']}; against naive FSDP: {gain}")
+                 f"--config.lm.remat={best['remat']}; {gain}")
   return "\n".join(lines)
 
 
