@@ -12,7 +12,7 @@ from tests import small_configs, test_phase2_training
 
 CONFIG = small_configs.qformer(
     vectors={"behavioral": 5}, num_layers=1, width=8, num_heads=2, mlp_width=8, vocab_size=9,
-    num_queries=2, query_path_only=True)
+    num_queries=2, cross_init="width", cross_every=1, query_path_only=True)
 R = 700                    # more than two batches of rows
 
 
@@ -29,10 +29,10 @@ def test_soft_tokens_and_keys_are_centred_and_of_the_asked_size(sizes, queries):
   jax.tree.map(np.testing.assert_array_equal, got["qformer"], fresh["qformer"])
   model, given = nnx.merge(graphdef, got), inputs.entity_inputs(frozen(), jnp.arange(1, R))
   soft_ND = np.asarray(model.soft_tokens(*given)).reshape(-1, 6)
-  np.testing.assert_allclose(soft_ND.mean(axis=0), 0.0, atol=1e-4)
+  np.testing.assert_allclose(soft_ND.mean(axis=0), 0.0, atol=1e-6)
   assert 0.1 < np.sqrt(np.mean(soft_ND ** 2)) < 0.4
   key_IP, _ = model.head.items(model.features(*given), jnp.zeros(R - 1))
-  np.testing.assert_allclose(np.mean(key_IP, axis=0), 0.0, atol=1e-4)
+  np.testing.assert_allclose(np.mean(key_IP, axis=0), 0.0, atol=1e-6)
 
 
 def test_what_fills_the_table_up_is_no_entity():
