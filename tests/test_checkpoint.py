@@ -299,6 +299,26 @@ def test_a_digest_that_is_missing_or_wrong_is_named_and_one_of_before_digests_is
     assert_equal(own.restore(toy_state()), toy_state(step=9))
 
 
+def test_shapes_are_read_from_the_digests(tmp_path, monkeypatch):
+  """Reading them from the arrays costs memory that never comes back."""
+  state = toy_state(step=9)
+  save(tmp_path, state)
+  monkeypatch.setattr(orbax_io, "saved_shapes", lambda *_: pytest.fail("arrays were opened"))
+  assert_equal(checkpoint.read_trainable(tmp_path, state.trainable), state.trainable)
+  with checkpoint.Checkpointer(tmp_path, toy.FINGERPRINTS) as own:
+    assert_equal(own.restore(toy_state()), state)
+
+
+def test_an_array_that_has_a_digest_but_no_file_is_an_error(tmp_path):
+  save(tmp_path, toy_state(step=9))
+  path = tmp_path / "9" / "meta" / "metadata"
+  meta = files.unstamped(json.loads(path.read_text()))
+  meta["digests"]["trainable/lost"] = "float32 [3] 0000000000000000"
+  path.write_text(json.dumps(meta))
+  with pytest.raises(errors.UserError, match="9 cannot be read .*delete"):
+    checkpoint.read_trainable(tmp_path, {"lost": jax.numpy.zeros(3)})
+
+
 def test_a_flipped_bit_of_the_meta_is_named(tmp_path):
   save(tmp_path, toy_state(step=9), totals={"loss": [2.0, 4]})
   checkpoint.verify(tmp_path, 9)

@@ -7,7 +7,7 @@ from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.evaluation import report
 from ilm_jax.monitoring import heartbeat
-from ilm_jax.runtime import distributed
+from ilm_jax.runtime import distributed, host_memory
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import retrieval, tables
 from ilm_jax.training import checkpoint
@@ -31,6 +31,7 @@ def run(run: context.Run, seconds: float, *, with_report: bool) -> None:
       if evaluate(run, newest_steps) and with_report and distributed.is_main():
         report.write(run.workdir, with_tables=run.tables, command=run.command)
       done = newest_steps
+      host_memory.give_back()
     if finished(run.config, newest_steps):
       return
     time.sleep(seconds)

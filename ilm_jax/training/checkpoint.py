@@ -6,6 +6,7 @@ digest of each array, which is checked whenever the array is read. Orbax writes 
 folder and renames it, so a folder with a step's name is complete; the next run that opens the
 parent folder removes the unfinished folders of a killed run.
 """
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -106,10 +107,7 @@ class Checkpointer:
                      steps=step + 1 if self._steps is None else self._steps)
     self._history = provenance.history(meta, self.settings)
     want = orbax_io.abstract(_plain(like))
-    orbax_io.same_shapes(self._manager, self.folder, step, want, exact=True)
-    got = orbax_io.restore(self._manager, self.folder, step, state=orbax_io.restore_args(want))
-    leaf_digests.check(got["state"], meta.get("digests"), self.folder / str(step))
-    return type(like)(**got["state"])
+    return type(like)(**_checked(self._manager, self.folder, step, meta, want, exact=True))
 
   def _write_error(self, e: Exception) -> Exception:
     """A UserError if the disk is full, after removing the unfinished folders; else `e`."""
@@ -221,11 +219,23 @@ def read_trainable(folder, want, step: int | None = None):
   folder, step = _existing(folder, step)
   want = {"trainable": orbax_io.abstract(want)}
   with _reader(folder) as manager:
-    orbax_io.same_shapes(manager, folder, step, want, exact=False)
-    got = orbax_io.restore(manager, folder, step, meta=ocp.args.JsonRestore(),
-                           state=orbax_io.restore_args(want, partial_restore=True))
-  leaf_digests.check(got["state"], got["meta"].get("digests"), folder / str(step))
-  return got["state"]["trainable"]
+    meta = orbax_io.read_meta(manager, folder, step)
+    return _checked(manager, folder, step, meta, want, exact=False)["trainable"]
+
+
+def _checked(manager, folder, step: int, meta: dict, want: dict, *, exact: bool) -> dict:
+  """The state of `step`, or its part `want`, with the shapes and digests that `meta` names."""
+  saved = meta.get("digests")
+  have = leaf_digests.shapes(saved or {})
+  if not orbax_io.shapes(want).keys() <= have.keys():
+    have = orbax_io.saved_shapes(manager, folder, step)
+  orbax_io.same_shapes(have, want, folder / str(step), exact=exact)
+  got = orbax_io.restore(manager, folder, step, state=orbax_io.restore_args(
+      want, partial_restore=not exact))["state"]
+  if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(got)):
+    raise orbax_io.unreadable(folder, step, "arrays of its state are missing")
+  leaf_digests.check(got, saved, folder / str(step))
+  return got
 
 
 def steps(folder) -> list[int]:

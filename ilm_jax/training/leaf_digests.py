@@ -7,6 +7,8 @@ to one: if a single word differs, both sums differ for certain, so every single 
 found. Damage of several words stays unnoticed with a probability of about 2^-64. Digests protect
 against accidents, not against forgery.
 """
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,12 @@ def digests(tree) -> dict[str, str]:
            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
   return {name: f"{kind} {''.join(f'{int(total):08x}' for total in sums)}"
           for name, kind, sums in begun}
+
+
+def shapes(saved: dict[str, str]) -> dict[str, tuple[int, ...]]:
+  """{path: shape} of the arrays of which `digests` returned `saved`."""
+  return {name: tuple(json.loads(digest[digest.index("["):digest.index("]") + 1]))
+          for name, digest in saved.items()}
 
 
 def check(tree, expected: dict[str, str] | None, checkpoint, *, whole: bool = False) -> None:

@@ -16,7 +16,7 @@ import optax
 from ilm_jax import errors
 from ilm_jax.monitoring import monitor as monitor_lib
 from ilm_jax.monitoring import progress, scalars, utilization
-from ilm_jax.runtime import axes, distributed
+from ilm_jax.runtime import axes, distributed, host_memory
 from ilm_jax.training import accumulation, checkpoint, totals
 
 Params = Any
@@ -217,6 +217,7 @@ def fit(state: TrainState, mesh, objective: Objective, optimization: Optimizatio
       if cadence.saves(step) or preempted:
         with monitor.saving(step):
           checkpointer.save(state, totals=metric_totals.sums())
+          host_memory.give_back()
       if preempted:
         checkpointer.wait()
         came = signals.came or signal.SIGTERM

@@ -74,32 +74,43 @@ def abstract(tree):
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), tree)
 
 
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
+def shapes(tree) -> dict[str, tuple[int, ...]]:
+  """{path of a leaf: shape} of a tree of arrays or ShapeDtypeStructs."""
   leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
   return {axes.path_name(path): tuple(x.shape) for path, x in leaves if hasattr(x, "shape")}
 
 
-def same_shapes(manager, folder, step: int, want, *, exact: bool) -> None:
+def saved_shapes(manager, folder, step: int) -> dict[str, tuple[int, ...]]:
+  """{path of a leaf: shape} of a checkpoint's state, read from its arrays.
+
+  It opens every array, and TensorStore 0.1.86 then keeps 5 kB of each for as long as the process
+  lives (`Spec.to_json`). Use it where the digests in `meta` do not tell.
+
+  Raises:
+    UserError: the checkpoint is unreadable.
+  """
+  try:
+    found = shapes(manager.item_metadata(step)["state"])
+  except Exception as e:
+    raise unreadable(folder, step, e) from e
+  if not found:
+    raise unreadable(folder, step, "its state is missing")
+  return found
+
+
+def same_shapes(have: dict[str, tuple[int, ...]], want, checkpoint, *, exact: bool) -> None:
   """Checks that a checkpoint has every wanted leaf: for a missing one Orbax returns its struct.
 
   Args:
-    manager: the manager of `folder`.
-    folder: named in the message.
-    step: which checkpoint.
+    have: {path of a leaf: shape} of the checkpoint.
     want: tree of arrays or ShapeDtypeStructs.
+    checkpoint: its folder, named in the message.
     exact: whether other leaves are an error, too.
 
   Raises:
-    UserError: a leaf is missing, has another shape or is one too many; or the checkpoint is
-      unreadable.
+    UserError: a leaf is missing, has another shape or is one too many.
   """
-  try:
-    have = _shapes(manager.item_metadata(step)["state"])
-  except Exception as e:
-    raise unreadable(folder, step, e) from e
-  if not have:
-    raise unreadable(folder, step, "its state is missing")
-  need = _shapes(want)
+  need = shapes(want)
   wrong = [f"{n}: expected {need[n]}, found {have.get(n, 'nothing')}" for n in sorted(need)
            if have.get(n) != need[n]]
   if exact:
@@ -107,7 +118,7 @@ def same_shapes(manager, folder, step: int, want, *, exact: bool) -> None:
   if wrong:
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     raise errors.UserError(
-        f"checkpoint {folder}/{step} is of another model: {'; '.join(wrong[:3])}{more}. Use the "
+        f"checkpoint {checkpoint} is of another model: {'; '.join(wrong[:3])}{more}. Use the "
         "config it was trained with, or another --workdir")
 
 
