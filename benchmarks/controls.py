@@ -10,13 +10,11 @@ no item.
 """
 import argparse
 import functools
-import json
 import pathlib
 
 import numpy as np
 
 from benchmarks import projectors
-from ilm_jax.config import variants
 from ilm_jax.evaluation import metrics, paired
 from ilm_jax.stages import context
 from ilm_jax.stages.evals import common, speaker
@@ -57,12 +55,7 @@ def score(run: context.Run, examples, user_U, *, variant, way: str, seed: int) -
 
 def measure(args, name: str, seed: int) -> dict[str, np.ndarray]:
   """Way -> [U] ranks of the validation items."""
-  lines = map(json.loads, (args.out / "log.jsonl").read_text().splitlines())
-  line = next(x for x in lines if (x["arm"], x["seed"]) == (name, seed))
-  arm = projectors.Arm(line["variant"], line["changes"])
-  config = projectors.configured(line["config"], seed, arm, {})
-  run = context.Run(config, args.out / name / str(seed))
-  variant = variants.COMPARED.get(arm.variant, variants.ILM)
+  run, variant = projectors.trained_arm(args.out, name, seed)
   return {way: projectors.rank(run, "validation", functools.partial(
       score, variant=variant, way=way, seed=seed)) for way in WAYS}
 

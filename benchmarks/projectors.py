@@ -180,6 +180,17 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
   print(json.dumps(line), flush=True)
 
 
+def trained_arm(out: pathlib.Path, name: str, seed: int
+                ) -> tuple[context.Run, variants.Variant]:
+  """(the run, the model) of a trained arm."""
+  lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+  line = next(x for x in lines if (x["arm"], x["seed"]) == (name, seed))
+  arm = Arm(line["variant"], line["changes"])
+  config = configured(line["config"], seed, arm, {})
+  return (context.Run(config, out / name / str(seed)),
+          variants.COMPARED.get(arm.variant, variants.ILM))
+
+
 def _vectors(config, shared, base: pathlib.Path, folder: pathlib.Path) -> None:
   """Makes stage cf's files for an arm; arms with the common entity table link those in `base`."""
   same = settings.of_entities(config) == settings.of_entities(shared)

@@ -227,11 +227,11 @@ def measured(name: str, setting: dict, ranks, of_dialog, *, by: str, targets: st
   return row
 
 
-def of_run(workdir: pathlib.Path, talks: dict) -> list[dict]:
-  """The rows of a trained run: by turns, fresh."""
-  model = redial_run.Trained(workdir)
-  return [measured(name, {}, *model.ranks(talks, name != redial_run.ILM), by="turns",
-                   targets="fresh") for name in (redial_run.ILM, redial_run.SHUFFLED)]
+def of_run(workdir: pathlib.Path, talks: dict, factors: float) -> list[dict]:
+  """The rows of a trained run: by turns, fresh. Args: see the flags."""
+  model, names = redial_run.Trained(workdir), [redial_run.ILM, redial_run.SHUFFLED]
+  return [measured(name, {}, *model.ranks(talks, name, factors), by="turns", targets="fresh")
+          for name in [*names, *[redial_run.ADDED] * bool(factors)]]
 
 
 def table(rows: list[dict]) -> str:
@@ -268,11 +268,14 @@ def main():
   parser.add_argument("--rows", nargs="+", default=(COPY, *ROWS), choices=(COPY, *ROWS))
   parser.add_argument("--run", type=pathlib.Path, help="workdir of configs/talk_ml_small.py, "
                       "trained with task redial_recommend on this folder of ReDial")
+  parser.add_argument("--factors", type=float, default=0.0, help="with --run: also a row where the "
+                      "factorisation's scores are added with this weight (phase2.head.factors)")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
   args = parser.parse_args()
   material = Material(args)
   print(f"{len(material.films):,} films ranked")
-  rows = measure(material, args.rows) + (of_run(args.run, material.talks) if args.run else [])
+  rows = measure(material, args.rows) + (
+      of_run(args.run, material.talks, args.factors) if args.run else [])
   print(table(rows))
   if args.out:
     args.out.write_text(json.dumps([{name: value for name, value in row.items()

@@ -12,41 +12,57 @@ from ilm_jax import errors
 from ilm_jax.config import reading, variants
 from ilm_jax.conversation import dialogs, instances, redial
 from ilm_jax.evaluation import metrics
-from ilm_jax.stages import context
+from ilm_jax.stages import context, factor_scores
 from ilm_jax.stages.evals import common, methods, speaker, talks
 
 TASK, ILM, SHUFFLED = "redial_recommend", "ILM", "ILM, vectors shuffled"
+ADDED = "ILM and its factorisation's scores"
 
 
 class Trained:
   """A run whose item head ranks the turns of ReDial's test dialogs."""
 
   def __init__(self, workdir: pathlib.Path):
-    config = reading.load(f"configs/recorded.py:{workdir}/config.phase2.json")
-    self.run = context.Run(config, workdir)
+    self.run = context.Run(
+        reading.load(f"configs/recorded.py:{workdir}/config.phase2.json"), workdir)
     stored = self.run.prepared(TASK, "test")
     self.examples = [stored[n] for n in range(len(stored))]
+    self._by_head: dict[bool, np.ndarray] = {}
 
-  def scores(self, shuffled: bool) -> np.ndarray:
+  def scores(self, name: str, factors: float = 0.0) -> np.ndarray:
     """float32 [examples, I + 1]: scores of the run's items in each example's context; -inf for
-    items that the context names."""
+    items that the context names.
+
+    Args:
+      name: the row: ILM, SHUFFLED or ADDED.
+      factors: for ADDED, the weight of the factorisation's scores.
+    """
+    log, shuffled = self.run.data.log, name == SHUFFLED
+    if shuffled not in self._by_head:
+      self._by_head[shuffled] = self._head_scores(shuffled)
+    score_NI = self._by_head[shuffled].copy()
+    if name == ADDED:
+      score_NI += factor_scores.FactorScores(self.run, factors).scores(
+          [talks.items_of(e, log.num_items) for e in self.examples])
+    score_NI[talks.shown(self.examples, log.num_items)] = -np.inf
+    return score_NI
+
+  def _head_scores(self, shuffled: bool) -> np.ndarray:
     asked, log = self.examples, self.run.data.log
     if shuffled:
       to_R = methods.exchanged([np.arange(1, log.num_items + 1)], log.rows.total,
                                self.run.config.seed)
       asked = [{**e, "entities": to_R[e["entities"]]} for e in asked]
     model = speaker.Speaker(self.run, variants.ILM)
-    score_NI = np.array(model.head_score(asked, common.head_spec(self.run, [asked])))
-    score_NI[talks.shown(self.examples, log.num_items)] = -np.inf
-    return score_NI
+    return np.array(model.head_score(asked, common.head_spec(self.run, [asked])))
 
-  def ranks(self, read: dict[str, list[redial.Talk]], shuffled: bool
+  def ranks(self, read: dict[str, list[redial.Talk]], name: str, factors: float = 0.0
             ) -> tuple[list[np.ndarray], np.ndarray]:
     """(ranks of each instance's targets, the dialog of each instance), by turns, fresh.
 
     Args:
       read: ReDial's dialogs by part, for the parts that the run has read.
-      shuffled: whether every slot holds another item's vectors.
+      name, factors: see `scores`. SHUFFLED: every slot holds another item's vectors.
 
     Raises:
       UserError: the run's examples come from other dialogs.
@@ -60,7 +76,7 @@ class Trained:
       raise errors.UserError(
           f"{self.run.workdir} has {len(mine)} test examples of {TASK}, which are not the "
           f"{sum(map(bool, asked))} of these dialogs: name the ReDial that tasks.dialogs had")
-    return placed(every, row_of, asked, self.scores(shuffled)), np.array(
+    return placed(every, row_of, asked, self.scores(name, factors)), np.array(
         [each.dialog for each in every])
 
 

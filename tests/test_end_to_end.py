@@ -174,8 +174,9 @@ def test_the_lists_are_the_item_head_s(run):
   ranks = json.loads(gzip.decompress((folder / "ranks.json.gz").read_bytes()))["ranks"]
   assert [line["rank"] for line in stored] == ranks["ILM, item head"]
   alike = json.loads((folder / "lists.json").read_text())["rows"]
-  assert {"ILM, beam 20", "ILM, item head", "ILM-rand, item head", "MLP projector, item head",
-          "popularity", "iALS (the vectors themselves)"} <= {label(row) for row in alike}
+  assert {"ILM, beam 20", "ILM, item head", "ILM, item head alone", "ILM-rand, item head",
+          "MLP projector, item head", "popularity", "iALS (the vectors themselves)"
+          } <= {label(row) for row in alike}
   said = (run / "said.txt").read_text()
   assert f"-> {names[0].split(' (')[0][:9]}" in said and "Loss on test" not in said
   assert "--stage=recommend" in said and "--liked=" in said

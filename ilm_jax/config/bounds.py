@@ -102,8 +102,8 @@ _GROUPS = (
           (_FRACTION, ("final_fraction", "b2")))),
     (_from_0(10 ** 6, "off"), ("phase1.losses",)),
     (_from_0(10 ** 6), ("phase2.head.weight",)),
-    (_from_0(10 ** 6, "off"), ("phase2.head.distil", "phase2.head.distil_transitions",
-                               "phase2.head.distil_ease")),
+    (_from_0(10 ** 6, "off"), ("phase2.head.factors", "phase2.head.distil",
+                               "phase2.head.distil_transitions", "phase2.head.distil_ease")),
     (_from_0(10 ** 9, "no profile"), ("profile.steps",)),
     (Bound(1, 2, "1 or 2: the phase to plan a step of"), ("plan.phase",)),
     # Evaluation.

@@ -14,6 +14,7 @@ _SAME_NUMBERS = {
       for name in ("log_every", "checkpoint_every", "keep_checkpoints")),
     "phase2.init_from",          # the phase 1 checkpoint is fingerprinted
     "phase2.compare",
+    "phase2.head.factors",       # added to the scores of a trained head
     "lm.chat_template",          # the examples that it renders are fingerprinted
 }
 _FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted

@@ -54,6 +54,9 @@ def model_card(config, facts: dict, tables: list[dict], left_out: list[str], nam
     said += ["", "The scores of all items are `state @ keys.T + bias`. A state is "
              f"`hidden @ query`, where `hidden` is the normed hidden state "
              f"{f'after layer {layer} ' if layer >= 0 else ''}at the last soft token of a history."]
+    if "factors" in facts:
+      said[-1] += (" The scores of the factorisation are added: a state ends with the history "
+                   "folded in, `top_k.folded_in`, and a key with the item's factors.")
   if "hf" in names:
     said += _hf_words(facts)
   said += ["", "## Prove parity", "", "    python check.py", "",

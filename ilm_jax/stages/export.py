@@ -110,7 +110,7 @@ class _Export:
     state_UP = of.states(histories)
     items_UK, score_UK = of.top(histories, min(_LIST, self.rows.num_items))
     head, query = self.speaker.head_items, self.speaker.trainable["head"]["query"]["kernel"]
-    items.write(folder, head.key_IP, head.bias_I, query, self.run.data.items)
+    items.write(folder, of.keys(), head.bias_I, query, self.run.data.items)
     if self.with_users:
       items.write_users(folder, self._states(), state_UP.shape[1], log.offsets_U1, log.item_N,
                         log.user_ids)
@@ -166,7 +166,8 @@ class _Export:
         log.num_users, _PROMPTS, self.run.config.seed)]
     queries = self.run.config.phase2.head.queries or self.queries
     prompts = [self._ids(example, queries) for example in self.recommender.examples(histories)]
-    return prompts, self.recommender.states(histories)
+    width = self.speaker.head_items.key_IP.shape[1]        # without the factors
+    return prompts, self.recommender.states(histories)[:, :width]
 
   def _ids(self, example: dict, queries: int) -> list[int]:
     """A prompt's ids in the folder's vocabulary: each slot becomes the words of its entity."""
@@ -192,7 +193,10 @@ class _Export:
 
   def _facts(self) -> dict:
     config, run = self.run.config, self.run
+    weight = config.phase2.head.factors
     return {
+        **({"factors": {"weight": weight, "reg": config.cf.reg, "alpha": config.cf.alpha}}
+           if weight else {}),
         "format": FORMAT, "model": self.recommender.method, "step": int(self.speaker.step),
         "items": self.rows.num_items, "users": self.rows.num_users if self.with_users else 0,
         "queries": self.queries, "language_model": config.lm.asset,

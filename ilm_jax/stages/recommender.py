@@ -18,7 +18,7 @@ from ilm_jax.config import variants
 from ilm_jax.data import history_prompt
 from ilm_jax.evaluation import dot_scores, lists
 from ilm_jax.runtime import axes, placement
-from ilm_jax.stages import context, newcomers, recipe
+from ilm_jax.stages import context, factor_scores, newcomers, recipe
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
 HEAD, DOT, BEAMS = "item head", "dot product", "beams"
@@ -88,8 +88,8 @@ class Recommender:
 
     Returns:
       int32 entity rows, best first, 0 where no item is left; float32 scores, -inf there. A score is
-      a logit of the item head, a cosine, or the log-probability of an item's index; it compares
-      items for one user.
+      a logit of the item head (with `phase2.head.factors` plus the factorisation's score), a
+      cosine, or the log-probability of an item's index; it compares items for one user.
     """
     parts = [self._top([np.asarray(h, np.int32) for h in histories[first:first + self.together]], k)
              for first in range(0, len(histories), self.together)]
@@ -110,14 +110,28 @@ class Recommender:
     return (self._by_head if self.by == HEAD else self._by_dot_product)(histories)
 
   def states(self, histories) -> np.ndarray:
-    """float32 [N, P]: the state of each history that the item head multiplies with the items' keys,
-    for any number of histories. Needs `by` HEAD."""
+    """float32 [N, P]: the state of each history: the scores of items are its product with `keys`,
+    plus their biases. For any number of histories. Needs `by` HEAD.
+
+    With `phase2.head.factors` the last numbers of a state are the folded-in user times the weight,
+    and those of a key the item's factors.
+    """
     parts = []
     for first in range(0, len(histories), self.together):
       asked, examples, longest = self._ask(histories[first:first + self.together])
       parts.append(asked.head_states(
           examples, self._shape(common.head_spec(self.run, [longest]), len(examples))))
-    return np.concatenate(parts)
+    state_NP = np.concatenate(parts)
+    if self._factors:
+      state_NP = np.concatenate([state_NP, self._factors.users(histories)], axis=1)
+    return state_NP
+
+  def keys(self) -> np.ndarray:
+    """float32 [I, P]: what `states` are multiplied with. Needs `by` HEAD."""
+    key_IP = placement.fetch(self.speaker.head_items.key_IP)
+    if self._factors:
+      key_IP = np.concatenate([key_IP, self._factors.item_I1C[1:]], axis=1)
+    return key_IP
 
   def item_vectors(self) -> np.ndarray:
     """float32 [I, E] vectors that say which items are similar: the item head's keys, or the outputs
@@ -136,8 +150,9 @@ class Recommender:
   def _by_head(self, histories) -> np.ndarray:
     _ = self.speaker.head_items       # made here, so that copies with more users share it
     asked, examples, longest = self._ask(histories)
-    return asked.head_score(
+    score_NI = asked.head_score(
         examples, self._shape(common.head_spec(self.run, [longest]), len(examples)))
+    return score_NI + self._factors.scores(histories) if self._factors else score_NI
 
   def _by_beams(self, histories, k: int):
     trie, _ = self._catalogue
@@ -195,6 +210,10 @@ class Recommender:
   @functools.cached_property
   def speaker(self) -> speaker.Speaker:
     return speaker.Speaker(self.run, self.variant)
+
+  @functools.cached_property
+  def _factors(self) -> factor_scores.FactorScores | None:
+    return factor_scores.of(self.run)
 
   @functools.cached_property
   def _catalogue(self):

@@ -4,7 +4,8 @@
     python top_k.py --like=50 --k=10          items whose keys point the same way as this item's
 
 The scores of all items are state @ keys.T + bias; of equal scores the earlier item comes first. A
-state is `query` applied to the language model's hidden state of a history, see README.md.
+state is `query` applied to the language model's hidden state of a history, see README.md; where
+export.json names "factors", `folded_in` of the history follows.
 """
 import argparse
 import json
@@ -66,6 +67,24 @@ def top_k(state_NP, keys_IP, bias_I, k: int, seen=None) -> tuple[np.ndarray, np.
   return np.where(np.isneginf(score_NK), -1, best_NK), score_NK
 
 
+def folded_in(histories, factors_IC, weight: float, reg: float, alpha: float) -> np.ndarray:
+  """float32 [N, C]: the users of implicit ALS with these items, times the weight.
+
+  Args:
+    histories: for each of N users the item numbers of its history.
+    factors_IC: the last columns of `keys`, after those of `query`.
+    weight, reg, alpha: from export.json, "factors".
+  """
+  item_IC = np.asarray(factors_IC, np.float64)
+  gram_CC = item_IC.T @ item_IC + reg * np.eye(item_IC.shape[1])
+  user_NC = np.zeros((len(histories), item_IC.shape[1]), np.float32)
+  for user_C, history in zip(user_NC, histories):
+    met_TC = item_IC[history]
+    user_C[:] = np.linalg.solve(gram_CC + alpha * met_TC.T @ met_TC,
+                                (1.0 + alpha) * met_TC.sum(axis=0))
+  return np.float32(weight) * user_NC
+
+
 def users(folder) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
   """(ids, states [U, P], item numbers of each history) of users.safetensors and users.json."""
   folder = pathlib.Path(folder)
@@ -105,7 +124,8 @@ def _list(args) -> int:
     if args.like not in names["ids"]:
       print(f"error: --like={args.like}: no such id in items.json", file=sys.stderr)
       return 1
-    at, keys = names["ids"].index(args.like), np.asarray(items["keys"])
+    at = names["ids"].index(args.like)
+    keys = np.asarray(items["keys"])[:, :items["query"].shape[1]]
     keys = keys / np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), 1e-12)
     best, score = top_k(keys[at:at + 1], keys, np.float32(0), args.k, [[at]])
   else:

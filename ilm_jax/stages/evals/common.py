@@ -82,6 +82,12 @@ def protocol(run: context.Run) -> dict:
           "queries": run.config.qformer.num_queries, "seed": run.config.seed}
 
 
+def added_scores(run: context.Run) -> dict:
+  """{"factors": weight} of the factorisation's scores, where they are added to an item head's."""
+  weight = run.config.phase2.head.factors
+  return {"factors": weight} if weight else {}
+
+
 def text_protocol(run: context.Run) -> dict:
   """Likewise, for tables about generated texts."""
   return {**protocol(run), "decoding": "greedy", "sentence encoder": run.config.text_encoder.asset}

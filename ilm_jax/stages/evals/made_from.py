@@ -1,7 +1,7 @@
 """What the tables of stage eval are made from: if any of it changes they are measured again."""
 from ilm_jax.config import variants
 from ilm_jax.stages import context, recipe
-from ilm_jax.stages.evals import trained
+from ilm_jax.stages.evals import common, trained
 from ilm_jax.training import provenance
 
 
@@ -33,5 +33,5 @@ def _made_from(run: context.Run, metas: dict[str, dict], inputs: dict[str, str])
   return {"checkpoints": {folder: provenance.record(meta) for folder, meta in metas.items()},
           "inputs": {"data": run.data.fingerprint, "entities": run.entities.fingerprint, **inputs},
           "settings": {"eval": run.config.eval.to_dict(), "seed": run.config.seed,
-                       "compare": list(run.config.phase2.compare),
+                       "compare": list(run.config.phase2.compare), **common.added_scores(run),
                        "domain": run.config.data.domain, "index": run.config.tasks.index}}

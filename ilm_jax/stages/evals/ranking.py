@@ -12,10 +12,10 @@ from ilm_jax.config import names as known_names
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import splits
 from ilm_jax.evaluation import dot_scores, lists, metrics, rows
-from ilm_jax.stages import context, recipe
+from ilm_jax.stages import context, factor_scores, recipe
 from ilm_jax.stages.evals import common, methods, rivals, speaker, trained
 
-_HEAD = "item head"
+_HEAD, _ALONE = "item head", "item head alone"      # alone: without `phase2.head.factors`
 _SHOWN = 5               # users whose lists are shown
 
 
@@ -161,8 +161,14 @@ def head_scores(run: context.Run, models: list[methods.Method], examples: list):
 
 def _by_head(run: context.Run, models: list[methods.Method], asked_for: Questions
              ) -> list[Ranking]:
-  return [_by_scores(label, score_UI, asked_for, _HEAD)
-          for label, score_UI in head_scores(run, models, asked_for.examples)]
+  factors = factor_scores.of(run)
+  more_UI = factors.scores(asked_for.histories) if factors else 0.0
+  made = []
+  for label, score_UI in head_scores(run, models, asked_for.examples):
+    made.append(_by_scores(label, score_UI + more_UI, asked_for, _HEAD))
+    if factors:
+      made.append(_by_scores(label, score_UI, asked_for, _ALONE))
+  return made
 
 
 def _by_dot_product(run: context.Run, asked_for: Questions) -> list[Ranking]:
@@ -183,7 +189,7 @@ def _table(run: context.Run, task: str, asked_for: Questions, rankings: list[Ran
       "note": f"{run.rule.name}, one target per user; intervals: 95 %, bootstrap over users.",
       "protocol": {**common.protocol(run), "split": f"test ({run.rule.meaning})",
                    "task": task, "prompt": "seen template 0", "tie rule": "lower item row first",
-                   **asked_for.protocol,
+                   **asked_for.protocol, **common.added_scores(run),
                    "index": run.config.tasks.index, "beam": "constrained to the catalogue, no "
                    "length penalty", "users": f"{users} drawn with seed {run.config.seed}"},
       "rows": [rows.row(bootstrap.ranks(r.rank_U, hits=common.HITS, ndcgs=common.NDCGS,

@@ -15,7 +15,7 @@ import numpy as np
 from ilm_jax.config import mixture, names
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import metrics, rows, target_sets
-from ilm_jax.stages import context, recipe
+from ilm_jax.stages import context, factor_scores, recipe
 from ilm_jax.stages.evals import common, methods
 
 _LEFT = ("Vectors shuffled: ILM, with another item's vectors in every slot. Vectors left out: "
@@ -43,7 +43,8 @@ def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
     made += _ranked(run, models, task, examples, dialog_N)
   return (made and {"title": "Next item in conversations, full catalogue of "
                    f"{run.data.log.num_items}", "note": _NOTE, "rows": made,
-                   "protocol": {**_protocol(run), "tie rule": "lower item row first"}}) or None
+                   "protocol": {**_protocol(run), "tie rule": "lower item row first",
+                                **common.added_scores(run)}}) or None
 
 
 def replies(run: context.Run, compared: list[methods.Method]) -> dict | None:
@@ -104,9 +105,11 @@ def _ranked(run: context.Run, models: list[methods.Method], task: str, examples:
   blocked_NI = shown(examples, items)
   count_I1 = run.data.log.train_counts[:items + 1].astype(np.float32)
   scored = [("popularity", np.broadcast_to(count_I1, (len(examples), items + 1)))]
-  spec = common.head_spec(run, [examples])
-  scored += [(label, method.model.head_score(changed, spec))
-             for label, method, changed in _prompts(run, models, examples)]
+  spec, factors = common.head_spec(run, [examples]), factor_scores.of(run)
+  for label, method, changed in _prompts(run, models, examples):
+    score_NI = method.model.head_score(changed, spec)
+    scored.append((label, score_NI + factors.scores([items_of(e, items) for e in changed])
+                   if factors else score_NI))
   made = []
   for label, score_NI in scored:
     values = target_sets.values(ranks(score_NI, targets, blocked_NI))
@@ -189,12 +192,17 @@ def spelling(targets, texts: Sequence[str], decode: Callable[[Sequence[int]], st
                    if in_text[start:end].any()], int)
 
 
+def items_of(example: dict, num_items: int) -> np.ndarray:
+  """int: the rows of the items that an example's prompt shows."""
+  return example["entities"][example["entities"] <= num_items]
+
+
 def shown(examples: Sequence[dict], num_items: int) -> np.ndarray:
   """bool [N, I + 1]: items that an example's prompt shows and that are no targets; and row 0."""
   blocked_NI = np.zeros((len(examples), num_items + 1), bool)
   blocked_NI[:, 0] = True
   for blocked_I, e in zip(blocked_NI, examples):
-    blocked_I[e["entities"][e["entities"] <= num_items]] = True
+    blocked_I[items_of(e, num_items)] = True
     blocked_I[e["ask_item"]] = False
   return blocked_NI
 
