@@ -93,7 +93,7 @@ class Trained(conversations.Material):
     def make():
       made = recommender.Recommender(self.run, variants.named(self.run.config, self.model))
       if shuffled:
-        speaker = made._speaker      # it computes its items from these entities at the first call
+        speaker = made.speaker       # it computes its items from these entities at the first call
         speaker.entities = controls.dealt(speaker.entities, self.log.num_items, 0)
       return made
     return self.once(("recommender", shuffled), make)
