@@ -47,6 +47,8 @@ def sample(pid: int, workdir: pathlib.Path) -> dict | None:
     opened = len(os.listdir(f"/proc/{pid}/fd"))
   except OSError:
     return None
+  if not pages:
+    return None        # it has ended and was not waited for
   beat = {}
   newest = max([int(p.name) for p in (workdir / "phase1" / "checkpoints").glob("[0-9]*")
                 if p.name.isdigit()], default=0)
