@@ -131,6 +131,10 @@ def test_ilm_s_lead_is_paired_by_user():
   rows = {line.split()[0]: line for line in out if line.startswith("  ") and "[." in line}
   assert "HR@10: share of 64 users whose next film is in a list of ten [95 % interval]:" in out
   assert rows["ILM"].endswith(".160 [.110, .210]  ILM's lead (paired):  trained here")
+  added = copy.deepcopy(CONTENT)
+  added["tables"][1]["protocol"] = {"factors": 3.0}
+  assert any(line.startswith("  ILM  ") and line.endswith("  with iALS")
+             for line in sentences.lines(summary(added), 100))
   assert "  +.500 [" in rows["ILM-rand"] and rows["ILM-rand"].endswith("  no phase 1")
   assert rows["iALS"].endswith(".140 [.090, .190]")
   assert "lead" not in text_of(summary(ranks={}))

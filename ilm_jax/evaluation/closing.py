@@ -47,6 +47,7 @@ def summary(content: dict, *, config: dict, items, ranks: dict) -> dict:
           "description": _description(examples.get("generations"), items,
                                       tables.get("consistency", {})),
           "table": _table(rows, ranks, config),
+          "factors": tables.get("recommendation", {}).get("protocol", {}).get("factors", 0.0),
           "phase1": _phase1(tables.get("loss", {}).get("rows", []), config)}
 
 

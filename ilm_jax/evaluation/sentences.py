@@ -67,7 +67,7 @@ def blocks(said: dict, width: int) -> list[Block]:
   if said["table"]:
     users = max(row["n"] for row in said["table"])
     made.append(Block(f"HR@10: share of {users:,} users whose next {said['thing']} is in a list of "
-                      "ten [95 % interval]:", rows=_rows(said["table"])))
+                      "ten [95 % interval]:", rows=_rows(said["table"], said.get("factors", 0.0))))
   if of := said["phase1"]:
     effect = ("lowers" if of["hi"] < 0 else "raises" if of["lo"] > 0 else "does not clearly move")
     learns = f" ({', '.join(of['learns'])})" if of["learns"] else ""
@@ -160,11 +160,16 @@ def _how_right(name: str, of: dict) -> str:
       f" [{lo}, {hi}] ({free['name']}: {100 * free['value']:.0f} %)" if free else "")
 
 
-def _rows(table: list[dict]) -> tuple[tuple[str, ...], ...]:
-  """Rows of method, HR@10, ILM - method, explanation; empty columns are left out."""
+def _rows(table: list[dict], factors: float) -> tuple[tuple[str, ...], ...]:
+  """Rows of method, HR@10, ILM - method, explanation; empty columns are left out.
+
+  `factors`: the weight of iALS' scores in those of the models (`phase2.head.factors`).
+  """
   rows = []
   for row in table:
     meaning = MEANING.get(row["method"], "")
+    if factors and row["method"] == variants.ILM.label:
+      meaning = "with iALS"
     name = row["method"].partition(" (")[0] if meaning else row["method"]
     rows.append((", ".join(filter(None, (name, row.get("by")))), plain_text.estimate(row),
                  plain_text.estimate(row["lead"], sign=True) if "lead" in row else "", meaning))
