@@ -19,7 +19,7 @@ from ilm_jax.data import splits
 from ilm_jax.evaluation import metrics, paired
 from ilm_jax.stages import factor_scores, sequence_model
 
-WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 SASREC = "sasrec"
 _PARTS = {"validation": splits.VALID, "test": splits.TEST}
 
@@ -33,9 +33,9 @@ def measure(args, name: str, seed: int, split: str) -> np.ndarray:
   def score(run, examples, user_U, weight: float):
     if not found:
       histories = [run.data.log.before_target(user, _PARTS[split]) for user in user_U]
-      found["factors"] = factor_scores.FactorScores(run, 1.0).scores(histories)
       found["own"] = (projectors.by_head(run, examples, user_U, variant) if name != SASREC
                       else _by_sasrec(run, histories))
+      found["factors"] = factor_scores.FactorScores(run, 1.0).scores(histories, found["own"])
     return found["own"] + weight * found["factors"]
 
   return np.array([projectors.rank(run, split, functools.partial(score, weight=weight))

@@ -43,7 +43,7 @@ class Trained:
     score_NI = self._by_head[shuffled].copy()
     if name == ADDED:
       score_NI += factor_scores.FactorScores(self.run, factors).scores(
-          [talks.items_of(e, log.num_items) for e in self.examples])
+          [talks.items_of(e, log.num_items) for e in self.examples], score_NI)
     score_NI[talks.shown(self.examples, log.num_items)] = -np.inf
     return score_NI
 

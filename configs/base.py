@@ -285,7 +285,7 @@ def phase2() -> dict:
           "layer": -1,             # these rows run so many layers; -1: all; 0: none
           "queries": 0,            # soft tokens of an entity in these rows; 0: as elsewhere
           "factors": 0.0,          # ranking: weight of the factorisation's scores, which are added
-                                   # to the head's; nothing is trained; 0: off
+                                   # to the head's and trained by nothing; 1: as much as these
           "distil": 0.0,           # weight, relative to the head's own loss, of its divergence from
                                    # a SASRec that reads the same history (cf.sasrec); 0: off
           "distil_temperature": 1.0,   # of both softmaxes in it

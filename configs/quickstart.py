@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
                   vector_noise=0.1, skip=True, learning_rate=2e-3, qformer_scale=0.5)
   # The weight of the factorisation's scores was chosen on validation targets.
   c.phase2.head.update(weight=1.0, rows=16, layer=2, queries=1, length=64, slots=52,
-                       examples_per_group=19, rows_per_group=16, factors=3.0)
+                       examples_per_group=19, rows_per_group=16, factors=0.3)
   c.eval.update(beam_users=0, exact_users=0, loss_examples=0, consistency_examples=32,
                 batch_size=16, baselines=("popularity", "ials", "transition", "sasrec_full"))
   return c

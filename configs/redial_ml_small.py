@@ -28,5 +28,5 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase2.update(compare=(), steps=400, warmup=30, learning_rate=3e-3, qformer_scale=0.3,
                   dropout=0.1, vector_noise=0.2, checkpoint_every=100)
   # The weight of the factorisation's scores was chosen on MovieLens' validation targets.
-  c.phase2.head.update(rows=6, rows_per_group=6, examples_per_group=15, factors=3.0)
+  c.phase2.head.update(rows=6, rows_per_group=6, examples_per_group=15, factors=0.5)
   return c

@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.phase2.update(steps=2, rows=2, length=192, slots=24, targets=48, examples_per_group=2,
                   rows_per_group=2, warmup=1, checkpoint_every=1, log_every=1,
                   qformer_scale=0.5, mlp_scale=0.5)
-  c.phase2.head.update(weight=1.0, factors=2.0)
+  c.phase2.head.update(weight=1.0, factors=0.5)
   c.tasks.update(prompt_targets=2)
   c.eval.update(users=2, beam_users=2, exact_users=0, bootstrap=20, loss_examples=4,
                 consistency_examples=2, generations=2, batch_size=2)

@@ -4,6 +4,9 @@ The item head reads vectors that have passed through projector and language mode
 that made these vectors scores items by itself: the user, folded in from the same history, times
 each item. Added with a weight (`phase2.head.factors`) it is a skip connection from the vectors to
 the scores. Nothing is trained; choose the weight on validation targets.
+
+The weight is in units of the head's own scores: with weight 1 the added scores have the same
+standard deviation over the catalogue as the head's, for users with few likes and with many.
 """
 import numpy as np
 
@@ -16,7 +19,7 @@ class FactorScores:
 
   Args:
     run: after stage cf; its factors are read.
-    weight: what scores are multiplied with.
+    weight: the standard deviation of a user's added scores, in those of the head's scores.
 
   Attributes:
     item_I1C: float32 [I + 1, C]: the items' factors; zeros for items without interactions.
@@ -26,18 +29,28 @@ class FactorScores:
     c, self.item_I1C = run.config.cf, vectors.factors(run)[1]
     self._weight = weight
     self._form = fold_in.Form(self.item_I1C, reg=c.reg, alpha=c.alpha)
+    self._met_I = np.any(self.item_I1C[1:] != 0, axis=1)
 
-  def users(self, histories) -> np.ndarray:
-    """float32 [N, C]: the folded-in users times the weight; zeros without a history.
+  def users(self, histories, head_NI1) -> np.ndarray:
+    """float32 [N, C]: the folded-in users, scaled; zeros without a history.
 
     Args:
-      histories: for each user the entity rows (1..I) of its items, in any order.
+      histories: for each of N users the entity rows (1..I) of its items, in any order.
+      head_NI1: float [N, I + 1]: the head's scores of all item rows.
     """
-    return np.float32(self._weight) * self._form.users(histories)
+    user_NC = self._form.users(histories)
+    wanted_N = self._weight * self._deviation(np.asarray(head_NI1, np.float32))
+    has_N = self._deviation(user_NC @ self.item_I1C.T)
+    scale_N = np.divide(wanted_N, has_N, out=np.zeros_like(has_N), where=has_N > 0)
+    return user_NC * scale_N[:, None]
 
-  def scores(self, histories) -> np.ndarray:
-    """float32 [N, I + 1], to be added to the item head's; `histories` as for `users`."""
-    return self.users(histories) @ self.item_I1C.T
+  def scores(self, histories, head_NI1) -> np.ndarray:
+    """float32 [N, I + 1], to be added to `head_NI1`; arguments as for `users`."""
+    return self.users(histories, head_NI1) @ self.item_I1C.T
+
+  def _deviation(self, score_NI1) -> np.ndarray:
+    """[N]: the standard deviation over the items that have factors."""
+    return score_NI1[:, 1:][:, self._met_I].std(axis=1)
 
 
 def of(run: context.Run) -> FactorScores | None:

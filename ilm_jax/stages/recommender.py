@@ -113,8 +113,8 @@ class Recommender:
     """float32 [N, P]: the state of each history: the scores of items are its product with `keys`,
     plus their biases. For any number of histories. Needs `by` HEAD.
 
-    With `phase2.head.factors` the last numbers of a state are the folded-in user times the weight,
-    and those of a key the item's factors.
+    With `phase2.head.factors` the last numbers of a state are the folded-in user, scaled, and those
+    of a key the item's factors.
     """
     parts = []
     for first in range(0, len(histories), self.together):
@@ -123,7 +123,12 @@ class Recommender:
           examples, self._shape(common.head_spec(self.run, [longest]), len(examples))))
     state_NP = np.concatenate(parts)
     if self._factors:
-      state_NP = np.concatenate([state_NP, self._factors.users(histories)], axis=1)
+      head = self.speaker.head_items
+      key_IP, bias_I = placement.fetch(head.key_IP), placement.fetch(head.bias_I)
+      more = [self._factors.users(histories[at:at + self.together], np.pad(
+                  state_NP[at:at + self.together] @ key_IP.T + bias_I, ((0, 0), (1, 0))))
+              for at in range(0, len(histories), self.together)]
+      state_NP = np.concatenate([state_NP, np.concatenate(more)], axis=1)
     return state_NP
 
   def keys(self) -> np.ndarray:
@@ -152,7 +157,7 @@ class Recommender:
     asked, examples, longest = self._ask(histories)
     score_NI = asked.head_score(
         examples, self._shape(common.head_spec(self.run, [longest]), len(examples)))
-    return score_NI + self._factors.scores(histories) if self._factors else score_NI
+    return score_NI + self._factors.scores(histories, score_NI) if self._factors else score_NI
 
   def _by_beams(self, histories, k: int):
     trie, _ = self._catalogue

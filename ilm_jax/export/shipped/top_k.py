@@ -67,22 +67,26 @@ def top_k(state_NP, keys_IP, bias_I, k: int, seen=None) -> tuple[np.ndarray, np.
   return np.where(np.isneginf(score_NK), -1, best_NK), score_NK
 
 
-def folded_in(histories, factors_IC, weight: float, reg: float, alpha: float) -> np.ndarray:
-  """float32 [N, C]: the users of implicit ALS with these items, times the weight.
+def folded_in(histories, head_NI, factors_IC, weight: float, reg: float, alpha: float):
+  """float32 [N, C]: the users of implicit ALS with these items, scaled as in the run.
 
   Args:
     histories: for each of N users the item numbers of its history.
+    head_NI: the head's own scores: of a state without this part and the keys' first columns.
     factors_IC: the last columns of `keys`, after those of `query`.
     weight, reg, alpha: from export.json, "factors".
   """
   item_IC = np.asarray(factors_IC, np.float64)
+  met_I = np.any(item_IC != 0, axis=1)
   gram_CC = item_IC.T @ item_IC + reg * np.eye(item_IC.shape[1])
   user_NC = np.zeros((len(histories), item_IC.shape[1]), np.float32)
   for user_C, history in zip(user_NC, histories):
     met_TC = item_IC[history]
     user_C[:] = np.linalg.solve(gram_CC + alpha * met_TC.T @ met_TC,
                                 (1.0 + alpha) * met_TC.sum(axis=0))
-  return np.float32(weight) * user_NC
+  has_N = (user_NC @ item_IC.T)[:, met_I].std(axis=1)
+  scale_N = weight * np.asarray(head_NI)[:, met_I].std(axis=1) / np.where(has_N > 0, has_N, np.inf)
+  return (user_NC * scale_N[:, None]).astype(np.float32)
 
 
 def users(folder) -> tuple[list[str], np.ndarray, list[np.ndarray]]:

@@ -161,10 +161,9 @@ def head_scores(run: context.Run, models: list[methods.Method], examples: list):
 
 def _by_head(run: context.Run, models: list[methods.Method], asked_for: Questions
              ) -> list[Ranking]:
-  factors = factor_scores.of(run)
-  more_UI = factors.scores(asked_for.histories) if factors else 0.0
-  made = []
+  factors, made = factor_scores.of(run), []
   for label, score_UI in head_scores(run, models, asked_for.examples):
+    more_UI = factors.scores(asked_for.histories, score_UI) if factors else 0.0
     made.append(_by_scores(label, score_UI + more_UI, asked_for, _HEAD))
     if factors:
       made.append(_by_scores(label, score_UI, asked_for, _ALONE))

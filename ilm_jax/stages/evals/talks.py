@@ -108,7 +108,7 @@ def _ranked(run: context.Run, models: list[methods.Method], task: str, examples:
   spec, factors = common.head_spec(run, [examples]), factor_scores.of(run)
   for label, method, changed in _prompts(run, models, examples):
     score_NI = method.model.head_score(changed, spec)
-    scored.append((label, score_NI + factors.scores([items_of(e, items) for e in changed])
+    scored.append((label, score_NI + factors.scores([items_of(e, items) for e in changed], score_NI)
                    if factors else score_NI))
   made = []
   for label, score_NI in scored:
