@@ -68,10 +68,18 @@ def verdict(samples: list[dict], steps: int, most: float) -> dict:
           if s["step"] > steps or (s["beat"] > one["beat"] and s["step"] < one["newest"])]
   opened = [late[0]["files"], late[-1]["files"]]
   return {"slope": slope, "files": opened, "lies": len(lies), "samples": len(samples),
-          "rss": [late[0]["rss"], late[-1]["rss"]],
+          "rss": [late[0]["rss"], late[-1]["rss"]], "medians": medians(samples),
           "broken": [name for name, wrong in (
               ("memory", slope > most), ("open files", opened[1] > opened[0] + _MARGIN),
               ("heartbeat", bool(lies))) if wrong]}
+
+
+def medians(samples: list[dict], every: int = 1000) -> list[float]:
+  """The median memory in MiB of each thousand steps: a leak goes on, a heap's growth ends."""
+  of_step: dict[int, list[float]] = {}
+  for one in samples:
+    of_step.setdefault(one["step"] // every, []).append(one["rss"])
+  return [round(float(np.median(of_step[n])), 1) for n in sorted(of_step)]
 
 
 def main() -> int:
@@ -111,7 +119,8 @@ def main() -> int:
       of = result[name]
       print(f"{name}: {of['slope']:+.2f} MiB per 1,000 steps ({of['rss'][0]:.0f} to "
             f"{of['rss'][1]:.0f} MiB), open files {of['files'][0]} to {of['files'][1]}, "
-            f"{of['lies']} lies in {of['samples']} looks at the heartbeat")
+            f"{of['lies']} lies in {of['samples']} looks at the heartbeat; median MiB of each "
+            f"1,000 steps: {', '.join(f'{m:.0f}' for m in of['medians'])}")
   broken = [f"{name}: {what}" for name in samples
             for what in result.get(name, {}).get("broken", ())]
   if result["exit code"]:

@@ -27,7 +27,7 @@ def table(run: context.Run, ilm: speaker.Speaker) -> dict:
   examples = _by_template(run, tasks[0])[2][0] if tasks else []
   *_, filter_protocol = common.users_and_filter(run, examples)
   return {"title": "Next item by prompt", "rows": made,
-          "note": "The same users with every template of the task; ranked by the item head, "
+          "note": "The same users with every template of the task; ranked by the item head alone, "
                   "without one by constrained beam search; seen items filtered. Mean: over the "
                   "seen templates, for each user. nll: nats per token of the target. Intervals: "
                   "95 %, bootstrap over users.",
