@@ -98,11 +98,13 @@ def test_a_trained_run_may_change_it_and_tables_are_made_again():
   assert common.added_scores(runs[0]) != common.added_scores(runs[1])
 
 
-def test_without_an_item_head_there_is_nothing_to_add_to():
-  c = tiny.get_config()
-  c.phase2.head.weight, c.phase2.head.factors = 0.0, 1.0
-  with pytest.raises(errors.UserError, match="phase2.head.factors=1.0 with phase2.head.weight=0"):
-    reading.validate(c, 1)
+def test_without_an_item_head_there_is_nothing_to_add_to(run):
+  """So that whoever switches the head off need not know of them."""
+  c = run.config
+  assert common.added_scores(run) == {"factors": 0.5}
+  c.phase2.head.weight = 0.0
+  reading.validate(c, 1)
+  assert factor_scores.of(run) is None and common.added_scores(run) == {}
   c.phase2.head.weight, c.phase2.head.factors = 1.0, -1.0
   with pytest.raises(errors.UserError, match="phase2.head.factors=-1.0"):
     reading.validate(c, 1)

@@ -24,7 +24,7 @@ def namespace(**fields):
 
 def test_the_head_ranks_each_model_with_the_users_filter(monkeypatch):
   monkeypatch.setattr(common, "head_spec", lambda run, groups: None)
-  run = namespace(config=namespace(phase2=namespace(head=namespace(weight=1.0))))
+  run = namespace(config=namespace(phase2=namespace(head=namespace(weight=1.0, factors=0.0))))
   model = namespace(head_score=lambda examples, spec: np.tile(SCORES, (2, 1)))
   of_users = arithmetic.questions([3, 3], [np.array([1]), np.zeros(0, int)])
   made = ranking._by_head(run, [methods.Method("ILM", model, None)], of_users)
@@ -63,7 +63,8 @@ def test_the_dot_product_is_of_the_users_rows_with_their_filter(monkeypatch):
 def test_the_table_of_rankings_keeps_depth_protocol_and_order(monkeypatch):
   monkeypatch.setattr(common, "protocol", lambda run: {"seed": 3})
   monkeypatch.setattr(common, "bootstrap", lambda run: arithmetic.BOOTSTRAP)
-  run = namespace(config=namespace(tasks=namespace(index="title"), seed=3),
+  run = namespace(config=namespace(tasks=namespace(index="title"), seed=3, phase2=namespace(
+                      head=namespace(weight=1.0, factors=0.3))),
                   rule=namespace(name="loo", meaning="last"), data=namespace(
                       log=namespace(num_items=4)))
   of_users = arithmetic.questions([3, 3], [np.zeros(0, int)] * 2)
@@ -75,6 +76,7 @@ def test_the_table_of_rankings_keeps_depth_protocol_and_order(monkeypatch):
   assert made["ILM, beam 5"].keys() == {"hr@1", "hr@5", "ndcg@5", "mrr@5"}
   assert made["popularity"]["hr@10"] == 1 and made["popularity"]["mrr"] == (1 / 2 + 1 / 9) / 2
   assert "catalogue of 4 (2 users)" in table["title"] and table["protocol"]["task"] == "sequential"
+  assert table["protocol"]["factors"] == 0.3
 
 
 # Cold items.

@@ -175,9 +175,6 @@ def _check_head(head, queries: int) -> list[str]:
   if head.queries and not head.rows:
     wrong.append(f"phase2.head.queries={head.queries} with phase2.head.rows=0: rows with text "
                  "targets hold all soft tokens; set the rows above 0 or the queries to 0")
-  if head.factors and not head.weight:
-    wrong.append(f"phase2.head.factors={head.factors} with phase2.head.weight=0: there is no item "
-                 "head to add these scores to; set one of them")
   if head.rows > 0 and not head.weight:
     wrong.append(f"phase2.head.rows={head.rows} with phase2.head.weight=0: there is no head to read"
                  " them; set the weight above 0 or the rows to 0")

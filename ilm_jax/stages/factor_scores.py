@@ -54,6 +54,6 @@ class FactorScores:
 
 
 def of(run: context.Run) -> FactorScores | None:
-  """The run's; None if its config has no weight for them."""
-  weight = run.config.phase2.head.factors
-  return FactorScores(run, weight) if weight else None
+  """The run's; None if it has no item head, or its config no weight for them."""
+  head = run.config.phase2.head
+  return FactorScores(run, head.factors) if head.weight and head.factors else None

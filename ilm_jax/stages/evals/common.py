@@ -84,8 +84,8 @@ def protocol(run: context.Run) -> dict:
 
 def added_scores(run: context.Run) -> dict:
   """{"factors": weight} of the factorisation's scores, where they are added to an item head's."""
-  weight = run.config.phase2.head.factors
-  return {"factors": weight} if weight else {}
+  head = run.config.phase2.head
+  return {"factors": head.factors} if head.weight and head.factors else {}
 
 
 def text_protocol(run: context.Run) -> dict:
