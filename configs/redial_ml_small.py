@@ -9,7 +9,8 @@ Each training dialog also counts as five users of the log in the factorisation (
 
 Expect (docs/results/redial.md): fresh R@10 .114 on ReDial's test dialogs, .071 by the item head
 alone; popularity has .057, fold-in from MovieLens .050, and fold-in from MovieLens and these
-dialogs, without a language model, .125. Training took an hour on one core, which other jobs also used.
+dialogs, without a language model, .125. Training took an hour on one core, which other jobs also
+used.
 """
 import ml_collections
 
