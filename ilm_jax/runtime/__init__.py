@@ -1,1 +1,1 @@
-"""Devices and processes: mesh axes, the processes of a job, placement of arrays, facts of chips, memory."""
+"""Devices and processes: mesh axes, processes of a job, placement of arrays, chips, memory."""
