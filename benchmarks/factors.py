@@ -55,6 +55,8 @@ def main() -> None:
   parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0])
   parser.add_argument("--test", action="store_true")
   args = parser.parse_args()
+  if args.arms[0] == SASREC:
+    parser.error(f"--arms begins with {SASREC}: name first an arm that it has taught")
   hits = {(name, split): np.mean(
               [metrics.hit_rate(measure(args, name, seed, split), 10) for seed in args.seeds], 0)
           for name in args.arms for split in (("validation", "test") if args.test else

@@ -24,8 +24,8 @@ def measured(argument: str) -> tuple[context.Run, dict, dict]:
   run = context.Run(config, pathlib.Path(workdir))
   tasks = recipe.said_tasks(config)
   examples = {task: some for task in tasks if (some := common.sample(run, task, 0))}
-  variant = variants.COMPARED.get(key, variants.ILM)
-  method = methods.Method(argument, speaker.Speaker(run, variant), None)
+  model = speaker.Speaker(run, variants.named(config, key))
+  method = methods.Method(argument, model, None)
   return run, examples, losses.method_sums(
       method, examples, lambda groups: common.spec(run, groups))
 

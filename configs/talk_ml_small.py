@@ -5,7 +5,7 @@
 
 On one core of a two-core AMD EPYC with other work, and with ReDial's tasks, phase 1 took half an
 hour and a step of phase 2 took 9 s: two hours in all. With ReDial's tasks, fresh R@10 on ReDial's
-test dialogs is .051, level with popularity there (docs/results/redial.md).
+test dialogs is .051 by the item head alone, level with popularity there (docs/results/redial.md).
 
 The head reads rows of histories and of synthetic dialogs after six layers. Other rows predict
 words: about one film, and the recommender's questions, reasons and profiles in dialogs. To learn

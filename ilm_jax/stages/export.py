@@ -193,10 +193,10 @@ class _Export:
 
   def _facts(self) -> dict:
     config, run = self.run.config, self.run
-    weight = config.phase2.head.factors
+    added = common.added_scores(run)
     return {
-        **({"factors": {"weight": weight, "reg": config.cf.reg, "alpha": config.cf.alpha}}
-           if weight else {}),
+        **({"factors": {"weight": added["factors"], "reg": config.cf.reg,
+                        "alpha": config.cf.alpha}} if added else {}),
         "format": FORMAT, "model": self.recommender.method, "step": int(self.speaker.step),
         "items": self.rows.num_items, "users": self.rows.num_users if self.with_users else 0,
         "queries": self.queries, "language_model": config.lm.asset,

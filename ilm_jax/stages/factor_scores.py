@@ -39,14 +39,18 @@ class FactorScores:
       head_NI1: float [N, I + 1]: the head's scores of all item rows.
     """
     user_NC = self._form.users(histories)
-    wanted_N = self._weight * self._deviation(np.asarray(head_NI1, np.float32))
-    has_N = self._deviation(user_NC @ self.item_I1C.T)
-    scale_N = np.divide(wanted_N, has_N, out=np.zeros_like(has_N), where=has_N > 0)
-    return user_NC * scale_N[:, None]
+    return user_NC * self._scale(user_NC @ self.item_I1C.T, head_NI1)
 
   def scores(self, histories, head_NI1) -> np.ndarray:
     """float32 [N, I + 1], to be added to `head_NI1`; arguments as for `users`."""
-    return self.users(histories, head_NI1) @ self.item_I1C.T
+    own_NI1 = self._form.users(histories) @ self.item_I1C.T
+    return own_NI1 * self._scale(own_NI1, head_NI1)
+
+  def _scale(self, own_NI1, head_NI1) -> np.ndarray:
+    """float32 [N, 1]: what brings the factorisation's scores to the wanted deviation."""
+    wanted_N = self._weight * self._deviation(np.asarray(head_NI1, np.float32))
+    has_N = self._deviation(own_NI1)
+    return np.divide(wanted_N, has_N, out=np.zeros_like(has_N), where=has_N > 0)[:, None]
 
   def _deviation(self, score_NI1) -> np.ndarray:
     """[N]: the standard deviation over the items that have factors."""
