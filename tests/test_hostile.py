@@ -27,7 +27,7 @@ from ilm_jax.evaluation import compare, list_files, measured, report
 from ilm_jax.export.shipped import check, top_k
 from ilm_jax.stages import chat, recommend
 from ilm_jax.weights import hf, safetensors, t5x, t5x_gin, torch_zip
-from tasks.datasets import lines, movielens_files, table_files
+from tasks.datasets import amazon_files, lines, movielens_files, table_files
 from tests import talks
 
 ESCAPE = "Heat\x1b]0;owned\x07\x9b31m\u202e"
@@ -230,6 +230,25 @@ def test_json_nested_too_deep_with_half_a_letter_is_refused(tmp_path):
       list(lines.objects(tmp_path / "log.jsonl"))
   finally:
     sys.setrecursionlimit(limit)
+
+
+@pytest.mark.parametrize("line", ["{'asin': {{1}}}", "{{1}: 'asin'}"])
+def test_a_literal_that_cannot_be_hashed_is_refused(tmp_path, line):
+  (tmp_path / "meta.json").write_text(line)
+  with pytest.raises(errors.UserError, match="line 1 is no Python dict: .*unhashable"):
+    list(lines.objects(tmp_path / "meta.json", literals=True))
+
+
+@pytest.mark.parametrize("year, key", [(2014, "categories"), (2018, "category"),
+                                       (2023, "categories")])
+@pytest.mark.parametrize("value, genres", [
+    (5, ()), (1.5, ()), (True, ()), ([5], ()), ({"a": 1}, ()), ([None, {"b": 2}], ()),
+    ("Soap", ("Soap",))])
+def test_categories_of_other_types_name_nothing(tmp_path, year, key, value, genres):
+  form = repr if year == 2014 else json.dumps
+  (tmp_path / "meta").write_text(form({"asin": "A", "parent_asin": "A", key: value}))
+  items = amazon_files.read_items({"meta": tmp_path / "meta"}, year)
+  assert [tuple(of) for of in items.genres] == [genres]
 
 
 def test_a_long_title_has_its_article_first():

@@ -65,16 +65,20 @@ def read_items(paths: dict, year: int) -> interactions.Items:
 
 
 def _genres(product: dict, year: int) -> list[str]:
-  """Leaf categories, then the brand, each once."""
-  if year == 2014:
-    paths = product.get("categories") or []
-  else:
-    paths = [product.get("category" if year == 2018 else "categories") or []]
-  leaves = (next(filter(None, map(_clean, reversed(path))), "") for path in paths)
+  """Leaf categories, then the brand, each once. Values of other types have no names."""
+  paths = product.get("category" if year == 2018 else "categories")
+  paths = _listed(paths) if year == 2014 else [paths]
+  leaves = (next(filter(None, map(_clean, reversed(_listed(path)))), "") for path in paths)
   names = [leaf for leaf in leaves if leaf]
   names += [] if names else [product.get("main_category")]
   names.append(product.get("store" if year == 2023 else "brand"))
   return list(dict.fromkeys(clean for name in names if (clean := _clean(name))))
+
+
+def _listed(value) -> list:
+  """The elements of a list, a text as the only one; of anything else, none."""
+  return (list(value) if isinstance(value, list | tuple)
+          else [value] if isinstance(value, str) else [])
 
 
 def _clean(text) -> str:

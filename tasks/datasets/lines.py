@@ -156,7 +156,8 @@ def objects(path, *, literals: bool = False) -> Iterator[tuple[int, dict]]:
       try:
         value = parse(line.strip())
         value = _whole(value) if _SURROGATE.search(line) else value
-      except (ValueError, SyntaxError, MemoryError, RecursionError) as e:
+      # TypeError: a literal such as {{1}}, for sets have no hash.
+      except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as e:
         raise errors.UserError(f"{path}, line {number} is no {kind}: {e}") from e
       if not isinstance(value, dict):
         raise errors.UserError(f"{path}, line {number} is no {kind} but {type(value).__name__}")
