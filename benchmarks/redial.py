@@ -229,7 +229,8 @@ def measured(name: str, setting: dict, ranks, of_dialog, *, by: str, targets: st
 
 def of_run(workdir: pathlib.Path, talks: dict, factors: float) -> list[dict]:
   """The rows of a trained run: by turns, fresh. Args: see the flags."""
-  model, names = redial_run.Trained(workdir), [redial_run.ILM, redial_run.SHUFFLED]
+  model, names = redial_run.Trained(workdir), [
+      redial_run.ILM, redial_run.SHUFFLED, redial_run.NO_VECTORS, redial_run.NO_WORDS]
   return [measured(name, {}, *model.ranks(talks, name, factors), by="turns", targets="fresh")
           for name in [*names, *[redial_run.ADDED] * bool(factors)]]
 

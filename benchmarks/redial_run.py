@@ -15,8 +15,10 @@ from ilm_jax.evaluation import metrics
 from ilm_jax.stages import context, factor_scores
 from ilm_jax.stages.evals import common, methods, speaker, talks
 
-TASK, ILM, SHUFFLED = "redial_recommend", "ILM", "ILM, vectors shuffled"
+TASK, ILM = "redial_recommend", "ILM"
 ADDED = "ILM and its factorisation's scores"
+SHUFFLED, NO_VECTORS, NO_WORDS = (
+    f"ILM, {change}" for change in ("vectors shuffled", "vectors left out", "words left out"))
 
 
 class Trained:
@@ -27,32 +29,34 @@ class Trained:
         reading.load(f"configs/recorded.py:{workdir}/config.phase2.json"), workdir)
     stored = self.run.prepared(TASK, "test")
     self.examples = [stored[n] for n in range(len(stored))]
-    self._by_head: dict[bool, np.ndarray] = {}
+    self._by_head: dict[str, np.ndarray] = {}
 
   def scores(self, name: str, factors: float = 0.0) -> np.ndarray:
     """float32 [examples, I + 1]: scores of the run's items in each example's context; -inf for
     items that the context names.
 
     Args:
-      name: the row: ILM, SHUFFLED or ADDED.
+      name: the row: ILM, SHUFFLED, NO_VECTORS, NO_WORDS or ADDED.
       factors: for ADDED, the weight of the factorisation's scores.
     """
-    log, shuffled = self.run.data.log, name == SHUFFLED
-    if shuffled not in self._by_head:
-      self._by_head[shuffled] = self._head_scores(shuffled)
-    score_NI = self._by_head[shuffled].copy()
+    log, prompt = self.run.data.log, ILM if name == ADDED else name
+    if prompt not in self._by_head:
+      self._by_head[prompt] = self._head_scores(prompt)
+    score_NI = self._by_head[prompt].copy()
     if name == ADDED:
       score_NI += factor_scores.FactorScores(self.run, factors).scores(
           [talks.items_of(e, log.num_items) for e in self.examples], score_NI)
     score_NI[talks.shown(self.examples, log.num_items)] = -np.inf
     return score_NI
 
-  def _head_scores(self, shuffled: bool) -> np.ndarray:
+  def _head_scores(self, name: str) -> np.ndarray:
     asked, log = self.examples, self.run.data.log
-    if shuffled:
+    if name == SHUFFLED:
       to_R = methods.exchanged([np.arange(1, log.num_items + 1)], log.rows.total,
                                self.run.config.seed)
       asked = [{**e, "entities": to_R[e["entities"]]} for e in asked]
+    elif name in (NO_VECTORS, NO_WORDS):
+      asked = [talks.part_alone(e, self.run.lm_tokenizer.slot_id, name == NO_WORDS) for e in asked]
     model = speaker.Speaker(self.run, variants.ILM)
     return np.array(model.head_score(asked, common.head_spec(self.run, [asked])))
 
@@ -62,7 +66,8 @@ class Trained:
 
     Args:
       read: ReDial's dialogs by part, for the parts that the run has read.
-      name, factors: see `scores`. SHUFFLED: every slot holds another item's vectors.
+      name, factors: see `scores`. SHUFFLED: every slot holds another item's vectors; NO_VECTORS:
+        the prompt has no slots; NO_WORDS: it has nothing but slots.
 
     Raises:
       UserError: the run's examples come from other dialogs.
