@@ -4,10 +4,11 @@
         --stage=targets,prepare,cf
     python -m benchmarks.elm_sweep --workdir=runs/elm_small --out=runs/elm_sweep [--variants=q1,itm]
 
-Each variant runs phase 1, phase 2 with half of the config's steps, and evaluation, in its own
-workdir under --out, with the data, vectors and targets of --workdir. Finished variants are not run
-again. The table shows retrieval of held-out items among all items (R@10), the log perplexity of the
-written tasks and of genres on held-out items, and the difference to shuffled vectors.
+Each variant has the paper's cross-attention. It runs phase 1, phase 2 with half of the config's
+steps, and evaluation, in its own workdir under --out, with the data, vectors and targets of
+--workdir. Finished variants are not run again. The table shows retrieval of held-out items among
+all items (R@10), the log perplexity of the written tasks and of genres on held-out items, and the
+difference to shuffled vectors.
 """
 import argparse
 import json
@@ -19,8 +20,9 @@ from ilm_jax.evaluation.rows import label
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ("data", "entities", "prepared", "targets", "tfds", "factors.npz")
-# The table needs losses only: generate and rank as little as possible.
-HALF = ("phase2.steps=120", "phase2.compare=()", "eval.references=('shuffled',)",
+# The paper's cross-attention. The table needs losses only: generate and rank as little as possible.
+HALF = ("qformer.cross_init='bert'", "qformer.cross_every=2", "phase2.skip=False",
+        "phase2.steps=120", "phase2.compare=()", "eval.references=('shuffled',)",
         "eval.consistency_examples=1", "eval.compared_examples=0", "eval.interpolations=0",
         "eval.users=1", "eval.beam_users=1", "eval.generations=1")
 VARIANTS = {

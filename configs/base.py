@@ -204,8 +204,8 @@ def qformer() -> dict:
       "num_heads": 12,
       "mlp_width": 1536,
       "num_queries": 4,            # Q: soft tokens an entity
-      "cross_every": 2,            # layers from one cross-attention to the next
-      "cross_init": "bert",        # start of its value and output kernels: "width", std width^-.5,
+      "cross_every": 1,            # layers from one cross-attention to the next; 2 in BLIP-2
+      "cross_init": "width",       # start of its value and output kernels: "width", std width^-.5,
                                    # which keeps the vector's size; "bert": std 0.02, as in BLIP-2
       "remat": False,              # compute each group of layers again in the backward pass
       "kv_tokens": 1,              # key/value tokens made from each named vector
@@ -272,7 +272,7 @@ def phase2() -> dict:
       "qformer_scale": 1.0,        # learning rate of the Q-Former, as a fraction; 0: none
       "mlp_scale": 1.0,            # likewise of the whole MLP projector, which has many more inputs
       "spread": False,             # start behind a whitening of the Q-Former's outputs
-      "skip": False,               # an MLP plus a gated Q-Former (models/ilm.py), no whitening
+      "skip": True,                # an MLP plus a gated Q-Former (models/ilm.py), no whitening
       "per_query": False,          # a separate projection for every query
       "soft_norm": False,          # soft tokens are normed, and their size is learned
       "equal_head": False,         # the head reads as many features of ILM as of the MLP projector

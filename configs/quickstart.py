@@ -18,8 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
                          elm_genres=2.0, elm_year=1.0)
   # The first two of MiniLM's six layers take a third of the time. Two soft tokens describe an item;
   # histories show only the first of them.
-  c.qformer.update(num_layers=2, num_queries=2, cross_init="width", cross_every=1,
-                   user_projection=True)
+  c.qformer.update(num_layers=2, num_queries=2, user_projection=True)
   c.qformer.update(temperature=0.1, min_temperature=0.05)  # few steps want larger gradients
   # Without the losses that cost most. The others align vectors with text, reconstruct the vectors,
   # and distil the scores of collaborative filtering.
@@ -28,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
                   candidates="catalogue")
   c.phase2.update(steps=90, rows=2, length=96, slots=10, targets=32, examples_per_group=6,
                   rows_per_group=2, warmup=9, checkpoint_every=45, log_every=5, dropout=0.0,
-                  vector_noise=0.1, skip=True, learning_rate=2e-3, qformer_scale=0.5)
+                  vector_noise=0.1, learning_rate=2e-3, qformer_scale=0.5)
   # The weight of the factorisation's scores was chosen on validation targets.
   c.phase2.head.update(weight=1.0, rows=16, layer=2, queries=1, length=64, slots=52,
                        examples_per_group=19, rows_per_group=16, factors=0.3)
