@@ -123,7 +123,11 @@ def test_a_bomb_in_a_zip_and_a_damaged_one_are_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(redial.files, "SMALL", 1 << 10)
   path = tmp_path / "r.zip"
   path.write_bytes(zipped(**{"test_data.jsonl": b"\n" * (1 << 22)}))
-  with pytest.raises(errors.UserError, match="250 times those of the zip"):
+  with pytest.raises(errors.UserError, match="250 times the bytes of the zip"):
+    redial.read(path)
+  monkeypatch.setattr(redial.files, "SMALL", 1 << 24)
+  path.write_bytes(zipped(**{"test_data.jsonl": b"\n" + b" " * (1 << 23)}))
+  with pytest.raises(errors.UserError, match="line 2 has more than 4,194,304 bytes, expected Re"):
     redial.read(path)
   whole = bytearray(zipped(**{"test_data.jsonl": bytes(range(256)) * 9}))
   for bit in itertools.chain(range(0, 400, 7), range(8 * len(whole) - 600, 8 * len(whole), 7)):

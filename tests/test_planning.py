@@ -167,7 +167,7 @@ def test_phase_1_counts_what_passes_through_each_part():
     c.phase1.update(batch_size=8, pair_batch_size=8)
   pairs = programs.phase1(c, axes.abstract_mesh(WHOLE)).useful_flops()
   entities, q = 32, 4
-  layers = 6 * (4 * 384 ** 2 + 2 * 384 * 1536) * q + 3 * 2 * 384 ** 2 + 64 * 384
+  layers = 6 * (4 * 384 ** 2 + 2 * 384 * 1536) * q + 6 * 2 * 384 ** 2 + 64 * 384
   attention = 6 * 2 * q ** 2 * 384
   similarity = 2 * (8 * q) ** 2 * 384            # of the 8 pairs of either kind
   heads = 384 * 384 * q

@@ -7,6 +7,7 @@ replaces them by titles.
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import zipfile
 
@@ -18,6 +19,7 @@ from ilm_jax.data import interactions as interactions_lib
 
 PARTS = ("train", "valid", "test")
 _FILES = ("{}_data.jsonl", "{}.jsonl", "rd-{}-data.jsonl")      # official, and of known copies
+_LONGEST = 4 << 20                  # bytes of a line; ReDial has up to 12 kB
 _MENTION = re.compile(r"@(\d+)")
 
 
@@ -125,16 +127,18 @@ def _zipped(path, names):
     if member is None:
       raise errors.UserError(f"{path} has none of {', '.join(names)}, expected ReDial's zip")
     most = files.SMALL + files.UNPACKED * path.stat().length
-    with archive.open(member) as file:
-      rows = file.read(most + 1)
-    if len(rows) > most:
-      raise errors.UserError(f"{path}/{member} has more than {most:,} bytes, "
-                             f"{files.UNPACKED} times those of the zip: download ReDial again")
-    rows = rows.splitlines()
-  for number, line in enumerate(rows, 1):
-    if line.strip():
-      where = f"{path}/{member}, line {number}"
-      yield where, dialogs.parsed(line, where)
+    with io.BufferedReader(archive.open(member)) as file:
+      for number in itertools.count(1):
+        line, where = file.readline(_LONGEST + 1), f"{path}/{member}, line {number}"
+        most -= len(line)
+        if most < 0 or len(line) > _LONGEST:
+          much = (f"{where} has more than {_LONGEST:,} bytes" if most >= 0 else
+                  f"{path}/{member} has more than {files.UNPACKED} times the bytes of the zip")
+          raise errors.UserError(f"{much}, expected ReDial's dialogs: download it again")
+        if not line:
+          return
+        if line.strip():
+          yield where, dialogs.parsed(line, where)
 
 
 def _talk(value, where: str) -> Talk:
