@@ -1,6 +1,7 @@
 """Losses on test texts by models of several workdirs, paired by example; prints Markdown.
 
     python -m benchmarks.paired_texts runs/wide0:ilm runs/texts0:mlp runs/texts0:ilm
+    python -m benchmarks.paired_texts runs/wide{}:ilm runs/texts{}:mlp --seeds=0,1,2
 
 Each argument is a workdir and one of its trained models. The workdirs must have the same prepared
 test examples (same data, seed and tasks). The first model's loss minus that of each other is given
@@ -38,22 +39,39 @@ def same(one: dict, other: dict) -> bool:
       for task in one)
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("models", nargs="+", help="WORKDIR:ilm, :rand, :mlp or :blind")
-  args = parser.parse_args()
+def pooled(models: list[str]) -> tuple[context.Run, dict, dict]:
+  """(the first model's run, test examples by task, {model: (nats, tokens) by task}).
+
+  Raises:
+    UserError: models have other test examples than the first.
+  """
   sums, first = {}, None
-  for argument in args.models:
+  for argument in models:
     run, examples, sums[argument] = measured(argument)
     first = first or (run, examples)
     if not same(first[1], examples):
-      raise errors.UserError(f"{argument} has other test examples than {args.models[0]}: name "
+      raise errors.UserError(f"{argument} has other test examples than {models[0]}: name "
                              "workdirs of the same data, seed and tasks")
-  run, examples = first
+  return *first, sums
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("models", nargs="+", help="WORKDIR:ilm, :rand, :mlp or :blind")
+  parser.add_argument("--seeds", type=lambda text: text.split(","), default=[""],
+                      help="e.g. 0,1,2: what {} in the models stands for; examples are pooled")
+  args = parser.parse_args()
+  found = [pooled([model.replace("{}", seed) for model in args.models]) for seed in args.seeds]
+  run, tasks = found[0][0], list(found[0][1])
+  sums = {model: {task: tuple(np.concatenate(part) for part in zip(
+      *(list(of.values())[m][task] for _, _, of in found))) for task in ("all", *tasks)}
+          for m, model in enumerate(args.models)}
+  # A film that several seeds hold out counts as several.
   rows = losses.loss_rows(
       common.bootstrap(run), sums, dict.fromkeys(args.models[1:], args.models[0]),
-      {task: common.item_rows(some) for task, some in examples.items()})
-  columns = ["all", *examples]
+      {task: np.concatenate([np.asarray(common.item_rows(of[task])) + n * run.data.log.num_items
+                             for n, (_, of, _) in enumerate(found)]) for task in tasks})
+  columns = ["all", *tasks]
   print("| | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
   for row in rows:
     name = row["method"] + (f" minus {row['minus']}" if "minus" in row else "")

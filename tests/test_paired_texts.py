@@ -18,15 +18,16 @@ EXAMPLES = {"elm_year": [example(1, 5), example(2, 6)]}
 SUMS = {"a:ilm": [1.0, 2.0], "b:mlp": [1.5, 3.5]}
 
 
-def ask(monkeypatch, examples):
+def ask(monkeypatch, examples, *arguments):
   def measured(argument):
     nats = np.array(SUMS[argument]), np.ones(2)
-    return types.SimpleNamespace(), examples[argument], {"elm_year": nats, "all": nats}
+    run = types.SimpleNamespace(data=types.SimpleNamespace(log=types.SimpleNamespace(num_items=2)))
+    return run, examples[argument], {"elm_year": nats, "all": nats}
 
   monkeypatch.setattr(paired_texts, "measured", measured)
   monkeypatch.setattr(common, "bootstrap", lambda run: paired.Bootstrap(50, 0))
   monkeypatch.setattr(common, "item_rows", lambda some: [int(e["target_entity"][0]) for e in some])
-  monkeypatch.setattr("sys.argv", ["paired_texts", *SUMS])
+  monkeypatch.setattr("sys.argv", ["paired_texts", *(arguments or SUMS)])
   paired_texts.main()
 
 
@@ -36,6 +37,20 @@ def test_the_first_minus_each_other(monkeypatch, capsys):
   assert lines[0] == "| | all | elm_year |"
   assert lines[2].startswith("| a:ilm | 1.500 [") and lines[3].startswith("| b:mlp | 2.500 [")
   assert lines[4].startswith("| a:ilm minus b:mlp | -1.000 [-1.500, -0.500] |")
+
+
+def test_seeds_are_pooled(monkeypatch, capsys):
+  """Each seed has its own films: they are paired within a seed, and averaged over all."""
+  monkeypatch.setitem(SUMS, "a0:ilm", [1.0, 2.0])
+  monkeypatch.setitem(SUMS, "a1:ilm", [3.0, 4.0])
+  monkeypatch.setitem(SUMS, "b0:mlp", [2.0, 4.0])
+  monkeypatch.setitem(SUMS, "b1:mlp", [4.0, 5.0])
+  others = {"elm_year": [example(1, 8), example(3, 9)]}
+  ask(monkeypatch, {"a0:ilm": EXAMPLES, "b0:mlp": EXAMPLES, "a1:ilm": others, "b1:mlp": others},
+      "a{}:ilm", "b{}:mlp", "--seeds=0,1")
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[2].startswith("| a{}:ilm | 2.500 [") and lines[3].startswith("| b{}:mlp | 3.750 [")
+  assert lines[4].startswith("| a{}:ilm minus b{}:mlp | -1.250 [")
 
 
 @pytest.mark.parametrize("other", [
