@@ -2,12 +2,12 @@
 
     JAX_DISABLE_MOST_OPTIMIZATIONS=1 python -m benchmarks.phase1_bytes --devices=16
 
-Compiles, but does not run, the step of configs/plan_phase1.py (8,192 items with their texts, as
-many pairs) with one loss at a time for --devices forced CPU devices. XLA partitions it as for TPUs;
-the TPU compiler also turns an all-reduce of which each chip keeps a part into a reduce-scatter.
-Weights are replicated and their gradients reduced: column "gradients" holds these all-reduces. The
-lower bound is an all-gather forward and a reduce-scatter backward: of the projected texts (ITC), or
-of all queries of one side (II and UI).
+Compiles, but does not run, the step of configs/plan_phase1.py in the paper's form (8,192 items with
+their texts, as many pairs) with one loss at a time for --devices forced CPU devices. XLA partitions
+it as for TPUs; the TPU compiler also turns an all-reduce of which each chip keeps a part into a
+reduce-scatter. Weights are replicated and their gradients reduced: column "gradients" holds these
+all-reduces. The lower bound is an all-gather forward and a reduce-scatter backward: of the
+projected texts (ITC), or of all queries of one side (II and UI).
 
 Megabytes that a chip sends per step, measured with the command above:
 
@@ -54,6 +54,7 @@ def main():
 def step(changes: dict, devices: int, batch: int):
   """(config, compiled step) of configs/plan_phase1.py with the given changes."""
   c = config_lib.load("configs/plan_phase1.py", {
+      "qformer.cross_init": "bert", "qformer.cross_every": 2,         # the paper's form
       **changes, "mesh.data": devices, "phase1.batch_size": batch,
       "phase1.pair_batch_size": batch})
   return c, programs.phase1(c, axes.make_mesh(dict(c.mesh), jax.devices())).lower().compile()

@@ -2,12 +2,12 @@
 
     python -m benchmarks.step_flops --out=step_flops.json
 
-The step is loss and gradient of SmolLM2-135M with the quickstart's Q-Former; no matmul runs twice.
-XLA counts the body of a scan once, so the step is compiled unrolled at two depths of the language
-model and extrapolated to 30 layers. Lower bound: each matmul weight of the frozen model is used
-twice per token, forward and for the gradient of its input (4 FLOPs per weight and token); weights
-of the output head likewise, at the loss positions only; trained weights three times (6). A ratio
-near 1 means that no gradient of a frozen weight is computed.
+The step is loss and gradient of SmolLM2-135M with a Q-Former of two layers in the paper's form; no
+matmul runs twice. XLA counts the body of a scan once, so the step is compiled unrolled at two
+depths of the language model and extrapolated to 30 layers. Lower bound: each matmul weight of the
+frozen model is used twice per token, forward and for the gradient of its input (4 FLOPs per weight
+and token); weights of the output head likewise, at the loss positions only; trained weights three
+times (6). A ratio near 1 means that no gradient of a frozen weight is computed.
 """
 import argparse
 import dataclasses

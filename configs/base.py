@@ -270,9 +270,10 @@ def phase2() -> dict:
       "vector_dropout": 0.0,       # in this phase; for the MLP projector, too
       "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
       "qformer_scale": 1.0,        # learning rate of the Q-Former, as a fraction; 0: none
-      "mlp_scale": 1.0,            # likewise of the whole MLP projector, which has many more inputs
+      "mlp_scale": 1.0,            # likewise of the whole MLP projector, which has many more
+                                   # inputs; not of the MLP in ILM (skip)
       "spread": False,             # start behind a whitening of the Q-Former's outputs
-      "skip": True,                # an MLP plus a gated Q-Former (models/ilm.py), no whitening
+      "skip": True,                # an MLP plus a gated Q-Former (models/ilm.py); False: no MLP
       "per_query": False,          # a separate projection for every query
       "soft_norm": False,          # soft tokens are normed, and their size is learned
       "equal_head": False,         # the head reads as many features of ILM as of the MLP projector

@@ -3,7 +3,8 @@
     python -m ilm_jax.main --config=configs/ml1m_head.py --workdir=runs/ml1m_head --stage=all \\
         --config.data.path=folder/with/ml-1m
 
-As configs/ml100k_head.py, with histories of 200, as published sequential recommenders read.
+As configs/ml100k_head.py, with histories of 200, as published sequential recommenders read. Not
+measured yet.
 """
 import ml_collections
 

@@ -32,11 +32,11 @@ def get_config() -> ml_collections.ConfigDict:
                  history=20)
   c.tasks.mixture.update(dict.fromkeys(c.tasks.mixture, 0.0)
                          | {"sequential": 1.0, "straightforward": 1.0})
-  # The Q-Former is not used: as small as possible.
+  # Neither Q-Former nor MLP is used: as small as possible.
   c.qformer.update(init="", num_layers=1, width=16, num_heads=2, mlp_width=16, proj_width=16,
                    num_queries=1)
   c.phase2.update(compare=(), steps=1000, rows=16, length=256, slots=1, targets=48,
                   examples_per_group=64, rows_per_group=16, warmup=50, learning_rate=2e-3,
-                  log_every=50)
+                  log_every=50, skip=False)
   c.eval.update(exact_users=0, loss_examples=500, prompt_users=0)
   return c

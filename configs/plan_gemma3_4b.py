@@ -3,12 +3,12 @@
     python -m ilm_jax.main --config=configs/plan_gemma3_4b.py --workdir=runs/plan_4b --stage=plan \\
         --topology=v5e:4x4
 
-With --gin_file=configs/gin/paper_form.gin we found, with 4 rows a chip: fits, 9.35 GiB of 16 a chip
-(1.82 weights and entity table, .03 optimizer, 7.45 temporaries); 4.474e14 FLOPs compiled for
-4.320e14 useful ones (1.036). At published peaks the matmuls take .142 s, memory .287 s and the
-collectives .433 s (all-gathers of weights send 4.3e10 bytes a chip), so .433 to .719 s a step: a
-useful utilisation of .191 if no collective is hidden, .32 if all are. With few rows a chip, the
-weights are still gathered just as often.
+In the paper's form (--gin_file=configs/gin/paper_form.gin) we found, with 4 rows a chip: fits, 9.35
+GiB of 16 a chip (1.82 weights and entity table, .03 optimizer, 7.45 temporaries); 4.474e14 FLOPs
+compiled for 4.320e14 useful ones (1.036). At published peaks the matmuls take .142 s, memory .287 s
+and the collectives .433 s (all-gathers of weights send 4.3e10 bytes a chip), so .433 to .719 s a
+step: a useful utilisation of .191 if no collective is hidden, .32 if all are. With few rows a chip,
+the weights are still gathered just as often.
 These useful FLOPs do not include attention's products, which are counted now.
 """
 import ml_collections

@@ -3,11 +3,11 @@
     python -m ilm_jax.main --config=configs/plan_palm62b.py --workdir=runs/plan_62b --stage=plan \\
         --topology=v5p:8x8x8
 
-With --gin_file=configs/gin/paper_form.gin we found, with 8 rows a chip: fits, 63.90 GiB of 95 a
-chip (14.59 weights and entity table, .03 optimizer, 49.24 temporaries); 5.193e17 FLOPs compiled for
-5.089e17 useful ones (1.021); all-gathers of weights send 2.62e11 bytes a chip; by XLA's model 2.915
-s a step, useful utilisation .743 (at published peaks 2.210 s at least, 3.084 s if no collective is
-hidden).
+In the paper's form (--gin_file=configs/gin/paper_form.gin) we found, with 8 rows a chip: fits,
+63.90 GiB of 95 a chip (14.59 weights and entity table, .03 optimizer, 49.24 temporaries); 5.193e17
+FLOPs compiled for 5.089e17 useful ones (1.021); all-gathers of weights send 2.62e11 bytes a chip;
+by XLA's model 2.915 s a step, useful utilisation .743 (at published peaks 2.210 s at least, 3.084 s
+if no collective is hidden).
 These useful FLOPs do not include attention's products, which are counted now.
 """
 import ml_collections
