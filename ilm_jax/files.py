@@ -144,6 +144,22 @@ def parse_json(text: str | bytes):
     raise ValueError("JSON nested too deep") from None
 
 
+def text(path) -> str:
+  """The text of a file in UTF-8, without its byte order mark.
+
+  Raises:
+    UserError: the file is absent or in another encoding.
+  """
+  path = epath.Path(path)
+  try:
+    return path.read_bytes().decode("utf-8-sig")
+  except FileNotFoundError:
+    raise errors.UserError(f"{path} does not exist: check the path") from None
+  except UnicodeDecodeError as e:
+    raise errors.UserError(f"{path} is not UTF-8 ({e.reason} at byte {e.start}): save the file as "
+                           "UTF-8") from None
+
+
 def read_json(path, cure: str):
   """The value in a JSON file of a run, unpacked if its name ends in .gz.
 

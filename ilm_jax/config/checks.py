@@ -182,7 +182,7 @@ def _check_head(head, queries: int) -> list[str]:
     wrong.append(f"phase2.head.layer={head.layer} with phase2.head.rows=0: the head then reads the "
                  "rows with text targets, after all layers; set the rows above 0 or the layer to "
                  "-1")
-  if head.rows % head.rows_per_group:
+  if head.rows_per_group > 0 and head.rows % head.rows_per_group:
     wrong.append(f"phase2.head.rows={head.rows} is no multiple of phase2.head.rows_per_group="
                  f"{head.rows_per_group}: examples are packed into groups of that many rows; "
                  "change one of them")

@@ -157,15 +157,16 @@ def _set(c, field: str, value, where: str) -> None:
     at = at[part]
   if isinstance(at[name], ml_collections.ConfigDict):
     if not isinstance(value, dict):
-      raise errors.UserError(f"{where}: {ROOT}.{field} = {value!r}: {field} is a section; bind its "
-                             f"fields, e.g. {ROOT}.{field}.{next(iter(at[name]))}")
+      raise errors.UserError(f"{where}: {ROOT}.{field} = {errors.shown(value)}: {field} is "
+                             "a section; bind its fields, e.g. "
+                             f"{ROOT}.{field}.{next(iter(at[name]))}")
     for key, inner in value.items():
       _set(c, f"{field}.{key}", inner, where)
     return
   try:
     at[name] = value
-  except TypeError as e:
-    raise errors.UserError(f"{where}: {ROOT}.{field} = {value!r}: expected "
+  except (TypeError, ValueError, OverflowError) as e:
+    raise errors.UserError(f"{where}: {ROOT}.{field} = {errors.shown(value)}: expected "
                            f"{type(at[name]).__name__}, e.g. {at[name]!r}") from e
 
 

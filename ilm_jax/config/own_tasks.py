@@ -28,12 +28,15 @@ def mixture(module: str) -> dict[str, float]:
     body = ast.parse(path.read_bytes()).body
   except SyntaxError as e:
     raise errors.UserError(f"--tasks_module={module}: {path}, line {e.lineno}: {e.msg}") from e
+  except (ValueError, RecursionError, MemoryError) as e:
+    raise errors.UserError(f"--tasks_module={module}: {path} cannot be read as Python ({e}): "
+                           "expected a module of tasks") from e
   for node in body:
     if isinstance(node, ast.Assign) and any(
         isinstance(t, ast.Name) and t.id == "MIXTURE" for t in node.targets):
       try:
         rates = {str(name): float(rate) for name, rate in ast.literal_eval(node.value).items()}
-      except (ValueError, TypeError, AttributeError) as e:
+      except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise errors.UserError(
             f"--tasks_module={module}: MIXTURE in {path}, line {node.lineno}, is no literal such "
             "as {\"my_task\": 1.0}: write names and rates out") from e

@@ -6,8 +6,10 @@ import urllib.parse
 
 from ilm_jax.data import interactions as interactions_lib
 
-_YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
-_BRACKETS = re.compile(r"\(([^)]*)\)")
+# Neither begins at every blank or bracket of a long row of them, which would take quadratic time.
+_YEAR = re.compile(r"(?<!\s)\s*\((\d{4})\)\s*$")
+_BRACKETS = re.compile(r"\(([^)]{0,300})\)")
+_LONGEST = 1000          # letters of a title that count
 _ALSO_KNOWN = re.compile(r"^a\.?k\.?a\.?:? ")
 _ARTICLE = re.compile(r"^(the|a|an) ")
 
@@ -50,7 +52,7 @@ def split(name: str) -> tuple[str, int | None]:
 @functools.lru_cache(1 << 14)       # `heard` looks up every run of words of a text
 def plain(title: str) -> str:
   """The title's letters and digits, without case, accents and an article in front."""
-  letters = unicodedata.normalize("NFKD", title).casefold().replace("&", "and").strip()
+  letters = unicodedata.normalize("NFKD", title[:_LONGEST]).casefold().replace("&", "and").strip()
   return "".join(c for c in _ARTICLE.sub("", letters) if c.isalnum())
 
 

@@ -61,17 +61,21 @@ def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]
   names = {key: value.get("content") if isinstance(value, dict) else value
            for key in ("bos_token", "eos_token") if (value := fields.get(key))}
   if (file := folder / "chat_template.jinja").exists():
-    return file.read_text(), names
+    return files.text(file), names
   source = (fields.get("chat_template")
             or files.json_object(folder / "chat_template.json").get("chat_template"))
   if isinstance(source, list):         # several by name
     by_name = {each.get("name"): each.get("template") for each in source
-               if isinstance(each, dict)}
+               if isinstance(each, dict) and isinstance(each.get("name"), str)}
     source = by_name.get("default") or next(iter(by_name.values()), "")
+  return _checked(source, folder), names
+
+
+def _checked(source, path) -> str:
   if not isinstance(source or "", str):
-    raise errors.UserError(f"{folder}: chat_template is {errors.shown(source)}, expected a "
+    raise errors.UserError(f"{path}: chat_template is {errors.shown(source)}, expected a "
                            "text in Jinja; name another by --config.lm.chat_template")
-  return source or "", names
+  return source or ""
 
 
 def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
@@ -80,7 +84,7 @@ def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
   ids = {name: fields(f"tokenizer.ggml.{name}_token_id", None) for name in ("bos", "eos")}
   names: dict[str, str | None] = {
       f"{name}_token": tokenizer.spelled(i) for name, i in ids.items() if i is not None}
-  return fields("tokenizer.chat_template", ""), names
+  return _checked(fields("tokenizer.chat_template", ""), path), names
 
 
 def compiled(source: str, label: str) -> "Rendered":

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.data import chat_files
 from ilm_jax.data.tokenizer import Tokenizer
 
@@ -68,7 +68,7 @@ def load(name: str, path, tokenizer: Tokenizer) -> "Chat":
     if not file.is_file():
       raise errors.UserError(f"lm.chat_template={name!r} is neither a file nor one of "
                              f"{', '.join(NAMES)}")
-    source, label = file.read_text(), name
+    source, label = files.text(file), name
   return Chat(source, tokenizer, label=label, names=names)
 
 

@@ -13,7 +13,7 @@ import urllib.request
 
 from etils import epath
 
-from ilm_jax import errors
+from ilm_jax import errors, files
 from ilm_jax.data import targets
 
 Said = tuple[str, bool]
@@ -77,7 +77,7 @@ class Endpoint:
       try:
         return self._post(request.prompt)
       except urllib.error.HTTPError as e:
-        why = f"HTTP {e.code} {_start(e.read().decode(errors='replace'))}"
+        why = f"HTTP {e.code} {_start(_said(e).decode(errors='replace'))}"
         if e.code in _FINAL:
           break
       except (OSError, http.client.HTTPException) as e:      # refused, reset, stalled, cut short
@@ -95,11 +95,19 @@ class Endpoint:
             "max_tokens": c.max_tokens, "temperature": c.temperature, "top_p": c.top_p}
     request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers)
     with urllib.request.urlopen(request, timeout=c.timeout) as reply:
-      choice = json.loads(reply.read().decode())["choices"][0]
+      choice = files.parse_json(reply.read().decode())["choices"][0]
     text = choice["message"]["content"]
     if not isinstance(text, str):
       raise TypeError(f"the content is {text!r}, not a text")
+    text.encode()                    # raises for a lone surrogate, which JSON can hold
     return text, choice.get("finish_reason") != "length"
+
+
+def _said(e: urllib.error.HTTPError) -> bytes:
+  try:
+    return e.read()
+  except (OSError, http.client.HTTPException):       # cut short
+    return b""
 
 
 class File:
@@ -113,18 +121,20 @@ class File:
     ids: entity row -> raw id.
 
   Raises:
-    UserError: a line is not of this form, or there are two targets for one task and ids.
+    UserError: there is no such file, a line is not of this form, or there are two targets for one
+      task and ids.
   """
 
   def __init__(self, path, ids):
     self._ids, self._texts = ids, {}
-    lines = epath.Path(path).read_bytes().decode("utf-8-sig").split("\n")
+    lines = files.text(epath.Path(path)).split("\n")
     for number, line in enumerate(lines, 1):
       if not line.strip():
         continue
       try:
-        fields = json.loads(line)
+        fields = files.parse_json(line)
         key = fields["task"], tuple(map(str, fields["ids"]))
+        hash(key)
         text = fields["target"]
         str(text).encode()           # raises for a lone surrogate, which JSON can hold
       except (ValueError, KeyError, TypeError) as e:

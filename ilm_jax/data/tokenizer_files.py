@@ -146,7 +146,7 @@ def _check_holes(ids: dict[str, int], path) -> None:
   """Raises UserError if an added word gets a wrong id: after a hole, the library counts words."""
   if len(set(ids.values())) == max(ids.values(), default=-1) + 1:
     return
-  for token in files.parse_json(epath.Path(path).read_text())["added_tokens"]:
+  for token in files.parse_json(epath.Path(path).read_text()).get("added_tokens") or ():
     if ids.get(token["content"], token["id"]) != token["id"]:
       raise errors.UserError(
           f"{path}: {token['content']} has the id {token['id']} after a hole in the ids, but the "

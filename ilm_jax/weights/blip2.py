@@ -105,7 +105,7 @@ def check_room(path, sizes: Sizes, config: qformer_config.QFormerConfig) -> None
 
 def _sizes(path: str, layout: _Layout, shapes: dict[str, tuple]) -> Sizes:
   """The sizes, read from the shapes; `trees.take` finds shapes that contradict them."""
-  number = re.compile(re.escape(layout.layer) + r"(\d+)\.(crossattention\.)?")
+  number = re.compile(re.escape(layout.layer) + r"(\d{1,10})\.(crossattention\.)?")
   matches = [number.match(name) for name in shapes]
   layers = {int(m[1]) for m in matches if m}
   trees.check_sizes(path, {}, {"layers": max(layers, default=0) + 1})
@@ -114,13 +114,13 @@ def _sizes(path: str, layout: _Layout, shapes: dict[str, tuple]) -> Sizes:
     _, queries, width = shapes["query_tokens"]
     mlp, _ = shapes[layout.layer + "0.intermediate_query.dense.weight"]
     _, kv = shapes[f"{layout.layer}0.crossattention.{layout.inner}.key.weight"]
+    vocab, _ = shapes.get(layout.tables + "word_embeddings.weight", (0, 0))
+    positions, _ = shapes.get(layout.tables + "position_embeddings.weight", (0, 0))
+    proj, _ = shapes.get(layout.query_projection + ".weight", (0, 0))
   except (KeyError, ValueError) as e:
     raise errors.UserError(
         f"{path}: no Q-Former of BLIP-2 found ({e} is missing or has another rank): expected "
         "LAVIS's checkpoint or a folder of transformers' Blip2 models") from e
-  vocab, _ = shapes.get(layout.tables + "word_embeddings.weight", (0, 0))
-  positions, _ = shapes.get(layout.tables + "position_embeddings.weight", (0, 0))
-  proj, _ = shapes.get(layout.query_projection + ".weight", (0, 0))
   return Sizes(max(layers) + 1, width, mlp, queries,
                crossing[1] if len(crossing) > 1 else max(layers) + 1, kv, vocab, positions, proj)
 

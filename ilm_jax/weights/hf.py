@@ -85,7 +85,7 @@ def _family(folder, shards: "Shards"):
     except (KeyError, TypeError, AttributeError) as e:
       raise errors.UserError(f"{path}: field {e} is missing or of another kind than in a config of "
                              f"{name}: get the file again") from e
-    except ValueError as e:
+    except (ValueError, OverflowError) as e:
       raise errors.UserError(f"{path}: {e}: use a {name} model without it") from e
 
   return read, places_of

@@ -33,7 +33,7 @@ def read_bert_config(path) -> bert.BertConfig:
         num_heads=c["num_attention_heads"], mlp_width=c["intermediate_size"],
         vocab_size=c["vocab_size"], max_positions=c["max_position_embeddings"],
         num_types=c["type_vocab_size"], norm_eps=float(c["layer_norm_eps"]))
-  except (OSError, ValueError, KeyError, TypeError) as e:
+  except (OSError, ValueError, OverflowError, KeyError, TypeError) as e:
     if isinstance(e, errors.UserError):
       raise
     raise errors.UserError(f"{path}: not a BERT config ({type(e).__name__}: {e}); expected the "
@@ -65,7 +65,7 @@ def load_bert(paths, dtype="float32") -> tuple[bert.BertConfig, dict]:
   try:
     files.refuse_pointer(path)
     tensors = safetensors.numpy.load_file(path)
-  except (OSError, safetensors.SafetensorError) as e:
+  except (OSError, AttributeError, safetensors.SafetensorError) as e:    # AttributeError: float8
     raise errors.UserError(f"{path}: not a readable safetensors file ({e}): get it again") from e
   places = _places(config)
   shapes = _shapes(config, places)

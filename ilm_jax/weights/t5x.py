@@ -130,7 +130,7 @@ def _newest(path: epath.Path) -> epath.Path | None:
   if holds(path):
     return path
   steps = [(int(p.name.removeprefix("checkpoint_")), p) for p in path.glob("checkpoint_*")
-           if p.name.removeprefix("checkpoint_").isdigit() and holds(p)]
+           if p.name.removeprefix("checkpoint_").isdecimal() and holds(p)]
   return max(steps, key=lambda s: s[0])[1] if steps else None
 
 

@@ -20,6 +20,7 @@ from ilm_jax.data import interactions
 from ilm_jax.tasks.datasets import cells, delimited, lines
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_LONG = re.compile(r"&#[xX]?[0-9A-Fa-f]{9,};?")     # html reads no number of thousands of digits
 
 
 def read_log(paths: dict):
@@ -85,4 +86,4 @@ def _clean(text) -> str:
   """One line without HTML; "" if it is a page's script instead of words."""
   if not isinstance(text, str) or "getTime(" in text:
     return ""
-  return " ".join(html.unescape(_TAG.sub(" ", text)).split())
+  return " ".join(html.unescape(_LONG.sub(" ", _TAG.sub(" ", text))).split())

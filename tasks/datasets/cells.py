@@ -11,6 +11,7 @@ from ilm_jax import errors
 from ilm_jax.tasks.datasets import lines
 
 PER_SECOND = {"s": 1, "ms": 10 ** 3, "us": 10 ** 6, "ns": 10 ** 9}   # by data.columns.time_unit
+_BITS = 14_000                   # Python spells no larger whole numbers
 _WHOLE = 2.0 ** 53               # larger floats may have lost digits of a whole number
 _FARTHEST = 10 ** 40             # bound of a time before its unit is checked
 _LAST_YEAR = 9999
@@ -36,12 +37,21 @@ def word(path, number: int, name: str, value) -> str:
       return value.decode().strip()
     except UnicodeDecodeError as e:
       raise _wrong(path, number, name, value, "expected text in UTF-8") from e
-  if isinstance(value, float | decimal.Decimal) and value == value // 1:
+  if isinstance(value, float | decimal.Decimal) and _without_fraction(value):
     return str(int(value))
   if isinstance(value, bool) or not isinstance(
       value, str | int | float | decimal.Decimal | uuid.UUID | datetime.date):
     raise _wrong(path, number, name, value, f"a {type(value).__name__}; expected text or a number")
+  if isinstance(value, int) and value.bit_length() > _BITS:
+    raise _wrong(path, number, name, value, "expected text or a number")
   return str(value).strip()
+
+
+def _without_fraction(value: float | decimal.Decimal) -> bool:
+  """Whether a number is finite and whole; a long Decimal has no `// 1`."""
+  if isinstance(value, decimal.Decimal):
+    return value.is_finite() and value == value.to_integral_value()
+  return value == value // 1
 
 
 def identity(path, number: int, name: str, value) -> str:

@@ -156,8 +156,8 @@ def objects(path, *, literals: bool = False) -> Iterator[tuple[int, dict]]:
       try:
         value = parse(line.strip())
         value = _whole(value) if _SURROGATE.search(line) else value
-      # TypeError: a literal such as {{1}}, for sets have no hash.
-      except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as e:
+      # A literal can also be {{1}}, whose parts have no hash, or a sum beyond complex numbers.
+      except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as e:
         raise errors.UserError(f"{path}, line {number} is no {kind}: {e}") from e
       if not isinstance(value, dict):
         raise errors.UserError(f"{path}, line {number} is no {kind} but {type(value).__name__}")
@@ -178,8 +178,8 @@ def field(path, number: int, fields: dict, *names: str):
   for name in names:
     if fields.get(name) not in (None, ""):
       return fields[name]
-  raise errors.UserError(f"{path}, line {number} has no {' or '.join(names)}: it has "
-                         f"{', '.join(map(str, fields))}")
+  had = ", ".join(name if isinstance(name, str) else errors.shown(name) for name in fields)
+  raise errors.UserError(f"{path}, line {number} has no {' or '.join(names)}: it has {had}")
 
 
 def number_of(path, number: int, name: str, raw, kind=float, most: int = _MOST):

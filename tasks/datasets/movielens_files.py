@@ -31,7 +31,8 @@ _ARTICLES = "The|A|An|La|Le|Les|L'|Il|O|Der|Die|Das|Det"
 _ARTICLE_LAST = re.compile(
     rf"(?:^|(?<=[()]))(?P<title>[^()]+), (?P<article>{_ARTICLES})(?=\s*[()]|\s*$)")
 # Of a series, 1987-1992 or 2009-, the first year. (V): made for video.
-_YEAR = re.compile(r"\s*\((?P<year>\d{4})\s?([-–]\s?(\d{4})?)?\)\s*(\(V\))?\s*$")
+# Two runs of blanks that can share their blanks, or begin at each of them, take quadratic time.
+_YEAR = re.compile(r"(?<!\s)\s*\((?P<year>\d{4})\s?([-–]\s?(\d{4})?)?\)(\s*\(V\))?\s*$")
 
 
 def read(paths: dict[str, pathlib.Path]):

@@ -112,12 +112,12 @@ def main(argv=None) -> int:
   parser.add_argument("--max_tokens", type=int, default=40)
   parser.add_argument("--engine_scales", action="store_true")
   args = parser.parse_args(argv)
-  embeds_LD = Embedder(args.folder).embeds([args.prompt], args.engine_scales)
   try:
+    embeds_LD = Embedder(args.folder).embeds([args.prompt], args.engine_scales)
     print(complete(args.url, args.model or str(pathlib.Path(args.folder) / "hf"), embeds_LD,
                    max_tokens=args.max_tokens, temperature=0))
     return 0
-  except RuntimeError as e:
+  except (RuntimeError, OSError, KeyError, ValueError) as e:
     print(f"error: {e}", file=sys.stderr)
     return 1
 
