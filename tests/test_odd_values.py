@@ -12,11 +12,12 @@ from benchmarks.garbage import weights
 from configs import tiny
 from ilm_jax import errors
 from ilm_jax.config import checks, gin_overlay, own_tasks
-from ilm_jax.conversation import titles
-from ilm_jax.data import chat_files, chat_template, teachers
+from ilm_jax.conversation import soft_attributes, titles
+from ilm_jax.data import chat_files, chat_template, interactions, teachers
 from ilm_jax.weights import blip2, hf, safetensors
 from tasks.datasets import amazon_files, cells, movielens_files
 
+ITEMS = interactions.Items(["7"], ["Heat"], [1995], [["Crime"]])
 HUGE, DIGITS = "1" + "0" * 400, "0x" + "f" * 5000
 
 
@@ -59,18 +60,26 @@ def test_years_are_found_as_before():
   assert titles.split("Heat  (1995) ") == ("Heat", 1995)
 
 
-@pytest.mark.parametrize("name, data, words", [
-    ("chat_template.jinja", b"\xff", "not UTF-8"),
-    ("tokenizer_config.json", b'{"chat_template": [{"name": [], "template": "x"}]}', "")])
-def test_a_chat_template_of_another_kind(tmp_path, name, data, words):
-  (tmp_path / name).write_bytes(data)
-  if words:
-    with pytest.raises(errors.UserError, match=words):
-      chat_files.of_tokenizer(tmp_path, None)
-    with pytest.raises(errors.UserError, match=words):
-      chat_template.load(str(tmp_path / name), tmp_path, None)
-  else:
-    assert chat_files.of_tokenizer(tmp_path, None)[0] == ""
+def test_a_chat_template_that_is_not_utf8(tmp_path):
+  (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+  with pytest.raises(errors.UserError, match="not UTF-8"):
+    chat_files.of_tokenizer(tmp_path, None)
+  with pytest.raises(errors.UserError, match="not UTF-8"):
+    chat_template.load(str(tmp_path / "chat_template.jinja"), tmp_path, None)
+
+
+def test_a_chat_template_whose_name_is_no_text(tmp_path):
+  (tmp_path / "tokenizer_config.json").write_text(
+      '{"chat_template": [{"name": [], "template": "x"}]}')
+  assert chat_files.of_tokenizer(tmp_path, None)[0] == ""
+
+
+def test_soft_attributes_with_a_long_cell(tmp_path):
+  cells = ["7", "Heat" + " " * 200_000 + "x", "dark", "[]", "[]", "[]"]
+  (tmp_path / "soft.csv").write_text(",".join(soft_attributes.COLUMNS) + "\n" + ",".join(cells))
+  began = time.process_time()
+  soft_attributes.read(tmp_path / "soft.csv", titles.Titles(ITEMS))
+  assert time.process_time() - began < 1.5
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"[" * 3000 + b"]" * 3000,

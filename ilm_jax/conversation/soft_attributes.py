@@ -9,15 +9,13 @@ import itertools
 import re
 from typing import NamedTuple
 
-from etils import epath
-
 from ilm_jax import errors, files
 from ilm_jax.conversation import titles as titles_lib
 
 COLUMNS = ("rater_id", "reference_title", "soft_attribute", "less_than", "about_as", "more_than")
 _LESS, _ABOUT, _MORE = COLUMNS[3:]
 _ARTICLE_LAST = re.compile(r"^(.+), (\w+)$")
-_BRACKETS = re.compile(r"\s*\(([^()]*)\)")
+_BRACKETS = re.compile(r"(?<!\s)\s*\(([^()]*)\)")
 
 
 class Sorting(NamedTuple):
@@ -40,13 +38,8 @@ def read(path, titles: titles_lib.Titles) -> tuple[list[Sorting], list[str]]:
   Raises:
     UserError: a column is missing, or a cell is no list of titles; with file and line.
   """
-  try:
-    text = epath.Path(path).read_bytes().decode("utf-8-sig")
-  except FileNotFoundError:
-    raise errors.UserError(f"{path} does not exist, expected soft-attributes.csv") from None
-  except UnicodeDecodeError as e:
-    raise errors.UserError(f"{path} is not UTF-8 ({e.reason} at byte {e.start}): save the file as "
-                           "UTF-8") from None
+  text = files.text(path)
+  csv.field_size_limit(max(csv.field_size_limit(), len(text)))     # else a long cell is csv.Error
   with io.StringIO(text, newline="") as file:
     rows = csv.DictReader(file)
     if lacking := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
