@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ilm_jax.cf import activation
-from ilm_jax.conversation import directions, open_words, soft_attributes, titles, wishes
+from ilm_jax.conversation import attributes, directions, open_words, soft_attributes, titles, wishes
 from ilm_jax.data import interactions
 from ilm_jax.evaluation import gamma
 
@@ -141,7 +141,7 @@ def _near_labels(material, sortings):
   word_NW = material.encoded(words)
   for name, name_W in zip(sortings.attributes, material.encoded(sortings.attributes)):
     like = dict(zip(words, (word_NW @ name_W).tolist()))
-    labels[name] = directions.Labels(row_N, np.array([max(like[word] for word in of)
+    labels[name] = attributes.Labels(row_N, np.array([max(like[word] for word in of)
                                                       for of in words_of.values()]))
   return labels
 

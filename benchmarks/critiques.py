@@ -18,7 +18,7 @@ from benchmarks import conversations, critique_gamma, critique_guesses
 from benchmarks.conversations import BOOTSTRAP, cell, header
 from ilm_jax.baselines import popularity
 from ilm_jax.cf import fold_in
-from ilm_jax.conversation import directions
+from ilm_jax.conversation import attributes, directions
 from ilm_jax.data import interactions, splits
 from ilm_jax.evaluation import gamma, metrics, target_sets
 from tasks.datasets import delimited, movielens_files
@@ -81,9 +81,9 @@ class Material(conversations.Material):
     return item_I1C / np.where(length_I11 > 0, length_I11, 1) if unit else item_I1C
 
   @functools.cached_property
-  def labels(self) -> dict[str, directions.Labels]:
-    return {**directions.of_tags(self.films, [(raw, tag) for _, raw, tag in self.tags]),
-            **self.genres, **directions.of_years(self.films)}
+  def labels(self) -> dict[str, attributes.Labels]:
+    return {**attributes.of_tags(self.films, [(raw, tag) for _, raw, tag in self.tags]),
+            **self.genres, **attributes.of_years(self.films)}
 
   def ways(self, ridge: float, unit: bool) -> dict[str, np.ndarray]:
     return self.once(("ways", ridge, unit), lambda: directions.learn(
@@ -106,11 +106,11 @@ class Material(conversations.Material):
     return out
 
   @functools.cached_property
-  def genres(self) -> dict[str, directions.Labels]:
-    return directions.of_genres(self.films)
+  def genres(self) -> dict[str, attributes.Labels]:
+    return attributes.of_genres(self.films)
 
   def kind(self, name: str) -> str:
-    if name == directions.NEW:
+    if name == attributes.NEW:
       return "year"
     return "genre" if name in self.genres else "tag"
 
@@ -149,7 +149,7 @@ def cases(material: Material, part: int, words=()) -> tuple[list[dict], int]:
 
   Args: `words`: attributes for critiques; (): all that have a direction.
   """
-  leading = directions.leading(material.labels, len(material.films))
+  leading = attributes.leading(material.labels, len(material.films))
   known = set(words or material.ways(1.0, False))
   unit_I1C, rng, out, wordless = material.vectors(True), np.random.default_rng(part), [], 0
   for user, target, before, user_C in users_of(material, part):
@@ -163,8 +163,8 @@ def cases(material: Material, part: int, words=()) -> tuple[list[dict], int]:
     for at in rng.permutation(len(words))[:WORDS]:
       name, sign = words[at]
       value_I1 = leading.value_AI1[leading.names.index(name)]
-      than = value_I1[shown] if name == directions.NEW else 0.5
-      may_I1 = (value_I1 - than) * sign > 0 if name == directions.NEW or sign > 0 else (
+      than = value_I1[shown] if name == attributes.NEW else 0.5
+      may_I1 = (value_I1 - than) * sign > 0 if name == attributes.NEW or sign > 0 else (
           ~(value_I1 > 0.5))
       out.append({"user": user, "target": target, "shown": shown, "before": before,
                   "user_C": user_C, "name": name, "sign": sign, "may_I1": may_I1})

@@ -3,8 +3,9 @@
     python -m benchmarks.head_critiques --run=FOLDER [--users=300]
 
 Cases are those of benchmarks.critiques, with genres and years as words. Scores are the item head's,
-moved by `directions.moved` as in a conversation. The film shown is the one that the head ranks
-first among the target's nearest films. Results and protocol: docs/results/critiques.md.
+raised by labels (`attributes.raised`) as in a conversation, or moved along directions
+(`directions.moved`). The film shown is the one that the head ranks first among the target's nearest
+films. Results and protocol: docs/results/critiques.md.
 """
 import argparse
 import itertools
@@ -15,16 +16,19 @@ import numpy as np
 
 from benchmarks import critiques, simulator
 from benchmarks.conversations import BOOTSTRAP, cell, header
-from ilm_jax.conversation import directions
+from ilm_jax.conversation import attributes, directions
 from ilm_jax.conversation import session as s
 from ilm_jax.data import splits
 from ilm_jax.evaluation import metrics, target_sets
 
 STEPS = {"ridge": (0.01, 0.1, 1.0), "step": (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)}
+LABEL_STEPS = {"label_step": (0.25, 0.5, 1.0, 2.0, 4.0)}
 BEFORE, AFTER, FILTER = critiques.BEFORE, critiques.AFTER, critiques.FILTER
+ALONG = "along its direction"
 OPPOSITE, DRAWN = critiques.OPPOSITE, critiques.DRAWN
 SHUFFLED, SHUFFLED_AFTER = "the head's vectors shuffled", "the head's vectors shuffled, after it"
-PAIRS = [(AFTER, BEFORE), (OPPOSITE, BEFORE), (DRAWN, BEFORE), (FILTER, BEFORE), (FILTER, AFTER),
+PAIRS = [(AFTER, BEFORE), (ALONG, BEFORE), (AFTER, ALONG), (OPPOSITE, BEFORE), (DRAWN, BEFORE),
+         (FILTER, BEFORE), (FILTER, AFTER),
          (SHUFFLED, BEFORE), (SHUFFLED_AFTER, AFTER)]
 
 
@@ -51,11 +55,11 @@ def cases(material: simulator.Trained, part: int, count: int) -> list[dict]:
   return out
 
 
-def _may(known: directions.Leading, shown: int, name: str, sign: int) -> np.ndarray:
+def _may(known: attributes.Leading, shown: int, name: str, sign: int) -> np.ndarray:
   """bool [I + 1]: items that the labels allow, as in benchmarks.critiques."""
   value_I1 = known.value_AI1[known.names.index(name)]
-  if name == directions.NEW or sign > 0:
-    return (value_I1 - (value_I1[shown] if name == directions.NEW else 0.5)) * sign > 0
+  if name == attributes.NEW or sign > 0:
+    return (value_I1 - (value_I1[shown] if name == attributes.NEW else 0.5)) * sign > 0
   return ~(value_I1 > 0.5)
 
 
@@ -69,20 +73,29 @@ def rank(case: dict, score_I1, may_I1=None) -> float:
 
 
 def after(material, case: dict, setting: dict, word=None, shuffled: bool = False) -> float:
-  """The target's rank after a critique (attribute, 1 or -1); None: the case's own critique."""
-  session = s.critique(s.Session(), *(word or case["word"]))
+  """The target's rank after a critique (attribute, 1 or -1); None: the case's own critique.
+
+  `setting`: label_step, or ridge and step.
+  """
+  shown, score_I1 = (material.films.ids[case["blocked"][-1] - 1],), case["scores"][shuffled]
+  session = s.add_turn(s.Session(), s.Turn(s.RECOMMENDER, "Try this.", shown, s.RECOMMEND))
+  session = s.critique(session, *(word or case["word"]))
+  if "label_step" in setting:
+    return rank(case, attributes.raised(score_I1, session, material.known, material.row_of,
+                                        setting["label_step"]))
   return rank(case, directions.moved(
-      case["scores"][shuffled], session, material.form.item_I1C, material.ways(setting["ridge"]),
+      score_I1, session, material.form.item_I1C, material.ways(setting["ridge"]),
       setting["step"]))
 
 
-def ranks(material, every: list[dict], setting: dict) -> dict[str, np.ndarray]:
-  """Row -> [N] ranks of the targets."""
+def ranks(material, every: list[dict], setting: dict, along: dict) -> dict[str, np.ndarray]:
+  """Row -> [N] ranks of the targets. `setting`: by labels, `along`: of row `ALONG`."""
   rng, names = np.random.default_rng(0), material.known.names
   drawn = [(names[rng.integers(len(names))], int(rng.choice([-1, 1]))) for _ in every]
   got = {
       BEFORE: [rank(case, case["scores"][False]) for case in every],
       AFTER: [after(material, case, setting) for case in every],
+      ALONG: [after(material, case, along) for case in every],
       OPPOSITE: [after(material, case, setting, (case["word"][0], -case["word"][1]))
                  for case in every],
       DRAWN: [after(material, *each) for each in
@@ -93,13 +106,14 @@ def ranks(material, every: list[dict], setting: dict) -> dict[str, np.ndarray]:
   return {name: np.array(of) for name, of in got.items()}
 
 
-def chosen(material, every: list[dict]) -> dict:
-  """The setting with the best success@10 after critiques towards the validation targets."""
+def chosen(material, every: list[dict], steps: dict) -> dict:
+  """The setting of `steps` with the best success@10 after critiques towards the validation
+  targets."""
   before_N = metrics.hit_rate(np.array([rank(case, case["scores"][False]) for case in every]), 10)
   print(f"  success@10 of validation: {before_N.mean():.4f} before")
   tried = []
-  for values in itertools.product(*STEPS.values()):
-    setting = dict(zip(STEPS, values))
+  for values in itertools.product(*steps.values()):
+    setting = dict(zip(steps, values))
     hit_N = metrics.hit_rate(np.array([after(material, case, setting) for case in every]), 10)
     tried.append((round(float(hit_N.mean()), 4), setting))
     print(f"  success@10 of validation: {tried[-1][0]:.4f} {setting}", flush=True)
@@ -108,7 +122,7 @@ def chosen(material, every: list[dict]) -> dict:
 
 def tables(got: dict, every: list[dict]) -> str:
   user_N = np.array([case["user"] for case in every])
-  kind_N = np.array(["year" if case["word"][0] == directions.NEW else "genre" for case in every])
+  kind_N = np.array(["year" if case["word"][0] == attributes.NEW else "genre" for case in every])
   out = [f"{len(every):,} critiques of {len(set(user_N))} users", "",
          *header(["row", *critiques.values(got[BEFORE]), "median rank"])]
   for name, rank_N in got.items():
@@ -139,9 +153,11 @@ def main():
   parser.add_argument("--model", default="ilm")
   args = parser.parse_args()
   material = simulator.Trained(args.run, args.model)
-  setting = chosen(material, cases(material, splits.VALID, args.users))
+  every = cases(material, splits.VALID, args.users)
+  setting, along = (chosen(material, every, steps) for steps in (LABEL_STEPS, STEPS))
   every = cases(material, splits.TEST, args.users)
-  print(f"critiques: {json.dumps(setting)}\n\n{tables(ranks(material, every, setting), every)}")
+  print(f"critiques: {json.dumps(setting)}, along directions: {json.dumps(along)}\n\n"
+        f"{tables(ranks(material, every, setting, along), every)}")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@
     python -m benchmarks.kills --workdir=runs/kills --kills=200 --minutes=60      # continues
     python -m benchmarks.kills --workdir=runs/quick --quick
 
-A stage of a small model (`jobs.SMALL`) runs once undisturbed, which gives its duration and its
-result. Then it runs from the same start and is killed at a uniformly drawn moment of that duration:
-either its main process or all its processes. Durations are processor time of all its processes, so
-that other work on the machine does not matter. The same command follows at once and may be killed,
-too, at most PER_ROUND times in all. When it ends by itself, its result is compared
-(`workdirs.content`; `workdirs.MAY_DIFFER` lists what may differ): this is one round. The stages
-take turns, one round each, until --kills kills have hit or --minutes are over.
+A stage of a small model (`jobs.SMALL`) runs twice undisturbed. The first run compiles its
+programs; the second finds them compiled, as the killed ones will, and gives the duration. Their
+results must be equal. Then the stage runs from the same start and is killed at a uniformly drawn
+moment of that duration: either its main process or all its processes. Durations are processor time
+of all its processes, so that other work on the machine does not matter. The same command follows at
+once and may be killed, too, at most PER_ROUND times in all. When it ends by itself, its result is
+compared (`workdirs.content`; `workdirs.MAY_DIFFER` lists what may differ): this is one round. The
+stages take turns, one round each, until --kills kills have hit or --minutes are over.
 
 Every round is appended to outcomes.jsonl in the workdir, and the starts and ends of the stages are
 kept: the same command with a higher --kills or --minutes continues with the next draw. Kill
@@ -94,7 +95,11 @@ class Campaign:
                        f"{(args.seed, args.processes)}: name another --workdir")
 
   def undisturbed(self, name: str, before: str | None) -> None:
-    """Runs a stage from the end of the stage `before`, unless an earlier call did."""
+    """Runs a stage twice from the end of the stage `before`, unless an earlier call did.
+
+    Raises:
+      SystemExit: the stage fails, or its two results differ.
+    """
     folder = self._root / "stages" / name
     record = folder / "whole.json"
     if not record.exists():
@@ -104,8 +109,13 @@ class Campaign:
       else:
         self.run.mkdir()
       _copy(self.run, folder / "before")
+      self._to_its_end(name)
+      compiled = jobs.call(workdirs.content, self.run)
+      _copy(folder / "before", self.run)
       seconds = self._to_its_end(name)
       content = jobs.call(workdirs.content, self.run)
+      if differ := workdirs.differences(compiled, content):
+        raise SystemExit(f"kills: two undisturbed runs of stage {name} differ: {differ}")
       _copy(self.run, folder / "after")
       files.write_text(record, json.dumps({"seconds": seconds, "content": content}))
     self._whole[name] = json.loads(record.read_text())

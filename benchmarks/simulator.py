@@ -21,7 +21,7 @@ from benchmarks.conversations import BOOTSTRAP, cell, header
 from configs import base
 from ilm_jax.cf import fold_in
 from ilm_jax.config import reading, variants
-from ilm_jax.conversation import directions, heard, policy, simulator
+from ilm_jax.conversation import attributes, directions, heard, policy, simulator
 from ilm_jax.conversation import session as s
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import splits
@@ -31,7 +31,7 @@ from ilm_jax.stages import context, recommender, vectors
 TURNS, SHOWN, NAMED = 5, 5, 3        # turns of the recommender; films per turn; films named first
 LEAST, RIDGE = 5, 0.1                # arguments of `directions.learn`
 SPACE = {"entropy": (0.0, 0.5), "questions": (1, 2, 3), "hard": (False, True)}   # see `chosen`
-STEPS = (0.25, 0.5, 0.75, 1.0, 1.5)
+STEPS = {"step": (0.0, 0.25, 0.5, 1.0), "label_step": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)}
 
 
 class Row(NamedTuple):
@@ -73,21 +73,22 @@ class Trained(conversations.Material):
     self.titles.row = functools.cache(self.titles.row)     # the same films are named repeatedly
     self.row_of = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     self.form = fold_in.Form(vectors.factors(self.run)[1], config.cf.reg, config.cf.alpha)
-    self.labels = {**directions.of_genres(self.films), **directions.of_years(self.films)}
+    self.labels = {**attributes.of_genres(self.films), **attributes.of_years(self.films)}
     ways = self.ways(RIDGE, False)
-    self.known = directions.leading({name: self.labels[name] for name in ways}, len(self.films))
+    self.known = attributes.leading({name: self.labels[name] for name in ways}, len(self.films))
 
   def ways(self, ridge: float, unit: bool = False) -> dict[str, np.ndarray]:
     return self.once(("ways", ridge, unit), lambda: directions.learn(
         self.form.item_I1C, self.labels, least=LEAST, ridge=ridge, unit=unit))
 
   @functools.cached_property
-  def dealt_ways(self) -> dict[str, np.ndarray]:
-    """Directions of labels that belong to other films."""
+  def dealt(self) -> tuple[dict[str, np.ndarray], attributes.Leading]:
+    """(directions, labels) of critiques, where each film has the labels of another one."""
     to_I1 = np.r_[0, 1 + np.random.default_rng(0).permutation(len(self.films))]
-    return directions.learn(self.form.item_I1C, {
-        name: directions.Labels(to_I1[row_N], value_N)
-        for name, (row_N, value_N) in self.labels.items()}, least=LEAST, ridge=RIDGE)
+    labels = {name: attributes.Labels(to_I1[row_N], value_N)
+              for name, (row_N, value_N) in self.labels.items()}
+    ways = directions.learn(self.form.item_I1C, labels, least=LEAST, ridge=RIDGE)
+    return ways, attributes.leading({name: labels[name] for name in ways}, len(self.films))
 
   def recommender(self, shuffled: bool) -> recommender.Recommender:
     def make():
@@ -143,15 +144,17 @@ def people(material: Trained, part: int, count: int, named: int, shuffled: bool)
   return People(cases, sessions, {way: material.scores(histories, way) for way in ways})
 
 
-def converse(material: Trained, row: Row, rule: policy.Policy, step: float, session: s.Session,
-             score_I1, target: int, seed: int) -> tuple[float, s.Session]:
+def converse(material: Trained, row: Row, rule: policy.Policy, steps: dict[str, float],
+             session: s.Session, score_I1, target: int, seed: int) -> tuple[float, s.Session]:
   """(the turn in which the target is shown, infinite if never; the session)."""
   rng = np.random.default_rng(seed)
   user = simulator.Simulator(material.known, target, row.critiques, row.lies)
-  ways = material.dealt_ways if row.vectors == "directions" else material.ways(RIDGE)
+  ways, known = (material.dealt if row.vectors == "directions" else
+                 (material.ways(RIDGE), material.known))
   names, shown = set(material.known.names), []
   for turn in range(1, TURNS + 1):
-    moved_I1 = directions.moved(score_I1, session, material.form.item_I1C, ways, step)
+    moved_I1 = directions.moved(score_I1, session, material.form.item_I1C, ways, steps["step"])
+    moved_I1 = attributes.raised(moved_I1, session, known, material.row_of, steps["label_step"])
     may_I1 = s.allowed(session, material.films)
     may_I1[shown] = False
     asked = question(session, moved_I1, may_I1, material, row, rule, rng) if turn < TURNS else None
@@ -184,13 +187,13 @@ def question(session, score_I1, may_I1, material, row: Row, rule: policy.Policy,
   return step.question
 
 
-def outcome(material, who: People, row: Row, rule, step: float, count_leaks: bool = True
-            ) -> tuple[np.ndarray, int]:
+def outcome(material, who: People, row: Row, rule, steps: dict[str, float],
+            count_leaks: bool = True) -> tuple[np.ndarray, int]:
   """(float64 [N]: the turn of each user's success; number of user turns that name the target)."""
   turn_N, leaked = [], 0
   score_NI = who.scores[row.vectors == "shuffled"]
   for (user, target, _), session, score_I1 in zip(who.cases, who.sessions, score_NI):
-    turn, after = converse(material, row, rule, step, session, score_I1, target, user)
+    turn, after = converse(material, row, rule, steps, session, score_I1, target, user)
     turn_N.append(turn)
     if count_leaks:
       leaked += simulator.leaks(after, target, material.films, material.titles)
@@ -203,26 +206,27 @@ def values(turn_N) -> dict[str, np.ndarray]:
           "turns": np.minimum(turn_N, TURNS + 1)}
 
 
-def chosen(material, who: People) -> tuple[policy.Policy, float]:
-  """(policy, step) with the most successes on validation targets.
+def chosen(material, who: People) -> tuple[policy.Policy, dict[str, float]]:
+  """(policy, steps) with the most successes on validation targets.
 
-  The step is chosen first, without questions, then the policy. The entropies in `SPACE` are
+  The steps are chosen first, without questions, then the policy. The entropies in `SPACE` are
   quantiles of the users' initial entropies.
   """
   no_rule, tried = policy.Policy(), []
-  for step in STEPS:
-    tried.append((score(outcome(material, who, Row(), no_rule, step, False)[0]), step))
-    print(f"  no questions, validation: {tried[-1][0]} step {step}", flush=True)
-  step = max(tried)[1]
+  for values_ in itertools.product(*STEPS.values()):
+    steps = dict(zip(STEPS, values_))
+    tried.append((score(outcome(material, who, Row(), no_rule, steps, False)[0]), steps))
+    print(f"  no questions, validation: {tried[-1][0]} {steps}", flush=True)
+  steps = max(tried, key=lambda each: each[0])[1]
   begin_N = [policy.entropy(score_I1, s.allowed(session, material.films), no_rule.top)
              for session, score_I1 in zip(who.sessions, who.scores[False])]
   tried = []
   for share, questions, hard in itertools.product(*SPACE.values()):
     rule = policy.Policy(round(float(np.quantile(begin_N, share)) if share else 0.0, 3), questions,
                          hard=hard)
-    tried.append((score(outcome(material, who, Row("policy"), rule, step, False)[0]), rule))
+    tried.append((score(outcome(material, who, Row("policy"), rule, steps, False)[0]), rule))
     print(f"  policy, validation: {tried[-1][0]} {rule}", flush=True)
-  return max(tried, key=lambda each: each[0])[1], step
+  return max(tried, key=lambda each: each[0])[1], steps
 
 
 def score(turn_N) -> tuple[float, float]:
@@ -231,11 +235,11 @@ def score(turn_N) -> tuple[float, float]:
   return round(float(of[f"success in {TURNS}"].mean()), 4), -round(float(of["turns"].mean()), 3)
 
 
-def tables(material, who: People, rule, step: float) -> str:
+def tables(material, who: People, rule, steps: dict[str, float]) -> str:
   user_N = np.array([user for user, _, _ in who.cases])
   got, out, leaked = {}, [], 0
   for name, row in ROWS.items():
-    turn_N, of_row = outcome(material, who, row, rule, step)
+    turn_N, of_row = outcome(material, who, row, rule, steps)
     got[name], leaked = values(turn_N), leaked + of_row
     if not out:
       out += [f"{len(user_N)} users", "", *header(["row", *got[name]])]
@@ -259,14 +263,14 @@ def main():
   parser.add_argument("--no-test", action="store_true", help="only choose the settings")
   args = parser.parse_args()
   material = Trained(args.run, args.model)
-  rule, step = chosen(material, people(material, splits.VALID, args.users, NAMED, False))
-  print(f"chosen: {rule}, step {step}", flush=True)
+  rule, steps = chosen(material, people(material, splits.VALID, args.users, NAMED, False))
+  print(f"chosen: {rule}, {steps}", flush=True)
   if args.no_test:
     return
   for named in (NAMED, 0):
     who = people(material, splits.TEST, args.users, named, True)
     print(f"{f'{named} films named' if named else 'the whole history known'}\n\n"
-          f"{tables(material, who, rule, step)}\n", flush=True)
+          f"{tables(material, who, rule, steps)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.cf import fold_in
-from ilm_jax.conversation import directions, titles, wishes
+from ilm_jax.conversation import attributes, directions, titles, wishes
 from ilm_jax.conversation import session as s
 from ilm_jax.data import interactions
 
@@ -24,19 +24,19 @@ TAGS = [("101", "Dark"), ("102", "dark "), ("106", "dark"), ("103", "cute"), ("1
 
 @pytest.fixture
 def ways():
-  labels = {**directions.of_tags(ITEMS, TAGS), **directions.of_genres(ITEMS),
-            **directions.of_years(ITEMS)}
+  labels = {**attributes.of_tags(ITEMS, TAGS), **attributes.of_genres(ITEMS),
+            **attributes.of_years(ITEMS)}
   return directions.learn(VECTORS, labels, least=2, ridge=1e-3)
 
 
 def test_labels():
-  tags = directions.of_tags(ITEMS, TAGS)
+  tags = attributes.of_tags(ITEMS, TAGS)
   assert sorted(tags) == ["cute", "dark", "dogs"]
   assert dict(zip(tags["dark"].row_N.tolist(), tags["dark"].value_N)) == {
       1: 1, 2: 1, 6: 1, 3: 0, 4: 0, 7: 1}
-  assert 5 not in directions.of_genres(ITEMS)["horror"].row_N        # no genres: not known
-  assert directions.of_years(ITEMS)["new"].value_N.tolist() == ITEMS.years[:6]
-  table = directions.of_table(
+  assert 5 not in attributes.of_genres(ITEMS)["horror"].row_N        # no genres: not known
+  assert attributes.of_years(ITEMS)["new"].value_N.tolist() == ITEMS.years[:6]
+  table = attributes.of_table(
       ITEMS, [("101", "Slow", 1.0), ("101", "slow", 0.0), ("102", "slow", -1)])
   assert table["slow"].row_N.tolist() == [1, 2] and table["slow"].value_N.tolist() == [0.5, -1]
 
@@ -46,7 +46,7 @@ def test_labels():
     (("101", "dark", np.nan), "label 'dark' of item '101' is nan, expected a number")])
 def test_labels_that_are_wrong(row, words):
   with pytest.raises(errors.UserError, match=words):
-    directions.of_table(ITEMS, [row])
+    attributes.of_table(ITEMS, [row])
 
 
 def test_directions_are_in_deviations_of_the_items_that_have_a_vector(ways):
@@ -59,13 +59,13 @@ def test_directions_are_in_deviations_of_the_items_that_have_a_vector(ways):
 
 def test_an_attribute_needs_enough_items_with_a_vector():
   """"dark" has four labelled items, three with a vector."""
-  labels = directions.of_tags(ITEMS, TAGS)
+  labels = attributes.of_tags(ITEMS, TAGS)
   assert "dark" not in directions.learn(VECTORS, labels, least=4, ridge=1.0)
   assert "dark" not in directions.learn(VECTORS, labels, least=3, ridge=1.0)      # two are not dark
-  some = {"slow": directions.Labels(np.array([1, 2, 3]), np.array([0.1, 0.2, 0.3]))}
+  some = {"slow": attributes.Labels(np.array([1, 2, 3]), np.array([0.1, 0.2, 0.3]))}
   assert list(directions.learn(VECTORS, some, least=3, ridge=1.0)) == ["slow"]
   assert not directions.learn(VECTORS, some, least=4, ridge=1.0)
-  same = {"slow": directions.Labels(np.array([1, 2, 3]), np.ones(3))}
+  same = {"slow": attributes.Labels(np.array([1, 2, 3]), np.ones(3))}
   assert not directions.learn(VECTORS, same, least=1, ridge=1.0)
 
 
@@ -75,9 +75,9 @@ def test_of_unit_vectors_how_many_like_an_item_tells_nothing():
   vectors = np.zeros((401, 4))
   vectors[1:] = rng.normal(size=(400, 4)) + [0, 0, 0, 3.0]
   vectors[1:] /= np.linalg.norm(vectors[1:], axis=1, keepdims=True)
-  labels = {"x": directions.Labels(np.arange(1, 401), (vectors[1:, 0] > 0).astype(float))}
+  labels = {"x": attributes.Labels(np.arange(1, 401), (vectors[1:, 0] > 0).astype(float))}
   vectors[1:201] *= 5
-  ways = [directions.learn(vectors, {"x": directions.Labels(
+  ways = [directions.learn(vectors, {"x": attributes.Labels(
       np.arange(1, 401), np.r_[np.ones(200), np.zeros(200)])}, least=5, ridge=0.1, unit=unit)["x"]
       for unit in (False, True)]
   assert abs(ways[0][3]) / np.linalg.norm(ways[0]) > 0.9
@@ -87,9 +87,9 @@ def test_of_unit_vectors_how_many_like_an_item_tells_nothing():
 
 
 def test_critiques_that_lead_from_one_item_to_another():
-  labels = {**directions.of_tags(ITEMS, TAGS), **directions.of_genres(ITEMS),
-            **directions.of_years(ITEMS)}
-  leading = directions.leading(labels, len(ITEMS), years_apart=5)
+  labels = {**attributes.of_tags(ITEMS, TAGS), **attributes.of_genres(ITEMS),
+            **attributes.of_years(ITEMS)}
+  leading = attributes.leading(labels, len(ITEMS), years_apart=5)
   assert leading.critiques(3, 6) == [("cute", -1), ("dark", 1), ("dogs", -1), ("comedy", -1),
                                      ("horror", 1), ("new", -1)]
   assert leading.critiques(6, 2) == []           # four years; both dark horror
@@ -133,6 +133,44 @@ def test_scores_of_any_model_are_moved_by_the_rule_of_vectors(ways):
   np.testing.assert_array_equal(
       directions.moved(VECTORS @ before, s.Session(), VECTORS, ways, step=0.5),
       np.float32(VECTORS @ before))
+
+
+def test_labels_that_fit_a_critique_count():
+  labels = {**attributes.of_tags(ITEMS, TAGS), **attributes.of_years(ITEMS)}
+  known, row_of = attributes.leading(labels, 7), {raw: n for n, raw in enumerate(ITEMS.ids, 1)}
+  fit = lambda session: attributes.fitting(session, known, row_of)          # noqa: E731
+  talk = s.like(s.Session(), ITEMS.ids[0])
+  dark_I1 = known.value_AI1[known.names.index("dark")] == 1
+  assert dark_I1.any() and not dark_I1[1:].all()
+  np.testing.assert_array_equal(fit(s.critique(talk, "Dark", 2)), 2.0 * dark_I1)
+  np.testing.assert_array_equal(fit(s.critique(talk, "dark", -1))[1:], ~dark_I1[1:])
+  assert not fit(talk).any() and not fit(s.critique(talk, "unheard of", 1)).any()
+  without = s.constrain(s.critique(talk, "dark", 1), without=("dark",))      # holds no more
+  assert not fit(without).any()
+
+
+def test_newer_is_newer_than_what_was_shown_or_is_liked():
+  known = attributes.leading(attributes.of_years(ITEMS), 7)
+  row_of = {raw: n for n, raw in enumerate(ITEMS.ids, 1)}
+  year_I = np.array([np.nan if year is None else year for year in ITEMS.years])
+  talk = s.like(s.Session(), ITEMS.ids[0])
+  newer = attributes.fitting(s.critique(talk, "new", 1), known, row_of)
+  np.testing.assert_array_equal(newer[1:], year_I > year_I[0])
+  shown = s.add_turn(talk, s.Turn(s.RECOMMENDER, "Try this.", (ITEMS.ids[3],), s.RECOMMEND))
+  older = attributes.fitting(s.critique(shown, "new", -1), known, row_of)
+  np.testing.assert_array_equal(older[1:], year_I < year_I[3])
+  assert newer.any() and older.any()
+  later = s.add_turn(s.critique(talk, "new", 1), s.Turn(s.RECOMMENDER, "And this.", (
+      ITEMS.ids[5],), s.RECOMMEND))           # a list after the critique does not change it
+  np.testing.assert_array_equal(attributes.fitting(later, known, row_of), newer)
+
+
+def test_a_label_that_fits_raises_by_deviations_of_the_scores():
+  talk, score_I1 = s.critique(s.Session(), "dark", 1), np.arange(8, dtype=np.float32)
+  known = attributes.leading(attributes.of_tags(ITEMS, TAGS), 7)
+  got = attributes.raised(score_I1, talk, known, {}, 0.5)
+  np.testing.assert_allclose(got - score_I1, 0.5 * score_I1[1:].std() * np.array(
+      [0, 1, 1, 0, 0, 0, 1, 1]), rtol=1e-6)
 
 
 def test_a_critique_without_a_direction_is_one_line(ways):

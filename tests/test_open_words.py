@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from ilm_jax.conversation import directions, open_words
+from ilm_jax.conversation import attributes, open_words
 
 # Items differ in how dark (dimension 0) and how fast they are (1); texts say both and something
 # else; item 7 has no vector, item 8 no text.
@@ -14,7 +14,7 @@ TEXTS = np.zeros((9, 3))
 TEXTS[1:7] = np.c_[FACTORS[1:7, :2], np.full(6, 0.2)]
 TEXTS[7] = [1, 1, 1]
 WAYS = {"noir": np.array([1.0, 0, 0]), "cartoon": np.array([-1.0, 0, 0]),
-        "chase": np.array([0, 1.0, 0]), directions.NEW: np.array([0, 0, 9.0])}
+        "chase": np.array([0, 1.0, 0]), attributes.NEW: np.array([0, 0, 9.0])}
 WORDS = {"noir": [1, 0, 0], "cartoon": [-1, 0, 0], "chase": [0, 1, 0], "dark": [0.9, 0.1, 0],
          "level": [0, 0, 1], "unlike": [1, 0, 0]}
 

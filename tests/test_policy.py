@@ -2,14 +2,14 @@
 import numpy as np
 import pytest
 
-from ilm_jax.conversation import directions, policy
+from ilm_jax.conversation import attributes, policy
 from ilm_jax.conversation import session as s
 
 # Of six items: half are comedies, one is a war film; of the fourth it is not known.
-KNOWN = directions.leading({
-    "comedy": directions.Labels(np.array([1, 2, 3, 5, 6]), np.array([1.0, 1, 1, 0, 0])),
-    "war": directions.Labels(np.array([1, 2, 3, 5, 6]), np.array([0.0, 0, 0, 0, 1])),
-    directions.NEW: directions.Labels(np.array([1, 2]), np.array([1990, 1999]))}, 6)
+KNOWN = attributes.leading({
+    "comedy": attributes.Labels(np.array([1, 2, 3, 5, 6]), np.array([1.0, 1, 1, 0, 0])),
+    "war": attributes.Labels(np.array([1, 2, 3, 5, 6]), np.array([0.0, 0, 0, 0, 1])),
+    attributes.NEW: attributes.Labels(np.array([1, 2]), np.array([1990, 1999]))}, 6)
 MAY = np.array([False] + [True] * 6)
 LEVEL, SURE = np.zeros(7), np.array([0, 9.0, 0, 0, 0, 0, 0])
 LIKES = s.add_turn(s.like(s.Session(), "x"), s.Turn(s.USER, "I liked X."))
@@ -49,8 +49,8 @@ def test_entropy_is_a_share_of_that_of_level_scores():
 def test_the_question_parts_the_best_items():
   old_against_new = np.r_[0, 5.0, 5.0, np.zeros(4)]            # both of the best are comedies
   question = policy.parting(old_against_new, MAY, KNOWN, RULE)
-  assert question == policy.Question(directions.NEW, 1999)
-  assert policy.parting(old_against_new, MAY, KNOWN, RULE, {directions.NEW}).name == "comedy"
+  assert question == policy.Question(attributes.NEW, 1999)
+  assert policy.parting(old_against_new, MAY, KNOWN, RULE, {attributes.NEW}).name == "comedy"
   alike = np.array([False, False, False, False, True, False, False])      # nothing is known of it
   assert policy.parting(LEVEL, alike, KNOWN, RULE) is None
 
@@ -58,7 +58,7 @@ def test_the_question_parts_the_best_items():
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_question_is_read_off_its_words(hard):
   for question in (policy.Question("film-noir", None, hard),
-                   policy.Question(directions.NEW, 1987, hard)):
+                   policy.Question(attributes.NEW, 1987, hard)):
     assert policy.read(f"One question. {question.text}") == question
   assert policy.read("Which do you like?") is None
 
@@ -72,12 +72,12 @@ def test_a_word_answers_the_last_question(text, says):
   assert policy.meant(asked, text) == says
   assert policy.meant(LIKES, text) == text
   year = s.add_turn(LIKES, s.Turn(
-      s.RECOMMENDER, policy.Question(directions.NEW, 1990, True).text, act=s.ASK))
+      s.RECOMMENDER, policy.Question(attributes.NEW, 1990, True).text, act=s.ASK))
   assert policy.meant(year, "before") == "Before 1990."
 
 
 def test_a_drawn_question_is_none_of_those_that_are_over():
   rng = np.random.default_rng(0)
   drawn = {policy.any_question(rng, KNOWN, RULE, {"war"}).name for _ in range(40)}
-  assert drawn == {"comedy", directions.NEW}
+  assert drawn == {"comedy", attributes.NEW}
   assert policy.any_question(rng, KNOWN, RULE, set(KNOWN.names)) is None

@@ -86,8 +86,8 @@ def test_a_critique_moves_and_is_kept(client):
   moved = post(client, "critique", session_id=raw, attribute="new", steps=6)
   assert ids(moved)[0] == "i5"
   assert client.get(f"/v1/sessions/{raw}").json()["session"] == moved["session"]
-  assert post(client, "explain", session_id=raw, item="Up")["why"].splitlines()[1].startswith(
-      "You asked for newer; it lies +")
+  assert post(client, "explain", session_id=raw, item="Up")["why"].splitlines()[1] == (
+      "You asked for newer; its labels fit.")
 
 
 def test_similar_items_found_items_and_users(client):

@@ -2,14 +2,14 @@
 import numpy as np
 import pytest
 
-from ilm_jax.conversation import directions, heard, policy, simulator, titles
+from ilm_jax.conversation import attributes, heard, policy, simulator, titles
 from ilm_jax.conversation import session as s
 from ilm_jax.data import interactions
 
 ITEMS = interactions.Items(["7", "8", "9"], ["Heat", "Up", "Alien"], [1995, 2009, 1979],
                            [["Crime"], ["Comedy"], []])
 TITLES = titles.Titles(ITEMS)
-KNOWN = directions.leading({**directions.of_genres(ITEMS), **directions.of_years(ITEMS)}, 3)
+KNOWN = attributes.leading({**attributes.of_genres(ITEMS), **attributes.of_years(ITEMS)}, 3)
 NAMES = set(KNOWN.names)
 
 

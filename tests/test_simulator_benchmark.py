@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import head_critiques, simulator
 from ilm_jax.cf import fold_in
-from ilm_jax.conversation import directions, policy, titles
+from ilm_jax.conversation import attributes, policy, titles
 from ilm_jax.data import interactions, splits
 
 COUNT = 40
@@ -34,8 +34,8 @@ def material():
   item_I1C[np.arange(1, COUNT + 1), np.arange(COUNT) % 4] = 1
   item_I1C[1:, 4] = np.linspace(-1, 1, COUNT)
   made.form = fold_in.Form(item_I1C + rng.normal(size=item_I1C.shape) / 20 * (item_I1C != 0), 1, 1)
-  made.labels = {**directions.of_genres(films), **directions.of_years(films)}
-  made.known = directions.leading(made.labels, COUNT)
+  made.labels = {**attributes.of_genres(films), **attributes.of_years(films)}
+  made.known = attributes.leading(made.labels, COUNT)
   made.scores = lambda histories, shuffled=False: rng.normal(
       size=(len(histories), COUNT + 1)).astype(np.float32)
   return made
@@ -45,14 +45,14 @@ def test_questions_about_genres_find_the_target_sooner_and_lies_do_not(material)
   who = simulator.people(material, splits.TEST, 0, 2, True)
   assert all(len(session.liked) == 2 for session in who.sessions) and set(who.scores) == {0, 1}
   of = functools.partial(simulator.outcome, material, who, rule=policy.Policy(0.0, 3, 40, True),
-                         step=0.5)
+                         steps={"step": 0.5, "label_step": 0.0})
   (hard_N, leaks), (none_N, _), (lies_N, _) = (of(simulator.Row(*row)) for row in (
       ("policy", False), ("", False), ("policy", False, True)))
   assert leaks == 0
   won, nothing, lied = (np.isfinite(turn_N).mean() for turn_N in (hard_N, none_N, lies_N))
   assert won > nothing > lied
   few = simulator.people(material, splits.TEST, 4, 2, True)
-  text = simulator.tables(material, few, policy.Policy(0.0, 1), 0.5)
+  text = simulator.tables(material, few, policy.Policy(0.0, 1), {"step": 0.0, "label_step": 4.0})
   assert "4 users" in text and "policy, minus no questions" in text
 
 
@@ -62,12 +62,12 @@ def test_the_session_after_a_talk_holds_what_was_shown_and_the_target_ends_it(ma
   target = who.cases[0][1]
   score_I1[target] = 9.0
   turn, session = simulator.converse(
-      material, simulator.Row(), policy.Policy(), 0.5, who.sessions[0], score_I1, target, 0)
+      material, simulator.Row(), policy.Policy(), {"step": 0.5, "label_step": 1.0}, who.sessions[0], score_I1, target, 0)
   assert turn == 1 and material.films.ids[target - 1] in session.turns[-1].items
   score_I1[target] = -99.0
   turn, session = simulator.converse(
-      material, simulator.Row(critiques=False), policy.Policy(), 0.0, who.sessions[0], score_I1,
-      target, 0)
+      material, simulator.Row(critiques=False), policy.Policy(), {"step": 0.0, "label_step": 0.0},
+      who.sessions[0], score_I1, target, 0)
   shown = [item for each in session.turns[1:] if each.role == "recommender" for item in each.items]
   assert np.isinf(turn) and len(shown) == len(set(shown)) == 5 * simulator.SHOWN
 
@@ -77,9 +77,10 @@ def test_critiques_on_the_heads_scores_help_and_their_opposites_do_not(material)
   assert every
   for case in every:
     assert case["may_I1"][case["target"]]
-  got = head_critiques.ranks(material, every, {"ridge": 0.1, "step": 2.0})
+  got = head_critiques.ranks(material, every, {"label_step": 4.0}, {"ridge": 0.1, "step": 2.0})
   hit = {name: (of <= 10).mean() for name, of in got.items()}
   assert hit["after the critique"] > hit["before"] > hit["after its opposite"]
+  assert hit["along its direction"] > hit["before"]
   assert (got["labels as a filter"] <= got["before"]).all()
   assert "after the critique, minus before" in head_critiques.tables(got, every)
 

@@ -1,88 +1,26 @@
 """Directions of attributes in the space of item factors, and steps along them.
 
-    labels = {**of_tags(items, tags), **of_genres(items), **of_years(items)}
+    labels = {**attributes.of_tags(items, tags), **attributes.of_genres(items)}
     ways = learn(form.item_I1C, labels, least=5, ridge=1.0)
     talk = session.critique(talk, "dark", 1)
     user_C = user_vector(talk, form, items, ways, step=1.0)
 
-A critique only moves the vector; constraints stay hard.
+A critique only moves the vector; constraints stay hard. Where items are labelled, their labels are
+better than a direction (`attributes.raised`).
 """
 import difflib
-from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 
 from ilm_jax import errors
 from ilm_jax.cf import activation, fold_in
+from ilm_jax.conversation import attributes
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.data import interactions as interactions_lib
 
-NEW = "new"              # the attribute of the year
 
-
-class Labels(NamedTuple):
-  """How much of an attribute some items have.
-
-  Attributes:
-    row_N: item rows, from 1, each once.
-    value_N: float: 0 and 1 where an item has it or not, else a number such as the year.
-  """
-  row_N: np.ndarray
-  value_N: np.ndarray
-
-
-def of_genres(items: interactions_lib.Items) -> dict[str, Labels]:
-  """Lower-case genre -> its labels, of the items that have genres."""
-  return _of_words({row: {genre.casefold() for genre in genres}
-                    for row, genres in enumerate(items.genres, 1) if genres})
-
-
-def of_tags(items: interactions_lib.Items, tags: Iterable[tuple[str, str]]) -> dict[str, Labels]:
-  """Lower-case tag -> its labels, of the items that have tags; items without tags are unknown.
-
-  Args:
-    items: the catalogue.
-    tags: (raw id of an item, tag); those of items that are not in the catalogue are left out.
-  """
-  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
-  words: dict[int, set[str]] = {}
-  for raw, tag in tags:
-    if raw in row_of and tag.strip():
-      words.setdefault(row_of[raw], set()).add(tag.strip().casefold())
-  return _of_words(words)
-
-
-def of_years(items: interactions_lib.Items) -> dict[str, Labels]:
-  """`NEW` -> the years, of the items whose year is known."""
-  years = [(row, year) for row, year in enumerate(items.years, 1) if year is not None]
-  return {NEW: Labels(*np.array(years, np.int64).reshape(-1, 2).T)}
-
-
-def of_table(items: interactions_lib.Items, table: Iterable[tuple[str, str, float]]
-             ) -> dict[str, Labels]:
-  """Attribute -> its labels, from (raw id of an item, attribute, how much of it the item has).
-
-  An item that is labelled several times gets the mean.
-
-  Raises:
-    UserError: an item is not in the catalogue, or a value is no finite number.
-  """
-  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
-  values: dict[str, dict[int, list[float]]] = {}
-  for raw, name, value in table:
-    if raw not in row_of:
-      raise errors.UserError(f"label {name!r} is of item {raw!r}, expected one of the "
-                             f"{len(items)} items of the catalogue by its id")
-    if not np.isfinite(value):
-      raise errors.UserError(f"label {name!r} of item {raw!r} is {value}, expected a number")
-    values.setdefault(name.casefold(), {}).setdefault(row_of[raw], []).append(float(value))
-  return {name: Labels(np.array(list(of), np.int64), np.array([np.mean(v) for v in of.values()]))
-          for name, of in values.items()}
-
-
-def learn(item_I1C, labels: dict[str, Labels], *, least: int, ridge: float, unit: bool = False
-          ) -> dict[str, np.ndarray]:
+def learn(item_I1C, labels: dict[str, attributes.Labels], *, least: int, ridge: float,
+          unit: bool = False) -> dict[str, np.ndarray]:
   """Attribute -> float32 [C], the direction in which there is more of it.
 
   By ridge regression (`activation.along`); for labels with two values both sides have the same
@@ -118,37 +56,6 @@ def in_deviations(item_I1C, way_C) -> np.ndarray:
   of the items that have a vector."""
   item_IC = np.asarray(item_I1C, np.float64)[np.any(np.asarray(item_I1C) != 0, axis=1)]
   return (way_C / max((item_IC @ way_C).std(), 1e-12)).astype(np.float32)
-
-
-def leading(labels: dict[str, Labels], num_items: int, years_apart: int = 5) -> "Leading":
-  """`Leading` from labels of a catalogue with `num_items` items."""
-  value_AI1 = np.full((len(labels), num_items + 1), np.nan, np.float32)
-  for value_I1, (row_N, value_N) in zip(value_AI1, labels.values()):
-    value_I1[row_N] = value_N
-  return Leading(tuple(labels), value_AI1, years_apart)
-
-
-class Leading(NamedTuple):
-  """Labels by item row.
-
-  Attributes:
-    names: of A attributes.
-    value_AI1: float32 [A, I + 1]; NaN: not known.
-    years_apart: least difference in years for "newer" and "older".
-  """
-  names: tuple[str, ...]
-  value_AI1: np.ndarray
-  years_apart: int
-
-  def critiques(self, shown: int, wanted: int) -> list[tuple[str, int]]:
-    """(attribute, 1 or -1) for every attribute of which `wanted` has more or less than `shown`.
-
-    Only attributes that are labelled for both. Args: item rows.
-    """
-    more_A = self.value_AI1[:, wanted] - self.value_AI1[:, shown]
-    least_A = np.where(np.array(self.names) == NEW, self.years_apart, 1e-6)
-    return [(self.names[a], int(np.sign(more_A[a]))) for a in np.flatnonzero(
-        np.abs(more_A) >= least_A)]
 
 
 def user_vector(session: session_lib.Session, form: fold_in.Form, items: interactions_lib.Items,
@@ -229,10 +136,3 @@ def _way(attribute: str, ways: dict[str, np.ndarray]) -> np.ndarray:
   hint = f"; near it: {', '.join(map(repr, near))}" if near else ""
   raise errors.UserError(f"critique {attribute!r} has no direction, expected one of the "
                          f"{len(ways)} attributes with enough labelled items{hint}")
-
-
-def _of_words(words: dict[int, set[str]]) -> dict[str, Labels]:
-  """Word -> labels: which rows have it. Args: the words of each row."""
-  row_N = np.array(list(words), np.int64)
-  return {word: Labels(row_N, np.array([word in of for of in words.values()], np.float64))
-          for word in sorted(set().union(*words.values()))}

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ilm_jax.conversation import directions
+from ilm_jax.conversation import attributes, directions
 
 # benchmarks.critiques chose them on SoftAttributes and MovieLens.
 RIDGE = 1.0              # of `of_texts`, which learns from vectors of length 1
@@ -44,7 +44,7 @@ class Guesser:
                encode: Callable[[list[str]], np.ndarray], thing: str):
     self._item_I1C, self._text_I1W = item_I1C, text_I1W
     self._encode, self._thing = encode, thing
-    self._ways = {name: way_C for name, way_C in ways.items() if name != directions.NEW}
+    self._ways = {name: way_C for name, way_C in ways.items() if name != attributes.NEW}
     self.of = functools.lru_cache(_REMEMBERED)(self._of)
 
   def _of(self, word: str) -> np.ndarray | None:
@@ -68,7 +68,7 @@ def of_texts(item_I1C, text_I1W, word_W, ridge: float = RIDGE) -> np.ndarray | N
   """
   rows = 1 + np.flatnonzero(np.any(text_I1W[1:] != 0, axis=1))
   near_N = (np.asarray(text_I1W, np.float32)[rows] @ word_W).astype(np.float64)
-  return directions.learn(item_I1C, {"": directions.Labels(rows, near_N)}, least=3, ridge=ridge,
+  return directions.learn(item_I1C, {"": attributes.Labels(rows, near_N)}, least=3, ridge=ridge,
                           unit=True).get("")
 
 

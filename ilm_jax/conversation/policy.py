@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilm_jax.conversation import directions
+from ilm_jax.conversation import attributes
 from ilm_jax.conversation import session as session_lib
 
 _QUESTIONS = (re.compile(r"More of (?P<name>.+), or less\?"),
@@ -48,7 +48,7 @@ NEVER = Policy(questions=0)        # asks about no attribute
 
 
 class Question(NamedTuple):
-  """A question about an attribute; for the year (`directions.NEW`) with the year that splits."""
+  """A question about an attribute; for the year (`attributes.NEW`) with the year that splits."""
   name: str
   year: int | None = None
   hard: bool = False
@@ -77,7 +77,7 @@ class Step(NamedTuple):
   question: Question | None = None
 
 
-def next_step(session: session_lib.Session, score_I1, may_I1, known: directions.Leading,
+def next_step(session: session_lib.Session, score_I1, may_I1, known: attributes.Leading,
               policy: Policy) -> Step:
   """The recommender's step after the user's last turn.
 
@@ -124,7 +124,7 @@ def read(text: str) -> Question | None:
   for pattern, hard in zip(_QUESTIONS, _HARD):
     if match := pattern.search(text):
       parts = match.groupdict()
-      return (Question(directions.NEW, int(parts["year"]), hard) if "year" in parts else
+      return (Question(attributes.NEW, int(parts["year"]), hard) if "year" in parts else
               Question(parts["name"], None, hard))
   return None
 
@@ -140,7 +140,7 @@ def entropy(score_I1, may_I1, top: int) -> float:
   return float(-(share_K * np.log(np.maximum(share_K, 1e-30))).sum() / np.log(len(share_K)))
 
 
-def parting(score_I1, may_I1, known: directions.Leading, policy: Policy, over=()
+def parting(score_I1, may_I1, known: attributes.Leading, policy: Policy, over=()
             ) -> Question | None:
   """The question whose answer is least certain, by the softmax over the best items; None: they do
   not differ in any known attribute.
@@ -159,7 +159,7 @@ def parting(score_I1, may_I1, known: directions.Leading, policy: Policy, over=()
     told_K = ~np.isnan(value_K)
     if not told_K.any():
       continue
-    year = _middle(value_K[told_K], share_K[told_K]) if name == directions.NEW else None
+    year = _middle(value_K[told_K], share_K[told_K]) if name == attributes.NEW else None
     more_K = value_K[told_K] >= (0.5 if year is None else year)
     whole = share_K[told_K].sum()
     bits = whole * _bits(share_K[told_K][more_K].sum() / max(whole, 1e-30))
@@ -168,7 +168,7 @@ def parting(score_I1, may_I1, known: directions.Leading, policy: Policy, over=()
   return best
 
 
-def any_question(rng: np.random.Generator, known: directions.Leading, policy: Policy, over=()
+def any_question(rng: np.random.Generator, known: attributes.Leading, policy: Policy, over=()
                  ) -> Question | None:
   """A question drawn at random, the baseline of `parting`; its year is the median of all items.
   Args: see `parting`."""
@@ -176,7 +176,7 @@ def any_question(rng: np.random.Generator, known: directions.Leading, policy: Po
   if not numbers:
     return None
   at = int(rng.choice(numbers))
-  year = int(np.nanmedian(known.value_AI1[at])) if known.names[at] == directions.NEW else None
+  year = int(np.nanmedian(known.value_AI1[at])) if known.names[at] == attributes.NEW else None
   return Question(known.names[at], year, policy.hard)
 
 

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from ilm_jax.conversation import directions, heard, policy, wording
+from ilm_jax.conversation import attributes, heard, policy, wording
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -30,7 +30,7 @@ class Simulator:
     lies: whether its answers and critiques are reversed, to measure what they are worth.
     said: attributes that it has used in answers and critiques; it uses none in a second critique.
   """
-  known: directions.Leading
+  known: attributes.Leading
   target: int
   critiques: bool = True
   lies: bool = False
@@ -62,7 +62,7 @@ class Simulator:
 
 def wanted(name: str, sign: int) -> str:
   """ "More drama.", "Older."."""
-  if name == directions.NEW:
+  if name == attributes.NEW:
     return "Newer." if sign > 0 else "Older."
   return f"{'More' if sign > 0 else 'Less'} {name}."
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ilm_jax.cf import fold_in
-from ilm_jax.conversation import directions, policy, wording
+from ilm_jax.conversation import attributes, directions, policy, wording
 from ilm_jax.conversation import session as s
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -88,9 +88,9 @@ class Maker:
     self._row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
     self._item_I1C = np.asarray(form.item_I1C, np.float32)
     self._met_I1 = np.any(self._item_I1C != 0, axis=1)
-    labels = _commonest({**directions.of_genres(items), **directions.of_years(items)})
+    labels = _commonest({**attributes.of_genres(items), **attributes.of_years(items)})
     self._ways = directions.learn(form.item_I1C, labels, least=_LEAST, ridge=_RIDGE)
-    self._known = directions.leading({name: labels[name] for name in self._ways}, len(items))
+    self._known = attributes.leading({name: labels[name] for name in self._ways}, len(items))
     train_N = log.split.train
     self._like_from = float(np.median(log.value_N[train_N])) if train_N.any() else 0.0
     self.dropped: collections.Counter = collections.Counter()
@@ -256,8 +256,8 @@ class Maker:
         role, text, tuple(self._items.ids[row - 1] for row in rows), act))
 
 
-def _commonest(labels: dict[str, directions.Labels]) -> dict[str, directions.Labels]:
+def _commonest(labels: dict[str, attributes.Labels]) -> dict[str, attributes.Labels]:
   """The labels that most items have."""
-  order = sorted(labels, key=lambda name: (name != directions.NEW, -(
+  order = sorted(labels, key=lambda name: (name != attributes.NEW, -(
       labels[name].value_N > 0).sum(), name))
   return {name: labels[name] for name in order[:_ATTRIBUTES]}

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from ilm_jax import errors
-from ilm_jax.conversation import directions
+from ilm_jax.conversation import attributes
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -31,8 +31,8 @@ LESS = {"less", "not", "no", "without", "fewer", "hate", "dislike", "avoid", "ex
         "nothing", "boring", "bored", "tired"}
 AMOUNTS = {**dict.fromkeys(("much", "far", "way", "lot"), 2.0),
            **dict.fromkeys(("bit", "little", "slightly", "somewhat"), 0.5)}
-OTHER_WORDS = {"old": (directions.NEW, -1.0), "recent": (directions.NEW, 1.0),
-               "modern": (directions.NEW, 1.0), "funny": ("comedy", 1.0),
+OTHER_WORDS = {"old": (attributes.NEW, -1.0), "recent": (attributes.NEW, 1.0),
+               "modern": (attributes.NEW, 1.0), "funny": ("comedy", 1.0),
                "scary": ("horror", 1.0), "dark": ("horror", 1.0)}
 _EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "anything", "one",
           "film", "films", "movie", "movies", "please", "i", "want", "would", "it", "that", "is",

@@ -2,7 +2,7 @@
 import pathlib
 import re
 
-from ilm_jax.conversation import directions, heard
+from ilm_jax.conversation import attributes, heard
 from ilm_jax.conversation import session as s
 from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
@@ -83,12 +83,12 @@ def profile(session: s.Session, items: interactions_lib.Items, row_of: dict[str,
 def asked(critique: s.Critique) -> str:
   """ "less romance", "newer"."""
   how = side(critique.attribute, critique.steps)
-  return how if critique.attribute == directions.NEW else f"{how} {critique.attribute}"
+  return how if critique.attribute == attributes.NEW else f"{how} {critique.attribute}"
 
 
 def side(name: str, sign: float) -> str:
   """ "more" or "less" of an attribute; of the year "newer" or "older"."""
-  if name == directions.NEW:
+  if name == attributes.NEW:
     return "newer" if sign > 0 else "older"
   return "more" if sign > 0 else "less"
 

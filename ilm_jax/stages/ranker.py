@@ -12,6 +12,7 @@ import numpy as np
 from ilm_jax import elm, errors
 from ilm_jax.cf import fold_in
 from ilm_jax.config import variants
+from ilm_jax.conversation import attributes as attributes_lib
 from ilm_jax.conversation import directions, open_words
 from ilm_jax.conversation import session as s
 from ilm_jax.conversation import titles as titles_lib
@@ -19,9 +20,9 @@ from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.stages import context, describe, vectors
 from ilm_jax.stages import recommender as recommender_lib
 
-# Numbers for attributes. benchmarks.critiques and, for the step on an item head's scores,
+# Numbers for attributes. benchmarks.critiques and, for the steps on an item head's scores,
 # benchmarks.simulator chose them on validation targets of MovieLens.
-_LEAST, _RIDGE, _STEP = 5, 0.1, 0.25
+_LEAST, _RIDGE, _STEP, _LABEL_STEP = 5, 0.1, 0.25, 4.0
 _MOST_NAME = 300         # letters of a title that is looked up
 _MOST_GUESSED = 50       # attributes of one session
 
@@ -89,7 +90,8 @@ class Ranker:
 
   def recommend(self, session: s.Session, k: int) -> tuple[Card, ...]:
     """The k best items that fit the session, best first: by the model's scores after the liked
-    items, moved by the critiques. () if nothing is liked or nothing is left.
+    items, changed by the critiques: raised where labels fit, else moved along directions. () if
+    nothing is liked or nothing is left.
 
     Raises:
       UserError: an item is not in the catalogue, or an attribute has no direction.
@@ -106,11 +108,18 @@ class Ranker:
     return tuple(self.card(row, score_I1[row]) for row in best)
 
   def scored(self, session: s.Session) -> np.ndarray:
-    """float32 [I + 1]: the model's scores after the liked items, at least one, moved by the
-    critiques."""
+    """float32 [I + 1]: the model's scores after the liked items, at least one, changed by
+    the critiques."""
     history = np.array([self.row_of[item] for item in session.liked], np.int32)
-    return directions.moved(
-        self._scores([history])[0], session, self.factors, self.ways_of(session), _STEP)
+    without = dataclasses.replace(session, critiques=tuple(
+        each for each in session.critiques if not self.labelled(each.attribute)))
+    score_I1 = directions.moved(
+        self._scores([history])[0], without, self.factors, self.ways_of(session), _STEP)
+    return attributes_lib.raised(score_I1, session, self.known, self.row_of, _LABEL_STEP)
+
+  def labelled(self, attribute: str) -> bool:
+    """Whether items are labelled with an attribute, so that a critique goes by labels."""
+    return attribute.casefold() in self.known.names
 
   def similar(self, item: str, k: int) -> tuple[Card, ...]:
     """The k items nearest to one in the space of iALS; the score is the cosine.
@@ -164,7 +173,7 @@ class Ranker:
   @property
   def attributes(self) -> tuple[str, ...]:
     """Names of the attributes that a critique can name."""
-    return tuple(sorted(self.ways, key=lambda name: (name != directions.NEW, name)))
+    return tuple(sorted(self.ways, key=lambda name: (name != attributes_lib.NEW, name)))
 
   def guessed(self, *forms: str) -> str:
     """A new attribute for lower-case words that are no attribute's name; "": no guess is possible.
@@ -259,13 +268,13 @@ class Ranker:
     return len(tokenizer.encode(text)) == len(tokenizer.encode("a"))
 
   @functools.cached_property
-  def known(self) -> directions.Leading:
+  def known(self) -> attributes_lib.Leading:
     """The labels of the attributes that have a direction."""
-    return directions.leading({name: self._labels[name] for name in self.ways}, len(self.items))
+    return attributes_lib.leading({name: self._labels[name] for name in self.ways}, len(self.items))
 
   @functools.cached_property
-  def _labels(self) -> dict[str, directions.Labels]:
-    return {**directions.of_genres(self.items), **directions.of_years(self.items)}
+  def _labels(self) -> dict[str, attributes_lib.Labels]:
+    return {**attributes_lib.of_genres(self.items), **attributes_lib.of_years(self.items)}
 
   @functools.cached_property
   def describer(self) -> describe.Describer:

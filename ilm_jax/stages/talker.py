@@ -17,7 +17,7 @@ import numpy as np
 
 from ilm_jax import elm, errors
 from ilm_jax.config import variants
-from ilm_jax.conversation import directions, heard, policy
+from ilm_jax.conversation import attributes, heard, policy
 from ilm_jax.conversation import session as s
 from ilm_jax.stages import context, describe, ranker
 
@@ -62,7 +62,7 @@ def notes(unread: Sequence[str], guessed: Sequence[str], things: str) -> str:
 def wanted(critique: s.Critique) -> str:
   """ "less romance", "newer"."""
   more = critique.steps > 0
-  if critique.attribute == directions.NEW:
+  if critique.attribute == attributes.NEW:
     return "newer" if more else "older"
   return f"{'more' if more else 'less'} {critique.attribute}"
 
@@ -230,10 +230,15 @@ class Talker(ranker.Ranker):
             + (f"; both: {', '.join(both)}." if both else ".")]
     met_IC = self.factors[np.any(self.factors != 0, axis=1)]
     apart_C, ways = self.factors[row] - met_IC.mean(axis=0), self.ways_of(session)
-    said += [f"You asked for {wanted(c)}; it lies "
-             f"{apart_C @ ways[c.attribute.casefold()]:+.1f} standard deviations from the mean"
-             + ("." if c.attribute.casefold() in self.ways else ", by a guess from texts.")
-             for c in session.active_critiques]
+    for each in session.active_critiques:
+      name = each.attribute.casefold()
+      if self.labelled(name):
+        one = dataclasses.replace(session, critiques=(each,))
+        fits = attributes.fitting(one, self.known, self.row_of)[row]
+        said.append(f"You asked for {wanted(each)}; its labels {'fit' if fits else 'do not fit'}.")
+      else:
+        said.append(f"You asked for {wanted(each)}; it lies {apart_C @ ways[name]:+.1f} standard "
+                    "deviations from the mean, by a guess from texts.")
     return "\n".join(said)
 
   def about(self, item: str) -> str:
