@@ -58,7 +58,8 @@ def conversation(asked: talker.Talker, known, target: int, before, seed: int, wh
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--run", type=pathlib.Path, required=True)
-  parser.add_argument("--policy", type=rule, default=None, help="ENTROPY,QUESTIONS,hard|soft")
+  parser.add_argument("--policy", type=rule, default=policy.NEVER,
+                      help="ENTROPY,QUESTIONS,hard|soft; none: no questions")
   parser.add_argument("--model", default="ilm")
   args = parser.parse_args()
   material = bench.Trained(args.run, args.model)

@@ -109,7 +109,7 @@ def test_sessions_as_written(tmp_path):
   assert "liked: ('50',)" in talk and "row: [False  True False]" in talk
   assert "turns after undo: 0" in talk and "back from JSON: True" in talk
   assert "(('dark', 1.0), ('new', 0.5)) liked: ('10',)" in critiques
-  assert critiques.count("[") == 2 and "nan" not in critiques
+  assert critiques.count("[") == 3 and "fit: [0.  1.5 0.5 1.  0. ]" in critiques
 
 
 def test_dialogs_of_your_own_as_written(tmp_path):
