@@ -263,7 +263,7 @@ def test_describe_on_the_way_from_an_item_to_another_and_a_conversation(run):
   assert lines[0] == "Heat (1995) -> Toy Story (1995)"
   assert [line[:6] for line in lines[1:4]] == ["0.00  ", "0.50  ", "1.00  "]
   assert all(line[6:].strip() for line in lines[1:4])
-  assert "ranked by ILM, item head" in lines[4] and lines[5].startswith("1. ")
+  assert "ranked by ILM, item head with iALS. " in lines[4] and lines[5].startswith("1. ")
   assert lines[10].startswith("From the vector of ") and lines[11:] == ["Goodbye."]
 
 
@@ -377,7 +377,7 @@ def test_recommend_to_users_folded_in_as_to_those_trained(run):
   assert done.returncode == 0, done.stderr[-2000:]
   said, by_way = done.stdout.splitlines()[:5], map(json.loads, done.stdout.splitlines()[5:])
   assert said[:2] == ["liked: Heat (1995), Fargo (1996)",
-                      "recommended by ILM, item head, without these:"]
+                      "recommended by ILM, item head with iALS, without these:"]
   names = [line[3:-10].strip() for line in said[2:]]
   assert len(set(names)) == 3 and not set(names) & {"Heat (1995)", "Fargo (1996)"}
   ways = []

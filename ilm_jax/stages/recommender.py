@@ -58,7 +58,8 @@ class Recommender:
   Attributes:
     by: `way` of its config.
     variant: as given.
-    method: its name in the tables, e.g. "ILM, item head".
+    method: what ranks, in words: "ILM, item head"; with `phase2.head.factors`, "ILM, item head with
+      iALS".
 
   Raises:
     UserError: as `way`; the run ranks by dot product and the variant has none. Its methods raise it
@@ -67,7 +68,8 @@ class Recommender:
 
   def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
     self.run, self.by, self.variant = run, way(run.config), variant
-    self.method = f"{variant.label}, {self.by}"
+    added = self.by == HEAD and run.config.phase2.head.factors
+    self.method = f"{variant.label}, {self.by}" + (" with iALS" if added else "")
     if self.by == DOT and variant != variants.ILM:
       raise errors.UserError(f"--model={variant.key}: this run has no item head and ranks by phase "
                              "1's dot product, which is ILM's: leave --model out")
