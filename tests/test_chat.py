@@ -1,4 +1,5 @@
 """Stage chat: a conversation with a model whose score of an item is its row."""
+import dataclasses
 import io
 
 import numpy as np
@@ -22,7 +23,8 @@ def talk(run):
 
 
 def test_likes_are_answered_by_a_list_without_them(talk):
-  assert talk.greeting().startswith("12 films, ranked by ILM, item head. Which do you like?")
+  assert talk.greeting().startswith("12 films, ranked by ILM, item head with "
+                                    "iALS. Which do you like?")
   assert talk.answer("hello").splitlines() == ["Which do you like? Name a few by title."]
   assert talk.answer("howdy").splitlines() == [
       "I do not know what 'howdy' means here.", "Which do you like? Name a few by title."]
@@ -67,6 +69,20 @@ def test_words_that_no_label_knows_are_guessed(run, monkeypatch, tmp_path):
   assert "grim" not in talk.answer("only crime").splitlines()[0]       # said once
   talk.answer(f"/save {tmp_path}/talk.json")
   assert talk.answer(f"/load {tmp_path}/talk.json").startswith("1. ")
+
+
+def test_a_list_shows_a_title_of_a_year_once(run):
+  speaker = talker.Talker(run, variants.ILM, k=3)
+  score_I1 = np.arange(len(speaker.items) + 1, dtype=np.float32)
+  may_I1 = score_I1 > 0
+  before = speaker.best(score_I1, may_I1, 3)
+  items = speaker.items
+  titles, years = list(items.titles), list(items.years)
+  titles[-2], years[-2] = titles[-1], years[-1]
+  speaker.items = dataclasses.replace(items, titles=titles, years=years)
+  after = speaker.best(score_I1, may_I1, 3)
+  assert [card.id for card in before] == ["i12", "i11", "i10"]
+  assert [card.id for card in after] == ["i12", "i10", "i9"]
 
 
 def test_a_wish_is_said_as_it_was_understood_until_it_is_excluded(run, monkeypatch):

@@ -94,7 +94,7 @@ def test_by_what_a_run_ranks():
 
 def test_a_model_that_is_not_trained_or_has_no_way_to_rank_is_refused(run):
   assert recommender.Recommender(run, variants.COMPARED["mlp"]).method == (
-      "MLP projector, item head")
+      "MLP projector, item head with iALS")
   run.config.phase2.compare = ("rand",)
   with pytest.raises(errors.UserError, match=r"trains ilm, rand; phase2.compare=\('mlp',\) trains"):
     variants.named(run.config, "mlp")

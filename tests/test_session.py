@@ -106,6 +106,13 @@ def test_what_may_be_recommended():
   assert not lib.allowed(lib.constrain(horror, without=("SCI-FI",)), ITEMS).any()
 
 
+def test_a_film_that_the_log_lists_twice_is_known_by_either_id():
+  twice = interactions.Items(["1", "2", "3", "4", "5"], ["Heat", "Heat", "Heat", "", ""],
+                             [1995, 1995, 1986, None, None], [[], [], [], [], []])
+  talk = lib.like(lib.like(lib.Session(), "2"), "5")
+  assert lib.allowed(talk, twice).tolist() == [False, False, False, True, True, False]
+
+
 def test_the_users_vector_is_the_fold_in_of_what_is_liked():
   form = fold_in.Form(np.random.default_rng(0).normal(size=(5, 3)), reg=1.0, alpha=2.0)
   before, after = talk()

@@ -62,7 +62,8 @@ def test_the_session_after_a_talk_holds_what_was_shown_and_the_target_ends_it(ma
   target = who.cases[0][1]
   score_I1[target] = 9.0
   turn, session = simulator.converse(
-      material, simulator.Row(), policy.Policy(), {"step": 0.5, "label_step": 1.0}, who.sessions[0], score_I1, target, 0)
+      material, simulator.Row(), policy.Policy(), {"step": 0.5, "label_step": 1.0},
+      who.sessions[0], score_I1, target, 0)
   assert turn == 1 and material.films.ids[target - 1] in session.turns[-1].items
   score_I1[target] = -99.0
   turn, session = simulator.converse(

@@ -102,10 +102,15 @@ class Ranker:
     return self.best(self.scored(session), s.allowed(session, self.items), k)
 
   def best(self, score_I1: np.ndarray, may_I1: np.ndarray, k: int) -> tuple[Card, ...]:
-    """The k items of the highest scores among those that may be recommended, best first."""
-    rows = np.flatnonzero(may_I1)
-    best = rows[np.argsort(-score_I1[rows], kind="stable")][:k]
-    return tuple(self.card(row, score_I1[row]) for row in best)
+    """The k items of the highest scores among those that may be recommended, best first, each title
+    of a year once."""
+    rows, cards = np.flatnonzero(may_I1), {}
+    for row in rows[np.argsort(-score_I1[rows], kind="stable")]:
+      if len(cards) == k:
+        break
+      card = self.card(row, score_I1[row])
+      cards.setdefault((card.title, card.year) if card.title else card.id, card)
+    return tuple(cards.values())
 
   def scored(self, session: s.Session) -> np.ndarray:
     """float32 [I + 1]: the model's scores after the liked items, at least one, changed by
