@@ -1,4 +1,5 @@
 """The server's routes over a run of twelve films, without a network."""
+import asyncio
 import json
 import threading
 import time
@@ -79,6 +80,24 @@ def test_recommendations_by_ids_titles_and_sessions(client):
   assert first == {"id": "i11", "title": "Gandhi", "year": 1982, "genres": ["Comedy"],
                    "score": 11.0, "why": None}
   assert ids(post(client, "recommend", session={})) == []
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/items", "/v1/sessions/"])
+def test_a_query_of_other_bytes_than_ascii_is_refused(client, path):
+  """The framework would decode it as UTF-8 where it redirects, and fail."""
+  scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
+           "path": path, "raw_path": path.encode(), "root_path": "", "scheme": "http",
+           "query_string": b"q=\xff\xff", "headers": [(b"host", b"testserver")], "server": None}
+  sent = []
+
+  async def send(message):
+    sent.append(message)
+
+  async def receive():
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+  asyncio.run(client.app(scope, receive, send))
+  assert sent[0]["status"] == 400 and b"expected %XX" in sent[1]["body"]
 
 
 def test_a_critique_moves_and_is_kept(client):

@@ -76,6 +76,9 @@ class Gate:
     if size + len(scope["query_string"]) > self._limits.head:
       raise limits_lib.Refused(431, "path and headers are too large, expected "
                                f"{self._limits.head:,} bytes at most", "too_large")
+    if not scope["query_string"].isascii():
+      raise limits_lib.Refused(400, "the query has other bytes than ASCII, expected %XX for "
+                               "them", "invalid_query")
     host = headers.get(b"host", b"").decode("latin-1")
     if self._hosts and _name(host) not in self._hosts:
       raise limits_lib.Refused(400, f"Host {host[:100]!r} is not this server, expected one of "
