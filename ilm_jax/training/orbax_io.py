@@ -1,4 +1,5 @@
 """The Orbax calls of checkpoint.py; a checkpoint that does not fit or is unreadable: one line."""
+import functools
 import logging
 import sys
 
@@ -27,7 +28,7 @@ def _is_news(record: logging.LogRecord) -> bool:
   return not str(record.msg).startswith(_MEANT)
 
 
-def _unless_loop_closed(args, before=sys.unraisablehook) -> None:
+def _unless_loop_closed(args, before) -> None:
   """Python's hook for exceptions that nobody can catch, without those of late writes.
 
   When a save has failed, TensorStore still reports the save's other writes to Orbax's event loop,
@@ -38,9 +39,12 @@ def _unless_loop_closed(args, before=sys.unraisablehook) -> None:
     before(args)
 
 
-for _name in ("absl", "asyncio"):
-  logging.getLogger(_name).addFilter(_is_news)
-sys.unraisablehook = _unless_loop_closed
+@functools.cache
+def _hear_less() -> None:
+  """Sets the filters and the hook, once, when the first manager is opened."""
+  for name in ("absl", "asyncio"):
+    logging.getLogger(name).addFilter(_is_news)
+  sys.unraisablehook = functools.partial(_unless_loop_closed, before=sys.unraisablehook)
 
 
 def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointManager:
@@ -52,6 +56,7 @@ def open_manager(folder, *, alone: bool = False, **options) -> ocp.CheckpointMan
       for each other.
     **options: of ocp.CheckpointManagerOptions.
   """
+  _hear_less()
   here = distributed.here().process
   several = ocp.options.MultiprocessingOptions(
       primary_host=here, active_processes={here},
