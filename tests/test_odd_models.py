@@ -4,12 +4,18 @@ Found by reading the code; benchmarks/garbage has damage drawn at random.
 """
 import json
 import re
+import time
+import tracemalloc
 
+import msgpack
+import numpy as np
 import pytest
 
 from benchmarks.garbage import gguf_file, texts, weights
 from ilm_jax import errors
 from ilm_jax.data import chat_files, chat_template, tokenizer, tokenizer_files
+from ilm_jax.weights import gguf as gguf_weights
+from ilm_jax.weights import hf, t5x, t5x_gin, torch_zip
 
 # Tokenizers.
 
@@ -121,3 +127,152 @@ def test_names_of_tokens_that_are_no_texts(tmp_path, value):
   with pytest.raises(errors.UserError, match="bos_token is"):
     chat(tmp_path, "{{ bos_token }}" + WHOLE, bos_token=value)
   assert chat(tmp_path, WHOLE, bos_token=None, eos_token={"content": "</s>"}).replies
+
+
+# Weights in Hugging Face's layout.
+
+def of_config(folder, **changed):
+  for name, data in weights._hugging_face()[0].items():
+    (folder / name).write_bytes(data)
+  (folder / "config.json").write_text(json.dumps({**weights._LLAMA, **changed}))
+  return folder
+
+
+T5 = {"model_type": "t5", "num_layers": 1, "d_model": 8, "num_heads": 2, "d_kv": 4, "d_ff": 12,
+      "vocab_size": 20, "relative_attention_num_buckets": 32}
+
+
+@pytest.mark.parametrize("fields", [
+    *({name: None, "head_dim": 4} for name in (
+        "hidden_size", "vocab_size", "intermediate_size", "num_hidden_layers")),
+    *({**T5, name: None} for name in ("d_model", "d_kv", "d_ff", "num_heads", "vocab_size",
+                                      "relative_attention_num_buckets")),
+    {**T5, "relative_attention_num_buckets": "32"}, {**T5, "relative_attention_max_distance": "x"},
+    {**T5, "decoder_start_token_id": "x"}, {**T5, "decoder_start_token_id": 20}])
+def test_sizes_in_config_json_that_are_no_numbers(tmp_path, fields):
+  with pytest.raises(errors.UserError, match=r"config.json: (\w+) is .*, expected"):
+    hf.read_config(of_config(tmp_path, **fields))
+
+
+def test_sizes_that_may_be_null(tmp_path):
+  of_config(tmp_path, head_dim=None, num_key_value_heads=None)
+  config = hf.read_config(tmp_path)
+  assert (config.head_dim, config.num_kv_heads) == (4, 2)
+  config = hf.read_config(of_config(tmp_path, **T5, num_decoder_layers=None))
+  assert (config.num_layers, config.start_id) == (1, 0)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_heads_of_odd_width(tmp_path, width):
+  with pytest.raises(errors.UserError, match=f"config.json: heads have {width} channels"):
+    hf.read_config(of_config(tmp_path, model_type="cohere", head_dim=width))
+  heads = {f"blk.0.attn_{part}.weight": (4 * width, 32) for part in "qkv"}
+  path = gguf(tmp_path, {"llama.attention.key_length": width},
+              {**heads, "blk.0.attn_output.weight": (32, 4 * width)})
+  with pytest.raises(errors.UserError, match=f"key_length is {width}, expected an even"):
+    gguf_weights.load(path)
+
+
+def test_a_shape_of_very_many_axes(tmp_path):
+  header = (b'{"a":{"dtype":"F32","shape":[' + b",".join([b"9"] * 400_000)
+            + b'],"data_offsets":[0,0]}}')
+  of_config(tmp_path)
+  (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+  began = time.process_time()
+  with pytest.raises(errors.UserError, match="tensor a of shape"):
+    hf.load(tmp_path)
+  assert time.process_time() - began < 2
+
+
+# GGUF and PyTorch.
+
+def test_a_gguf_without_words(tmp_path):
+  with pytest.raises(errors.UserError, match="the number of words is 0"):
+    gguf_weights.load(gguf(tmp_path, shapes={"token_embd.weight": (0, 32)}))
+
+
+def test_a_long_rope_takes_no_memory(tmp_path):
+  path = gguf(tmp_path, {"llama.attention.key_length": 2 ** 27}, {"rope_freqs.weight": (4,)})
+  tracemalloc.start()
+  with pytest.raises(errors.UserError, match="rope_freqs.weight is not that"):
+    gguf_weights.load(path)
+  most = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert most < 48 << 20
+
+
+@pytest.mark.parametrize("shape, stride", [
+    ((1, 4), (2 ** 70, 1)), ((1, 4), (2 ** 62, 1)), ((0, 2 ** 70), (1, 1)),
+    ((0, 2 ** 39, 2 ** 39), (1, 1, 1))])
+def test_strides_beyond_any_array(tmp_path, monkeypatch, shape, stride):
+  (tmp_path / "q.pth").write_bytes(weights.torch_zip({"a": np.ones((1, 4), np.float32)}))
+  whole = torch_zip.TorchFile(tmp_path / "q.pth")
+  assert whole.read("a").shape == (1, 4)
+  monkeypatch.setattr(torch_zip, "_tensor", lambda storage, offset, *_: torch_zip.Tensor(
+      storage[1], storage[0], offset, shape, stride))
+  with pytest.raises(errors.UserError, match="q.pth: tensor a of shape"):
+    torch_zip.TorchFile(tmp_path / "q.pth").read("a")
+
+
+# T5X.
+
+def t5x_folder(folder, number: int = 0, database: bool = False, **files):
+  """A folder with a valid T5X checkpoint, and files with other contents."""
+  made = (weights._t5x_tensorstore if database else weights._t5x_msgpack)()[number]
+  for name, data in {**made, **files}.items():
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+  return folder
+
+
+def gin(more: str) -> bytes:
+  return (weights._GIN + more).encode()
+
+
+DOUBLED = "".join(f"M{n} = (%M{n + 1}, %M{n + 1})\n" for n in range(40)) + "M40 = 1\n"
+DEEP = "".join(f"M{n} = (%M{n + 1},)\n" for n in range(1500)) + "M1500 = 1\n"
+
+
+@pytest.mark.parametrize("more, why", [
+    ("A = (%A, 1)\n", "macro %A is bound to itself"), ("A = %B\nB = [%A]\n", "bound to itself"),
+    ("A = %M0\n" + DOUBLED, "mlp_activations is "), ("A = %M0\n" + DEEP, "100 deep")])
+def test_macros_that_never_end(tmp_path, more, why):
+  (tmp_path / "m.gin").write_bytes(gin("network.T5Config.mlp_activations = %A\n" + more))
+  began = time.process_time()
+  with pytest.raises(errors.UserError, match=why):
+    t5x_gin.read(tmp_path / "m.gin")
+  assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("value", ["'x'", "1.5", "None", "(1,)", "-1", "0x" + "f" * 5000])
+def test_an_axis_of_layers_that_is_none(tmp_path, value):
+  (tmp_path / "m.gin").write_bytes(gin(f"network.T5Config.param_scan_axis = {value}\n"))
+  with pytest.raises(errors.UserError, match="param_scan_axis is"):
+    t5x_gin.read(tmp_path / "m.gin")
+
+
+@pytest.mark.parametrize("target", [{b"x": 1}, {1: 1}, {"a": {1: 1}}, [[5, 1]]])
+def test_keys_in_msgpack_that_are_no_texts(tmp_path, target):
+  data = msgpack.packb({"optimizer": {"target": target}})
+  with pytest.raises(errors.UserError, match="is a key in it, expected a text"):
+    t5x.load(t5x_folder(tmp_path, checkpoint=data))
+
+
+@pytest.mark.parametrize("key", [(), ("target", []), ("target", {}), ("target", "\ud800"),
+                                 ("target", ["target"])])
+def test_keys_of_orbax_that_are_no_texts(tmp_path, key):
+  keys = {"tree_metadata": {"x": {"key_metadata": [{"key": part} for part in key]}}}
+  t5x_folder(tmp_path, database=True)
+  (tmp_path / "state" / "_METADATA").write_text(json.dumps(keys))
+  with pytest.raises(errors.UserError, match="_METADATA: not a readable Orbax checkpoint"):
+    t5x.load(tmp_path)
+
+
+def test_a_chunk_that_is_far_larger_than_its_array(tmp_path):
+  t5x_folder(tmp_path, database=True)
+  array = tmp_path / "state" / "target.decoder.decoder_norm.scale"
+  fields = json.loads((array / ".zarray").read_bytes())
+  (array / ".zarray").write_text(json.dumps({**fields, "chunks": [10 ** 8], "fill_value": None,
+                                             "compressor": {"id": "zlib", "level": 9}}))
+  with pytest.raises(errors.UserError, match="its chunks of .100000000,. are larger"):
+    t5x.load(tmp_path)
