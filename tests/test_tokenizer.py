@@ -66,7 +66,7 @@ def test_a_gguf_may_name_a_second_end(tmp_path):
 @pytest.mark.parametrize("changes", [
     {"eos": 19}, {"types": [3, 1]}, {"merges": ["a z"]}, {"merges": ["a"]}, {"merges": ["a b c"]}])
 def test_a_gguf_whose_lists_do_not_fit_together_is_refused(tmp_path, changes):
-  with pytest.raises(errors.UserError, match="metadata of its tokenizer are contradictory") as e:
+  with pytest.raises(errors.UserError, match="are contradictory|eos_token_id is 19") as e:
     tokenizer_files.from_gguf(write_gguf(tmp_path / "g.gguf", **changes))
   assert "\n" not in str(e.value)
 

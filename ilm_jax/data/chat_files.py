@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from ilm_jax.data.tokenizer import Tokenizer
 SECONDS = 5                  # most CPU time to render a foreign template; typical: .001
 BYTES = 1 << 29              # most memory of the process that renders it
 LETTERS = 1 << 20            # most letters of the rendered text
+_HALF = re.compile("[\ud800-\udfff]")    # half of a pair of surrogates: no UTF-8 spells it
 _PATIENCE, _TO_START = 60.0, 120.0     # wall seconds, enough on a busy machine
 
 BUILT_IN = {
@@ -60,6 +62,8 @@ def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]
   fields = files.json_object(folder / "tokenizer_config.json")
   names = {key: value.get("content") if isinstance(value, dict) else value
            for key in ("bos_token", "eos_token") if (value := fields.get(key))}
+  for key, value in names.items():
+    _checked(value, folder, key)
   if (file := folder / "chat_template.jinja").exists():
     return files.text(file), names
   source = (fields.get("chat_template")
@@ -71,20 +75,22 @@ def of_tokenizer(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]
   return _checked(source, folder), names
 
 
-def _checked(source, path) -> str:
-  if not isinstance(source or "", str):
-    raise errors.UserError(f"{path}: chat_template is {errors.shown(source)}, expected a "
-                           "text in Jinja; name another by --config.lm.chat_template")
-  return source or ""
+def _checked(source, path, name: str = "chat_template") -> str:
+  source = source or ""
+  if not isinstance(source, str) or _HALF.search(source):
+    raise errors.UserError(f"{path}: {name} is {errors.shown(source)}, expected a text without "
+                           "half letters: get the tokenizer's files again, or name another "
+                           "template by --config.lm.chat_template")
+  return source
 
 
 def _of_gguf(path, tokenizer: Tokenizer) -> tuple[str, dict[str, str | None]]:
   from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
-  fields = gguf_file.read(path).value
-  ids = {name: fields(f"tokenizer.ggml.{name}_token_id", None) for name in ("bos", "eos")}
+  reader = gguf_file.read(path)
+  ids = {name: reader.special(name, tokenizer.vocab_size, None) for name in ("bos", "eos")}
   names: dict[str, str | None] = {
       f"{name}_token": tokenizer.spelled(i) for name, i in ids.items() if i is not None}
-  return _checked(fields("tokenizer.chat_template", ""), path), names
+  return _checked(reader.value("tokenizer.chat_template", ""), path), names
 
 
 def compiled(source: str, label: str) -> "Rendered":

@@ -11,6 +11,7 @@ writes control tokens: a control token spelled in a message is encoded as plain 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import re
 from typing import NamedTuple
 
@@ -171,13 +172,18 @@ class Chat:
           ends.append(len(grown))
     if roles[-1] != ASSISTANT:
       grown = self._grown(grown, roles, True)
-    marks = [int(mark) for mark in _MARKED.findall(grown)]
-    spoken = [n for n, role in enumerate(roles) if role != SYSTEM]
-    if [n for n in marks if n in spoken] != spoken or len(set(marks)) < len(marks) or (
-        SYSTEM in roles and 0 not in marks):
+    cuts = [0, *ends, len(grown)]
+    parts = [_MARKED.findall(grown[a:b]) for a, b in itertools.pairwise(cuts)]
+    marks = list(itertools.chain(*parts))
+    spoken = [str(n) for n, role in enumerate(roles) if role != SYSTEM]
+    if len(marks) != len(roles) or set(marks) != set(map(str, range(len(roles)))) or (
+        [n for n in marks if n in spoken] != spoken):
       raise errors.UserError(f"{self.label} does not write each message once, in order: found the "
-                             f"messages {marks} of {len(roles)}; give another by "
+                             f"messages {errors.shown(marks)} of {len(roles)}; give another by "
                              "--config.lm.chat_template")
+    if parts[1::2] != [[str(n)] for n, role in enumerate(roles) if role == ASSISTANT]:
+      raise errors.UserError(f"{self.label} writes a reply elsewhere than behind its prompt; give "
+                             "another by --config.lm.chat_template")
     return _Layout.of(grown, roles, list(zip(ends[::2], ends[1::2])))
 
   def _grown(self, before: str, roles: tuple[str, ...], ask: bool) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 
 from ilm_jax import errors, files
 
+_NO_WORD = (-1, (1 << 32) - 1)     # an id of no word, signed and unsigned
+
 
 def read(path) -> "Reader":
   """A reader of a GGUF file, with its header read and its tensors mapped.
@@ -65,6 +67,24 @@ class Reader(gguf.GGUFReader):
     except UnicodeDecodeError as e:
       raise errors.UserError(f"{self._path}: the metadata {name} is not UTF-8 ({e}): delete the "
                              "file and get it again") from e
+
+  def special(self, role: str, size: int, *default):
+    """The id of a special word, or the default if there is none.
+
+    Args:
+      role: "bos", "eos", ..
+      size: number of words.
+      default: for a file without such a word; else that is a UserError, as is another value than
+        an id below `size`.
+    """
+    name = f"tokenizer.ggml.{role}_token_id"
+    i = self.value(name, *default)
+    if default and (name not in self.fields or i in _NO_WORD):
+      return default[0]
+    if type(i) is not int or not 0 <= i < size:
+      raise errors.UserError(f"{self._path}: the metadata {name} is {errors.shown(i)}, expected a "
+                             f"whole number from 0 to {size - 1}: delete the file and get it again")
+    return i
 
   def _get(self, offset, dtype, count=1, override_order=None):
     end = offset + _item_size(dtype) * int(count)

@@ -30,7 +30,9 @@ def compiled(source: str):
 def answered(function) -> dict:
   """{"text": result} of a function, or {"error": its error in one line}."""
   try:
-    return {"text": function()}
+    text = function()
+    text.encode()              # half a surrogate is no letter
+    return {"text": text}
   except Exception as e:       # a template may fail in any way
     return {"error": f"{type(e).__name__}: {' '.join(str(e)[:400].split())[:160]}"}
 

@@ -5,6 +5,7 @@ be mistaken for it. A special token spelled in a text ("<|im_end|>") is encoded 
 The only string with a meaning is `SLOT`: templates write it, and `escape` keeps it out of user
 data.
 """
+import contextlib
 import copy
 import functools
 import hashlib
@@ -18,11 +19,31 @@ from ilm_jax import errors
 from ilm_jax.data import sentencepiece_json
 
 SLOT = "<slot>"
+_CURE = "give the model's own tokenizer"
 
 
 def escape(text: str) -> str:
   """`text` of user data, changed so that it makes no slot: "<slot>" becomes "< slot>"."""
   return text.replace(SLOT, SLOT.replace("<", "< "))
+
+
+@contextlib.contextmanager
+def readable(what: str, cure: str):
+  """Turns all that a tokenizer's library raises in the block, its panics too, into a UserError.
+
+  Args:
+    what: begins the message, e.g. "t.json is not a readable tokenizer.json".
+    cure: ends it.
+  """
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except BaseException as e:       # a panic of Rust is no Exception
+    if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+      raise
+    raise errors.UserError(f"{what} ({type(e).__name__}: {' '.join(str(e).split())[:160]}): "
+                           f"{cure}") from e
 
 
 class Tokenizer:
@@ -53,6 +74,7 @@ class Tokenizer:
 
     Raises:
       UserError: the tokenizer has no token `eos`.
+      ValueError: it has no ids for the letter "a".
     """
     backend.no_padding()                         # a tokenizer.json may have switched on both
     backend.no_truncation()
@@ -165,13 +187,15 @@ class Tokenizer:
     return self._backend.id_to_token(i) or ""
 
   def _text(self, ids: list[int]) -> str:
-    return self._backend.decode(ids)
+    with readable(f"the tokenizer cannot spell the ids {errors.shown(ids)}", _CURE):
+      return self._backend.decode(ids)
 
   def _prepare(self):
     self._backend.encode_special_tokens = True   # special tokens spelled in a text are letters
 
   def _ids(self, text: str) -> list[int]:
-    return self._backend.encode(text, add_special_tokens=False).ids
+    with readable(f"the tokenizer cannot read the text {errors.shown(text)}", _CURE):
+      return self._backend.encode(text, add_special_tokens=False).ids
 
   @functools.cached_property
   def _piece(self):
@@ -282,5 +306,7 @@ def _wrapping(backend) -> tuple[list[int], list[int]]:
   """The ids that the tokenizer puts before and after a text, e.g. [CLS] and [SEP]."""
   bare = backend.encode("a", add_special_tokens=False).ids
   full = backend.encode("a", add_special_tokens=True).ids
-  at = next(i for i in range(len(full)) if full[i:i + len(bare)] == bare)
+  at = next((i for i in range(len(full)) if full[i:i + len(bare)] == bare), None)
+  if at is None or not bare:
+    raise ValueError("it has no ids for the letter 'a'")
   return full[:at], full[at + len(bare):]

@@ -14,7 +14,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, pre_tokenizers
 
 from ilm_jax import errors, files
-from ilm_jax.data.tokenizer import SentencePieceTokenizer, Tokenizer
+from ilm_jax.data.tokenizer import SentencePieceTokenizer, Tokenizer, readable
 
 # Names of the token that ends a text; the first one present is taken. Special tokens go first,
 # since Gemma has an HTML tag </s> among its words.
@@ -69,14 +69,15 @@ def from_file(path, wrap: bool = True) -> Tokenizer:
   Added words without a row in the table of the model, by the config.json beside the file, are left
   out: such a word in a text is plain letters.
   """
-  try:
+  with readable(f"{path} is not a readable tokenizer.json",
+                "fetch it again, or give the file of a Hugging Face fast tokenizer"):
     files.refuse_pointer(path)
-    backend = tokenizers.Tokenizer.from_file(os.fspath(path))
-  except errors.UserError:
-    raise
-  except Exception as error:                     # the library raises bare Exception
-    raise errors.UserError(f"{path} is not a readable tokenizer.json ({error}): fetch it again, "
-                           "or give the file of a Hugging Face fast tokenizer") from error
+    made = _of_json(tokenizers.Tokenizer.from_file(os.fspath(path)), path, wrap)
+    made._backend.decode(made._backend.encode("a").ids)        # a decoder may panic
+  return made
+
+
+def _of_json(backend: tokenizers.Tokenizer, path, wrap: bool) -> Tokenizer:
   backend = _with_rows(backend, path)
   ids = backend.get_vocab(with_added_tokens=True)
   _check_holes(ids, path)
@@ -160,21 +161,16 @@ def from_gguf(path) -> Tokenizer:
     UserError: the file is damaged, or its tokenizer is of an unknown kind.
   """
   from ilm_jax.data import gguf_file  # Only this function needs it; the import is slow.
-  fields = gguf_file.read(path).value
-  try:
-    return _of_gguf(path, fields)
-  except errors.UserError:
-    raise
-  except Exception as error:    # the libraries raise different errors on contradictory metadata
-    raise errors.UserError(
-        f"{path}: the metadata of its tokenizer are contradictory ({type(error).__name__}: "
-        f"{' '.join(str(error).split())[:160]}): get the file again") from error
+  reader = gguf_file.read(path)
+  with readable(f"{path}: the metadata of its tokenizer are contradictory", "get the file again"):
+    return _of_gguf(path, reader)
 
 
-def _of_gguf(path, fields) -> Tokenizer:
+def _of_gguf(path, reader) -> Tokenizer:
+  fields = reader.value
   kind = fields("tokenizer.ggml.model")
   if kind in ("llama", "t5"):
-    return _sentencepiece_of_gguf(fields, unigram=kind == "t5")
+    return _sentencepiece_of_gguf(reader, unigram=kind == "t5")
   style = fields("tokenizer.ggml.pre")
   if kind != "gpt2" or style not in _PRE_TOKENIZERS:
     raise errors.UserError(
@@ -191,25 +187,22 @@ def _of_gguf(path, fields) -> Tokenizer:
   for role, special in ((_CONTROL, True), (_USER_DEFINED, False)):
     backend.add_tokens([tokenizers.AddedToken(token, special=special, normalized=False)
                         for token, of in zip(tokens, types, strict=True) if of == role])
-  ends = _ends_of_gguf(fields, len(tokens))
+  ends = _ends_of_gguf(reader, len(tokens))
   made = Tokenizer(backend, eos=ends[0], ends=ends, wrap=False)
   if fields("tokenizer.ggml.add_bos_token", False):
-    made.before = (fields("tokenizer.ggml.bos_token_id"),)
+    made.before = (reader.special("bos", len(tokens)),)
   return made
 
 
-def _ends_of_gguf(fields, size: int) -> tuple[int, ...]:
+def _ends_of_gguf(reader, size: int) -> tuple[int, ...]:
   """Ids of the end of a text, and of a turn and a message if a GGUF file has them."""
-  ends = [fields("tokenizer.ggml.eos_token_id"),
-          *(fields(f"tokenizer.ggml.{name}_token_id", None) for name in ("eot", "eom"))]
-  ends = [i for i in ends if i is not None]
-  if not all(0 <= i < size for i in ends):
-    raise ValueError(f"texts end in {ends}, its tokens are 0 to {size - 1}")
-  return tuple(ends)
+  more = (reader.special(role, size, None) for role in ("eot", "eom"))
+  return (reader.special("eos", size), *(i for i in more if i is not None))
 
 
-def _sentencepiece_of_gguf(fields, unigram: bool) -> SentencePieceTokenizer:
+def _sentencepiece_of_gguf(reader, unigram: bool) -> SentencePieceTokenizer:
   """The SentencePiece model whose pieces a GGUF lists; both number the types of pieces alike."""
+  fields = reader.value
   proto = sentencepiece_model_pb2.ModelProto()
   for token, score, role in zip(fields("tokenizer.ggml.tokens"), fields("tokenizer.ggml.scores"),
                                 fields("tokenizer.ggml.token_type"), strict=True):
@@ -219,7 +212,7 @@ def _sentencepiece_of_gguf(fields, unigram: bool) -> SentencePieceTokenizer:
   trainer.byte_fallback = any(p.type == p.BYTE for p in proto.pieces)
   for name in ("bos", "eos", "unk"):
     key = {"unk": "unknown"}.get(name, name)
-    at = fields(f"tokenizer.ggml.{key}_token_id", -1)
+    at = reader.special(key, len(proto.pieces), -1)
     setattr(trainer, f"{name}_id", at)
     if at >= 0:
       setattr(trainer, f"{name}_piece", proto.pieces[at].piece)
@@ -240,7 +233,7 @@ def _sentencepiece_of_gguf(fields, unigram: bool) -> SentencePieceTokenizer:
   normalizer.remove_extra_whitespaces = bool(
       fields("tokenizer.ggml.remove_extra_whitespaces", False))
   normalizer.precompiled_charsmap = bytes(fields("tokenizer.ggml.precompiled_charsmap", b""))
-  ends = _ends_of_gguf(fields, len(names))
+  ends = _ends_of_gguf(reader, len(names))
   return SentencePieceTokenizer(
       proto.SerializeToString(), eos_id=ends[0], ends=ends,
       add_bos=bool(fields("tokenizer.ggml.add_bos_token", not unigram)),

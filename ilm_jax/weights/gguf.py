@@ -117,6 +117,8 @@ def _config(reader: gguf_file.Reader, path, dtype) -> decoder.DecoderConfig:
     raise errors.UserError(f"{path}: rotary positions on {turned} of {head_dim} channels, expected "
                            "all: use a model with full rotary positions")
   shape = tensors["token_embd.weight"].shape if "token_embd.weight" in tensors else ()
+  if len(shape) == 2:
+    trees.check_sizes(str(path), {"the number of words": int(shape[1])}, {})
   common = dict(
       **sizes, vocab_size=int(shape[1]) if len(shape) == 2 else 0,
       rope_base=number("rope.freq_base", 10000.0),
@@ -138,6 +140,9 @@ def _sizes(field, kind: str, path) -> dict:
   groups = stated["attention.head_count_kv"]
   head_dim = field("attention.key_length", width // heads)
   trees.check_sizes(str(path), {f"{kind}.attention.key_length": head_dim}, {})
+  if head_dim % 2:
+    raise errors.UserError(f"{path}: {kind}.attention.key_length is {head_dim}, expected an even "
+                           "number for rotary positions: delete the file and get it again")
   if heads % groups:
     raise errors.UserError(f"{path}: {kind}.attention.head_count_kv is {groups}, which does not "
                            f"divide {heads} heads: delete the file and get it again")
@@ -192,10 +197,10 @@ def _rope_scaling(field, number, path, tensors, head_dim: int) -> attention.Rope
   if "rope_freqs.weight" not in tensors:
     return None
   stretch_K = 1 / np.asarray(tensors["rope_freqs.weight"].data, np.float32)
-  for parts in _LLAMA3:
+  for parts in _LLAMA3 if stretch_K.shape == (head_dim // 2,) else ():
     scaling = attention.RopeScaling(*parts)
     ours_K = attention.stretch(head_dim, number("rope.freq_base", 10000.0), scaling)
-    if ours_K.shape == stretch_K.shape and np.allclose(ours_K, stretch_K, rtol=1e-3):
+    if np.allclose(ours_K, stretch_K, rtol=1e-3):
       return scaling
   raise errors.UserError(f"{path}: rope_freqs.weight is not that of a Llama 3 release "
                          f"{_LLAMA3}: use the safetensors of this model")

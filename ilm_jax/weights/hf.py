@@ -20,8 +20,10 @@ _LONGEST_HEADER = 100 << 20     # bytes: the format's own limit
 _ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf")
 _SIZES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
-          "intermediate_size", "d_model", "d_kv", "d_ff", "num_heads")
+          "intermediate_size", "d_model", "d_kv", "d_ff", "num_heads",
+          "relative_attention_num_buckets", "relative_attention_max_distance")
 _LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers")
+_OPTIONAL = ("num_key_value_heads", "head_dim", "num_decoder_layers")     # null: as if absent
 
 
 def read_config(folder, dtype: str = "float32") -> language_model.Config:
@@ -75,8 +77,9 @@ def _family(folder, shards: "Shards"):
     raise errors.UserError(f"{path}: model_type is {name!r}, expected one of "
                            f"{', '.join(sorted(FAMILIES))}: use a model of one of these")
   config_of, places_of = FAMILIES[name]
-  trees.check_sizes(str(path), *({f: fields[f] for f in group if fields.get(f) is not None}
-                                 for group in (_SIZES, _LAYERS)))
+  trees.check_sizes(str(path), *(
+      {f: fields[f] for f in group if f in fields and (f not in _OPTIONAL or fields[f] is not None)}
+      for group in (_SIZES, _LAYERS)))
   fields["has_head"] = "lm_head.weight" in shards.shapes
 
   def read(dtype):
@@ -173,8 +176,10 @@ def _tensors(path) -> dict[str, _Tensor]:
                              f"{', '.join(_DTYPES)}: use an unquantised model")
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
     start, end = (8 + length + offset for offset in entry["data_offsets"])
-    if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
-      raise ValueError(f"tensor {name} of shape {shape} at {start} to {end}")
+    if len(shape) > trees.MOST_AXES or not all(
+        type(n) is int and n >= 0 for n in (*shape, start, end)):
+      raise ValueError(f"tensor {name} of shape {errors.shown(shape)} at {errors.shown(start)} to "
+                       f"{errors.shown(end)}")
     if not 8 + length <= start <= end <= size:
       raise ValueError(f"tensor {name} ends at byte {end} of {size}")
     if end - start != math.prod(shape) * dtype.itemsize:

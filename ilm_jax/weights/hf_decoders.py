@@ -59,6 +59,9 @@ def _common(c: dict, dtype: str, **more) -> decoder.DecoderConfig:
   head_dim = c.get("head_dim") or c["hidden_size"] // heads
   if head_dim < 1:
     raise ValueError(f"hidden_size is {c['hidden_size']}, less than {heads} heads")
+  if head_dim % 2:
+    raise ValueError(f"heads have {head_dim} channels, expected an even number for rotary "
+                     "positions")
   fields = dict(
       num_layers=c["num_hidden_layers"], width=c["hidden_size"], num_heads=heads,
       num_kv_heads=groups,

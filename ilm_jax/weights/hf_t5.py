@@ -1,4 +1,5 @@
 """Hugging Face's T5 families: the meaning of config.json, and the places of the tensors."""
+from ilm_jax import errors
 from ilm_jax.models import t5
 from ilm_jax.weights import hf_decoders, stream
 
@@ -24,9 +25,17 @@ def _config(per_layer: bool, ever_scaled: bool):
         relative_buckets=c["relative_attention_num_buckets"],
         relative_distance=c.get("relative_attention_max_distance", 128),
         bias_per_layer=per_layer, norm_eps=float(c.get("layer_norm_epsilon", 1e-6)),
-        start_id=c.get("decoder_start_token_id") or 0, dtype=dtype)
+        start_id=_start(c), dtype=dtype)
 
   return config
+
+
+def _start(c: dict) -> int:
+  start = c.get("decoder_start_token_id") or 0
+  if type(start) is not int or not 0 <= start < c["vocab_size"]:
+    raise ValueError(f"decoder_start_token_id is {errors.shown(start)}, expected an id of its "
+                     f"{c['vocab_size']} words")
+  return start
 
 
 def _places(c: t5.T5Config, names: frozenset[str]):

@@ -24,6 +24,7 @@ _DRIVERS = ("zarr", "zarr3")     # TensorStore's drivers of arrays that T5X writ
 # What TensorStore raises on a damaged array.
 _UNREADABLE = (ValueError, TypeError, KeyError, OSError, NotImplementedError)
 _SPARSE = 1000               # most elements of a checkpoint for each byte of its files
+_PADDING = 1 << 20           # most elements by which a chunk, read as a whole, exceeds its array
 
 
 def is_checkpoint(path) -> bool:
@@ -148,11 +149,11 @@ def _legacy(folder: epath.Path) -> dict:
   files.refuse_pointer(folder / "checkpoint")
   try:
     tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
-    target = dict(tree["optimizer"]["target"])
+    leaves = list(_leaves(dict(tree["optimizer"]["target"])))
   except Exception as e:  # a damaged msgpack file may raise anything
     raise errors.UserError(f"{folder}/checkpoint: not a readable T5X checkpoint "
-                           f"({type(e).__name__}): {_EXPECTED}") from e
-  return {name: _array(folder, name, leaf) for name, leaf in _leaves(target)}
+                           f"({type(e).__name__}: {str(e)[:160]}): {_EXPECTED}") from e
+  return {name: _array(folder, name, leaf) for name, leaf in leaves}
 
 
 def _array(folder: epath.Path, name: str, leaf):
@@ -174,6 +175,8 @@ def _array(folder: epath.Path, name: str, leaf):
 
 def _leaves(tree: dict, prefix: str = ""):
   for key, value in tree.items():
+    if not isinstance(key, str):
+      raise ValueError(f"{errors.shown(key)} is a key in it, expected a text")
     if isinstance(value, dict) and "driver" not in value:
       yield from _leaves(value, f"{prefix}{key}/")
     else:
@@ -187,8 +190,9 @@ def _orbax(folder: epath.Path) -> dict:
     keys = files.parse_json((state / "_METADATA").read_text())
     names = [tuple(k["key"] for k in leaf["key_metadata"])
              for leaf in keys["tree_metadata"].values()]
-    if inside := [key for key in names if any("/" in part for part in key)]:
-      raise ValueError(f"key {inside[0]} has a slash")
+    for key in names:
+      if not key or not all(isinstance(k, str) and k.isprintable() and "/" not in k for k in key):
+        raise ValueError(f"a key is {errors.shown(key)}, expected texts without slashes")
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
     raise errors.UserError(f"{state}/_METADATA: not a readable Orbax checkpoint "
                            f"({type(e).__name__}: {str(e)[:160]}): {_EXPECTED}") from e
@@ -211,7 +215,11 @@ def _kvstore(path: epath.Path) -> dict | str:
 
 def _open(spec: dict, name: str, where):
   try:
-    return tensorstore.open(spec, open=True, read=True).result()
+    array = tensorstore.open(spec, open=True, read=True).result()
+    chunk = array.chunk_layout.read_chunk.shape
+    if chunk and math.prod(chunk) > math.prod(array.shape) + _PADDING:
+      raise ValueError(f"its chunks of {errors.shown(tuple(chunk))} are larger than the array")
+    return array
   except _UNREADABLE as e:
     raise errors.UserError(f"{where}: array {name:.80} cannot be read "
                            f"({' '.join(str(e).split())[:160]}): get the checkpoint again") from e

@@ -12,6 +12,7 @@ _REQUIRED = (*_SIZES, "mlp_activations")
 _LAYERS = (("num_encoder_layers", "num_decoder_layers"), ("num_layers",))
 _NEEDED = {*_REQUIRED, *sum(_LAYERS, ()), "logits_via_embedding", "param_scan_axis",
            "scale_attn_logits"}
+_DEEPEST = 100           # most macros and lists inside each other
 
 
 def read(path) -> dict:
@@ -27,11 +28,11 @@ def read(path) -> dict:
   """
   bindings: dict[str, object] = {}
   _parse(epath.Path(path), bindings, ())
-  fields = {}
+  fields, macros = {}, _Macros(bindings)
   for name, value in bindings.items():
     owner, _, field = name.rpartition(".")
     if owner.split("/")[-1].split(".")[-1] in _CLASSES and field in _NEEDED:
-      fields[field] = _resolve(value, bindings, f"{path}, field {field}")
+      fields[field] = macros.resolved(value, f"{path}, field {field}")
   missing = [f for f in _REQUIRED if f not in fields]
   if not any(all(f in fields for f in group) for group in _LAYERS):
     missing.append("num_encoder_layers and num_decoder_layers, or num_layers")
@@ -51,6 +52,10 @@ def _check(fields: dict, path: str) -> None:
       isinstance(a, str) for a in activations) or not activations:
     raise errors.UserError(f"{path}: mlp_activations is {errors.shown(activations)}, expected "
                            "names such as ('gelu', 'linear'): bind it in the gin file")
+  axis = fields.get("param_scan_axis", 1)
+  if type(axis) is not int or not 0 <= axis < trees.MOST_AXES:
+    raise errors.UserError(f"{path}: param_scan_axis is {errors.shown(axis)}, expected the number "
+                           "of an axis from 0: bind it in the gin file")
   if fields.get("scale_attn_logits"):
     raise errors.UserError(f"{path}: scale_attn_logits is True, expected False: use a model "
                            "without it")
@@ -91,17 +96,32 @@ def _parse(path: epath.Path, bindings: dict, within: tuple) -> None:
       bindings[name] = statement.value
 
 
-def _resolve(value, bindings: dict, where: str):
-  """`value` without macros; `where`: the file and field, for the message."""
-  passed = []
-  while isinstance(value, _Macro):
-    if value == "gin.REQUIRED":
+class _Macros:
+  """Replaces macros in values; each macro once, since a value may hold one many times."""
+
+  def __init__(self, bindings: dict):
+    self._bindings, self._known = bindings, {}
+
+  def resolved(self, value, where: str, within: tuple = ()):
+    """`value` without macros; `where`: the file and field; `within`: the macros that hold it."""
+    if len(within) > _DEEPEST:
+      raise errors.UserError(f"{where}: macros and lists are nested more than {_DEEPEST} deep: "
+                             "bind the value itself in the gin file")
+    if isinstance(value, _Macro):
+      if value not in self._known:
+        self._known[value] = self.resolved(self._bound(value, where, within), where,
+                                           (*within, value))
+      return self._known[value]
+    if isinstance(value, list | tuple):
+      return type(value)(self.resolved(v, where, (*within, None)) for v in value)
+    return value
+
+  def _bound(self, macro: _Macro, where: str, within: tuple):
+    """What a macro is bound to."""
+    if macro == "gin.REQUIRED":
       raise errors.UserError(f"{where}: %gin.REQUIRED: bind it in the gin file")
-    if value in passed or not ({value, f"{value}.value"} & bindings.keys()):
-      what = "to itself" if value in passed else "nowhere"
-      raise errors.UserError(f"{where}: macro %{value} is bound {what}: bind it in the gin file")
-    passed.append(value)
-    value = bindings.get(str(value), bindings.get(f"{value}.value"))
-  if isinstance(value, list | tuple):
-    return type(value)(_resolve(v, bindings, where) for v in value)
-  return value
+    names = [name for name in (str(macro), f"{macro}.value") if name in self._bindings]
+    if macro in within or not names:
+      what = "to itself" if macro in within else "nowhere"
+      raise errors.UserError(f"{where}: macro %{macro} is bound {what}: bind it in the gin file")
+    return self._bindings[names[0]]

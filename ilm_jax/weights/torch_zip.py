@@ -16,8 +16,9 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import errors, files
+from ilm_jax.weights import trees
 
-_MOST_AXES = 16
+_MOST = 1 << 40      # elements, and of a number in a header
 _DTYPES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "BFloat16Storage": jnp.bfloat16,
            "DoubleStorage": np.float64, "LongStorage": np.int64, "IntStorage": np.int32,
            "BoolStorage": np.bool_, "ByteStorage": np.uint8}
@@ -91,12 +92,13 @@ class TorchFile:
     """Raises UserError unless a tensor lies inside its storage and is not larger than it."""
     numbers = (t.offset, *t.shape, *t.stride)
     if (not isinstance(t.dtype, np.dtype) or type(t.key) is not str
-        or not all(type(n) is int and n >= 0 for n in numbers)
-        or len(t.shape) != len(t.stride) or len(t.shape) > _MOST_AXES):
+        or not all(type(n) is int and 0 <= n < _MOST for n in numbers)
+        or len(t.shape) != len(t.stride) or len(t.shape) > trees.MOST_AXES
+        or math.prod(n or 1 for n in t.shape) > _MOST):
       shape, stride, offset = map(errors.shown, (t.shape, t.stride, t.offset))
       raise errors.UserError(
           f"{self._path}: tensor {name} of shape {shape} has strides {stride} and offset {offset}: "
-          "expected whole numbers from 0, a stride for each axis: get the file again")
+          "expected whole numbers from 0 to 2^40, a stride for each axis: get the file again")
     try:
       held = self._zip.getinfo(f"{self._root}data/{t.key}").file_size // t.dtype.itemsize
     except KeyError as e:

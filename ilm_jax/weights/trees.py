@@ -35,6 +35,7 @@ def take(source: str, tensors: dict[str, tuple[int, ...]], wanted: dict[str, tup
         "the sizes that the model states. Get the files again, or use a model of a supported kind")
 
 
+MOST_AXES = 16       # of a tensor
 _MOST_LAYERS, _MOST = 10_000, (1 << 31) - 1
 
 
