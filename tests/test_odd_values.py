@@ -2,6 +2,7 @@
 
 Found by reading the code; benchmarks/garbage has damage drawn at random.
 """
+import asyncio
 import decimal
 import json
 import time
@@ -12,8 +13,9 @@ from benchmarks.garbage import weights
 from configs import tiny
 from ilm_jax import errors
 from ilm_jax.config import checks, gin_overlay, own_tasks
-from ilm_jax.conversation import soft_attributes, titles
+from ilm_jax.conversation import soft_attributes, titles, wishes
 from ilm_jax.data import chat_files, chat_template, interactions, teachers
+from ilm_jax.serving import chat
 from ilm_jax.weights import blip2, hf, safetensors
 from tasks.datasets import amazon_files, cells, movielens_files
 
@@ -137,3 +139,25 @@ def test_tables_of_another_rank_are_no_blip2():
   assert blip2._sizes("f", of, shapes).num_queries == 2
   with pytest.raises(errors.UserError, match="no Q-Former"):
     blip2._sizes("f", of, {**shapes, of.tables + "word_embeddings.weight": (30,)})
+
+
+def test_a_long_reply_is_streamed_in_few_parts():
+  whole = {"id": "a", "created": 1, "model": "m", "usage": {},
+           "choices": [{"message": {"content": "( " * 2000}, "finish_reason": "stop"}]}
+  response = chat.streamed(whole, with_usage=False)
+  assert hasattr(response, "__aiter__")        # else every part takes a thread, and waits for it
+
+  async def sent():
+    return [part async for part in response]
+
+  parts = asyncio.run(sent())
+  assert "".join(parts) == "".join(chat.events(whole, with_usage=False))
+  assert len(parts) < 40
+
+
+def test_a_text_gets_few_guesses():
+  asked = []
+  wish = wishes.read(", ".join(f"more odd{n}" for n in range(200)), ["horror"],
+                     lambda *forms: asked.append(forms) or forms[-1])
+  assert len(asked) == len(wish.critiques) == wishes.MOST_GUESSES
+  assert len(wish.unread) == 200 - wishes.MOST_GUESSES
