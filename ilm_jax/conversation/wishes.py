@@ -47,7 +47,7 @@ _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+
                    r"(?P<title>.+)$", re.IGNORECASE)
 _EITHER = re.compile(r"it (?:does not|doesn['’]t) matter|no matter|i (?:do not|don['’]t) mind|"
                      r"either(?: is (?:fine|good|ok))?", re.IGNORECASE)
-MOST_GUESSES = 8         # guesses in one text: each asks the sentence encoder
+MOST_GUESSES = 5         # guesses in one text: each waits for the sentence encoder
 _SAME, _SHARE = 5, 0.6   # first letters that two words must share, at least: number, and share
 
 
