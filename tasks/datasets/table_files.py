@@ -103,10 +103,12 @@ def _parquet(path, names: list[str]):
     raise errors.UserError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from e
   try:
     with path.open("rb") as file:
-      table = parquet.ParquetFile(file, read_dictionary=names)       # equal texts are kept once
+      table = parquet.ParquetFile(file)
       for name in names:
         delimited.place(path, table.schema_arrow.names, name)
       _check_cells(path, table, names)
+      table = parquet.ParquetFile(file, metadata=table.metadata,      # equal texts are kept once
+                                  read_dictionary=_texts(table.metadata, names))
       number = 0
       for batch in table.iter_batches(_TOGETHER, columns=names):
         for values in zip(*(_listed(batch.column(name)) for name in names)):
@@ -134,6 +136,14 @@ def _check_cells(path, table, names: list[str]) -> None:
     raise errors.UserError(f"{path} has {many:,} cells in {path.stat().length:,} bytes, expected "
                            f"{most:,} at most, as logs of people have: check it, or write it as "
                            "CSV")
+
+
+def _texts(metadata, names: list[str]) -> list[str]:
+  """The columns of text, or of bytes without a meaning, that are not inside lists."""
+  columns = map(metadata.schema.column, range(metadata.num_columns))
+  return [column.path for column in columns
+          if column.path in names and column.physical_type == "BYTE_ARRAY"
+          and column.logical_type.type in ("STRING", "NONE")]
 
 
 def _listed(column) -> list:
