@@ -1,4 +1,6 @@
 """Directions in a space of vectors along which a property grows, by ridge regression."""
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -31,13 +33,25 @@ def along(x_NC, value_N, ridge: float = 1.0, weight_N=None) -> np.ndarray:
     ridge: added to the covariance, in units of its mean variance.
     weight_N: the weight of each vector; None: equal weights.
   """
-  x_NC, value_N = np.asarray(x_NC, np.float64), np.asarray(value_N, np.float64)
+  return regression(x_NC, ridge, weight_N)(value_N)
+
+
+def regression(x_NC, ridge: float = 1.0, weight_N=None) -> Callable[[np.ndarray], np.ndarray]:
+  """A function, value_N -> what `along` returns; all that depends on the vectors is done once.
+  Args: as `along`."""
+  x_NC = np.asarray(x_NC, np.float64)
   weight_N = np.ones(len(x_NC)) if weight_N is None else np.asarray(weight_N, np.float64)
   weight_N = weight_N / weight_N.sum()
-  x_NC, value_N = x_NC - weight_N @ x_NC, value_N - weight_N @ value_N
-  apart_C = (weight_N * value_N) @ x_NC / (weight_N @ value_N ** 2)
+  x_NC = x_NC - weight_N @ x_NC
   spread_CC = (weight_N[:, None] * x_NC).T @ x_NC
-  scale = ridge * max(np.trace(spread_CC) / len(apart_C), 1e-12)
-  way_C = np.linalg.solve(spread_CC + scale * np.eye(len(apart_C)), apart_C)
-  way_C *= (apart_C @ way_C) / max(way_C @ way_C, 1e-12)
-  return way_C.astype(np.float32)
+  scale = ridge * max(np.trace(spread_CC) / x_NC.shape[1], 1e-12)
+  spread_CC += scale * np.eye(x_NC.shape[1])
+
+  def of(value_N) -> np.ndarray:
+    value_N = np.asarray(value_N, np.float64)
+    value_N = value_N - weight_N @ value_N
+    apart_C = (weight_N * value_N) @ x_NC / (weight_N @ value_N ** 2)
+    way_C = np.linalg.solve(spread_CC, apart_C)
+    way_C *= (apart_C @ way_C) / max(way_C @ way_C, 1e-12)
+    return way_C.astype(np.float32)
+  return of

@@ -6,6 +6,7 @@ not say which values are sensible.
 import math
 from typing import NamedTuple
 
+from ilm_jax import errors
 from ilm_jax.config import rules
 
 _INT32 = 2 ** 31 - 1
@@ -138,4 +139,17 @@ def _within(value, bound: Bound) -> bool:
 
 def _line(field: str, value, bound: Bound) -> str:
   kind = "" if isinstance(value, int | float) else "of another type than in configs/base.py, "
-  return f"{field}={value!r}: {kind}expected {bound.expected}"
+  return f"{field}={errors.shown(value)}: {kind}expected {bound.expected}"
+
+
+def too_long(c, prefix: str = "") -> list[str]:
+  """A line for each field with a whole number beyond 64 bits: no other check could print it."""
+  wrong = []
+  for name, value in c.items():
+    if hasattr(value, "items"):
+      wrong += too_long(value, f"{prefix}{name}.")
+    elif any(isinstance(part, int) and part.bit_length() > 64
+             for part in (value if isinstance(value, list | tuple) else [value])):
+      wrong.append(f"{prefix}{name}={errors.shown(value)}: expected whole numbers of at most 64 "
+                   "bits")
+  return wrong

@@ -17,7 +17,8 @@ def mistakes(c, device_count: int, paths: bool = True) -> list[str]:
             _check_phase1, _check_phase2, _check_eval, _check_profile, _check_plan,
             lambda c: _check_mesh(c, device_count),
             *([path_checks.check_paths] if paths else []))
-  wrong = []
+  if wrong := bounds.too_long(c):
+    return wrong
   for check in checks:
     try:
       wrong += check(c)

@@ -5,6 +5,7 @@ command line: `config.phase2.steps = 10` means `--config.phase2.steps=10`. Macro
 blocks work as in gin; gin's parser reads the files. Nothing is registered and nothing is global:
 all other modules use an `ml_collections.ConfigDict`.
 """
+import contextlib
 import difflib
 
 import ml_collections
@@ -16,6 +17,8 @@ from ilm_jax.config import reading as config_lib
 
 ROOT = "config"
 _WIDTH = 100
+_MOST_FILES = 200        # files that one gin file reads, itself and all that it includes
+_MOST_VALUES, _DEEPEST = 10_000, 100     # parts of a value with its macros, and their depth
 
 
 def overlay(c: ml_collections.ConfigDict, files=(), bindings=(), search_paths=(),
@@ -74,7 +77,7 @@ class _Reader:
   """All bindings read so far: `fields` and `macros`, each {name: (value, file and line)}."""
 
   def __init__(self, folders: list):
-    self._folders, self._open = folders, []
+    self._folders, self._open, self._read, self._values = folders, [], 0, 0
     self.fields, self.macros = {}, {}
 
   def read(self, name: str, within) -> None:
@@ -82,6 +85,10 @@ class _Reader:
     path = self._find(name, within)
     if path in self._open:
       raise errors.UserError(f"{path} includes itself: {' -> '.join(map(str, self._open))}")
+    self._read = 1 if within is None else self._read + 1
+    if self._read > _MOST_FILES:
+      raise errors.UserError(f"{path} is included after {_MOST_FILES} files, expected fewer: do "
+                             "files include each other again and again?")
     self._open.append(path)
     try:
       text = path.read_text()
@@ -105,21 +112,37 @@ class _Reader:
       elif isinstance(s, config_parser.BindingStatement):
         self._bind(s, at)
 
-  def resolved(self, value, where: str, within=()):
+  def resolved(self, value, where: str):
     """`value` with its macros replaced, and lists as the tuples that configs hold."""
+    self._values = 0
+    return self._resolved(value, where, ())
+
+  def _resolved(self, value, where: str, within: tuple):
+    """`within`: the macros and lists that hold the value, outermost first."""
+    self._values += 1
+    if len(within) > _DEEPEST or self._values > _MOST_VALUES:
+      raise errors.UserError(f"{where}: the value with its macros has more than {_MOST_VALUES:,} "
+                             f"parts, or macros and lists more than {_DEEPEST} deep: shorten it")
     if isinstance(value, _Macro):
       if value in within:
-        raise errors.UserError(f"{where}: macro %{value} refers to itself")
+        raise errors.UserError(f"{where}: macro %{value} refers to itself: bind it to a value")
       if value not in self.macros:
         raise errors.UserError(f"{where}: macro %{value} is bound nowhere: "
                                f"{_near(value, self.macros)}bind it, e.g. "
                                f"--gin_bindings='{value} = 1'")
       bound, where = self.macros[value]
-      return self.resolved(bound, where, (*within, value))
+      return self._resolved(bound, where, (*within, value))
+    within = (*within, "")
     if isinstance(value, dict):
-      return {k: self.resolved(v, where, within) for k, v in value.items()}
+      if odd := [key for key in value if not isinstance(key, str)]:
+        raise errors.UserError(f"{where}: the field {errors.shown(odd[0])}, expected its name as "
+                               "text")
+      return {k: self._resolved(v, where, within) for k, v in value.items()}
     if isinstance(value, list | tuple):
-      return tuple(self.resolved(v, where, within) for v in value)
+      return tuple(self._resolved(v, where, within) for v in value)
+    if isinstance(value, int) and value.bit_length() > 64:
+      raise errors.UserError(f"{where}: a whole number of {value.bit_length():,} bits, expected "
+                             "64 at most")
     return value
 
   def _bind(self, s, at: str) -> None:
@@ -139,12 +162,16 @@ class _Reader:
 
   def _find(self, name: str, within):
     folders = ([within] if within is not None else []) + self._folders
-    name = epath.Path(name).expanduser()
-    for folder in folders:
-      if (folder / name).is_file():
-        return (folder / name).resolve()
-    raise errors.UserError(f"gin file {name} is in none of {', '.join(map(str, folders))}: give "
-                           "its folder with --gin_search_paths")
+    if "://" in name and within is not None:
+      raise errors.UserError(f"{within}: include {errors.shown(name)}: an include names a file "
+                             "beside its own or in --gin_search_paths, not a URL")
+    with contextlib.suppress(KeyError, OSError):       # of an unknown kind of URL, a long name
+      path = epath.Path(name).expanduser()
+      for folder in folders:
+        if (folder / path).is_file():
+          return (folder / path).resolve()
+    raise errors.UserError(f"gin file {name:.300} is in none of {', '.join(map(str, folders))}: "
+                           "give its folder with --gin_search_paths")
 
 
 def _set(c, field: str, value, where: str) -> None:

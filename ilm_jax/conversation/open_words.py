@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ilm_jax.cf import activation
 from ilm_jax.conversation import attributes, directions
 
 # benchmarks.critiques chose them on SoftAttributes and MovieLens.
@@ -52,9 +53,12 @@ class Guesser:
     if not 0 < len(word) <= _MOST or len(self._ways) < _NAMES:
       return None
     word_W, of_thing_W = self._encode([word, f"{word} {self._thing}"])
-    return agreed(self._item_I1C,
-                  of_texts(self._item_I1C, self._text_I1W, of_thing_W),
+    return agreed(self._item_I1C, self._texts.of(of_thing_W),
                   of_names(word_W, self._names_AW, np.stack(list(self._ways.values()))))
+
+  @functools.cached_property
+  def _texts(self) -> "Texts":
+    return Texts(self._item_I1C, self._text_I1W)
 
   @functools.cached_property
   def _names_AW(self) -> np.ndarray:
@@ -66,10 +70,27 @@ def of_texts(item_I1C, text_I1W, word_W, ridge: float = RIDGE) -> np.ndarray | N
 
   Args: as in `Guesser`, and the word's sentence vector.
   """
-  rows = 1 + np.flatnonzero(np.any(text_I1W[1:] != 0, axis=1))
-  near_N = (np.asarray(text_I1W, np.float32)[rows] @ word_W).astype(np.float64)
-  return directions.learn(item_I1C, {"": attributes.Labels(rows, near_N)}, least=3, ridge=ridge,
-                          unit=True).get("")
+  return Texts(item_I1C, text_I1W, ridge).of(word_W)
+
+
+class Texts:
+  """`of_texts` of many words: what does not depend on the word is computed once. Args: as there."""
+
+  def __init__(self, item_I1C, text_I1W, ridge: float = RIDGE):
+    self._item_I1C, item_I1C = item_I1C, np.asarray(item_I1C, np.float64)
+    self._text_I1W = np.asarray(text_I1W, np.float32)
+    self._has_I1 = np.any(self._text_I1W != 0, axis=1) & np.any(item_I1C != 0, axis=1)
+    self._has_I1[0] = False
+    met_NC = item_I1C[self._has_I1]
+    self._along = activation.regression(
+        met_NC / np.linalg.norm(met_NC, axis=1, keepdims=True), ridge) if len(met_NC) else None
+
+  def of(self, word_W) -> np.ndarray | None:
+    """The direction of a word's sentence vector."""
+    near_N = (self._text_I1W @ word_W)[self._has_I1].astype(np.float64)
+    if self._along is None or len(near_N) < 3 or np.ptp(near_N) == 0:
+      return None
+    return directions.in_deviations(self._item_I1C, self._along(near_N))
 
 
 def of_names(word_W, name_AW, way_AC) -> np.ndarray | None:

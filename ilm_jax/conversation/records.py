@@ -60,6 +60,13 @@ def text(value, where: str) -> str:
   """A text that is not blank."""
   if not isinstance(value, str) or not value.strip():
     raise wrong(where, value, "a text that is not empty")
+  return any_text(value, where)
+
+
+def any_text(value, where: str) -> str:
+  """A text, which may be empty. JSON can hold half a character, which no file in UTF-8 can."""
+  if not isinstance(value, str):
+    raise wrong(where, value, "a text")
   if any("\ud800" <= c <= "\udfff" for c in value):
     raise wrong(where, value, "text without surrogates (halves of a character)")
   return value

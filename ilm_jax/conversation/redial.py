@@ -148,7 +148,8 @@ def _talk(value, where: str) -> Talk:
     raise errors.UserError(f"{where} lacks {names}, expected a dialog of ReDial")
   sides = {records.identity(value[f"{side}WorkerId"], f"{where}: {side}WorkerId"): role
            for side, role in (("respondent", session.RECOMMENDER), ("initiator", session.USER))}
-  films = {raw: records.optional(_any_text)(title, f"{where}: movieMentions[{raw!r}]") or ""
+  text, mentions = records.any_text, f"{where}: movieMentions"
+  films = {text(raw, mentions): records.optional(text)(title, f"{mentions}[{raw!r}]") or ""
            for raw, title in _mapping(value["movieMentions"]).items()}
   turns = []
   for n, (sender, text) in enumerate(
@@ -161,7 +162,8 @@ def _talk(value, where: str) -> Talk:
   answers = {raw: Answer(*(_SAID.get(str(_mapping(form).get(name)))
                            for name in ("suggested", "seen", "liked")))
              for raw, form in _mapping(value.get("initiatorQuestions")).items()}
-  return Talk(str(value.get("conversationId", where)), tuple(turns), films, answers)
+  name = records.identity(value.get("conversationId", where), f"{where}: conversationId")
+  return Talk(name, tuple(turns), films, answers)
 
 
 _SAID = {"0": False, "1": True}      # 2: did not say
@@ -172,13 +174,7 @@ def _message(value, where: str) -> tuple[str, str]:
   if not isinstance(value, dict) or not {"senderWorkerId", "text"} <= value.keys():
     raise records.wrong(where, value, 'an object with "text" and "senderWorkerId"')
   return (records.identity(value["senderWorkerId"], f"{where}.senderWorkerId"),
-          _any_text(value["text"], f"{where}.text"))
-
-
-def _any_text(value, where: str) -> str:
-  if not isinstance(value, str):
-    raise records.wrong(where, value, "a text")
-  return value
+          records.any_text(value["text"], f"{where}.text"))
 
 
 def _mapping(value) -> dict:

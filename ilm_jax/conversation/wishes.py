@@ -12,7 +12,8 @@ The rules, without a language model:
     5 letters or more and 3 in 5 of the longer word in common; or if exactly one word of several is
     an attribute ("action filled": action).
   - The caller may guess (`guess`) an attribute for other words: those after "more", "less", "too",
-    "something" or "anything", and a comparative by itself ("darker").
+    "something" or "anything", and a comparative by itself ("darker"). A text gets `MOST_GUESSES`;
+    what follows them is unread.
   - "it does not matter", "either is fine" and "I do not mind", alone, ask for nothing.
   - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" and
     "dark" are "horror", unless an attribute has that name.
@@ -46,6 +47,7 @@ _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+
                    r"(?P<title>.+)$", re.IGNORECASE)
 _EITHER = re.compile(r"it (?:does not|doesn['’]t) matter|no matter|i (?:do not|don['’]t) mind|"
                      r"either(?: is (?:fine|good|ok))?", re.IGNORECASE)
+MOST_GUESSES = 5         # guesses in one text: each waits for the sentence encoder
 _SAME, _SHARE = 5, 0.6   # first letters that two words must share, at least: number, and share
 
 
@@ -74,7 +76,7 @@ def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *
       the words of which they may be the comparative, and last the words: ("dark", "darke",
       "darker").
   """
-  critiques, like, dislike, unread = [], [], [], []
+  critiques, like, dislike, unread, guesses = [], [], [], [], 0
   text = _BUT.sub("no", " ".join(text.split()))
   for part in re.split(r",? but |; ?|(?<=[.!?]) ", text):
     if _EITHER.fullmatch(part.strip(" .!?,")):
@@ -95,8 +97,8 @@ def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *
       # "less war and horror": a word by itself continues the wish before it.
       less = less if bare and phrase in names else _asks_for_less(words)
       forms = () if " " in phrase or {"more", "less"} & set(words) else _forms(phrase)[1:]
-      if not name and phrase and (_OPEN & set(words) or forms):
-        name, steps = guess(*forms, phrase), 1.0
+      if not name and phrase and (_OPEN & set(words) or forms) and guesses < MOST_GUESSES:
+        name, steps, guesses = guess(*forms, phrase), 1.0, guesses + 1
       if name:
         for word in words:
           steps *= AMOUNTS.get(word, 1.0)

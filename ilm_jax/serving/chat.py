@@ -13,6 +13,7 @@ from ilm_jax.serving import schemas, sessions, store
 from ilm_jax.stages import ranker, talker
 
 _PIECE = re.compile(r"\s*\S+(?:\s+$)?")       # a word with the space before it counts as a token
+_TOGETHER = 64           # events of a stream that are sent at once
 _SIDES = {"user": session_lib.USER, "assistant": session_lib.RECOMMENDER}
 
 
@@ -74,6 +75,14 @@ def _completed(request, talk, reply: talker.Reply, limits: limits_lib.Limits) ->
       "act": reply.act, "unread": list(reply.unread),
       "guessed": list(reply.guessed),
       "session": sessions.to_json(reply.session), "session_id": request.session_id}
+
+
+async def streamed(whole: dict, with_usage: bool):
+  """The `events` of a completion, `_TOGETHER` at a time. They are all known, and a plain generator
+  would take a thread for each: seconds for a long text while other requests keep them busy."""
+  parts = list(events(whole, with_usage))
+  for first in range(0, len(parts), _TOGETHER):
+    yield "".join(parts[first:first + _TOGETHER])
 
 
 def events(whole: dict, with_usage: bool):

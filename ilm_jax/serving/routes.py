@@ -114,7 +114,7 @@ def _texts(api, engine, kept) -> None:
     if not wish.stream:
       return whole
     with_usage = wish.stream_options is not None and wish.stream_options.include_usage
-    return responses.StreamingResponse(chat.events(whole, with_usage),
+    return responses.StreamingResponse(chat.streamed(whole, with_usage),
                                        media_type="text/event-stream")
 
   plain = {"response_model": None, "responses": {200: {"content": {"text/plain": {}}}}}

@@ -62,9 +62,11 @@ def load(folder, dtype: str = "float32", mesh=None) -> tuple[language_model.Conf
   try:
     with ocp.StandardCheckpointer() as reader:
       return config, reader.restore(path / "params", axes.shapes_at(want, where))
-  except (OSError, ValueError, KeyError) as e:
-    raise errors.UserError(f"{path}/params is not the model of model.json "
-                           f"({' '.join(str(e).split())[:200]}): write the model again") from e
+  except (MemoryError, jax.errors.JaxRuntimeError):
+    raise
+  except Exception as e:       # of a damaged folder Orbax raises anything
+    raise errors.UserError(f"{path}/params is not the model of model.json ({type(e).__name__}: "
+                           f"{' '.join(str(e).split())[:200]}): write the model again") from e
 
 
 def _described(path: epath.Path) -> language_model.Config:

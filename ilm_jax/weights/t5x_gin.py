@@ -10,6 +10,7 @@ _CLASSES = ("T5Config", "TransformerConfig")
 _SIZES = ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim")
 _REQUIRED = (*_SIZES, "mlp_activations")
 _LAYERS = (("num_encoder_layers", "num_decoder_layers"), ("num_layers",))
+_MOST_FILES = 200        # files that are read, the gin file and all that it includes
 _NEEDED = {*_REQUIRED, *sum(_LAYERS, ()), "logits_via_embedding", "param_scan_axis",
            "scale_attn_logits"}
 _DEEPEST = 100           # most macros and lists inside each other
@@ -27,7 +28,7 @@ def read(path) -> dict:
       invalid values.
   """
   bindings: dict[str, object] = {}
-  _parse(epath.Path(path), bindings, ())
+  _parse(epath.Path(path), bindings, [], ())
   fields, macros = {}, _Macros(bindings)
   for name, value in bindings.items():
     owner, _, field = name.rpartition(".")
@@ -75,10 +76,14 @@ class _Delegate(config_parser.ParserDelegate):
     return _Macro(macro_name)
 
 
-def _parse(path: epath.Path, bindings: dict, within: tuple) -> None:
+def _parse(path: epath.Path, bindings: dict, read_before: list, within: tuple) -> None:
   """Adds the bindings of a file and its includes; `within`: the files that include it."""
   if path.resolve() in within:
     raise errors.UserError(f"{path} includes itself: remove the include")
+  read_before.append(path)
+  if len(read_before) > _MOST_FILES:
+    raise errors.UserError(f"{path} is included after {_MOST_FILES} files, expected fewer: do "
+                           "files include each other again and again?")
   try:
     statements = list(config_parser.ConfigParser(path.read_text(), _Delegate()))
   except Exception as e:       # gin's parser may raise anything on a file that is no gin
@@ -89,7 +94,7 @@ def _parse(path: epath.Path, bindings: dict, within: tuple) -> None:
     if isinstance(statement, config_parser.IncludeStatement):
       for parent in (path.parent, *path.parent.parents):
         if (parent / statement.filename).exists():
-          _parse(parent / statement.filename, bindings, (*within, path.resolve()))
+          _parse(parent / statement.filename, bindings, read_before, (*within, path.resolve()))
           break
     elif isinstance(statement, config_parser.BindingStatement):
       name = ".".join(part for part in (statement.selector, statement.arg_name) if part)

@@ -11,6 +11,9 @@ from ilm_jax.config import names
 from ilm_jax.data import interactions
 from ilm_jax.tasks.datasets import cells, delimited, lines
 
+_FEW, _PER_BYTE = 1_000_000, 2     # cells of Parquet that are read, and further ones for each byte
+_TOGETHER = 1 << 14                # rows of Parquet that are unpacked at a time
+
 
 def read_log(paths: dict, columns):
   """(user_ids, item_ids, times, values).
@@ -103,8 +106,11 @@ def _parquet(path, names: list[str]):
       table = parquet.ParquetFile(file)
       for name in names:
         delimited.place(path, table.schema_arrow.names, name)
+      _check_cells(path, table, names)
+      table = parquet.ParquetFile(file, metadata=table.metadata,      # equal texts are kept once
+                                  read_dictionary=_texts(table.metadata, names))
       number = 0
-      for batch in table.iter_batches(columns=names):
+      for batch in table.iter_batches(_TOGETHER, columns=names):
         for values in zip(*(_listed(batch.column(name)) for name in names)):
           number += 1
           yield number, list(values)
@@ -117,9 +123,36 @@ def _parquet(path, names: list[str]):
                            f"{str(e)[:200]}): write it again") from e
 
 
+def _check_cells(path, table, names: list[str]) -> None:
+  """Raises a UserError for far more cells than a file of that size can hold, unless nearly all are
+  equal. Logs of people take two bytes and more a row, and few of them are so long."""
+  data = table.metadata
+  columns = [at for at in range(data.num_columns)
+             if data.schema.column(at).path.split(".")[0] in names]
+  count = sum(data.row_group(group).column(at).num_values
+               for group in range(data.num_row_groups) for at in columns)
+  if (many := max(count, data.num_rows * len(names))) > (
+      most := _FEW + _PER_BYTE * path.stat().length):
+    raise errors.UserError(f"{path} has {many:,} cells in {path.stat().length:,} bytes, expected "
+                           f"{most:,} at most, as logs of people have: check it, or write it as "
+                           "CSV")
+
+
+def _texts(metadata, names: list[str]) -> list[str]:
+  """The columns of text, or of bytes without a meaning, that are not inside lists."""
+  columns = map(metadata.schema.column, range(metadata.num_columns))
+  return [column.path for column in columns
+          if column.path in names and column.physical_type == "BYTE_ARRAY"
+          and column.logical_type.type in ("STRING", "NONE")]
+
+
 def _listed(column) -> list:
   """A column of Parquet as Python values. Timestamps keep all their digits."""
   from pyarrow import types
+  if types.is_dictionary(column.type):
+    used = column.indices.unique()
+    known = dict(zip(used.to_pylist(), _listed(column.dictionary.take(used))))
+    return [known[at] for at in column.indices.to_pylist()]
   if not types.is_timestamp(column.type):
     return column.to_pylist()
   scale = cells.PER_SECOND["ns"] // cells.PER_SECOND[column.type.unit]

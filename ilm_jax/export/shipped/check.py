@@ -22,6 +22,7 @@ except ImportError:           # as a module of ilm_jax
 
 JAX = 1e-3            # largest allowed difference of jax.export, relative to max(1, largest number)
 TIES = 1e-4           # items whose scores differ by less may change places
+SCORES = 1 << 22      # scores that are computed at a time
 
 
 class Different(Exception):
@@ -56,8 +57,12 @@ def _lists(folder, kept) -> str:
   items = top_k.read(folder / "items.safetensors")
   seen = np.split(kept["seen"], kept["seen_offsets"][1:-1])
   want_NK, score_NK = kept["lists"], kept["list_scores"]
-  for first in range(0, len(want_NK), 256):
-    part = slice(first, first + 256)
+  if items["keys"].shape[:1] != items["bias"].shape:
+    raise Different(f"items.safetensors: {len(items['bias'])} biases of {len(items['keys'])} keys: "
+                    "the file was changed")
+  together = max(1, min(256, SCORES // max(1, len(items["keys"]))))
+  for first in range(0, len(want_NK), together):
+    part = slice(first, first + together)
     got_NK, got_score_NK = top_k.top_k(
         kept["states"][part], items["keys"], items["bias"], want_NK.shape[1], seen[part])
     same_NK = np.isclose(got_score_NK, score_NK[part], rtol=0, atol=TIES)

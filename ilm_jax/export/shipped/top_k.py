@@ -36,6 +36,8 @@ def read(path) -> dict[str, np.ndarray]:
   tensors = {}
   for name, entry in header.items():
     start, end = entry["data_offsets"]
+    if 0 in entry["shape"][1:] and entry["shape"][0]:
+      raise ValueError(f"{path}: {name} has {entry['shape'][0]:,} rows without a number")
     dtype = np.dtype(_DTYPES[entry["dtype"]])
     flat = (np.memmap(path, dtype, "r", 8 + length + start, ((end - start) // dtype.itemsize,))
             if end > start else np.zeros(0, dtype))
