@@ -34,6 +34,12 @@ def config(**changes):
 # What is a target.
 
 
+def test_half_a_letter_of_a_teacher_can_be_stored(tmp_path):
+  answer = targets.judged(request(), "A heist goes wrong \ud83d in Los Angeles.")
+  assert answer.text == "A heist goes wrong ? in Los Angeles." and not answer.rejected
+  targets.Store(tmp_path, "teacher").add({"key": answer})
+
+
 @pytest.mark.parametrize("text, why", [
     ("A thief meets a policeman over coffee.", ""),
     ("  \n ", "empty"), ("...", "empty"), ("Heat", "empty"),

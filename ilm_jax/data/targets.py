@@ -125,6 +125,7 @@ def judged(request: Request, text: str, finished: bool = True) -> Answer:
     text: the teacher's text.
     finished: False if the teacher was cut off: the text is then cut after its last whole sentence.
   """
+  text = text.encode(errors="replace").decode()      # half a surrogate becomes "?"
   text = text.replace("\r\n", "\n").strip()
   if not finished:
     text = whole_sentences(text)
