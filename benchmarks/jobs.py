@@ -150,6 +150,15 @@ def descendants(pid: int) -> list[int]:
   return [p for child in children(pid) for p in (child, *descendants(child))]
 
 
+def named(pid: int) -> str:
+  """Its command line, cut; "": it has ended."""
+  try:
+    words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+  except OSError:
+    return ""
+  return b" ".join(words).decode(errors="replace")[:200]
+
+
 def alive(pid: int) -> bool:
   """Whether a process runs (a zombie does not)."""
   try:

@@ -123,7 +123,7 @@ class Campaign:
   def round(self, name: str) -> None:
     """One round: kills the stage until it ends by itself, compares, and records the outcome."""
     one = {"stage": name, "seed": self._args.seed, "processes": self._args.processes, "draws": [],
-           "wrong": [], "left": [], "refused": [], "outlived": 0}
+           "wrong": [], "left": [], "refused": [], "outlived": []}
     number = sum(len(other["draws"]) for other in self.rounds if other["stage"] == name)
     _copy(self._root / "stages" / name / "before", self.run)
     while len(one["draws"]) < PER_ROUND and self._killed(name, number + len(one["draws"]), one):
@@ -155,13 +155,13 @@ class Campaign:
     target = draw.choice(TARGETS[self._processes(name)])
     job = self._start(name)
     code = job.wait_worked(at)
-    pids = [job.pid, *jobs.descendants(job.pid)]
+    names = {pid: jobs.named(pid) for pid in (job.pid, *jobs.descendants(job.pid))}
     if code is None:
       job.kill(target)
       job.wait(60)
     elif code:
       one["refused"].append(f"exit code {code}: {job.said()[-400:]}")
-    one["outlived"] += len(jobs.lingering(pids, 5.0))
+    one["outlived"] += [names[pid] for pid in jobs.lingering(names, 5.0)]
     one["draws"].append({"number": number, "at": round(at, 3), "target": target,
                          "ended": "killed" if code is None else f"exit code {code}"})
     return code is None
@@ -195,9 +195,9 @@ class Campaign:
 def _row(name: str, seconds: float, rounds: list[dict]) -> dict:
   killed = [draw for one in rounds for draw in one["draws"] if draw["ended"] == "killed"]
   row = {"stage": name, "seconds": round(seconds, 2), "kills": len(killed), "rounds": len(rounds)}
-  for key in ("wrong", "left", "refused"):
+  for key in BROKEN:
     row[key] = [text for one in rounds for text in one[key]]
-  return {**row, "outlived": sum(one["outlived"] for one in rounds)}
+  return row
 
 
 def main() -> int:
@@ -240,7 +240,7 @@ BROKEN = ("wrong", "left", "refused", "outlived")
 def line(row: dict) -> str:
   return (f"{row['stage']:<10}{row['seconds']:>9.1f}{row['kills']:>7}{row['rounds']:>8}"
           f"{len(row['wrong']):>12}{len(row['left']):>12}{len(row['refused']):>10}"
-          f"{row['outlived']:>10}")
+          f"{len(row['outlived']):>10}")
 
 
 def show(result: dict) -> None:
@@ -256,7 +256,7 @@ def show(result: dict) -> None:
   print(f"{'all':<10}{total['seconds']:>9.1f}{total['kills']:>7}{total['rounds']:>8}"
         f"{total['wrong']:>12}{total['left']:>12}{total['refused']:>10}{total['outlived']:>10}")
   for row in rows:
-    for key in ("wrong", "left", "refused"):
+    for key in BROKEN:
       for text, count in collections.Counter(row[key]).items():
         print(f"{row['stage']}: {key}: {count} times {text}")
   for name, value in result["resumed"].items():

@@ -26,6 +26,10 @@ def work(folder):
   while True:
     pathlib.Path(folder, "alive").write_text(str(os.getpid()))
     time.sleep(0.02)
+def be_in_c(folder):
+  import ctypes
+  pathlib.Path(folder, "alive").write_text(str(os.getpid()))
+  ctypes.PyDLL(None).sleep(15)         # keeps Python's other threads from running
 def fail(folder):
   raise ValueError(f"cannot use {folder}")
 def be_killed(folder):
@@ -121,6 +125,15 @@ def test_the_child_dies_with_its_parent(tmp_path, parent, number, code):
   (tmp_path / "alive").unlink()
   time.sleep(0.2)
   assert not (tmp_path / "alive").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel ends it")
+def test_a_child_inside_a_library_dies_with_its_parent_at_once(tmp_path, parent):
+  process = parent("be_in_c")
+  wait_until((tmp_path / "alive").exists, process)
+  process.kill()
+  process.communicate(timeout=10)      # the end of stdout, which the child holds too
+  assert process.returncode == -9
 
 
 def test_a_child_that_is_killed_is_one_line(parent):

@@ -1,8 +1,10 @@
 """Runs a function in a child process, which ends whenever this process ends."""
 import concurrent.futures
+import ctypes
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -10,6 +12,8 @@ import threading
 from ilm_jax import errors
 from ilm_jax.monitoring import progress
 from ilm_jax.training import loop
+
+_PR_SET_PDEATHSIG = 1        # prctl of Linux: the signal that a process gets when its parent ends
 
 
 def run(name: str, function, *arguments) -> None:
@@ -28,7 +32,7 @@ def run(name: str, function, *arguments) -> None:
   spawn = multiprocessing.get_context("spawn")
   others = multiprocessing.active_children()
   with concurrent.futures.ProcessPoolExecutor(
-      1, mp_context=spawn, initializer=_end_with_parent) as pool:
+      1, mp_context=spawn, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
     work = pool.submit(function, *arguments)
     try:
       with progress.StopSignals() as signals:
@@ -73,8 +77,16 @@ def import_quietly(name: str) -> None:
       os.close(kept)
 
 
-def _end_with_parent() -> None:
-  """Ends this process when its parent is gone: after SIGKILL the parent cannot end it."""
+def _end_with_parent(parent: int) -> None:
+  """Ends this process when its parent is gone: after SIGKILL the parent cannot end it.
+
+  On Linux the kernel does it, at once: a thread must wait until a library in C lets Python run.
+  """
+  if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:       # gone before the call
+      os._exit(1)
+
   def wait():
     multiprocessing.parent_process().join()
     os._exit(1)
