@@ -188,6 +188,16 @@ def test_a_label_that_fits_raises_by_deviations_of_the_scores():
       [0, 1, 1, 0, 0, 0, 1, 1]), rtol=1e-6)
 
 
+def test_a_million_steps_leave_the_order_of_items_that_fit():
+  score_I1 = np.arange(8, dtype=np.float32)
+  known = attributes.leading(attributes.of_tags(ITEMS, TAGS), 7)
+  talk = s.critique(s.Session(), "dark", 999_999)
+  for _ in range(100):
+    talk = s.critique(talk, "dark", 999_999)
+  got_I1 = attributes.raised(score_I1, talk, known, {}, 4.0)
+  assert np.argsort(-got_I1).tolist() == [7, 6, 2, 1, 5, 4, 3, 0]
+
+
 def test_a_critique_without_a_direction_is_one_line(ways):
   form = fold_in.Form(VECTORS, reg=1.0, alpha=2.0)
   with pytest.raises(errors.UserError, match="'darkly' has no direction, .* 5 attrib.*'dark'$"):
