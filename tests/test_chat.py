@@ -7,7 +7,7 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.config import variants
-from ilm_jax.conversation import policy, session
+from ilm_jax.conversation import policy, session, wording
 from ilm_jax.stages import chat, ranker, talker
 from tests import talks
 
@@ -83,6 +83,12 @@ def test_a_list_shows_a_title_of_a_year_once(run):
   after = speaker.best(score_I1, may_I1, 3)
   assert [card.id for card in before] == ["i12", "i11", "i10"]
   assert [card.id for card in after] == ["i12", "i10", "i9"]
+
+
+def test_the_year_is_said_in_words_however_it_is_written():
+  for name, steps, words in (("NEW", -2, "older"), ("new", 1, "newer"), ("Comedy", 1, None)):
+    one = session.Critique(name, steps)
+    assert talker.wanted(one) == wording.asked(one) == (words or "more Comedy")
 
 
 def test_a_wish_is_said_as_it_was_understood_until_it_is_excluded(run, monkeypatch):

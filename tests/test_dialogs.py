@@ -35,6 +35,12 @@ def test_items_by_title_and_year(name, row):
   assert titles.Titles(ITEMS).row(name) == row
 
 
+def test_an_item_that_is_listed_twice_is_found_without_its_year():
+  twice = interactions.Items(ids=["1", "2", "3", "4"], titles=["Amy", "Amy", "Emma", "Emma"],
+                             years=[1997, 1997, 1996, 2020], genres=[[], [], [], []])
+  assert titles.Titles(twice).row("amy") == 1 and titles.Titles(twice).row("emma") == 0
+
+
 def test_dialogs_of_your_own(tmp_path):
   first, second = dialogs.read(write(tmp_path / "talk.jsonl", GOOD, "\n", turn(items=["Heat"])),
                                ITEMS)

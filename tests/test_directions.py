@@ -149,6 +149,21 @@ def test_labels_that_fit_a_critique_count():
   assert not fit(without).any()
 
 
+def test_labels_that_are_all_the_same_and_labels_of_degree():
+  row_of = {raw: n for n, raw in enumerate(ITEMS.ids, 1)}
+  table = [("101", "slow", 1), ("102", "slow", 1), ("101", "odd", 0), ("102", "odd", 0),
+           ("101", "grim", -1), ("102", "grim", 0.2), ("103", "grim", 0)]
+  known = attributes.leading(attributes.of_table(ITEMS, table), 7)
+
+  def fit(name, steps):
+    session = s.critique(s.Session(), name, steps)
+    return np.flatnonzero(attributes.fitting(session, known, row_of)).tolist()
+
+  assert fit("slow", 1) == [1, 2] and fit("slow", -1) == [3, 4, 5, 6, 7]
+  assert fit("odd", 1) == [] and fit("odd", -1) == [1, 2, 3, 4, 5, 6, 7]
+  assert fit("grim", 1) == [2, 3] and fit("grim", -1) == [1, 4, 5, 6, 7]
+
+
 def test_newer_is_newer_than_what_was_shown_or_is_liked():
   known = attributes.leading(attributes.of_years(ITEMS), 7)
   row_of = {raw: n for n, raw in enumerate(ITEMS.ids, 1)}
@@ -171,6 +186,16 @@ def test_a_label_that_fits_raises_by_deviations_of_the_scores():
   got = attributes.raised(score_I1, talk, known, {}, 0.5)
   np.testing.assert_allclose(got - score_I1, 0.5 * score_I1[1:].std() * np.array(
       [0, 1, 1, 0, 0, 0, 1, 1]), rtol=1e-6)
+
+
+def test_a_million_steps_leave_the_order_of_items_that_fit():
+  score_I1 = np.arange(8, dtype=np.float32)
+  known = attributes.leading(attributes.of_tags(ITEMS, TAGS), 7)
+  talk = s.critique(s.Session(), "dark", 999_999)
+  for _ in range(100):
+    talk = s.critique(talk, "dark", 999_999)
+  got_I1 = attributes.raised(score_I1, talk, known, {}, 4.0)
+  assert np.argsort(-got_I1).tolist() == [7, 6, 2, 1, 5, 4, 3, 0]
 
 
 def test_a_critique_without_a_direction_is_one_line(ways):
@@ -234,6 +259,19 @@ def test_more_like_a_film_is_a_like():
   assert talk.liked == ("101",) and talk.critiques == (s.Critique("new", 1.0),)
   with pytest.raises(errors.UserError, match="'Heta' is the title of no item"):
     wishes.applied(s.Session(), wishes.read("less like Heta", NAMES), ITEMS, TITLES)
+
+
+def test_a_wish_that_turns_round_earlier_ones_holds():
+  names, talk = ("horror", "new"), s.Session()
+  for text, horror in (("more horror", 1), ("a lot more horror", 3), ("a bit less horror", -0.5),
+                       ("less horror", -1.5), ("more horror, less horror", -1)):
+    talk = wishes.applied(talk, wishes.read(text, names), ITEMS, TITLES)
+    assert sum(each.steps for each in talk.critiques) == horror
+  talk = wishes.applied(s.Session(), wishes.read("much newer; older", names), ITEMS, TITLES)
+  assert [each.steps for each in talk.critiques] == [2, -1]
+  talk = s.constrain(s.critique(s.Session(), "horror", 2), without=("Horror",))
+  talk = wishes.applied(talk, wishes.read("less horror", names), ITEMS, TITLES)
+  assert [each.steps for each in talk.critiques] == [2, -1]        # the first holds no more
 
 
 def test_nothing_is_said():

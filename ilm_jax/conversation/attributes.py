@@ -109,10 +109,11 @@ class Leading(NamedTuple):
 
 
 def fitting(session: session_lib.Session, known: Leading, row_of: Mapping[str, int]) -> np.ndarray:
-  """float32 [I + 1]: the sum of |steps| of the session's critiques that an item's labels fit.
+  """float64 [I + 1]: the sum of |steps| of the session's critiques that an item's labels fit.
 
-  An item has an attribute if its label is above the middle of the least and the greatest. Labels
-  that are not known fit no critique for more, and every critique for less. "Newer" and "older" are
+  An item has an attribute if its label is above the middle of the least and the greatest; above 0
+  if all labels are the same. Labels that are not known fit no critique for more, and every critique
+  for less. "Newer" and "older" are
   meant against the item that the recommender named first in its last turn with items, else against
   the mean year of the liked items. Nothing fits a critique of an attribute without labels.
 
@@ -121,34 +122,42 @@ def fitting(session: session_lib.Session, known: Leading, row_of: Mapping[str, i
     known: labels of the catalogue.
     row_of: raw id -> item row.
   """
-  fit_I1 = np.zeros(known.value_AI1.shape[1], np.float32)
+  fit_I1 = np.zeros(known.value_AI1.shape[1])
   for each in session.active_critiques:
     if (name := each.attribute.casefold()) not in known.names:
       continue
     value_I1 = known.value_AI1[known.names.index(name)]
     least = (_year_before(session, each.turn, value_I1, row_of) if name == NEW else
-             (np.nanmin(value_I1) + np.nanmax(value_I1)) / 2)
+             _middle(value_I1))
     if each.steps > 0 or name == NEW:
       fits_I1 = (value_I1 - least) * np.sign(each.steps) > 0
     else:
       fits_I1 = ~(value_I1 > least)
-    fit_I1 += np.float32(abs(each.steps)) * fits_I1
+    fit_I1 += abs(each.steps) * fits_I1
   fit_I1[0] = 0
   return fit_I1
 
 
 def raised(score_I1, session: session_lib.Session, known: Leading, row_of: Mapping[str, int],
            step: float) -> np.ndarray:
-  """float32 [I + 1]: any model's scores, raised where labels fit the session's critiques.
+  """float64 [I + 1]: any model's scores, raised where labels fit the session's critiques.
+
+  In float64, so that a million steps leave the order of the items that fit as it is.
 
   Args:
     score_I1: scores of all item rows.
     session, known, row_of: as in `fitting`.
     step: by how many standard deviations of the scores one step raises an item.
   """
-  score_I1 = np.asarray(score_I1, np.float32)
-  deviation = score_I1[1:].std() or np.float32(1)
-  return score_I1 + np.float32(step) * deviation * fitting(session, known, row_of)
+  score_I1 = np.asarray(score_I1, np.float64)
+  deviation = score_I1[1:].std() or 1.0
+  return score_I1 + step * deviation * fitting(session, known, row_of)
+
+
+def _middle(value_I1) -> float:
+  """The number above which a label says that an item has the attribute."""
+  least, greatest = np.nanmin(value_I1), np.nanmax(value_I1)
+  return float(least + greatest) / 2 if least < greatest else 0.0
 
 
 def _year_before(session, turn: int, year_I1, row_of) -> float:

@@ -23,6 +23,7 @@ class Titles:
 
   def __init__(self, items: interactions_lib.Items):
     self._by_title: dict[str, dict[int | None, list[int]]] = {}
+    self._items = items
     for row, (title, year) in enumerate(zip(items.titles, items.years), 1):
       for name in _names(title):
         self._by_title.setdefault(name, {}).setdefault(year, []).append(row)
@@ -32,14 +33,15 @@ class Titles:
 
     Case, accents, punctuation and an article in front do not count. With a year: the first item of
     that year, else of the year before or after, because catalogues differ by one. Without a year:
-    the only item of that title.
+    the only item of that title; the first, if all have the same title and year.
     """
     title, year = split(name)
     by_year = self._by_title.get(plain(title), {})
     if year is not None:
       return next((by_year[y][0] for y in (year, year - 1, year + 1) if y in by_year), 0)
     rows = [row for rows in by_year.values() for row in rows]
-    return rows[0] if len(rows) == 1 else 0
+    different = {(self._items.titles[row - 1], self._items.years[row - 1]) for row in rows}
+    return rows[0] if len(different) == 1 else 0
 
 
 def split(name: str) -> tuple[str, int | None]:

@@ -138,6 +138,10 @@ def applied(session: session_lib.Session, wishes: Wishes, items: interactions_li
             titles: titles_lib.Titles) -> session_lib.Session:
   """The session with the wishes added; constraints stay as they are. `titles`: of `items`.
 
+  A wish that turns round earlier ones takes their steps back first: after "much more horror", "less
+  horror" leaves one step for less. "Newer" and "older" add up, as each is meant against what was
+  shown then.
+
   Raises:
     UserError: a title is not in the catalogue, or is ambiguous.
   """
@@ -148,7 +152,10 @@ def applied(session: session_lib.Session, wishes: Wishes, items: interactions_li
                                "title of the catalogue, with its year")
       session = edit(session, items.ids[row - 1])
   for name, steps in wishes.critiques:
-    session = session_lib.critique(session, name, steps)
+    before = sum(each.steps for each in session.active_critiques
+                 if each.attribute.casefold() == name)
+    turned = name != attributes.NEW and before * steps < 0
+    session = session_lib.critique(session, name, steps - before if turned else steps)
   return session
 
 

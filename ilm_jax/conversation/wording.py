@@ -83,12 +83,12 @@ def profile(session: s.Session, items: interactions_lib.Items, row_of: dict[str,
 def asked(critique: s.Critique) -> str:
   """ "less romance", "newer"."""
   how = side(critique.attribute, critique.steps)
-  return how if critique.attribute == attributes.NEW else f"{how} {critique.attribute}"
+  return how if critique.attribute.casefold() == attributes.NEW else f"{how} {critique.attribute}"
 
 
 def side(name: str, sign: float) -> str:
   """ "more" or "less" of an attribute; of the year "newer" or "older"."""
-  if name == attributes.NEW:
+  if name.casefold() == attributes.NEW:
     return "newer" if sign > 0 else "older"
   return "more" if sign > 0 else "less"
 

@@ -113,7 +113,7 @@ class Ranker:
     return tuple(cards.values())
 
   def scored(self, session: s.Session) -> np.ndarray:
-    """float32 [I + 1]: the model's scores after the liked items, at least one, changed by
+    """float64 [I + 1]: the model's scores after the liked items, at least one, changed by
     the critiques."""
     history = np.array([self.row_of[item] for item in session.liked], np.int32)
     without = dataclasses.replace(session, critiques=tuple(

@@ -62,7 +62,7 @@ def notes(unread: Sequence[str], guessed: Sequence[str], things: str) -> str:
 def wanted(critique: s.Critique) -> str:
   """ "less romance", "newer"."""
   more = critique.steps > 0
-  if critique.attribute == attributes.NEW:
+  if critique.attribute.casefold() == attributes.NEW:
     return "newer" if more else "older"
   return f"{'more' if more else 'less'} {critique.attribute}"
 
