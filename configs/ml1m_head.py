@@ -3,8 +3,9 @@
     python -m ilm_jax.main --config=configs/ml1m_head.py --workdir=runs/ml1m_head --stage=all \\
         --config.data.path=folder/with/ml-1m
 
-As configs/ml100k_head.py, with histories of 200, as published sequential recommenders read. Not
-measured yet.
+As configs/ml100k_head.py, with histories of 200, as published sequential recommenders read.
+Expect (docs/results/ml1m.md): test HR@10 .281 with seed 0, level with SASRec's .286, after two
+hours of one core; transition graph .230, iALS .088.
 """
 import ml_collections
 
