@@ -71,6 +71,14 @@ def test_words_that_no_label_knows_are_guessed(run, monkeypatch, tmp_path):
   assert talk.answer(f"/load {tmp_path}/talk.json").startswith("1. ")
 
 
+def test_a_wish_that_no_film_of_the_list_fits_is_said(talk):
+  talk.answer("I like Heat")
+  only = talk.answer("before 1970")
+  assert only == "1. Psycho (1960)  Horror"
+  assert talk.answer("newer") == f"None of these fits 'newer'.\n{only}"
+  assert talk.answer("no comedy") == only          # said once
+
+
 def test_a_list_shows_a_title_of_a_year_once(run):
   speaker = talker.Talker(run, variants.ILM, k=3)
   score_I1 = np.arange(len(speaker.items) + 1, dtype=np.float32)

@@ -258,16 +258,16 @@ def from_value(value, where: str = "session") -> Session:
 def allowed(session: Session, items: interactions_lib.Items) -> np.ndarray:
   """bool [I + 1] by item row: the items that may be recommended. Row 0 is False.
 
-  False for items with an opinion, or with the title and year of one (some logs list a film twice),
-  and for those that do not meet the constraint: an item without a year meets no bound, one without
-  genres none of `genres`. Genres are compared without case.
+  False for items with an opinion, or with the title and known year of one (some logs list a film
+  twice), and for those that do not meet the constraint: an item without a year meets no bound, one
+  without genres none of `genres`. Genres are compared without case.
   """
   now, (first, last) = session.constraint, session.constraint.years
   wanted, unwanted = ({genre.casefold() for genre in genres}
                       for genres in (now.genres, now.without))
   known = {opinion.item for opinion in session.opinions}
   names = list(zip(items.titles, items.years))
-  same = {name for item, name in zip(items.ids, names) if item in known and name[0]}
+  same = {name for item, name in zip(items.ids, names) if item in known and all(name)}
   may_I1 = np.array([False, *(item not in known and name not in same
                               for item, name in zip(items.ids, names))])
   if wanted or unwanted:

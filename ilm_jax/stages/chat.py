@@ -105,7 +105,8 @@ class Chat:
     self.session = reply.session
     if not reply.cards:
       return reply.text + (" E.g. /dislike 1, or /seen 2." if reply.act == s.CHAT else "")
-    notes = talker.notes(reply.unread, reply.guessed, self._talker.things)
+    notes = talker.notes(reply.unread, reply.guessed, reply.unmet,
+                         self._talker.things)
     return "\n".join(filter(None, (notes, ranker.listed(reply.cards))))
 
   # Commands.

@@ -103,13 +103,13 @@ class Ranker:
 
   def best(self, score_I1: np.ndarray, may_I1: np.ndarray, k: int) -> tuple[Card, ...]:
     """The k items of the highest scores among those that may be recommended, best first, each title
-    of a year once."""
+    of a known year once."""
     rows, cards = np.flatnonzero(may_I1), {}
     for row in rows[np.argsort(-score_I1[rows], kind="stable")]:
       if len(cards) == k:
         break
       card = self.card(row, score_I1[row])
-      cards.setdefault((card.title, card.year) if card.title else card.id, card)
+      cards.setdefault((card.title, card.year) if card.title and card.year else card.id, card)
     return tuple(cards.values())
 
   def scored(self, session: s.Session) -> np.ndarray:

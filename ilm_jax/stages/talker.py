@@ -37,6 +37,7 @@ class Reply(NamedTuple):
     cards: the recommended items, best first.
     unread: words of the user that were not understood; `text` says so.
     guessed: attributes that were guessed from the user's words; `text` says so.
+    unmet: this turn's critiques that the labels of no card fit, as `wanted`; `text` says so.
   """
   session: s.Session
   act: str
@@ -44,18 +45,20 @@ class Reply(NamedTuple):
   cards: tuple[ranker.Card, ...] = ()
   unread: tuple[str, ...] = ()
   guessed: tuple[str, ...] = ()
+  unmet: tuple[str, ...] = ()
 
 
-def notes(unread: Sequence[str], guessed: Sequence[str], things: str) -> str:
-  """The sentences about unread and guessed words; "" if there are none.
+def notes(unread: Sequence[str], guessed: Sequence[str], unmet: Sequence[str], things: str) -> str:
+  """The sentences about unread and guessed words, and unmet wishes; "" if there are none.
 
   Args:
-    unread, guessed: of a `Reply`.
+    unread, guessed, unmet: of a `Reply`.
     things: what items are called, e.g. "films".
   """
   said = [f"I do not know what {', '.join(map(repr, unread))} means here."] * bool(unread)
   said += [f"{', '.join(map(repr, guessed))}: guessed from the {things}' texts; no label says it."
            ] * bool(guessed)
+  said += [f"None of these fits {', '.join(map(repr, unmet))}."] * bool(unmet)
   return "\n".join(said)
 
 
@@ -203,10 +206,22 @@ class Talker(ranker.Ranker):
     return Reply(s.add_turn(session, s.Turn(s.RECOMMENDER, said, items, act)), act, said)
 
   def _turn(self, session, act, words, cards, unread, guessed) -> Reply:
-    text = "\n".join(filter(None, (notes(unread, guessed, self.things), words)))
+    unmet = self._unmet(session, cards) if cards else ()
+    text = "\n".join(filter(None, (notes(unread, guessed, unmet, self.things), words)))
     said = s.Turn(s.RECOMMENDER, "\n".join(filter(None, (text, ranker.listed(cards)))),
                   tuple(card.id for card in cards), act)
-    return Reply(s.add_turn(session, said), act, text, tuple(cards), unread, guessed)
+    return Reply(s.add_turn(session, said), act, text, tuple(cards), unread, guessed, unmet)
+
+  def _unmet(self, session: s.Session, cards) -> tuple[str, ...]:
+    rows = [self.row_of[card.id] for card in cards]
+    return tuple(wanted(each) for each in session.active_critiques
+                 if each.turn == len(session.turns) and self.labelled(each.attribute)
+                 and not self._fit(session, each)[rows].any())
+
+  def _fit(self, session: s.Session, critique: s.Critique) -> np.ndarray:
+    """[I + 1]: above 0 where an item's labels fit one critique of the session."""
+    return attributes.fitting(dataclasses.replace(session, critiques=(critique,)), self.known,
+                              self.row_of)
 
   # Explanations.
 
@@ -233,9 +248,8 @@ class Talker(ranker.Ranker):
     for each in session.active_critiques:
       name = each.attribute.casefold()
       if self.labelled(name):
-        one = dataclasses.replace(session, critiques=(each,))
-        fits = attributes.fitting(one, self.known, self.row_of)[row]
-        said.append(f"You asked for {wanted(each)}; its labels {'fit' if fits else 'do not fit'}.")
+        fits = "fit" if self._fit(session, each)[row] else "do not fit"
+        said.append(f"You asked for {wanted(each)}; its labels {fits}.")
       else:
         said.append(f"You asked for {wanted(each)}; it lies {apart_C @ ways[name]:+.1f} standard "
                     "deviations from the mean, by a guess from texts.")
