@@ -101,7 +101,7 @@ def test_bad_folders_are_refused(tmp_path):
     ({"model_type": ["llama"]}, "model_type is .*, expected one of"),
     ({"model_type": "gemma3", "text_config": 3}, "model_type is 'gemma3', expected one of"),
     ({"hidden_act": "xielu"}, "hidden_act is 'xielu'"),
-    ({"hidden_size": None}, "is missing or of another kind"),
+    ({"hidden_size": None}, "hidden_size is None, expected a whole number from 1"),
     ({"num_hidden_layers": 1}, "left over.*model.layers.1"),
     ({"num_hidden_layers": 3}, "missing.*model.layers.2"),
     ({"intermediate_size": 25}, r"shape \(24, 16\), expected \(25, 16\)"),
