@@ -175,6 +175,9 @@ def test_newer_is_newer_than_what_was_shown_or_is_liked():
   older = attributes.fitting(s.critique(shown, "new", -1), known, row_of)
   np.testing.assert_array_equal(older[1:], year_I < year_I[3])
   assert newer.any() and older.any()
+  back = s.critique(s.critique(shown, "new", 1), "New", -1)       # the last wish holds
+  assert [each.steps for each in back.active_critiques] == [-1]
+  np.testing.assert_array_equal(attributes.fitting(back, known, row_of), older)
   later = s.add_turn(s.critique(talk, "new", 1), s.Turn(s.RECOMMENDER, "And this.", (
       ITEMS.ids[5],), s.RECOMMEND))           # a list after the critique does not change it
   np.testing.assert_array_equal(attributes.fitting(later, known, row_of), newer)

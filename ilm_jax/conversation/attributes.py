@@ -14,7 +14,7 @@ from ilm_jax import errors
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.data import interactions as interactions_lib
 
-NEW = "new"              # the attribute of the year
+NEW = session_lib.NEW    # the attribute of the year
 
 
 class Labels(NamedTuple):
@@ -113,9 +113,9 @@ def fitting(session: session_lib.Session, known: Leading, row_of: Mapping[str, i
 
   An item has an attribute if its label is above the middle of the least and the greatest; above 0
   if all labels are the same. Labels that are not known fit no critique for more, and every critique
-  for less. "Newer" and "older" are
-  meant against the item that the recommender named first in its last turn with items, else against
-  the mean year of the liked items. Nothing fits a critique of an attribute without labels.
+  for less. "Newer" and "older" are meant against the item that the recommender named first in its
+  last turn with items, else against the mean year of the liked items. Nothing fits a critique of an
+  attribute without labels.
 
   Args:
     session: its critiques, turns and liked items are read.

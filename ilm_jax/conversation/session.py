@@ -25,6 +25,7 @@ USER, RECOMMENDER = ROLES = ("user", "recommender")
 ASK, RECOMMEND, EXPLAIN, REFINE, CHAT = ACTS = ("ask", "recommend", "explain", "refine", "chat")
 TELL, ANSWER, CRITIQUE, REJECT, ACCEPT, WHY = USER_ACTS = (
     "tell", "answer", "critique", "reject", "accept", "why")
+NEW = "new"              # the attribute of a critique about the year
 LIKED, DISLIKED, SEEN = KINDS = ("liked", "disliked", "seen")
 _YEARS = "two years, the first not after the last; null where there is no bound"
 
@@ -108,9 +109,13 @@ class Session:
 
   @property
   def active_critiques(self) -> tuple[Critique, ...]:
-    """The critiques that hold: without those for more of an excluded genre."""
-    return tuple(each for each in self.critiques if each.steps <= 0 or each.attribute.casefold()
-                 not in map(str.casefold, self.constraint.without))
+    """The critiques that hold: without those for more of an excluded genre; of those about the
+    year only the last, because "older" after "newer" takes it back."""
+    without = set(map(str.casefold, self.constraint.without))
+    years = [each for each in self.critiques if each.attribute.casefold() == NEW]
+    return tuple(each for each in self.critiques
+                 if (each.steps <= 0 or each.attribute.casefold() not in without)
+                 and (each.attribute.casefold() != NEW or each is years[-1]))
 
   def _of_kind(self, kind: str) -> tuple[str, ...]:
     last = {opinion.item: opinion.kind for opinion in self.opinions}

@@ -139,8 +139,8 @@ def applied(session: session_lib.Session, wishes: Wishes, items: interactions_li
   """The session with the wishes added; constraints stay as they are. `titles`: of `items`.
 
   A wish that turns round earlier ones takes their steps back first: after "much more horror", "less
-  horror" leaves one step for less. "Newer" and "older" add up, as each is meant against what was
-  shown then.
+  horror" leaves one step for less. Of wishes about the year only the last holds
+  (`Session.active_critiques`).
 
   Raises:
     UserError: a title is not in the catalogue, or is ambiguous.

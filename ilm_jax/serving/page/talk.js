@@ -45,11 +45,12 @@ export const likedItems = () => [...opinions()].filter(([, kind]) => kind === "l
 export const constraint = () => talk.session.constraints.at(-1)
   ?? {genres: [], without: [], years: [null, null]};
 
-/** Steps by attribute, all critiques added up. */
+/** Steps by attribute, critiques added up; of the year the last. */
 export function steps() {
   const sum = new Map();
   for (const each of talk.session.critiques) {
-    sum.set(each.attribute, (sum.get(each.attribute) ?? 0) + each.steps);
+    const before = each.attribute === "new" ? 0 : sum.get(each.attribute) ?? 0;
+    sum.set(each.attribute, before + each.steps);
   }
   return sum;
 }
