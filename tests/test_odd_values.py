@@ -9,7 +9,9 @@ import time
 import tracemalloc
 
 import pytest
+from absl import flags
 from etils import epath
+from ml_collections import config_flags
 
 from benchmarks.garbage import weights
 from configs import tiny
@@ -297,3 +299,30 @@ def test_categories_of_parquet_are_read(tmp_path):
       "user_id": pa.array(["a", "b", "a"]).dictionary_encode(), "item_id": pa.array([7, 8, 7])}),
                       tmp_path / "log.parquet")
   assert read()[:2] == (["a", "b", "a"], ["7", "8", "7"])
+
+
+@pytest.mark.parametrize("path", ["~\0x", "data/ml\0"])
+def test_a_path_with_a_nul_is_one_line(path):
+  config = tiny.get_config()
+  config.data.path = path
+  with pytest.raises(errors.UserError, match=r"^config\.data\.path is .*without NUL$"):
+    reading.at_home(config)
+
+
+def test_a_config_without_a_name_is_one_line():
+  values = flags.FlagValues()
+  holder = config_flags.DEFINE_config_file("config", flag_values=values)
+  with pytest.raises(errors.UserError, match="--config names no file"):
+    reading.from_flags(values, ["main", "--config", "--config"], holder)
+
+
+def test_of_two_configs_the_last_is_read_and_named():
+  for first, last in (("tiny", "127.phase2.steps=1"), ("nothere", "tiny")):
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    argv = ["main", f"--config={first}", "--config", last]
+    if last == "tiny":
+      assert reading.from_flags(values, argv, holder).phase2.steps == tiny.get_config().phase2.steps
+    else:
+      with pytest.raises(errors.UserError, match="config file 127.* does not exist"):
+        reading.from_flags(values, argv, holder)

@@ -50,6 +50,11 @@ def from_flags(flag_values, argv: list[str], holder) -> ml_collections.ConfigDic
   if holder.value is None:
     raise errors.UserError("--config is not set: name a config, e.g. --config=quickstart (--help "
                            "explains it)")
+  try:
+    holder.value.keys()         # the flag raises here if it found no file
+  except OSError as e:
+    raise errors.UserError("--config names no file that can be read: name a config once, e.g. "
+                           "--config=quickstart") from e
   return holder.value
 
 
@@ -126,12 +131,19 @@ def at_home(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The config, changed in place, with `~` at the start of its paths replaced by the home folder.
 
   A shell does not replace it in --config.data.path=~/files.
+
+  Raises:
+    UserError: a path holds a NUL, which no file's name can.
   """
   for field in names.PATHS:
     *sections, name = field.split(".")
     section = functools.reduce(lambda at, part: at.get(part, {}), sections, c)
-    if isinstance(section.get(name), str) and section[name].startswith("~"):
-      section[name] = os.path.expanduser(section[name])
+    if not isinstance(path := section.get(name), str):
+      continue
+    if "\0" in path:
+      raise errors.UserError(f"config.{field} is {errors.shown(path)}, expected a path without NUL")
+    if path.startswith("~"):
+      section[name] = os.path.expanduser(path)
   return c
 
 
@@ -269,7 +281,9 @@ def _path(name: str) -> str:
 
 
 def _config_path(argv: list[str]) -> str:
+  """The config's path; of several the last, as with every flag of absl."""
+  path = ""
   for arg, following in zip(argv, [*argv[1:], ""]):
     if m := re.match(r"--?config(?:=(.*))?$", arg):
-      return m[1] if m[1] is not None else following
-  return ""
+      path = m[1] if m[1] is not None else following
+  return path

@@ -116,10 +116,10 @@ class Ranker:
     """float64 [I + 1]: the model's scores after the liked items, at least one, changed by
     the critiques."""
     history = np.array([self.row_of[item] for item in session.liked], np.int32)
-    without = dataclasses.replace(session, critiques=tuple(
+    unlabelled = dataclasses.replace(session, critiques=tuple(
         each for each in session.critiques if not self.labelled(each.attribute)))
     score_I1 = directions.moved(
-        self._scores([history])[0], without, self.factors, self.ways_of(session), _STEP)
+        self._scores([history])[0], unlabelled, self.factors, self.ways_of(session), _STEP)
     return attributes_lib.raised(score_I1, session, self.known, self.row_of, _LABEL_STEP)
 
   def labelled(self, attribute: str) -> bool:
