@@ -22,7 +22,7 @@ from configs import base, tiny
 from ilm_jax import errors
 from ilm_jax.config import gin_overlay
 from ilm_jax.conversation import redial, soft_attributes, titles
-from ilm_jax.data import interactions, tokenizer_files
+from ilm_jax.data import chat_files, interactions, tokenizer_files
 from ilm_jax.evaluation import compare, list_files, measured, report
 from ilm_jax.export.shipped import check, top_k
 from ilm_jax.stages import chat, recommend
@@ -277,6 +277,17 @@ def weights_of_pieces() -> bytes:
 def test_a_file_of_soft_attributes_that_is_not_there(tmp_path):
   with pytest.raises(errors.UserError, match="does not exist"):
     soft_attributes.read(tmp_path / "soft.csv", titles.Titles(ITEMS))
+
+
+def test_the_campaign_forks_templates_under_the_same_limits(tmp_path, monkeypatch):
+  from benchmarks.garbage import texts
+  monkeypatch.setattr(chat_files, "SECONDS", 1)
+  path = tmp_path / "chat_template.jinja"
+  path.write_text("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}")
+  with pytest.raises(errors.UserError, match="takes more than 1 seconds"):
+    texts._read_template(tmp_path)
+  path.write_text(texts._TEMPLATES[0])
+  texts._read_template(tmp_path)
 
 
 @pytest.mark.parametrize("header", [b'"x"', b"[1]", b"7", b'{"a": []}', b'{"a": {"dtype": []}}',

@@ -154,7 +154,7 @@ class _Child:
       self._stdin.write(json.dumps(question).encode() + b"\n")
       self._stdin.flush()
       line = self._line(_PATIENCE + more)
-    except OSError:              # it has ended already
+    except (OSError, ValueError):      # it has ended already, or was ended here
       line = b""
     if not line.endswith(b"\n"):
       _end(self._process)
