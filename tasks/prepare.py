@@ -2,7 +2,8 @@
 
     prepared/ml100k_sequential/train/...
 
-A split that exists and was made from the same data, vocabularies, prompts and config is kept.
+Tasks of rate 0 get no split "train". A split that exists and was made from the same data,
+vocabularies, prompts and config is kept.
 """
 import dataclasses
 import json
@@ -70,8 +71,9 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
   definitions = catalog.definitions(material)
   _save_index(workdir / "prepared", material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
+  untrained = {name for name, rate in config.tasks.mixture.items() if not rate}
   todo = _todo(workdir / "prepared", material, definitions, names,
-               settings_lib.of_prepared(config))
+               settings_lib.of_prepared(config), untrained)
   if beam:
     _by_beam(todo, beam)
   else:
@@ -99,8 +101,13 @@ def examples(name: str, split: str):
       bar.update(len(some))
 
 
-def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
-  """The splits that are missing, damaged, or made from other inputs."""
+def _todo(folder, material, definitions, names, settings: dict,
+          untrained: set[str]) -> list[_Todo]:
+  """The splits that are missing, damaged, or made from other inputs.
+
+  Nothing reads the training examples of an untrained task, and a large log takes minutes for each.
+  Its other splits are also read when lists are asked for or texts are written.
+  """
   theirs = own_tasks.mixture(material.module) if material.module else {}
   todo = []
   for short, definition in definitions.items():
@@ -110,6 +117,8 @@ def _todo(folder, material, definitions, names, settings: dict) -> list[_Todo]:
     if short in theirs:
       made_from["module"] = own_tasks.fingerprint(material.module)
     for split in definition.source.splits:
+      if split == "train" and short in untrained:
+        continue
       manifest = store.read_manifest(folder / names[short] / split) or {}
       if (manifest.get("made_from"), manifest.get("format")) != (
           made_from, store.FORMAT) or store.damage(folder / names[short] / split, manifest):

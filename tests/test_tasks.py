@@ -92,7 +92,9 @@ def prepared(tmp_path_factory, words):
   """A function from task and split to what `prepare` stored, and the returned names."""
   folder = tmp_path_factory.mktemp("prepared")
   interactions.save(folder / "data", log(), ITEMS, {"toy": 1})
-  names = prepare.prepare(folder, words, words, config())
+  c = config()
+  c.tasks.mixture.elm_year = 1.0
+  names = prepare.prepare(folder, words, words, c)
 
   def read(task, split):
     return store.Prepared(folder / "prepared" / names[task] / split)
@@ -293,7 +295,9 @@ def test_prepare_again_skips_what_is_there(workdir, words, monkeypatch):
       written.append(f"{folder.parent.name}/{folder.name}"), write(folder, *rest)))
   prepare.prepare(workdir, words, words, config())
   everything = set(written)
-  assert "toy5_elm_year/validation" in everything and len(written) == len(everything)
+  assert everything == {f"toy5_{name}/{split}" for name in ("sequential", "elm_title", "elm_year")
+                        for split in ("train", "validation", "test")} - {"toy5_elm_year/train"}
+  assert len(written) == len(everything)
   prepare.prepare(workdir, words, words, config())
   assert len(written) == len(everything)
   (workdir / "prepared" / "toy5_elm_year" / "test" / "manifest.json").unlink()
