@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
       "columns": columns(),
       "domain": "",                # nouns and verbs of prompts: "movie", "product", "book", "song",
                                    # .. (ilm_jax/elm.py); "": by `name`; "item" for a table
-      "split": "loo_stable",       # also "loo_openp5", "global_time", "cold_items",
+      "split": "loo_stable",       # also "loo_last", "loo_openp5", "global_time", "cold_items",
                                    # "cold_drawn": ilm_jax/data/splits.py
       "time_fractions": (0.8, 0.9),   # global_time: where validation and test begin in the log
       "cold_fraction": 0.1,        # share of items that are cold; cold_items: the last to appear in

@@ -185,8 +185,8 @@ def test_every_mistake_is_named_at_once():
     ("data.name", "ml-2m", "did you mean 'ml-32m'?"),
     ("data.name", "ml-1m", "data.path is empty: data.name='ml-1m' is read from your files"),
     ("data.path", "no/such/folder", "is no folder"),
-    ("data.split", "loo", "expected one of 'loo_stable', 'loo_openp5', 'global_time', "
-     "'cold_items'"),
+    ("data.split", "loo", "expected one of 'loo_stable', 'loo_last', 'loo_openp5', "
+     "'global_time'"),
     ("data.heldout_fraction", 0.0, "between 0 and 1"),
     ("cf.solver", "cgs", "did you mean 'cg'?"),
     ("prng", "threefry", "did you mean 'threefry2x32'?"),

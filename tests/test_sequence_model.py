@@ -10,7 +10,7 @@ from flax import nnx
 from configs import base, ml100k_head, tiny
 from ilm_jax import errors
 from ilm_jax.baselines import sasrec, sasrec_teacher
-from ilm_jax.config import reading, settings, variants
+from ilm_jax.config import checks, reading, settings, variants
 from ilm_jax.data import entities, interactions, packing
 from ilm_jax.models import language_model
 from ilm_jax.objectives import item_head, phase2
@@ -110,6 +110,17 @@ def test_neither_test_nor_without_patience_validation_items_are_looked_at(workdi
   np.testing.assert_array_equal(target_U, log.item_N[split.valid])
   assert not nothing_U.any() and (again == learned).all()
   assert config.evaluate_every == config.epochs == 3          # the last epoch is kept
+
+
+def test_a_split_without_validation_needs_no_patience():
+  config = ml100k_head.get_config()
+  config.data.split = "loo_last"
+  assert not checks.mistakes(config, 1)
+  config.phase2.head.distil = 1.0
+  mistake, = checks.mistakes(config, 1)
+  assert "set cf.sasrec.patience=0, and cf.sasrec.epochs" in mistake
+  config.cf.sasrec.patience = 0
+  assert not checks.mistakes(config, 1)
 
 
 def test_without_a_validation_target_it_asks_for_no_patience(workdir, monkeypatch):

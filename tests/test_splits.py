@@ -19,12 +19,16 @@ def built(log, rule, k=1):
 
 
 def test_leave_one_out_for_users_of_one_two_and_three():
-  """OpenP5 has no rule for short users: its targets are the last two, whoever it is."""
+  """OpenP5 has no rule for short users: its targets are the last two, whoever it is.
+
+  loo_last has the test targets of loo_stable.
+  """
   user_N, time_N = np.array([0, 1, 1, 2, 2, 2]), np.arange(6)
-  stable, openp5 = (splits.parts(splits.Rule(name), user_N, time_N)
-                    for name in ("loo_stable", "loo_openp5"))
+  stable, last, openp5 = (splits.parts(splits.Rule(name), user_N, time_N)
+                    for name in ("loo_stable", "loo_last", "loo_openp5"))
   train, valid, test = splits.TRAIN, splits.VALID, splits.TEST
   np.testing.assert_array_equal(stable, [train, train, train, train, valid, test])
+  np.testing.assert_array_equal(last, [train, train, train, train, train, test])
   np.testing.assert_array_equal(openp5, [train, valid, test, train, valid, test])
 
 
@@ -194,10 +198,12 @@ def test_movielens(rule):
   split = found.split
   assert not (split.train & split.valid | split.train & split.test | split.valid & split.test).any()
   for part in (split.valid, split.test):
-    assert np.bincount(found.user_N[part]).max() == 1
+    assert np.bincount(found.user_N[part], minlength=1).max() == part.any()
   if rule.name == "global_time":
     assert found.time_N[split.train].max() < found.time_N[split.valid].min()
     assert found.time_N[split.valid].max() < found.time_N[split.test].min()
     assert 0.75 < split.train.mean() <= 0.8
   elif not rule.cold:
-    assert split.test.sum() == split.valid.sum() == 943
+    assert split.test.sum() == 943
+    assert split.valid.sum() == (0 if rule.name == "loo_last" else 943)
+    assert split.train.sum() == len(found.user_N) - 943 - split.valid.sum()

@@ -2,7 +2,7 @@
 import codecs
 
 from ilm_jax import elm
-from ilm_jax.config import dialog_sources, mixture, names, rules
+from ilm_jax.config import dialog_sources, mixture, names, rules, settings
 
 
 def check_data(c) -> list[str]:
@@ -22,6 +22,10 @@ def check_data(c) -> list[str]:
   if d.split in ("cold_items", "cold_drawn") and "semantic" not in c.vectors:
     wrong.append(f"data.split={d.split!r} with vectors={tuple(c.vectors)}: a cold item has no "
                  "behavioral vector, so all cold items would look the same: name 'semantic' too")
+  if d.split == "loo_last" and c.cf.sasrec.patience and settings.needs_sasrec(c):
+    wrong.append(f"data.split='loo_last' with cf.sasrec.patience={c.cf.sasrec.patience}: there are "
+                 "no validation targets to choose the SASRec's epoch by: set cf.sasrec.patience=0, "
+                 "and cf.sasrec.epochs to the best epoch with data.split='loo_stable'")
   if d.split == "global_time":
     fractions = tuple(d.time_fractions)
     if len(fractions) != 2 or not 0 < fractions[0] < fractions[1] < 1:

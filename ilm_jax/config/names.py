@@ -8,7 +8,7 @@ DATASETS = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-late
             "amazon-2023", "lastfm", "yelp", "taobao", "openp5", "table")
 UNTIMED = ("lastfm", "openp5")                 # logs without times
 FETCHED = ("ml-100k",)                         # needs no data.path
-SPLITS = ("loo_stable", "loo_openp5", "global_time", "cold_items", "cold_drawn")
+SPLITS = ("loo_stable", "loo_last", "loo_openp5", "global_time", "cold_items", "cold_drawn")
 DELIMITED = {".csv": ",", ".tsv": "\t", ".dat": "", ".txt": ""}     # ending: delimiter, "": none
 TABLES = (*(f"{kind}{packed}" for packed in ("", ".gz") for kind in (*DELIMITED, ".jsonl")),
           ".parquet")

@@ -2,6 +2,8 @@
 
     loo_stable    leave one out: a user's last interaction is test, the one before validation, for
                   users with at least three; events at equal times stay in the order of the log
+    loo_last      the same without validation: all but a user's last interaction is training. For
+                  settings that are already chosen, and to compare with work that learns so
     loo_openp5    like OpenP5's code: the same for users with at least two, after an unstable sort
                   of the whole log by time; quicksort decides the order of events at equal times
     global_time   two points in time cut the log of all users; an event at a cut is after it. A
@@ -30,6 +32,7 @@ from ilm_jax import errors
 NONE, TRAIN, VALID, TEST = range(4)      # what an interaction is for; NONE: history only
 MEANING = {
     "loo_stable": "leave-one-out, history with the validation item; equal times in log order",
+    "loo_last": "leave-one-out, all but the last interaction learnt; equal times in log order",
     "loo_openp5": "leave-one-out, history with the validation item; equal times in the order of an "
                   "unstable sort (OpenP5)",
     "global_time": "a user's first interaction after a point in time, history all before it; "
@@ -113,15 +116,16 @@ def parts(rule: Rule, user_N, time_N, item_N=None) -> np.ndarray:
     return _cold(rule, user_N, time_N, np.asarray(item_N))
   if rule.name == "global_time":
     return _global_time(rule.time_fractions, user_N, time_N)
-  return _leave_one_out(user_N, least=2 if rule.name == "loo_openp5" else 3)
+  return _leave_one_out(user_N, least=2 if rule.name == "loo_openp5" else 3,
+                        before=TRAIN if rule.name == "loo_last" else VALID)
 
 
-def _leave_one_out(user_N, least: int) -> np.ndarray:
-  """The last interaction is test, the one before validation, for users with at least `least`."""
+def _leave_one_out(user_N, least: int, before: int) -> np.ndarray:
+  """The last interaction is test, the one before it `before`, for users with at least `least`."""
   part_N = np.full(len(user_N), TRAIN, np.int8)
   start_U, count_U = np.unique(user_N, return_index=True, return_counts=True)[1:]
   last_U = (start_U + count_U - 1)[count_U >= least]
-  part_N[last_U], part_N[last_U - 1] = TEST, VALID
+  part_N[last_U], part_N[last_U - 1] = TEST, before
   return part_N
 
 
