@@ -10,6 +10,7 @@ of the test items: choose by the first, use the second once. An arm is a model o
 1 with its dot product, under changes of the config (`projector_arms`). <out>/log.jsonl gets a line
 per run: arm, seed, changes, figures.
 
+With --set data.split="'loo_last'" validation items are learnt, and there is no first table.
 Intervals are over users, for the mean of all seeds; "seeds" is the standard deviation over seeds.
 """
 import argparse
@@ -34,6 +35,7 @@ from ilm_jax.stages import context, phases, recipe
 from ilm_jax.stages import run as stages
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
+_PARTS = {"validation": "valid", "test": "test"}
 _PREPARED, _OF_CF = ("data", "prepared", "tfds"), ("entities", "factors.npz", "sasrec")
 
 
@@ -65,14 +67,16 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
   seconds = time.time() - began
   by = by_head if config.phase2.head.weight else by_words
   score = dot_product if arm.variant == "phase1" else functools.partial(by, variant=variant)
-  ranks = {split: rank(run, split, score) for split in ("validation", "test")}
+  ranks = {split: rank(run, split, score) for split in ("validation", "test")
+           if getattr(run.data.log.split, _PARTS[split]).any()}
   np.savez(folder / "ranks.npz", **ranks)
   line = {"arm": name, "seed": seed, "config": args.config, "variant": arm.variant,
           "changes": {**COMMON, **arm.changes, **args.set}, "seconds": round(seconds),
-          **(costs(run, variant) if arm.variant != "phase1" else {}), **{
-              f"validation hr@{k}": float(metrics.hit_rate(ranks["validation"], k).mean())
-              for k in (5, 10)},
-          "validation ndcg@10": float(metrics.ndcg(ranks["validation"], 10).mean())}
+          **(costs(run, variant) if arm.variant != "phase1" else {})}
+  if "validation" in ranks:
+    line |= {**{f"validation hr@{k}": float(metrics.hit_rate(ranks["validation"], k).mean())
+                for k in (5, 10)},
+             "validation ndcg@10": float(metrics.ndcg(ranks["validation"], 10).mean())}
   with (args.out / "log.jsonl").open("a") as log:
     log.write(json.dumps(line) + "\n")
   print(json.dumps(line), flush=True)
@@ -208,8 +212,11 @@ def _of_users(args, name: str, seed: int, users: list) -> np.ndarray:
 
 
 def _ranks(args, name: str, seed: int, split: str) -> np.ndarray:
-  with np.load(args.out / name / str(seed) / "ranks.npz") as ranks:
-    return ranks[split]
+  return _ranks_file(args, name, seed)[split]
+
+
+def _ranks_file(args, name: str, seed: int):
+  return np.load(args.out / name / str(seed) / "ranks.npz")
 
 
 def main() -> None:
@@ -234,7 +241,8 @@ def main() -> None:
   for seed in args.seeds:
     for name in args.arms:
       train(args, name, seed)
-  for split in ("validation", *(("test",) if args.test else ())):
+  shown = ("validation", *(("test",) if args.test else ()))
+  for split in filter(_ranks_file(args, args.arms[0], args.seeds[0]).files.__contains__, shown):
     print(table(args, split), flush=True)
   if args.beside and args.test:
     print(beside(args))

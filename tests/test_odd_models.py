@@ -15,7 +15,7 @@ from benchmarks.garbage import gguf_file, texts, weights
 from ilm_jax import errors
 from ilm_jax.data import chat_files, chat_template, tokenizer, tokenizer_files
 from ilm_jax.weights import gguf as gguf_weights
-from ilm_jax.weights import hf, t5x, t5x_gin, torch_zip
+from ilm_jax.weights import hf, safetensors, t5x, t5x_gin, torch_zip
 
 # Tokenizers.
 
@@ -276,3 +276,15 @@ def test_a_chunk_that_is_far_larger_than_its_array(tmp_path):
                                              "compressor": {"id": "zlib", "level": 9}}))
   with pytest.raises(errors.UserError, match="its chunks of .100000000,. are larger"):
     t5x.load(tmp_path)
+
+
+def test_a_bert_config_that_claims_many_layers_is_refused_soon(tmp_path):
+  """The garbage campaign's only input that hung: to trace 256 layers took minutes."""
+  for name, data in weights._bert()[0].items():
+    (tmp_path / name).write_bytes(data)
+  claimed = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 256}
+  (tmp_path / "config.json").write_text(json.dumps(claimed))
+  began = time.process_time()
+  with pytest.raises(errors.UserError, match="4080 tensor.s. missing"):
+    safetensors.load_bert(tmp_path)
+  assert time.process_time() - began < 2

@@ -120,9 +120,16 @@ def bind(config: BertConfig, params) -> Bert:
 
 
 def abstract_params(config: BertConfig) -> dict:
-  """The pure dict of parameters as ShapeDtypeStructs; costs nothing at any size."""
-  model = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
-  return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  """The pure dict of parameters as ShapeDtypeStructs; costs nothing at any size.
+
+  One layer is traced, and the others are like it: tracing 256 takes minutes, and a damaged
+  config.json may claim so many.
+  """
+  one = dataclasses.replace(config, num_layers=1)
+  model = nnx.eval_shape(lambda: Bert(one, rngs=nnx.Rngs(0)))
+  params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  params["layers"] = dict.fromkeys(range(config.num_layers), params["layers"][0])
+  return params
 
 
 def sentence_vectors(config: BertConfig, params, tokenizer: Encodes, texts: Sequence[str], *,
