@@ -214,6 +214,16 @@ def test_other_language_models_from_the_same_phase1(run, tmp_path, kind):
   assert ("ILM minus MLP projector" in [label(row) for row in loss["rows"]]) == (kind == "t5")
 
 
+def test_the_audit_finds_nothing_in_a_run_with_tasks_of_rate_0(run):
+  done = main(run, "--stage=audit")
+  assert done.returncode == 0, done.stderr[-2000:]
+  checks = [line for line in done.stdout.splitlines() if line.startswith("audit: ")]
+  assert "audit: sequential train: only training interactions: clean" in checks
+  assert "audit: sequential test: no target in the text: clean" in checks
+  assert not [line for line in checks if line.startswith("audit: next_item train")]
+  assert all(line.endswith(": clean") for line in checks[:-1])     # the last one counts repeats
+
+
 def test_elm_tasks_from_targets_to_the_report(run, tmp_path):
   """A task about one item and one about two, with targets of the user's, to tables and means."""
   workdir, path = tmp_path / "run", tmp_path / "mine.jsonl"

@@ -114,8 +114,10 @@ def _recorded(run: context.Run, stage: str):
 
 
 def _tasks(run: context.Run, log):
+  tasks = ("sequential", "straightforward", "next_item", "user_item", "item_item")
+  trained = [task for task in tasks if _has_train(run, task)]
   for task in ("sequential", "straightforward"):
-    for split in ("train", "validation", "test"):
+    for split in (*(["train"] if task in trained else []), "validation", "test"):
       examples = store.Prepared(_folder(run, task, split))
       if run.config.tasks.entities == "slots":
         yield f"{task} {split}: no target in the text", audit.target_not_told(
@@ -123,11 +125,11 @@ def _tasks(run: context.Run, log):
         if task == "sequential":
           yield f"{task} {split}: histories match the log", audit.histories_as_logged(
               task, split, examples, log, run.config.tasks.history)
-  for task in ("sequential", "straightforward", "user_item", "item_item"):
+  for task in (task for task in trained if task != "next_item"):      # which has many targets
     examples = store.Prepared(_folder(run, task, "train"))
     yield f"{task} train: only training interactions", audit.trained_on_training_alone(
         task, examples, log)
-  for task in ("sequential", "straightforward", "next_item", "user_item", "item_item"):
+  for task in trained:
     examples = store.Prepared(_folder(run, task, "train"))
     yield f"{task} train: no items without training interactions", audit.untrained_items_unknown(
         task, examples, log)
@@ -161,6 +163,13 @@ def _index(run: context.Run, log, items):
     yield "the index carries no order", audit.rows_carry_no_order(
         log, numbers, "the index",
         "name items by other words or at random: --config.tasks.index=random")
+
+
+def _has_train(run: context.Run, task: str) -> bool:
+  """Whether a task has training examples: not if its rate is 0, unless an earlier config made
+  them."""
+  return bool(run.config.tasks.mixture.get(task, 1.0)) or (
+      _folder(run, task, "train") / "manifest.json").exists()
 
 
 def _folder(run: context.Run, task: str, split: str):
