@@ -288,3 +288,17 @@ def test_a_bert_config_that_claims_many_layers_is_refused_soon(tmp_path):
   with pytest.raises(errors.UserError, match="4080 tensor.s. missing"):
     safetensors.load_bert(tmp_path)
   assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("greatest", [2**31, 90_071_991, 2**20 + 1])
+def test_a_vocabulary_with_an_id_far_beyond_its_words(tmp_path, greatest):
+  """The library listed all ids that no word has, 8 GiB at 2^31: 44 of 100,000 inputs."""
+  path = tmp_path / "tokenizer.json"
+  made = json.loads(texts._tokenizer_json()[1]["tokenizer.json"])
+  made["model"]["vocab"]["two"] = greatest
+  path.write_text(json.dumps(made))
+  with pytest.raises(errors.UserError, match=f"the greatest id is {greatest:,} with"):
+    tokenizer_files.load(tmp_path)
+  made["model"]["vocab"]["two"] = 2**20
+  path.write_text(json.dumps(made))
+  assert tokenizer_files.load(tmp_path).vocab_size == 2**20 + 1

@@ -15,6 +15,7 @@ that input. Address space is limited too, so that a claim of 2^60 elements canno
 import argparse
 import base64
 import json
+import os
 import pathlib
 import platform
 import signal
@@ -28,6 +29,8 @@ from benchmarks.garbage import reader, readers, worker
 _HANGS = 60.0            # seconds of wall time without a finished input
 _STARTS = 300.0          # seconds within which a child must be ready
 _QUICK = 60.0            # seconds for all readers with --quick, without starting children
+# To name the places of a panic, Rust would read 50 MiB of symbols.
+_ENV = {**os.environ, "RUST_BACKTRACE": "0"}
 HEAD = ("| reader | inputs | accepted | refused | broken | slowest, s | memory, MiB |\n"
         "|---|---|---|---|---|---|---|")
 
@@ -51,7 +54,7 @@ def campaign(name: str, inputs: int, seed: int, seconds: float, shm: str | None,
       with open(pathlib.Path(folder, "log"), "w") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.garbage.{'guided' if guided else 'worker'}", name,
-             str(seed), str(first), str(inputs), folder], stdout=log, stderr=log)
+             str(seed), str(first), str(inputs), folder], stdout=log, stderr=log, env=_ENV)
       marks[0] = first - 1
       began, ends, why = _watched(child, marks, first, ends, seconds)
       spent += time.monotonic() - began

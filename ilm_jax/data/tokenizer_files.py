@@ -22,6 +22,7 @@ END_NAMES = ("<|im_end|>", "<|eot_id|>", "</s>", "<eos>", "<|endoftext|>", "[SEP
 _SAY_ENDS = {"generation_config.json": "eos_token_id", "config.json": "eos_token_id",
              "tokenizer_config.json": "eos_token"}
 _CONTROL, _USER_DEFINED = 3, 4                   # GGUF's types of tokens
+_GREATEST = 1 << 20                              # an id that a small vocabulary may have
 
 
 def load(path) -> Tokenizer:
@@ -78,6 +79,7 @@ def from_file(path, wrap: bool = True) -> Tokenizer:
 
 
 def _of_json(backend: tokenizers.Tokenizer, path, wrap: bool) -> Tokenizer:
+  _check_greatest(backend.get_vocab(with_added_tokens=True), path)
   backend = _with_rows(backend, path)
   ids = backend.get_vocab(with_added_tokens=True)
   _check_holes(ids, path)
@@ -141,6 +143,17 @@ def _with_rows(backend: tokenizers.Tokenizer, path) -> tokenizers.Tokenizer:
   fields = json.loads(backend.to_str())
   fields["added_tokens"] = [t for t in fields["added_tokens"] if t["id"] < rows]
   return tokenizers.Tokenizer.from_str(json.dumps(fields))
+
+
+def _check_greatest(ids: dict[str, int], path) -> None:
+  """Raises UserError at an id far beyond the number of words.
+
+  The library lists all unused ids when it writes a tokenizer: 8 GiB for one id of 2^31.
+  """
+  greatest, most = max(ids.values(), default=0), max(_GREATEST, 4 * len(ids))
+  if greatest > most:
+    raise errors.UserError(f"{path}: the greatest id is {greatest:,} with {len(ids):,} words, "
+                           f"expected at most {most:,}: the file is damaged, get it again")
 
 
 def _check_holes(ids: dict[str, int], path) -> None:
