@@ -8,8 +8,8 @@ new checkpoint (--watch). Once a second the memory (RSS) and open files of both 
 /proc, and the heartbeat is compared with the existing checkpoints.
 
 Exit code 1: memory grows by more than --slope MiB per 1,000 steps after the first fifth; more files
-are open at the end than after the first fifth; or the heartbeat's step is below that of an existing
-checkpoint or above the last step.
+are open at the end than after the first fifth; the heartbeat's step is below that of an existing
+checkpoint or above the last step; or the second job ends before the first.
 """
 import argparse
 import contextlib
@@ -108,7 +108,8 @@ def main() -> int:
     for name, job in (("training", training), ("watching", watching)):
       if job and (one := sample(job.pid, run)):
         samples[name].append(one)
-  if watching:
+  ended = None
+  if watching and (ended := watching.wait(0)) is None:
     watching.kill()          # it also waits for phase 2, which is not trained here
     watching.wait(60)
   result = {"steps": args.steps, "seconds": round(time.monotonic() - began),
@@ -125,6 +126,8 @@ def main() -> int:
             for what in result.get(name, {}).get("broken", ())]
   if result["exit code"]:
     broken.append(f"exit code {result['exit code']}: {training.said()[-500:]}")
+  if ended is not None:
+    broken.append(f"the second job ended early, exit code {ended}: {watching.said()[-500:]}")
   print(f"{args.steps} steps in {result['seconds']} s; not right: {', '.join(broken) or 'nothing'}")
   if args.out:
     args.out.write_text(json.dumps({**result, "broken": broken}, indent=1))

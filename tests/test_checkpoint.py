@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import toy
+from orbax.checkpoint._src.path import step as step_lib
 
 from ilm_jax import errors, files
 from ilm_jax.runtime import axes
@@ -214,6 +215,25 @@ def test_an_old_step_half_deleted_is_no_obstacle(tmp_path):
   shutil.rmtree(tmp_path / "5" / "state")
   save(tmp_path, toy_state(step=12))
   assert checkpoint.steps(tmp_path) == [9, 12]
+
+
+def test_a_step_that_training_deletes_while_it_is_looked_at(tmp_path, monkeypatch):
+  """A job with --watch ended there, once in forty looks at a checkpoint every five seconds."""
+  save(tmp_path, toy_state(step=5), toy_state(step=9))
+  looks, info = [], step_lib.Metadata.commit_timestamp.fget
+
+  def gone(metadata):
+    if metadata.step == 5 and len(looks) < most:
+      looks.append(metadata)
+      raise FileNotFoundError(metadata.path)
+    return info(metadata)
+
+  monkeypatch.setattr(step_lib.Metadata, "commit_timestamp", property(gone))
+  most = 2
+  assert checkpoint.read_meta(tmp_path)["fingerprints"] == toy.FINGERPRINTS and len(looks) == 2
+  most = 99
+  with pytest.raises(errors.UserError, match="a checkpoint was deleted while it was looked at"):
+    checkpoint.read_meta(tmp_path)
 
 
 def test_a_step_of_a_bucket_that_is_still_written_is_none(tmp_path, monkeypatch):

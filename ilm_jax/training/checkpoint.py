@@ -275,8 +275,19 @@ def _existing(folder, step: int | None) -> tuple[epath.Path, int]:
   return folder.absolute(), have[-1] if step is None else step
 
 
-def _reader(folder, alone: bool = False) -> ocp.CheckpointManager:
-  return orbax_io.open_manager(folder, alone=alone, read_only=True)
+def _reader(folder, alone: bool = False, looks: int = 5) -> ocp.CheckpointManager:
+  """A manager that only reads.
+
+  Orbax looks at every step in the folder, and training may delete one meanwhile: then it looks
+  again, unless other processes wait for this one.
+  """
+  try:
+    return orbax_io.open_manager(folder, alone=alone, read_only=True)
+  except FileNotFoundError as e:
+    if looks > 1 and (alone or distributed.here().count == 1):
+      return _reader(folder, alone, looks - 1)
+    raise errors.UserError(f"{folder}: a checkpoint was deleted while it was looked at ({e}): run "
+                           "the same command again") from e
 
 
 def _plain(state) -> dict:
