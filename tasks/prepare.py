@@ -106,7 +106,8 @@ def _todo(folder, material, definitions, names, settings: dict,
   """The splits that are missing, damaged, or made from other inputs.
 
   Nothing reads the training examples of an untrained task, and a large log takes minutes for each.
-  Its other splits are also read when lists are asked for or texts are written.
+  Those of an earlier config are kept up to date. Its other splits are also read when lists are
+  asked for or texts are written.
   """
   theirs = own_tasks.mixture(material.module) if material.module else {}
   todo = []
@@ -117,7 +118,7 @@ def _todo(folder, material, definitions, names, settings: dict,
     if short in theirs:
       made_from["module"] = own_tasks.fingerprint(material.module)
     for split in definition.source.splits:
-      if split == "train" and short in untrained:
+      if split == "train" and short in untrained and not (folder / names[short] / split).exists():
         continue
       manifest = store.read_manifest(folder / names[short] / split) or {}
       if (manifest.get("made_from"), manifest.get("format")) != (

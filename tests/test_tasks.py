@@ -311,6 +311,13 @@ def test_prepare_again_skips_what_is_there(workdir, words, monkeypatch):
   store.Prepared(shard.parent)
   prepare.prepare(workdir, words, words, config(history=3))
   assert set(written[len(everything) + 3:]) == everything
+  c = config(history=3)
+  c.tasks.mixture.update(elm_year=1.0, elm_title=0.0)
+  prepare.prepare(workdir, words, words, c)
+  assert written[2 * len(everything) + 3:] == ["toy5_elm_year/train"]
+  c.tasks.history = 4                     # of both, elm_title's is kept up to date
+  prepare.prepare(workdir, words, words, c)
+  assert set(written[2 * len(everything) + 4:]) == {*everything, "toy5_elm_year/train"}
 
 
 def test_another_workdir_replaces_the_registered_tasks(workdir, tmp_path, words):
