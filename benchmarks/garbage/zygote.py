@@ -8,7 +8,6 @@ runs `template_child.main` under the same limits as one that was started anew.
 """
 import importlib.util
 import os
-import pathlib
 import signal
 import socket
 import sys
@@ -74,7 +73,7 @@ def main(number: str, path: str) -> None:
       for pipe, standard in zip(pipes, (0, 1), strict=True):
         os.dup2(pipe, standard)
         os.close(pipe)
-      os.dup2(os.open(pathlib.Path(os.devnull), os.O_WRONLY), 2)
+      os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
       try:
         template_child.main()
         sys.stdout.flush()
