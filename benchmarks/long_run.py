@@ -82,6 +82,21 @@ def medians(samples: list[dict], every: int = 1000) -> list[float]:
   return [round(float(np.median(of_step[n])), 1) for n in sorted(of_step)]
 
 
+def stopped(watching: jobs.Job | None) -> list[str]:
+  """Stops the second job, which waits for a phase 2 that is not trained here.
+
+  Returns:
+    What is wrong: that it had ended by itself.
+  """
+  if watching is None:
+    return []
+  if (ended := watching.wait(0)) is not None:
+    return [f"the second job ended early, exit code {ended}: {watching.said()[-500:]}"]
+  watching.kill()
+  watching.wait(60)
+  return []
+
+
 def main() -> int:
   args = arguments()
   root = args.workdir.absolute()
@@ -108,10 +123,7 @@ def main() -> int:
     for name, job in (("training", training), ("watching", watching)):
       if job and (one := sample(job.pid, run)):
         samples[name].append(one)
-  ended = None
-  if watching and (ended := watching.wait(0)) is None:
-    watching.kill()          # it also waits for phase 2, which is not trained here
-    watching.wait(60)
+  broken = stopped(watching)
   result = {"steps": args.steps, "seconds": round(time.monotonic() - began),
             "exit code": training.wait()}
   for name, of_job in samples.items():
@@ -122,12 +134,10 @@ def main() -> int:
             f"{of['rss'][1]:.0f} MiB), open files {of['files'][0]} to {of['files'][1]}, "
             f"{of['lies']} lies in {of['samples']} looks at the heartbeat; median MiB of each "
             f"1,000 steps: {', '.join(f'{m:.0f}' for m in of['medians'])}")
-  broken = [f"{name}: {what}" for name in samples
-            for what in result.get(name, {}).get("broken", ())]
+  broken += [f"{name}: {what}" for name in samples
+             for what in result.get(name, {}).get("broken", ())]
   if result["exit code"]:
     broken.append(f"exit code {result['exit code']}: {training.said()[-500:]}")
-  if ended is not None:
-    broken.append(f"the second job ended early, exit code {ended}: {watching.said()[-500:]}")
   print(f"{args.steps} steps in {result['seconds']} s; not right: {', '.join(broken) or 'nothing'}")
   if args.out:
     args.out.write_text(json.dumps({**result, "broken": broken}, indent=1))

@@ -128,6 +128,14 @@ def test_what_a_long_run_shows(samples, broken):
   assert long_run.verdict(samples, steps=100, most=5.0)["broken"] == broken
 
 
+def test_a_second_job_that_ends_by_itself_is_found():
+  killed = []
+  jobs_like = [types.SimpleNamespace(wait=lambda seconds, code=code: code, said=lambda: "Traceback",
+                                     kill=lambda: killed.append(1)) for code in (None, 1, 0)]
+  assert [len(long_run.stopped(job)) for job in (None, *jobs_like)] == [0, 0, 1, 1]
+  assert len(killed) == 1 and "exit code 1: Traceback" in long_run.stopped(jobs_like[1])[0]
+
+
 def test_a_job_is_killed_with_its_children_or_alone():
   job = jobs.Job.__new__(jobs.Job)
   child = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
