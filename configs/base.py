@@ -98,6 +98,8 @@ def get_config() -> ml_collections.ConfigDict:
       "history": 20,               # items of a user's history that a prompt shows at most
       "draws": 1,                  # templates drawn for each example
       "max_train_examples": 0,     # of each task; 0: all
+      "eval_targets": 0,           # validation and test targets of a ranking task that are
+                                   # prepared, the same for all three tasks; 0: all
       "prompt_targets": 1000,      # test targets also prepared with every template; 0: all
       "mixture": {"sequential": 4.0, "straightforward": 1.0, "next_item": 0.0, "elm_title": 1.0,
                   "elm_genres": 1.0, "elm_year": 1.0,

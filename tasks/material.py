@@ -28,6 +28,7 @@ class Material:
   draws: int                                 # templates drawn per training interaction
   max_train_examples: int                    # 0: all
   prompt_targets: int                        # test targets prepared with every template; 0: all
+  eval_targets: int                          # of a ranking task, validation and test; 0: all
   heldout_fraction: float                    # of the items: their text is not trained on
   seed: int
   scheme: indexing.Scheme = dataclasses.field(default_factory=indexing.Scheme)
@@ -148,6 +149,7 @@ def read(data_folder, lm_tokenizer: tokenizer_lib.Tokenizer,
       lm=vocabulary.SlotVocabulary(lm_tokenizer), text=vocabulary.SlotVocabulary(text_tokenizer),
       history=c.history, draws=c.draws,
       max_train_examples=c.max_train_examples, prompt_targets=c.prompt_targets,
+      eval_targets=c.eval_targets,
       heldout_fraction=config.data.heldout_fraction, seed=config.seed,
       scheme=indexing.Scheme(kind=c.index, words=c.index_words, apart=c.index_apart,
                              clusters=c.index_clusters,

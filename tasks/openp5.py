@@ -111,15 +111,21 @@ def _splits(material, name: str, family: templates.Family) -> dict:
     places = np.repeat(kept, material.draws)
     drawn = _draw(material, name, family, len(kept))
   return {"train": _examples(material, family, places, drawn),
-          **{split: _examples(material, family, at[split], 0) for split in ("validation", "test")}}
+          **{split: _examples(material, family, _some(material, split, at[split],
+                                                      material.eval_targets), 0)
+             for split in ("validation", "test")}}
+
+
+def _some(material, name: str, at: np.ndarray, most: int) -> np.ndarray:
+  """`most` of the places `at`, in order, drawn by the seed and `name`; 0: all."""
+  if not 0 < most < len(at):
+    return at
+  return at[np.sort(material.rng(name).permutation(len(at))[:most])]
 
 
 def _in_all_words(material, name: str, family: templates.Family) -> dict:
   """For each drawn target one example per template, in their order."""
-  at = targets(material)["test"]
-  if 0 < material.prompt_targets < len(at):
-    drawn = material.rng(f"{name}/prompts").permutation(len(at))[:material.prompt_targets]
-    at = at[np.sort(drawn)]
+  at = _some(material, f"{name}/prompts", targets(material)["test"], material.prompt_targets)
   count = len(family.all)
   return _examples(material, family, np.repeat(at, count), np.tile(np.arange(count), len(at)))
 

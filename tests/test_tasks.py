@@ -59,6 +59,7 @@ def config(**changes):
       "seed": 0, "data": {"name": "toy-5", "heldout_fraction": 1 / 3, "domain": "movie"},
       "targets": {"tasks": (), "max_items": 0, "max_heldout": 0}, "lm": {"prefix_lm": False},
       "tasks": {"history": 2, "draws": 1, "max_train_examples": 0, "prompt_targets": 0,
+                "eval_targets": 0,
                 "index": "title", "index_words": False, "index_apart": False,
                 "index_clusters": 2, "index_size": 3,
                 "index_levels": 2, "index_codes": 2, "entities": "slots", "prompts": "",
@@ -364,6 +365,21 @@ def test_max_train_examples_cuts_the_training_split_only(workdir, words):
 def test_only_so_many_targets_are_asked_in_all_words(workdir, words):
   cut = catalog.definitions(material.read(workdir / "data", words, words, config(prompt_targets=3)))
   assert cut["next_item_prompts"].source.num_input_examples("test") == 33
+
+
+def test_the_ranking_tasks_ask_for_the_same_few_targets(workdir, words):
+  few, every = (catalog.definitions(material.read(
+      workdir / "data", words, words, config(eval_targets=most))) for most in (2, 0))
+  users = {}
+  for name in ("sequential", "straightforward", "next_item"):
+    for split in ("validation", "test"):
+      kept, before = (next(iter(made[name].source.get_dataset(split, shuffle=False).batch(
+          9).as_numpy_iterator()))["user"].ravel().tolist() for made in (few, every))
+      assert len(kept) == 2 and len(before) == 4 and set(kept) < set(before)
+      users.setdefault(split, []).append(kept)
+    assert few[name].source.num_input_examples("train") == every[
+        name].source.num_input_examples("train")
+  assert all(kept == of[0] for of in users.values() for kept in of)
 
 
 @pytest.mark.parametrize(("history", "ends"), [(2, [5, 3, 1]), (3, [5, 2]), (9, [5])])

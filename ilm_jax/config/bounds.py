@@ -82,8 +82,9 @@ _GROUPS = (
     (_positive(10 ** 6), tuple(f"tasks.{name}" for name in (
         "history", "index_clusters", "index_size", "index_codes"))),
     (_positive(1000), ("tasks.draws", "tasks.index_levels")),
-    (_from_0(_INT32, "all"), ("tasks.max_train_examples", "tasks.prompt_targets",
-                              "targets.max_items", "targets.max_heldout")),
+    (_from_0(_INT32, "all"), ("tasks.max_train_examples", "tasks.eval_targets",
+                              "tasks.prompt_targets", "targets.max_items",
+                              "targets.max_heldout")),
     (_from_0(2 ** 20, "no dialog is cut"), ("tasks.dialog_tokens",)),
     (_from_0(10 ** 12, "left out"), ("tasks.mixture",)),
     (_from_0(10 ** 8, "none"), ("dialogs.count",)),

@@ -19,7 +19,7 @@ _SAME_NUMBERS = {
 }
 _FILES = {"lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"}     # fingerprinted
 _OF_CONVERSATIONS = {"tasks.dialogs", "tasks.dialog_tokens"}   # their examples are fingerprinted
-_OF_EVALUATION = {"tasks.prompt_targets"}
+_OF_EVALUATION = {"tasks.prompt_targets", "tasks.eval_targets"}
 # Fields added later, with the value that has no effect. A field with this value is left out, so
 # that checkpoints from before the field was added stay valid.
 OFF = {"data.cold_fraction": 0.1, "data.columns.delimiter": "", "data.columns.items_delimiter": "",
@@ -28,6 +28,7 @@ OFF = {"data.cold_fraction": 0.1, "data.columns.delimiter": "", "data.columns.it
        "phase1.draw": "uniform", "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
        "phase2.head.distil_transitions": 0.0, "phase2.head.distil_ease": 0.0,
        "lm.lora_rank": 0, "lm.layers": 0, "lm.index_only": False, "tasks.index_apart": False,
+       "tasks.eval_targets": 0,
        "dialogs.reword": False}
 _OF_MLP = {"phase2.mlp_scale"}
 _OF_TEACHER = {f"phase2.head.distil_{name}" for name in ("temperature", "transitions", "ease")}
