@@ -161,3 +161,30 @@ def test_an_archive_of_another_writer_is_read_or_refused(tmp_path):
   np.savez_compressed(tmp_path / "t.npz", a=ITEM_I1C)
   with pytest.raises(errors.UserError, match=r"a.npy is compressed.*cure"):
     arrays.load(tmp_path, "t", "cure")
+
+
+def test_the_file_has_no_rows_of_text_vectors_for_users(tmp_path):
+  table(semantic=(TEXT_I1C, None)).save(tmp_path, {})
+  with np.load(tmp_path / "table.npz") as stored:
+    assert stored["vectors/semantic"].shape == (4, 3)
+    assert stored["vectors/behavioral"].shape == (6, 2) == (len(stored["present/semantic"]), 2)
+
+
+def test_a_table_with_all_rows_in_the_file_is_still_read(tmp_path):
+  """As earlier versions wrote it."""
+  saved = table(semantic=(TEXT_I1C, None))
+  arrays.save(tmp_path, "table", {
+      "num_items": np.int32(3), **{f"{kind}/{name}": array for kind, of in (
+          ("vectors", saved.vectors), ("present", saved.present)) for name, array in of.items()}},
+              made_from={})
+  np.testing.assert_array_equal(
+      entities.load(tmp_path).vectors["semantic"], saved.vectors["semantic"])
+
+
+def test_arrays_above_two_gib_have_longer_headers(tmp_path, monkeypatch):
+  monkeypatch.setattr("zipfile.ZIP64_LIMIT", 500)
+  saved = table(semantic=(TEXT_I1C, None))
+  saved.save(tmp_path, {})
+  assert entities.load(tmp_path).fingerprint == saved.fingerprint
+  with np.load(tmp_path / "table.npz") as stored:
+    np.testing.assert_array_equal(stored["vectors/behavioral"], saved.vectors["behavioral"])

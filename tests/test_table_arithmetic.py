@@ -365,7 +365,7 @@ def test_beams_rank_the_first_users_with_their_filter(monkeypatch):
 
 def test_no_beams_are_searched_for_no_users():
   none = [methods.Method("ILM", None, None)]
-  assert ranking._by_beam(evaluation(beam_users=0), none, questions([2], [[]]), None) == []
+  assert ranking._by_words(evaluation(beam_users=0), none, questions([2], [[]])) == []
 
 
 def test_exact_ranks_put_the_lower_row_first_and_leave_out_what_is_filtered(monkeypatch):

@@ -46,7 +46,7 @@ def save(folder, name: str, arrays: dict, *, made_from: dict, documents: dict | 
   """
   folder = epath.Path(folder)
   documents = documents or {}
-  files.write_bytes(folder / f"{name}.npz", _npz(arrays))
+  _write(folder / f"{name}.npz", arrays)
   for document, content in documents.items():
     text = json.dumps(content, ensure_ascii=False, indent=1)
     files.write_text(folder / f"{document}.json", text)
@@ -107,7 +107,7 @@ def of_manifest(manifest: dict, key: str) -> str:
 def save_file(path, arrays: dict) -> None:
   """Writes one .npz without a manifest; one more array in it holds the fingerprint."""
   stamp = np.frombuffer(bytes.fromhex(fingerprint(arrays)), np.uint8)
-  files.write_bytes(path, _npz({**arrays, _FINGERPRINT: stamp}))
+  _write(epath.Path(path), {**arrays, _FINGERPRINT: stamp})
 
 
 def load_file(path, cure: str) -> dict[str, np.ndarray]:
@@ -132,20 +132,32 @@ def load_file(path, cure: str) -> dict[str, np.ndarray]:
   return arrays
 
 
-def _npz(arrays: dict[str, np.ndarray]) -> memoryview:
-  """The bytes that np.savez writes, but with every array's data at a multiple of 64, for mapping.
-  """
-  written = io.BytesIO()
-  with zipfile.ZipFile(written, "w") as archive:
+def _write(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+  """Writes an .npz file; a local one without a copy of the arrays in memory."""
+  if "://" in str(path):           # its file cannot seek
+    written = io.BytesIO()
+    _npz(written, arrays)
+    files.write_bytes(path, written.getbuffer())
+    return
+  try:
+    with files.writing(path) as file:
+      _npz(file, arrays)
+  except OSError as e:
+    e.needed = sum(array.nbytes for array in arrays.values())        # for files.full_disk
+    raise
+
+
+def _npz(file, arrays: dict[str, np.ndarray]) -> None:
+  """Writes what np.savez writes, but with every array's data at a multiple of 64, for mapping."""
+  with zipfile.ZipFile(file, "w") as archive:
     for name, array in arrays.items():
-      content = io.BytesIO()
-      np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
       info = zipfile.ZipInfo(f"{name}.npy")
+      info.file_size = array.nbytes + 1024     # about: zipfile must know whether it is above 2 GiB
       # Pads with a header field of unknown type, which readers skip; .npy pads its own header.
-      gap = -(written.tell() + 30 + len(info.filename.encode()) + 4) % _ALIGN
+      gap = -(file.tell() + 30 + len(info.filename.encode()) + 4) % _ALIGN
       info.extra = struct.pack("<HH", 0xFFFF, gap) + bytes(gap)
-      archive.writestr(info, content.getbuffer())
-  return written.getbuffer()
+      with archive.open(info, "w") as content:
+        np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
 
 
 def _read(path) -> dict[str, np.ndarray]:

@@ -75,8 +75,11 @@ def load(folder) -> EntityTable:
                   if key.startswith(f"{kind}/")} for kind in ("vectors", "present")}
   num_items = int(stored["num_items"])
   members = stored.get("members")
-  num_rows = {len(array) for kind in split.values() for array in kind.values()}
+  num_rows = {len(array) for array in split["present"].values()}
   num_rows |= set() if members is None else {len(members)}
+  split["vectors"] = {name: _with_rows(array, max(num_rows, default=0))
+                      for name, array in split["vectors"].items()}
+  num_rows |= {len(array) for array in split["vectors"].values()}
   if len(num_rows) != 1:
     raise errors.UserError(f"{folder} holds tables of {sorted(num_rows)} rows, expected one number:"
                            " delete it and run --stage=cf")
@@ -85,8 +88,21 @@ def load(folder) -> EntityTable:
 
 
 def _stored(num_items: int, vectors: dict, present: dict, members) -> dict[str, np.ndarray]:
-  """The arrays of the file; the fingerprint covers the same arrays."""
+  """The arrays of the file; the fingerprint covers the same arrays.
+
+  Vectors end with the last entity that has one: users have no `semantic` vectors, and are many.
+  """
+  end = {name: 1 + int(np.flatnonzero(present[name])[-1:].sum()) for name in vectors}
   return {"num_items": np.int32(num_items),
           **({} if members is None else {"members": members}),
-          **{f"vectors/{name}": array for name, array in vectors.items()},
+          **{f"vectors/{name}": array[:end[name]] for name, array in vectors.items()},
           **{f"present/{name}": array for name, array in present.items()}}
+
+
+def _with_rows(array: np.ndarray, count: int) -> np.ndarray:
+  """`array` with rows of zeros up to `count`."""
+  if len(array) >= count:
+    return array
+  out = np.zeros((count, *array.shape[1:]), array.dtype)
+  out[:len(array)] = array
+  return out

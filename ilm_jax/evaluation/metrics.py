@@ -35,15 +35,16 @@ def ranks_from_scores(score_UI, target_U, blocked_UI=None) -> np.ndarray:
   Raises:
     FloatingPointError: a score is NaN.
   """
-  score_UI, target_U = np.asarray(score_UI), np.asarray(target_U)
-  if np.isnan(score_UI).any():
-    raise FloatingPointError("scores to rank hold NaN, expected finite scores or -inf")
-  if blocked_UI is not None:
-    score_UI = np.where(blocked_UI, -np.inf, score_UI)
-  own_U1 = np.take_along_axis(score_UI, target_U[:, None], axis=1)
-  earlier_UI = np.arange(score_UI.shape[1])[None] < target_U[:, None]
-  before_U = np.sum((score_UI > own_U1) | ((score_UI == own_U1) & earlier_UI), axis=1)
-  return np.where(np.isneginf(own_U1[:, 0]), MISSED, 1.0 + before_U)
+  rank_U = np.full(len(target_U), MISSED)
+  for u, (score_I, target) in enumerate(zip(np.asarray(score_UI), target_U)):   # few copies at once
+    if np.isnan(score_I).any():
+      raise FloatingPointError("scores to rank hold NaN, expected finite scores or -inf")
+    if blocked_UI is not None:
+      score_I = np.where(blocked_UI[u], -np.inf, score_I)
+    own = score_I[target]
+    if not np.isneginf(own):
+      rank_U[u] = 1 + np.sum(score_I > own) + np.sum(score_I[:target] == own)
+  return rank_U
 
 
 def ranks_from_items(items_UW, target_U) -> np.ndarray:

@@ -59,12 +59,9 @@ def recommendation(run: context.Run, compared: list[methods.Method]
     methods, for `compare`.
   """
   task = ranked_task(run.config)
-  trie, _ = speaker.catalogue(run)
   asked_for = questions(run, task)
   trained_models = compared[:1 + len(run.config.phase2.compare)]
-  rankings = _by_beam(run, trained_models, asked_for, trie)
-  if rankings:
-    rankings += _exact(run, compared[0], asked_for, trie, rankings[0])
+  rankings = _by_words(run, trained_models, asked_for)
   rankings += _by_head(run, trained_models, asked_for)
   rankings += _by_dot_product(run, asked_for)
   rankings += [_by_scores(name, score_UI, asked_for)
@@ -118,12 +115,20 @@ def _by_scores(method: str, score_UI, asked_for: Questions, by: str = "") -> Ran
       items_UK=lists.top_items(score_UI, asked_for.blocked_UI, known_names.LARGEST_CUTOFF))
 
 
+def _by_words(run: context.Run, models: list[methods.Method], asked_for: Questions
+              ) -> list[Ranking]:
+  """By the items' indices: beams and exact scores; [] with no beam_users."""
+  if not run.config.eval.beam_users:
+    return []
+  trie, _ = speaker.catalogue(run)
+  rankings = _by_beam(run, models, asked_for, trie)
+  return rankings + _exact(run, models[0], asked_for, trie, rankings[0])
+
+
 def _by_beam(run: context.Run, models: list[methods.Method], asked_for: Questions, trie
              ) -> list[Ranking]:
-  """ILM by beam search, with eval.rank_compared also the compared models; [] with no beam_users."""
+  """ILM by beam search, with eval.rank_compared also the compared models."""
   width, users = run.config.eval.beam_width, run.config.eval.beam_users
-  if not users:
-    return []
   examples, target_U = asked_for.examples[:users], asked_for.target_U
   spec = common.spec(run, [examples])
   n = len(examples)
@@ -163,10 +168,10 @@ def _by_head(run: context.Run, models: list[methods.Method], asked_for: Question
              ) -> list[Ranking]:
   factors, made = factor_scores.of(run), []
   for label, score_UI in head_scores(run, models, asked_for.examples):
-    more_UI = factors.scores(asked_for.histories, score_UI) if factors else 0.0
-    made.append(_by_scores(label, score_UI + more_UI, asked_for, _HEAD))
+    alone = [_by_scores(label, score_UI, asked_for, _ALONE)] if factors else []
     if factors:
-      made.append(_by_scores(label, score_UI, asked_for, _ALONE))
+      score_UI += factors.scores(asked_for.histories, score_UI)    # the array may be gigabytes
+    made += [_by_scores(label, score_UI, asked_for, _HEAD), *alone]
   return made
 
 
