@@ -90,8 +90,8 @@ _LIKED = flags.DEFINE_multi_string(
     "liked", [], "With --stage=recommend: 'Title (year)' or item:ID that somebody new liked; "
     "repeat the flag, oldest first.")
 _USERS = flags.DEFINE_string(
-    "users", "", "With --stage=recommend: all, to write the lists of all users to --out. With "
-    "--stage=export: all, to export them, too.")
+    "users", "", "With --stage=recommend: all, to write the lists of all users to --out, or a file "
+    "with one user's id a line, to write theirs. With --stage=export: all, to export them, too.")
 _K = flags.DEFINE_integer(
     "k", 10, "With --stage=recommend, chat or serve: items in a list; chat and serve default to 5.")
 _QUESTIONS = flags.DEFINE_integer(
@@ -292,7 +292,8 @@ def _wish(stage: str) -> dict:
   if stage == "export":
     return {"users": _USERS.value, "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
   if stage == "recommend":
-    return {"user": _USER.value, "liked": tuple(_LIKED.value), "users": _USERS.value,
+    return {"user": _USER.value, "liked": tuple(_LIKED.value),
+            "users": os.path.expanduser(_USERS.value),
             "items": ",".join(_ITEMS.value), "k": _K.value,
             "out": os.path.expanduser(_OUT.value), "model": _MODEL.value}
   return {"items": tuple(_ITEMS.value), "towards": tuple(_TOWARDS.value),

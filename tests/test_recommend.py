@@ -47,12 +47,12 @@ WISH = recommend.Wish(liked=("Up (2009)",))
     (recommend.Wish(user="7", liked=("Up",)), "--user and --liked ask for different lists"),
     (recommend.Wish(liked=("Up",), users="all"), "--liked and --users ask for"),
     (recommend.Wish(items="7", out="x/"), "--items=7: expected all"),
-    (recommend.Wish(items="all"), "--items=all needs a file"),
+    (recommend.Wish(items="all"), "--items=all needs a file to write"),
     (recommend.Wish(items="all", k=4, out="x.csv"), "--k=4: the catalogue has 3 other items"),
-    (recommend.Wish(users="7"), "--users=7: expected all; .* use --user=7"),
-    (recommend.Wish(users="all"), "--users=all needs a file"),
+    (recommend.Wish(users="7"), "--users=7: expected all, or a file .* use --user=7"),
+    (recommend.Wish(users="all"), "--users=all needs a file to write"),
     (recommend.Wish(users="all", out="top.xlsx"), r"--out=top.xlsx: expected .* \.csv or"),
-    (WISH._replace(out="top.csv"), "--out=top.csv is for the lists of --users=all"),
+    (WISH._replace(out="top.csv"), "--out=top.csv is for the lists of --users or --items"),
     (WISH._replace(k=0), "--k=0: expected 1 or more"),
     (WISH._replace(k=5), "--k=5: the catalogue has 4 items"),
     (recommend.Wish(user="user:8"), "none of the 2 users of the data has the id '8'"),
@@ -217,6 +217,34 @@ def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, 
     recommend.run(run, wish._replace(model="mlp"))
 
 
+def test_lists_of_the_users_that_a_file_names_in_its_order(run, monkeypatch, tmp_path):
+  parquet = pytest.importorskip("pyarrow.parquet")
+  monkeypatch.setattr(recommender, "Recommender", Fake)
+  monkeypatch.setattr(recommend, "PART", 1)
+  monkeypatch.setattr(recommend.trained, "phase2_meta", lambda run, variant: variant.key)
+  monkeypatch.setattr(recommend.provenance, "record", lambda meta: {"of": meta})
+  (named := tmp_path / "active.txt").write_text(" 9\n\n7\n")
+  wish = recommend.Wish(users=str(named), k=1, out=f"{tmp_path}/top/")
+  recommend.run(run, wish)
+  assert [parquet.read_table(f"{wish.out}part-{n}.parquet").to_pylist()[0]["user"]
+          for n in range(2)] == ["9", "7"]
+  with pytest.raises(errors.UserError, match=r"with other settings .users.:"):
+    recommend.run(run, wish._replace(users="all"))
+  named.write_text("7\n")
+  recommend.run(run, wish._replace(out=f"{tmp_path}/top.csv"))
+  assert (tmp_path / "top.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("7\n8\n", "line 2: none of the 2 users of the data has the id '8'"),
+    ("7\n9\n7", "line 3: user '7' is in the file twice"), ("\n \n", "names no user")])
+def test_a_file_of_users_with_a_mistake_is_one_line(run, tmp_path, text, words):
+  (named := tmp_path / "active.txt").write_text(text)
+  with pytest.raises(errors.UserError, match=words) as caught:
+    recommend.run(run, recommend.Wish(users=str(named), out="top.csv"))
+  assert "\n" not in str(caught.value)
+
+
 SLOW = """
 import sys, time
 from tests import test_recommend as t
@@ -228,7 +256,7 @@ def slow(self, histories, k, top=t.Fake.top):
 
 t.Fake.top, t.recommender.Recommender = slow, t.Fake
 t.recommend.PART = 4
-t.recommend._made_from = lambda recommender, k: {"k": k}
+t.recommend._made_from = lambda recommender, wish, users: {"k": wish.k}
 t.recommend.run(t.made_up(18), t.recommend.Wish(users="all", k=2, out=sys.argv[1]))
 """
 

@@ -30,7 +30,8 @@ def claim(folder: pathlib.Path, made_from: dict, of: str, write: bool) -> None:
       files.write_text(path, json.dumps(made_from, indent=1))
   elif (was := files.read_json(path, f"name another folder, or delete {folder}")) != made_from:
     was = was if isinstance(was, dict) else {}
-    what = [name for name in made_from if was.get(name) != made_from[name]] or ["fields"]
+    what = [name for name in {**was, **made_from} if was.get(name) != made_from.get(name)] or [
+        "fields"]
     raise errors.UserError(f"--out={folder}/ holds {of} made with other settings "
                            f"({', '.join(what)}): name another folder, or delete it")
 
