@@ -2,10 +2,10 @@
 
     python -m benchmarks.scale --out=runs/scale --items=10000,100000,1000000
 
-A size of I items has 2 I users and 50 I interactions at most (a user never has the same item twice,
+A size of I items has 2 I users and about 47 I interactions (a user never has the same item twice,
 and the 5-core leaves out users and items with fewer than 5). The k-th most popular item is drawn in
 proportion to k^-.8. Items belong to clusters of 100; a user draws from three clusters and, for a
-fifth of the interactions, from all items.
+fifth of the interactions, from all items. Only 1,000 users are ranked in stages eval and recommend.
 
 Each stage is a command of its own, so its peak memory (of the largest process) and its processor
 time are the operating system's. A second call runs only what is missing. Prints a table, and the
@@ -26,21 +26,23 @@ import numpy as np
 from benchmarks import jobs
 
 STAGES = ("prepare", "cf", "phase1", "phase2", "eval", "export", "recommend")
-_USERS, _EVENTS = 2, 50            # for each item
+_USERS = 2                         # for each item
 _POWER, _CLUSTER, _CLUSTERS, _ANY = 0.8, 100, 3, 0.2
 _TOGETHER = 100_000                # users drawn at a time
+_ASKED, _ACTIVE = 1000, 30         # users who get a list: the first with so many interactions
 FLAGS = (
     "--config.data.name=table", "--config.data.columns.interactions_file=log.parquet",
     "--config.data.columns.user=user", "--config.data.columns.item=item",
     "--config.data.columns.time=time", "--config.data.columns.items_file=items.parquet",
     "--config.data.columns.id=item", "--config.data.columns.title=title",
     "--config.cf.stream=True", "--config.cf.iterations=3", "--config.tasks.draws=1",
+    f"--config.tasks.eval_targets={_ASKED}", "--config.tasks.prompt_targets=10",
     "--config.qformer.init=", "--config.qformer.width=64", "--config.qformer.num_heads=4",
     "--config.qformer.mlp_width=128", "--config.qformer.proj_width=64",
     "--config.phase1.steps=20", "--config.phase1.warmup=2", "--config.phase1.negatives=4096",
     "--config.phase1.draw=popularity", "--config.phase2.compare=()",
     "--config.phase2.head.negatives=4096", "--config.phase2.steps=20", "--config.phase2.warmup=2",
-    "--config.eval.users=1000", "--config.eval.baselines=('popularity','ials')")
+    "--config.eval.baselines=('popularity','ials')")
 
 
 def draw(items: int, seed: int = 0):
@@ -71,15 +73,19 @@ def draw(items: int, seed: int = 0):
 
 
 def write(folder: pathlib.Path, items: int) -> int:
-  """Writes log.parquet and items.parquet; returns the number of interactions."""
+  """Writes log.parquet, items.parquet and asked.txt; returns the number of interactions."""
   import pyarrow
   from pyarrow import parquet
   folder.mkdir(parents=True, exist_ok=True)
   schema, count = pyarrow.schema([(name, "int64") for name in ("user", "item", "time")]), 0
+  asked: list[int] = []
   with parquet.ParquetWriter(folder / "log.parquet", schema) as writer:
     for arrays in draw(items):
       writer.write_table(pyarrow.table(dict(zip(schema.names, arrays)), schema=schema))
       count += len(arrays[0])
+      users, many = np.unique(arrays[0], return_counts=True)
+      asked += users[many >= _ACTIVE][:_ASKED - len(asked)].tolist()
+  (folder / "asked.txt").write_text("\n".join(map(str, asked)))
   parquet.write_table(pyarrow.table({
       "item": np.arange(items), "title": [f"Thing {n} of kind {n // _CLUSTER}"
                                           for n in range(items)]}), folder / "items.parquet")
@@ -88,7 +94,8 @@ def write(folder: pathlib.Path, items: int) -> int:
 
 def command(stage: str, folder: pathlib.Path, more: tuple[str, ...]) -> list[str]:
   """The command line of a stage."""
-  asked = ("--users=all", f"--out={folder / 'lists.parquet'}") if stage == "recommend" else ()
+  asked = (f"--users={folder / 'data' / 'asked.txt'}", f"--out={folder / 'lists.parquet'}"
+           ) if stage == "recommend" else ()
   return [sys.executable, "-m", "ilm_jax.main", "--config=configs/ml100k_head.py",
           f"--workdir={folder / 'run'}", f"--stage={stage}",
           f"--config.data.path={folder / 'data'}", *FLAGS, *more, *asked]

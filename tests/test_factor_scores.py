@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import factors
-from configs import ml100k_head, tiny
+from configs import ml100k_head, quickstart, tiny
 from ilm_jax import errors
 from ilm_jax.cf import fold_in
 from ilm_jax.config import reading, settings, variants
@@ -126,3 +126,11 @@ def test_the_benchmark_chooses_on_validation(monkeypatch, capsys, tmp_path):
   assert lines[2].split(" | ")[3] == "0.7500"
   assert lines[-2].startswith("| mlp | 0.0000 [0.000, 0.000] | 0.2 | 0.5000 [")
   assert lines[-1].startswith("| sasrec | 0.5000 [") and lines[-1].split(" | ")[2] == "0"
+
+
+def test_a_list_is_named_after_all_that_ranks_it():
+  c = quickstart.get_config()
+  assert factor_scores.named(c, "item head") == "item head with iALS"
+  assert factor_scores.named(c, "dot product") == "dot product"
+  c.phase2.head.factors = 0.0
+  assert factor_scores.named(c, "item head") == "item head"

@@ -13,6 +13,8 @@ import numpy as np
 from ilm_jax.cf import fold_in
 from ilm_jax.stages import context, vectors
 
+HEAD = "item head"       # the way to rank to whose scores they are added
+
 
 class FactorScores:
   """Scores items for users by what they liked.
@@ -55,6 +57,12 @@ class FactorScores:
   def _deviation(self, score_NI1) -> np.ndarray:
     """[N]: the standard deviation over the items that have factors."""
     return score_NI1[:, 1:][:, self._met_I].std(axis=1)
+
+
+def named(config, by: str) -> str:
+  """A way to rank with what is added to its scores: "item head with iALS"."""
+  head = config.phase2.head
+  return f"{by} with iALS" if by == HEAD and head.weight and head.factors else by
 
 
 def of(run: context.Run) -> FactorScores | None:

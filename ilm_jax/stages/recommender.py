@@ -21,7 +21,7 @@ from ilm_jax.runtime import axes, placement
 from ilm_jax.stages import context, factor_scores, newcomers, recipe
 from ilm_jax.stages.evals import common, ranking, speaker, trained
 
-HEAD, DOT, BEAMS = "item head", "dot product", "beams"
+HEAD, DOT, BEAMS = factor_scores.HEAD, "dot product", "beams"
 _TOGETHER = 1024         # most users scored in one batch,
 _SCORES = 1 << 26        # and most scores
 
@@ -68,8 +68,7 @@ class Recommender:
 
   def __init__(self, run: context.Run, variant: variants.Variant = variants.ILM):
     self.run, self.by, self.variant = run, way(run.config), variant
-    added = self.by == HEAD and run.config.phase2.head.factors
-    self.method = f"{variant.label}, {self.by}" + (" with iALS" if added else "")
+    self.method = f"{variant.label}, {factor_scores.named(run.config, self.by)}"
     if self.by == DOT and variant != variants.ILM:
       raise errors.UserError(f"--model={variant.key}: this run has no item head and ranks by phase "
                              "1's dot product, which is ILM's: leave --model out")

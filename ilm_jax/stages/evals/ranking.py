@@ -15,7 +15,7 @@ from ilm_jax.evaluation import dot_scores, lists, metrics, rows
 from ilm_jax.stages import context, factor_scores, recipe
 from ilm_jax.stages.evals import common, methods, rivals, speaker, trained
 
-_HEAD, _ALONE = "item head", "item head alone"      # alone: without `phase2.head.factors`
+_ALONE = f"{factor_scores.HEAD} alone"       # without `phase2.head.factors`
 _SHOWN = 5               # users whose lists are shown
 
 
@@ -71,7 +71,8 @@ def recommendation(run: context.Run, compared: list[methods.Method]
   files = {"ranks.json.gz": _ranks(run, table["protocol"], asked_for, rankings)}
   shown = listed(rankings, compared[0].label)
   if shown is not None and shown.items_UK is not None:
-    parts["examples"] = _recommended(run, shown.by, shown.items_UK, asked_for)
+    by = factor_scores.named(run.config, shown.by)
+    parts["examples"] = _recommended(run, by, shown.items_UK, asked_for)
     files["predictions.jsonl.gz"] = _predictions(run, shown.rank_U, shown.items_UK, asked_for)
   return parts, files
 
@@ -79,7 +80,7 @@ def recommendation(run: context.Run, compared: list[methods.Method]
 def listed(rankings: list[Ranking], method: str) -> Ranking | None:
   """The ranking of a method to show: its item head's, else its beams'; None if it made no lists."""
   made = [r for r in rankings if r.method == method and r.items_UK is not None]
-  return next((r for r in made if r.by == _HEAD), made[0] if made else None)
+  return next((r for r in made if r.by == factor_scores.HEAD), made[0] if made else None)
 
 
 def ranked_task(config) -> str:
@@ -171,7 +172,7 @@ def _by_head(run: context.Run, models: list[methods.Method], asked_for: Question
     alone = [_by_scores(label, score_UI, asked_for, _ALONE)] if factors else []
     if factors:
       score_UI += factors.scores(asked_for.histories, score_UI)    # the array may be gigabytes
-    made += [_by_scores(label, score_UI, asked_for, _HEAD), *alone]
+    made += [_by_scores(label, score_UI, asked_for, factor_scores.HEAD), *alone]
   return made
 
 
