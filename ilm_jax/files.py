@@ -38,17 +38,15 @@ _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXI
 
 def write_bytes(path, data: bytes | memoryview) -> None:
   """Writes `data` to `path` atomically (object stores: a single-object put is atomic too)."""
-  try:
-    with writing(path) as file:
-      file.write(data)
-  except OSError as e:
-    e.needed = len(data)         # for `full_disk`
-    raise
+  with writing(path, needs=len(data)) as file:
+    file.write(data)
 
 
 @contextlib.contextmanager
-def writing(path):
+def writing(path, needs: int | None = None):
   """Opens a binary file to write in pieces; it becomes `path` if the block ends without an error.
+
+  `needs`: the bytes that will be written, if known, for the message about a full disk.
   """
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,8 +57,11 @@ def writing(path):
       yield file
     temporary.replace(path)
   except BaseException as e:
-    if isinstance(e, OSError) and e.errno in FULL_DISK and e.filename is None:
-      e.filename = os.fspath(path)        # the system's error of a write names no file
+    if isinstance(e, OSError):
+      if needs is not None:
+        e.needed = needs                  # for `full_disk`
+      if e.errno in FULL_DISK and e.filename is None:
+        e.filename = os.fspath(path)      # the system's error of a write names no file
     temporary.unlink(missing_ok=True)
     raise
 

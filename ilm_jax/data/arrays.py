@@ -139,12 +139,8 @@ def _write(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
     _npz(written, arrays)
     files.write_bytes(path, written.getbuffer())
     return
-  try:
-    with files.writing(path) as file:
-      _npz(file, arrays)
-  except OSError as e:
-    e.needed = sum(array.nbytes for array in arrays.values())        # for files.full_disk
-    raise
+  with files.writing(path, needs=sum(array.nbytes for array in arrays.values())) as file:
+    _npz(file, arrays)
 
 
 def _npz(file, arrays: dict[str, np.ndarray]) -> None:

@@ -143,7 +143,8 @@ def _write_all(recommender: recommender_lib.Recommender, wish: Wish, users: Sequ
 
 def _made_from(recommender: recommender_lib.Recommender, wish: Wish, users: Sequence[int]) -> dict:
   """What the lists depend on, for the folder's made_from.json."""
-  run, made = recommender.run, {}
+  run = recommender.run
+  made: dict = {}
   if recommender.by != recommender_lib.DOT:
     made["checkpoint"] = provenance.record(trained.phase2_meta(run, recommender.variant))
   elif theirs := run.config.phase2.init_from:
