@@ -8,7 +8,10 @@ have at most seven training interactions. So a product has three vectors: from c
 filtering, from its words, and from a SASRec that stage cf trains. Each step draws 2,048 products
 as negatives.
 
-Expect (docs/results/beauty.md): TODO
+Expect (docs/results/beauty.md, where each model is trained separately): test HR@10 .083 with seed
+0, level with the MLP projector and about level with SASRec, after 90 minutes of one core. More
+noise helps the MLP projector (.087): --config.phase2.vector_noise=0.6 --config.phase2.dropout=0.3.
+This config has not been run as a whole.
 """
 import ml_collections
 
