@@ -168,6 +168,10 @@ def test_the_file_has_no_rows_of_text_vectors_for_users(tmp_path):
   with np.load(tmp_path / "table.npz") as stored:
     assert stored["vectors/semantic"].shape == (4, 3)
     assert stored["vectors/behavioral"].shape == (6, 2) == (len(stored["present/semantic"]), 2)
+  vectors = entities.load(tmp_path).vectors
+  assert list(vectors) == ["behavioral", "semantic"] and vectors["semantic"] is vectors["semantic"]
+  assert vectors["semantic"].shape == (6, 3) and not vectors["semantic"].flags.writeable
+  assert "sequential" not in vectors
 
 
 def test_a_table_with_all_rows_in_the_file_is_still_read(tmp_path):

@@ -5,6 +5,7 @@ the row is zero and marked absent: users have no `semantic` vector, and entities
 interaction have no `behavioral` and no `sequential` one.
 """
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ilm_jax.data import rows as rows_lib
 class EntityTable:
   """Named vectors of all entities."""
   rows: rows_lib.EntityRows
-  vectors: dict[str, np.ndarray]     # name -> float32 [R, C]
+  vectors: Mapping[str, np.ndarray]  # name -> float32 [R, C]
   present: dict[str, np.ndarray]     # name -> bool [R]
   fingerprint: str
   members: np.ndarray | None = None  # int32 [R, S]: entity rows that belong to each row, strongest
@@ -77,17 +78,17 @@ def load(folder) -> EntityTable:
   members = stored.get("members")
   num_rows = {len(array) for array in split["present"].values()}
   num_rows |= set() if members is None else {len(members)}
-  split["vectors"] = {name: _with_rows(array, max(num_rows, default=0))
-                      for name, array in split["vectors"].items()}
-  num_rows |= {len(array) for array in split["vectors"].values()}
+  longest = max(map(len, split["vectors"].values()), default=0)
+  num_rows |= {longest} if longest > max(num_rows, default=0) else set()
   if len(num_rows) != 1:
     raise errors.UserError(f"{folder} holds tables of {sorted(num_rows)} rows, expected one number:"
                            " delete it and run --stage=cf")
-  return EntityTable(rows_lib.EntityRows.of_table(num_rows.pop(), num_items), **split,
-                     fingerprint=manifest["fingerprint"], members=members)
+  rows = rows_lib.EntityRows.of_table(num_rows.pop(), num_items)
+  return EntityTable(rows, _Filled(split["vectors"], rows.total), split["present"],
+                     manifest["fingerprint"], members)
 
 
-def _stored(num_items: int, vectors: dict, present: dict, members) -> dict[str, np.ndarray]:
+def _stored(num_items: int, vectors: Mapping, present: dict, members) -> dict[str, np.ndarray]:
   """The arrays of the file; the fingerprint covers the same arrays.
 
   Vectors end with the last entity that has one: users have no `semantic` vectors, and are many.
@@ -99,10 +100,24 @@ def _stored(num_items: int, vectors: dict, present: dict, members) -> dict[str, 
           **{f"present/{name}": array for name, array in present.items()}}
 
 
-def _with_rows(array: np.ndarray, count: int) -> np.ndarray:
-  """`array` with rows of zeros up to `count`."""
-  if len(array) >= count:
+class _Filled(Mapping):
+  """Arrays by name, each filled with rows of zeros up to `count` when it is first asked for: till
+  then it stays mapped."""
+
+  def __init__(self, arrays: dict[str, np.ndarray], count: int):
+    self._arrays, self._count = arrays, count
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    array = self._arrays[name]
+    if len(array) < self._count:
+      out = np.zeros((self._count, *array.shape[1:]), array.dtype)
+      out[:len(array)] = array
+      out.flags.writeable = False
+      self._arrays[name] = array = out
     return array
-  out = np.zeros((count, *array.shape[1:]), array.dtype)
-  out[:len(array)] = array
-  return out
+
+  def __iter__(self):
+    return iter(self._arrays)
+
+  def __len__(self) -> int:
+    return len(self._arrays)
