@@ -15,7 +15,6 @@ show the cost of a step, not what is learnt.
 import argparse
 import json
 import math
-import os
 import pathlib
 import subprocess
 import sys
@@ -43,6 +42,15 @@ FLAGS = (
     "--config.phase1.draw=popularity", "--config.phase2.compare=()",
     "--config.phase2.head.negatives=4096", "--config.phase2.steps=20", "--config.phase2.warmup=2",
     "--config.eval.baselines=('popularity','ials')")
+# A process's peak begins with that of the process that started it: here a small one.
+_WATCHED = """
+import json, os, subprocess, sys
+job = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(job.pid, 0)
+with open(sys.argv[1], "w") as file:
+  json.dump({"processor": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss / 2**20}, file)
+sys.exit(status != 0)
+"""
 
 
 def draw(items: int, seed: int = 0):
@@ -107,14 +115,13 @@ def measured(stage: str, folder: pathlib.Path, more: tuple[str, ...]) -> dict:
   Raises:
     SystemExit: it failed; its output is in <folder>/<stage>.log.
   """
-  began = time.perf_counter()
+  began, told = time.perf_counter(), folder / f"{stage}.json"
   with (folder / f"{stage}.log").open("w") as log:
-    job = subprocess.Popen(command(stage, folder, more), cwd=jobs.ROOT, stdout=log, stderr=log)
-    _, status, used = os.wait4(job.pid, 0)
-  if status:
+    done = subprocess.run([sys.executable, "-c", _WATCHED, told, *command(stage, folder, more)],
+                          cwd=jobs.ROOT, stdout=log, stderr=log, check=False)
+  if done.returncode:
     raise SystemExit(f"stage {stage} failed: see {folder / stage}.log")
-  return {"seconds": time.perf_counter() - began, "processor": used.ru_utime + used.ru_stime,
-          "peak": used.ru_maxrss / 2**20}
+  return {"seconds": time.perf_counter() - began, **json.loads(told.read_text())}
 
 
 def size(folder: pathlib.Path, items: int, stages, more: tuple[str, ...]) -> dict:

@@ -261,7 +261,7 @@ def test_a_field_that_came_later_is_left_out_where_it_is_off():
     off.update_from_flattened_dict(teacher)
     c.update_from_flattened_dict(teacher | {field: on})
     with_it, without = ({**settings.of_phase1(x), **settings.of_phase2(x, variants.ILM),
-                         **settings.of_dialogs(x)} for x in (c, off))
+                         **settings.of_dialogs(x), **settings.of_prepared(x)} for x in (c, off))
     assert field not in without and field in with_it
 
 
