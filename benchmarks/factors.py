@@ -21,7 +21,7 @@ from ilm_jax.stages import factor_scores, sequence_model
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 SASREC = "sasrec"
-_PARTS = {"validation": splits.VALID, "test": splits.TEST}
+PARTS = {"validation": splits.VALID, "test": splits.TEST}
 
 
 def measure(args, name: str, seed: int, split: str) -> np.ndarray:
@@ -32,9 +32,9 @@ def measure(args, name: str, seed: int, split: str) -> np.ndarray:
 
   def score(run, examples, user_U, weight: float):
     if not found:
-      histories = [run.data.log.before_target(user, _PARTS[split]) for user in user_U]
+      histories = [run.data.log.before_target(user, PARTS[split]) for user in user_U]
       found["own"] = (projectors.by_head(run, examples, user_U, variant) if name != SASREC
-                      else _by_sasrec(run, histories))
+                      else by_sasrec(run, histories))
       found["factors"] = factor_scores.FactorScores(run, 1.0).scores(histories, found["own"])
     return found["own"] + weight * found["factors"]
 
@@ -42,7 +42,7 @@ def measure(args, name: str, seed: int, split: str) -> np.ndarray:
                    for weight in WEIGHTS])
 
 
-def _by_sasrec(run, histories) -> np.ndarray:
+def by_sasrec(run, histories) -> np.ndarray:
   params, config = sequence_model.load(run)[0], sequence_model.config(run)
   return np.concatenate(list(sasrec.scores(params, config, histories)))
 

@@ -141,7 +141,7 @@ def size(folder: pathlib.Path, items: int, stages, more: tuple[str, ...]) -> dic
 
 
 def table(told: dict[int, dict], stages) -> str:
-  """All sizes in Markdown: minutes, processor minutes, GiB; exponents from size to size."""
+  """All sizes in Markdown: seconds, processor seconds, GiB; exponents from size to size."""
   sizes = sorted(told)
   lines = [f"| stage | {' | '.join(f'{n:,} items: s, processor s, GiB' for n in sizes)} "
            "| exponents of processor time | of memory |", "|" + "---|" * (len(sizes) + 3)]
@@ -163,7 +163,7 @@ def main() -> None:
                       default=[10_000, 100_000, 1_000_000])
   parser.add_argument("--stages", type=names, default=STAGES, help=f"of {', '.join(STAGES)}")
   parser.add_argument("--set", action="append", default=[], help="a flag for every stage, e.g. "
-                      "--set=--beam=direct")
+                      "--set=--beam_runner=DirectRunner")
   args = parser.parse_args()
   told = {items: size((args.out / str(items)).absolute(), items, args.stages, tuple(args.set))
           for items in args.items}

@@ -110,10 +110,10 @@ def _splits(material, name: str, family: templates.Family) -> dict:
     kept = at["train"][material.subsample(name, len(at["train"]))]
     places = np.repeat(kept, material.draws)
     drawn = _draw(material, name, family, len(kept))
+  asked = {split: _some(material, split, at[split], material.eval_targets)
+           for split in ("validation", "test")}
   return {"train": _examples(material, family, places, drawn),
-          **{split: _examples(material, family, _some(material, split, at[split],
-                                                      material.eval_targets), 0)
-             for split in ("validation", "test")}}
+          **{split: _examples(material, family, some, 0) for split, some in asked.items()}}
 
 
 def _some(material, name: str, at: np.ndarray, most: int) -> np.ndarray:

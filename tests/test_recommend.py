@@ -50,6 +50,7 @@ WISH = recommend.Wish(liked=("Up (2009)",))
     (recommend.Wish(items="all"), "--items=all needs a file to write"),
     (recommend.Wish(items="all", k=4, out="x.csv"), "--k=4: the catalogue has 3 other items"),
     (recommend.Wish(users="7"), "--users=7: expected all, or a file .* use --user=7"),
+    (recommend.Wish(users="/"), "--users=/: expected all, or a file"),
     (recommend.Wish(users="all"), "--users=all needs a file to write"),
     (recommend.Wish(users="all", out="top.xlsx"), r"--out=top.xlsx: expected .* \.csv or"),
     (WISH._replace(out="top.csv"), "--out=top.csv is for the lists of --users or --items"),
@@ -192,12 +193,17 @@ def test_lists_of_all_users_as_parquet(run, monkeypatch, tmp_path):
       {"user": "9", "rank": 2, "item": "12", "title": "Up (2009)", "score": 0.5}]
 
 
-def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, tmp_path):
-  parquet = pytest.importorskip("pyarrow.parquet")
+@pytest.fixture
+def parquet(monkeypatch):
+  """The reader of Parquet, for lists by `Fake` in parts of one user."""
   monkeypatch.setattr(recommender, "Recommender", Fake)
   monkeypatch.setattr(recommend, "PART", 1)
   monkeypatch.setattr(recommend.trained, "phase2_meta", lambda run, variant: variant.key)
   monkeypatch.setattr(recommend.provenance, "record", lambda meta: {"of": meta})
+  return pytest.importorskip("pyarrow.parquet")
+
+
+def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, tmp_path, parquet):
   wish = recommend.Wish(users="all", k=2, out=f"{tmp_path}/top/")
   asked, top = [], Fake.top
   monkeypatch.setattr(Fake, "top", lambda self, histories, k: asked.append(
@@ -217,12 +223,7 @@ def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, 
     recommend.run(run, wish._replace(model="mlp"))
 
 
-def test_lists_of_the_users_that_a_file_names_in_its_order(run, monkeypatch, tmp_path):
-  parquet = pytest.importorskip("pyarrow.parquet")
-  monkeypatch.setattr(recommender, "Recommender", Fake)
-  monkeypatch.setattr(recommend, "PART", 1)
-  monkeypatch.setattr(recommend.trained, "phase2_meta", lambda run, variant: variant.key)
-  monkeypatch.setattr(recommend.provenance, "record", lambda meta: {"of": meta})
+def test_lists_of_the_users_that_a_file_names_in_its_order(run, tmp_path, parquet):
   (named := tmp_path / "active.txt").write_text(" 9\n\n7\n")
   wish = recommend.Wish(users=str(named), k=1, out=f"{tmp_path}/top/")
   recommend.run(run, wish)

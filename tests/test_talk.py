@@ -36,8 +36,7 @@ def of(name="none", family=FAMILY, **changes) -> material.Material:
   lm, log = words(), test_tasks.log()
   given = dict(interactions=log, items=ITEMS, fingerprint="", text=None, history=2, draws=1,
                lm=vocabulary.SlotVocabulary(lm), max_train_examples=0, prompt_targets=0,
-               eval_targets=0,
-               heldout_fraction=0.3, seed=0,
+               eval_targets=0, heldout_fraction=0.3, seed=0,
                chats=lambda: chat_template.Chat(chat_files.BUILT_IN[name], lm))
   return material.Material(**given | changes)
 

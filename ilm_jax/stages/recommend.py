@@ -82,7 +82,11 @@ def _history(run: context.Run, wish: Wish) -> np.ndarray:
 
 
 def _users(run: context.Run, given: str) -> Sequence[int]:
-  """The numbers of "all" users, or of those whose ids a file names, in its order."""
+  """The numbers of "all" users, or of those whose ids a file names, in its order.
+
+  Raises:
+    UserError: the file is not UTF-8, names nobody, an unknown user, or a user twice.
+  """
   log, numbers = run.data.log, {}
   if given == "all":
     return range(log.num_users)
@@ -183,7 +187,7 @@ def _check(wish: Wish) -> None:
     raise errors.UserError(f"{' and '.join(given)} ask for different lists: give one")
   if not all(name.strip() for name in wish.liked):
     raise errors.UserError("--liked is empty: name an item, e.g. --liked='Heat (1995)'")
-  if wish.users and wish.users != "all" and not epath.Path(wish.users).exists():
+  if wish.users and wish.users != "all" and not epath.Path(wish.users).is_file():
     raise errors.UserError(f"--users={wish.users}: expected all, or a file with one user's id a "
                            f"line; for the list of one user use --user={wish.users}")
   if wish.items and wish.items != "all":
