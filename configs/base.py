@@ -30,6 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
                                    # the log; cold_drawn: drawn at random
       "k_core": 5,                 # users and items with fewer interactions are left out; 0: keeps
                                    # all, also items of the items file without interactions
+      "dialog_items": False,       # films of ReDial's training dialogs (tasks.dialogs) are items,
+                                   # too, where the log has them too rarely or not at all
       "heldout_fraction": 0.2,     # items whose text is never trained on, for retrieval
   }
   c.cf = {

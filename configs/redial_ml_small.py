@@ -19,7 +19,7 @@ from ilm_jax.configs import talk_ml_small
 
 def get_config() -> ml_collections.ConfigDict:
   c = talk_ml_small.get_config()
-  c.data.k_core = 2                # more of the films that people talk about
+  c.data.update(k_core=2, dialog_items=True)     # the films that people talk about
   c.cf.update(dialogs=5, alpha=10.0)
   c.tasks.dialogs = "synthetic,redial:data/redial"
   c.tasks.mixture.update(dict.fromkeys(c.tasks.mixture, 0.0) | {

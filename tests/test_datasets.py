@@ -10,6 +10,7 @@ import real
 from configs import base
 from ilm_jax import errors
 from ilm_jax.config import names
+from ilm_jax.conversation import redial
 from ilm_jax.data import interactions
 from tasks.datasets import lines, movielens_files, openp5_files, registry, table_files
 
@@ -343,6 +344,26 @@ def test_load_keeps_the_order_of_the_log_and_checks_the_counts(tmp_path):
   short = dataclasses.replace(found, about=dataclasses.replace(found.about, events=25))
   with pytest.raises(errors.UserError, match=r"the log has 24 interactions \(published: 25\)"):
     builder.load(short, tmp_path / "tfds", k=2)
+
+
+def test_films_that_dialogs_name_are_items(tmp_path):
+  """Those that the log lacks by title and year, those below the core by their own id."""
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
+  from tasks.datasets import builder
+  (tmp_path / "interactions.csv").write_text("user_id,item_id\na,1\na,2\nb,1\nb,3\nc,1\nc,2\n")
+  (tmp_path / "items.csv").write_text(
+      "item_id,title,year\n1,Heat,1995\n2,Fargo,1996\n3,Emma,2020\n4,Up,2009\n")
+  found = registry.find(data("table", tmp_path, items_file="items.csv", year="year"))
+  found = dataclasses.replace(found, about=dataclasses.replace(
+      found.about, cores={2: registry.Counts(2, 2, 4)}))
+  talk = redial.Talk("1", (), {"9": "Heat (1995)", "11": "Emma (2020)", "12": "Heat (2019)"}, {})
+  log, left, kept = builder.load(found, tmp_path / "tfds", k=2, talks=[talk])
+  assert left.ids == ["1", "2", "3", "redial:12"] and left.years == [1995, 1996, 2020, 2019]
+  assert log.untrained_items.tolist() == [3, 4] and len(log.user_N) == 4
+  assert kept.items == (3, 2) and kept.lines()[-1] == (
+      "data: 2 more items, which ReDial's dialogs name (data.dialog_items)")
+  log, left, kept = builder.load(found, tmp_path / "tfds", k=0, talks=[talk])
+  assert left.ids == ["1", "2", "3", "4", "redial:12"] and kept.dialog_items == 1
 
 
 def test_a_table_whose_items_file_is_partial_calls_the_others_by_their_ids(tmp_path, capsys):

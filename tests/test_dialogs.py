@@ -206,4 +206,7 @@ def test_films_of_redials_training_part_are_liked(tmp_path):
         "conversationId": "1", "initiatorWorkerId": 0, "respondentWorkerId": 1,
         "movieMentions": {"11": "Heat (1995)", "12": "Unheard Of (2001)"},
         "messages": [{"senderWorkerId": 0, "text": text}]})
-  assert [each.tolist() for each in corpora.liked(f"redial:{tmp_path}", ITEMS)] == [[1]]
+  sources = f"synthetic,redial:{tmp_path}"
+  assert [each.tolist() for each in corpora.liked(sources, ITEMS)] == [[1]]
+  assert [talk.films for talk in corpora.redial_training(sources)] == [
+      {"11": "Heat (1995)", "12": "Unheard Of (2001)"}]

@@ -90,6 +90,21 @@ def test_a_core_of_0_keeps_items_that_nobody_met():
       "'Five' (5), 'Hundred' (100)"]
 
 
+def test_items_below_the_core_remain_if_asked():
+  """Without their interactions; one that the log lacks, too. k=0 keeps all in any case."""
+  users, items, times, values = zip(*LOG)
+  more = lib.Items([*ITEMS.ids, "n"], [*ITEMS.titles, "New"], [*ITEMS.years, 2018],
+                   [*ITEMS.genres, []])
+  log, left = lib.build(users, items, times, values, more, 2, also=["n", "100", "4"])
+  alone, _ = built()
+  assert left.ids == ["100", "30", "4", "5", "n"] and left.titles[-1] == "New"
+  assert [left.ids[row - 1] for row in log.item_N] == [
+      ["4", "5", "30"][row - 1] for row in alone.item_N]
+  assert sorted(set(log.item_N.tolist())) == [2, 3, 4]
+  everything = lib.build(users, items, times, values, more, 0, also=["n"])[1]
+  assert sorted(everything.ids) == sorted(more.ids)
+
+
 def test_what_the_core_keeps_is_counted_and_said(tmp_path):
   users, items, _, _ = zip(*LOG)
   more = lib.Items(ITEMS.ids + list("xyzw"), [*ITEMS.titles, "X", "", "Z", "W"], [None] * 8,

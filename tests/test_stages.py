@@ -30,7 +30,7 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
   from tasks.datasets import builder, registry
   asked = []
 
-  def load(found, folder, k, rule, beam):
+  def load(found, folder, k, rule, beam, talks):
     asked.append((k, rule.name))
     return *built(k=2), kept.Kept(k, (2, 2), (3, 3), (6, 6))
 
@@ -51,6 +51,9 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
   made_from = store.read_manifest(tmp_path / "data")["made_from"]
   with pytest.raises(errors.UserError, match="k_core: 7 -> 3.: run --stage=prepare again"):
     _ = make_run(tmp_path, **{"data.k_core": 3, "data.split": "loo_openp5"}).data
+  with pytest.raises(errors.UserError, match="dialog_items: False -> True.: run --stage=prepare"):
+    _ = make_run(tmp_path, **{"data.k_core": 7, "data.split": "loo_openp5",
+                              "data.dialog_items": True, "tasks.dialogs": "redial:x"}).data
   assert made_from == {"dataset": "ml-100k", "files": "abc", "k_core": 7, "split": "loo_openp5",
                        "time": "seconds"}
   assert other.data.items.ids == ["4", "5", "30"]

@@ -123,6 +123,10 @@ def _check_dialogs(c) -> list[str]:
     wrong.append(f"cf.dialogs={c.cf.dialogs} with tasks.dialogs={c.tasks.dialogs!r}: only dialogs "
                  "of real people add likes to those of the log; name a file or redial:PATH in "
                  "tasks.dialogs, or set cf.dialogs to 0")
+  if c.data.dialog_items and dialog_sources.REDIAL not in kinds:
+    wrong.append(f"data.dialog_items=True with tasks.dialogs={c.tasks.dialogs!r}: only ReDial's "
+                 "dialogs add items; name ReDial's folder or zip by 'redial:PATH', or set it to "
+                 "False")
   if c.dialogs.reword and not c.dialogs.count:
     wrong.append("dialogs.reword=True with dialogs.count=0: there is nothing to reword; set the "
                  "count above 0, e.g. --config.dialogs.count=2000")

@@ -22,8 +22,9 @@ _OF_CONVERSATIONS = {"tasks.dialogs", "tasks.dialog_tokens"}   # their examples 
 _OF_EVALUATION = {"tasks.prompt_targets", "tasks.eval_targets"}
 # Fields added later, with the value that has no effect. A field with this value is left out, so
 # that checkpoints from before the field was added stay valid.
-OFF = {"data.cold_fraction": 0.1, "data.columns.delimiter": "", "data.columns.items_delimiter": "",
-       "data.columns.encoding": "utf-8", "cf.members": 0, "cf.dialogs": 0,
+OFF = {"data.cold_fraction": 0.1, "data.dialog_items": False, "data.columns.delimiter": "",
+       "data.columns.items_delimiter": "", "data.columns.encoding": "utf-8", "cf.members": 0,
+       "cf.dialogs": 0,
        "qformer.user_projection": False, "qformer.vector_dropout": 0.0, "phase1.negatives": 0,
        "phase1.draw": "uniform", "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
        "phase2.head.distil_transitions": 0.0, "phase2.head.distil_ease": 0.0,

@@ -37,13 +37,7 @@ def of_redial(path: str, items: interactions_lib.Items) -> Redial:
   Raises:
     UserError: it has no training part or no test part; see also `redial.read`.
   """
-  parts = redial.parts(path)
-  learned = "train" if "train" in parts else "valid"
-  if learned not in parts or "test" not in parts:
-    raise errors.UserError(f"{path} has these parts of ReDial: {', '.join(parts) or 'none'}; "
-                           "expected test, and train or valid")
-  talks = {split: redial.read(path, part)
-           for split, part in (("train", learned), ("test", "test"))}
+  talks = {"train": _training(path), "test": redial.read(path, "test")}
   _, row_of = redial.catalogue([each for part in talks.values() for each in part], items)
   splits = {split: [_of_talk(each, row_of, items) for each in part]
             for split, part in talks.items()}
@@ -53,6 +47,25 @@ def of_redial(path: str, items: interactions_lib.Items) -> Redial:
       if row_of[film] <= len(items):
         names.setdefault(items.ids[row_of[film] - 1], {})[" ".join(name.split())] = None
   return Redial(splits, {raw: tuple(spelled) for raw, spelled in names.items()})
+
+
+def redial_training(text: str) -> list[redial.Talk]:
+  """ReDial's training dialogs among the sources `tasks.dialogs`.
+
+  Raises:
+    UserError: as `of_redial`.
+  """
+  return [talk for source in dialog_sources.parse(text) if source.kind == dialog_sources.REDIAL
+          for talk in _training(source.path)]
+
+
+def _training(path: str) -> list[redial.Talk]:
+  parts = redial.parts(path)
+  learned = "train" if "train" in parts else "valid"
+  if learned not in parts or "test" not in parts:
+    raise errors.UserError(f"{path} has these parts of ReDial: {', '.join(parts) or 'none'}; "
+                           "expected test, and train or valid")
+  return redial.read(path, learned)
 
 
 def liked(text: str, items: interactions_lib.Items) -> list[np.ndarray]:

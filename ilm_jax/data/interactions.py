@@ -7,6 +7,7 @@ the rule of the split (`splits`) orders equal times. A log without times keeps i
 import dataclasses
 import functools
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -125,7 +126,8 @@ def k_core(user_N, item_N, k: int) -> np.ndarray:
 
 
 def build(user_ids, item_ids, times, values, items: Items, k: int,
-          rule: splits.Rule = splits.STABLE) -> tuple[Interactions, Items]:
+          rule: splits.Rule = splits.STABLE, also: Sequence[str] = ()
+          ) -> tuple[Interactions, Items]:
   """Arrays of the k-core of a log.
 
   Args:
@@ -136,6 +138,7 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
     k: users and items with fewer interactions are removed until all that remain have k. 0: all of
       `items` stay, those without an interaction too.
     rule: the rule of the split; it also orders equal times.
+    also: ids of `items` that remain without interactions if they are not in the k-core.
 
   Returns:
     The interactions, and the items that remain.
@@ -148,16 +151,17 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
                            "data.split='loo_stable'")
   times = np.zeros(len(user_ids), np.int64) if times is None else np.asarray(times, np.int64)
   users, user_N = codes(user_ids)
-  catalogue, item_N = codes(item_ids) if k else codes([*item_ids, *items.ids])
-  item_N = item_N[:len(user_N)]
+  catalogue, item_N = codes([*item_ids, *(also if k else items.ids)])
+  item_N, also_A = item_N[:len(user_N)], item_N[len(user_N):]
   kept_N = np.flatnonzero(k_core(user_N, item_N, k))
   if not len(kept_N):
     raise errors.UserError(f"no interaction of {len(times)} remains in the {k}-core: "
                            "choose a smaller data.k_core")
   kept_N = kept_N[splits.order(rule, user_N[kept_N], times[kept_N])]
   used_users, user_N = np.unique(user_N[kept_N], return_inverse=True)
-  used_items, item_N = (np.unique(item_N[kept_N], return_inverse=True) if k else
-                        (range(len(catalogue)), item_N[kept_N]))
+  # Beside k=0 `also_A` has all of `items`.
+  used_items, item_N = np.unique(np.concatenate([item_N[kept_N], also_A]), return_inverse=True)
+  item_N = item_N[:len(kept_N)]
   left = described(items, [catalogue[i] for i in used_items])
   return Interactions(
       user_ids=[users[u] for u in used_users], num_items=len(left),

@@ -21,6 +21,7 @@ class Kept(NamedTuple):
   named: tuple[str, ...] = ()    # examples of these
   nameless: int = 0              # items of the log without a row in the items file
   ids: tuple[str, ...] = ()      # examples of these
+  dialog_items: int = 0          # without interactions, there because dialogs name them
 
   def lines(self) -> list[str]:
     """The counts as lines of text."""
@@ -37,11 +38,14 @@ class Kept(NamedTuple):
       lines.append(f"data: {self.nameless:,} of {self.items[0]:,} items of the log have no row in "
                    "the items file and are called by their ids: "
                    f"{'e.g. ' * (self.nameless > len(self.ids))}{', '.join(self.ids)}")
+    if self.dialog_items:
+      lines.append(f"data: {self.dialog_items:,} more items, which ReDial's dialogs name "
+                   "(data.dialog_items)")
     return lines
 
 
 def counted(user_ids, item_ids, items: interactions_lib.Items,
-            log: interactions_lib.Interactions, k: int) -> Kept:
+            log: interactions_lib.Interactions, k: int, dialog_items: int = 0) -> Kept:
   """Counts a log before and after `interactions.build`.
 
   Args:
@@ -49,14 +53,15 @@ def counted(user_ids, item_ids, items: interactions_lib.Items,
     items: all described items.
     log: the result of `interactions.build`.
     k: data.k_core.
+    dialog_items: items of `log` that are there because dialogs name them.
   """
   met = set(item_ids)
   without = [f"{title!r} ({raw})" if title else repr(raw)
              for raw, title in zip(items.ids, items.titles) if raw not in met]
   nameless = sorted(met - set(items.ids))
-  return Kept(k, (len(set(user_ids)), log.num_users), (len(met), log.num_items),
+  return Kept(k, (len(set(user_ids)), log.num_users), (len(met), log.num_items - dialog_items),
               (len(user_ids), len(log.user_N)), len(without), tuple(without[:_NAMED]),
-              len(nameless), tuple(map(repr, nameless[:_NAMED])))
+              len(nameless), tuple(map(repr, nameless[:_NAMED])), dialog_items)
 
 
 def save(folder, kept: Kept) -> None:

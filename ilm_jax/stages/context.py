@@ -98,9 +98,10 @@ class Run:
     """The run's `interactions.Data`; UserError if the data were filtered or split differently."""
     data = interactions_lib.load(self.workdir / "data")
     now = {"split": str(self.rule), "dataset": self.config.data.name,
-           "k_core": self.config.data.k_core}
-    _same_settings(self.workdir / "data", store.read_manifest(self.workdir / "data")["made_from"],
-                   now, "prepare")
+           "k_core": self.config.data.k_core, "dialog_items": self.config.data.dialog_items}
+    was = store.read_manifest(self.workdir / "data")["made_from"]
+    _same_settings(self.workdir / "data", was | {"dialog_items": "dialog_items" in was}, now,
+                   "prepare")
     return data
 
   @property

@@ -6,7 +6,7 @@ import importlib
 import platform
 from collections.abc import Callable
 
-from ilm_jax import elm, errors
+from ilm_jax import elm, errors, files
 from ilm_jax.config import dialog_sources
 from ilm_jax.data import targets
 from ilm_jax.stages import context, dialogs
@@ -63,6 +63,7 @@ def requests(run: context.Run) -> None:
 
 def make_data(run: context.Run) -> None:
   """Builds data/ through TFDS, unless it exists and was made with this config."""
+  from ilm_jax.conversation import corpora
   from ilm_jax.data import interactions as interactions_lib
   from ilm_jax.data import kept as kept_lib
   from ilm_jax.data import store
@@ -71,12 +72,15 @@ def make_data(run: context.Run) -> None:
   beam_options.check(run.beam)
   folder, data = run.workdir / "data", run.config.data
   dataset = registry.find(data)
+  talks = corpora.redial_training(run.config.tasks.dialogs) if data.dialog_items else []
   made_from = {"dataset": data.name, "files": dataset.fingerprint, "k_core": data.k_core,
                "split": str(run.rule),
                "time": "seconds" if dataset.timed else "unknown: the order of the log"}
+  if talks:
+    made_from["dialog_items"] = files.sha256_json([talk.films for talk in talks])
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
     interactions, items, kept = builder.load(dataset, run.workdir / "tfds", data.k_core, run.rule,
-                                             run.beam)
+                                             run.beam, talks)
     kept_lib.save(folder, kept)
     interactions_lib.save(folder, interactions, items, made_from)
   for line in kept.lines() if (kept := kept_lib.load(folder)) else ():

@@ -11,11 +11,13 @@ import contextlib
 import functools
 import io
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ilm_jax import errors
+from ilm_jax.conversation import redial
 from ilm_jax.data import interactions, kept, splits
 from ilm_jax.tasks import beam_options
 from ilm_jax.tasks.datasets import examples, registry
@@ -85,7 +87,7 @@ def builder_of(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
 
 
 def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits.STABLE,
-         beam: tuple[str, ...] = ()):
+         beam: tuple[str, ...] = (), talks: Sequence[redial.Talk] = ()):
   """The k-core of a data set as arrays, read from the TFDS data set.
 
   Args:
@@ -95,6 +97,7 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
       also items without interactions.
     rule: how it is split.
     beam: options of an Apache Beam pipeline that prepares it; (): this process does.
+    talks: dialogs whose films remain whatever `k` is, also those that the log lacks.
 
   Returns:
     (interactions.Interactions, interactions.Items, kept.Kept).
@@ -109,12 +112,14 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
   items = described = _items(_read(found, "items", folder, beam))
   if found.about.partial:
     items = _with_unnamed(described, raw_items)
-  log, left = interactions.build(users, raw_items, times if found.timed else None, values, items,
-                                 k, rule)
+  every, row_of = redial.catalogue(list(talks), items) if talks else (items, {})
+  log, left = interactions.build(users, raw_items, times if found.timed else None, values, every,
+                                 k, rule, also=[every.ids[row - 1] for row in row_of.values()])
+  core = len(np.unique(log.item_N)) if k else len(items)
   if k in found.about.cores:
-    _check(found, f"its {k}-core", registry.Counts(log.num_users, len(left), len(log.user_N)),
+    _check(found, f"its {k}-core", registry.Counts(log.num_users, core, len(log.user_N)),
            found.about.cores[k])
-  return log, left, kept.counted(users, raw_items, described, log, k)
+  return log, left, kept.counted(users, raw_items, described, log, k, len(left) - core)
 
 
 def _check(found: registry.Found, what: str, counts, published) -> None:
