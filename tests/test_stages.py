@@ -53,7 +53,8 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
     _ = make_run(tmp_path, **{"data.k_core": 3, "data.split": "loo_openp5"}).data
   with pytest.raises(errors.UserError, match="dialog_items: False -> True.: run --stage=prepare"):
     _ = make_run(tmp_path, **{"data.k_core": 7, "data.split": "loo_openp5",
-                              "data.dialog_items": True, "tasks.dialogs": "redial:x"}).data
+                              "data.dialog_items": True,
+                              "tasks.dialogs": f"redial:{tmp_path}"}).data
   assert made_from == {"dataset": "ml-100k", "files": "abc", "k_core": 7, "split": "loo_openp5",
                        "time": "seconds"}
   assert other.data.items.ids == ["4", "5", "30"]
