@@ -8,8 +8,9 @@ targets come from `conversation.instances`: once with consecutive messages of on
 turn, once message by message. The films of both data sets are ranked. "Fresh" ranks leave out the
 films named before.
 
-Settings are chosen on the validation dialogs by fresh R@10. --run adds ILM. Results:
-docs/results/redial.md.
+Settings are chosen on the validation dialogs by fresh R@10. --run adds ILM, which learns from all
+of them: choose its weight of --factors on a folder whose valid.jsonl and test.jsonl are parts of
+the validation dialogs (docs/results/redial.md).
 """
 import argparse
 import functools
@@ -216,23 +217,37 @@ def measure(material: Material, names) -> list[dict]:
   return rows
 
 
-def measured(name: str, setting: dict, ranks, of_dialog, *, by: str, targets: str) -> dict:
-  """A row of the tables; it is printed."""
-  values = target_sets.values(ranks)
+def measured(name: str, setting: dict, ranks, of_dialog, *, by: str, targets: str, more=()
+             ) -> dict:
+  """A row of the tables; it is printed.
+
+  Args:
+    more: ranks by other seeds. The metrics of an instance are then the mean over all seeds.
+  """
+  seeds = [target_sets.values(each) for each in (ranks, *more)]
+  values = {metric: np.mean([of[metric] for of in seeds], axis=0) for metric in seeds[0]}
   row = {"name": name, "setting": setting, "by": by, "targets": targets, "instances": len(ranks),
          "mentions": sum(map(len, ranks)), "values": values, "dialogs": of_dialog,
-         "metrics": target_sets.estimates(BOOTSTRAP, values, of_dialog)}
+         "metrics": target_sets.estimates(BOOTSTRAP, values, of_dialog),
+         "seeds": [float(of["R@10"].mean()) for of in seeds]}
   print(f"{name}, {by}, {targets}: " + ", ".join(
       f"{metric} {cell(of)}" for metric, of in row["metrics"].items()), flush=True)
   return row
 
 
-def of_run(workdir: pathlib.Path, talks: dict, factors: float) -> list[dict]:
-  """The rows of a trained run: by turns, fresh. Args: see the flags."""
-  model, names = redial_run.Trained(workdir), [
-      redial_run.ILM, redial_run.SHUFFLED, redial_run.NO_VECTORS, redial_run.NO_WORDS]
-  return [measured(name, {}, *model.ranks(talks, name, factors), by="turns", targets="fresh")
-          for name in [*names, *[redial_run.ADDED] * bool(factors)]]
+def of_runs(workdirs: list[pathlib.Path], talks: dict, factors: list[float], prompts: bool
+            ) -> list[dict]:
+  """The rows of trained runs, seeds of one config: by turns, fresh. Args: see the flags."""
+  models, rows = [redial_run.Trained(workdir) for workdir in workdirs], []
+  asked = [(redial_run.ILM, 0.0), *[(redial_run.ADDED, weight) for weight in factors],
+           *[(name, 0.0) for name in (redial_run.SHUFFLED, redial_run.NO_VECTORS,
+                                      redial_run.NO_WORDS) if prompts], (redial_run.FOLDED, 0.0)]
+  for name, weight in asked:
+    (ranks, of_dialog), *more = [model.ranks(talks, name, weight) for model in models]
+    rows.append(measured(f"{name} x {weight:g}" if weight and len(factors) > 1 else name, {}, ranks,
+                         of_dialog, by="turns", targets="fresh", more=[each for each, _ in more]))
+    print("  R@10 of the seeds:", *(f"{of:.4f}" for of in rows[-1]["seeds"]), flush=True)
+  return rows
 
 
 def table(rows: list[dict]) -> str:
@@ -240,6 +255,8 @@ def table(rows: list[dict]) -> str:
   out = []
   for by, targets in itertools.product(("turns", "messages"), ("all", "fresh")):
     some = [row for row in rows if (row["by"], row["targets"]) == (by, targets)]
+    if not some:
+      continue
     out += [f"By {by}, {targets}: {some[0]['instances']:,} instances, {some[0]['mentions']:,} "
             "targets", "", *header(["row", *some[0]["metrics"]])]
     out += [f"| {row['name']} | " + " | ".join(map(cell, row["metrics"].values())) + " |"
@@ -266,17 +283,20 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--redial", type=pathlib.Path, required=True)
   parser.add_argument("--movielens", type=pathlib.Path, required=True)
-  parser.add_argument("--rows", nargs="+", default=(COPY, *ROWS), choices=(COPY, *ROWS))
-  parser.add_argument("--run", type=pathlib.Path, help="workdir of configs/talk_ml_small.py, "
-                      "trained with task redial_recommend on this folder of ReDial")
-  parser.add_argument("--factors", type=float, default=0.0, help="with --run: also a row where the "
-                      "factorisation's scores are added with this weight (phase2.head.factors)")
+  parser.add_argument("--rows", nargs="*", default=(COPY, *ROWS), choices=(COPY, *ROWS))
+  parser.add_argument("--run", type=pathlib.Path, nargs="+", default=[], help="workdirs of a "
+                      "config with task redial_recommend, trained on this folder of ReDial with "
+                      "several seeds: rows are their means")
+  parser.add_argument("--factors", type=float, nargs="+", default=[], help="with --run: also a row "
+                      "for each weight of the factorisation's scores (phase2.head.factors)")
+  parser.add_argument("--prompts", action="store_true", help="with --run: also rows with vectors "
+                      "shuffled, without vectors and without words")
   parser.add_argument("--out", type=pathlib.Path, help="JSON file")
   args = parser.parse_args()
   material = Material(args)
   print(f"{len(material.films):,} films ranked")
   rows = measure(material, args.rows) + (
-      of_run(args.run, material.talks, args.factors) if args.run else [])
+      of_runs(args.run, material.talks, args.factors, args.prompts) if args.run else [])
   print(table(rows))
   if args.out:
     args.out.write_text(json.dumps([{name: value for name, value in row.items()

@@ -1,4 +1,4 @@
-"""The rows of `benchmarks.redial` for a trained run: its item head on the same instances.
+"""The rows of `benchmarks.redial` for trained runs: their item heads on the same instances.
 
 The examples come from stage prepare (task `redial_recommend`, test): a dialog up to a turn that
 names a film of the run's catalogue for the first time. The run cannot rank films outside its
@@ -16,7 +16,7 @@ from ilm_jax.stages import context, factor_scores
 from ilm_jax.stages.evals import common, methods, speaker, talks
 
 TASK, ILM = "redial_recommend", "ILM"
-ADDED = "ILM and its factorisation's scores"
+ADDED, FOLDED = "ILM and its factorisation's scores", "its factorisation's scores alone"
 SHUFFLED, NO_VECTORS, NO_WORDS = (
     f"ILM, {change}" for change in ("vectors shuffled", "vectors left out", "words left out"))
 
@@ -36,18 +36,24 @@ class Trained:
     items that the context names.
 
     Args:
-      name: the row: ILM, SHUFFLED, NO_VECTORS, NO_WORDS or ADDED.
+      name: the row: ILM, SHUFFLED, NO_VECTORS, NO_WORDS, ADDED or FOLDED.
       factors: for ADDED, the weight of the factorisation's scores.
     """
-    log, prompt = self.run.data.log, ILM if name == ADDED else name
+    log, prompt = self.run.data.log, ILM if name in (ADDED, FOLDED) else name
     if prompt not in self._by_head:
       self._by_head[prompt] = self._head_scores(prompt)
     score_NI = self._by_head[prompt].copy()
-    if name == ADDED:
-      score_NI += factor_scores.FactorScores(self.run, factors).scores(
+    if name in (ADDED, FOLDED):
+      added_NI = factor_scores.FactorScores(self.run, factors or 1.0).scores(
           [talks.items_of(e, log.num_items) for e in self.examples], score_NI)
+      score_NI = score_NI + added_NI if name == ADDED else self._behind(added_NI)
     score_NI[talks.shown(self.examples, log.num_items)] = -np.inf
     return score_NI
+
+  def _behind(self, score_NI) -> np.ndarray:
+    """Popularity breaks ties: all items are equal where a context names no item with factors."""
+    count_I1 = self.run.data.log.train_counts[:score_NI.shape[1]]
+    return score_NI + 1e-6 * (count_I1 / count_I1.max())
 
   def _head_scores(self, name: str) -> np.ndarray:
     asked, log = self.examples, self.run.data.log

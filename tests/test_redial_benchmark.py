@@ -2,6 +2,7 @@
 import argparse
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -117,6 +118,34 @@ def test_the_table(material):
   copied = next(row for row in rows if row["name"] == "naive copy" and row["targets"] == "all")
   assert copied["metrics"]["R@1"]["value"] == pytest.approx(0.5 / 3)
   assert f"minus that of {benchmark.REFERENCE}" in shown
+
+
+def test_runs_of_a_config_are_averaged_for_each_instance(monkeypatch):
+  made = {"a": [[1], [20]], "b": [[20], [20]]}          # by instance; R@10 .5 and 0
+
+  class Trained:
+    def __init__(self, workdir):
+      self.of = made[workdir]
+
+    def ranks(self, talks, name, factors):
+      better = 1 if name == redial_run.ADDED and factors == 2 else 20
+      return [np.minimum(rank_T, better) for rank_T in self.of], np.array([0, 1])
+
+  monkeypatch.setattr(benchmark.redial_run, "Trained", Trained)
+  rows = benchmark.of_runs(["a", "b"], {}, [1.0, 2.0], False)
+  assert {row["name"]: (row["metrics"]["R@10"]["value"], row["seeds"]) for row in rows} == {
+      redial_run.ILM: (0.25, [0.5, 0.0]), f"{redial_run.ADDED} x 1": (0.25, [0.5, 0.0]),
+      f"{redial_run.ADDED} x 2": (1.0, [1.0, 1.0]), redial_run.FOLDED: (0.25, [0.5, 0.0])}
+  assert "| ILM | 0.250 " in benchmark.table(rows)
+
+
+def test_the_factorisation_alone_breaks_ties_by_popularity():
+  model = object.__new__(redial_run.Trained)
+  model.run = types.SimpleNamespace(data=types.SimpleNamespace(
+      log=types.SimpleNamespace(train_counts=np.array([0, 2, 7, 7]))))
+  score_NI = model._behind(np.array([[0, 1.0, 0, 0], [0, 0.0, 0, 1e-3]]))
+  np.testing.assert_array_equal(np.argsort(-score_NI[:, 1:], kind="stable") + 1,
+                                [[1, 2, 3], [3, 2, 1]])
 
 
 def test_a_run_finds_what_its_catalogue_has_and_was_not_named():
