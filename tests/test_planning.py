@@ -23,14 +23,22 @@ def test_collectives_count_as_often_as_their_loop_turns():
   assert (gather.count, gather.bytes, gather.group) == (32, 32 * 16 * 64 * 2, 4)
   assert gather.sent == gather.bytes * 3 / 4
   assert hlo.totals(hlo.collectives(HLO, chips=8)) == {
-      "all-gather": {"count": 32, "bytes": 65536.0, "sent_bytes": 49152.0},
+      # one plain, one chain of three parts
+      "all-gather": {"count": 64, "bytes": 131072.0, "sent_bytes": 98304.0},
       # one fused with the slice of its result, one plain; both reduce 128 bytes over 4 chips
       "reduce-scatter": {"count": 2, "bytes": 256.0, "sent_bytes": 192.0},
       "all-reduce": {"count": 32, "bytes": 32 * (2048 + 32.0), "sent_bytes": 32 * (2048 + 32.0)},
       # 32 turns of a loop of 3, which its condition says; what starts counts, what ends does not
-      "collective-permute": {"count": 96, "bytes": 96 * 16.0, "sent_bytes": 96 * 16.0},
+      "collective-permute": {"count": 97, "bytes": 97 * 16.0, "sent_bytes": 97 * 16.0},
       # no groups: all chips
       "all-to-all": {"count": 1, "bytes": 256.0, "sent_bytes": 224.0}}
+
+
+def test_what_runs_beside_computation():
+  overlaps = {c.name: c.overlaps for c in hlo.collectives(HLO, chips=8)}
+  assert overlaps["chained"] and overlaps["beside"]
+  assert not overlaps["jit(step)/while/body/gather"]
+  assert not any(c.overlaps for c in hlo.collectives(HLO, chips=8) if c.count == 96)
 
 
 @pytest.mark.parametrize("line, group", [
@@ -205,8 +213,10 @@ def test_full_remat_keeps_less_and_computes_more():
 
 def test_plan_says_whose_number_the_time_is():
   memory = costs.Memory(True, 10, 1, 5, 16)
-  one = hlo.Collective("all-gather", 2, 400e9, 300e9, 4, "")
-  measured = costs.Measured(memory, 64 * 400e12, costs.Costs(459e12, 2765e9 / 2, 2.0), (one,))
+  one = hlo.Collective("all-gather", 2, 400e9, 200e9, 4, "", True)
+  alone = dataclasses.replace(one, sent=100e9, overlaps=False)
+  measured = costs.Measured(memory, 64 * 400e12, costs.Costs(459e12, 2765e9 / 2, 2.0),
+                            (one, alone))
   v5p = estimate.plan(chips.parse("v5p:4x4x4"), measured)
   assert v5p["estimated_step_seconds"] == 2.0 and "XLA" in v5p["estimate_of"]
   assert v5p["useful_utilization"] == pytest.approx(400 / 459 / 2)
@@ -214,8 +224,10 @@ def test_plan_says_whose_number_the_time_is():
   line = v5p["roofline_seconds"]
   assert (line["compute"], line["memory"], line["collectives"]) == (1.0, 0.5, 1.0)
   assert (line["overlapped"], line["serial"]) == (1.0, 2.0)
+  assert (line["exposed"], line["scheduled"]) == pytest.approx((1 / 3, 4 / 3))
   v5e = estimate.plan(chips.parse("v5e:8x8"), measured)
   assert "roofline" in v5e["estimate_of"] and v5e["xla_optimal_seconds"] is None
+  assert v5e["estimated_step_seconds"] == v5e["roofline_seconds"]["scheduled"]
   assert "XLA's model" in table.one({**v5p, "phase": 1, "mesh": WHOLE, "rows": 8, "pairs": 8})
 
 

@@ -1,6 +1,9 @@
 """Reads the collectives of a compiled program from its text: kinds, counts and bytes.
 
 The text holds the body of a loop once; here each instruction counts once per turn of its loop.
+A TPU's compiler cuts a collective that runs beside computation into a chain: its start, a part
+inside each fusion that runs meanwhile, its end. Each part is written like the whole; here a chain
+counts once.
 """
 import collections
 import dataclasses
@@ -16,6 +19,8 @@ _WHILE = re.compile(r" while\(.*?condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _CALLED_SET = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count\D*?(\d+)')
+_COMPUTES = re.compile(r" (?:fusion|dot|convolution|while|conditional|custom-call)\(")
+_CHAIN = re.compile(r'\bchannel_id=(\d+).*\bchain_id="(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Collective:
   sent: float
   group: int                # number of chips that communicate with each other
   name: str                 # the op_name of its metadata
+  overlaps: bool            # as compiled, computation runs between its start and its end
 
 
 def collectives(text: str, chips: int) -> list[Collective]:
@@ -43,12 +49,31 @@ def collectives(text: str, chips: int) -> list[Collective]:
   """
   bodies, entry = _computations(text)
   times = _times(bodies, entry)
-  listed = []
+  listed, chains = [], {}
   for name, lines in bodies.items():
-    for line in lines:
+    for at, line in enumerate(lines):
       if times[name] and (m := _COLLECTIVE.search(line)):
-        listed.append(_read(line, m, name, times[name], chips))
-  return listed
+        one = _read(line, m, name, times[name], chips)
+        if m[3]:
+          one = dataclasses.replace(one, overlaps=_computes_before_its_end(lines, at))
+        if chain := _CHAIN.search(line):
+          chains.setdefault(chain.groups(), []).append(one)
+        else:
+          listed.append(one)
+  # A loop may begin a chain in the turn before: the part that runs most often counts.
+  return listed + [dataclasses.replace(max(parts, key=lambda part: part.count),
+                                       overlaps=len(parts) > 2) for parts in chains.values()]
+
+
+def _computes_before_its_end(lines: list[str], at: int) -> bool:
+  """Whether a computation is scheduled between the instruction at `at` and its -done."""
+  name = lines[at].split(" = ")[0].strip().removeprefix("ROOT ")
+  for line in lines[at + 1:]:
+    if re.search(rf"-done\([^)]*{re.escape(name)}\b", line):
+      return False
+    if _COMPUTES.search(line):
+      return True
+  return False
 
 
 def totals(listed: list[Collective]) -> dict[str, dict[str, float]]:
@@ -135,7 +160,7 @@ def _read(line: str, m, computation: str, times: int, chips: int) -> Collective:
   part = (group - 1) / group
   sent = {"all-reduce": 2 * part, "collective-permute": 1.0}.get(kind, part) * size
   op = re.search(r'op_name="([^"]*)"', line)
-  return Collective(kind, times, times * size, times * sent, group, op[1] if op else "")
+  return Collective(kind, times, times * size, times * sent, group, op[1] if op else "", False)
 
 
 def _size(dtype: str) -> float:

@@ -54,8 +54,10 @@ def times(plan: dict) -> list[str]:
   """The lines on time and utilisation, each with its source."""
   line = plan["roofline_seconds"]
   lines = [f"  roofline at published peaks: matmuls {line['compute']:.4f} s, memory "
-           f"{line['memory']:.4f} s, collectives {line['collectives']:.4f} s; together at least "
-           f"{line['overlapped']:.4f} s, {line['serial']:.4f} s if collectives do not overlap"]
+           f"{line['memory']:.4f} s, collectives {line['collectives']:.4f} s"
+           + (f" ({line['exposed']:.4f} s beside no computation)" if "scheduled" in line else "")
+           + f"; together at least {line['overlapped']:.4f} s, {line['serial']:.4f} s if "
+           "collectives do not overlap"]
   if plan["xla_optimal_seconds"]:
     lines.append(f"  XLA's model of the program (optimal_seconds): "
                  f"{plan['xla_optimal_seconds']:.4f} s")
