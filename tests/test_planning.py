@@ -46,6 +46,7 @@ def test_what_runs_beside_computation():
     ("replica_groups={{0,2},{1,3}}, x", 2),
     ("replica_groups=mesh['a'=4,'b'=2,'c'=8] {'a','c'}, x", 32),
     ("replica_groups=mesh['a'=4,'b'=8] {'b':(2)4}, x", 4),
+    ("replica_groups=mesh['a'=2,'b'=8], device_ids=([4,4]T(1,0)) {'b'}, dimensions={1}, x", 8),
     ("channel_id=1", 64)])
 def test_groups_in_every_spelling(line, group):
   assert hlo._group(line, 64) == group

@@ -172,7 +172,7 @@ def _size(dtype: str) -> float:
 
 def _group(line: str, chips: int) -> int:
   """Number of chips in a collective's group; reads the four notations of groups."""
-  if m := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+  if m := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\S+)? \{([^}]*)\}", line):
     sizes = dict(re.findall(r"'([^']+)'=(\d+)", m[1]))
     parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", m[2])     # an axis, or a part of one
     return math.prod(int(part or sizes[axis]) for axis, part in parts)
