@@ -1,4 +1,5 @@
 """Dialogs from files: your own, and ReDial; what is measured on them."""
+import dataclasses
 import json
 import zipfile
 
@@ -147,6 +148,9 @@ def test_redials_films_on_another_catalogue():
   assert every.years[5:] == [2021, None, None, None]
   assert len(every) == len(every.genres) == 9
   assert redial.catalogue([], ITEMS) == (ITEMS, {})
+  renamed = dataclasses.replace(talk, films={"12": "Another Name (1950)"})
+  own = interactions.Items(["redial:12"], ["Heard Of"], [2001], [[]])
+  assert redial.catalogue([renamed], own) == (own, {"12": 1})
 
 
 @pytest.mark.parametrize(("row", "says"), [
