@@ -237,15 +237,19 @@ def measured(name: str, setting: dict, ranks, of_dialog, *, by: str, targets: st
 
 def of_runs(workdirs: list[pathlib.Path], talks: dict, factors: list[float], prompts: bool
             ) -> list[dict]:
-  """The rows of trained runs, seeds of one config: by turns, fresh. Args: see the flags."""
+  """The rows of trained runs, seeds of one config: by turns, fresh. Args: see the flags.
+
+  Intervals are over dialogs, of the mean of the seeds; "seeds" has the figure of each.
+  """
   models, rows = [redial_run.Trained(workdir) for workdir in workdirs], []
   asked = [(redial_run.ILM, 0.0), *[(redial_run.ADDED, weight) for weight in factors],
            *[(name, 0.0) for name in (redial_run.SHUFFLED, redial_run.NO_VECTORS,
                                       redial_run.NO_WORDS) if prompts], (redial_run.FOLDED, 0.0)]
   for name, weight in asked:
     (ranks, of_dialog), *more = [model.ranks(talks, name, weight) for model in models]
-    rows.append(measured(f"{name} x {weight:g}" if weight and len(factors) > 1 else name, {}, ranks,
-                         of_dialog, by="turns", targets="fresh", more=[each for each, _ in more]))
+    label = f"{name} x {weight:g}" if name == redial_run.ADDED and len(factors) > 1 else name
+    rows.append(measured(label, {}, ranks, of_dialog, by="turns", targets="fresh",
+                         more=[each for each, _ in more]))
     print("  R@10 of the seeds:", *(f"{of:.4f}" for of in rows[-1]["seeds"]), flush=True)
   return rows
 

@@ -44,7 +44,8 @@ class Trained:
       self._by_head[prompt] = self._head_scores(prompt)
     score_NI = self._by_head[prompt].copy()
     if name in (ADDED, FOLDED):
-      added_NI = factor_scores.FactorScores(self.run, factors or 1.0).scores(
+      weight = factors if name == ADDED else 1.0
+      added_NI = factor_scores.FactorScores(self.run, weight).scores(
           [talks.items_of(e, log.num_items) for e in self.examples], score_NI)
       score_NI = score_NI + added_NI if name == ADDED else self._behind(added_NI)
     score_NI[talks.shown(self.examples, log.num_items)] = -np.inf

@@ -95,6 +95,7 @@ def test_behavioral_vectors_without_training_are_found():
   every_R = np.arange(9) > 0
   found, = audit.no_vectors_of_untrained("sequential", every_R, COLD)
   assert "2 of 9 rows (first: 4)" in found and "--stage=cf" in found
+  assert audit.no_vectors_of_untrained("behavioral", every_R, COLD, liked=[5, 4, 1]) == []
 
 
 def test_vectors_that_saw_something_else_are_found():

@@ -352,18 +352,21 @@ def test_films_that_dialogs_name_are_items(tmp_path):
   from tasks.datasets import builder
   (tmp_path / "interactions.csv").write_text("user_id,item_id\na,1\na,2\nb,1\nb,3\nc,1\nc,2\n")
   (tmp_path / "items.csv").write_text(
-      "item_id,title,year\n1,Heat,1995\n2,Fargo,1996\n3,Emma,2020\n4,Up,2009\n")
+      "item_id,title,year\n1,Heat,1995\n2,Fargo,1996\n3,Emma,2020\n4,Up,2009\n5,Jaws,1975\n")
   found = registry.find(data("table", tmp_path, items_file="items.csv", year="year"))
   found = dataclasses.replace(found, about=dataclasses.replace(
       found.about, cores={2: registry.Counts(2, 2, 4)}))
-  talk = redial.Talk("1", (), {"9": "Heat (1995)", "11": "Emma (2020)", "12": "Heat (2019)"}, {})
+  talk = redial.Talk("1", (), {"9": "Heat (1995)", "11": "Emma (2020)", "12": "Heat (2019)",
+                               "13": "Jaws (1975)"}, {})
   log, left, kept = builder.load(found, tmp_path / "tfds", k=2, talks=[talk])
-  assert left.ids == ["1", "2", "3", "redial:12"] and left.years == [1995, 1996, 2020, 2019]
-  assert log.untrained_items.tolist() == [3, 4] and len(log.user_N) == 4
-  assert kept.items == (3, 2) and kept.lines()[-1] == (
-      "data: 2 more items, which ReDial's dialogs name (data.dialog_items)")
+  assert left.ids == ["1", "2", "3", "5", "redial:12"]
+  assert left.years == [1995, 1996, 2020, 1975, 2019]
+  assert log.untrained_items.tolist() == [3, 4, 5] and len(log.user_N) == 4
+  assert kept.items == (3, 2) and kept.lines()[1:] == [
+      "data: 1 items of the items file have no interaction: left out; data.k_core=0 keeps them; "
+      "'Up' (4)", "data: 3 more items, which ReDial's dialogs name (data.dialog_items)"]
   log, left, kept = builder.load(found, tmp_path / "tfds", k=0, talks=[talk])
-  assert left.ids == ["1", "2", "3", "4", "redial:12"] and kept.dialog_items == 1
+  assert left.ids == ["1", "2", "3", "4", "5", "redial:12"] and kept.dialog_items == 1
 
 
 def test_a_table_whose_items_file_is_partial_calls_the_others_by_their_ids(tmp_path, capsys):

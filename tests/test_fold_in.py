@@ -100,12 +100,22 @@ def test_items_that_training_never_met_add_nothing(run, monkeypatch):
   monkeypatch.setattr(vectors, "factors", lambda run: run.factors)
   log = run.data.log
   part_N = np.where(np.isin(log.item_N, [5, 6]), splits.NONE, log.part_N).astype(np.int8)
-  run = types.SimpleNamespace(**vars(run) | {
-      "data": run.data._replace(log=dataclasses.replace(log, part_N=part_N))})
-  mixed, met, unmet = newcomers.Users(run).vectors([[3, 5, 8, 6], [3, 8], [5, 6]])
+  has = lambda *rows: {name: of & ~np.isin(np.arange(len(of)), lacking)  # noqa: E731
+                       for (name, of), lacking in zip(run.entities.present.items(), rows)}
+  assert list(run.entities.present)[:2] == ["behavioral", "sequential"]
+
+  def made(present):
+    changed = types.SimpleNamespace(**vars(run) | {
+        "data": run.data._replace(log=dataclasses.replace(log, part_N=part_N)),
+        "entities": dataclasses.replace(run.entities, present=present)})
+    return newcomers.Users(changed).vectors([[3, 5, 8, 6], [3, 8], [5, 6]])
+
+  mixed, met, unmet = made(has([5, 6], [5, 6]))
   assert unmet == {} and set(met) == {"behavioral", "sequential"}
   for name in met:
     np.testing.assert_array_equal(mixed[name], met[name])
+  # Dialogs like item 5: it has a vector of the factorisation, and no other.
+  assert set(made(has([6], [5, 6]))[2]) == {"behavioral"}
 
 
 def test_a_config_without_members_gives_none(run, monkeypatch):

@@ -92,8 +92,8 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
               ) -> tuple[interactions_lib.Items, dict[str, int]]:
   """(all items, film id -> item row): `items`, then the films that are not among them.
 
-  Films are found by the id "redial:ID", then by title and year (`titles.Titles`): a film's name may
-  differ from dialog to dialog. Other films with the same title and year become one item,
+  Films are found by the id "redial:ID", if `items` has items that this function added, then by
+  title and year (`titles.Titles`). Other films with the same title and year become one item,
   "redial:ID" with the first id; a film without a title is an item of its own.
   """
   known, row_of, new = titles.Titles(items), {}, {}

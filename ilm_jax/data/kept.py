@@ -1,5 +1,6 @@
 """Counts of what the k-core keeps of a log; stage prepare prints them and writes data/kept.json."""
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from etils import epath
@@ -45,7 +46,7 @@ class Kept(NamedTuple):
 
 
 def counted(user_ids, item_ids, items: interactions_lib.Items,
-            log: interactions_lib.Interactions, k: int, dialog_items: int = 0) -> Kept:
+            log: interactions_lib.Interactions, k: int, dialog_items: Sequence[str] = ()) -> Kept:
   """Counts a log before and after `interactions.build`.
 
   Args:
@@ -53,15 +54,15 @@ def counted(user_ids, item_ids, items: interactions_lib.Items,
     items: all described items.
     log: the result of `interactions.build`.
     k: data.k_core.
-    dialog_items: items of `log` that are there because dialogs name them.
+    dialog_items: ids of the items that are there only because dialogs name them.
   """
-  met = set(item_ids)
+  met, named = set(item_ids), set(dialog_items)
   without = [f"{title!r} ({raw})" if title else repr(raw)
-             for raw, title in zip(items.ids, items.titles) if raw not in met]
+             for raw, title in zip(items.ids, items.titles) if raw not in met | named]
   nameless = sorted(met - set(items.ids))
-  return Kept(k, (len(set(user_ids)), log.num_users), (len(met), log.num_items - dialog_items),
+  return Kept(k, (len(set(user_ids)), log.num_users), (len(met), log.num_items - len(dialog_items)),
               (len(user_ids), len(log.user_N)), len(without), tuple(without[:_NAMED]),
-              len(nameless), tuple(map(repr, nameless[:_NAMED])), dialog_items)
+              len(nameless), tuple(map(repr, nameless[:_NAMED])), len(dialog_items))
 
 
 def save(folder, kept: Kept) -> None:

@@ -111,15 +111,17 @@ def untrained_items_unknown(task: str, examples, log: interactions_lib.Interacti
                "--stage=prepare again")
 
 
-def no_vectors_of_untrained(name: str, present_R, log: interactions_lib.Interactions) -> list[str]:
+def no_vectors_of_untrained(name: str, present_R, log: interactions_lib.Interactions, liked=()
+                            ) -> list[str]:
   """Checks that only items and users with training interactions have a vector made from them.
 
   Args:
     name: of the vector, for the finding.
     present_R: bool, from the entity table: the rows that have the vector.
     log: the interactions.
+    liked: int, rows of further items that may have it: those that training dialogs like.
   """
-  wrong = np.flatnonzero(present_R & (log.train_counts == 0)).tolist()
+  wrong = np.setdiff1d(np.flatnonzero(present_R & (log.train_counts == 0)), liked).tolist()
   return _told(wrong, f"entities/: {{count}} of {len(present_R)} rows (first: {{first}}) have a "
                f"{name} vector and no training interaction: delete entities/ and run "
                "--stage=cf")

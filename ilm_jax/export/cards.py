@@ -79,7 +79,8 @@ def data_card(config, data, facts: dict) -> str:
   return "\n".join([
       f"# Data: {parts.name}", "",
       *(f"- {name}: {count}" for name, count in counts.items()),
-      f"- kept: users and items with {parts.k_core} or more interactions (k-core)",
+      f"- kept: users and items with {parts.k_core} or more interactions (k-core)"
+      + "; items that dialogs name" * parts.dialog_items,
       f"- split: {parts.split}; titles of {parts.heldout_fraction:.0%} of the items were never "
       "trained on",
       f"- licence: {_licence(parts.name)}",

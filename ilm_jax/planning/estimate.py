@@ -25,7 +25,11 @@ class Roofline:
 
   @property
   def scheduled(self) -> float:
-    """Collectives that the compiler runs beside computation overlap with it; the others do not."""
+    """Collectives that the compiler runs beside computation overlap with it; the others do not.
+
+    Each may take as long as all computation of the step; beside its own fusions alone some would
+    not end in time.
+    """
     beside = self.collectives - self.exposed
     return max(self.compute, self.memory, beside) + self.exposed
 

@@ -60,7 +60,7 @@ def collectives(text: str, chips: int) -> list[Collective]:
           chains.setdefault(chain.groups(), []).append(one)
         else:
           listed.append(one)
-  # A loop may begin a chain in the turn before: the part that runs most often counts.
+  # Parts run equally often, unless a loop begins a chain in the turn before.
   return listed + [dataclasses.replace(max(parts, key=lambda part: part.count),
                                        overlaps=len(parts) > 2) for parts in chains.values()]
 
@@ -69,7 +69,7 @@ def _computes_before_its_end(lines: list[str], at: int) -> bool:
   """Whether a computation is scheduled between the instruction at `at` and its -done."""
   name = lines[at].split(" = ")[0].strip().removeprefix("ROOT ")
   for line in lines[at + 1:]:
-    if re.search(rf"-done\([^)]*{re.escape(name)}\b", line):
+    if re.search(rf"-done\(.*{re.escape(name)}(?![\w.\-])", line):
       return False
     if _COMPUTES.search(line):
       return True
@@ -180,4 +180,6 @@ def _group(line: str, chips: int) -> int:
     return int(m[2])
   if m := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
     return len(m[1].split(","))
+  if re.search(r"replica_groups=(?!\{\})", line):
+    raise ValueError(f"unknown notation of replica_groups in {line[:300]}")
   return chips

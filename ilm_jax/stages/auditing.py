@@ -46,11 +46,13 @@ def _checks(run: context.Run):
   if manifest:
     yield "entities/ was made from these data", audit.of_these_data(
         "entities/", manifest["made_from"], data)
-    yield from _vectors(run, log)
+    of_dialogs = vectors.dialog_histories(run)
+    yield from _vectors(run, log, of_dialogs)
+    liked = {"behavioral": [row for rows in of_dialogs for row in rows]}
     present = entities_lib.load(run.workdir / "entities").present
     for name in (name for name in present if name != "semantic"):
       yield f"{name} vectors: only with training interactions", audit.no_vectors_of_untrained(
-          name, present[name], log)
+          name, present[name], log, liked.get(name, []))
   yield from _dialogs(run, log, items, data)
   yield from _checkpoints(run)
   yield "tables are of existing weights", [
@@ -141,12 +143,12 @@ def _templates(run: context.Run, examples: store.Prepared) -> list[list[int]]:
           for template in examples.manifest["templates"]]
 
 
-def _vectors(run: context.Run, log):
+def _vectors(run: context.Run, log, of_dialogs):
   if len(log.user_N) > LARGEST:
     print(f"audit: vectors are not checked, the data have over {LARGEST:,} interactions",
           flush=True)
     return
-  again = vectors.factorise(run.config, log, run.mesh, vectors.dialog_histories(run))
+  again = vectors.factorise(run.config, log, run.mesh, of_dialogs)
   yield "vectors come from training interactions only", audit.vectors_of_training(
       *vectors.factors(run), *map(np.asarray, again))
 

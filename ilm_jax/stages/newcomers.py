@@ -32,18 +32,21 @@ class Users:
   def vectors(self, histories) -> list[dict]:
     """For each of N users, name -> float32 [C], of those in `config.vectors` that users have.
 
-    Items without a training interaction have no such vector and add nothing. A user who liked only
-    such items gets {}, as stage cf marks users without training interactions.
+    Items that lack a vector, e.g. without a training interaction, add nothing to a user's. A user
+    who liked only such items gets {}, as stage cf marks users without training interactions.
 
     Args:
       histories: for each user the entity rows (1..I) of its items, oldest first, at least one. For
         the training history of a user of the log the result is that user's row of the table.
     """
-    counts_R = self.run.data.log.train_counts
-    met = [rows[counts_R[rows] > 0] for rows in (np.asarray(h, np.int64) for h in histories)]
-    made = {name: fitted(make(met)) for name, (make, fitted) in self._makers.items()}
-    return [{name: made_NC[n] for name, made_NC in made.items() if len(met[n])}
-            for n in range(len(met))]
+    found: list[dict] = [{} for _ in histories]
+    for name, (make, fitted) in self._makers.items():
+      has_R = self.run.entities.present[name]
+      read = [rows[has_R[rows]] for rows in (np.asarray(h, np.int64) for h in histories)]
+      for n, made_C in enumerate(fitted(make(read))):
+        if len(read[n]):
+          found[n][name] = made_C
+    return found
 
   def members(self, histories) -> np.ndarray | None:
     """int32 [N, S] for `qformer.members`: each user's last items; None if the config has none."""

@@ -76,7 +76,7 @@ def make_data(run: context.Run) -> None:
   made_from = {"dataset": data.name, "files": dataset.fingerprint, "k_core": data.k_core,
                "split": str(run.rule),
                "time": "seconds" if dataset.timed else "unknown: the order of the log"}
-  if talks:
+  if data.dialog_items:
     made_from["dialog_items"] = files.sha256_json([talk.films for talk in talks])
   if (store.read_manifest(folder) or {}).get("made_from") != made_from:
     interactions, items, kept = builder.load(dataset, run.workdir / "tfds", data.k_core, run.rule,

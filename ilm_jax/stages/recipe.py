@@ -204,10 +204,10 @@ def entity_arrays(run: context.Run, variant: variants.Variant = variants.ILM) ->
 
 def never_met(run: context.Run, vector_dropout: float) -> dict:
   """On the mesh, {"never_met": bool [R]} (`inputs.never_met`) for a phase that hides vectors; {}
-  for another, which treats items without training interactions like all others."""
+  for another, which treats items without a vector from collaborative filtering like all others."""
   if not vector_dropout:
     return {}
-  return {"never_met": axes.put_rows(run.mesh, run.data.log.train_counts == 0)}
+  return {"never_met": axes.put_rows(run.mesh, ~run.entities.present["behavioral"])}
 
 
 def factors(run: context.Run) -> dict:

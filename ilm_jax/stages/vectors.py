@@ -57,9 +57,10 @@ def run(run: context.Run) -> None:
   count = run.config.cf.members
   members = cooccurrence.members(
       interactions_lib.train_histories(interactions), len(items), count) if count else None
-  lacking = {name: ~met_R for name in named if name != "semantic"}
+  lacking = {"behavioral": ~met_R, "sequential": interactions.train_counts == 0}
   table = entities_lib.make(
-      interactions.num_items, interactions.num_users, members, lacking=lacking, **named)
+      interactions.num_items, interactions.num_users, members,
+      lacking={name: lacking[name] for name in named if name in lacking}, **named)
   table.save(folder, made_from)
 
 

@@ -115,11 +115,12 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
   every, row_of = redial.catalogue(list(talks), items) if talks else (items, {})
   log, left = interactions.build(users, raw_items, times if found.timed else None, values, every,
                                  k, rule, also=[every.ids[row - 1] for row in row_of.values()])
-  core = len(np.unique(log.item_N)) if k else len(items)
+  core = {left.ids[row - 1] for row in np.unique(log.item_N)} if k else set(items.ids)
   if k in found.about.cores:
-    _check(found, f"its {k}-core", registry.Counts(log.num_users, core, len(log.user_N)),
+    _check(found, f"its {k}-core", registry.Counts(log.num_users, len(core), len(log.user_N)),
            found.about.cores[k])
-  return log, left, kept.counted(users, raw_items, described, log, k, len(left) - core)
+  return log, left, kept.counted(users, raw_items, described, log, k,
+                                 [raw for raw in left.ids if raw not in core])
 
 
 def _check(found: registry.Found, what: str, counts, published) -> None:
