@@ -205,10 +205,10 @@ def test_what_people_of_a_dialog_like(tmp_path, turns, rows):
 
 
 def test_films_of_redials_training_part_are_liked(tmp_path):
-  for part, text in (("valid", "@11 and @12"), ("test", "@12")):
+  for part, text, more in (("valid", "@11 and @12", {}), ("test", "@12", {"13": "New (2018)"})):
     write(tmp_path / f"{part}.jsonl", {
         "conversationId": "1", "initiatorWorkerId": 0, "respondentWorkerId": 1,
-        "movieMentions": {"11": "Heat (1995)", "12": "Unheard Of (2001)"},
+        "movieMentions": {"11": "Heat (1995)", "12": "Unheard Of (2001)", **more},
         "messages": [{"senderWorkerId": 0, "text": text}]})
   sources = f"synthetic,redial:{tmp_path}"
   assert [each.tolist() for each in corpora.liked(sources, ITEMS)] == [[1]]

@@ -1,4 +1,5 @@
 """What a stage finds done, and what it does again when the config has changed."""
+import json
 import pathlib
 import sys
 
@@ -58,6 +59,36 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
   assert made_from == {"dataset": "ml-100k", "files": "abc", "k_core": 7, "split": "loo_openp5",
                        "time": "seconds"}
   assert other.data.items.ids == ["4", "5", "30"]
+
+
+def test_films_of_dialogs_are_part_of_the_data(tmp_path, monkeypatch):
+  """The films of ReDial's training dialogs are recorded: with others the data are made again."""
+  pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
+  from test_interactions import built
+
+  from tasks.datasets import builder, registry
+  asked = []
+
+  def load(found, folder, k, rule, beam, talks):
+    asked.append([talk.films for talk in talks])
+    return *built(k=2), kept.Kept(k, (2, 2), (3, 3), (6, 6))
+
+  monkeypatch.setattr(registry, "find", lambda data: registry.Found(
+      "ml-100k", registry.DATASETS["ml-100k"], {}, "abc", None, None))
+  monkeypatch.setattr(builder, "load", load)
+  films = [{"1": "Heat (1995)"}, {"2": "Emma (2020)"}]
+  for named in (films[0], films[0], films[1]):
+    for part, of_part in (("valid", named), ("test", {"9": "Of test alone (2000)"})):
+      (tmp_path / f"{part}.jsonl").write_text(json.dumps({
+          "conversationId": "1", "initiatorWorkerId": 0, "respondentWorkerId": 1,
+          "movieMentions": of_part, "messages": [{"senderWorkerId": 0, "text": "x"}]}))
+    run = make_run(tmp_path / "run", **{"data.dialog_items": True, "data.k_core": 2,
+                                        "tasks.dialogs": f"redial:{tmp_path}"})
+    prepare.make_data(run)
+  assert asked == [[films[0]], [films[1]]] and len(run.data.items) == 3
+  plain = make_run(tmp_path / "run", **{"data.k_core": 2})
+  with pytest.raises(errors.UserError, match="dialog_items: True -> False.: run --stage=prepare"):
+    _ = plain.data
 
 
 @pytest.mark.parametrize("package", ["seqio", "tensorflow", "tensorflow_datasets"])

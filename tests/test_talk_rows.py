@@ -131,6 +131,7 @@ def test_each_item_of_a_reply_has_its_rank():
     ({"tasks.mixture.redial_respond": 1.0, "tasks.dialogs": "synthetic", "dialogs.count": 9},
      "redial_respond=1.0 with tasks.dialogs='synthetic': .* by 'redial:PATH'"),
     ({"tasks.dialogs": "synthetic"}, "tasks.dialogs='synthetic' with dialogs.count=0: no synth"),
+    ({"data.dialog_items": True}, "data.dialog_items=True with tasks.dialogs='': only ReDial's"),
     ({"tasks.dialogs": "talks.json, redial:there"}, "tasks.dialogs: 'talks.json' does not exist"),
     ({"tasks.dialog_tokens": -1}, "tasks.dialog_tokens=-1: expected 0 .no dialog is cut. or more"),
     ({"lm.chat_template": "chatlm"}, "lm.chat_template='chatlm' is unknown: .* mean 'chatml'"),
