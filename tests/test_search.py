@@ -46,6 +46,8 @@ def test_search_takes_what_the_compiler_took():
   grown = {"activation_bytes_per_chip": 8 * counted["activation_bytes_per_chip"]}
   assert arithmetic.ratio(counted | grown, counted) == arithmetic.Ratio(8.0, 1.0)
   assert arithmetic.ratio(counted | {"bytes_per_chip": None}, counted) == arithmetic.AS_COUNTED
+  hidden = {"roofline_seconds": {"collectives": 4.0, "exposed": 1.0}}
+  assert arithmetic.ratio(counted | hidden, counted) == arithmetic.Ratio(1.0, 1.0, 0.25)
 
   def rows(own):
     found = search.run(c, topology, lambda c: shapes.of(c.lm), own, None)

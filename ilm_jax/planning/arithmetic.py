@@ -16,6 +16,7 @@ class Ratio:
   """What a compiled program takes, divided by what this module counts."""
   activations: float = 1.0
   bytes: float = 1.0
+  exposed: float = 1.0      # the share of collectives that run beside no computation
 
 
 AS_COUNTED = Ratio()
@@ -24,8 +25,10 @@ AS_COUNTED = Ratio()
 def ratio(compiled: dict, counted: dict) -> Ratio:
   """The Ratio of two plans of the same step, from `estimate.plan` and from `plan`."""
   moved = compiled["bytes_per_chip"] or counted["bytes_per_chip"]    # None: it does not fit
+  line = compiled.get("roofline_seconds") or {}                      # likewise
+  exposed = line["exposed"] / line["collectives"] if line.get("collectives") else 1.0
   return Ratio(compiled["activation_bytes_per_chip"] / counted["activation_bytes_per_chip"],
-               moved / counted["bytes_per_chip"])
+               moved / counted["bytes_per_chip"], exposed)
 
 
 def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
@@ -65,10 +68,11 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
   sent = collectives_by_rules(lm, layer, runs, ways, parts)
   size = of.bytes * 3 * (sum(run.layers for run in runs) * layer * parts + kept
                          + of_entities * parts)
-  line = estimate.roofline(chip, compiled / topology.chips, size,
-                           sum(x["sent_bytes"] for x in sent.values()))
+  in_all = sum(x["sent_bytes"] for x in sent.values())
+  line = estimate.roofline(chip, compiled / topology.chips, size, in_all, of.exposed * in_all)
   seconds, how = ((line.added, "no overlap, as in XLA's model") if chip.modelled else
-                  (line.serial, "no overlap of collectives"))
+                  (line.scheduled, "no overlap of collectives" if of.exposed == 1 else
+                   "collectives overlap as in the compiled plan"))
   return {
       "topology": topology.name, "chips": topology.chips, "fits": peak <= chip.memory,
       "peak_bytes_per_chip": peak, "capacity_bytes_per_chip": int(chip.memory),
