@@ -266,7 +266,7 @@ def table(rows: list[dict]) -> str:
     out += [f"| {row['name']} | " + " | ".join(map(cell, row["metrics"].values())) + " |"
             for row in some] + [""]
   fresh = {row["name"]: row for row in rows if (row["by"], row["targets"]) == ("turns", "fresh")}
-  for reference in (REFERENCE, redial_run.ILM):
+  for reference in (REFERENCE, BOTH, redial_run.ILM, redial_run.FOLDED):
     if reference in fresh:
       out += ["", *differences(fresh, reference)]
   return "\n".join(out)
