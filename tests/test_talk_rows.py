@@ -7,7 +7,8 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.config import mixture, reading, rules
-from ilm_jax.data import filling, packing
+from ilm_jax.conversation import titles
+from ilm_jax.data import filling, interactions, packing
 from ilm_jax.models import language_model
 from ilm_jax.objectives import phase2
 from ilm_jax.stages.evals import talks
@@ -172,6 +173,10 @@ def test_without_words_a_prompt_has_its_slots_and_where_the_reply_begins():
 def test_tokens_that_spell_titles_are_read_and_not_counted():
   words = ["Try", " Big", " He", "at", " (19", "95)", ", big", " Bigger", "."]
   decode = lambda ids: "".join(words[i] for i in ids)  # noqa: E731
+  known = titles.Titles(interactions.Items(
+      ["1", "2"], ["Heat", "The Notebook"], [1995, 2004], [[], []]))
+  said = "Seen The Notebook (2004)? Or heat (1995), or Big (1988) and (1995)"
+  assert talks.named_with_year(known, said) == ["The Notebook (2004)", "heat (1995)"]
   places = talks.spelling(range(9), ["Heat (1995)", "Heat", "Big", ""], decode)
   assert places.tolist() == [1, 2, 3, 4, 5]
   e = {**talk(), "uncounted": np.array([1])}
