@@ -255,7 +255,7 @@ def of_runs(workdirs: list[pathlib.Path], talks: dict, factors: list[float], pro
 
 
 def table(rows: list[dict]) -> str:
-  """Four tables, and the paired differences of fresh R@10 from `REFERENCE`."""
+  """Up to four tables, and paired differences of fresh R@10."""
   out = []
   for by, targets in itertools.product(("turns", "messages"), ("all", "fresh")):
     some = [row for row in rows if (row["by"], row["targets"]) == (by, targets)]

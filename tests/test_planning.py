@@ -41,6 +41,21 @@ def test_what_runs_beside_computation():
   assert not any(c.overlaps for c in hlo.collectives(HLO, chips=8) if c.count == 96)
 
 
+def test_an_end_belongs_to_the_start_of_that_very_name():
+  """The end of %cp.3.1, also with types of operands, does not end %cp.3."""
+  ended = "  %d = f32[4] collective-permute-done((f32[4]{{0:T(128)}}, u32[]) %cp.3{})"
+  lines = ["  %cp.3 = f32[4] collective-permute-start(%x)", ended.format(".1"),
+           "  %f = f32[4] fusion(%y)", ended.format("")]
+  assert hlo._computes_before_its_end(lines, 0)
+  assert not hlo._computes_before_its_end([lines[0], lines[3], lines[2]], 0)
+
+
+def test_an_unknown_spelling_of_groups_is_no_guess():
+  with pytest.raises(ValueError, match="unknown notation of replica_groups in .*'b'"):
+    hlo._group("replica_groups=mesh['a'=4,'b'=8]: {'b'}, x", 64)
+  assert hlo._group("replica_groups={}, x", 64) == 64
+
+
 @pytest.mark.parametrize("line, group", [
     ("replica_groups=[16,4]<=[4,16]T(1,0), x", 4),
     ("replica_groups={{0,2},{1,3}}, x", 2),

@@ -54,7 +54,7 @@ def test_another_k_core_or_split_makes_the_data_again(tmp_path, monkeypatch, cap
     _ = make_run(tmp_path, **{"data.k_core": 3, "data.split": "loo_openp5"}).data
   with pytest.raises(errors.UserError, match="dialog_items: False -> True.: run --stage=prepare"):
     _ = make_run(tmp_path, **{"data.k_core": 7, "data.split": "loo_openp5",
-                              "data.dialog_items": True,
+                              "data.dialog_items": True, "cf.dialogs": 1,
                               "tasks.dialogs": f"redial:{tmp_path}"}).data
   assert made_from == {"dataset": "ml-100k", "files": "abc", "k_core": 7, "split": "loo_openp5",
                        "time": "seconds"}
@@ -82,8 +82,9 @@ def test_films_of_dialogs_are_part_of_the_data(tmp_path, monkeypatch):
       (tmp_path / f"{part}.jsonl").write_text(json.dumps({
           "conversationId": "1", "initiatorWorkerId": 0, "respondentWorkerId": 1,
           "movieMentions": of_part, "messages": [{"senderWorkerId": 0, "text": "x"}]}))
-    run = make_run(tmp_path / "run", **{"data.dialog_items": True, "data.k_core": 2,
-                                        "tasks.dialogs": f"redial:{tmp_path}"})
+    run = make_run(tmp_path / "run", **{
+        "data.dialog_items": True, "data.k_core": 2, "cf.dialogs": 1,
+        "tasks.dialogs": f"redial:{tmp_path}"})
     prepare.make_data(run)
   assert asked == [[films[0]], [films[1]]] and len(run.data.items) == 3
   plain = make_run(tmp_path / "run", **{"data.k_core": 2})

@@ -1,5 +1,6 @@
 """Conversations in packed rows: which tokens are learned, and where the item head reads."""
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 
 from ilm_jax import errors
 from ilm_jax.config import mixture, reading, rules
-from ilm_jax.conversation import titles
 from ilm_jax.data import filling, interactions, packing
 from ilm_jax.models import language_model
 from ilm_jax.objectives import phase2
@@ -133,6 +133,8 @@ def test_each_item_of_a_reply_has_its_rank():
      "redial_respond=1.0 with tasks.dialogs='synthetic': .* by 'redial:PATH'"),
     ({"tasks.dialogs": "synthetic"}, "tasks.dialogs='synthetic' with dialogs.count=0: no synth"),
     ({"data.dialog_items": True}, "data.dialog_items=True with tasks.dialogs='': only ReDial's"),
+    ({"data.dialog_items": True, "tasks.dialogs": "redial:x"},
+     r"data.dialog_items=True with cf.dialogs=0 and vectors=\('behavioral',\): the items"),
     ({"tasks.dialogs": "talks.json, redial:there"}, "tasks.dialogs: 'talks.json' does not exist"),
     ({"tasks.dialog_tokens": -1}, "tasks.dialog_tokens=-1: expected 0 .no dialog is cut. or more"),
     ({"lm.chat_template": "chatlm"}, "lm.chat_template='chatlm' is unknown: .* mean 'chatml'"),
@@ -173,12 +175,15 @@ def test_without_words_a_prompt_has_its_slots_and_where_the_reply_begins():
 def test_tokens_that_spell_titles_are_read_and_not_counted():
   words = ["Try", " Big", " He", "at", " (19", "95)", ", big", " Bigger", "."]
   decode = lambda ids: "".join(words[i] for i in ids)  # noqa: E731
-  known = titles.Titles(interactions.Items(
-      ["1", "2"], ["Heat", "The Notebook"], [1995, 2004], [[], []]))
-  said = "Seen The Notebook (2004)? Or heat (1995), or Big (1988) and (1995)"
-  assert talks.named_with_year(known, said) == ["The Notebook (2004)", "heat (1995)"]
   places = talks.spelling(range(9), ["Heat (1995)", "Heat", "Big", ""], decode)
   assert places.tolist() == [1, 2, 3, 4, 5]
+  # The reply's own items are found in its words: neither the prompt nor a target tells them.
+  run = types.SimpleNamespace(
+      data=types.SimpleNamespace(log=types.SimpleNamespace(num_items=1), items=interactions.Items(
+          ["1"], ["Heat"], [1995], [[]])), lm_tokenizer=types.SimpleNamespace(decode=decode))
+  found, = talks.title_tokens(run, [{"targets": range(9), **dict.fromkeys(
+      ("entities", "ask_item", "target_entity"), np.zeros(0, int))}])
+  assert found.tolist() == [2, 3, 4, 5]
   e = {**talk(), "uncounted": np.array([1])}
   batch, _ = packing.pack_groups([[other(), e]], spec())
   whole, _ = packing.pack_groups([[other(), talk()]], spec())

@@ -117,7 +117,7 @@ def _of_talk(dialog: redial.Talk, row_of: dict[str, int], items) -> dialogs_lib.
   """
   turns = []
   for turn in dialog.turns:
-    named = tuple(items.ids[row_of[film] - 1] if row_of[film] <= len(items) else f"redial:{film}"
+    named = tuple(items.ids[row_of[film] - 1] if row_of[film] <= len(items) else redial.ID + film
                   for film in turn.items)
     if turn.text.strip():
       turns.append(session.Turn(turn.role, redial.worded(turn.text, dialog.films), named))

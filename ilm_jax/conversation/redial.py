@@ -18,9 +18,9 @@ from ilm_jax.conversation import dialogs, records, session, titles
 from ilm_jax.data import interactions as interactions_lib
 
 PARTS = ("train", "valid", "test")
+ID = "redial:"                      # before a film's id, of an item that only ReDial has
 _FILES = ("{}_data.jsonl", "{}.jsonl", "rd-{}-data.jsonl")      # official, and of known copies
 _LONGEST = 4 << 20                  # bytes of a line; ReDial has up to 12 kB
-_ID = "redial:"                     # before a film's id, of an item that only ReDial has
 _MENTION = re.compile(r"@(\d+)")
 
 
@@ -97,15 +97,15 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
   "redial:ID" with the first id; a film without a title is an item of its own.
   """
   known, row_of, new = titles.Titles(items), {}, {}
-  by_id = {raw: row for row, raw in enumerate(items.ids, 1) if raw.startswith(_ID)}
+  by_id = {raw: row for row, raw in enumerate(items.ids, 1) if raw.startswith(ID)}
   added = []
   for raw, name in sorted({raw: name for talk in talks for raw, name in talk.films.items()}.items(),
                           key=lambda film: (len(film[0]), film[0])):
     title, year = titles.split(name)
-    row_of[raw] = by_id.get(_ID + raw) or known.row(name) or new.setdefault(
+    row_of[raw] = by_id.get(ID + raw) or known.row(name) or new.setdefault(
         (titles.plain(title) or raw, year), len(items) + len(added) + 1)
     if row_of[raw] > len(items) + len(added):
-      added.append((_ID + raw, title or f"@{raw}", year, []))
+      added.append((ID + raw, title or f"@{raw}", year, []))
   return interactions_lib.Items(
       [*items.ids, *(film[0] for film in added)], [*items.titles, *(film[1] for film in added)],
       [*items.years, *(film[2] for film in added)],

@@ -151,7 +151,8 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
                            "data.split='loo_stable'")
   times = np.zeros(len(user_ids), np.int64) if times is None else np.asarray(times, np.int64)
   users, user_N = codes(user_ids)
-  catalogue, item_N = codes([*item_ids, *(also if k else items.ids)])
+  more = also if k else items.ids
+  catalogue, item_N = codes([*item_ids, *more] if more else item_ids)
   item_N, also_A = item_N[:len(user_N)], item_N[len(user_N):]
   kept_N = np.flatnonzero(k_core(user_N, item_N, k))
   if not len(kept_N):
@@ -159,7 +160,7 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
                            "choose a smaller data.k_core")
   kept_N = kept_N[splits.order(rule, user_N[kept_N], times[kept_N])]
   used_users, user_N = np.unique(user_N[kept_N], return_inverse=True)
-  # Beside k=0 `also_A` has all of `items`.
+  # With k=0 `also_A` has all of `items`.
   used_items, item_N = np.unique(np.concatenate([item_N[kept_N], also_A]), return_inverse=True)
   item_N = item_N[:len(kept_N)]
   left = described(items, [catalogue[i] for i in used_items])

@@ -56,9 +56,10 @@ def counted(user_ids, item_ids, items: interactions_lib.Items,
     k: data.k_core.
     dialog_items: ids of the items that are there only because dialogs name them.
   """
-  met, named = set(item_ids), set(dialog_items)
+  met = set(item_ids)
+  there = met.union(dialog_items)
   without = [f"{title!r} ({raw})" if title else repr(raw)
-             for raw, title in zip(items.ids, items.titles) if raw not in met | named]
+             for raw, title in zip(items.ids, items.titles) if raw not in there]
   nameless = sorted(met - set(items.ids))
   return Kept(k, (len(set(user_ids)), log.num_users), (len(met), log.num_items - len(dialog_items)),
               (len(user_ids), len(log.user_N)), len(without), tuple(without[:_NAMED]),

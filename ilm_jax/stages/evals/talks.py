@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ilm_jax.config import mixture, names
-from ilm_jax.conversation import titles
+from ilm_jax.conversation import heard, titles
 from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import metrics, rows, target_sets
 from ilm_jax.stages import context, factor_scores, recipe
@@ -25,11 +25,10 @@ _LEFT = ("Vectors shuffled: ILM, with another item's vectors in every slot. Vect
 _NOTE = ("The targets of a reply in the test split are all items that it names for the first time "
          "in its dialog. Items that the prompt shows as soft tokens are filtered. "
          f"{_LEFT}")
-_YEAR, _LONGEST = re.compile(r"\(\d{4}\)"), 12           # words of a title
 _WORDS = ("Nats per token of the replies in the test split, given the dialog before them. Without "
           "titles: tokens that spell a title, or its year, are not counted, but the model still "
-          "reads them: of an item that the dialog shows, that the reply is about, or that it names "
-          f"with the year. {_LEFT}")
+          "reads them: of an item that the dialog shows or the reply is about, or that the reply "
+          f"names by its title. {_LEFT}")
 
 
 def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
@@ -173,20 +172,11 @@ def title_tokens(run: context.Run, examples: Sequence[dict]) -> list[np.ndarray]
   def spelled(e):
     rows_of = np.unique(np.concatenate([e[key] for key in ("entities", "ask_item",
                                                            "target_entity")]))
-    return named_with_year(known, decode(e["targets"])) + [
+    said = decode(e["targets"])
+    return [said[each.start:each.end] for each in heard.mentions(said, known)] + [
         words for row in rows_of if 0 < row <= total
         for words in (interactions_lib.full_title(items, int(row)), items.titles[row - 1])]
   return [spelling(e["targets"], spelled(e), decode) for e in examples]
-
-
-def named_with_year(known: titles.Titles, text: str) -> list[str]:
-  """The items that a text names with their year, as it spells them: "Fargo (1996)"."""
-  found = []
-  for year in _YEAR.finditer(text):
-    starts = [word.start() for word in re.finditer(r"\S+", text[:year.start()])][-_LONGEST:]
-    named = (text[start:year.end()] for start in starts)
-    found += [next(filter(known.row, named), "")]        # the longest
-  return list(filter(None, found))
 
 
 def spelling(targets, texts: Sequence[str], decode: Callable[[Sequence[int]], str]) -> np.ndarray:
