@@ -139,14 +139,17 @@ def test_redials_files(tmp_path):
 
 def test_redials_films_on_another_catalogue():
   names = {"9": "Heat  (1995)", "10": "Dune (2021)", "11": "matrix", "12": "Dune  (2021)",
-           "13": "", "14": "", "15": "Emma"}
+           "13": "", "14": "", "15": "Emma ", "8": "dune", "16": "The Matrix (2021)",
+           "17": "The Matrix (2022)"}
   talk = redial.Talk("1", (), names, {})
   every, row_of = redial.catalogue([talk, talk], ITEMS)
-  assert row_of == {"9": 1, "11": 3, "10": 6, "12": 6, "13": 7, "14": 8, "15": 9}
-  assert every.ids[5:] == ["redial:10", "redial:13", "redial:14", "redial:15"]
-  assert every.titles[5:] == ["Dune", "@13", "@14", "Emma"]
-  assert every.years[5:] == [2021, None, None, None]
-  assert len(every) == len(every.genres) == 9
+  assert row_of == {"9": 1, "11": 3, "10": 6, "12": 6, "8": 6, "16": 7, "17": 8, "13": 9, "14": 10,
+                    "15": 11}
+  assert every.ids[5:] == [f"redial:{film}" for film in (10, 16, 17, 13, 14, 15)]
+  assert every.titles[5:] == ["Dune", "The Matrix", "The Matrix", "@13", "@14", "Emma"]
+  assert every.years[5:] == [2021, 2021, 2022, None, None, None]
+  assert len(every) == len(every.genres) == 11
+  assert redial.catalogue([talk], every) == (every, row_of)       # names mean the same films again
   assert redial.catalogue([], ITEMS) == (ITEMS, {})
   renamed = dataclasses.replace(talk, films={"12": "Another Name (1950)"})
   own = interactions.Items(["redial:12"], ["Heard Of"], [2001], [[]])
@@ -208,7 +211,7 @@ def test_films_of_redials_training_part_are_liked(tmp_path):
   for part, text, more in (("valid", "@11 and @12", {}), ("test", "@12", {"13": "New (2018)"})):
     write(tmp_path / f"{part}.jsonl", {
         "conversationId": "1", "initiatorWorkerId": 0, "respondentWorkerId": 1,
-        "movieMentions": {"11": "Heat (1995)", "12": "Unheard Of (2001)", **more},
+        "movieMentions": {"11": "Heat (1995)", "12": "Unheard Of (2001)", "14": " (2007)", **more},
         "messages": [{"senderWorkerId": 0, "text": text}]})
   sources = f"synthetic,redial:{tmp_path}"
   assert [each.tolist() for each in corpora.liked(sources, ITEMS)] == [[1]]

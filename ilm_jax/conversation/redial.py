@@ -93,19 +93,25 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
   """(all items, film id -> item row): `items`, then the films that are not among them.
 
   Films are found by the id "redial:ID", if `items` has items that this function added, then by
-  title and year (`titles.Titles`). Other films with the same title and year become one item,
-  "redial:ID" with the first id; a film without a title is an item of its own.
+  title and year (`titles.Titles`) among its other items. Other films with the same title and year
+  become one item, "redial:ID" with the first id: none of them makes a name ambiguous that `items`
+  knows. A name without a year joins the only other film of that title. A film without a title is
+  an item of its own.
   """
-  known, row_of, new = titles.Titles(items), {}, {}
   by_id = {raw: row for row, raw in enumerate(items.ids, 1) if raw.startswith(ID)}
-  added = []
-  for raw, name in sorted({raw: name for talk in talks for raw, name in talk.films.items()}.items(),
-                          key=lambda film: (len(film[0]), film[0])):
-    title, year = titles.split(name)
-    row_of[raw] = by_id.get(ID + raw) or known.row(name) or new.setdefault(
-        (titles.plain(title) or raw, year), len(items) + len(added) + 1)
+  known, row_of, added = titles.Titles(items, leave_out=by_id), {}, []
+  others: dict[str, dict[int | None, int]] = {}            # title -> year -> row
+  for row in by_id.values():
+    others.setdefault(titles.plain(items.titles[row - 1]), {})[items.years[row - 1]] = row
+  films = {raw: (name, *titles.split(name)) for talk in talks for raw, name in talk.films.items()}
+  for raw, (name, title, year) in sorted(
+      films.items(), key=lambda film: (film[1][2] is None, len(film[0]), film[0])):
+    years = others.setdefault(titles.plain(title) or raw, {})
+    only = next(iter(years.values())) if year is None and len(years) == 1 else 0
+    row_of[raw] = by_id.get(ID + raw) or known.row(name) or only or years.setdefault(
+        year, len(items) + len(added) + 1)
     if row_of[raw] > len(items) + len(added):
-      added.append((ID + raw, title or f"@{raw}", year, []))
+      added.append((ID + raw, title.strip() or f"@{raw}", year, []))
   return interactions_lib.Items(
       [*items.ids, *(film[0] for film in added)], [*items.titles, *(film[1] for film in added)],
       [*items.years, *(film[2] for film in added)],

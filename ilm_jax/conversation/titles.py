@@ -3,6 +3,7 @@ import functools
 import re
 import unicodedata
 import urllib.parse
+from collections.abc import Collection
 
 from ilm_jax.data import interactions as interactions_lib
 
@@ -19,13 +20,14 @@ class Titles:
 
   Args:
     items: the catalogue. A title in brackets is another name: "Seven (a.k.a. Se7en)".
+    leave_out: raw ids of items that are not to be found.
   """
 
-  def __init__(self, items: interactions_lib.Items):
+  def __init__(self, items: interactions_lib.Items, leave_out: Collection[str] = ()):
     self._by_title: dict[str, dict[int | None, list[int]]] = {}
     self._items = items
-    for row, (title, year) in enumerate(zip(items.titles, items.years), 1):
-      for name in _names(title):
+    for row, (raw, title, year) in enumerate(zip(items.ids, items.titles, items.years), 1):
+      for name in _names(title) if raw not in leave_out else ():
         self._by_title.setdefault(name, {}).setdefault(year, []).append(row)
 
   def row(self, name: str) -> int:
