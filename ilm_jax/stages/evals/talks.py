@@ -19,6 +19,7 @@ from ilm_jax.evaluation import metrics, rows, target_sets
 from ilm_jax.stages import context, factor_scores, recipe
 from ilm_jax.stages.evals import common, methods
 
+SAID = (*names.CONVERSATIONS, *names.REDIAL)     # tasks with replies
 _LEFT = ("Vectors shuffled: ILM, with another item's vectors in every slot. Vectors left out: "
          "without slots. Words left out: with the slots alone. Intervals: 95 %, bootstrap over "
          "dialogs.")
@@ -41,7 +42,7 @@ def table(run: context.Run, compared: list[methods.Method]) -> dict | None:
   if not run.config.phase2.head.weight:
     return None
   models, made = compared[:1 + len(run.config.phase2.compare)], []
-  for task, examples, dialog_N in _samples(run, mixture.DIALOG_HEAD_TASKS):
+  for task, examples, dialog_N in samples(run, mixture.DIALOG_HEAD_TASKS):
     made += _ranked(run, models, task, examples, dialog_N)
   return (made and {"title": "Next item in conversations, full catalogue of "
                    f"{run.data.log.num_items}", "note": _NOTE, "rows": made,
@@ -54,13 +55,12 @@ def replies(run: context.Run, compared: list[methods.Method]) -> dict | None:
 
   Args: as in `table`.
   """
-  said = [task for task in (*names.CONVERSATIONS, *names.REDIAL)
-          if task in recipe.said_tasks(run.config)]
+  said = [task for task in SAID if task in recipe.said_tasks(run.config)]
   models, made = compared[:1 + len(run.config.phase2.compare)], []
-  for task, examples, dialog_N in _samples(run, said):
+  for task, examples, dialog_N in samples(run, said):
     asked = [{**e, "uncounted": of} for e, of in zip(examples, title_tokens(run, examples))]
     spec = common.spec(run, [examples])
-    for label, method, changed in _prompts(run, models, examples):
+    for label, method, changed in prompts(run, models, examples):
       loss = {}
       for name, some in (("loss", changed), ("loss without titles", [
           {**e, "uncounted": whole["uncounted"]} for e, whole in zip(changed, asked)])):
@@ -76,8 +76,8 @@ def _protocol(run: context.Run) -> dict:
           "dialogs": run.config.tasks.dialogs, "replies per task": run.config.eval.loss_examples}
 
 
-def _samples(run: context.Run, tasks: Sequence[str]):
-  """Yields (task, its examples, the dialog of each) of tasks that the run has."""
+def samples(run: context.Run, tasks: Sequence[str]):
+  """Yields (task, `eval.loss_examples` of it, the dialog of each) of tasks that the run has."""
   for task in tasks:
     if task in recipe.task_names(run.config):
       stored = run.prepared(task, "test")
@@ -87,7 +87,7 @@ def _samples(run: context.Run, tasks: Sequence[str]):
         yield task, [stored[n] for n in drawn], dialog_numbers(every)[drawn]
 
 
-def _prompts(run: context.Run, models: list[methods.Method], examples: list):
+def prompts(run: context.Run, models: list[methods.Method], examples: list):
   """Yields (label, method, examples): every model, then ILM with a part of its prompt changed."""
   items, slot = run.data.log.num_items, run.lm_tokenizer.slot_id
   to_R = methods.exchanged([np.arange(1, items + 1)], run.data.log.rows.total, run.config.seed)
@@ -108,7 +108,7 @@ def _ranked(run: context.Run, models: list[methods.Method], task: str, examples:
   count_I1 = run.data.log.train_counts[:items + 1].astype(np.float32)
   scored = [("popularity", np.broadcast_to(count_I1, (len(examples), items + 1)))]
   spec, factors = common.head_spec(run, [examples]), factor_scores.of(run)
-  for label, method, changed in _prompts(run, models, examples):
+  for label, method, changed in prompts(run, models, examples):
     score_NI = method.model.head_score(changed, spec)
     scored.append((label, score_NI + factors.scores([items_of(e, items) for e in changed], score_NI)
                    if factors else score_NI))
