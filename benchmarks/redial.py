@@ -21,8 +21,8 @@ import time
 
 import numpy as np
 
-from benchmarks import conversations, redial_run
-from benchmarks.conversations import BOOTSTRAP, cell, header
+from benchmarks import conversations, redial_run, redial_tables
+from benchmarks.redial_tables import COPY
 from ilm_jax.baselines import neighbours, popularity
 from ilm_jax.cf import cooccurrence, fold_in
 from ilm_jax.conversation import dialogs, instances, redial, session
@@ -31,7 +31,7 @@ from ilm_jax.evaluation import metrics, target_sets
 from tasks.datasets import movielens_files
 
 SIDES = {"seeker": (session.USER,), "both": session.ROLES}     # sides whose films count as liked
-COPY, REFERENCE = "naive copy", "popularity, validation dialogs"
+REFERENCE = "popularity, validation dialogs"
 BOTH, DIALOGS = "fold-in, MovieLens and validation dialogs", "item-kNN, validation dialogs"
 SPACES = {
     "fold-in": {"side": tuple(SIDES), "reg": (5.0, 20.0), "alpha": (2.0, 10.0)},
@@ -210,77 +210,11 @@ def measure(material: Material, names) -> list[dict]:
   for name in names:
     start, setting = time.perf_counter(), chosen(material, name)
     for joined, fresh in itertools.product((True, False), (False, True)):
-      rows.append(measured(name, setting, *ranked(material, name, setting, "test", joined, fresh),
-                           by="turns" if joined else "messages",
-                           targets="fresh" if fresh else "all"))
+      rows.append(redial_tables.measured(
+          name, setting, *ranked(material, name, setting, "test", joined, fresh),
+          by="turns" if joined else "messages", targets="fresh" if fresh else "all"))
     print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
   return rows
-
-
-def measured(name: str, setting: dict, ranks, of_dialog, *, by: str, targets: str, more=()
-             ) -> dict:
-  """A row of the tables; it is printed.
-
-  Args:
-    more: ranks by other seeds. The metrics of an instance are then the mean over all seeds.
-  """
-  seeds = [target_sets.values(each) for each in (ranks, *more)]
-  values = {metric: np.mean([of[metric] for of in seeds], axis=0) for metric in seeds[0]}
-  row = {"name": name, "setting": setting, "by": by, "targets": targets, "instances": len(ranks),
-         "mentions": sum(map(len, ranks)), "values": values, "dialogs": of_dialog,
-         "metrics": target_sets.estimates(BOOTSTRAP, values, of_dialog),
-         "seeds": [float(of["R@10"].mean()) for of in seeds]}
-  print(f"{name}, {by}, {targets}: " + ", ".join(
-      f"{metric} {cell(of)}" for metric, of in row["metrics"].items()), flush=True)
-  return row
-
-
-def of_runs(workdirs: list[pathlib.Path], talks: dict, factors: list[float], prompts: bool
-            ) -> list[dict]:
-  """The rows of trained runs, seeds of one config: by turns, fresh. Args: see the flags.
-
-  Intervals are over dialogs, of the mean of the seeds; "seeds" has the figure of each.
-  """
-  models, rows = [redial_run.Trained(workdir) for workdir in workdirs], []
-  asked = [(redial_run.ILM, 0.0), *[(redial_run.ADDED, weight) for weight in factors],
-           *[(name, 0.0) for name in (redial_run.SHUFFLED, redial_run.NO_VECTORS,
-                                      redial_run.NO_WORDS) if prompts], (redial_run.FOLDED, 0.0)]
-  for name, weight in asked:
-    (ranks, of_dialog), *more = [model.ranks(talks, name, weight) for model in models]
-    label = f"{name} x {weight:g}" if name == redial_run.ADDED and len(factors) > 1 else name
-    rows.append(measured(label, {}, ranks, of_dialog, by="turns", targets="fresh",
-                         more=[each for each, _ in more]))
-    print("  R@10 of the seeds:", *(f"{of:.4f}" for of in rows[-1]["seeds"]), flush=True)
-  return rows
-
-
-def table(rows: list[dict]) -> str:
-  """Up to four tables, and paired differences of fresh R@10."""
-  out = []
-  for by, targets in itertools.product(("turns", "messages"), ("all", "fresh")):
-    some = [row for row in rows if (row["by"], row["targets"]) == (by, targets)]
-    if not some:
-      continue
-    out += [f"By {by}, {targets}: {some[0]['instances']:,} instances, {some[0]['mentions']:,} "
-            "targets", "", *header(["row", *some[0]["metrics"]])]
-    out += [f"| {row['name']} | " + " | ".join(map(cell, row["metrics"].values())) + " |"
-            for row in some] + [""]
-  fresh = {row["name"]: row for row in rows if (row["by"], row["targets"]) == ("turns", "fresh")}
-  for reference in (REFERENCE, BOTH, redial_run.ILM, redial_run.FOLDED):
-    if reference in fresh:
-      out += ["", *differences(fresh, reference)]
-  return "\n".join(out)
-
-
-def differences(fresh: dict[str, dict], reference: str) -> list[str]:
-  """Lines: R@10 of each row minus that of one of them, paired."""
-  out = [f"Fresh R@10 by turns, minus that of {reference}", "", *header(["row", "difference"])]
-  for name, row in fresh.items():
-    if name not in (COPY, reference):
-      less = {"R@10": row["values"]["R@10"] - fresh[reference]["values"]["R@10"]}
-      out.append(f"| {name} | "
-                 f"{cell(target_sets.estimates(BOOTSTRAP, less, row['dialogs'])['R@10'])} |")
-  return out
 
 
 def main():
@@ -299,9 +233,9 @@ def main():
   args = parser.parse_args()
   material = Material(args)
   print(f"{len(material.films):,} films ranked")
-  rows = measure(material, args.rows) + (
-      of_runs(args.run, material.talks, args.factors, args.prompts) if args.run else [])
-  print(table(rows))
+  rows = measure(material, args.rows) + (redial_run.rows(
+      args.run, material.talks, args.factors, args.prompts) if args.run else [])
+  print(redial_tables.table(rows, (REFERENCE, BOTH, redial_run.ILM, redial_run.FOLDED)))
   if args.out:
     args.out.write_text(json.dumps([{name: value for name, value in row.items()
                                      if name not in ("values", "dialogs")} for row in rows]))

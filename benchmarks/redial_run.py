@@ -8,12 +8,14 @@ import pathlib
 
 import numpy as np
 
+from benchmarks import redial_tables
 from ilm_jax import errors
-from ilm_jax.config import reading, variants
+from ilm_jax.config import reading, settings, variants
 from ilm_jax.conversation import dialogs, instances, redial
 from ilm_jax.evaluation import metrics
 from ilm_jax.stages import context, factor_scores
 from ilm_jax.stages.evals import common, methods, speaker, talks
+from ilm_jax.training import provenance
 
 TASK, ILM = "redial_recommend", "ILM"
 ADDED, FOLDED = "ILM and its factorisation's scores", "its factorisation's scores alone"
@@ -121,3 +123,47 @@ def placed(every: list[instances.Instance], row_of: dict[str, int], asked: list[
       rank_T[there_T] = metrics.ranks_from_scores(score_I, row_T[there_T])
     ranks.append(rank_T)
   return ranks
+
+
+def rows(workdirs: list[pathlib.Path], read: dict[str, list[redial.Talk]], factors: list[float],
+         prompts: bool) -> list[dict]:
+  """The rows of trained runs, seeds of one config: by turns, fresh.
+
+  Intervals are over dialogs, of the mean of the seeds; "seeds" has the figure of each.
+
+  Args:
+    workdirs: of the runs.
+    read: see `Trained.ranks`.
+    factors, prompts: see the flags.
+
+  Raises:
+    UserError: the runs differ in more than the seed; see also `Trained.ranks`.
+  """
+  models, made = [Trained(workdir) for workdir in workdirs], []
+  check_seeds([model.run for model in models])
+  asked = [(ILM, 0.0), *[(ADDED, weight) for weight in factors],
+           *[(name, 0.0) for name in (SHUFFLED, NO_VECTORS, NO_WORDS) if prompts], (FOLDED, 0.0)]
+  for name, weight in asked:
+    (ranks, of_dialog), *more = [model.ranks(read, name, weight) for model in models]
+    label = f"{name} x {weight:g}" if name == ADDED and len(factors) > 1 else name
+    made.append(redial_tables.measured(label, {}, ranks, of_dialog, by="turns", targets="fresh",
+                                       more=[each for each, _ in more]))
+    print("  R@10 of the seeds:", *(f"{of:.4f}" for of in made[-1]["seeds"]), flush=True)
+  return made
+
+
+def check_seeds(runs: list[context.Run]) -> None:
+  """Raises UserError if runs differ in other settings than the seed, or two have the same seed."""
+  first, *others = [settings.of_phase1(run.config) | settings.of_phase2(run.config, variants.ILM)
+                    for run in runs]
+  for run, other in zip(runs[1:], others):
+    differences = provenance.changed(first, other | {"seed": first["seed"]})
+    if differences:
+      raise errors.UserError(
+          f"{run.workdir} has other settings than {runs[0].workdir} "
+          f"({provenance.words(differences)}): give --run runs that differ only in the seed")
+  if len({run.config.seed for run in runs}) < len(runs):
+    raise errors.UserError(f"--run has two runs with the same seed (seeds: "
+                           f"{', '.join(str(run.config.seed) for run in runs)})")
+
+

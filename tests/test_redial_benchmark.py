@@ -1,5 +1,6 @@
 """benchmarks/redial.py on a handful of made-up dialogs."""
 import argparse
+import contextlib
 import dataclasses
 import json
 import types
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import redial as benchmark
-from benchmarks import redial_run
+from benchmarks import redial_run, redial_tables
+from ilm_jax import errors
+from ilm_jax.config import reading
 from ilm_jax.conversation import instances
 
 FILMS = ["Heat (1995)", "Alien (1979)", "Emma (1996)", "Fargo (1996)", "Jaws (1975)"]
@@ -36,6 +39,10 @@ def material(tmp_path):
             dialog(3, (0, []), (1, [5])))
   (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tested))
   return benchmark.Material(argparse.Namespace(redial=tmp_path, movielens=tmp_path))
+
+
+def config(seed):
+  return reading.load("configs/redial_ml_small.py", {"seed": seed})
 
 
 def ranks(material, name, setting, joined=False, fresh=True):
@@ -111,13 +118,13 @@ def test_what_learns_from_validation_dialogs_is_chosen_on_others(material, name,
 
 def test_the_table(material):
   rows = benchmark.measure(material, (benchmark.COPY, benchmark.REFERENCE, "popularity, MovieLens"))
-  shown = benchmark.table(rows)
+  shown = redial_tables.table(rows, [benchmark.REFERENCE, "of no row"])
   assert "By turns, all: 3 instances, 5 targets" in shown
   assert "By messages, fresh: 3 instances, 4 targets" in shown
   assert "| naive copy | 0.000 [0.000, 0.000] |" in shown.partition("By turns, fresh")[2]
   copied = next(row for row in rows if row["name"] == "naive copy" and row["targets"] == "all")
   assert copied["metrics"]["R@1"]["value"] == pytest.approx(0.5 / 3)
-  assert f"minus that of {benchmark.REFERENCE}" in shown
+  assert f"minus that of {benchmark.REFERENCE}" in shown and "of no row" not in shown
 
 
 def test_runs_of_a_config_are_averaged_for_each_instance(monkeypatch):
@@ -125,18 +132,31 @@ def test_runs_of_a_config_are_averaged_for_each_instance(monkeypatch):
 
   class Trained:
     def __init__(self, workdir):
-      self.of = made[workdir]
+      self.of, self.run = made[workdir], types.SimpleNamespace(
+          workdir=workdir, config=config("ab".index(workdir)))
 
     def ranks(self, talks, name, factors):
       better = 1 if name == redial_run.ADDED and factors == 2 else 20
       return [np.minimum(rank_T, better) for rank_T in self.of], np.array([0, 1])
 
-  monkeypatch.setattr(benchmark.redial_run, "Trained", Trained)
-  rows = benchmark.of_runs(["a", "b"], {}, [1.0, 2.0], False)
+  monkeypatch.setattr(redial_run, "Trained", Trained)
+  rows = redial_run.rows(["a", "b"], {}, [1.0, 2.0], False)
   assert {row["name"]: (row["metrics"]["R@10"]["value"], row["seeds"]) for row in rows} == {
       redial_run.ILM: (0.25, [0.5, 0.0]), f"{redial_run.ADDED} x 1": (0.25, [0.5, 0.0]),
       f"{redial_run.ADDED} x 2": (1.0, [1.0, 1.0]), redial_run.FOLDED: (0.25, [0.5, 0.0])}
-  assert "| ILM | 0.250 " in benchmark.table(rows)
+  assert "| ILM | 0.250 " in redial_tables.table(rows, ())
+
+
+@pytest.mark.parametrize(("seed", "steps", "says"), [
+    (1, 7, r"runs/1 has other settings than runs/0 \(phase2.steps: .* -> 7\)"),
+    (0, None, r"two runs with the same seed \(seeds: 0, 0\)"), (1, None, "")])
+def test_only_seeds_are_averaged(seed, steps, says):
+  one, other = config(0), config(seed)
+  if steps:
+    other.phase2.steps = steps
+  runs = [types.SimpleNamespace(workdir=f"runs/{n}", config=c) for n, c in enumerate((one, other))]
+  with pytest.raises(errors.UserError, match=says) if says else contextlib.nullcontext():
+    redial_run.check_seeds(runs)
 
 
 def test_the_factorisation_alone_breaks_ties_by_popularity():
