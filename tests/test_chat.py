@@ -48,6 +48,7 @@ def test_constraints_are_hard_and_critiques_move(talk):
   assert talk.session.turns[-1].act == "refine"
   assert talk.answer("/why 1").splitlines()[1] == "You asked for newer; its labels fit."
   assert talk.answer("Why?") == talk.answer("why number 1?") == talk.answer("/why 1")
+  assert talk.answer("/why") == talk.answer("/why 1")
   assert talk.answer("Not that one!").startswith("Which of the list? E.g. /dislike 1")
   assert talk.answer("why 3") == (
       "3: the last list has 2 items; to name an item by its id, write item:ID")
@@ -145,7 +146,8 @@ def test_a_conversation_is_kept_in_a_file(talk, run, tmp_path):
 @pytest.mark.parametrize(("line", "says"), [
     ("/bogus", "/bogus is no command, expected one of /like, /dislike"), ("/", "/ is no command"),
     ("/like Xanadu", "no item is called 'Xanadu'"), ("/like user:u", "user:u is a user"),
-    ("/why 1", "1: the last list has 0 items"), ("/like ²", "no item is called '²'"),
+    ("/why 1", "1: the last list has 0 items"), ("/like", "which item? Name it by its title"),
+    ("/like ²", "no item is called '²'"),
     ("/save /dev/null/x", "/save /dev/null/x: "), ("/load /", "/load /: no such file"),
     ("/why Heat", "nothing is liked yet"),
     ("/save", "/save needs a file"), ("/load nowhere.json", "/load nowhere.json: no such file"),
@@ -155,8 +157,9 @@ def test_a_mistake_is_one_line_and_changes_nothing(talk, line, says):
   assert talk.session == session.Session() and not talk.over
 
 
-def test_lines_are_read_until_the_end(run, monkeypatch, capsys):
-  monkeypatch.setattr("sys.stdin", io.StringIO("I like Heat\n\n/quit\n/bogus\n"))
+@pytest.mark.parametrize("farewell", ["/quit", "Bye!"])
+def test_lines_are_read_until_the_end(run, monkeypatch, capsys, farewell):
+  monkeypatch.setattr("sys.stdin", io.StringIO(f"I like Heat\n\n{farewell}\n/bogus\n"))
   chat.run(run, chat.Wish(k=1))
   assert capsys.readouterr().out.splitlines()[1:] == ["1. Psycho (1960)  Horror", "Goodbye."]
   monkeypatch.setattr("sys.stdin", io.StringIO("/help"))

@@ -26,6 +26,7 @@ newer", "less romance", "no horror", "only comedies", "from the nineties", "more
   /state, /undo, /forget X       show what is known of you; undo the last change; forget an opinion
   /save FILE, /load FILE         the conversation as JSON
   /help, /quit"""
+_FAREWELLS = ("quit", "exit", "bye")
 
 
 class Wish(NamedTuple):
@@ -89,6 +90,8 @@ class Chat:
     """The reply to a line; a mistake in it gives one line and changes nothing."""
     before = self.session
     try:
+      if line.casefold().rstrip(".!") in _FAREWELLS:
+        return self._quit(line)
       if line.startswith("/"):
         return self._command(*line[1:].split(maxsplit=1))
       return self._said(self._talker.reply(self.session, line))
@@ -166,13 +169,15 @@ class Chat:
     return "Goodbye."
 
   def _why(self, argument: str) -> str:
-    return self._talker.why(self.session, self._item(argument))
+    return self._talker.why(self.session, self._item(argument or "1"))
 
   def _about(self, argument: str) -> str:
-    return self._talker.about(self._item(argument))
+    return self._talker.about(self._item(argument or "1"))
 
   def _item(self, argument: str) -> str:
     """The raw id of an item named by its number in the last list, its title or item:ID."""
+    if not argument:
+      raise errors.UserError("which item? Name it by its title, or by its number in the last list")
     if not re.fullmatch("[0-9]{1,6}", argument):
       return self._talker.items.ids[self._talker.named(argument) - 1]
     return self._talker.nth(self.session, int(argument))
