@@ -29,9 +29,11 @@ def test_likes_are_answered_by_a_list_without_them(talk):
   assert talk.answer("howdy").splitlines() == [
       "I do not know what 'howdy' means here.", "Which do you like? Name a few by title."]
   assert talk.answer("I loved Psycho and hated Gandhi").splitlines() == [
+      "Noted: you like Psycho (1960); you do not like Gandhi (1982).",
       "1. Speed (1994)  Crime", "2. Clerks (1994)  Comedy"]
   assert talk.session.turns[-1].items == ("i10", "i9") and talk.session.turns[-1].act == "recommend"
-  assert talk.answer("/seen 1").splitlines()[0] == "1. Clerks (1994)  Comedy"
+  assert talk.answer("/seen 1").splitlines()[:2] == [
+      "Noted: you know Speed (1994).", "1. Clerks (1994)  Comedy"]
   assert talk.answer("/state").splitlines() == [
       "likes: Psycho (1960)", "seen: Speed (1994)", "dislikes: Gandhi (1982)"]
 
@@ -39,22 +41,26 @@ def test_likes_are_answered_by_a_list_without_them(talk):
 def test_constraints_are_hard_and_critiques_move(talk):
   talk.answer("I like Heat")
   assert talk.answer("no horror, before 1990").splitlines() == [
-      "1. Gandhi (1982)  Comedy", "2. Brazil (1985)  Comedy"]
+      "Noted: without horror; until 1989.", "1. Gandhi (1982)  Comedy", "2. Brazil (1985)  Comedy"]
   assert talk.answer("/undo").splitlines()[0] == "1. Psycho (1960)  Horror"
   talk.answer("/forget Heat")
   assert talk.session.liked == ()
   assert talk.answer("/undo").splitlines()[0] == "1. Psycho (1960)  Horror"
-  assert talk.answer("much newer").splitlines()[0] == "1. Gandhi (1982)  Comedy"
+  assert talk.answer("much newer").splitlines()[:2] == [
+      "Noted: newer.", "1. Gandhi (1982)  Comedy"]
   assert talk.session.turns[-1].act == "refine"
   assert talk.answer("/why 1").splitlines()[1] == "You asked for newer; its labels fit."
   assert talk.answer("Why?") == talk.answer("why number 1?") == talk.answer("/why 1")
   assert talk.answer("/why") == talk.answer("/why 1")
-  assert talk.answer("Not that one!").startswith("Which of the list? E.g. /dislike 1")
+  assert talk.answer("Not that one!").startswith('Which of the list? E.g. "not 1"')
   assert talk.answer("why 3") == (
       "3: the last list has 2 items; to name an item by its id, write item:ID")
   talk.answer("after 1990")
   assert talk.answer("/state").splitlines()[1:] == ["years: from 1991", "asked for: newer"]
-  assert talk.answer("only crime, from 1950").startswith("Nothing is left that fits")
+  assert talk.answer("only crime, from 1950").splitlines() == [
+      "Noted: only crime; from 1950; until 1950.",
+      "Nothing is left that fits all that you asked for (only crime, from 1950 and until 1950): "
+      "take something back."]
 
 
 def test_words_that_no_label_knows_are_guessed(run, monkeypatch, tmp_path):
@@ -72,12 +78,37 @@ def test_words_that_no_label_knows_are_guessed(run, monkeypatch, tmp_path):
   assert talk.answer(f"/load {tmp_path}/talk.json").startswith("1. ")
 
 
+def test_the_list_can_be_spoken_of(talk):
+  talk.answer("I like Heat")
+  first, second = talk.session.turns[-1].items
+  titles = [talk._talker.title(talk._talker.row_of[item]) for item in (first, second)]
+  assert talk.answer("I've already seen 1 and 2").startswith(
+      f"Noted: you know {titles[0]} and {titles[1]}.")
+  assert talk.session.turns[-2].text == "I've already seen 1 and 2"
+  talk.answer("/undo")
+  assert talk.answer("more like number 2").startswith(f"Noted: you like {titles[1]}.")
+  talk.answer("/undo")
+  assert talk.answer("not the first one").startswith(f"Noted: you do not like {titles[0]}.")
+  talk.answer("/undo")
+  for text in ("none of these", "have you got any more?"):
+    shown = talk.session.turns[-1].items
+    talk.answer(text)
+    assert set(shown) <= set(talk.session.seen) and set(shown).isdisjoint(
+        talk.session.turns[-1].items)
+  state = talk.answer("/state")
+  assert talk.answer("thanks, that's great!") == "You are welcome."
+  assert talk.answer("/state") == state
+  assert talk.answer("/new").startswith("12 films") and talk.session == session.Session()
+  assert talk.answer("/undo") and talk.answer("/state") == state
+
+
 def test_a_wish_that_no_film_of_the_list_fits_is_said(talk):
   talk.answer("I like Heat")
   only = talk.answer("before 1970")
-  assert only == "1. Psycho (1960)  Horror"
-  assert talk.answer("newer") == f"None of these fits 'newer'.\n{only}"
-  assert talk.answer("no comedy") == only          # said once
+  assert only == "Noted: until 1969.\n1. Psycho (1960)  Horror"
+  assert talk.answer("newer") == (
+      "None of these fits 'newer'.\nNoted: newer.\n1. Psycho (1960)  Horror")
+  assert talk.answer("no comedy").startswith("Noted: without comedy")          # said once
 
 
 def test_a_list_shows_a_title_of_a_year_once(run):
@@ -97,7 +128,7 @@ def test_a_list_shows_a_title_of_a_year_once(run):
 def test_the_year_is_said_in_words_however_it_is_written():
   for name, steps, words in (("NEW", -2, "older"), ("new", 1, "newer"), ("Comedy", 1, None)):
     one = session.Critique(name, steps)
-    assert talker.wanted(one) == wording.asked(one) == (words or "more Comedy")
+    assert wording.asked(one) == (words or "more Comedy")
 
 
 def test_a_wish_is_said_as_it_was_understood_until_it_is_excluded(run, monkeypatch):
@@ -157,11 +188,12 @@ def test_a_mistake_is_one_line_and_changes_nothing(talk, line, says):
   assert talk.session == session.Session() and not talk.over
 
 
-@pytest.mark.parametrize("farewell", ["/quit", "Bye!"])
+@pytest.mark.parametrize("farewell", ["/quit", "Bye!", "thanks, goodbye", "ok bye then"])
 def test_lines_are_read_until_the_end(run, monkeypatch, capsys, farewell):
   monkeypatch.setattr("sys.stdin", io.StringIO(f"I like Heat\n\n{farewell}\n/bogus\n"))
   chat.run(run, chat.Wish(k=1))
-  assert capsys.readouterr().out.splitlines()[1:] == ["1. Psycho (1960)  Horror", "Goodbye."]
+  assert capsys.readouterr().out.splitlines()[1:] == [
+      "Noted: you like Heat (1995).", "1. Psycho (1960)  Horror", "Goodbye."]
   monkeypatch.setattr("sys.stdin", io.StringIO("/help"))
   chat.run(run, chat.Wish())
   assert "/like X, /dislike X, /seen X" in capsys.readouterr().out

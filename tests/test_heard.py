@@ -33,7 +33,17 @@ def told(text, talk=None):
     ("I have seen Love Actually", "", "", "i"),
     ("I haven't seen Heat", "", "", ""), ("I don't mind Heat", "a", "", ""),
     ("I loved Who Framed Roger Rabbit?", "j", "", ""), ("what about Heat", "", "", ""),
-    ("Can you give me something like Heat?", "a", "", "")])
+    ("Can you give me something like Heat?", "a", "", ""),
+    ("Heat is overrated", "", "a", ""), ("I like neither Heat nor The Game", "", "ac", ""),
+    ("Heat wasn't bad actually", "a", "", ""), ("Who doesn't love Heat?", "a", "", ""),
+    ("why not Heat?", "", "", ""), ("why is Heat so long?", "", "", ""),
+    ("I never get tired of Heat", "a", "", ""), ("anything but Heat", "", "a", ""),
+    ("I loved Heat and Pulp Fiction except The Game", "ab", "c", ""),
+    ("I loved Heat, not The Game", "a", "c", ""), ("I fell asleep during Heat", "", "a", ""),
+    ("I loved Heat 2 and Heat Part II", "", "", ""), ("Seven of Nine", "", "", ""),
+    ("Heat Waves was great", "", "", ""), ("I LOVED HEAT AND PULP FICTION", "ab", "", ""),
+    ("I love Heat The Game", "ac", "", ""), ("Heat 10/10", "a", "", ""),
+    ("Can you find a thriller like Heat?", "a", "", "")])
 def test_titles_and_what_is_said_of_them(text, liked, disliked, seen):
   talk, _ = told(text)
   assert "".join(talk.liked) == liked and "".join(talk.disliked) == disliked
@@ -47,7 +57,11 @@ def test_titles_and_what_is_said_of_them(text, liked, disliked, seen):
     ("since 1990", (1990, None)), ("before 1980", (None, 1979)), ("from 1994", (1994, 1994)),
     ("between 1970 and 1979", (1970, 1979)), ("between 1979 and 1970", (None, None)),
     ("I was 12 in the summer", (None, None)), ("I was born in 1990", (None, None)),
-    ("not from the nineties", (None, None)), ("nothing before 1990", (None, None)),
+    ("not from the nineties", (None, None)), ("nothing before 1990", (1990, None)),
+    ("don't show me anything before 1990", (1990, None)), ("no movies after 1990", (None, 1990)),
+    ("I don't want to see anything from the 70s", (None, None)),
+    ("nothing sad, and before 1990", (None, 1989)), ("no crime before 1990", (None, 1989)),
+    ("From 1990 on", (1990, None)), ("1990 and newer", (1990, None)),
     ("from 1990 to 1999", (1990, 1999)), ("1990-1999", (1990, 1999)), ("from 1980s", (1980, 1989)),
     ("after 1980 and before 1990", (1981, 1989)), ("1995 or later", (1995, None))])
 def test_spans_of_years(text, years):
@@ -72,6 +86,49 @@ def test_what_is_unwanted_adds_up():
   assert talk.constraint.years == (1981, 1989)
   assert told("from 1995", talk)[0].constraint.years == (1995, 1995)
   assert told("not only comedies")[0].constraint.genres == ()
+
+
+@pytest.mark.parametrize(("text", "genres", "without", "asked"), [
+    ("I loved Heat, no comedy please", (), ("comedy",), {}),
+    ("I loved Heat and The Game, no comedy, something newer", (), ("comedy",), {"new": 1}),
+    ("I loved Heat so no comedies please", (), ("comedy",), {}),
+    ("Something funny like Heat", (), (), {"comedy": 1}),
+    ("I want a drama like Heat", (), (), {"drama": 1}),
+    ("I loved the crime in Heat", (), (), {}),
+    ("anything but comedy", (), ("comedy",), {}), ("I'm sick of comedy", (), (), {"comedy": -1}),
+    ("not enough comedy", (), (), {"comedy": 1}), ("enough comedy", (), (), {"comedy": -1}),
+    ("Less crime more comedy", (), (), {"crime": -1, "comedy": 1}),
+    ("much less crime a bit more comedy", (), (), {"crime": -2, "comedy": 0.5}),
+    ("more drama that is not crime", (), (), {"drama": 1, "crime": -1}),
+    ("a lot more drama", (), (), {"drama": 2})])
+def test_wishes_are_read_beside_titles_and_beside_each_other(text, genres, without, asked):
+  talk, unread = told(text)
+  assert (talk.constraint.genres, talk.constraint.without) == (genres, without)
+  assert {each.attribute: each.steps for each in talk.critiques} == asked and unread == ()
+
+
+def test_names_that_no_item_has_are_named():
+  talk, unread = told("I liked Termintor 2 and Jurasic Park, also Heat by Michael Mann")
+  assert talk.liked == ("a",) and unread == ("Termintor 2 and Jurasic Park", "Michael Mann")
+  assert told("I loved Game of Thrones and Heat")[1] == ("Game of Thrones",)
+
+
+def test_years_beside_a_title_that_is_an_example():
+  talk, unread = told("Movies like Heat from the nineties")
+  assert talk.liked == ("a",) and talk.constraint.years == (1990, 1999) and unread == ()
+  assert told("I loved Heat from 1995")[0].constraint.years == (None, None)
+
+
+def test_what_is_said_last_about_a_genre_counts():
+  talk, _ = told("only drama, no comedy")
+  assert told("only comedy", talk)[0].constraint.without == ()
+  assert told("no drama", talk)[0].constraint == session.Constraint((), ("comedy", "drama"), turn=2)
+  freed, unread = told("actually comedies are fine again", talk)
+  assert freed.constraint.without == () and freed.constraint.genres == ("drama",) and unread == ()
+  assert told("more comedy", talk)[0].constraint.without == ()
+  assert told("less comedy", talk)[0].constraint.without == ("comedy",)
+  eighties = told("from the eighties", talk)[0]
+  assert told("any year is fine", eighties)[0].constraint.years == (None, None)
 
 
 def test_what_else_is_said_beside_a_title_is_named():

@@ -73,7 +73,10 @@ def test_a_word_answers_the_last_question(text, says):
   assert policy.meant(LIKES, text) == text
   year = s.add_turn(LIKES, s.Turn(
       s.RECOMMENDER, policy.Question(attributes.NEW, 1990, True).text, act=s.ASK))
-  assert policy.meant(year, "before") == "Before 1990."
+  for text in ("before", "from before"):
+    assert policy.meant(year, text) == "Before 1990."
+  assert policy.meant(year, "From 1990 on, please") == "Since 1990."
+  assert policy.meant(year, "From 1985 on") == "From 1985 on"
 
 
 def test_a_drawn_question_is_none_of_those_that_are_over():

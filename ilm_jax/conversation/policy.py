@@ -21,11 +21,10 @@ _QUESTIONS = (re.compile(r"More of (?P<name>.+), or less\?"),
               re.compile(r"Newer than (?P<year>\d+), or older\?"),
               re.compile(r"From (?P<year>\d+) on, or from before\?"))
 _HARD = (False, True, False, True)          # of `_QUESTIONS`
-
-
-_MORE = re.compile(r"\W*(?:with|yes|yes please|from|on|since|later|newer|after|more)\W*",
-                   re.IGNORECASE)
-_LESS = re.compile(r"\W*(?:without|no|no thanks|before|older|earlier|less)\W*", re.IGNORECASE)
+# Short answers for more of what a question names (NAME, YEAR), and for less of it.
+_ANSWERS = (("with(?: NAME)?|yes|yes please|on|since|later|newer|after|more(?: NAME)?|"
+             "(?:from|since)(?: YEAR)?(?: on)?", True),
+            ("without(?: NAME)?|no|no thanks|(?:from )?before|older|earlier|less(?: NAME)?", False))
 
 
 class Policy(NamedTuple):
@@ -110,11 +109,16 @@ def questions(session: session_lib.Session) -> list[Question]:
 
 
 def meant(session: session_lib.Session, text: str) -> str:
-  """The user's text; if it answers the last question by a word ("without"), the full sentence."""
+  """The user's text; if it answers the last question shortly ("rather without"), a sentence that
+  `heard` reads."""
   last = session.turns[-1] if session.turns else None
   question = read(last.text) if last and last.act == session_lib.ASK else None
-  for pattern, more in ((_MORE, True), (_LESS, False)):
-    if question and pattern.fullmatch(text):
+  if not question:
+    return text
+  for words, more in _ANSWERS:
+    words = words.replace("NAME", re.escape(question.name)).replace("YEAR", str(question.year))
+    if re.fullmatch(rf"\W*(?:(?:rather|maybe|i prefer)\W+)?(?:{words})(?:\W+please)?\W*", text,
+                    re.IGNORECASE):
       return question.answered(more)
   return text
 

@@ -2,11 +2,12 @@
 
 The rules, without a language model:
 
-  - "but" and ";" split the text, then "," and "and" do. The rest of a part after "like" is a title:
-    "more like X" likes it, "less like X" and "not like X" dislike it.
-  - "less", "not", "no", "without", "hate", "boring" and similar words, and "too" before a word, ask
-    for less, everything else for more; "less war and horror" is less of both; "much", "far", "way"
-    and "lot" double the step, "bit", "little", "slightly" and "somewhat" halve it.
+  - "but", ";" and "that is not" split the text, then "," and "and" do. The rest of a part after
+    "like" is a title: "more like X" likes it, "less like X" and "not like X" dislike it.
+  - "less", "not", "no", "without", "hate", "sick of" and similar words, and "too" before a word,
+    ask for less, everything else for more; "less war and horror" is less of both, "less war more
+    horror" of one; "much", "far", "way" and "lot" double the step, "bit", "little", "slightly" and
+    "somewhat" halve it.
   - The remaining words are an attribute if they are its name; a comparative of it ("scarier",
     "bigger", "stranger"); next to other words, if they begin alike ("more romantic": romance), with
     5 letters or more and 3 in 5 of the longer word in common; or if exactly one word of several is
@@ -18,6 +19,7 @@ The rules, without a language model:
   - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" and
     "dark" are "horror", unless an attribute has that name.
 """
+import itertools
 import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -29,7 +31,7 @@ from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
 
 LESS = {"less", "not", "no", "without", "fewer", "hate", "dislike", "avoid", "except", "never",
-        "nothing", "boring", "bored", "tired"}
+        "nothing", "boring", "bored", "tired", "sick", "fed", "enough"}
 AMOUNTS = {**dict.fromkeys(("much", "far", "way", "lot"), 2.0),
            **dict.fromkeys(("bit", "little", "slightly", "somewhat"), 0.5)}
 OTHER_WORDS = {"old": (attributes.NEW, -1.0), "recent": (attributes.NEW, 1.0),
@@ -39,10 +41,15 @@ _EMPTY = {"a", "an", "the", "more", "so", "as", "very", "really", "something", "
           "film", "films", "movie", "movies", "please", "i", "want", "would", "it", "that", "is",
           "was", "make", "but", "for", "with", "some", "me", "give", "show", "too", "like",
           "love", "enjoy", "prefer", "of", "to", "do", "did", "am", "i'm", "i’m", "any",
-          "watch", "see", "hello", "hi", "hey", "thanks", "thank", "you"}
+          "watch", "see", "hello", "hi", "hey", "thanks", "thank", "you", "up", "good", "nice",
+          "great", "maybe", "perhaps", "actually", "rather", "well", "ok", "okay", "yes", "also"}
 _OPEN = {"more", "less", "too", "something", "anything"}
 _NOT = ("n't", "n’t")
-_BUT = re.compile(r"\b(?:any|every)thing (?:but|except)\b", re.IGNORECASE)
+BUT = re.compile(r"\b(?:any|every)thing (?:but|except)\b", re.IGNORECASE)
+_NOT_ENOUGH = re.compile(r"\bnot enough\b|n['’]t enough\b", re.IGNORECASE)
+_PARTS = re.compile(r",? but |; ?|(?<=[.!?]) |\s+(?:that|which) (?=(?:is|are)(?:n['’]t| not)\b)")
+_TURN = re.compile(rf"(?<!\S)(?:a )?(?:(?:{'|'.join(AMOUNTS)}) )?(?:more|less|fewer)\b",
+                   re.IGNORECASE)
 _LIKE = re.compile(r"^(?:.*?\b)?(?P<how>more|less|not|something|anything|one)\s+like\s+"
                    r"(?P<title>.+)$", re.IGNORECASE)
 _EITHER = re.compile(r"it (?:does not|doesn['’]t) matter|no matter|i (?:do not|don['’]t) mind|"
@@ -77,8 +84,8 @@ def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *
       "darker").
   """
   critiques, like, dislike, unread, guesses = [], [], [], [], 0
-  text = _BUT.sub("no", " ".join(text.split()))
-  for part in re.split(r",? but |; ?|(?<=[.!?]) ", text):
+  text = _NOT_ENOUGH.sub("more", BUT.sub("no", " ".join(text.split())))
+  for part in _PARTS.split(text):
     if _EITHER.fullmatch(part.strip(" .!?,")):
       continue
     if match := _LIKE.match(part):
@@ -89,7 +96,8 @@ def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *
         (dislike if less else like).append(wanted)
       continue
     less = False
-    for wish in re.split(r", (?:and |or )?| and | or ", part):
+    for wish in itertools.chain.from_iterable(map(
+        _turns, re.split(r", (?:and |or )?| and | or ", part))):
       words = re.findall(r"[^\s.!?,\"]+", wish.casefold())
       phrase = " ".join(word for word in words if not _says_nothing(word))
       bare = phrase.split() == words
@@ -106,6 +114,12 @@ def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *
       elif phrase:
         unread.append(wish.strip())
   return Wishes(*map(tuple, (critiques, like, dislike, unread)))
+
+
+def _turns(wish: str) -> list[str]:
+  """ "less talk more action" -> ["less talk", "more action"]."""
+  starts = [match.start() for match in _TURN.finditer(wish)][1:]
+  return [wish[start:end].strip() for start, end in zip([0, *starts], [*starts, len(wish)])]
 
 
 def _says_nothing(word: str) -> bool:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ilm_jax import errors, files
 from ilm_jax.config import variants
-from ilm_jax.conversation import policy
+from ilm_jax.conversation import policy, remarks, wording
 from ilm_jax.conversation import session as s
 from ilm_jax.stages import context, ranker, talker
 
@@ -24,9 +24,11 @@ newer", "less romance", "no horror", "only comedies", "from the nineties", "more
   /like X, /dislike X, /seen X   an item, by its title or its number in the last list
   /why N, /about N               why it is in the list; what the language model says of its vector
   /state, /undo, /forget X       show what is known of you; undo the last change; forget an opinion
-  /save FILE, /load FILE         the conversation as JSON
-  /help, /quit"""
-_FAREWELLS = ("quit", "exit", "bye")
+  /save FILE, /load FILE, /new   the conversation as JSON; begin another one
+  /help, /quit
+Of the last list: "I have seen 1 and 3", "more like 2", "none of these", "why 2?"."""
+_FAREWELL = re.compile(r"(?:(?:ok(?:ay)?|thanks|thank you|see you)[,.! ]*)*"
+                       r"(?:quit|exit|(?:good ?)?bye(?:[ -]bye)?)(?: then)?[.! ]*", re.IGNORECASE)
 
 
 class Wish(NamedTuple):
@@ -90,7 +92,7 @@ class Chat:
     """The reply to a line; a mistake in it gives one line and changes nothing."""
     before = self.session
     try:
-      if line.casefold().rstrip(".!") in _FAREWELLS:
+      if _FAREWELL.fullmatch(line):
         return self._quit(line)
       if line.startswith("/"):
         return self._command(*line[1:].split(maxsplit=1))
@@ -106,11 +108,12 @@ class Chat:
   def _said(self, reply: talker.Reply) -> str:
     """Keeps the session of a reply and returns its list with the notes, or else its words."""
     self.session = reply.session
+    noted = remarks.noted(reply.session, lambda item: self._talker.title(
+        self._talker.row_of[item]))
     if not reply.cards:
-      return reply.text + (" E.g. /dislike 1, or /seen 2." if reply.act == s.CHAT else "")
-    notes = talker.notes(reply.unread, reply.guessed, reply.unmet,
-                         self._talker.things)
-    return "\n".join(filter(None, (notes, ranker.listed(reply.cards))))
+      return "\n".join(filter(None, (noted, reply.text)))
+    notes = remarks.notes(reply.unread, reply.guessed, reply.unmet, self._talker.things)
+    return "\n".join(filter(None, (notes, noted, ranker.listed(reply.cards))))
 
   # Commands.
 
@@ -120,7 +123,7 @@ class Chat:
            for kind in ("like", "dislike", "seen")},
         "forget": self._forget, "why": self._why, "about": self._about, "undo": self._undo,
         "state": self._state, "save": self._save, "load": self._load,
-        "help": lambda _: HELP, "quit": self._quit}
+        "new": self._new, "help": lambda _: HELP, "quit": self._quit}
     if name not in commands:
       raise errors.UserError(f"/{name} is no command, expected one of "
                              f"{', '.join('/' + each for each in commands)}")
@@ -138,6 +141,10 @@ class Chat:
   def _undo(self, _) -> str:
     return self._continued(self._earlier.pop() if self._earlier else s.Session())
 
+  def _new(self, _) -> str:
+    self.session = s.Session()
+    return self.greeting()
+
   def _state(self, _) -> str:
     now, talk = self.session.constraint, self._talker
     years = " ".join(f"{word} {year}" for word, year in zip(("from", "to"), now.years) if year)
@@ -146,7 +153,7 @@ class Chat:
                                     ("dislikes", self.session.disliked))},
              "only": ", ".join(now.genres), "without": ", ".join(now.without),
              "years": years,
-             "asked for": ", ".join(map(talker.wanted, self.session.active_critiques))}
+             "asked for": ", ".join(map(wording.asked, self.session.active_critiques))}
     return "\n".join(f"{name}: {said}" for name, said in parts.items() if said) or (
         "Nothing is known of you yet.")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ilm_jax import elm, errors
 from ilm_jax.config import variants
-from ilm_jax.conversation import attributes, heard, policy
+from ilm_jax.conversation import attributes, heard, listed, policy, remarks, wording
 from ilm_jax.conversation import session as s
 from ilm_jax.stages import context, describe, ranker
 
@@ -37,7 +37,7 @@ class Reply(NamedTuple):
     cards: the recommended items, best first.
     unread: words of the user that were not understood; `text` says so.
     guessed: attributes that were guessed from the user's words; `text` says so.
-    unmet: this turn's critiques that the labels of no card fit, as `wanted`; `text` says so.
+    unmet: this turn's critiques that the labels of no card fit, as `wording.asked`; `text` says so.
   """
   session: s.Session
   act: str
@@ -46,35 +46,6 @@ class Reply(NamedTuple):
   unread: tuple[str, ...] = ()
   guessed: tuple[str, ...] = ()
   unmet: tuple[str, ...] = ()
-
-
-def notes(unread: Sequence[str], guessed: Sequence[str], unmet: Sequence[str], things: str) -> str:
-  """The sentences about unread and guessed words, and unmet wishes; "" if there are none.
-
-  Args:
-    unread, guessed, unmet: of a `Reply`.
-    things: what items are called, e.g. "films".
-  """
-  said = [f"I do not know what {', '.join(map(repr, unread))} means here."] * bool(unread)
-  said += [f"{', '.join(map(repr, guessed))}: guessed from the {things}' texts; no label says it."
-           ] * bool(guessed)
-  said += [f"None of these fits {', '.join(map(repr, unmet))}."] * bool(unmet)
-  return "\n".join(said)
-
-
-def wanted(critique: s.Critique) -> str:
-  """ "less romance", "newer"."""
-  more = critique.steps > 0
-  if critique.attribute.casefold() == attributes.NEW:
-    return "newer" if more else "older"
-  return f"{'more' if more else 'less'} {critique.attribute}"
-
-
-def _introduction(session: s.Session) -> str:
-  """The sentence above a list that follows a wish. It says how this turn's critiques were read."""
-  now = ", ".join(wanted(each) for each in session.active_critiques
-                  if each.turn == len(session.turns))
-  return f"With what you asked for{now and f' ({now})'}, these come first:"
 
 
 def known(session: s.Session) -> s.Session:
@@ -113,7 +84,10 @@ class Talker(ranker.Ranker):
         item = self.nth(session, int(why[1] or 1))
         return self._answer(session, text, s.EXPLAIN, self.why(session, item), (item,))
       if _NOT_THAT.match(text.strip()):
-        return self._answer(session, text, s.CHAT, "Which of the list?")
+        return self._answer(session, text, s.CHAT,
+                            "Which of the list? E.g. \"not 1\", or \"I have seen 2\".")
+    if remarks.thanks(text):
+      return self._answer(session, text, s.CHAT, "You are welcome.")
     after, unread = self._heard(session, text)
     asked_for = [each.attribute for each in after.critiques[len(session.critiques):]]
     guessed = tuple(name for name in dict.fromkeys(asked_for) if name not in self.ways)
@@ -128,13 +102,13 @@ class Talker(ranker.Ranker):
     may_I1 = s.allowed(session, self.items)
     step = policy.next_step(session, score_I1, may_I1, self.known, self._asks)
     if step.act != s.ASK and score_I1 is not None:      # without scores the act is ASK
-      words = _introduction(session) if step.act == s.REFINE else "Try these:"
+      words = remarks.introduction(session) if step.act == s.REFINE else "Try these:"
       return self._turn(session, step.act, words, self.best(score_I1, may_I1, self.k), unread,
                         guessed)
     if step.question:
       words = step.question.text
     elif session.liked:
-      words = "Nothing is left that fits all that you asked for: take something back."
+      words = remarks.nothing_left(session)
     else:
       words = "Which do you like? Name a few by title."
     return self._turn(session, s.ASK, words, (), unread, guessed)
@@ -163,7 +137,8 @@ class Talker(ranker.Ranker):
     for role, text in turns:
       try:
         if role == s.USER:
-          if not (_WHY.match(text.strip()) or _NOT_THAT.match(text.strip())):
+          if not (_WHY.match(text.strip()) or _NOT_THAT.match(text.strip())
+                  or remarks.thanks(text)):
             session = self._heard(session, text)[0]
           continue
         rows = [self.titles.row(name) for name in _LISTED.findall(text)]
@@ -192,7 +167,14 @@ class Talker(ranker.Ranker):
     return shown[number - 1]
 
   def _heard(self, session, text):
-    meant = policy.meant(session, text)
+    shown = self.shown(session)
+    if shown and listed.wants_others(text):
+      after = s.add_turn(session, s.Turn(s.USER, text.strip()))
+      for item in shown:
+        after = s.mark_seen(after, item)
+      return after, ()
+    meant = listed.resolved(policy.meant(session, text), [
+        self.title(self.row_of[item]) if item in self.row_of else item for item in shown])
     after, unread = heard.told(session, meant, items=self.items, titles=self.titles,
                                names=set(self.ways), guess=self.guessed)
     if meant != text:
@@ -207,14 +189,15 @@ class Talker(ranker.Ranker):
 
   def _turn(self, session, act, words, cards, unread, guessed) -> Reply:
     unmet = self._unmet(session, cards) if cards else ()
-    text = "\n".join(filter(None, (notes(unread, guessed, unmet, self.things), words)))
+    text = "\n".join(filter(None, (
+        remarks.notes(unread, guessed, unmet, self.things), words)))
     said = s.Turn(s.RECOMMENDER, "\n".join(filter(None, (text, ranker.listed(cards)))),
                   tuple(card.id for card in cards), act)
     return Reply(s.add_turn(session, said), act, text, tuple(cards), unread, guessed, unmet)
 
   def _unmet(self, session: s.Session, cards) -> tuple[str, ...]:
     rows = [self.row_of[card.id] for card in cards]
-    return tuple(wanted(each) for each in session.active_critiques
+    return tuple(wording.asked(each) for each in session.active_critiques
                  if each.turn == len(session.turns) and self.labelled(each.attribute)
                  and not self._fit(session, each)[rows].any())
 
@@ -249,10 +232,10 @@ class Talker(ranker.Ranker):
       name = each.attribute.casefold()
       if self.labelled(name):
         fits = "fit" if self._fit(session, each)[row] else "do not fit"
-        said.append(f"You asked for {wanted(each)}; its labels {fits}.")
+        said.append(f"You asked for {wording.asked(each)}; its labels {fits}.")
       else:
-        said.append(f"You asked for {wanted(each)}; it lies {apart_C @ ways[name]:+.1f} standard "
-                    "deviations from the mean, by a guess from texts.")
+        said.append(f"You asked for {wording.asked(each)}; it lies {apart_C @ ways[name]:+.1f} "
+                    "standard deviations from the mean, by a guess from texts.")
     return "\n".join(said)
 
   def about(self, item: str) -> str:

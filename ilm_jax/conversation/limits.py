@@ -1,0 +1,137 @@
+"""Hard constraints in a user's words: years and the catalogue's genres.
+
+"From the nineties", "after 1990", "before 1980", "between 1970 and 1979", "nothing before 1990";
+"only comedies", "no horror or war". They add up. What is said last counts: "only horror" ends "no
+horror", and "horror is fine again", "any year" take back. A negated span of two bounds ("not from
+the nineties") is no span and is left unread.
+"""
+import re
+
+from ilm_jax.conversation import session as session_lib
+
+_DECADES = {word: 1920 + 10 * n for n, word in enumerate((
+    "twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties"))}
+_SPANS = tuple((re.compile(pattern, re.IGNORECASE), years) for pattern, years in (
+    (r"\b(?:between|from)\s+(\d{4})\s+(?:and|to|until)\s+(\d{4})\b", lambda a, b: (int(a), int(b))),
+    (r"\b(\d{4})\s*[-–]\s*(\d{4})\b", lambda a, b: (int(a), int(b))),
+    (r"\b(?:after|newer than)\s+(\d{4})\b", lambda a: (int(a) + 1, None)),
+    (r"\b(?:since\s+(\d{4})\b|(?:from\s+)?(\d{4}) (?:(?:or|and) (?:later|newer)|on(?:wards?)?)\b)",
+     lambda a, b: (int(a or b), None)),
+    (r"\b(?:before|older than)\s+(\d{4})\b", lambda a: (None, int(a) - 1)),
+    (r"\b(?:from|of|in)\s+(?:the\s+)?(?:19)?([2-9]0)['’]?s\b",
+     lambda a: (1900 + int(a), 1909 + int(a))),
+    (rf"\b(?:from|of|in)\s+the\s+({'|'.join(_DECADES)})\b",
+     lambda a: (_DECADES[a.casefold()], _DECADES[a.casefold()] + 9)),
+    (r"\bfrom\s+(\d{4})\b", lambda a: (int(a), int(a)))))
+_NEGATED = re.compile(r"(?:\b(?:not|nothing|none|never|avoid|hate)|n['’]t)\b"
+                      r"(?:(?!\b(?:and|but|so)\b)[^.;!?,])*$|"
+                      r"\bno\b(?: (?:films?|movies?|things?|ones?|made|from))* ?$", re.IGNORECASE)
+_ONLY = re.compile(r"\b(only|just|not any|no|without)\s+(?=\w)", re.IGNORECASE)
+_NEXT = re.compile(r"\s*,?\s*([\w\-’']+)")
+_FREED = re.compile(r"(?:\b(?:actually|ok|okay|well),? )?\b([\w\-’']+) (?:is|are) (?:fine|ok|okay)"
+                    r"(?: again| too| after all| now)*(?=\W|$)", re.IGNORECASE)
+_ANY_YEAR = re.compile(r"\b(?:any|every) (?:year|decade|time)s?(?: (?:is|are) (?:fine|ok|okay))?"
+                       r"(?: again)?\b", re.IGNORECASE)
+_ANY = (None, None)
+
+
+def read(text: str, genres: set[str], now: session_lib.Constraint) -> tuple[dict, str]:
+  """(parts for `session.constrain`, the text without the words that gave them).
+
+  Args:
+    text: the user's words.
+    genres: those of the catalogue, in lower case.
+    now: the constraint before these words.
+  """
+  only, without, rest = list(now.genres), list(now.without), text
+  years, rest = _span(rest)
+  if years is None and _ANY_YEAR.search(rest):
+    years, rest = _ANY, _ANY_YEAR.sub("", rest)
+  elif years is not None:
+    years = _met(now.years, years)
+  for match in reversed(list(_FREED.finditer(rest))):
+    if genre := _genre(match[1].casefold(), genres):
+      only, without = _less(only, [genre]), _less(without, [genre])
+      rest = rest[:match.start()] + rest[match.end():]
+  wanted, unwanted, rest = _named(rest, genres)
+  if wanted:
+    only, without = wanted, _less(without, wanted)
+  only, without = _less(only, unwanted), [*without, *_less(unwanted, without)]
+  changed = {"genres": tuple(only), "without": tuple(without),
+             "years": now.years if years is None else years}
+  return {name: value for name, value in changed.items() if value != getattr(now, name)}, rest
+
+
+def freed(now: session_lib.Constraint, wanted) -> dict:
+  """Parts for `session.constrain` so that the genres `wanted`, in lower case, are not excluded."""
+  without = tuple(_less(now.without, list(wanted)))
+  return {"without": without} if without != now.without else {}
+
+
+def words(now: session_lib.Constraint) -> list[str]:
+  """ ["only comedy or war", "without horror", "from 1990", "until 1999"]."""
+  return ([f"only {' or '.join(now.genres)}"] * bool(now.genres)
+          + [f"without {' or '.join(now.without)}"] * bool(now.without)
+          + [f"{word} {year}" for word, year in zip(("from", "until"), now.years) if year])
+
+
+def _span(rest: str) -> tuple[tuple | None, str]:
+  """(the years that all spans have in common; None: there is no span, the text without them)."""
+  found = None
+  for pattern, years in _SPANS:
+    at = 0
+    while match := pattern.search(rest, at):
+      span, negation = years(*match.groups()), _NEGATED.search(rest[:match.start()])
+      span = _opposite(*span) if negation else span
+      if span is None or not _is_span(*span):
+        at = match.end()
+        continue
+      start = negation.start() if negation else match.start()
+      found, rest, at = _met(found or _ANY, span), rest[:start] + rest[match.end():], start
+  return found, rest
+
+
+def _opposite(first: int | None, last: int | None) -> tuple | None:
+  """All years outside a span; None: they are no span."""
+  if first is not None and last is not None:
+    return None
+  return (last + 1, None) if last is not None else (None, first - 1)
+
+
+def _named(rest: str, genres: set[str]) -> tuple[list[str], list[str], str]:
+  """(genres after "only", genres after "no", the text without these words)."""
+  wanted: list[str] = []
+  unwanted: list[str] = []
+  for match in reversed(list(_ONLY.finditer(rest))):
+    named, at, end = [], match.end(), 0
+    while word := _NEXT.match(rest, at):
+      if genre := _genre(word[1].casefold(), genres):
+        named, end = [*named, genre], word.end()
+      elif word[1].casefold() not in ("or", "and"):
+        break
+      at = word.end()
+    only = match[1].casefold() in ("only", "just")
+    if named and not (only and _NEGATED.search(rest[:match.start()])):
+      (wanted if only else unwanted)[:0] = named
+      rest = rest[:match.start()] + rest[end:]
+  return wanted, unwanted, rest
+
+
+def _less(names, taken: list[str]) -> list[str]:
+  return [name for name in names if name.casefold() not in taken]
+
+
+def _is_span(first: int | None, last: int | None) -> bool:
+  return first is None or last is None or first <= last
+
+
+def _met(one: tuple, other: tuple) -> tuple:
+  """The years that two spans have in common; `other` if there are none."""
+  first = max((year for year in (one[0], other[0]) if year is not None), default=None)
+  last = min((year for year in (one[1], other[1]) if year is not None), default=None)
+  return (first, last) if _is_span(first, last) else other
+
+
+def _genre(word: str, genres: set[str]) -> str:
+  forms = (word, word.removesuffix("s"), word.removesuffix("ies") + "y")
+  return next((form for form in forms if form in genres), "")
