@@ -96,6 +96,8 @@ def test_the_list_can_be_spoken_of(talk):
     assert set(shown) <= set(talk.session.seen) and set(shown).isdisjoint(
         talk.session.turns[-1].items)
   state = talk.answer("/state")
+  assert talk.answer("Is Psycho any good?") == talk.answer("/why Psycho")
+  assert talk.session.turns[-1].act == "explain" and talk.answer("/state") == state
   assert talk.answer("thanks, that's great!") == "You are welcome."
   assert talk.answer("/state") == state
   assert talk.answer("/new").startswith("12 films") and talk.session == session.Session()

@@ -89,6 +89,10 @@ class Talker(ranker.Ranker):
     if remarks.thanks(text):
       return self._answer(session, text, s.CHAT, "You are welcome.")
     after, unread = self._heard(session, text)
+    named = after.turns[-1].items
+    if len(named) == 1 and session.liked and not unread and known(after) == known(session):
+      # A question about an item, or its name alone: there is nothing else to say of it.
+      return self._answer(session, text, s.EXPLAIN, self.why(session, named[0]), named)
     asked_for = [each.attribute for each in after.critiques[len(session.critiques):]]
     guessed = tuple(name for name in dict.fromkeys(asked_for) if name not in self.ways)
     return self.proposed(after, unread, guessed)
