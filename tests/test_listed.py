@@ -14,7 +14,8 @@ TITLES = ("Heat (1995)", "Emma (2020)", "Up (2009)")
     ("the second one was bad", "Emma (2020) was bad"), ("I know the last", "I know Up (2009)"),
     ("I have seen 12 Monkeys", "I have seen 12 Monkeys"), ("seen 4", "seen 4"),
     ("liked 2 of them", "liked 2 of them"), ("the first time I saw it", "the first time I saw it"),
-    ("I gave it 3 stars", "I gave it 3 stars")])
+    ("I gave it 3 stars", "I gave it 3 stars"), ("I like The Fifth Element (1997)",) * 2,
+    ("seen the last crusade",) * 2, ("Indiana Jones and the Last Crusade, Number 23",) * 2])
 def test_numbers_are_titles(text, meant):
   assert listed.resolved(text, TITLES) == meant
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 _ORDINALS = {word: n for n, word in enumerate(
     ("first", "second", "third", "fourth", "fifth"), 1)} | {"last": 0}
-_NUMBER = re.compile(r"(?:\bnumber|\bno\.|#)\s*(\d{1,2})\b", re.IGNORECASE)
-_ORDINAL = re.compile(rf"\bthe ({'|'.join(_ORDINALS)})(?: one)?\b(?! \w*(?:time|film|movie|part))",
-                      re.IGNORECASE)
+# Both are no part of a title: "The Fifth Element", "the last crusade".
+_NUMBER = re.compile(r"(?:\bnumber|\bno\.|#)\s*(\d{1,2})\b(?!\s+[A-Z])")
+_ORDINAL = re.compile(rf"\b[Tt]he ({'|'.join(_ORDINALS)})\b(?: one\b|(?=\s*(?:[.,;!?]|$))|"
+                      r"(?=\s+(?:and|or|but|was|is|looks|sounds|seems)\b))")
 # Numbers after a verb, to the end of the clause: "seen 1, 3 and 5", but not "seen 12 Monkeys".
 _NUMBERS = re.compile(
     r"\b(?P<verb>seen|saw|watched|know|like[sd]?|love[sd]?|enjoyed|hate[sd]?|dislike[sd]?|not)\s+"
@@ -31,7 +32,7 @@ def resolved(text: str, titles: Sequence[str]) -> str:
 
   text = _NUMBER.sub(lambda match: title(int(match[1]), match[0]), text)
   text = _ORDINAL.sub(lambda match: title(
-      _ORDINALS[match[1].casefold()] or len(titles), match[0]), text)
+      _ORDINALS[match[1]] or len(titles), match[0]), text)
   return _NUMBERS.sub(lambda match: f"{match['verb']} " + re.sub(
       r"\d+", lambda number: title(int(number[0]), number[0]), match["list"]), text)
 
