@@ -196,7 +196,9 @@ def _row(name: str, seconds: float, rounds: list[dict]) -> dict:
   killed = [draw for one in rounds for draw in one["draws"] if draw["ended"] == "killed"]
   row = {"stage": name, "seconds": round(seconds, 2), "kills": len(killed), "rounds": len(rounds)}
   for key in BROKEN:
-    row[key] = [text for one in rounds for text in one[key]]
+    # Until 2026-11 a round had the number of outlived processes, not their names.
+    row[key] = [text for one in rounds for text in (
+        one[key] if isinstance(one[key], list) else ["?"] * one[key])]
   return row
 
 

@@ -3,9 +3,10 @@
     python -m benchmarks.replies --run=FOLDER [--replies=60] [--task=redial_respond]
 
 The model writes the recommender's next turn of test dialogs, greedily. Counted are titles with a
-year, "Heat (1995)". A title is valid if the catalogue has a film of that title and year, new if the
-prompt does not name this film. Prompts are changed as in stage eval (`stages.evals.talks`). The
-last row has the replies of people. Intervals are over dialogs. Results: docs/results/redial.md.
+year, "Heat (1995)". A title is valid if the catalogue has a film of that title and year, or of a
+year beside it (catalogues differ by one), new if the prompt does not name this film. Prompts are
+changed as in stage eval (`stages.evals.talks`). The last row has the replies of people. Intervals
+are over dialogs. Results: docs/results/redial.md.
 """
 import argparse
 import pathlib

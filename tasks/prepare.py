@@ -112,12 +112,11 @@ def _todo(folder, material, definitions, names, settings: dict,
   theirs = own_tasks.mixture(material.module) if material.module else {}
   todo = []
   for short, definition in definitions.items():
-    made_from = _made_from(material, definition) | {"settings": {
-        name: value for name, value in settings.items()
-        if name != "tasks.prompt_targets" or short.endswith("_prompts")}}
+    of_task = _made_from(material, definition)
     if short in theirs:
-      made_from["module"] = own_tasks.fingerprint(material.module)
+      of_task["module"] = own_tasks.fingerprint(material.module)
     for split in definition.source.splits:
+      made_from = of_task | {"settings": _settings_of(settings, short, split)}
       if split == "train" and short in untrained and not (folder / names[short] / split).exists():
         continue
       manifest = store.read_manifest(folder / names[short] / split) or {}
@@ -133,6 +132,14 @@ def _todo(folder, material, definitions, names, settings: dict,
              "metric_fns": [own_tasks.metric_name(fn) for fn in definition.metric_fns]},
             material.module if short in theirs else ""))
   return todo
+
+
+def _settings_of(settings: dict, short: str, split: str) -> dict:
+  """The settings that decide a split: numbers of evaluated targets decide only those splits, so
+  that checkpoints of the training examples stay valid."""
+  others = set() if short.endswith("_prompts") else {"tasks.prompt_targets"}
+  others |= set() if short in openp5.TASKS and split != "train" else {"tasks.eval_targets"}
+  return {name: value for name, value in settings.items() if name not in others}
 
 
 def _by_beam(todo: list[_Todo], beam: tuple[str, ...]) -> None:

@@ -150,10 +150,30 @@ def test_redials_films_on_another_catalogue():
   assert every.years[5:] == [2021, 2021, 2022, None, None, None]
   assert len(every) == len(every.genres) == 11
   assert redial.catalogue([talk], every) == (every, row_of)       # names mean the same films again
+  left, named = redial.with_films([talk, talk], ITEMS)
+  assert left.titles[5:] == ["Dune", "The Matrix", "The Matrix"]
+  assert set(named) == {"7", "99", *(f"redial:{film}" for film in (10, 16, 17))}
   assert redial.catalogue([], ITEMS) == (ITEMS, {})
   renamed = dataclasses.replace(talk, films={"12": "Another Name (1950)"})
   own = interactions.Items(["redial:12"], ["Heard Of"], [2001], [[]])
   assert redial.catalogue([renamed], own) == (own, {"12": 1})
+
+
+def test_a_name_that_several_films_have_is_none_that_only_dialogs_name():
+  """Nor an item of its own where it could be one of the log's."""
+  log = interactions.Items(["1", "2", "3"], ["Frozen", "Frozen", "Alien"], [2010, 2013, 1979],
+                           [[], [], []])
+  talk = redial.Talk("1", (), {"7": "Frozen", "8": "Frozen (2019)", "9": "Alien (1990)"}, {})
+  assert redial.catalogue([talk], log)[1] == {"8": 4, "9": 5, "7": 6}
+  left, named = redial.with_films([talk], log)
+  assert left.ids[3:] == named == ["redial:8", "redial:9"]
+  found = titles.Titles(left)
+  assert found.row("Alien") == 3 and found.row("Alien (1990)") == 5 and found.row("frozen") == 0
+
+
+def test_two_items_of_a_title_without_a_year_are_two():
+  mugs = interactions.Items(["1", "2"], ["Mug", "Mug"], [None, None], [[], []])
+  assert titles.Titles(mugs).row("mug") == 0
 
 
 @pytest.mark.parametrize(("row", "says"), [
@@ -211,7 +231,7 @@ def test_films_of_redials_training_part_are_liked(tmp_path):
   for part, text, more in (("valid", "@11 and @12", {}), ("test", "@12", {"13": "New (2018)"})):
     write(tmp_path / f"{part}.jsonl", {
         "conversationId": "1", "initiatorWorkerId": 0, "respondentWorkerId": 1,
-        "movieMentions": {"11": "Heat (1995)", "12": "Unheard Of (2001)", "14": " (2007)", **more},
+        "movieMentions": {"11": "Heat (1995)", "12": "Unheard Of (2001)", **more},
         "messages": [{"senderWorkerId": 0, "text": text}]})
   sources = f"synthetic,redial:{tmp_path}"
   assert [each.tolist() for each in corpora.liked(sources, ITEMS)] == [[1]]

@@ -1,5 +1,7 @@
 """The entity table by hand."""
 import json
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -190,5 +192,10 @@ def test_arrays_above_two_gib_have_longer_headers(tmp_path, monkeypatch):
   saved = table(semantic=(TEXT_I1C, None))
   saved.save(tmp_path, {})
   assert entities.load(tmp_path).fingerprint == saved.fingerprint
+  raw = (tmp_path / "table.npz").read_bytes()
+  with zipfile.ZipFile(tmp_path / "table.npz") as archive:
+    for info in archive.infolist():
+      name, extra = struct.unpack_from("<HH", raw, info.header_offset + 26)
+      assert (info.header_offset + 30 + name + extra) % 64 == 0
   with np.load(tmp_path / "table.npz") as stored:
     np.testing.assert_array_equal(stored["vectors/behavioral"], saved.vectors["behavioral"])

@@ -11,6 +11,7 @@ KNOWN = titles.Titles(interactions.Items(
 
 def test_a_title_is_valid_with_the_year_of_the_catalogue():
   assert benchmark.named("Try Heat (1995), not Emma.", KNOWN) == (1, [1])
+  assert benchmark.named("Heat (1996), Heat (1997)", KNOWN) == (2, [1])
   assert benchmark.named("the matrix (1999) or Heat (1972)? Up (2009)", KNOWN) == (3, [2])
 
 

@@ -382,6 +382,15 @@ def test_the_ranking_tasks_ask_for_the_same_few_targets(workdir, words):
   assert all(kept == of[0] for of in users.values() for kept in of)
 
 
+def test_how_many_targets_are_evaluated_leaves_training_examples_as_they_are(workdir, words):
+  def made(**changes):
+    names = prepare.prepare(workdir, words, words, config(**changes))
+    return {split: store.read_manifest(workdir / "prepared" / names["sequential"] / split)[
+        "fingerprint"] for split in ("train", "test")}
+  every, few = made(), made(eval_targets=2)
+  assert every["train"] == few["train"] and every["test"] != few["test"]
+
+
 @pytest.mark.parametrize(("history", "ends"), [(2, [5, 3, 1]), (3, [5, 2]), (9, [5])])
 def test_windows_cut_a_history_from_its_end(history, ends):
   """One user of 8 items, six of them for training: every step between items is in one window."""

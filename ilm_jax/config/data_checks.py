@@ -127,10 +127,12 @@ def _check_dialogs(c) -> list[str]:
     wrong.append(f"data.dialog_items=True with tasks.dialogs={c.tasks.dialogs!r}: only ReDial's "
                  "dialogs add items; name ReDial's folder or zip by 'redial:PATH', or set it to "
                  "False")
-  if c.data.dialog_items and not c.cf.dialogs and "semantic" not in c.vectors:
-    wrong.append(f"data.dialog_items=True with cf.dialogs=0 and vectors={tuple(c.vectors)}: the "
-                 "items that it adds have no interaction, so all would look the same: set "
-                 "cf.dialogs above 0, or name 'semantic' in vectors")
+  factored = c.cf.dialogs and "behavioral" in c.vectors
+  if c.data.dialog_items and not factored and "semantic" not in c.vectors:
+    wrong.append(f"data.dialog_items=True with cf.dialogs={c.cf.dialogs} and vectors="
+                 f"{tuple(c.vectors)}: the items that it adds have no interaction, so all would "
+                 "look the same: set cf.dialogs above 0 and name 'behavioral' in vectors, or name "
+                 "'semantic'")
   if c.dialogs.reword and not c.dialogs.count:
     wrong.append("dialogs.reword=True with dialogs.count=0: there is nothing to reword; set the "
                  "count above 0, e.g. --config.dialogs.count=2000")

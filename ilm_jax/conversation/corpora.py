@@ -3,7 +3,6 @@
 In a source without parts, every tenth dialog is for test. In ReDial the training part is "train",
 or "valid" if there is no "train".
 """
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from ilm_jax import errors
 from ilm_jax.config import dialog_sources
 from ilm_jax.conversation import dialogs as dialogs_lib
-from ilm_jax.conversation import redial, session, titles
+from ilm_jax.conversation import redial, session
 from ilm_jax.data import interactions as interactions_lib
 
 _EVERY = 10              # in a source without parts, every tenth dialog is for test
@@ -51,15 +50,13 @@ def of_redial(path: str, items: interactions_lib.Items) -> Redial:
 
 
 def redial_training(text: str) -> list[redial.Talk]:
-  """ReDial's training dialogs among the sources `tasks.dialogs`, without films that have no title.
+  """ReDial's training dialogs among the sources `tasks.dialogs`.
 
   Raises:
     UserError: as `of_redial`.
   """
-  return [dataclasses.replace(talk, films={
-      raw: name for raw, name in talk.films.items() if titles.plain(titles.split(name)[0])})
-      for source in dialog_sources.parse(text) if source.kind == dialog_sources.REDIAL
-      for talk in _training(source.path)]
+  return [talk for source in dialog_sources.parse(text) if source.kind == dialog_sources.REDIAL
+          for talk in _training(source.path)]
 
 
 def _training(path: str) -> list[redial.Talk]:

@@ -18,7 +18,7 @@ from ilm_jax.conversation import dialogs, records, session, titles
 from ilm_jax.data import interactions as interactions_lib
 
 PARTS = ("train", "valid", "test")
-ID = "redial:"                      # before a film's id, of an item that only ReDial has
+ID = titles.ADDED                   # before a film's id, of an item that only ReDial has
 _FILES = ("{}_data.jsonl", "{}.jsonl", "rd-{}-data.jsonl")      # official, and of known copies
 _LONGEST = 4 << 20                  # bytes of a line; ReDial has up to 12 kB
 _MENTION = re.compile(r"@(\d+)")
@@ -95,11 +95,11 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
   Films are found by the id "redial:ID", if `items` has items that this function added, then by
   title and year (`titles.Titles`) among its other items. Other films with the same title and year
   become one item, "redial:ID" with the first id: none of them makes a name ambiguous that `items`
-  knows. A name without a year joins the only other film of that title. A film without a title is
-  an item of its own.
+  knows. A name without a year joins the only other film of that title, unless `items` has several.
+  A film without a title is an item of its own.
   """
   by_id = {raw: row for row, raw in enumerate(items.ids, 1) if raw.startswith(ID)}
-  known, row_of, added = titles.Titles(items, leave_out=by_id), {}, []
+  known, row_of, added = titles.Titles(items, added=False), {}, []
   others: dict[str, dict[int | None, int]] = {}            # title -> year -> row
   for row in by_id.values():
     others.setdefault(titles.plain(items.titles[row - 1]), {})[items.years[row - 1]] = row
@@ -107,7 +107,8 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
   for raw, (name, title, year) in sorted(
       films.items(), key=lambda film: (film[1][2] is None, len(film[0]), film[0])):
     years = others.setdefault(titles.plain(title) or raw, {})
-    only = next(iter(years.values())) if year is None and len(years) == 1 else 0
+    only = next(iter(years.values())) if (
+        year is None and len(years) == 1 and not known.knows(name)) else 0
     row_of[raw] = by_id.get(ID + raw) or known.row(name) or only or years.setdefault(
         year, len(items) + len(added) + 1)
     if row_of[raw] > len(items) + len(added):
@@ -116,6 +117,25 @@ def catalogue(talks: list[Talk], items: interactions_lib.Items
       [*items.ids, *(film[0] for film in added)], [*items.titles, *(film[1] for film in added)],
       [*items.years, *(film[2] for film in added)],
       [*items.genres, *(film[3] for film in added)]), row_of
+
+
+def with_films(talks: list[Talk], items: interactions_lib.Items
+               ) -> tuple[interactions_lib.Items, list[str]]:
+  """(`items` and the films of the dialogs, the ids of the items that the dialogs name).
+
+  Films without a title are left out, and those without a year where `items` has several films of
+  that title: each would be a second item of one of these.
+  """
+  known = titles.Titles(items, added=False)
+
+  def clear(name: str) -> bool:
+    title, year = titles.split(name)
+    return bool(titles.plain(title)) and (
+        year is not None or bool(known.row(name)) or not known.knows(name))
+
+  every, row_of = catalogue([dataclasses.replace(talk, films={
+      raw: name for raw, name in talk.films.items() if clear(name)}) for talk in talks], items)
+  return every, list(dict.fromkeys(every.ids[row - 1] for row in row_of.values()))
 
 
 @contextlib.contextmanager

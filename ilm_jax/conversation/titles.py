@@ -3,13 +3,13 @@ import functools
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Collection
 
 from ilm_jax.data import interactions as interactions_lib
 
 # Neither begins at every blank or bracket of a long row of them, which would take quadratic time.
 _YEAR = re.compile(r"(?<!\s)\s*\((\d{4})\)\s*$")
 _BRACKETS = re.compile(r"\(([^)]{0,300})\)")
+ADDED = "redial:"        # before the id of an item that only dialogs of ReDial name
 _LONGEST = 1000          # letters of a title that count
 _ALSO_KNOWN = re.compile(r"^a\.?k\.?a\.?:? ")
 _ARTICLE = re.compile(r"^(the|a|an) ")
@@ -20,14 +20,14 @@ class Titles:
 
   Args:
     items: the catalogue. A title in brackets is another name: "Seven (a.k.a. Se7en)".
-    leave_out: raw ids of items that are not to be found.
+    added: the items that only dialogs name (`ADDED`) are found, too.
   """
 
-  def __init__(self, items: interactions_lib.Items, leave_out: Collection[str] = ()):
+  def __init__(self, items: interactions_lib.Items, added: bool = True):
     self._by_title: dict[str, dict[int | None, list[int]]] = {}
     self._items = items
     for row, (raw, title, year) in enumerate(zip(items.ids, items.titles, items.years), 1):
-      for name in _names(title) if raw not in leave_out else ():
+      for name in _names(title) if added or not raw.startswith(ADDED) else ():
         self._by_title.setdefault(name, {}).setdefault(year, []).append(row)
 
   def row(self, name: str) -> int:
@@ -35,15 +35,21 @@ class Titles:
 
     Case, accents, punctuation and an article in front do not count. With a year: the first item of
     that year, else of the year before or after, because catalogues differ by one. Without a year:
-    the only item of that title; the first, if all have the same title and year.
+    the only item of that title, where items that only dialogs name do not count beside others; the
+    first, if all have the same title and known year.
     """
     title, year = split(name)
     by_year = self._by_title.get(plain(title), {})
     if year is not None:
       return next((by_year[y][0] for y in (year, year - 1, year + 1) if y in by_year), 0)
     rows = [row for rows in by_year.values() for row in rows]
-    different = {(self._items.titles[row - 1], self._items.years[row - 1]) for row in rows}
+    rows = [row for row in rows if not self._items.ids[row - 1].startswith(ADDED)] or rows
+    different = {(self._items.titles[row - 1], self._items.years[row - 1] or row) for row in rows}
     return rows[0] if len(different) == 1 else 0
+
+  def knows(self, name: str) -> bool:
+    """Whether an item has this title, of whatever year."""
+    return plain(split(name)[0]) in self._by_title
 
 
 def split(name: str) -> tuple[str, int | None]:

@@ -150,7 +150,9 @@ def _npz(file, arrays: dict[str, np.ndarray]) -> None:
       info = zipfile.ZipInfo(f"{name}.npy")
       info.file_size = array.nbytes + 1024     # about: zipfile must know whether it is above 2 GiB
       # Pads with a header field of unknown type, which readers skip; .npy pads its own header.
-      gap = -(file.tell() + 30 + len(info.filename.encode()) + 4) % _ALIGN
+      # zipfile adds a field of 20 bytes where it expects more than 2 GiB (zip64).
+      long = 20 * (info.file_size * 1.05 > zipfile.ZIP64_LIMIT)
+      gap = -(file.tell() + 30 + len(info.filename.encode()) + 4 + long) % _ALIGN
       info.extra = struct.pack("<HH", 0xFFFF, gap) + bytes(gap)
       with archive.open(info, "w") as content:
         np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)

@@ -2,7 +2,8 @@
 
 It has R rows: padding, items, users, numbered by `rows.EntityRows`. Where an entity lacks a vector,
 the row is zero and marked absent: users have no `semantic` vector, and entities without a training
-interaction have no `behavioral` and no `sequential` one.
+interaction have no `sequential` one and, unless a training dialog likes them (`cf.dialogs`), no
+`behavioral` one.
 """
 import dataclasses
 from collections.abc import Mapping

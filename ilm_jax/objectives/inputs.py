@@ -62,7 +62,8 @@ def log_draws(frozen: dict, entity_B, rng=None, hide: float = 0.0) -> jax.Array:
 
 
 def never_met(frozen: dict, item_I, rng) -> jax.Array | None:
-  """bool [I]: items without training interactions, which training must not use as candidates.
+  """bool [I]: items without a vector from collaborative filtering, which training must not use as
+  candidates.
 
   A model that learns to read items from their text must not learn to rank these low. None: all are
   candidates (in evaluation, where `rng` is None, or without such items).

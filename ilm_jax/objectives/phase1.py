@@ -40,9 +40,9 @@ def phase1_loss(graphdef: nnx.GraphDef, c: Phase1Config):
   user's own items are in its vector, so UI alone learns to return them; the scores tell which other
   items are similar.
 
-  With `vector_dropout` some items of each loss are read by their text alone. Items without training
-  interactions (`never_met` in `frozen`) are then no candidates, since they have no score to learn.
-  REC still predicts the hidden vectors.
+  With `vector_dropout` some items of each loss are read by their text alone. Items without a vector
+  from collaborative filtering (`never_met` in `frozen`) are then no candidates, since they have no
+  score to learn. REC still predicts the hidden vectors.
 
   REC and UNI use all query outputs of the step. REC is the mean squared error of a linear layer
   that reconstructs the vectors (1 is the variance of a standardised vector). UNI is the uniformity

@@ -112,9 +112,9 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
   items = described = _items(_read(found, "items", folder, beam))
   if found.about.partial:
     items = _with_unnamed(described, raw_items)
-  every, row_of = redial.catalogue(list(talks), items) if talks else (items, {})
+  every, named = redial.with_films(list(talks), items) if talks else (items, [])
   log, left = interactions.build(users, raw_items, times if found.timed else None, values, every,
-                                 k, rule, also=[every.ids[row - 1] for row in row_of.values()])
+                                 k, rule, also=named)
   core = {left.ids[row - 1] for row in np.unique(log.item_N)} if k else set(items.ids)
   if k in found.about.cores:
     _check(found, f"its {k}-core", registry.Counts(log.num_users, len(core), len(log.user_N)),
