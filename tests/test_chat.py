@@ -104,6 +104,13 @@ def test_the_list_can_be_spoken_of(talk):
   assert talk.answer("/undo") and talk.answer("/state") == state
 
 
+def test_a_wish_may_be_a_command(talk):
+  talk.answer("I like Clerks")
+  assert talk.answer("/newer").startswith("Noted: newer.")
+  assert talk.answer("/no horror").startswith("Noted: without horror.")
+  assert talk.answer("/zing").startswith("/zing is no command")
+
+
 def test_a_wish_that_no_film_of_the_list_fits_is_said(talk):
   talk.answer("I like Heat")
   only = talk.answer("before 1970")

@@ -124,10 +124,14 @@ class Chat:
         "forget": self._forget, "why": self._why, "about": self._about, "undo": self._undo,
         "state": self._state, "save": self._save, "load": self._load,
         "new": self._new, "help": lambda _: HELP, "quit": self._quit}
-    if name not in commands:
-      raise errors.UserError(f"/{name} is no command, expected one of "
-                             f"{', '.join('/' + each for each in commands)}")
-    return commands[name](argument)
+    if name in commands:
+      return commands[name](argument)
+    if name:                         # "/darker" is "darker"
+      reply = self._talker.reply(self.session, f"{name} {argument}".strip())
+      if not reply.unread and talker.known(reply.session) != talker.known(self.session):
+        return self._said(reply)
+    raise errors.UserError(f"/{name} is no command, expected one of "
+                           f"{', '.join('/' + each for each in commands)}, or a wish: /newer")
 
   def _continued(self, session: s.Session) -> str:
     return self._said(self._talker.proposed(session))
