@@ -32,7 +32,8 @@ _FREED = re.compile(r"(?:\b(?:actually|ok|okay|well),? )?\b([\w\-’']+) (?:is|a
                     r"(?: again| too| after all| now)*(?=\W|$)", re.IGNORECASE)
 _ANY_YEAR = re.compile(r"\b(?:any|every) (?:year|decade|time)s?(?: (?:is|are) (?:fine|ok|okay))?"
                        r"(?: again)?\b", re.IGNORECASE)
-_ANY = (None, None)
+_Span = tuple[int | None, int | None]
+_ANY: _Span = (None, None)
 
 
 def read(text: str, genres: set[str], now: session_lib.Constraint) -> tuple[dict, str]:
@@ -75,14 +76,15 @@ def words(now: session_lib.Constraint) -> list[str]:
           + [f"{word} {year}" for word, year in zip(("from", "until"), now.years) if year])
 
 
-def _span(rest: str) -> tuple[tuple | None, str]:
+def _span(rest: str) -> tuple[_Span | None, str]:
   """(the years that all spans have in common; None: there is no span, the text without them)."""
-  found = None
+  found: _Span | None = None
   for pattern, years in _SPANS:
     at = 0
     while match := pattern.search(rest, at):
-      span, negation = years(*match.groups()), _NEGATED.search(rest[:match.start()])
-      span = _opposite(*span) if negation else span
+      negation = _NEGATED.search(rest[:match.start()])
+      said: _Span = years(*match.groups())
+      span = _opposite(*said) if negation else said
       if span is None or not _is_span(*span):
         at = match.end()
         continue
@@ -91,11 +93,11 @@ def _span(rest: str) -> tuple[tuple | None, str]:
   return found, rest
 
 
-def _opposite(first: int | None, last: int | None) -> tuple | None:
+def _opposite(first: int | None, last: int | None) -> _Span | None:
   """All years outside a span; None: they are no span."""
-  if first is not None and last is not None:
-    return None
-  return (last + 1, None) if last is not None else (None, first - 1)
+  if first is None:
+    return None if last is None else (last + 1, None)
+  return (None, first - 1) if last is None else None
 
 
 def _named(rest: str, genres: set[str]) -> tuple[list[str], list[str], str]:
@@ -125,7 +127,7 @@ def _is_span(first: int | None, last: int | None) -> bool:
   return first is None or last is None or first <= last
 
 
-def _met(one: tuple, other: tuple) -> tuple:
+def _met(one: _Span, other: _Span) -> _Span:
   """The years that two spans have in common; `other` if there are none."""
   first = max((year for year in (one[0], other[0]) if year is not None), default=None)
   last = min((year for year in (one[1], other[1]) if year is not None), default=None)
