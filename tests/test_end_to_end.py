@@ -273,8 +273,9 @@ def test_describe_on_the_way_from_an_item_to_another_and_a_conversation(run):
   assert lines[0] == "Heat (1995) -> Toy Story (1995)"
   assert [line[:6] for line in lines[1:4]] == ["0.00  ", "0.50  ", "1.00  "]
   assert all(line[6:].strip() for line in lines[1:4])
-  assert "ranked by ILM, item head with iALS. " in lines[4] and lines[5].startswith("1. ")
-  assert lines[10].startswith("From the vector of ") and lines[11:] == ["Goodbye."]
+  assert "ranked by ILM, item head with iALS. " in lines[4]
+  assert lines[5] == "Noted: you like Heat (1995)." and lines[6].startswith("1. ")
+  assert lines[11].startswith("From the vector of ") and lines[12:] == ["Goodbye."]
 
 
 def test_describe_names_what_is_near_an_unknown_title(run):
