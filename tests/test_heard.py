@@ -96,7 +96,8 @@ def test_what_is_unwanted_adds_up():
     ("I want a drama like Heat", (), (), {"drama": 1}),
     ("I loved the crime in Heat", (), (), {}),
     ("anything but comedy", (), ("comedy",), {}), ("I'm sick of comedy", (), (), {"comedy": -1}),
-    ("not enough comedy", (), (), {"comedy": 1}), ("enough comedy", (), (), {"comedy": -1}),
+    ("not enough comedy", (), (), {"comedy": 1}),
+    ("there isn't enough comedy", (), (), {"comedy": 1}), ("enough comedy", (), (), {"comedy": -1}),
     ("Less crime more comedy", (), (), {"crime": -1, "comedy": 1}),
     ("much less crime a bit more comedy", (), (), {"crime": -2, "comedy": 0.5}),
     ("more drama that is not crime", (), (), {"drama": 1, "crime": -1}),
@@ -125,6 +126,7 @@ def test_what_is_said_last_about_a_genre_counts():
   assert told("no drama", talk)[0].constraint == session.Constraint((), ("comedy", "drama"), turn=2)
   freed, unread = told("actually comedies are fine again", talk)
   assert freed.constraint.without == () and freed.constraint.genres == ("drama",) and unread == ()
+  assert told("no comedy is fine", talk)[0].constraint.without == ("comedy",)
   assert told("more comedy", talk)[0].constraint.without == ()
   assert told("less comedy", talk)[0].constraint.without == ("comedy",)
   eighties = told("from the eighties", talk)[0]

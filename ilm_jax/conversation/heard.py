@@ -26,10 +26,11 @@ MOST = 2000                         # characters of a turn
 _MOST_WORDS, _LETTERS = 16, 4       # most words of a title; least letters of a one-word title
 _WORD = re.compile(r"[\w&][\w'’.:\-]*[\w]|\w")
 _YEAR = re.compile(r"[.!?]*\s*(\(\d{4}\))")
-# Words right after a title that make another title of it. Two capitals are a word in capitals.
+# Words right after a title that make another title of it.
 _GOES_ON = re.compile(r"\s+(?:\d{1,4}\b(?!\s*(?:/|%|stars|times|out|years))|"
                       r"(?:II|III|IV|VI|VII|VIII|IX)\b|(?:part|episode|chapter|vol\.?|volume)\b|"
                       r"(?-i:of [A-Z]))", re.IGNORECASE)
+# Not a word in capitals only: "I LOVED HEAT AND FARGO".
 _CAPITAL = re.compile(r"\s+([A-Z][a-z]\S*)")
 
 

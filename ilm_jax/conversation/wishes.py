@@ -84,7 +84,7 @@ def read(text: str, names: Collection[str], guess: Callable[..., str] = lambda *
       "darker").
   """
   critiques, like, dislike, unread, guesses = [], [], [], [], 0
-  text = _NOT_ENOUGH.sub("more", BUT.sub("no", " ".join(text.split())))
+  text = _NOT_ENOUGH.sub(" more", BUT.sub("no", " ".join(text.split())))
   for part in _PARTS.split(text):
     if _EITHER.fullmatch(part.strip(" .!?,")):
       continue
