@@ -29,7 +29,8 @@ _NEGATED = re.compile(r"(?:\b(?:not|nothing|none|never|avoid|hate)|n['’]t)\b"
 _ONLY = re.compile(r"\b(only|just|not any|no|without)\s+(?=\w)", re.IGNORECASE)
 _NEXT = re.compile(r"\s*,?\s*([\w\-’']+)")
 _FREED = re.compile(r"(?:\b(?:actually|ok|okay|well),? )?(?<!\bno )\b([\w\-’']+)"
-                    r" (?:is|are) (?:fine|ok|okay)(?: again| too| after all| now)*(?=\W|$)", re.IGNORECASE)
+                    r" (?:is|are) (?:fine|ok|okay)(?: again| too| after all| now)*(?=\W|$)",
+                    re.IGNORECASE)
 _ANY_YEAR = re.compile(r"\b(?:any|every) (?:year|decade|time)s?(?: (?:is|are) (?:fine|ok|okay))?"
                        r"(?: again)?\b", re.IGNORECASE)
 _Span = tuple[int | None, int | None]
