@@ -128,6 +128,28 @@ def test_the_benchmark_chooses_on_validation(monkeypatch, capsys, tmp_path):
   assert lines[-1].startswith("| sasrec | 0.5000 [") and lines[-1].split(" | ")[2] == "0"
 
 
+def test_the_benchmark_adds_a_sasrecs_scores_at_the_heads_width(monkeypatch):
+  rng = np.random.default_rng(3)
+  theirs_NI1 = 50.0 * rng.normal(size=HEAD_NI1.shape) + 7.0
+  theirs_NI1[:, 0] = -np.inf
+  log = types.SimpleNamespace(before_target=lambda user, part: HISTORIES[user])
+  run, shown = types.SimpleNamespace(data=types.SimpleNamespace(log=log)), []
+  monkeypatch.setattr(factors.projectors, "trained_arm", lambda *arm: (run, None))
+  monkeypatch.setattr(factors.projectors, "by_head", lambda *asked: HEAD_NI1)
+  monkeypatch.setattr(factors.projectors, "rank",
+                      lambda run, split, score: shown.append(score(run, [], range(3))) or 0)
+  monkeypatch.setattr(factors, "by_sasrec", lambda run, histories: theirs_NI1)
+  args = types.SimpleNamespace(out=None, arms=["mlp"], add=factors.SASREC)
+  factors.measure(args, "mlp", 0, "validation")
+  np.testing.assert_array_equal(shown[0], HEAD_NI1)
+  added_NI1 = shown[factors.WEIGHTS.index(0.5)] - HEAD_NI1
+  np.testing.assert_allclose(added_NI1[:, 1:].std(axis=1), 0.5 * HEAD_NI1[:, 1:].std(axis=1),
+                             rtol=1e-5)
+  np.testing.assert_allclose(np.corrcoef(added_NI1[1, 1:], theirs_NI1[1, 1:])[0, 1], 1.0,
+                             rtol=1e-6)
+  assert not added_NI1[:, 0].any()
+
+
 def test_a_list_is_named_after_all_that_ranks_it():
   c = quickstart.get_config()
   assert factor_scores.named(c, "item head") == "item head with iALS"
