@@ -28,6 +28,9 @@ def test_likes_are_answered_by_a_list_without_them(talk):
   assert talk.answer("hello").splitlines() == ["Which do you like? Name a few by title."]
   assert talk.answer("howdy").splitlines() == [
       "I do not know what 'howdy' means here.", "Which do you like? Name a few by title."]
+  assert talk.answer("Ghandi").splitlines() == [
+      "I do not know what 'Ghandi' means here.", "Spelt almost like it: Gandhi (1982).",
+      "Which do you like? Name a few by title."]
   assert talk.answer("I loved Psycho and hated Gandhi").splitlines() == [
       "Noted: you like Psycho (1960); you do not like Gandhi (1982).",
       "1. Speed (1994)  Crime", "2. Clerks (1994)  Comedy"]

@@ -145,8 +145,33 @@ def test_a_long_turn_is_refused_and_blanks_cost_nothing():
 
 
 def test_an_unknown_title_that_is_asked_for_is_an_error():
-  with pytest.raises(errors.UserError, match="'Xanadu' is the title of no item"):
-    told("more like Xanadu")
+  for name, hint in (("Xanadu", ""),
+                     ("Pulp Ficton", r" \(spelt almost like it: Pulp Fiction \(1994\)\)")):
+    with pytest.raises(errors.UserError, match=f"'{name}' is .* of several{hint}; expected"):
+      told(f"more like {name}")
+
+
+@pytest.mark.parametrize(("text", "near"), [
+    ("Puld Fiction", "b"), ("pulp ficton", "b"), ("I like Pulp Ficton", "b"),
+    ("Sabrin", "e"),                                # the first of that title
+    ("Never Say Nevr was fun", "h"), ("Who Framed Roger Rabit (1988)", "j"),
+    ("Bulp Fiction", ""),                           # another first letter
+    ("Hat", ""), ("Pulp", ""), ("howdy", ""), ("", ""),
+    ("i like pulp ficton", "")])                    # where the title begins cannot be seen
+def test_the_title_that_is_spelt_almost_like_it(text, near):
+  row = TITLES.near(text)
+  assert (ITEMS.ids[row - 1] if row else "") == near
+
+
+def test_a_text_full_of_capitals_is_not_held_against_a_catalogue_for_ever(monkeypatch):
+  held = []
+  monkeypatch.setattr(titles.difflib, "get_close_matches",
+                      lambda letters, alike, *how: held.append(len(alike)) or [])
+  many = titles.Titles(interactions.Items(
+      [str(n) for n in range(30_000)], [f"Thing {n:05d}" for n in range(30_000)], [None] * 30_000,
+      [[] for _ in range(30_000)]))
+  assert many.near("Thing 0000x " * 100) == 0
+  assert sum(held) <= 50_000
 
 
 def test_a_year_behind_a_title_that_ends_in_a_mark_belongs_to_it():

@@ -17,14 +17,18 @@ def thanks(text: str) -> bool:
   return bool(_THANKS.fullmatch(text))
 
 
-def notes(unread: Sequence[str], guessed: Sequence[str], unmet: Sequence[str], things: str) -> str:
+def notes(unread: Sequence[str], near: Sequence[str], guessed: Sequence[str],
+          unmet: Sequence[str], things: str) -> str:
   """The sentences about unread and guessed words, and unmet wishes; "" if there are none.
 
   Args:
-    unread, guessed, unmet: of a `talker.Reply`.
+    unread, guessed: of a `talker.Reply`.
+    near: titles that are spelt almost like unread words.
+    unmet: wishes that no listed item fits, as `wording.asked`.
     things: what items are called, e.g. "films".
   """
   said = [f"I do not know what {', '.join(map(repr, unread))} means here."] * bool(unread)
+  said += [f"Spelt almost like it: {wording.listed(list(near))}."] * bool(near)
   said += [f"{', '.join(map(repr, guessed))}: guessed from the {things}' texts; no label says it."
            ] * bool(guessed)
   said += [f"None of these fits {', '.join(map(repr, unmet))}."] * bool(unmet)

@@ -1,5 +1,7 @@
 """Finds items by title and year, as people write them: "The Matrix (1999)", "matrix", "WALL·E"."""
+import difflib
 import functools
+import itertools
 import re
 import unicodedata
 import urllib.parse
@@ -11,6 +13,9 @@ _YEAR = re.compile(r"(?<!\s)\s*\((\d{4})\)\s*$")
 _BRACKETS = re.compile(r"\(([^)]{0,300})\)")
 ADDED = "redial:"        # before the id of an item that only dialogs of ReDial name
 _LONGEST = 1000          # letters of a title that count
+# Of `near`: fewest letters of a title, most more or fewer than written, least similarity; most
+# words of a title, most runs of words that are tried, and most titles they are held against.
+_SHORT, _APART, _ALIKE, _WORDS, _TRIED, _HELD = 5, 2, 0.8, 6, 40, 50_000
 _ALSO_KNOWN = re.compile(r"^a\.?k\.?a\.?:? ")
 _ARTICLE = re.compile(r"^(the|a|an) ")
 
@@ -51,6 +56,27 @@ class Titles:
     """Whether an item has this title, of whatever year."""
     return plain(split(name)[0]) in self._by_title
 
+  def near(self, text: str) -> int:
+    """The item row of the title that is spelt most like `text`, or like words of it that begin with
+    a capital; 0: none is spelt much alike. The first letter must be right."""
+    best, held = (0.0, ""), 0
+    for letters in _tries(text):
+      alike = [title for apart in range(-_APART, _APART + 1)
+               for title in self._spelt.get((letters[0], len(letters) + apart), ())]
+      if (held := held + len(alike)) > _HELD:
+        break
+      for close in difflib.get_close_matches(letters, alike, 1, _ALIKE):
+        best = max(best, (difflib.SequenceMatcher(None, close, letters).ratio(), close))
+    return min(rows[0] for rows in self._by_title[best[1]].values()) if best[1] else 0
+
+  @functools.cached_property
+  def _spelt(self) -> dict[tuple[str, int], list[str]]:
+    """(first letter, number of letters) -> plain titles."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for title in self._by_title:
+      found.setdefault((title[0], len(title)), []).append(title)
+    return found
+
 
 def split(name: str) -> tuple[str, int | None]:
   """ "What About Bob%3F (1991)" -> ("What About Bob?", 1991)."""
@@ -64,6 +90,15 @@ def plain(title: str) -> str:
   """The title's letters and digits, without case, accents and an article in front."""
   letters = unicodedata.normalize("NFKD", title[:_LONGEST]).casefold().replace("&", "and").strip()
   return "".join(c for c in _ARTICLE.sub("", letters) if c.isalnum())
+
+
+def _tries(text: str) -> list[str]:
+  """What may be a misspelt title, as plain letters: the text, and its words from a capital on."""
+  words = text.split()
+  runs = (" ".join(words[first:first + count]) for first, word in enumerate(words)
+          if word[0].isupper() for count in range(_WORDS, 0, -1) if first + count <= len(words))
+  letters = dict.fromkeys(plain(split(each)[0]) for each in (text, *itertools.islice(runs, _TRIED)))
+  return [each for each in letters if len(each) >= _SHORT]
 
 
 def _names(title: str) -> set[str]:

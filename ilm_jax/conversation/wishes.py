@@ -162,8 +162,10 @@ def applied(session: session_lib.Session, wishes: Wishes, items: interactions_li
   for edit, written in ((session_lib.like, wishes.like), (session_lib.dislike, wishes.dislike)):
     for title in written:
       if not (row := titles.row(title)):
-        raise errors.UserError(f"{title!r} is the title of no item, or of several; expected a "
-                               "title of the catalogue, with its year")
+        hint = (f" (spelt almost like it: {interactions_lib.full_title(items, near)})"
+                if (near := titles.near(title)) else "")
+        raise errors.UserError(f"{title!r} is the title of no item, or of several{hint}; expected "
+                               "a title of the catalogue, with its year")
       session = edit(session, items.ids[row - 1])
   for name, steps in wishes.critiques:
     before = sum(each.steps for each in session.active_critiques

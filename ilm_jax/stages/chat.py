@@ -112,8 +112,7 @@ class Chat:
         self._talker.row_of[item]))
     if not reply.cards:
       return "\n".join(filter(None, (noted, reply.text)))
-    notes = remarks.notes(reply.unread, reply.guessed, reply.unmet, self._talker.things)
-    return "\n".join(filter(None, (notes, noted, ranker.listed(reply.cards))))
+    return "\n".join(filter(None, (reply.notes, noted, ranker.listed(reply.cards))))
 
   # Commands.
 

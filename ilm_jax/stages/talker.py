@@ -37,7 +37,8 @@ class Reply(NamedTuple):
     cards: the recommended items, best first.
     unread: words of the user that were not understood; `text` says so.
     guessed: attributes that were guessed from the user's words; `text` says so.
-    unmet: this turn's critiques that the labels of no card fit, as `wording.asked`; `text` says so.
+    notes: the sentences of `text` about unread words, titles spelt almost like them, guesses, and
+      critiques of this turn that the labels of no card fit.
   """
   session: s.Session
   act: str
@@ -45,7 +46,7 @@ class Reply(NamedTuple):
   cards: tuple[ranker.Card, ...] = ()
   unread: tuple[str, ...] = ()
   guessed: tuple[str, ...] = ()
-  unmet: tuple[str, ...] = ()
+  notes: str = ""
 
 
 def known(session: s.Session) -> s.Session:
@@ -193,11 +194,12 @@ class Talker(ranker.Ranker):
 
   def _turn(self, session, act, words, cards, unread, guessed) -> Reply:
     unmet = self._unmet(session, cards) if cards else ()
-    text = "\n".join(filter(None, (
-        remarks.notes(unread, guessed, unmet, self.things), words)))
+    near = [self.title(row) for row in dict.fromkeys(map(self.titles.near, unread)) if row]
+    notes = remarks.notes(unread, near, guessed, unmet, self.things)
+    text = "\n".join(filter(None, (notes, words)))
     said = s.Turn(s.RECOMMENDER, "\n".join(filter(None, (text, ranker.listed(cards)))),
                   tuple(card.id for card in cards), act)
-    return Reply(s.add_turn(session, said), act, text, tuple(cards), unread, guessed, unmet)
+    return Reply(s.add_turn(session, said), act, text, tuple(cards), unread, guessed, notes)
 
   def _unmet(self, session: s.Session, cards) -> tuple[str, ...]:
     rows = [self.row_of[card.id] for card in cards]
