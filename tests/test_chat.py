@@ -59,7 +59,7 @@ def test_constraints_are_hard_and_critiques_move(talk):
   assert talk.answer("why 3") == (
       "3: the last list has 2 items; to name an item by its id, write item:ID")
   talk.answer("after 1990")
-  assert talk.answer("/state").splitlines()[1:] == ["years: from 1991", "asked for: newer"]
+  assert talk.answer("/state").splitlines()[1:] == ["limits: from 1991", "asked for: newer"]
   assert talk.answer("only crime, from 1950").splitlines() == [
       "Noted: only crime; from 1950; until 1950.",
       "Nothing is left that fits all that you asked for (only crime, from 1950 and until 1950): "

@@ -54,17 +54,11 @@ class Simulator:
       return ""
     name, sign = words[int(rng.integers(len(words)))]
     self.said.add(name)
-    return wanted(name, -sign if self.lies else sign)
+    asked = wording.asked(session_lib.Critique(name, -sign if self.lies else sign))
+    return f"{asked[0].upper()}{asked[1:]}."
 
   def _value(self, name: str, row: int) -> float:
     return float(self.known.value_AI1[self.known.names.index(name), row])
-
-
-def wanted(name: str, sign: int) -> str:
-  """ "More drama.", "Older."."""
-  if name == attributes.NEW:
-    return "Newer." if sign > 0 else "Older."
-  return f"{'More' if sign > 0 else 'Less'} {name}."
 
 
 def opening(items: interactions_lib.Items, rows) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ilm_jax import errors, files
 from ilm_jax.config import variants
-from ilm_jax.conversation import policy, remarks, wording
+from ilm_jax.conversation import limits, policy, remarks, wording
 from ilm_jax.conversation import session as s
 from ilm_jax.stages import context, ranker, talker
 
@@ -149,13 +149,11 @@ class Chat:
     return self.greeting()
 
   def _state(self, _) -> str:
-    now, talk = self.session.constraint, self._talker
-    years = " ".join(f"{word} {year}" for word, year in zip(("from", "to"), now.years) if year)
+    talk = self._talker
     parts = {**{kind: "; ".join(talk.title(talk.row_of[item]) for item in items)
                 for kind, items in (("likes", self.session.liked), ("seen", self.session.seen),
                                     ("dislikes", self.session.disliked))},
-             "only": ", ".join(now.genres), "without": ", ".join(now.without),
-             "years": years,
+             "limits": ", ".join(limits.words(self.session.constraint)),
              "asked for": ", ".join(map(wording.asked, self.session.active_critiques))}
     return "\n".join(f"{name}: {said}" for name, said in parts.items() if said) or (
         "Nothing is known of you yet.")
