@@ -96,7 +96,7 @@ _K = flags.DEFINE_integer(
     "k", 10, "With --stage=recommend, chat or serve: items in a list; chat and serve default to 5.")
 _QUESTIONS = flags.DEFINE_integer(
     "questions", 0, "With --stage=chat: number of questions before the first list; in a "
-    "simulation, 2 found most targets within five turns, 0 within three.")
+    "simulation they find no more targets than critiques alone.")
 _OUT = flags.DEFINE_string(
     "out", "", "With --stage=recommend and --users=all or --items=all: a .csv or .parquet file. "
     "With --stage=export: a folder, by default export/ in the workdir.")
