@@ -2,9 +2,9 @@
 
     python -m ilm_jax.main --config=configs/ml100k_texts.py --workdir=runs/ml100k_texts --stage=all
 
-The quickstart's rows of text, trained longer. A fifth of the films is held out and never described in
-training. All texts of these films measure ILM, ILM-rand, the MLP projector, and ILM with another
-film's vectors.
+The quickstart's rows of text, trained longer. A fifth of the films is held out and never
+described in training. All texts of these films measure ILM, ILM-rand, the MLP projector, and ILM
+with another film's vectors.
 """
 import ml_collections
 
