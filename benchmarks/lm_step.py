@@ -1,14 +1,17 @@
 """Speed of the frozen decoder, compared with transformers on torch if that is installed.
 
     python -m benchmarks.lm_step --out=lm_step.json
+    python -m benchmarks.lm_step --dtype=bfloat16
 
-Random weights in the shape of SmolLM2-135M, float32, 8 rows of 64 tokens. Measured are: the hidden
+Random weights in the shape of SmolLM2-135M, 8 rows of 64 tokens; both peers hold weights and
+activations in --dtype. Measured are: the hidden
 states forward; forward and the gradient to the input embeddings (the frozen step of phase 2);
 prefill of the prompts; and prefill with 32 tokens of greedy text (logits included). The peers take
 turns in one process and the best round of each counts, so read the ratio. GFLOP/s counts matmuls
 with weights of the layers: 2 FLOPs per parameter and token forward, and as many backward.
 """
 import argparse
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -25,6 +28,7 @@ from ilm_jax.models import decoder, language_model
 
 CONFIG = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3, head_dim=64,
                                mlp_width=1536, vocab_size=49152, rope_base=1e5)
+DTYPES = ("float32", "bfloat16")
 NEW = 32                     # tokens of the text
 REST = 0.5                   # seconds between turns, in which the peer's threads stop spinning
 
@@ -37,7 +41,8 @@ def ours(config, embeds_BLD):
   position_BL, segment_BL = jnp.tile(jnp.arange(L)[None], (B, 1)), jnp.ones((B, L), int)
 
   def loss(embeds, params):
-    return (language_model.bind(config, params).hidden(embeds, position_BL, segment_BL) ** 2).sum()
+    hidden = language_model.bind(config, params).hidden(embeds, position_BL, segment_BL)
+    return (hidden.astype(jnp.float32) ** 2).sum()
 
   forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
   graphdef = nnx.split(model)[0]
@@ -60,9 +65,9 @@ def theirs(config, embeds_BLD):
       num_attention_heads=config.num_heads, num_key_value_heads=config.num_kv_heads,
       head_dim=config.head_dim, intermediate_size=config.mlp_width,
       vocab_size=config.vocab_size, tie_word_embeddings=True, eos_token_id=None,
-      bos_token_id=None)).requires_grad_(False).eval()
+      bos_token_id=None)).requires_grad_(False).eval().to(getattr(torch, config.dtype))
   model = whole.model
-  embeds = torch.tensor(np.asarray(embeds_BLD))
+  embeds = torch.tensor(np.asarray(embeds_BLD, np.float32), dtype=getattr(torch, config.dtype))
 
   def forward():
     with torch.no_grad():
@@ -70,7 +75,7 @@ def theirs(config, embeds_BLD):
 
   def both():
     leaf = embeds.clone().requires_grad_(True)
-    model(inputs_embeds=leaf, use_cache=False).last_hidden_state.square().sum().backward()
+    model(inputs_embeds=leaf, use_cache=False).last_hidden_state.float().square().sum().backward()
 
   def prefill():
     with torch.no_grad():
@@ -89,15 +94,17 @@ def main():
   args.add_argument("--rows", type=int, default=8)
   args.add_argument("--length", type=int, default=64)
   args.add_argument("--rounds", type=int, default=5)
+  args.add_argument("--dtype", choices=DTYPES, default=DTYPES[0])
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
-  shape = (args.rows, args.length, CONFIG.width)
-  embeds_BLD = 0.1 * jax.random.normal(jax.random.key(0), shape)
-  peers = {"ilm_jax": ours(CONFIG, embeds_BLD)}
+  config = dataclasses.replace(CONFIG, dtype=args.dtype)
+  shape = (args.rows, args.length, config.width)
+  embeds_BLD = 0.1 * jax.random.normal(jax.random.key(0), shape, args.dtype)
+  peers = {"ilm_jax": ours(config, embeds_BLD)}
   if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
-    peers["transformers"] = theirs(CONFIG, embeds_BLD)
+    peers["transformers"] = theirs(config, embeds_BLD)
   weights = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(
-      language_model.abstract_params(CONFIG)["layers"]))
+      language_model.abstract_params(config)["layers"]))
   rows = []
   print(f"{'':18}{'peer':14}{'seconds':>9}{'tokens/s':>10}{'GFLOP/s':>9}")
   for what, passes in (("forward", 1), ("forward+backward", 2), ("prefill", 1),
@@ -120,6 +127,7 @@ def main():
   if args.out:
     with open(args.out, "w") as file:
       json.dump({"rows": args.rows, "length": args.length, "cores": os.cpu_count(),
+                 "dtype": args.dtype,
                  "results": rows}, file, indent=2)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax.models import attention
+from ilm_jax.models import attention, products
 
 ACTIVATIONS = {"silu": jax.nn.silu, "relu": jax.nn.relu,
                "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -170,7 +170,9 @@ def dot(p: dict, name: str, x) -> jax.Array:
 
   An int8 kernel has a scale per output; a kernel may have a low-rank update (`Lora`).
   """
-  y = x @ p[name].astype(x.dtype)
+  kernel = p[name]
+  y = (products.matmul(x, kernel) if x.dtype == kernel.dtype == jnp.bfloat16
+       else x @ kernel.astype(x.dtype))
   if (scale := p.get(f"{name}_scale")) is not None:
     y = y * jnp.expand_dims(scale, range(y.ndim - 1)).astype(y.dtype)
   if (low := p.get(f"{name}_lora_a")) is not None:

@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ilm_jax.models import products
 from ilm_jax.runtime import axes
 
 
@@ -58,11 +59,14 @@ class Tables(nnx.Module):
   def logits(self, hidden) -> jax.Array:
     """[..., D] hidden states -> float32 [..., V + N] logits; [..., N] with `index_only`."""
     c = self.config
-    name, form = ("embedding", "...d,vd->...v") if c.tied else ("head", "...d,dv->...v")
+    name, form, axis = (("embedding", "...d,vd->...v", 1) if c.tied
+                        else ("head", "...d,dv->...v", 0))
 
     def product(name):
-      return jnp.einsum(form, hidden, getattr(self, name)[...].astype(hidden.dtype),
-                        preferred_element_type=jnp.float32)
+      kernel = getattr(self, name)[...].astype(hidden.dtype)
+      if kernel.dtype == jnp.bfloat16:
+        return products.matmul(hidden, kernel, axis=axis, wide=True)
+      return jnp.einsum(form, hidden, kernel, preferred_element_type=jnp.float32)
 
     if c.index_only:
       logits = product(f"new_{name}")

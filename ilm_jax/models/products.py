@@ -1,0 +1,72 @@
+"""Products with kernels in bfloat16, fast on every backend.
+
+TPUs and GPUs multiply bfloat16 and sum in float32 by themselves. XLA's compiler for CPUs does so
+(with AVX512-BF16 or AMX, twice as fast as in float32) only where both factors are bfloat16 and the
+product is float32: else it turns the factors, and with them every kernel, into float32. So on a CPU
+both passes round the factors, ask for float32, and round the product. The numbers are the same up
+to the order of sums, and up to the rounding of a float32 gradient, which a TPU rounds, too.
+"""
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+KEPT = "product"         # by this name `remat` keeps the products, which it cannot see as such
+
+
+def matmul(x, kernel, *, axis: int = 0, wide: bool = False) -> jax.Array:
+  """Product of the last axis of x and one axis of a kernel.
+
+  Args:
+    x: bfloat16 [.., I].
+    kernel: bfloat16, [I, O] for axis 0, [O, I] for axis 1. If nothing differentiates it, its
+      gradient costs nothing.
+    axis: of the kernel.
+    wide: the product is float32.
+
+  Returns:
+    [.., O], bfloat16 or float32.
+  """
+  return checkpoint_name(_matmul(axis, wide, x, kernel), KEPT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _matmul(axis: int, wide: bool, x, kernel):
+  return _product(x, kernel, ((x.ndim - 1,), (axis,)), jnp.float32 if wide else x.dtype)
+
+
+def _forward(axis, wide, x, kernel):
+  y = _matmul(axis, wide, x.value, kernel.value)
+  return y, (x.value if kernel.perturbed else None, kernel.value if x.perturbed else None)
+
+
+def _backward(axis, wide, residuals, grad):
+  x, kernel = residuals
+  if isinstance(grad, jax.custom_derivatives.SymbolicZero):
+    return None, None
+  rows = tuple(range(grad.ndim - 1))
+  of_x = of_kernel = None
+  if kernel is not None:
+    of_x = _product(grad, kernel, ((grad.ndim - 1,), (1 - axis,)), kernel.dtype)
+  if x is not None:
+    factors = (grad, x) if axis else (x, grad)
+    of_kernel = _product(*factors, (rows, rows), x.dtype)
+  return of_x, of_kernel
+
+
+_matmul.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _product(a, b, contracted, dtype) -> jax.Array:
+  dimensions, factor = (contracted, ((), ())), jnp.bfloat16
+
+  def on_cpu(a, b):
+    return jax.lax.dot_general(a.astype(factor), b.astype(factor), dimensions,
+                               preferred_element_type=jnp.float32).astype(dtype)
+
+  def elsewhere(a, b):
+    sums = dtype if a.dtype == b.dtype else jnp.float32
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=sums).astype(dtype)
+
+  return jax.lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)

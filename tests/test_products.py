@@ -1,0 +1,74 @@
+"""Products in bfloat16: values and gradients, and what XLA's compiler for CPUs makes of them."""
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilm_jax.models import decoder, language_model, products
+
+RNG = np.random.default_rng(0)
+X, KERNEL = RNG.normal(size=(2, 8, 48)), RNG.normal(size=(48, 80))
+
+
+def arrays(axis=0):
+  kernel = KERNEL.T if axis else KERNEL
+  return jnp.asarray(X, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_values_and_gradients_are_those_of_float32_but_for_rounding(axis, wide):
+  x, kernel = arrays(axis)
+  exact_x, exact_kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+  exact = jnp.einsum("bti,oi->bto" if axis else "bti,io->bto", exact_x, exact_kernel)
+  weight = jnp.asarray(RNG.normal(size=exact.shape), jnp.bfloat16).astype(jnp.float32)
+  got = products.matmul(x, kernel, axis=axis, wide=wide)
+  assert got.dtype == (jnp.float32 if wide else jnp.bfloat16)
+  np.testing.assert_allclose(np.float32(got), exact, rtol=1e-6 if wide else 4e-3, atol=1e-5)
+
+  def loss(x, kernel):
+    return jnp.sum(weight * products.matmul(x, kernel, axis=axis, wide=wide))
+
+  def exact_loss(x, kernel):
+    return jnp.sum(weight * jnp.einsum("bti,oi->bto" if axis else "bti,io->bto", x, kernel))
+
+  wanted = jax.grad(exact_loss, (0, 1))(exact_x, exact_kernel)
+  for one, other in zip(jax.grad(loss, (0, 1))(x, kernel), wanted, strict=True):
+    assert one.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float32(one), other, rtol=4e-3, atol=1e-5)
+
+
+def compiled(function, *arguments) -> str:
+  return jax.jit(function).lower(*arguments).compile().as_text()
+
+
+def test_a_frozen_kernel_gets_no_gradient_and_is_never_float32():
+  x, kernel = arrays()
+  text = compiled(jax.grad(lambda x: jnp.sum(products.matmul(x, kernel) ** 2)), x)
+  assert len(re.findall(r" dot\(", text)) == 2
+  text = compiled(jax.grad(lambda x, k: jnp.sum(products.matmul(x, k) ** 2)), x, kernel)
+  assert "bf16[48,80]" in text and "f32[48,80]" not in text
+  both = compiled(jax.grad(lambda x, k: jnp.sum(products.matmul(x, k) ** 2), (0, 1)), x, kernel)
+  assert len(re.findall(r" dot\(", both)) == 3
+
+
+@pytest.mark.parametrize("policy", ["none", "dots", "weights", "full"])
+def test_a_layer_runs_as_many_products(policy):
+  """As in float32, where a policy sees the products themselves."""
+  def dots(dtype):
+    config = decoder.DecoderConfig(num_layers=2, width=32, num_heads=2, num_kv_heads=1,
+                                   head_dim=16, mlp_width=48, vocab_size=16, dtype=dtype,
+                                   remat=policy)
+    params = language_model.init(config, 0)
+    place = jnp.tile(jnp.arange(8)[None], (2, 1))
+
+    def loss(embeds):
+      model = language_model.bind(config, params)
+      return jnp.sum(model.hidden(embeds, place, place * 0 + 1).astype(jnp.float32) ** 3)
+
+    text = compiled(jax.grad(loss), jnp.ones((2, 8, 32), dtype))
+    return len(re.findall(r" dot\(", text))
+
+  assert dots("bfloat16") == dots("float32")
