@@ -4,11 +4,11 @@
     python -m benchmarks.lm_step --dtype=bfloat16
 
 Random weights in the shape of SmolLM2-135M, 8 rows of 64 tokens; both peers hold weights and
-activations in --dtype. Measured are: the hidden
-states forward; forward and the gradient to the input embeddings (the frozen step of phase 2);
-prefill of the prompts; and prefill with 32 tokens of greedy text (logits included). The peers take
-turns in one process and the best round of each counts, so read the ratio. GFLOP/s counts matmuls
-with weights of the layers: 2 FLOPs per parameter and token forward, and as many backward.
+activations in --dtype. Measured are: the hidden states forward; forward and the gradient to the
+input embeddings (the frozen step of phase 2); prefill of the prompts; and prefill with 32 tokens of
+greedy text (logits included). The peers take turns in one process and the best round of each
+counts, so read the ratio. GFLOP/s counts matmuls with weights of the layers: 2 FLOPs per parameter
+and token forward, and as many backward.
 """
 import argparse
 import dataclasses
