@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -253,3 +254,13 @@ def test_low_rank_updates_say_nothing_at_first_and_are_those_of_merged_kernels()
   with pytest.raises(errors.UserError, match="lora_rank=2 with a T5"):
     load.adapt(t5.T5Config(num_layers=1, num_encoder_layers=1, width=8, num_heads=2, head_dim=4,
                            mlp_width=8, vocab_size=9), {}, lora_rank=2)
+
+
+def test_frozen_kernels_are_packed_on_a_cpu_alone():
+  of_tpu = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform="tpu")]),
+                                 is_multi_process=False)
+  config = decoder.DecoderConfig(num_layers=1, width=4, num_heads=1, num_kv_heads=1, head_dim=4,
+                                 mlp_width=4, vocab_size=4)
+  for where, frozen, packed in ((mesh(1, 1, 1), True, True), (mesh(1, 1, 1), False, False),
+                                (of_tpu, True, False), (None, True, False)):
+    assert load.adapt(config, {}, where, frozen=frozen)[0].packed == packed

@@ -1,4 +1,5 @@
 """Products in bfloat16: values and gradients, and what XLA's compiler for CPUs makes of them."""
+import dataclasses
 import re
 
 import jax
@@ -72,3 +73,33 @@ def test_a_layer_runs_as_many_products(policy):
     return len(re.findall(r" dot\(", text))
 
   assert dots("bfloat16") == dots("float32")
+
+
+@pytest.mark.parametrize("policy", ["none", "dots"])
+def test_packed_kernels_are_the_same_model_and_no_copy_is_float32(policy):
+  config = decoder.DecoderConfig(num_layers=3, width=32, num_heads=2, num_kv_heads=1, head_dim=16,
+                                 mlp_width=48, vocab_size=16, dtype="bfloat16", remat=policy,
+                                 qkv_bias=True)
+  params, place = language_model.init(config, 0), jnp.tile(jnp.arange(8)[None], (2, 1))
+
+  def value_and_text(config):
+    def loss(embeds, params):
+      model = language_model.bind(config, params)
+      return jnp.sum(model.hidden(embeds, place, place * 0 + 1).astype(jnp.float32) ** 3)
+
+    run = jax.jit(jax.value_and_grad(loss)).lower(embeds, params).compile()
+    return run(embeds, params), run.as_text()
+
+  embeds = jnp.asarray(RNG.normal(size=(2, 8, 32)), jnp.bfloat16)
+  (value, grad), text = value_and_text(config)
+  (same, also), packed = value_and_text(dataclasses.replace(config, packed=True))
+  assert value == same and (grad == also).all() and float(jnp.abs(grad).max()) > 0
+  assert "f32[3,32,48]" in text and "f32[3,32,48]" not in packed     # up and gate
+
+
+def test_what_is_packed():
+  params = {"up": jnp.ones((2, 3, 4), jnp.bfloat16), "scale": jnp.ones((2, 3), jnp.bfloat16),
+            "low": jnp.ones((2, 3, 1))}
+  got = products.packed(params)
+  assert got["up"].dtype == jnp.uint16 and (products.unpacked(got["up"]) == 1).all()
+  assert got["scale"] is params["scale"] and got["low"] is params["low"]

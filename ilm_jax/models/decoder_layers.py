@@ -110,7 +110,7 @@ def sight(c, mask_BTM, position_BT, position_BM, relative_bias) -> Sight:
 def layer_inputs(c, params: dict) -> tuple:
   """The inputs of the scan over layers: (parameters, whether the layer is local, its number)."""
   local_n = jnp.array(c.local_layers or (False,) * c.num_layers)
-  return params, local_n, jnp.arange(c.num_layers)
+  return products.packed(params) if c.packed else params, local_n, jnp.arange(c.num_layers)
 
 
 def apply(c, p, local, see: Sight, x_BTD, remember) -> tuple[jax.Array, tuple]:
@@ -171,8 +171,10 @@ def dot(p: dict, name: str, x) -> jax.Array:
   An int8 kernel has a scale per output; a kernel may have a low-rank update (`Lora`).
   """
   kernel = p[name]
-  y = (products.matmul(x, kernel) if x.dtype == kernel.dtype == jnp.bfloat16
-       else x @ kernel.astype(x.dtype))
+  if x.dtype == jnp.bfloat16 and kernel.dtype in (jnp.bfloat16, jnp.uint16):
+    y = products.matmul(x, kernel)
+  else:
+    y = x @ products.unpacked(kernel).astype(x.dtype)
   if (scale := p.get(f"{name}_scale")) is not None:
     y = y * jnp.expand_dims(scale, range(y.ndim - 1)).astype(y.dtype)
   if (low := p.get(f"{name}_lora_a")) is not None:

@@ -5,6 +5,9 @@ TPUs and GPUs multiply bfloat16 and sum in float32 by themselves. XLA's compiler
 product is float32: else it turns the factors, and with them every kernel, into float32. So on a CPU
 both passes round the factors, ask for float32, and round the product. The numbers are the same up
 to the order of sums, and up to the rounding of a float32 gradient, which a TPU rounds, too.
+
+Nor do that compiler's loops carry bfloat16: kernels stacked over layers would all be turned into
+float32 before the loop. `packed` hands them over as integers.
 """
 import functools
 
@@ -15,13 +18,26 @@ from jax.ad_checkpoint import checkpoint_name
 KEPT = "product"         # by this name `remat` keeps the products, which it cannot see as such
 
 
+def packed(params: dict) -> dict:
+  """The parameters of a loop over layers, with the bits of bfloat16 kernels [n, I, O] as uint16.
+  They have no gradient then."""
+  return {name: jax.lax.bitcast_convert_type(x, jnp.uint16)
+          if x.dtype == jnp.bfloat16 and x.ndim == 3 else x for name, x in params.items()}
+
+
+def unpacked(kernel) -> jax.Array:
+  """A kernel of `packed` parameters as it was; others are returned unchanged."""
+  return (jax.lax.bitcast_convert_type(kernel, jnp.bfloat16) if kernel.dtype == jnp.uint16
+          else kernel)
+
+
 def matmul(x, kernel, *, axis: int = 0, wide: bool = False) -> jax.Array:
   """Product of the last axis of x and one axis of a kernel.
 
   Args:
     x: bfloat16 [.., I].
-    kernel: bfloat16, [I, O] for axis 0, [O, I] for axis 1. If nothing differentiates it, its
-      gradient costs nothing.
+    kernel: bfloat16 or `packed`, [I, O] for axis 0, [O, I] for axis 1. If nothing differentiates
+      it, its gradient costs nothing.
     axis: of the kernel.
     wide: the product is float32.
 
@@ -48,7 +64,7 @@ def _backward(axis, wide, residuals, grad):
   rows = tuple(range(grad.ndim - 1))
   of_x = of_kernel = None
   if kernel is not None:
-    of_x = _product(grad, kernel, ((grad.ndim - 1,), (1 - axis,)), kernel.dtype)
+    of_x = _product(grad, kernel, ((grad.ndim - 1,), (1 - axis,)), jnp.bfloat16)
   if x is not None:
     factors = (grad, x) if axis else (x, grad)
     of_kernel = _product(*factors, (rows, rows), x.dtype)
@@ -59,7 +75,7 @@ _matmul.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _product(a, b, contracted, dtype) -> jax.Array:
-  dimensions, factor = (contracted, ((), ())), jnp.bfloat16
+  b, dimensions, factor = unpacked(b), (contracted, ((), ())), jnp.bfloat16
 
   def on_cpu(a, b):
     return jax.lax.dot_general(a.astype(factor), b.astype(factor), dimensions,

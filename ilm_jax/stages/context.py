@@ -247,7 +247,8 @@ class Run:
       config, params = load.redrawn(load.LanguageModel(config, params), self.config.seed)
     return load.adapt(config, params, self.mesh, remat=c.remat, attention=c.attention,
                       prefix_lm=c.prefix_lm, whole_words=c.whole_words, layers=c.layers,
-                      index_only=c.index_only, lora_rank=c.lora_rank, seed=self.config.seed)
+                      index_only=c.index_only, lora_rank=c.lora_rank, seed=self.config.seed,
+                      frozen=c.train != "all")
 
   def _settle_dtype(self) -> None:
     """Sets lm.dtype="auto" to the dtype on these devices, for records and fingerprints."""

@@ -81,7 +81,7 @@ def encodes(path, gin_file: str = "") -> bool:
 
 def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: str = "plain",
           prefix_lm: bool = False, whole_words: int = 0, layers: int = 0, index_only: bool = False,
-          lora_rank: int = 0, seed: int = 0
+          lora_rank: int = 0, seed: int = 0, frozen: bool = False
           ) -> tuple[models_lib.Config, dict]:
   """The same model with the settings and additions of a config.
 
@@ -96,6 +96,7 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: st
     layers, index_only: see `language_model.narrowed`; its errors are raised here, too.
     lora_rank: rank of low-rank updates of a decoder's kernels, which start at zero; 0: none.
     seed: seed of the low-rank updates.
+    frozen: nothing differentiates the kernels; on a CPU they may be `products.packed`.
 
   Raises:
     UserError: prefix_lm or lora_rank for an encoder-decoder, or whole_words for a decoder.
@@ -119,7 +120,8 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: st
   if whole_words:
     changes["whole_words"] = whole_words
     added["whole_word"] = np.zeros((whole_words, config.width), np.float32)
-  config = dataclasses.replace(config, remat=remat, **changes)
+  on_cpu = mesh is not None and mesh.devices.flat[0].platform == "cpu"
+  config = dataclasses.replace(config, remat=remat, packed=frozen and on_cpu, **changes)
   if lora_rank:
     config = dataclasses.replace(config, lora_rank=lora_rank)
     added["lora"] = models_lib.fresh_lora(config, seed)
