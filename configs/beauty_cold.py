@@ -5,8 +5,11 @@
 
 A tenth of the 12,101 products, drawn at random, is cold, alternately for validation and test. As in
 configs/ml100k_cold.py half of the products are read by their words alone in training, and stage
-eval ranks among the cold products and among all: tables `cold` (test) and `cold_validation`. Twenty
-times as many cold items as there, so differences between models can be told from chance.
+eval ranks among the cold products and among all: tables `cold` (test) and `cold_validation`. There
+are nine times as many cold items as there, so differences between models can be told from chance.
+
+Expect (docs/results/cold_items.md): HR@10 among the cold products on test MLP .19, ILM-rand .15,
+ILM .14, text neighbours .12; two hours of one core.
 """
 import ml_collections
 
