@@ -97,7 +97,7 @@ def main():
   args.add_argument("--dtype", choices=DTYPES, default=DTYPES[0])
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
-  config = dataclasses.replace(CONFIG, dtype=args.dtype)
+  config = dataclasses.replace(CONFIG, dtype=args.dtype, packed=jax.default_backend() == "cpu")
   shape = (args.rows, args.length, config.width)
   embeds_BLD = 0.1 * jax.random.normal(jax.random.key(0), shape, args.dtype)
   peers = {"ilm_jax": ours(config, embeds_BLD)}
