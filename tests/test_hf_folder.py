@@ -40,6 +40,11 @@ def test_what_no_family_computes_is_refused(change):
   assert "\n" not in str(caught.value)
 
 
+def test_how_a_decoder_runs_is_no_part_of_its_config():
+  runs = dataclasses.replace(SMALL, remat="full", unroll=2, packed=True, attention="auto")
+  assert hf_folder.fields(runs) == hf_folder.fields(SMALL)
+
+
 @pytest.mark.parametrize("change", [{}, {"post_norms": True, "norm_eps": 1e-6, "qk_norm": True,
                                          "activation": "gelu_tanh", "embed_scale": 4.0,
                                          "local_layers": (True, False), "window": 3}])

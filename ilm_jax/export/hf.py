@@ -68,7 +68,8 @@ def plan(lm: Decoder, added: list[str]) -> Plan:
   config, params = hf_folder.plain(lm.config, lm.params)
   known = min(config.vocab_size, lm.tokenizer.vocab_size)
   config = dataclasses.replace(
-      config, tied=False, vocab_size=lm.tokenizer.vocab_size + len(added), remat="dots", unroll=1)
+      config, tied=False, vocab_size=lm.tokenizer.vocab_size + len(added), remat="dots", unroll=1,
+      packed=False)
   if lm.config.tied:
     params["head"] = np.asarray(params["embedding"]).T
   return Plan(config, params, hf_folder.fields(config), lm.tokenizer.to_json(added), known)

@@ -20,7 +20,7 @@ _ARCHITECTURES = {
     "gemma3_text": "Gemma3ForCausalLM"}
 _ACTIVATIONS = {"silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 # Fields that say how a model runs, not what it computes.
-_RUNS = ("remat", "unroll", "attention", "dtype")
+_RUNS = ("remat", "unroll", "packed", "attention", "dtype")
 
 
 def fields(config: decoder.DecoderConfig) -> dict:

@@ -120,8 +120,9 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: st
   if whole_words:
     changes["whole_words"] = whole_words
     added["whole_word"] = np.zeros((whole_words, config.width), np.float32)
-  on_cpu = mesh is not None and mesh.devices.flat[0].platform == "cpu"
-  config = dataclasses.replace(config, remat=remat, packed=frozen and on_cpu, **changes)
+  packed = (frozen and config.dtype == "bfloat16" and mesh is not None
+            and mesh.devices.flat[0].platform == "cpu")
+  config = dataclasses.replace(config, remat=remat, packed=packed, **changes)
   if lora_rank:
     config = dataclasses.replace(config, lora_rank=lora_rank)
     added["lora"] = models_lib.fresh_lora(config, seed)
