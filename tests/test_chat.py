@@ -41,6 +41,14 @@ def test_likes_are_answered_by_a_list_without_them(talk):
       "likes: Psycho (1960)", "seen: Speed (1994)", "dislikes: Gandhi (1982)"]
 
 
+def test_few_unread_words_are_held_against_the_titles(talk, monkeypatch):
+  asked = []
+  monkeypatch.setattr(talk._talker.titles, "near", lambda text: asked.append(text) or 0)
+  said = talk.answer("; ".join(f"zorg{n}" for n in range(9)))
+  assert said.startswith("I do not know what 'zorg0', 'zorg1', 'zorg2', 'zorg3'")
+  assert asked == ["zorg0", "zorg1", "zorg2"]
+
+
 def test_constraints_are_hard_and_critiques_move(talk):
   talk.answer("I like Heat")
   assert talk.answer("no horror, before 1990").splitlines() == [

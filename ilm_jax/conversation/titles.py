@@ -15,7 +15,7 @@ ADDED = "redial:"        # before the id of an item that only dialogs of ReDial 
 _LONGEST = 1000          # letters of a title that count
 # Of `near`: fewest letters of a title, most more or fewer than written, least similarity; most
 # words of a title, most runs of words that are tried, and most titles they are held against.
-_SHORT, _APART, _ALIKE, _WORDS, _TRIED, _HELD = 5, 2, 0.8, 6, 40, 50_000
+_SHORT, _APART, _ALIKE, _WORDS, _TRIED, _HELD = 5, 2, 0.8, 6, 40, 10_000
 _ALSO_KNOWN = re.compile(r"^a\.?k\.?a\.?:? ")
 _ARTICLE = re.compile(r"^(the|a|an) ")
 

@@ -1,7 +1,7 @@
 """Products with kernels in bfloat16, fast on every backend.
 
 TPUs and GPUs multiply bfloat16 and sum in float32 by themselves. XLA's compiler for CPUs does so
-(with AVX512-BF16 or AMX, twice as fast as in float32) only where both factors are bfloat16 and the
+(with AVX512-BF16, faster than in float32) only where both factors are bfloat16 and the
 product is float32: else it turns the factors, and with them every kernel, into float32. So on a CPU
 both passes round the factors, ask for float32, and round the product. The numbers are the same up
 to the order of sums, and up to the rounding of a float32 gradient, which a TPU rounds, too.

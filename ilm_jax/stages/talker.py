@@ -23,6 +23,7 @@ from ilm_jax.stages import context, describe, ranker
 
 _WHY = re.compile(r"why(?: (?:number |no\.? ?)?(\d{1,6}))?\W*$", re.IGNORECASE)
 _NOT_THAT = re.compile(r"(no,?\s+)?not (that|this)( one)?\W*$", re.IGNORECASE)
+_MOST_NEAR = 3           # unread words for which a title that is spelt alike is looked for
 _LISTED = re.compile(r"^\d+\. (.+?)(?:  .*)?$", re.MULTILINE)
 _EDITS = {"like": (s.like, "I like {}."), "dislike": (s.dislike, "I do not like {}."),
           "seen": (s.mark_seen, "I have seen {}.")}
@@ -194,7 +195,8 @@ class Talker(ranker.Ranker):
 
   def _turn(self, session, act, words, cards, unread, guessed) -> Reply:
     unmet = self._unmet(session, cards) if cards else ()
-    near = [self.title(row) for row in dict.fromkeys(map(self.titles.near, unread)) if row]
+    near = [self.title(row) for row in dict.fromkeys(map(self.titles.near, unread[:_MOST_NEAR]))
+            if row]
     notes = remarks.notes(unread, near, guessed, unmet, self.things)
     text = "\n".join(filter(None, (notes, words)))
     said = s.Turn(s.RECOMMENDER, "\n".join(filter(None, (text, ranker.listed(cards)))),

@@ -24,7 +24,7 @@ from ilm_jax.tasks.datasets import examples, registry
 
 
 def _list_of(dtype) -> tfds.features.Tensor:
-  """Not `Sequence`, which encodes each element alone: a third of the time to write a log."""
+  """Not `Sequence`, which encodes each element alone, in Python."""
   return tfds.features.Tensor(shape=(None,), dtype=dtype)
 
 
