@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 
 from ilm_jax.decode import generate, prompt
-from ilm_jax.models import decoder, language_model
+from ilm_jax.models import decoder, language_model, products
 
 CONFIG = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3, head_dim=64,
                                mlp_width=1536, vocab_size=49152, rope_base=1e5)
@@ -37,6 +37,8 @@ def ours(config, embeds_BLD):
   """{measurement: function that runs it once}."""
   model = decoder.Decoder(config, rngs=nnx.Rngs(0))
   params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  if jax.default_backend() == "cpu":
+    params = products.packed(params)
   B, L, _ = embeds_BLD.shape
   position_BL, segment_BL = jnp.tile(jnp.arange(L)[None], (B, 1)), jnp.ones((B, L), int)
 
@@ -97,7 +99,7 @@ def main():
   args.add_argument("--dtype", choices=DTYPES, default=DTYPES[0])
   args.add_argument("--out", help="write the figures here as JSON")
   args = args.parse_args()
-  config = dataclasses.replace(CONFIG, dtype=args.dtype, packed=jax.default_backend() == "cpu")
+  config = dataclasses.replace(CONFIG, dtype=args.dtype)
   shape = (args.rows, args.length, config.width)
   embeds_BLD = 0.1 * jax.random.normal(jax.random.key(0), shape, args.dtype)
   peers = {"ilm_jax": ours(config, embeds_BLD)}

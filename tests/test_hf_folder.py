@@ -11,7 +11,7 @@ import safetensors.numpy
 from test_hf import PUBLISHED
 
 from ilm_jax import errors
-from ilm_jax.models import decoder, language_model
+from ilm_jax.models import decoder, language_model, products
 from ilm_jax.weights import hf, hf_decoders, hf_folder, int8, tensor_file
 
 SMALL = decoder.DecoderConfig(num_layers=2, width=16, num_heads=4, num_kv_heads=2, head_dim=4,
@@ -41,7 +41,7 @@ def test_what_no_family_computes_is_refused(change):
 
 
 def test_how_a_decoder_runs_is_no_part_of_its_config():
-  runs = dataclasses.replace(SMALL, remat="full", unroll=2, packed=True, attention="auto")
+  runs = dataclasses.replace(SMALL, remat="full", unroll=2, attention="auto")
   assert hf_folder.fields(runs) == hf_folder.fields(SMALL)
 
 
@@ -79,8 +79,12 @@ def test_updates_added_words_and_int8_are_written_into_the_kernels():
   np.testing.assert_allclose(logits(*got, 28), logits(config, params, 28), atol=1e-5)
   few = int8.quantise(SMALL, language_model.init(SMALL, 1))
   np.testing.assert_allclose(logits(*hf_folder.plain(*few), 9), logits(*few, 9), atol=1e-4)
+  wide = dataclasses.replace(SMALL, dtype="bfloat16")
+  params = language_model.init(wide, 2)
+  got = hf_folder.plain(wide, products.packed(params))
+  assert got[0] == wide and jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), got[1], params))
   with pytest.raises(errors.UserError, match="generates only indices"):
-    hf_folder.plain(dataclasses.replace(config, index_only=True), params)
+    hf_folder.plain(dataclasses.replace(config, index_only=True), {})
 
 
 def test_files_can_be_read_by_the_package_safetensors():

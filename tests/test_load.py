@@ -259,10 +259,10 @@ def test_low_rank_updates_say_nothing_at_first_and_are_those_of_merged_kernels()
 def test_frozen_kernels_are_packed_on_a_cpu_alone():
   of_tpu = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform="tpu")]),
                                  is_multi_process=False)
-  wide = decoder.DecoderConfig(num_layers=1, width=4, num_heads=1, num_kv_heads=1, head_dim=4,
-                               mlp_width=4, vocab_size=4)
-  assert not load.adapt(wide, {}, mesh(1, 1, 1), frozen=True)[0].packed
-  config = dataclasses.replace(wide, dtype="bfloat16")
+  config = decoder.DecoderConfig(num_layers=1, width=4, num_heads=1, num_kv_heads=1, head_dim=4,
+                                 mlp_width=4, vocab_size=4)
+  params = {"layers": {"up": jnp.ones((1, 4, 4), jnp.bfloat16)}}
   for where, frozen, packed in ((mesh(1, 1, 1), True, True), (mesh(1, 1, 1), False, False),
                                 (of_tpu, True, False), (None, True, False)):
-    assert load.adapt(config, {}, where, frozen=frozen)[0].packed == packed
+    up = load.adapt(config, params, where, frozen=frozen).params["layers"]["up"]
+    assert up.dtype == (jnp.uint16 if packed else jnp.bfloat16)

@@ -68,8 +68,7 @@ def plan(lm: Decoder, added: list[str]) -> Plan:
   config, params = hf_folder.plain(lm.config, lm.params)
   known = min(config.vocab_size, lm.tokenizer.vocab_size)
   config = dataclasses.replace(
-      config, tied=False, vocab_size=lm.tokenizer.vocab_size + len(added), remat="dots", unroll=1,
-      packed=False)
+      config, tied=False, vocab_size=lm.tokenizer.vocab_size + len(added), remat="dots", unroll=1)
   if lm.config.tied:
     params["head"] = np.asarray(params["embedding"]).T
   return Plan(config, params, hf_folder.fields(config), lm.tokenizer.to_json(added), known)

@@ -57,7 +57,6 @@ class DecoderConfig:
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
   attention: str = "plain"     # its implementation (attention.attend)
   unroll: int = 1              # layers per iteration of the scan
-  packed: bool = False         # frozen kernels enter it as integers (products.packed)
   dtype: str = "float32"       # of kernels and activations; norms and softmax are float32
   int8: bool = False           # kernels and tables are int8 with scales (weights/int8.py)
 

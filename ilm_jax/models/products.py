@@ -6,8 +6,9 @@ product is float32: else it turns the factors, and with them every kernel, into 
 both passes round the factors, ask for float32, and round the product. The numbers are the same up
 to the order of sums, and up to the rounding of a float32 gradient, which a TPU rounds, too.
 
-Nor do that compiler's loops carry bfloat16: kernels stacked over layers would all be turned into
-float32 before the loop. `packed` hands them over as integers.
+Nor do that compiler's loops carry bfloat16: kernels stacked over layers, and what each layer keeps
+for its backward pass, would be turned into float32. So frozen kernels are held as integers there
+(`packed`), and products with them are kept as integers.
 """
 import functools
 
@@ -19,10 +20,13 @@ KEPT = "product"         # by this name `remat` keeps the products, which it can
 
 
 def packed(params: dict) -> dict:
-  """The parameters of a loop over layers, with the bits of bfloat16 kernels [n, I, O] as uint16.
+  """The parameters of a model, with the bits of bfloat16 kernels [layers, I, O] as uint16.
   They have no gradient then."""
-  return {name: jax.lax.bitcast_convert_type(x, jnp.uint16)
-          if x.dtype == jnp.bfloat16 and x.ndim == 3 else x for name, x in params.items()}
+  def pack(x):
+    is_kernel = x.dtype == jnp.bfloat16 and x.ndim == 3
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if is_kernel else x
+
+  return jax.tree.map(pack, params)
 
 
 def unpacked(kernel) -> jax.Array:
@@ -44,7 +48,8 @@ def matmul(x, kernel, *, axis: int = 0, wide: bool = False) -> jax.Array:
   Returns:
     [.., O], bfloat16 or float32.
   """
-  return checkpoint_name(_matmul(axis, wide, x, kernel), KEPT)
+  y = _matmul(axis, wide, x, kernel)
+  return y if kernel.dtype == jnp.uint16 else checkpoint_name(y, KEPT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -54,6 +59,9 @@ def _matmul(axis: int, wide: bool, x, kernel):
 
 def _forward(axis, wide, x, kernel):
   y = _matmul(axis, wide, x.value, kernel.value)
+  if kernel.value.dtype == jnp.uint16 and not wide:
+    bits = checkpoint_name(jax.lax.bitcast_convert_type(y, jnp.uint16), KEPT)
+    y = jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
   return y, (x.value if kernel.perturbed else None, kernel.value if x.perturbed else None)
 
 

@@ -38,7 +38,6 @@ class T5Config:
   index_only: bool = False     # the model can output these words only
   remat: str = "dots"          # what a layer keeps for its backward pass (models/remat.py)
   unroll: int = 1              # layers in one turn of a scan
-  packed: bool = False         # frozen kernels enter it as integers (products.packed)
   dtype: str = "float32"       # of kernels and activations; norms and softmax are float32
   int8: bool = False           # kernels and tables are int8 with scales (weights/int8.py)
   embed_scale: float = 1.0
@@ -214,10 +213,10 @@ class T5(head.Tables):
     shared = None if self.config.bias_per_layer else params.pop("relative_bias")[0]
 
     def bias(p, bucket_BTM):
-      table = products.unpacked(p["relative_bias"]) if shared is None else shared
+      table = products.unpacked(p["relative_bias"] if shared is None else shared)
       return jnp.moveaxis(table.astype(jnp.float32)[bucket_BTM], -1, 1)
 
-    return products.packed(params) if self.config.packed else params, bias
+    return params, bias
 
   def _back(self, position_BT, position_BM) -> jax.Array:
     c = self.config

@@ -5,11 +5,12 @@ A decoder that no family can express is refused; no field is left out.
 """
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ilm_jax import errors
-from ilm_jax.models import decoder
+from ilm_jax.models import decoder, products
 from ilm_jax.weights import hf_decoders, stream, tensor_file, trees
 
 _BACK = {stream.KEEP: lambda x: x, stream.TRANSPOSE: lambda x: x.T,
@@ -20,7 +21,7 @@ _ARCHITECTURES = {
     "gemma3_text": "Gemma3ForCausalLM"}
 _ACTIVATIONS = {"silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 # Fields that say how a model runs, not what it computes.
-_RUNS = ("remat", "unroll", "packed", "attention", "dtype")
+_RUNS = ("remat", "unroll", "attention", "dtype")
 
 
 def fields(config: decoder.DecoderConfig) -> dict:
@@ -66,7 +67,8 @@ def tensors(config: decoder.DecoderConfig, params: dict, family: str) -> list[te
 
 
 def plain(config: decoder.DecoderConfig, params: dict) -> tuple[decoder.DecoderConfig, dict]:
-  """The same model with int8 expanded, and low-rank updates and added words merged into the tables.
+  """The same model with plain kernels and tables: int8 expanded, integers of `products.packed`
+  turned back, low-rank updates and added words merged.
 
   Args:
     config, params: of a decoder, e.g. from `load.adapt`; arrays of one device or numpy's.
@@ -77,7 +79,7 @@ def plain(config: decoder.DecoderConfig, params: dict) -> tuple[decoder.DecoderC
   if config.index_only:
     raise errors.UserError("lm.index_only=True: this model generates only indices of items, and a "
                            "Hugging Face folder cannot hold such a head: export it without hf/")
-  params = {name: dict(part) if isinstance(part, dict) else part for name, part in params.items()}
+  params = jax.tree.map(products.unpacked, params)
   if config.int8:
     for tree in (params, params["layers"]):
       for name in [n for n in tree if f"{n}_scale" in tree]:

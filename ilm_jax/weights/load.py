@@ -11,6 +11,7 @@ from etils import epath
 
 from ilm_jax import errors
 from ilm_jax.models import language_model as models_lib
+from ilm_jax.models import products
 from ilm_jax.runtime import axes
 from ilm_jax.weights import gguf, hf, int8, own, t5x
 
@@ -96,7 +97,7 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: st
     layers, index_only: see `language_model.narrowed`; its errors are raised here, too.
     lora_rank: rank of low-rank updates of a decoder's kernels, which start at zero; 0: none.
     seed: seed of the low-rank updates.
-    frozen: nothing differentiates the kernels; on a CPU they may be `products.packed`.
+    frozen: nothing differentiates the kernels: on a CPU those in bfloat16 are `products.packed`.
 
   Raises:
     UserError: prefix_lm or lora_rank for an encoder-decoder, or whole_words for a decoder.
@@ -120,9 +121,9 @@ def adapt(config, params: dict, mesh=None, *, remat: str = "dots", attention: st
   if whole_words:
     changes["whole_words"] = whole_words
     added["whole_word"] = np.zeros((whole_words, config.width), np.float32)
-  packed = (frozen and config.dtype == "bfloat16" and mesh is not None
-            and mesh.devices.flat[0].platform == "cpu")
-  config = dataclasses.replace(config, remat=remat, packed=packed, **changes)
+  if frozen and mesh is not None and mesh.devices.flat[0].platform == "cpu":
+    params = products.packed(params)
+  config = dataclasses.replace(config, remat=remat, **changes)
   if lora_rank:
     config = dataclasses.replace(config, lora_rank=lora_rank)
     added["lora"] = models_lib.fresh_lora(config, seed)
