@@ -42,9 +42,10 @@ def test_behaviour_is_found_where_texts_tell_it_and_not_where_they_do_not():
   rng = np.random.default_rng(0)
   item_NC, user_UC = rng.normal(size=(300, 4)), rng.normal(size=(50, 4))
   text_NP = item_NC @ rng.normal(size=(4, 12)) + 0.1 * rng.normal(size=(300, 12)) + 3.0
-  told = consistency.fit(text_NP[:250], item_NC[:250] + 2.0, user_UC, seed=0)
+  rows = np.arange(1, 251)
+  told = consistency.fit(text_NP[:250], item_NC[:250] + 2.0, rows, user_UC, seed=0)
   own = told.consistency(text_NP[250:], item_NC[250:] + 2.0)
   centred = item_NC[250:]
-  other = consistency.fit(text_NP[:250], item_NC[:250], user_UC, seed=0).consistency(
+  other = consistency.fit(text_NP[:250], item_NC[:250], rows, user_UC, seed=0).consistency(
       text_NP[250:], np.roll(centred, 1, axis=0))
   assert own.shape == (50,) and own.mean() > 0.95 and abs(other.mean()) < 0.2

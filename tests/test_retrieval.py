@@ -91,6 +91,18 @@ def test_noise_asks_for_more_regularisation():
   assert clean < noisy
 
 
+def test_texts_of_an_item_are_in_one_fold():
+  """Texts that tell which item they are about, but nothing of its target: to learn them by heart
+  pays only where the item is in another fold, too."""
+  rng = np.random.default_rng(0)
+  item_N = np.repeat(np.arange(40), 6)
+  x_NC = rng.normal(size=(40, 30))[item_N] + 0.1 * rng.normal(size=(240, 30))
+  y_NP = rng.normal(size=(40, 3))[item_N]
+  by_text = ridge_lib.choose(x_NC, y_NP, seed=0)
+  by_item = ridge_lib.choose(x_NC, y_NP, seed=0, group_N=item_N)
+  assert by_text < 0.1 and by_item >= 10
+
+
 def test_qformer_space_is_in_order_of_item_rows():
   config = small_configs.qformer(
       vectors={"behavioral": 3}, num_layers=1, cross_every=1, width=8, num_heads=2, mlp_width=12,

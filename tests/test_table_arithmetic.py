@@ -137,6 +137,18 @@ def test_rows_of_losses():
                   "ILM minus MLP": {two: -1.5, other: -2, mean: -1.75}}
 
 
+def test_tasks_that_ask_about_the_same_items_say_no_more_together_than_one():
+  nats_N = np.random.default_rng(0).normal(size=30)
+  count_N, item_N = np.ones(30), np.arange(1, 31)
+  tasks = [f"task {n}" for n in range(3)]
+  together = {**dict.fromkeys(tasks, (nats_N, count_N)), "all": (np.tile(nats_N, 3), np.ones(90))}
+  made = paired.loss_metrics(BOOTSTRAP, together, dict.fromkeys(tasks, item_N), ())
+  one, every = made["task 0"], made["all"]
+  assert every["n"] == 30
+  np.testing.assert_allclose([every[x] for x in ("value", "lo", "hi")],
+                             [one[x] for x in ("value", "lo", "hi")])
+
+
 class Model:
   """Losses are the first input of an example; remembers the shapes it was asked in."""
 

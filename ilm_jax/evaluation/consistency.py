@@ -42,17 +42,19 @@ class Behaviour(NamedTuple):
     return metrics.spearman(predicted_NC @ self.user_UC.T, item_NC @ self.user_UC.T)
 
 
-def fit(text_NP, item_NC, user_UC, *, seed: int) -> Behaviour:
+def fit(text_NP, item_NC, item_N, user_UC, *, seed: int) -> Behaviour:
   """Fits the map on training texts.
 
   Args:
     text_NP: sentence vectors of texts about training items.
     item_NC: row n: the factors of the item that text n describes.
+    item_N: int: its row. Texts of an item are in one fold of the cross-validation, which would else
+      reward learning items by heart.
     user_UC: factors of all users.
     seed: for the folds and for the draw of users.
   """
   text_NP, item_NC = np.asarray(text_NP, np.float64), np.asarray(item_NC, np.float64)
-  best = ridge_lib.choose(text_NP, item_NC, seed=seed)
+  best = ridge_lib.choose(text_NP, item_NC, seed=seed, group_N=item_N)
   chosen = np.sort(np.random.default_rng(seed).permutation(len(user_UC))[:USERS])
   return Behaviour(ridge_lib.fit(text_NP, item_NC, best),
                    np.asarray(user_UC, np.float64)[chosen])

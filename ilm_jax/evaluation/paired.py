@@ -17,16 +17,17 @@ class Bootstrap:
     return metrics.bootstrap(
         sum_N, count_N, resamples=self.resamples, seed=self.seed)._asdict()
 
-  def mean_by_item(self, item_N, value_N) -> dict:
-    """Estimate of the mean over examples; the interval resamples items, not examples.
+  def mean_by_item(self, item_N, sum_N, count_N=None) -> dict:
+    """Estimate of sum / count over examples; the interval resamples items, not examples.
 
-    For a few items that many examples share: examples of one item are not independent.
+    For items that several examples share: examples of one item are not independent.
 
     Args:
       item_N: item row of each example.
-      value_N: one value per example.
+      sum_N, count_N: see `metrics.bootstrap`.
     """
-    sum_TI, count_TI = by_item({"": (item_N, value_N, np.ones(len(item_N)))})
+    count_N = np.ones(len(item_N)) if count_N is None else count_N
+    sum_TI, count_TI = by_item({"": (item_N, sum_N, count_N)})
     return self.mean(sum_TI[0], count_TI[0])
 
   def mean_over_tasks(self, values: dict[str, tuple]) -> dict:
@@ -143,13 +144,19 @@ def with_differences(values: dict[str, dict], baselines: dict[str, str], minus
 def loss_metrics(bootstrap: Bootstrap, sums: dict[str, tuple], rows: dict, elm_tasks) -> dict:
   """Task -> estimate of nats per token; with several ELM tasks also their mean.
 
+  The interval of "all" resamples items, since several tasks ask about the same one.
+
   Args:
     bootstrap: makes the intervals.
-    sums: task -> (nats, tokens) of each example.
+    sums: task -> (nats, tokens) of each example; with "all", all other tasks are pooled under it.
     rows: task -> item row of each example.
     elm_tasks: names of all ELM tasks; those missing from `sums` are skipped.
   """
-  out = {task: bootstrap.mean(nll_N, count_N) for task, (nll_N, count_N) in sums.items()}
+  tasks = [task for task in sums if task != "all"]
+  out = {task: bootstrap.mean(*sums[task]) for task in tasks}
+  if "all" in sums:
+    pooled = [np.concatenate(part) for part in zip(*((rows[t], *sums[t]) for t in tasks))]
+    out["all"] = bootstrap.mean_by_item(*pooled)
   of_elm = {task: (rows[task], *sums[task]) for task in elm_tasks if task in sums}
   if len(of_elm) > 1:
     out[f"mean of {len(of_elm)} ELM tasks"] = bootstrap.mean_over_tasks(of_elm)

@@ -26,9 +26,19 @@ def fit(x_NC, y_NP, regularisation: float) -> Ridge:
 
 
 def choose(x_NC, y_NP, *, grid=(1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0), folds: int = 5,
-           seed: int) -> float:
-  """The regularisation of `grid` with the least squared error in cross-validation."""
-  fold_N = np.random.default_rng(seed).permutation(len(x_NC)) % folds
+           seed: int, group_N=None) -> float:
+  """The regularisation of `grid` with the least squared error in cross-validation.
+
+  Args:
+    x_NC, y_NP: as in `fit`.
+    grid: what to choose from.
+    folds: number of folds.
+    seed: of the folds.
+    group_N: rows of equal value are in the same fold, because they are alike; None: each row is
+      on its own.
+  """
+  group_N = np.arange(len(x_NC)) if group_N is None else np.unique(group_N, return_inverse=True)[1]
+  fold_N = (np.random.default_rng(seed).permutation(group_N.max() + 1) % folds)[group_N]
 
   def error(regularisation):
     total = 0.0

@@ -168,14 +168,15 @@ def behaviour(run: context.Run) -> consistency.Behaviour | None:
   items = run.data.items
   item_rows = [row for row in range(1, len(items) + 1) if not run.heldout[row]]
   texts = [interactions_lib.item_text(items, row) for row in item_rows]
-  factors = [item_I1C[item_rows]]
+  factors, described = [item_I1C[item_rows]], [item_rows]
   for task in tasks:
     stored = run.prepared(task, "train")
     examples = [e for e in map(stored.__getitem__, range(len(stored))) if not e["prompt"][0]]
     texts += [_reference(run, e) for e in examples]
     factors.append(_factors(run, examples))
-  return consistency.fit(run.sentence_vectors(texts), np.concatenate(factors), user_UC,
-                         seed=run.config.seed)
+    described.append(common.item_rows(examples))
+  return consistency.fit(run.sentence_vectors(texts), np.concatenate(factors),
+                         np.concatenate(described), user_UC, seed=run.config.seed)
 
 
 def _factors(run: context.Run, examples: list) -> np.ndarray:
