@@ -217,9 +217,14 @@ def counted(sortings: Sortings, row, choosing: bool) -> dict[str, tuple[np.ndarr
 
 def table_of(counts: dict, names) -> tuple[np.ndarray, np.ndarray]:
   """(sum_AR, count_AR) of the attributes `names`, without raters that have no pair."""
-  sum_AR, count_AR = np.stack([counts[name] for name in names], axis=1)
-  some_R = count_AR.any(axis=0)
-  return sum_AR[:, some_R], count_AR[:, some_R]
+  return tables_of(names, counts)[0]
+
+
+def tables_of(names, *systems: dict) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Likewise for the counts of several systems, with the same raters in all."""
+  tables = [np.stack([counts[name] for name in names], axis=1) for counts in systems]
+  some_R = np.any([count_AR.any(axis=0) for _, count_AR in tables], axis=0)
+  return [(sum_AR[:, some_R], count_AR[:, some_R]) for sum_AR, count_AR in tables]
 
 
 def chosen(material, sortings, name: str) -> dict:

@@ -258,11 +258,11 @@ def gamma_tables(material, sortings) -> str:
             *header(["row", "gamma", f"minus {text}"])]
     for row, of in counts.items():
       if set(names) <= set(of):
-        both = [critique_gamma.table_of(each, names) for each in (of, counts[text])]
+        both = critique_gamma.tables_of(names, of, counts[text])
         minus = "" if row == text else cell(gamma.difference(BOOTSTRAP, *both))
         out.append(f"| {row} | {cell(gamma.estimate(BOOTSTRAP, *both[0]))} | {minus} |")
-    taught = [critique_gamma.table_of(counts[row], names) for row in
-              (critique_gamma.FACTORS_TAUGHT, critique_gamma.TEXT_TAUGHT)]
+    taught = critique_gamma.tables_of(names, *(counts[row] for row in (
+        critique_gamma.FACTORS_TAUGHT, critique_gamma.TEXT_TAUGHT)))
     out += ["", f"{critique_gamma.FACTORS_TAUGHT}, minus {critique_gamma.TEXT_TAUGHT}: "
             f"{cell(gamma.difference(BOOTSTRAP, *taught))}", ""]
   out += [critique_guesses.agreement_table(material, sortings, counts), ""]

@@ -26,6 +26,16 @@ def test_the_mean_over_attributes_does_not_weigh_by_pairs():
   assert got == {"value": 0.5, "lo": 0.5, "hi": 0.5, "n": 2}
 
 
+def test_a_difference_is_over_attributes_that_both_order():
+  """The other has equal scores everywhere in the first attribute: .6 and .2 there are no pair."""
+  count = np.full((2, 40), 10)
+  tied = (np.array([[0] * 40, [2] * 40]), np.array([[0] * 40, [10] * 40]))
+  got = gamma.difference(BOOTSTRAP, (np.array([[6] * 40, [8] * 40]), count), tied)
+  assert [got[name] for name in ("value", "lo", "hi")] == pytest.approx([0.6] * 3)
+  with pytest.raises(ValueError, match="no attribute of which both order a pair"):
+    gamma.difference(BOOTSTRAP, (count, count), (0 * count, 0 * count))
+
+
 def test_a_difference_is_paired():
   """Raters differ, but by each rater one scores 0.5 higher: the interval has no width."""
   count = np.full((2, 40), 100)

@@ -50,8 +50,23 @@ def difference(bootstrap: paired.Bootstrap, one, other) -> dict:
   Args:
     bootstrap: as in `estimate`.
     one, other: (sum_AR, count_AR) of each, for the same attributes and raters.
+
+  Returns:
+    The estimate. An attribute for which one of them orders no pair (all scores equal) is left out.
+
+  Raises:
+    ValueError: that is so for all attributes.
   """
-  # The mean over both sets of attributes, with the other's sums negated, is half the difference.
-  sum_AR, count_AR = (np.concatenate(both) for both in zip(one, (-np.asarray(other[0]), other[1])))
-  half = estimate(bootstrap, sum_AR, count_AR)
-  return {**{name: 2 * half[name] for name in ("value", "lo", "hi")}, "n": half["n"]}
+  parts = [np.asarray(part, np.float64) for part in (*one, *other)]
+  raters = parts[0].shape[1]
+
+  def apart(times_R):
+    sum_A, count_A, other_A, other_count_A = (part @ times_R for part in parts)
+    both_A = (count_A > 0) & (other_count_A > 0)
+    return (sum_A[both_A] / count_A[both_A] - other_A[both_A] / other_count_A[both_A])
+
+  if not len(every := apart(np.ones(raters))):
+    raise ValueError("gamma: there is no attribute of which both order a pair")
+  drawn = map(apart, metrics.draws(raters, bootstrap.resamples, bootstrap.seed))
+  lo, hi = np.percentile([apart_A.mean() for apart_A in drawn if len(apart_A)], [2.5, 97.5])
+  return {"value": float(every.mean()), "lo": float(lo), "hi": float(hi), "n": raters}

@@ -140,17 +140,22 @@ def bootstrap_mean(sum_TI, count_TI, *, resamples: int, seed: int) -> Estimate:
   """
   sum_TI, count_TI = np.asarray(sum_TI, np.float64), np.asarray(count_TI, np.float64)
   items = sum_TI.shape[1]
-  rng = np.random.default_rng(seed)
 
   def mean(times_I):
     count_T = count_TI @ times_I
     return np.mean((sum_TI @ times_I)[count_T > 0] / count_T[count_T > 0])
 
-  draws = (np.bincount(rng.integers(items, size=items), minlength=items)
-           for _ in range(resamples))
-  means = [mean(times_I) for times_I in draws if (count_TI @ times_I).any()]
+  means = [mean(times_I) for times_I in draws(items, resamples, seed)
+           if (count_TI @ times_I).any()]
   lo, hi = np.percentile(means, [2.5, 97.5])
   return Estimate(float(mean(np.ones(items))), float(lo), float(hi), items)
+
+
+def draws(items: int, resamples: int, seed: int):
+  """Yields int [items] for each resample: how often each item is drawn."""
+  rng = np.random.default_rng(seed)
+  for _ in range(resamples):
+    yield np.bincount(rng.integers(items, size=items), minlength=items)
 
 
 def spearman(a_NU, b_NU) -> np.ndarray:
