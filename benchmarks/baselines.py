@@ -25,6 +25,7 @@ import time
 
 import numpy as np
 
+from ilm_jax import errors
 from ilm_jax.baselines import bpr, ease, neighbours, popularity, sasrec
 from ilm_jax.cf import ials
 from ilm_jax.config import reading
@@ -107,6 +108,9 @@ def measure(name: str, log, args) -> tuple[dict, list[np.ndarray]]:
     A row of the table, and float64 [users] test ranks for each seed, users in the log's order.
   """
   start, (validation, test) = time.perf_counter(), targets(log)
+  if not len(validation[1]):
+    raise errors.UserError("the run has no validation targets to tune on (data.split): prepare one "
+                           "with --config.data.split=loo_stable")
   fit = functools.partial(train, name, log, epochs=args.epochs, patience=args.patience)
   best, tried = None, []
   for setting in draw(SPACES[name], args.trials):

@@ -11,7 +11,8 @@ of the test items: choose by the first, use the second once. An arm is a model o
 per run: arm, seed, changes, figures.
 
 With --set data.split="'loo_last'" validation items are learnt, and there is no first table.
-Intervals are over users, for the mean of all seeds; "seeds" is the standard deviation over seeds.
+Intervals are over users, for the mean of all seeds; "seeds" is the standard deviation over seeds
+(with n - 1).
 """
 import argparse
 import ast
@@ -34,6 +35,7 @@ from ilm_jax.runtime import locks
 from ilm_jax.stages import context, phases, recipe
 from ilm_jax.stages import run as stages
 from ilm_jax.stages.evals import common, ranking, speaker, trained
+from ilm_jax.training import provenance
 
 _PARTS = {"validation": "valid", "test": "test"}
 _PREPARED, _OF_CF = ("data", "prepared", "tfds"), ("entities", "factors.npz", "sasrec")
@@ -47,8 +49,29 @@ def train(args, name: str, seed: int) -> None:
   """
   folder = args.out / name / str(seed)
   with locks.held(folder, ["projectors"]):
-    if not (folder / "ranks.npz").exists():
+    if (folder / "ranks.npz").exists():
+      _check_same(args, name, seed)
+    else:
       _train(args, name, seed, folder)
+
+
+def _check_same(args, name: str, seed: int) -> None:
+  """Refuses an arm that was trained with other settings."""
+  was, arm = _line(args.out, name, seed), ARMS[name]
+  now = {"config": args.config, **_changes(args, arm)}
+  if differences := provenance.changed({"config": was["config"], **was["changes"]}, now):
+    raise errors.UserError(f"{args.out / name / str(seed)} was trained with other settings "
+                           f"({provenance.words(differences)}): name another --out")
+
+
+def _changes(args, arm: Arm) -> dict:
+  return {**COMMON, **arm.changes, **args.set}
+
+
+def _line(out: pathlib.Path, name: str, seed: int) -> dict:
+  """The last line of the log about an arm."""
+  lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+  return [x for x in lines if (x["arm"], x["seed"]) == (name, seed)][-1]
 
 
 def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
@@ -71,7 +94,7 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
            if getattr(run.data.log.split, _PARTS[split]).any()}
   np.savez(folder / "ranks.npz", **ranks)
   line = {"arm": name, "seed": seed, "config": args.config, "variant": arm.variant,
-          "changes": {**COMMON, **arm.changes, **args.set}, "seconds": round(seconds),
+          "changes": _changes(args, arm), "seconds": round(seconds),
           **(costs(run, variant) if arm.variant != "phase1" else {})}
   if "validation" in ranks:
     line |= {**{f"validation hr@{k}": float(metrics.hit_rate(ranks["validation"], k).mean())
@@ -85,8 +108,7 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
 def trained_arm(out: pathlib.Path, name: str, seed: int
                 ) -> tuple[context.Run, variants.Variant]:
   """(the run, the model) of a trained arm."""
-  lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
-  line = next(x for x in lines if (x["arm"], x["seed"]) == (name, seed))
+  line = _line(out, name, seed)
   arm = Arm(line["variant"], line["changes"])
   config = configured(line["config"], seed, arm, {})
   return (context.Run(config, out / name / str(seed)),
@@ -158,10 +180,7 @@ def costs(run: context.Run, variant) -> dict:
 
 def table(args, split: str) -> str:
   """A table of all arms, in Markdown."""
-  bootstrap, lines = paired.Bootstrap(2000, 0), {}
-  for text in (args.out / "log.jsonl").read_text().splitlines():
-    line = json.loads(text)
-    lines[line["arm"], line["seed"]] = line
+  bootstrap = paired.Bootstrap(2000, 0)
   hits = {name: [metrics.hit_rate(_ranks(args, name, seed, split), 10) for seed in args.seeds]
           for name in {*args.arms, args.against}}
   ndcg = {name: np.mean([metrics.ndcg(_ranks(args, name, seed, split), 10).mean()
@@ -169,22 +188,31 @@ def table(args, split: str) -> str:
   out = [f"| {split}, HR@10 | 95 % | seeds | minus {args.against} | NDCG@10 | parameters "
          "| GFLOPs a step | seconds |", "|" + "---|" * 8]
   for name in args.arms:
-    mean_U, line = np.mean(hits[name], axis=0), lines[name, args.seeds[0]]
+    mean_U, line = np.mean(hits[name], axis=0), _line(args.out, name, args.seeds[0])
     e, d = bootstrap.mean(mean_U), bootstrap.mean(mean_U - np.mean(hits[args.against], axis=0))
     out.append(
         f"| {name} {e['value']:.4f} | [{e['lo']:.3f}, {e['hi']:.3f}] "
-        f"| {np.std([h.mean() for h in hits[name]]):.4f} "
+        f"| {_spread([h.mean() for h in hits[name]])} "
         f"| {d['value']:+.4f} [{d['lo']:+.3f}, {d['hi']:+.3f}] | {ndcg[name]:.4f} "
         f"| {line.get('parameters', 0) / 1e6:.2f} M | {line.get('gflops', '')} "
         f"| {line['seconds']} |")
   return "\n".join(out)
 
 
+def _spread(means: list[float]) -> str:
+  return f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
+
+
 def beside(args) -> str:
-  """The arms' lead on test over the methods of another run, in Markdown."""
-  path, = (*args.beside.glob("eval/phase2/*/ranks.json.gz"),
-           *args.beside.glob("baselines_ranks.json.gz"))
-  stored, bootstrap = json.loads(gzip.decompress(path.read_bytes())), paired.Bootstrap(2000, 0)
+  """The arms' lead on test over the methods of another run that rank all users, in Markdown."""
+  paths = [*args.beside.glob("eval/phase2/*/ranks.json.gz"),
+           *args.beside.glob("baselines_ranks.json.gz")]
+  if len(paths) != 1:
+    raise errors.UserError(f"--beside={args.beside}: found {len(paths)} files of ranks, expected "
+                           "one (eval/phase2/<step>/ranks.json.gz or baselines_ranks.json.gz)")
+  stored, bootstrap = json.loads(gzip.decompress(paths[0].read_bytes())), paired.Bootstrap(2000, 0)
+  stored["ranks"] = {method: ranks for method, ranks in stored["ranks"].items()
+                     if np.shape(ranks)[-1] == len(stored["users"])}
   out = ["| test, HR@10 | " + " | ".join(stored["ranks"]) + " |", "|" + "---|" * (
       len(stored["ranks"]) + 1)]
   for name in args.arms:

@@ -1,4 +1,5 @@
 """benchmarks/baselines.py: tuned on validation, ranked on test, each method once."""
+import dataclasses
 import functools
 import gzip
 import json
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import baselines
+from ilm_jax import errors
 from ilm_jax.baselines import sasrec
 from ilm_jax.config import names
 from ilm_jax.data import interactions, splits
@@ -96,6 +98,13 @@ def test_every_space_holds_fields_that_the_method_takes(log):
     scorer = baselines.train(name, log, setting, seed=0, epochs=1, patience=1)
     histories, user_U, target_U = baselines.targets(log)[1]
     assert np.isfinite(baselines.ranks(scorer, histories, user_U, target_U)).all(), name
+
+
+def test_without_validation_targets_nothing_can_be_tuned(log):
+  learnt = dataclasses.replace(log, part_N=np.where(
+      log.part_N == splits.VALID, splits.TRAIN, log.part_N).astype(np.int8))
+  with pytest.raises(errors.UserError, match="no validation targets to tune on"):
+    baselines.measure("popularity", learnt, None)
 
 
 def test_an_unknown_method_is_refused(monkeypatch, tmp_path, capsys):

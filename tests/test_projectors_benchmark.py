@@ -59,7 +59,7 @@ def test_the_table_is_of_means_over_seeds_paired_by_user(tmp_path):
                               "seconds": 60}) + "\n")
   args = types.SimpleNamespace(out=tmp_path, arms=["skip"], seeds=[0, 1], against="mlp")
   row = projectors.table(args, "validation").splitlines()[-1]
-  assert row.startswith("| skip 0.7500 |") and "| 0.2500 | +0.5000 [" in row
+  assert row.startswith("| skip 0.7500 |") and f"| {0.25 * 2 ** 0.5:.4f} | +0.5000 [" in row
   assert row.endswith("| 2.50 M | 3.5 | 60 |")
 
 
@@ -86,6 +86,23 @@ def test_arms_share_what_stage_cf_makes_unless_their_vectors_differ(tmp_path, mo
   assert not (tmp_path / "mlp_sasrec" / "entities").is_symlink()
 
 
+def test_an_arm_of_other_settings_is_refused_and_the_last_training_counts(tmp_path):
+  (tmp_path / "mlp" / "0").mkdir(parents=True)
+  np.savez(tmp_path / "mlp" / "0" / "ranks.npz", validation=np.ones(3))
+  args = types.SimpleNamespace(out=tmp_path, config="configs/ml100k_head.py",
+                               set={"phase2.steps": 400, "vectors": ("behavioral",)})
+  line = {"arm": "mlp", "seed": 0, "config": args.config, "variant": "mlp",
+          "changes": projectors._changes(args, projectors.ARMS["mlp"])}
+  before = {**line, "changes": {**line["changes"], "phase2.steps": 9}}
+  (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, (before, line))))
+  projectors.train(args, "mlp", 0)
+  assert projectors._line(tmp_path, "mlp", 0)["changes"]["phase2.steps"] == 400
+  args.set = {"phase2.steps": 800, "vectors": ("behavioral",)}
+  with pytest.raises(errors.UserError, match=r"mlp/0 was trained with other settings .phase2.steps"
+                     ": 400 -> 800.: name another --out"):
+    projectors.train(args, "mlp", 0)
+
+
 def test_an_arm_that_another_job_trains_is_refused(tmp_path):
   with locks.held(tmp_path / "mlp" / "0", ["projectors"]):
     with pytest.raises(errors.UserError, match="another job writes"):
@@ -97,10 +114,14 @@ def test_leads_over_another_run_s_methods_are_of_the_same_users(tmp_path, monkey
   folder = tmp_path / "eval" / "phase2" / "9"
   folder.mkdir(parents=True)
   (folder / "ranks.json.gz").write_bytes(gzip.compress(json.dumps(
-      {"users": ["b", "a"], "ranks": {"graph": [None, 1]}}).encode()))
+      {"users": ["b", "a"], "ranks": {"graph": [None, 1], "beams, first user": [1]}}).encode()))
   ranks = {0: {"a": 1.0, "b": 2.0}, 1: {"a": 50.0, "b": 3.0}}
   monkeypatch.setattr(projectors, "_of_users", lambda args, name, seed, users: np.array(
       [ranks[seed][user] for user in users]))
   shown = projectors.beside(types.SimpleNamespace(beside=tmp_path, arms=["mlp"], seeds=[0, 1]))
   assert shown.splitlines()[0] == "| test, HR@10 | graph |"
   assert shown.splitlines()[2].startswith("| mlp minus | +0.250 [")
+  (tmp_path / "eval" / "phase2" / "10").mkdir()
+  (tmp_path / "eval" / "phase2" / "10" / "ranks.json.gz").touch()
+  with pytest.raises(errors.UserError, match="found 2 files of ranks, expected one"):
+    projectors.beside(types.SimpleNamespace(beside=tmp_path))
