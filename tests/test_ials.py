@@ -139,6 +139,16 @@ def test_only_what_is_kept_becomes_a_history(monkeypatch, tmp_path):
   np.testing.assert_array_equal(found.other_N, [4, 2, 1, 3])
 
 
+def test_an_item_that_somebody_met_twice_is_kept_once(monkeypatch):
+  """Also where the second time lies behind the end of a chunk."""
+  user_N, item_N = np.array([0, 0, 0, 2, 2, 2]), np.array([4, 2, 4, 1, 1, 3])
+  for chunk in (1, 2, 10):
+    monkeypatch.setattr(histories_lib, "CHUNK", chunk)
+    found = histories_lib.kept(user_N, item_N, lambda a, b: np.ones(b - a, bool), 3)
+    np.testing.assert_array_equal(found.start_H1, [0, 2, 2, 4])
+    np.testing.assert_array_equal(found.other_N, [4, 2, 1, 3])
+
+
 @pytest.mark.parametrize("solver", ["cholesky", "cg"])
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
 def test_eight_devices_give_the_same_vectors(solver, shape, monkeypatch):

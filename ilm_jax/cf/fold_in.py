@@ -39,12 +39,13 @@ class Form:
 
     Args:
       histories: for each user, the entity rows (1..I) of the items, in any order; an item that
-        comes twice counts twice, as in `ials.ials`.
+        comes twice counts once, as in stage cf.
     """
     user_NC = np.zeros((len(histories), self.item_I1C.shape[1]), np.float32)
     for user_C, history in zip(user_NC, histories):
       if len(history):
-        met_TC = np.asarray(self.item_I1C[np.asarray(history)], np.float64)
+        once = list(dict.fromkeys(np.asarray(history).tolist()))
+        met_TC = np.asarray(self.item_I1C[once], np.float64)
         left_CC = self.gram_CC + self.alpha * (met_TC.T @ met_TC)
         user_C[:] = np.linalg.solve(left_CC, (1.0 + self.alpha) * met_TC.sum(axis=0))
     return user_NC

@@ -26,7 +26,8 @@ class Histories(NamedTuple):
 
 
 def of_lists(histories) -> Histories:
-  """`Histories` from a list with one array of rows for each history."""
+  """`Histories` from a list with one array of rows for each history, each row once."""
+  histories = [list(dict.fromkeys(np.asarray(h).tolist())) for h in histories]
   start_H1 = np.cumsum([0, *(len(h) for h in histories)])
   if not start_H1[-1]:
     return Histories(start_H1, np.zeros(0, np.int32))
@@ -57,7 +58,7 @@ def transposed(histories: Histories, num_others: int, folder=None) -> Histories:
 
 
 def kept(user_N, item_N, keep, num_users: int, folder=None) -> Histories:
-  """Histories of users, made of the interactions that `keep` selects.
+  """Histories of users, made of the interactions that `keep` selects, each item once.
 
   Args:
     user_N: int, 0..num_users - 1, ascending.
@@ -66,17 +67,30 @@ def kept(user_N, item_N, keep, num_users: int, folder=None) -> Histories:
     num_users: U.
     folder: as in `transposed`.
   """
-  spans = [(at, min(at + CHUNK, len(user_N))) for at in range(0, len(user_N), CHUNK)]
   length_U = np.zeros(num_users, np.int64)
-  for start, stop in spans:
-    length_U += np.bincount(user_N[start:stop][keep(start, stop)], minlength=num_users)
+  for users, _ in _selected(user_N, item_N, keep):
+    length_U += np.bincount(users, minlength=num_users)
   start_U1 = np.concatenate([[0], np.cumsum(length_U)])
   other_N, at = _array(folder, "kept", start_U1[-1]), 0
-  for start, stop in spans:
-    items = item_N[start:stop][keep(start, stop)]
+  for _, items in _selected(user_N, item_N, keep):
     other_N[at:at + len(items)] = items
     at += len(items)
   return Histories(start_U1, other_N)
+
+
+def _selected(user_N, item_N, keep):
+  """Yields (users, items) of whole users, about CHUNK interactions at a time, each pair once."""
+  start = 0
+  while start < len(user_N):
+    stop = min(start + CHUNK, len(user_N))
+    stop = int(np.searchsorted(user_N, user_N[stop - 1], side="right"))
+    kept_n = keep(start, stop)
+    users, items = user_N[start:stop][kept_n], item_N[start:stop][kept_n].astype(np.int64)
+    if len(users):
+      pair = (users - users[0]).astype(np.int64) * (items.max() + 1) + items
+      first = np.sort(np.unique(pair, return_index=True)[1])
+      yield users[first], items[first]
+    start = stop
 
 
 def concatenated(histories: Histories, more: Histories, folder=None) -> Histories:
