@@ -11,17 +11,15 @@ import scipy.sparse
 from scipy.cluster import vq
 from scipy.sparse import linalg as sparse_linalg
 
+from ilm_jax.cf import cooccurrence
+
 _DENSE = 400       # for fewer nodes, all eigenvectors are cheaper than a few by iteration
 
 
 def co_occurrence(histories: list, num_items: int) -> scipy.sparse.csr_array:
   """[I, I] the number of users who have both items; 0 on the diagonal. Item row r is at r - 1."""
-  rows = [np.unique(np.asarray(h, np.int64)) - 1 for h in histories]
-  user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-  item = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-  seen_UI = scipy.sparse.csr_array(
-      (np.ones(len(item)), (user, item)), shape=(len(rows), num_items))
-  both_II = (seen_UI.T @ seen_UI).tocsr()
+  has_UI = cooccurrence.incidence(histories, num_items)
+  both_II = (has_UI.T @ has_UI).tocsr()
   both_II.setdiag(0)
   both_II.eliminate_zeros()
   return both_II

@@ -10,17 +10,20 @@ window. It is made for phase 2's item head, which predicts the next item at ever
 A user's vector would give these items away, because it was made from all training interactions.
 """
 import functools
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 from etils import epath
 
 from ilm_jax import errors
+from ilm_jax.config import mixture
 from ilm_jax.tasks import features, templates
 from ilm_jax.tasks import material as material_lib
 from ilm_jax.tasks.datasets import openp5_files
 
-TASKS = ("sequential", "straightforward", "next_item")
+TASKS = mixture.HISTORY_TASKS
+_BLOCK = 1 << 20      # histories that are looked up at a time
 
 
 def definitions(material: material_lib.Material) -> dict[str, features.Definition]:
@@ -67,14 +70,19 @@ def histories(material: material_lib.Material, at: np.ndarray) -> np.ndarray:
 
   The history of a training interaction has training interactions only, because the item head learns
   every item of a history: interactions that a cold split holds back are left out.
-  Short histories begin with zeros, the padding row.
+  Short histories begin with zeros, the padding row. They are looked up in blocks: the places of all
+  their items at once would take several times the memory of the result.
   """
   log, train_N = material.interactions, material.split.train
-  learnt, kept = train_N[at], np.flatnonzero(train_N)
+  kept = np.flatnonzero(train_N)
+  user_K, item_K = log.user_N[kept], log.item_N[kept]
   out = np.zeros((len(at), material.history), np.int32)
-  out[~learnt] = _before(log.user_N, log.item_N, at[~learnt], material.history)
-  out[learnt] = _before(log.user_N[kept], log.item_N[kept], np.searchsorted(kept, at[learnt]),
-                        material.history)
+  for start in range(0, len(at), _BLOCK):
+    at_B, out_BH = at[start:start + _BLOCK], out[start:start + _BLOCK]
+    learnt_B = train_N[at_B]
+    out_BH[~learnt_B] = _before(log.user_N, log.item_N, at_B[~learnt_B], material.history)
+    out_BH[learnt_B] = _before(user_K, item_K, np.searchsorted(kept, at_B[learnt_B]),
+                               material.history)
   return out
 
 
@@ -149,15 +157,34 @@ def _family(material, name: str) -> templates.Family:
   return templates.from_lines(material.prompts, lines, name, material.dataset)
 
 
-def _examples(material, family, at: np.ndarray, prompts) -> dict:
+class _Examples(Mapping):
+  """Features whose arrays are made each time they are read.
+
+  Nothing reads the training examples of a task of rate 0, and histories fill the memory.
+  """
+
+  def __init__(self, makers: dict[str, Callable[[], np.ndarray]]):
+    self._makers = makers
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    return self._makers[name]()
+
+  def __iter__(self):
+    return iter(self._makers)
+
+  def __len__(self) -> int:
+    return len(self._makers)
+
+
+def _examples(material, family, at: np.ndarray, prompts) -> _Examples:
   """Examples of the targets `at`; `prompts` is one template number, or one per target."""
   log = material.interactions
-  examples = {"user": features.column(material.rows.user(log.user_N[at])),
-              "target_entity": features.column(log.item_N[at]),
-              "prompt": features.column(np.broadcast_to(prompts, at.shape))}
+  makers = {"user": lambda: features.column(material.rows.user(log.user_N[at])),
+            "target_entity": lambda: features.column(log.item_N[at]),
+            "prompt": lambda: features.column(np.broadcast_to(prompts, at.shape))}
   if "history" in family.fields:
-    examples["history"] = histories(material, at)
-  return examples
+    makers["history"] = lambda: histories(material, at)
+  return _Examples(makers)
 
 
 def _draw(material, name: str, family, count: int) -> np.ndarray:

@@ -67,6 +67,41 @@ def test_test_interactions_in_training_are_found(task, clean, leak):
   assert "1 of 2 examples (first: 1)" in found
 
 
+def test_the_next_user_s_item_does_not_follow_the_last_user_s():
+  """User 0 trains on 3 1 4, user 1 on 2 5: nobody met 2 after 4."""
+  pairs = [{"entities": pair} for pair in ([1, 4], [4, 2], [2, 5])]
+  found, = audit.trained_on_training_alone("item_item", pairs, LOG)
+  assert "1 of 3 examples (first: 1)" in found
+
+
+def test_pairs_with_rows_of_no_item_are_no_interactions():
+  """With nine rows (7, -5) and (5, 13) would have the key of the pair (6, 4)."""
+  clean = {"entities": [6, 4]}
+  for leak in ([7, -5], [5, 13], [6], []):
+    found, = audit.trained_on_training_alone("user_item", [clean, {"entities": leak}], LOG)
+    assert "1 of 2 examples (first: 1)" in found
+  none = dataclasses.replace(LOG, part_N=np.zeros(15, np.int8))
+  assert len(audit.trained_on_training_alone("user_item", [clean], none)) == 1
+
+
+def test_prepared_examples_are_read_many_at_a_time(monkeypatch):
+  class Stored:
+    """Without access to one example."""
+    read = []
+
+    def __len__(self):
+      return 5
+
+    def many(self, indices):
+      self.read.append(list(indices))
+      return [example(0, (3, 1, 5, 4, 2)[i], []) for i in indices]
+
+  monkeypatch.setattr(audit, "_READ", 2)
+  found, = audit.trained_on_training_alone("straightforward", Stored(), LOG)
+  assert found.startswith("straightforward train: 2 of 5 examples (first: 2) are no training inter")
+  assert Stored.read == [[0, 1], [2, 3], [4]]
+
+
 # Items 4 and 5 are cold: user 0's training history is 3 1 2, with the cold 4 between.
 COLD = dataclasses.replace(
     LOG, part_N=np.where(np.isin(LOG.item_N, [4, 5]), 0, 1).astype(np.int8))

@@ -160,6 +160,27 @@ def test_openp5_targets_and_histories(toy):
   assert openp5.histories(toy, at["test"]).tolist() == [[3, 4], [2, 1], [3, 2], [5, 1]]
 
 
+def test_histories_of_several_blocks_are_those_of_one(toy, monkeypatch):
+  """Places of training and of test, mixed: 20 in blocks of three."""
+  at = np.random.default_rng(0).permutation(20)
+  whole = openp5.histories(toy, at)
+  monkeypatch.setattr(openp5, "_BLOCK", 3)
+  np.testing.assert_array_equal(openp5.histories(toy, at), whole)
+  assert whole.dtype == np.int32 and openp5.histories(toy, at[:0]).shape == (0, 2)
+
+
+def test_histories_are_made_when_they_are_read(toy, monkeypatch):
+  """A large log's fill the memory, and nobody trains on a task of rate 0."""
+  made, histories = [], openp5.histories
+  monkeypatch.setattr(openp5, "histories", lambda toy, at: made.append(len(at)) or histories(
+      toy, at))
+  source = openp5.definitions(toy)["sequential"].source
+  assert not made and source.num_input_examples("train") == 7
+  batch, = source.get_dataset("train", shuffle=False).batch(9).as_numpy_iterator()
+  assert made == [7] and list(batch) == ["user", "target_entity", "prompt", "history"]
+  np.testing.assert_array_equal(batch["history"], histories(toy, openp5.targets(toy)["train"]))
+
+
 def test_phase1_pairs_by_hand(toy):
   """Training parts: 1 2 3 | 2 | 6 5 4 3 | 3 4 | 5 5."""
   assert item_text.watched_in_turn(toy).tolist() == [

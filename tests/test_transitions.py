@@ -78,6 +78,25 @@ def test_nearest_keeps_what_item_knn_sums():
   np.testing.assert_allclose(score[0, 1:], near[:, 0])
 
 
+@pytest.mark.parametrize("products", [1, 40])
+def test_nearest_items_of_blocks_are_those_of_one_block(monkeypatch, products):
+  """Bit by bit, with many equal similarities, and items 31 and 32 that nobody has."""
+  random = np.random.default_rng(0)
+  histories = [*HISTORIES, *(random.integers(1, 31, size) for size in random.integers(0, 9, 40))]
+  whole = cooccurrence.nearest(histories, 32, 3)
+  monkeypatch.setattr(cooccurrence, "_PRODUCTS", products)
+  blocks = cooccurrence.nearest(histories, 32, 3)
+  assert blocks.shape == whole.shape == (32, 32)
+  for name in ("data", "indices", "indptr"):
+    np.testing.assert_array_equal(getattr(blocks, name), getattr(whole, name))
+
+
+def test_blocks_have_as_many_items_as_their_pairs_allow(monkeypatch):
+  monkeypatch.setattr(cooccurrence, "_PRODUCTS", 10)
+  assert cooccurrence._starts(np.array([4, 6, 1, 30, 2, 0, 8, 1])) == [0, 2, 3, 4, 7]
+  assert cooccurrence._starts(np.zeros(0)) == [0]
+
+
 def test_a_table_keeps_its_members_and_none_changes_nothing(tmp_path):
   behavioral = (np.ones((6, 3), np.float32), np.ones((5, 3), np.float32))
   plain = entities.make(5, 5, behavioral=behavioral)

@@ -2,6 +2,8 @@
 import numpy as np
 import scipy.sparse
 
+_PRODUCTS = 1 << 25      # most pairs of items that are counted at a time: bounds the memory
+
 
 def incidence(histories: list, num_items: int) -> scipy.sparse.csr_array:
   """float64 [users, I]: 1 where the history, item rows 1..I, has the item."""
@@ -18,7 +20,8 @@ def nearest(histories: list, num_items: int, neighbours: int, shrinkage: float =
 
   The similarity is n_ij / (sqrt(n_i n_j) + shrinkage), where n_i users have item i and n_ij have
   both (Sarwar et al. 2001; as tuned in Ferrari Dacrema et al., arXiv 1907.06902). Among equal
-  similarities the lower item rows are kept.
+  similarities the lower item rows are kept. Blocks of items are made one after another: the pairs
+  of a large catalogue would not fit into memory before their nearest are chosen.
 
   Args:
     histories: item rows of each user's training interactions.
@@ -27,17 +30,37 @@ def nearest(histories: list, num_items: int, neighbours: int, shrinkage: float =
     shrinkage: pulls similarities of rare items towards 0.
   """
   has_UI = incidence(histories, num_items)
-  both_II = (has_UI.T @ has_UI).tocsr()
-  count_I = both_II.diagonal()
-  both_II.setdiag(0)
-  both_II.eliminate_zeros()
-  pairs = both_II.tocoo()
-  pairs.data = pairs.data / (np.sqrt(count_I[pairs.row] * count_I[pairs.col]) + shrinkage)
-  near_II = pairs.tocsr()
-  (row, entry), place = _ranked(near_II)
-  row, entry = row[place < neighbours], entry[place < neighbours]
-  return scipy.sparse.csr_array((near_II.data[entry], (row, near_II.indices[entry])),
-                                shape=near_II.shape)
+  has_IU, count_I = has_UI.T.tocsr(), has_UI.sum(axis=0)
+  # An item is multiplied with all items of its users.
+  starts = _starts(has_IU @ has_UI.sum(axis=1))
+  near = []
+  for first, last in zip(starts, [*starts[1:], num_items]):
+    pairs = (has_IU[first:last] @ has_UI).tocoo()
+    others = pairs.row + first != pairs.col
+    row, col = pairs.row[others], pairs.col[others]
+    similar = pairs.data[others] / (np.sqrt(count_I[row + first] * count_I[col]) + shrinkage)
+    near.append(_strongest(
+        scipy.sparse.csr_array((similar, (row, col)), shape=pairs.shape), neighbours))
+  return scipy.sparse.vstack(near, format="csr")
+
+
+def _starts(work_I: np.ndarray) -> list[int]:
+  """First items of blocks with `_PRODUCTS` of `work_I` at most, or with one item."""
+  done_I, starts = np.cumsum(work_I), [0]
+  while True:
+    before = done_I[starts[-1] - 1] if starts[-1] else 0
+    start = max(int(np.searchsorted(done_I, before + _PRODUCTS, side="right")), starts[-1] + 1)
+    if start >= len(work_I):
+      return starts
+    starts.append(start)
+
+
+def _strongest(matrix: scipy.sparse.csr_array, count: int) -> scipy.sparse.csr_array:
+  """The `count` largest entries of each row; among equal ones those of the lower columns."""
+  (row, entry), place = _ranked(matrix)
+  row, entry = row[place < count], entry[place < count]
+  return scipy.sparse.csr_array((matrix.data[entry], (row, matrix.indices[entry])),
+                                shape=matrix.shape)
 
 
 def members(histories: list, num_items: int, count: int) -> np.ndarray:

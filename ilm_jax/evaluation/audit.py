@@ -12,6 +12,7 @@ from ilm_jax.training import provenance
 
 CLEAR = 0.9          # a rank correlation that is not chance over a catalogue
 _ITEMS = 10          # fewest items to check: 4 in 10,000 random orders of ten reach CLEAR
+_READ = 4096         # examples read at a time
 _RUNS = 20           # fewest runs of tied events to check: fewer may be in order by chance
 
 
@@ -76,17 +77,20 @@ def trained_on_training_alone(task: str, examples, log: interactions_lib.Interac
     log: the interactions.
   """
   train_N = log.split.train
-  users, items = log.rows.user(log.user_N[train_N]), log.item_N[train_N]
-  known = set(zip(users.tolist(), items.tolist()))
+  first_N, second_N = log.rows.user(log.user_N[train_N]), log.item_N[train_N]
   if task == "item_item":
-    same = users[1:] == users[:-1]
-    known = set(zip(items[:-1][same].tolist(), items[1:][same].tolist()))
+    same = first_N[1:] == first_N[:-1]
+    first_N, second_N = second_N[:-1][same], second_N[1:][same]
+  # A set of pairs would take 180 bytes for each. No key is as large as the last one.
+  known = np.r_[np.unique(_keys(first_N, second_N, log)), np.iinfo(np.int64).max]
   wrong = []
-  for number in range(len(examples)):
-    e = examples[number]
-    pair = (e["user"][0], e["target_entity"][0]) if "user" in e else e["entities"][:2]
-    if tuple(map(int, pair)) not in known:
-      wrong.append(number)
+  for start in range(0, len(examples), _READ):
+    some = _read(examples, range(start, min(start + _READ, len(examples))))
+    first_B, second_B = np.array([_pair(example) for example in some], np.int64).T
+    key_B = _keys(first_B, second_B, log)
+    is_known_B = known[np.searchsorted(known, key_B)] == key_B
+    is_row_B = (second_B >= 0) & (second_B < log.rows.total)     # or two pairs have the same key
+    wrong += (start + np.flatnonzero(~(is_known_B & is_row_B))).tolist()
   return _told(wrong, f"{task} train: {{count}} of {len(examples)} examples (first: {{first}}) are "
                "no training interactions, so validation or test has leaked: run --stage=prepare "
                "again")
@@ -287,6 +291,25 @@ def of_its_record(folder, meta: dict, settings: dict, record: str) -> list[str]:
   return [f"{folder} was trained with other settings than {record} says "
           f"({provenance.words(differences)}): the checkpoint is right; train again to correct the "
           "record"] if differences else []
+
+
+def _keys(first_N, second_N, log: interactions_lib.Interactions) -> np.ndarray:
+  """int64: a number for each pair of entity rows, different for different pairs."""
+  return np.asarray(first_N, np.int64) * log.rows.total + second_N
+
+
+def _read(examples, indices) -> list[dict]:
+  """The examples at `indices`; prepared ones are read together."""
+  many = getattr(examples, "many", None)
+  return many(indices) if many else [examples[number] for number in indices]
+
+
+def _pair(example: dict) -> tuple[int, int]:
+  """(user, target), or the first two entities; -1, which is no row, if there are fewer."""
+  if "user" in example:
+    return int(example["user"][0]), int(example["target_entity"][0])
+  first, second = (*map(int, example["entities"][:2]), -1, -1)[:2]
+  return first, second
 
 
 def _text(ids) -> str:
