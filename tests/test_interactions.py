@@ -147,6 +147,28 @@ def test_heldout_items_are_a_fixed_share_with_their_twins():
   assert (helds[4] != helds[5]).any()
 
 
+@pytest.mark.parametrize(("titles", "most"), [(3, 0), (40, 50), (150, 50)])
+def test_titles_of_many_items_hold_out_no_more_than_a_quarter_above_the_fraction(titles, most):
+  """200 items; of three titles each is too large, of the others many have twins."""
+  number_I = np.arange(200) % titles
+  items = lib.Items([str(i) for i in range(200)], [f"t{n}" for n in number_I], [None] * 200,
+                    [[]] * 200)
+  for seed in range(5):
+    held = lib.heldout_items(items, 0.2, seed)[1:]
+    assert held.sum() <= most and (held.sum() > 40 or not most)
+    assert not set(number_I[held]) & set(number_I[~held])           # twins are together
+
+
+def test_a_few_twins_are_held_out_with_every_drawn_item():
+  """As before there was a limit, which a small share of twins does not reach."""
+  titles = [f"t{i % 190}" for i in range(200)]
+  items = lib.Items([str(i) for i in range(200)], titles, [None] * 200, [[]] * 200)
+  for seed in range(5):
+    taken = {titles[i] for i in np.random.default_rng(seed).permutation(200)[:40]}
+    np.testing.assert_array_equal(
+        lib.heldout_items(items, 0.2, seed), [False, *(title in taken for title in titles)])
+
+
 def test_save_and_load(tmp_path):
   interactions, items = built()
   fingerprint = lib.save(tmp_path, interactions, items, {"log": "abc"})

@@ -93,6 +93,10 @@ def check_tasks(c) -> list[str]:
                  "words; set it to False, or choose another tasks.index")
   if t.index_clusters == 1:
     wrong.append("tasks.index_clusters=1 does not divide the items: make it 2 or more")
+  if t.index == "collaborative" and t.index_size <= t.index_clusters:
+    wrong.append(f"tasks.index_size={t.index_size} is not more than tasks.index_clusters="
+                 f"{t.index_clusters}: the numbers of clusters run modulo the size, so two items "
+                 f"could get one code; make it {t.index_clusters + 1} or more")
   if t.index_apart and not t.index_words:
     wrong.append("tasks.index_apart=True with tasks.index_words=False: it gives codes words of "
                  "their own; set tasks.index_words too")

@@ -7,6 +7,7 @@ the rule of the split (`splits`) orders equal times. A log without times keeps i
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from ilm_jax import errors
 from ilm_jax.data import arrays, splits
 from ilm_jax.data import rows as rows_lib
 
+_HELD_AT_MOST = 1.25      # times the fraction of items that are asked to be held out
 _DIGITS = 4000      # of an id that is compared as a number: Python reads 4,300 at most
 
 
@@ -219,14 +221,23 @@ def heldout_items(items: Items, fraction: float, seed: int) -> np.ndarray:
   """bool [I + 1] by entity row: items whose text is never trained on; False for row 0.
 
   These are a random share of the items, and all items with the same title and year as one of them:
-  some logs list an item twice, and its twin in training would reveal the text.
+  some logs list an item twice, and its twin in training would reveal the text. Where many items
+  share a title, twins would make the share far larger. So at most 1.25 * fraction of the items,
+  rounded up, are held out: a drawn title whose items would exceed this stays in training.
   """
-  held = np.zeros(len(items) + 1, bool)
-  chosen = np.random.default_rng(seed).permutation(len(items))[:round(fraction * len(items))]
-  names = [full_title(items, row + 1) for row in range(len(items))]
-  taken = {names[i] for i in chosen}
-  held[1:] = [name in taken for name in names]
-  return held
+  count = len(items)
+  number_of: dict[str, int] = {}
+  title_I = np.array([number_of.setdefault(full_title(items, row + 1), len(number_of))
+                      for row in range(count)], np.int64)
+  size_T = np.bincount(title_I)
+  held_T = np.zeros(len(size_T), bool)
+  room = math.ceil(_HELD_AT_MOST * fraction * count)
+  chosen = np.random.default_rng(seed).permutation(count)[:round(fraction * count)]
+  for title in title_I[chosen]:
+    if not held_T[title] and size_T[title] <= room:
+      held_T[title] = True
+      room -= size_T[title]
+  return np.r_[False, held_T[title_I]]
 
 
 def full_title(items: Items, row: int) -> str:
