@@ -6,7 +6,8 @@ import pytest
 from ilm_jax import errors
 from ilm_jax.planning import arithmetic, search, shapes, table
 from ilm_jax.runtime import chips
-from tests.test_planning import config, plan
+from tests import test_planning
+from tests.test_planning import TINY, WHOLE, config, plan
 
 
 def test_search_compiles_the_best_by_arithmetic_and_the_naive_mesh():
@@ -72,3 +73,58 @@ def test_the_grid_divides_over_microbatches():
   assert grid and {x["rows"] for x in grid} <= {4, 8, 16, 32}
   for x in [*grid, search.naive(c, topology)]:
     assert x["rows"] % (4 * x["mesh"]["data"] * x["mesh"]["fsdp"]) == 0
+
+
+def ranking(said: float, **changes):
+  """A small config with 16 rows that only rank; beside 64 that say words, if `said`."""
+  return test_planning.ranking(**{"tasks.mixture.elm_title": said, "phase2.rows": 64,
+                                  "phase2.head.rows": 16, **changes})
+
+
+def test_what_only_ranks_is_searched_by_its_ranking_rows():
+  """Not by phase2.rows, which nothing reads: with equal time a row the smallest batch is best."""
+  c, topology = ranking(0.0, **{"mesh.data": 8}), chips.parse("h100:8")
+  grid = search.candidates(c, TINY, topology)
+  assert {(x["rows"], x["rank_rows"]) for x in grid} == {(0, 8), (0, 16), (0, 32), (0, 64)}
+  changed = search.apply(c, grid[0])
+  assert (changed.phase2.rows, changed.phase2.head.rows) == (64, 8)
+
+  def compiled(c):
+    return {"fits": True, "estimated_step_seconds": c.phase2.head.rows / 8,
+            "peak_bytes_per_chip": 1, "useful_utilization": 0.5}
+
+  own = plan(c, WHOLE, lm=TINY) | compiled(c)
+  found = search.run(c, topology, lambda _: TINY, own, compiled)
+  rows = [x["rank_rows"] for x in found]
+  assert rows == sorted(rows) and rows[0] < rows[-1]
+  said = table.ranking(found)
+  assert f"--config.phase2.head.rows={rows[0]} --config.lm.remat" in said
+  assert "--config.phase2.rows" not in said and "per row 1.00 times as fast" in said
+
+
+@pytest.mark.parametrize("said", [0.0, 1.0])
+def test_the_naive_mesh_divides_the_rows_of_every_pass(said):
+  """16 ranking rows do not spread over 32 chips; both kinds grow alike, so time a row compares."""
+  c, topology = ranking(said), chips.parse("v5e:4x8")
+  naive = search.naive(c, topology)
+  assert naive["mesh"]["fsdp"] == 32
+  assert (naive["rows"], naive["rank_rows"]) == (128 * said, 32)
+  grid = search.candidates(c, TINY, topology)
+  assert grid
+  for x in grid:
+    assert x["rows"] == 4 * said * x["rank_rows"]
+    assert x["rank_rows"] % (x["mesh"]["data"] * x["mesh"]["fsdp"]) == 0
+
+
+def test_the_grid_keeps_groups_whole():
+  """Half the rows would be half a group, which the config's checks refuse."""
+  c = ranking(1.0, **{"phase2.head.rows_per_group": 16})
+  grid = search.candidates(c, TINY, chips.parse("v5e:2x2"))
+  assert {x["rank_rows"] for x in grid} == {16, 32, 64}
+
+
+def test_nothing_fits_around_ranking_rows(monkeypatch):
+  monkeypatch.setitem(chips.CHIPS, "h100", dataclasses.replace(chips.CHIPS["h100"], memory=1.0))
+  c = ranking(0.0, **{"mesh.data": 8})
+  with pytest.raises(errors.UserError, match="around phase2.head.rows=16 fits"):
+    search.run(c, chips.parse("h100:8"), lambda _: TINY, plan(c, WHOLE, lm=TINY), None)

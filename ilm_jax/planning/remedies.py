@@ -95,8 +95,7 @@ def _with(change: Change, topology: chips.Topology | None = None, **fields) -> C
 def _meshes(change: Change, shape_of, topology: chips.Topology | None = None) -> Iterator[Change]:
   """Other meshes, in order of how many chips share the weights, fewest first."""
   where = topology or change.topology
-  meshes = search.meshes(where, shape_of(change.config),
-                         search.at_once(change.config, change.config.phase2.rows))
+  meshes = search.meshes(where, shape_of(change.config), search.at_once(change.config))
   for mesh in sorted(meshes, key=lambda m: (m["fsdp"] * m["tensor"], m["tensor"])):
     yield _with(change, topology, **{f"mesh__{name}": n for name, n in mesh.items()})
 

@@ -1,4 +1,5 @@
 """Prints plans as text."""
+from ilm_jax.planning import search
 
 
 def one(plan: dict) -> str:
@@ -68,28 +69,26 @@ def times(plan: dict) -> list[str]:
 
 def ranking(planned: list[dict]) -> str:
   """The search's table, best first; the last line compares the best with the naive mesh."""
-  lines = ["", f"  {'data x fsdp x tensor':<22}{'rows':>6} {'remat':<9}{'peak':>10}{'step s':>9}"
+  lines = ["", f"  {'data x fsdp x tensor':<22}{'rows':>9} {'remat':<9}{'peak':>10}{'step s':>9}"
                f"{'ms / row':>10}{'useful':>8}"]
   for x in planned:
     plan, mesh = x["plan"], " x ".join(str(n) for n in x["mesh"].values())
+    rows = "+".join(str(n) for n in search.rows_in(x).values())
     seconds = plan["estimated_step_seconds"] or 0.0
-    numbers = (f"{seconds:>9.4f}{1e3 * seconds / x['rows']:>10.3f}"
+    numbers = (f"{seconds:>9.4f}{1e3 * search.per_row(x):>10.3f}"
                f"{plan['useful_utilization']:>8.3f}" if seconds and plan["fits"] else
                "   does not fit")
-    lines.append(f"  {mesh:<22}{x['rows']:>6} {x['remat']:<9}{gib(plan['peak_bytes_per_chip']):>10}"
+    lines.append(f"  {mesh:<22}{rows:>9} {x['remat']:<9}{gib(plan['peak_bytes_per_chip']):>10}"
                  f"{numbers}{'  naive FSDP' * x['naive']}")
   best, naive = planned[0], next(x for x in planned if x["naive"])
   if not best["naive"] and best["plan"]["fits"]:
-    words = " ".join(f"--config.mesh.{name}={n}" for name, n in best["mesh"].items())
+    settings = {f"mesh.{name}": n for name, n in best["mesh"].items()}
+    settings |= {search.FIELDS[kind]: n for kind, n in search.rows_in(best).items()}
+    words = " ".join(f"--config.{name}={n}" for name, n in settings.items())
     gain = "naive FSDP does not fit" if not naive["plan"]["fits"] else (
-        f"per row {per_row(naive) / per_row(best):.2f} times as fast as naive FSDP")
-    lines.append(f"  best: {words} --config.phase2.rows={best['rows']} "
-                 f"--config.lm.remat={best['remat']}; {gain}")
+        f"per row {search.per_row(naive) / search.per_row(best):.2f} times as fast as naive FSDP")
+    lines.append(f"  best: {words} --config.lm.remat={best['remat']}; {gain}")
   return "\n".join(lines)
-
-
-def per_row(planned: dict) -> float:
-  return planned["plan"]["estimated_step_seconds"] / planned["rows"]
 
 
 def gib(size: float) -> str:
