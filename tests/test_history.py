@@ -1,6 +1,7 @@
 """What a phase logged, across restarts and a full disk."""
 import errno
 import io
+import json
 import os
 import pathlib
 import re
@@ -44,6 +45,27 @@ def test_a_damaged_line_is_named_and_one_of_before_digests_is_read(tmp_path, dam
     scalars.Writer(path).resume(8)
   path.write_text('{"step": 4, "loss": 0.25}\n')
   assert scalars.read(path) == [{"step": 4, "loss": 0.25}]
+
+
+def test_each_record_gets_its_digest_once(tmp_path, monkeypatch):
+  """Not again with every later record: the training thread waits for it."""
+  expected = [json.dumps(files.stamped({"step": step, "loss": 1 / step})) + "\n"
+              for step in range(1, 7)]
+  path, stamped, stamps = tmp_path / "metrics.jsonl", files.stamped, []
+  monkeypatch.setattr(files, "stamped", lambda r: stamps.append(r["step"]) or stamped(r))
+  writer = scalars.Writer(path)
+  writer.resume(0)
+  for step in range(1, 7):
+    writer.write(step, {"loss": 1 / step}, {"steps_per_second": 3.0})
+    assert path.read_text() == "".join(expected[:step])
+  assert stamps == [1, 2, 3, 4, 5, 6]
+
+  again = scalars.Writer(path)
+  again.resume(4)
+  assert path.read_text() == "".join(expected[:4])
+  again.write(5, {"loss": 1 / 5}, {})
+  assert path.read_text() == "".join(expected[:5])
+  assert stamps[6:] == [1, 2, 3, 4, 5]
 
 
 def test_no_file_no_records(tmp_path):

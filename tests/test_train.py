@@ -331,6 +331,41 @@ def test_a_signal_saves_the_step_it_is_at(tmp_path, never_stopped, number):
   assert (out, (tmp_path / "metrics.jsonl").read_text()) == never_stopped
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_last_save_is_heard(tmp_path, monkeypatch, number):
+  """The phase is finished, but the next one must not begin."""
+  def interrupted(self):
+    monkeypatch.undo()
+    signal.raise_signal(number)
+    self.wait()
+
+  monkeypatch.setattr(checkpoint.Checkpointer, "wait", interrupted)
+  with pytest.raises(loop.Preempted, match=f"phase1: {number.name}; saved step 8 of 8 in ") as e:
+    toy.fit(tmp_path, 8)
+  assert e.value.signal == number
+  assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 8
+  assert scalars.read(tmp_path / "metrics.jsonl")[-1]["step"] == 8
+  toy.fit(tmp_path, 8)
+
+
+def test_a_signal_to_another_process_during_the_last_save_is_heard(tmp_path, monkeypatch):
+  """After the last save all processes agree once more, so none waits for one that has stopped."""
+  asked = []
+
+  class Agreement:
+    def __init__(self, mesh):
+      pass
+
+    def any(self, mine, *, last=False):
+      asked.append((mine, last))
+      return len(asked) == 9                # 8 steps, and once more
+
+  monkeypatch.setattr(loop.distributed, "Agreement", Agreement)
+  with pytest.raises(loop.Preempted, match="phase1: SIGTERM; saved step 8 of 8 in "):
+    toy.fit(tmp_path, 8)
+  assert asked == [(False, False)] * 7 + [(False, True)] * 2
+
+
 DEAF = """
 import time
 from ilm_jax.monitoring import progress

@@ -43,12 +43,12 @@ class Writer:
 
   def __init__(self, path, trackers: tuple[trackers_lib.Tracker, ...] = ()):
     self._path, self._trackers = epath.Path(path), trackers
-    self._records = []
+    self._lines = []         # of the file; kept, as a digest costs time in the training thread
     self._writes = distributed.is_main()
 
   def resume(self, step: int) -> None:
     """Forgets every record after `step`, which a run that starts at `step` writes again."""
-    self._records = [r for r in read(self._path) if r["step"] <= step]
+    self._lines = [_line(r) for r in read(self._path) if r["step"] <= step]
     if self._path.exists():
       self._save()
     for tracker in self._trackers:
@@ -56,7 +56,8 @@ class Writer:
 
   def write(self, step: int, scalars: dict[str, float], clock: dict[str, float]) -> None:
     """Adds one record: `scalars` to file and trackers, `clock` (rates, waits) to trackers only."""
-    self._records.append({"step": step, **scalars})
+    if self._writes:
+      self._lines.append(_line({"step": step, **scalars}))
     self._save()
     for tracker in self._trackers:
       tracker.write(step, {**scalars, **clock})
@@ -69,9 +70,12 @@ class Writer:
     if not self._writes:
       return
     try:
-      files.write_text(self._path, "".join(
-          json.dumps(files.stamped(r)) + "\n" for r in self._records))
+      files.write_text(self._path, "".join(self._lines))
     except OSError as e:
       if e.errno in files.FULL_DISK:
         raise files.full_disk(self._path.parent, e) from e
       raise
+
+
+def _line(record: dict) -> str:
+  return json.dumps(files.stamped(record)) + "\n"

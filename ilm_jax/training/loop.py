@@ -186,7 +186,8 @@ def fit(state: TrainState, mesh, objective: Objective, optimization: Optimizatio
 
   Raises:
     UserError: a loss or gradient is not finite; no such state is ever saved.
-    Preempted: SIGTERM or SIGINT came; the state after the current step is saved.
+    Preempted: SIGTERM or SIGINT came; the state after the current step is saved. It may be the
+      last step: then only the next phase must not begin.
   """
   state, frozen = axes.place(mesh, state), axes.place(mesh, objective.frozen)
   first, steps = int(state.step), cadence.steps
@@ -198,7 +199,7 @@ def fit(state: TrainState, mesh, objective: Objective, optimization: Optimizatio
   writer.resume(first)
   agreement = distributed.Agreement(mesh)
   with contextlib.closing(writer), progress.StopSignals() as signals, monitor.start(first):
-    feed = iter(objective.batches.iterate(first, steps))
+    feed, step, preempted = iter(objective.batches.iterate(first, steps)), first, False
     for step in range(first + 1, steps + 1):
       with monitor.waiting():
         batch = to_devices(mesh, next(feed))
@@ -219,11 +220,13 @@ def fit(state: TrainState, mesh, objective: Objective, optimization: Optimizatio
           checkpointer.save(state, totals=metric_totals.sums())
           host_memory.give_back()
       if preempted:
-        checkpointer.wait()
-        came = signals.came or signal.SIGTERM
-        raise Preempted(
-            f"{name}: {came.name}; saved step {step} of {steps} in {checkpointer.folder}", came)
+        break
     checkpointer.wait()
+    # Asked once more, because a signal may have come during the last save.
+    if preempted or agreement.any(signals.came is not None, last=True):
+      came = signals.came or signal.SIGTERM
+      raise Preempted(
+          f"{name}: {came.name}; saved step {step} of {steps} in {checkpointer.folder}", came)
   return state
 
 
