@@ -164,6 +164,13 @@ def test_no_beams_at_all():
     reading.validate(c, device_count=1)
 
 
+def test_int8_weights_are_not_drawn():
+  c = base.get_config()
+  c.lm.update(random=True, dtype="int8")
+  with pytest.raises(errors.UserError, match="lm.random=True with lm.dtype='int8'"):
+    reading.validate(c, device_count=1)
+
+
 def test_every_mistake_is_named_at_once():
   c = base.get_config()
   c.lm.asset = "smollm2-135m"
@@ -350,6 +357,19 @@ def test_mistakes_in_naming_the_data(tmp_path, fields, words):
 def test_names_and_rates_of_tasks_and_losses(c, words):
   with pytest.raises(errors.UserError, match=words):
     reading.validate(c, 1)
+
+
+def test_a_group_of_items_is_larger_than_the_number_of_its_clusters():
+  """Otherwise numbers of clusters repeat, and so would codes. Other indices have no clusters."""
+  c = base.get_config()
+  c.tasks.update(index="collaborative", index_clusters=20, index_size=21)
+  reading.validate(c, 1)
+  c.tasks.index_size = 20
+  with pytest.raises(errors.UserError, match=(
+      "tasks.index_size=20 is not more than tasks.index_clusters=20: .*make it 21 or more")):
+    reading.validate(c, 1)
+  c.tasks.index = "title"
+  reading.validate(c, 1)
 
 
 def test_a_missing_field_and_a_wrong_type_are_named():

@@ -12,7 +12,7 @@ import safetensors.numpy
 from jax.sharding import AxisType
 
 from ilm_jax import errors
-from ilm_jax.models import decoder, language_model, t5
+from ilm_jax.models import decoder, language_model, products, t5
 from ilm_jax.runtime import axes
 from ilm_jax.weights import hf, int8, load, own
 
@@ -182,10 +182,24 @@ def test_int8_is_the_rounded_model(config):
   assert np.abs(logits(small, tree) - logits(config, params)).max() > 1e-4
 
 
-def test_int8_from_a_folder(tmp_path):
+def test_int8_from_a_folder_is_rounded_as_it_is_read(tmp_path, monkeypatch):
   hugging_face(tmp_path)
+  want = int8.quantise(*load.language_model(tmp_path))[1]
+  monkeypatch.setattr(int8, "quantise", None)        # needs the whole model in float32
   config, params = load.language_model(tmp_path, dtype="int8", mesh=mesh(1, 1, 1))
   assert config.int8 and params["layers"]["up"].dtype == jnp.int8
+  jax.tree.map(np.testing.assert_array_equal, params, want)
+
+
+@pytest.mark.parametrize("at", [0, 999_999, 1_999_999])
+def test_models_of_equal_sizes_have_other_fingerprints(tmp_path, at):
+  """A fine-tuned model differs in all blocks; a bit at the ends is enough."""
+  weights = np.zeros(2_000_000, np.uint8)
+  (tmp_path / "model").write_bytes(weights.tobytes())
+  before = load.fingerprint(tmp_path)
+  weights[at:at + 40_000] = 1
+  (tmp_path / "model").write_bytes(weights.tobytes())
+  assert load.fingerprint(tmp_path) != before
 
 
 def test_added_words_follow_the_tokenizers(tmp_path):
@@ -266,3 +280,10 @@ def test_frozen_kernels_are_packed_on_a_cpu_alone():
                                 (of_tpu, True, False), (None, True, False)):
     up = load.adapt(config, params, where, frozen=frozen).params["layers"]["up"]
     assert up.dtype == (jnp.uint16 if packed else jnp.bfloat16)
+
+
+def test_a_packed_model_is_saved_as_it_was(tmp_path):
+  wide = dataclasses.replace(CONFIG, dtype="bfloat16")
+  params = language_model.init(wide, 0)
+  own.save(tmp_path / "m", wide, products.packed(params))
+  jax.tree.map(np.testing.assert_array_equal, own.load(tmp_path / "m", "bfloat16")[1], params)

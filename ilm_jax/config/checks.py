@@ -74,6 +74,9 @@ def _check_lm(lm) -> list[str]:
   if (lm.train == "lora") != bool(lm.lora_rank):
     wrong.append(f"lm.train={lm.train!r} with lm.lora_rank={lm.lora_rank}: training low-rank "
                  "updates needs both; set lm.train='lora' and a rank above 0, or neither")
+  if lm.random and lm.dtype == "int8":
+    wrong.append("lm.random=True with lm.dtype='int8': only weights of floating point are drawn; "
+                 "use bfloat16 or float32")
   if lm.whole_words and lm.train != "all":
     wrong.append(f"lm.whole_words={lm.whole_words} with lm.train={lm.train!r}: their embeddings "
                  "start at zero and would stay zero; set lm.train='all'")

@@ -40,20 +40,21 @@ def language_model(path, *, dtype: str = "float32", mesh=None, gin_file: str = "
   Raises:
     UserError: there is no readable model, or it is damaged or of an unsupported kind.
   """
-  path, wide = epath.Path(path), "float32" if dtype == "int8" else dtype
+  path, few = epath.Path(path), dtype == "int8"
+  wide = "float32" if few else dtype
   if path.suffix == ".gguf":
-    config, params = gguf.load(path, wide, mesh)
+    config, params = gguf.load(path, wide, mesh, int8=few)
   elif own.is_model(path):
     config, params = own.load(path, wide, mesh)
   elif (path / "config.json").exists():
-    config, params = hf.load(path, wide, mesh)
+    config, params = hf.load(path, wide, mesh, int8=few)
   elif t5x.is_checkpoint(path):
     config, params = t5x.load(path, gin_file, wide, mesh)
   else:
     raise errors.UserError(
         f"{path}: no language model found: expected a .gguf file, a folder with config.json and "
         "safetensors, or a T5X checkpoint (checkpoint_<step>/)")
-  if dtype == "int8" and not config.int8:
+  if few and not config.int8:
     config, params = int8.quantise(config, params, mesh)
   if new_tokens:
     config, params = _add_words(config, params, new_tokens, vocabulary or config.vocab_size, mesh)
@@ -152,7 +153,8 @@ def redrawn(model: LanguageModel, seed: int) -> LanguageModel:
 
 
 def fingerprint(path) -> str:
-  """sha256 over the names and sizes of a model's files, and the bytes of files below 1 MiB."""
+  """sha256 over the names, sizes and bytes of a model's files; of a file of a MiB or more, over 64
+  pieces of 64 KiB from its beginning to its end: fine-tuned models have equal sizes."""
   path = epath.Path(path)
   files = [path] if path.is_file() else sorted(
       folder / name for folder, _, names in path.walk() for name in names)
@@ -160,8 +162,19 @@ def fingerprint(path) -> str:
   for file in files:
     size = file.stat().length
     digest.update(f"{file.name} {size}\n".encode())
-    digest.update(file.read_bytes() if size < 1 << 20 else b"")
+    for piece in _pieces(file, size):
+      digest.update(piece)
   return digest.hexdigest()
+
+
+def _pieces(file, size: int, count: int = 64, length: int = 1 << 16):
+  if size < 1 << 20:
+    yield file.read_bytes()
+    return
+  with file.open("rb") as opened:
+    for n in range(count):
+      opened.seek((size - length) * n // (count - 1))
+      yield opened.read(length)
 
 
 def _add_words(config, params: dict, count: int, vocabulary: int, mesh):

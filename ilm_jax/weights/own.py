@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ilm_jax import errors, files
-from ilm_jax.models import attention, decoder, language_model, t5
+from ilm_jax.models import attention, decoder, language_model, products, t5
 from ilm_jax.runtime import axes
 from ilm_jax.weights import trees
 
@@ -27,10 +27,14 @@ def save(folder, config: language_model.Config, params: dict) -> None:
   if (folder / "model.json").exists():
     raise errors.UserError(f"{folder} holds a model already: choose another folder or delete it")
   with ocp.StandardCheckpointer() as saver:
-    saver.save(folder.absolute() / "params", jax.tree.map(jax.numpy.asarray, params), force=True)
+    saver.save(folder.absolute() / "params", jax.tree.map(_whole, params), force=True)
   kind = next(name for name, of in _KINDS.items() if isinstance(config, of))
   files.write_text(folder / "model.json", json.dumps(
       {"kind": kind, **dataclasses.asdict(config)}, indent=1))
+
+
+def _whole(x) -> jax.Array:
+  return jax.numpy.asarray(products.unpacked(x))
 
 
 def is_model(folder) -> bool:
