@@ -72,8 +72,7 @@ def prepare(workdir, lm_tokenizer, text_tokenizer, config,
   _save_index(workdir / "prepared", material)
   names = catalog.add(material, definitions, catalog.dataset_name(config), config.tasks.mixture)
   untrained = {name for name, rate in config.tasks.mixture.items() if not rate}
-  todo = _todo(workdir / "prepared", material, definitions, names,
-               settings_lib.of_prepared(config), untrained)
+  todo = _todo(workdir / "prepared", material, definitions, names, config, untrained)
   if beam:
     _by_beam(todo, beam)
   else:
@@ -101,8 +100,7 @@ def examples(name: str, split: str):
       bar.update(len(some))
 
 
-def _todo(folder, material, definitions, names, settings: dict,
-          untrained: set[str]) -> list[_Todo]:
+def _todo(folder, material, definitions, names, config, untrained: set[str]) -> list[_Todo]:
   """The splits that are missing, damaged, or made from other inputs.
 
   Nothing reads the training examples of an untrained task, and a large log takes minutes for each.
@@ -116,7 +114,7 @@ def _todo(folder, material, definitions, names, settings: dict,
     if short in theirs:
       of_task["module"] = own_tasks.fingerprint(material.module)
     for split in definition.source.splits:
-      made_from = of_task | {"settings": _settings_of(settings, short, split)}
+      made_from = of_task | {"settings": settings_lib.of_prepared(config, short, split)}
       if split == "train" and short in untrained and not (folder / names[short] / split).exists():
         continue
       manifest = store.read_manifest(folder / names[short] / split) or {}
@@ -132,14 +130,6 @@ def _todo(folder, material, definitions, names, settings: dict,
              "metric_fns": [own_tasks.metric_name(fn) for fn in definition.metric_fns]},
             material.module if short in theirs else ""))
   return todo
-
-
-def _settings_of(settings: dict, short: str, split: str) -> dict:
-  """The settings that decide a split: numbers of evaluated targets decide only those splits, so
-  that checkpoints of the training examples stay valid."""
-  others = set() if short.endswith("_prompts") else {"tasks.prompt_targets"}
-  others |= set() if short in openp5.TASKS and split != "train" else {"tasks.eval_targets"}
-  return {name: value for name, value in settings.items() if name not in others}
 
 
 def _by_beam(todo: list[_Todo], beam: tuple[str, ...]) -> None:

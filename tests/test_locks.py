@@ -88,6 +88,22 @@ def test_a_second_job_is_refused_in_one_line_that_names_the_first(tmp_path, else
   elsewhere(workdir, "eval")     # and what was refused as a whole holds no part of it
 
 
+def test_who_waits_gets_the_lock_when_it_is_free(tmp_path, elsewhere, monkeypatch):
+  first = elsewhere(tmp_path, "eval")
+  waited = []
+
+  def sleep(seconds):
+    waited.append(seconds)
+    first.kill()
+    first.wait()
+
+  monkeypatch.setattr(locks.time, "sleep", sleep)
+  with locks.held(tmp_path, ["eval"], wait=7), pytest.raises(errors.UserError, match="eval: pid"):
+    with locks.held(tmp_path, ["eval"]):
+      pass
+  assert waited == [7]
+
+
 def test_the_lock_dies_with_its_owner(tmp_path, elsewhere):
   first = elsewhere(tmp_path, "train")
   first.kill()

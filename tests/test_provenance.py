@@ -9,7 +9,7 @@ from configs import tiny
 from ilm_jax import errors
 from ilm_jax.config import settings, variants
 from ilm_jax.evaluation import audit, measured
-from ilm_jax.stages import recipe
+from ilm_jax.stages import context, recipe
 from ilm_jax.training import checkpoint, loop, provenance
 
 SETTINGS = {"seed": 0, "phase1.losses.ui": 0.5, "phase1.steps": 8, "vectors": ("behavioral",)}
@@ -120,6 +120,19 @@ def test_settings_of_each_phase(field, value, phases):
 def test_settings_of_the_mlp_are_those_that_it_reads(field, value, counts):
   mlp = variants.COMPARED["mlp"]
   assert changed(field, value, lambda c: settings.of_phase2(c, mlp)) == [field] * counts
+
+
+@pytest.mark.parametrize("was, now, says", [
+    ({}, {"cf.dialogs": 3}, "cf.dialogs: 0 -> 3"), ({"cf.dialogs": 3}, {}, "cf.dialogs: 3 -> 0"),
+    ({"cf.reg": 1.0}, {"cf.reg": 2.0}, "cf.reg: 1.0 -> 2.0"), ({}, {"cf.reg": 2.0}, ""),
+    ({"cf.gone": 1}, {}, ""), ({"cf.dialogs": 3}, {"cf.dialogs": 3}, "")])
+def test_files_of_other_settings_are_refused_also_where_a_field_was_off(was, now, says):
+  """A field that is not recorded had its value of settings.OFF; unknown ones say nothing."""
+  if not says:
+    context._same_settings("entities", was, now, "cf")
+    return
+  with pytest.raises(errors.UserError, match=f"entities .*{says}.*--stage=cf"):
+    context._same_settings("entities", was, now, "cf")
 
 
 @pytest.mark.parametrize("field", ["lm.asset", "lm.tokenizer", "lm.gin_file", "tasks.prompts"])

@@ -221,6 +221,9 @@ def test_lists_of_all_users_in_parts_go_on_where_they_stopped(run, monkeypatch, 
     recommend.run(run, wish._replace(k=1))
   with pytest.raises(errors.UserError, match=r"with other settings .checkpoint.: name another"):
     recommend.run(run, wish._replace(model="mlp"))
+  run.config.phase2.head.factors = 0.75
+  with pytest.raises(errors.UserError, match=r"with other settings .factors.: name another"):
+    recommend.run(run, wish)
 
 
 def test_lists_of_the_users_that_a_file_names_in_its_order(run, tmp_path, parquet):

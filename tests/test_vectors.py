@@ -8,8 +8,9 @@ import ml_collections
 import numpy as np
 import pytest
 
+from ilm_jax import errors
 from ilm_jax.cf import ials
-from ilm_jax.data import entities, interactions, splits
+from ilm_jax.data import arrays, entities, interactions, splits
 from ilm_jax.runtime import axes
 from ilm_jax.stages import vectors
 
@@ -90,6 +91,38 @@ def talks(tmp_path, *named):
   lines = [{"turns": [{"role": "user", "text": "Hi.", "items": list(items)}]}
            for items in (*named, "ae")]
   (tmp_path / "talks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_factors_of_other_settings_than_the_table_are_refused_and_made_again(tmp_path):
+  """Stage cf was stopped under other settings, after the factors and before the table."""
+  (tmp_path / "talks.jsonl").write_text("")
+  run = run_with_dialogs(tmp_path, 0)
+  vectors.run(run)
+  mine, at = vectors.factors(run)[1], tmp_path / "factors.npz"
+  run.config.cf.reg = 9.0
+  run.sentence_vectors = lambda texts: 1 / 0
+  with pytest.raises(ZeroDivisionError):
+    vectors.run(run)
+  run.config.cf.reg = 0.1
+  with pytest.raises(errors.UserError, match="factors.npz was made with other settings than ent"):
+    vectors.factors(run)
+  vectors.run(run)
+  np.testing.assert_array_equal(vectors.factors(run)[1], mine)
+  before = at.stat().st_mtime_ns
+  vectors.run(run)
+  assert at.stat().st_mtime_ns == before
+  at.write_bytes(at.read_bytes()[:-9])          # damaged
+  vectors.run(run)
+  np.testing.assert_array_equal(vectors.factors(run)[1], mine)
+
+
+def test_factors_of_before_say_nothing_of_their_settings(tmp_path):
+  (tmp_path / "talks.jsonl").write_text("")
+  run = run_with_dialogs(tmp_path, 0)
+  vectors.run(run)
+  stored = arrays.load_file(tmp_path / "factors.npz", "")
+  arrays.save_file(tmp_path / "factors.npz", {n: stored[n] for n in ("user_UC", "item_I1C")})
+  assert vectors.factors(run)[0].shape == (3, 4)
 
 
 def test_a_dialog_counts_as_users_who_like_what_it_names(tmp_path):

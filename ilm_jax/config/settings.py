@@ -3,7 +3,7 @@
 Fields that only change how a run is logged, saved or computed are left out, and fields of other
 models.
 """
-from ilm_jax.config import variants
+from ilm_jax.config import mixture, variants
 
 _DATA = ("data", "cf", "vectors", "text_encoder", "seed", "prng")
 _SAME_NUMBERS = {
@@ -56,14 +56,21 @@ def of_phase2(config, variant: variants.Variant) -> dict:
           and not (name.startswith("tasks.mixture.") and not value)}
 
 
-def of_prepared(config) -> dict:
-  """{dotted field: value} of the fields that decide prepared tasks, beside the data, vocabularies
-  and prompts."""
+def of_prepared(config, task: str, split: str) -> dict:
+  """{dotted field: value} of the fields that decide a split of a prepared task, beside the data,
+  vocabularies and prompts.
+
+  Numbers of evaluated targets decide only those splits, so that checkpoints of the training
+  examples stay valid.
+  """
   fields = _fields(config, ("seed", "data", "tasks"))
+  others = {"tasks.module", "tasks.prompts", *_OF_CONVERSATIONS}
+  others |= set() if task.endswith("_prompts") else {"tasks.prompt_targets"}
+  others |= set() if task in mixture.HISTORY_TASKS and split != "train" else {"tasks.eval_targets"}
   return {name: value for name, value in fields.items()
           if name in ("seed", "data.heldout_fraction", "data.domain")
           or (name.startswith("tasks.") and not name.startswith("tasks.mixture.")
-              and name not in ("tasks.module", "tasks.prompts", *_OF_CONVERSATIONS))}
+              and name not in others)}
 
 
 def of_entities(config) -> dict:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 
 from etils import epath
 
@@ -20,15 +21,16 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def held(workdir, kinds):
+def held(workdir, kinds, wait: float = 0.0):
   """Holds the locks of `kinds` within the context.
 
   Args:
     workdir: folder of the run, made if it does not exist; nothing is locked in a bucket.
     kinds: names of the kinds of files that the job writes, e.g. ["train", "eval"].
+    wait: seconds until it tries again where another job holds one of them; 0: it refuses.
 
   Raises:
-    UserError: another job holds one of them.
+    UserError: another job holds one of them, and `wait` is 0.
   """
   if "://" in os.fspath(workdir):
     yield
@@ -36,15 +38,19 @@ def held(workdir, kinds):
   with contextlib.ExitStack() as stack:
     for kind in sorted(kinds):
       epath.Path(workdir).mkdir(parents=True, exist_ok=True)
-      _lock(stack.enter_context(open(epath.Path(workdir) / f".{kind}.lock", "a+")), workdir, kind)
+      file = stack.enter_context(open(epath.Path(workdir) / f".{kind}.lock", "a+"))
+      while not _locked(file, workdir, kind, wait):
+        time.sleep(wait)
     yield
 
 
-def _lock(file, workdir, kind: str) -> None:
+def _locked(file, workdir, kind: str, wait: float) -> bool:
   """Locks the open `file` and writes the holder's pid and host into it."""
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError as error:
+    if wait:
+      return False
     file.seek(0)
     holder = file.read().strip() or "of unknown pid"
     raise errors.UserError(
@@ -56,3 +62,4 @@ def _lock(file, workdir, kind: str) -> None:
   file.truncate(0)
   file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
   file.flush()
+  return True

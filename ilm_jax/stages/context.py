@@ -131,7 +131,7 @@ class Run:
       was, is_now = errors.short(made_from["data"], self.data.fingerprint)
       raise errors.UserError(f"{self.workdir}/entities was made from data {was}, data/ is "
                              f"{is_now}: delete entities/ and run --stage=cf")
-    _same_settings(self.workdir / "entities", made_from.get("settings", {}),
+    _same_settings(self.workdir / "entities", made_from.get("settings"),
                    settings.of_entities(self.config), "cf")
     absent = [f"vectors {name!r}" for name in self.config.vectors if name not in table.vectors]
     have = 0 if table.members is None else table.members.shape[1]
@@ -153,8 +153,8 @@ class Run:
         was, is_now = errors.short(prepared.manifest["made_from"][name], mine)
         raise errors.UserError(f"{folder} was prepared from {name} {was}, this run has {is_now}: "
                                "run --stage=prepare again")
-    _same_settings(folder, prepared.manifest["made_from"].get("settings", {}),
-                   settings.of_prepared(self.config), "prepare")
+    _same_settings(folder, prepared.manifest["made_from"].get("settings"),
+                   settings.of_prepared(self.config, task, split), "prepare")
     return prepared
 
   @property
@@ -273,14 +273,21 @@ def _json_or_nothing(path) -> dict:
     return {}
 
 
-def _same_settings(folder, was: dict, now: dict, stage: str) -> None:
-  """Refuses files that `stage` made with other settings; fields that it did not record are ignored.
+def _same_settings(folder, was: dict | None, now: dict, stage: str) -> None:
+  """Refuses files that `stage` made with other settings.
+
+  A field that it did not record has its value in `settings.OFF`; if it has none there, it is
+  ignored. None: it recorded no settings.
 
   Raises:
     UserError: it names each field that differs, with the recorded value and the config's.
   """
-  differences = provenance.changed({name: was[name] for name in now if name in was},
-                                   {name: now[name] for name in now if name in was})
+  if was is None:
+    return
+  known = [name for name in {**was, **now}
+           if (name in was or name in settings.OFF) and (name in now or name in settings.OFF)]
+  differences = provenance.changed(*(
+      {name: of.get(name, settings.OFF.get(name)) for name in known} for of in (was, now)))
   if differences:
     raise errors.UserError(f"{folder} was made with other settings than the config's "
                            f"({provenance.words(differences)}): run --stage={stage} again")

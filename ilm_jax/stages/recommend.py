@@ -23,7 +23,7 @@ from ilm_jax.evaluation import list_files
 from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, describe, list_parts, neighbours
 from ilm_jax.stages import recommender as recommender_lib
-from ilm_jax.stages.evals import trained
+from ilm_jax.stages.evals import common, trained
 from ilm_jax.training import provenance
 
 PART = 1 << 16                  # users per file in a folder of lists
@@ -148,13 +148,12 @@ def _write_all(recommender: recommender_lib.Recommender, wish: Wish, users: Sequ
 def _made_from(recommender: recommender_lib.Recommender, wish: Wish, users: Sequence[int]) -> dict:
   """What the lists depend on, for the folder's made_from.json."""
   run = recommender.run
-  made: dict = {}
-  if recommender.by != recommender_lib.DOT:
-    made["checkpoint"] = provenance.record(trained.phase2_meta(run, recommender.variant))
-  elif theirs := run.config.phase2.init_from:
-    made["phase 1"] = theirs
-  else:
-    made["checkpoint"] = provenance.record(trained.phase1_meta(run))
+  made: dict = common.added_scores(run)
+  if recommender.by == recommender_lib.BEAMS:
+    made["beam width"] = run.config.eval.beam_width
+  meta = (trained.first_meta(run) if recommender.by == recommender_lib.DOT
+          else trained.phase2_meta(run, recommender.variant))
+  made["checkpoint"] = provenance.record(meta)
   if wish.users != "all":
     made["users"] = files.sha256_json(list(users))
   return {"by": recommender.method, "data": run.data.fingerprint, "k": wish.k,

@@ -227,10 +227,8 @@ class Recommender:
 
   @functools.cached_property
   def _phase1(self):
-    theirs = self.run.config.phase2.init_from
-    if not theirs:
-      trained.phase1_meta(self.run)          # UserError if it has other inputs or settings
-    return trained.phase1(self.run, theirs or self.run.workdir)
+    trained.first_meta(self.run)             # UserError if it has other inputs or settings
+    return trained.phase1(self.run, self.run.config.phase2.init_from or self.run.workdir)
 
   @functools.cached_property
   def _entities(self):

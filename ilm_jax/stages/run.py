@@ -187,7 +187,7 @@ def _audit(run: context.Run) -> None:
 
 
 # Training and evaluation are two jobs with separate outputs. Stages that only read and print need
-# no lock, nor does `watch`, which replaces whole files by equal ones.
+# no lock.
 _LOCKS = {**dict.fromkeys(("targets", "prepare", "cf", "phase1", "phase2"), "train"),
           "eval": "eval"}
 _STAGES = {"targets": _targets, "prepare": _prepare, "cf": _cf, "phase1": _phase1,

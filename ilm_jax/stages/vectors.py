@@ -3,7 +3,7 @@ import tempfile
 
 import numpy as np
 
-from ilm_jax import files
+from ilm_jax import errors, files
 from ilm_jax.cf import cooccurrence, histories, ials, transitions
 from ilm_jax.config import settings
 from ilm_jax.conversation import corpora
@@ -32,7 +32,7 @@ def run(run: context.Run) -> None:
   made_from = {"data": data, "settings": settings.of_entities(run.config),
                **({"dialogs": digest(of_dialogs)} if of_dialogs else {})}
   made = (store.read_manifest(folder) or {}).get("made_from") == made_from
-  factored = made and (run.workdir / "factors.npz").exists()
+  factored = made and _have_factors(run)
   if not factored:
     user_UC, item_I1C = factorise(run.config, interactions, run.mesh, of_dialogs)
   if not distributed.is_main():
@@ -40,7 +40,9 @@ def run(run: context.Run) -> None:
   if settings.needs_sasrec(run.config):
     sequence_model.make(run)
   if not factored:
-    arrays.save_file(run.workdir / "factors.npz", {"user_UC": user_UC, "item_I1C": item_I1C})
+    mark = np.frombuffer(bytes.fromhex(files.sha256_json(made_from)), np.uint8)
+    arrays.save_file(run.workdir / "factors.npz", {"user_UC": user_UC, "item_I1C": item_I1C,
+                                                   "made_from": mark})
   if made:
     return
   texts = [interactions_lib.item_text(items, row + 1) for row in range(len(items))]
@@ -129,6 +131,32 @@ def standardised(vectors_NC, met_N=None) -> np.ndarray:
 
 
 def factors(run: context.Run) -> tuple[np.ndarray, np.ndarray]:
-  """(user_UC, item_I1C): the factors of iALS, not standardised; their dot products rank items."""
-  stored = arrays.load_file(run.workdir / "factors.npz", "run --stage=cf")
+  """(user_UC, item_I1C): the factors of iALS, not standardised; their dot products rank items.
+
+  Raises:
+    UserError: they are missing or damaged, or not those of the vectors in entities/.
+  """
+  stored = _factors(run)
+  if _foreign(run, stored):
+    raise errors.UserError(f"{run.workdir}/factors.npz was made with other settings than "
+                           "entities/: run --stage=cf")
   return stored["user_UC"], stored["item_I1C"]
+
+
+def _have_factors(run: context.Run) -> bool:
+  try:
+    return not _foreign(run, _factors(run))
+  except errors.UserError:                   # missing or damaged
+    return False
+
+
+def _factors(run: context.Run) -> dict[str, np.ndarray]:
+  return arrays.load_file(run.workdir / "factors.npz", "run --stage=cf")
+
+
+def _foreign(run: context.Run, stored: dict[str, np.ndarray]) -> bool:
+  """Whether factors are of other data or settings than entities/: a stage cf with other settings
+  was stopped between the two. Older files do not say what they were made from."""
+  of_table = (store.read_manifest(run.workdir / "entities") or {}).get("made_from")
+  return ("made_from" in stored
+          and stored["made_from"].tobytes().hex() != files.sha256_json(of_table))

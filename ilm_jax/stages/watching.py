@@ -7,7 +7,7 @@ from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.evaluation import report
 from ilm_jax.monitoring import heartbeat
-from ilm_jax.runtime import distributed, host_memory
+from ilm_jax.runtime import distributed, host_memory, locks
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import retrieval, tables
 from ilm_jax.training import checkpoint
@@ -28,7 +28,10 @@ def run(run: context.Run, seconds: float, *, with_report: bool) -> None:
       last_word = word
     newest_steps = newest(run)
     if newest_steps != done:
-      if evaluate(run, newest_steps) and with_report and distributed.is_main():
+      # A stage eval that a person starts meanwhile removes old tables before it measures.
+      with locks.held(run.workdir, ["eval"] * distributed.is_main(), wait=seconds):
+        measured = evaluate(run, newest_steps)
+      if measured and with_report and distributed.is_main():
         report.write(run.workdir, with_tables=run.tables, command=run.command)
       done = newest_steps
       host_memory.give_back()

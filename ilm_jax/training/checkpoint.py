@@ -146,12 +146,13 @@ def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[
     return fresh
   folder = epath.Path(init_from) / "phase1" / "checkpoints"
   theirs = read_meta(folder)
-  _fits_phase1(init_from, theirs, fingerprints, settings or {})
+  fits_phase1(init_from, theirs, fingerprints, settings or {})
   got = read_trainable(folder, {name: fresh.trainable[name] for name in subtree})
   return fresh._replace(trainable={**fresh.trainable, **got})
 
 
-def _fits_phase1(init_from, theirs: dict, fingerprints: dict[str, str], settings: dict) -> None:
+def fits_phase1(init_from, theirs: dict, fingerprints: dict[str, str], settings: dict) -> None:
+  """Raises a UserError if the phase 1 with this `meta` does not fit; args as in `start`."""
   cure = ("point --config.phase2.init_from at a phase 1 that fits, or train phase 1 again with "
           "these settings")
   for name, mine in fingerprints.items():

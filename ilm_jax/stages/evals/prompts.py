@@ -20,11 +20,10 @@ def table(run: context.Run, ilm: speaker.Speaker) -> dict:
     run: the run; `eval.prompt_users` users are drawn by its seed.
     ilm: the model that ranks, by its item head, or without one by constrained beam search.
   """
-  trie, _ = speaker.catalogue(run)
-  tasks = [task for task in mixture.HISTORY_TASKS if task in recipe.task_names(run.config)]
-  made = [row for task in tasks for row in _rows(run, ilm, task, trie)]
+  trie, asked = speaker.catalogue(run)[0], tasks(run.config)
+  made = [row for task in asked for row in _rows(run, ilm, task, trie)]
   # All tasks have the same test users.
-  examples = _by_template(run, tasks[0])[2][0] if tasks else []
+  examples = _by_template(run, asked[0])[2][0] if asked else []
   *_, filter_protocol = common.users_and_filter(run, examples)
   return {"title": "Next item by prompt", "rows": made,
           "note": "The same users with every template of the task; ranked by the item head alone, "
@@ -34,6 +33,11 @@ def table(run: context.Run, ilm: speaker.Speaker) -> dict:
           "protocol": {**common.protocol(run), "split": f"test ({run.rule.meaning})",
                        **filter_protocol,
                        "index": run.config.tasks.index, "beam width": run.config.eval.beam_width}}
+
+
+def tasks(config) -> list[str]:
+  """The trained recommendation tasks."""
+  return [task for task in mixture.HISTORY_TASKS if task in recipe.task_names(config)]
 
 
 def means(bootstrap: paired.Bootstrap, ranks: list) -> dict:

@@ -33,7 +33,7 @@ class Speaker:
   """
 
   def __init__(self, run: context.Run, variant: variants.Variant | None):
-    self.run = run
+    self.run, self.variant = run, variant
     self.lm_config, self.lm_params = run.lm
     self.lm_graphdef = nnx.split(language_model.bind(self.lm_config, self.lm_params))[0]
     self.graphdef, self.trainable, self.step = None, {}, 0

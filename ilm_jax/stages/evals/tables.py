@@ -31,10 +31,14 @@ def run(run: context.Run) -> None:
   All processes of a job measure, and process 0 writes.
   """
   made = made_from.of_phase2(run)
-  folder = run.workdir / "eval" / "phase2" / str(made["checkpoints"]["phase2"]["step"])
-  if measured.done(folder, made):
+  if measured.done(_folder(run, made), made):
     return
   ilm = speaker.Speaker(run, variants.ILM)
+  compared = methods.methods(run, ilm)
+  # Training may have saved another checkpoint meanwhile: what was read counts.
+  made = made_from.of_phase2(run, {method.model.variant.folder: method.model.step
+                                   for method in compared if method.model.variant})
+  folder = _folder(run, made)
   measured.begin(folder)
   if distributed.is_main():
     run.record("eval")
@@ -46,7 +50,6 @@ def run(run: context.Run) -> None:
   def write(name, part):
     write_bytes(f"{name}.json", json.dumps(part, indent=1).encode())
 
-  compared = methods.methods(run, ilm)
   if recipe.said_tasks(run.config):
     write("loss", losses.table(run, compared))
   behaviour = text.behaviour(run)
@@ -71,3 +74,7 @@ def run(run: context.Run) -> None:
   for name, part in parts.items():
     write(name, part)
   measured.mark(folder, made)
+
+
+def _folder(run: context.Run, made: dict):
+  return run.workdir / "eval" / "phase2" / str(made["checkpoints"]["phase2"]["step"])

@@ -1,7 +1,7 @@
 """Reads trained parameters onto the mesh. No initial parameters are drawn or computed for it."""
 from etils import epath
 
-from ilm_jax.config import variants
+from ilm_jax.config import settings, variants
 from ilm_jax.runtime import axes
 from ilm_jax.stages import context, recipe
 from ilm_jax.training import checkpoint, provenance
@@ -40,6 +40,17 @@ def phase1_meta(run: context.Run, step: int | None = None) -> dict:
     UserError: there is none, or it was made from other inputs or settings than this run's.
   """
   return _meta(run.workdir / "phase1" / "checkpoints", recipe.phase1_made_from(run), step)
+
+
+def first_meta(run: context.Run) -> dict:
+  """Likewise for the phase 1 from which phase 2 begins: this run's, or that of `phase2.init_from`.
+  """
+  if not (theirs := run.config.phase2.init_from):
+    return phase1_meta(run)
+  mine, meta = recipe.phase1_made_from(run), checkpoint.read_meta(recipe.phase1_folder(run))
+  checkpoint.fits_phase1(theirs, meta, {"entities": mine.fingerprints["entities"]},
+                         settings.shared_with_phase1(mine.settings))
+  return meta
 
 
 def phase2_meta(run: context.Run, variant: variants.Variant, step: int | None = None) -> dict:
