@@ -171,6 +171,16 @@ def test_int8_weights_are_not_drawn():
     reading.validate(c, device_count=1)
 
 
+def test_rows_that_no_task_needs_fit_any_mesh():
+  c = reading.load("configs/ml100k_head.py", {
+      "mesh.data": 32, "phase1.batch_size": 64, "phase1.pair_batch_size": 64, "phase2.rows": 18,
+      "phase2.head.rows": 64})
+  reading.validate(c, device_count=32)
+  c.tasks.mixture.elm_title = 1.0
+  with pytest.raises(errors.UserError, match="phase2.rows=18 does not divide over mesh.data"):
+    reading.validate(c, device_count=32)
+
+
 def test_every_mistake_is_named_at_once():
   c = base.get_config()
   c.lm.asset = "smollm2-135m"

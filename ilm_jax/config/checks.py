@@ -1,7 +1,7 @@
 """All mistakes in a config that show before a device is used."""
 import math
 
-from ilm_jax.config import bounds, data_checks, names, path_checks, rules
+from ilm_jax.config import bounds, data_checks, mixture, names, path_checks, rules
 
 
 def mistakes(c, device_count: int, paths: bool = True) -> list[str]:
@@ -93,13 +93,13 @@ def _check_mesh(c, device_count: int) -> list[str]:
     wrong.append(f"mesh={c.mesh.to_dict()} needs {need} devices, this job has {device_count}: make "
                  f"the product of its sizes {device_count}, e.g. --config.mesh.data={device_count}")
   ways = max(c.mesh.data * c.mesh.fsdp, 1)
-  for name in ("phase1.batch_size", "phase1.pair_batch_size", "phase2.rows",
-               "phase2.head.rows"):
+  of_phase2 = ["phase2.rows"] * bool(mixture.said_tasks(c)) + ["phase2.head.rows"]
+  for name in ("phase1.batch_size", "phase1.pair_batch_size", *of_phase2):
     if (rows := rules.get(c, name)) % ways:
       wrong.append(f"{name}={rows} does not divide over mesh.data * mesh.fsdp = {ways}: make it a "
                    f"multiple, e.g. --config.{name}={max(math.ceil(rows / ways), 1) * ways}")
   parts = max(c.phase2.microbatches, 1) * ways
-  for name in ("phase2.rows", "phase2.head.rows"):
+  for name in of_phase2:
     rows = rules.get(c, name)
     if not rows % ways and rows % parts:
       wrong.append(f"{name}={rows} does not divide over phase2.microbatches="

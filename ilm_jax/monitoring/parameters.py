@@ -112,7 +112,7 @@ def _row(group: str, path: str, x) -> Row:
   spec = getattr(x.sharding, "spec", ())
   placement = ", ".join("-" if a is None else a if isinstance(a, str) else "*".join(a)
                         for a in spec) if any(spec) else ""
-  dtype = "bfloat16" if x.dtype.name == "uint16" else x.dtype.name       # models/products.py: packed
+  dtype = "bfloat16" if x.dtype.name == "uint16" else x.dtype.name     # `products.packed`
   return Row(group, path, " x ".join(map(str, x.shape)) or "scalar", dtype, placement,
              math.prod(x.shape), math.prod(x.shape) * width,
              math.prod(x.sharding.shard_shape(x.shape)) * width)

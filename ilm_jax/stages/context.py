@@ -8,7 +8,7 @@ from etils import epath
 
 from ilm_jax import errors, files
 from ilm_jax.assets import pinned
-from ilm_jax.config import gin_overlay, settings
+from ilm_jax.config import gin_overlay, mixture, settings
 from ilm_jax.config import reading as config_lib
 from ilm_jax.data import chat_template, splits, store, tokenizer, tokenizer_files
 from ilm_jax.data import entities as entities_lib
@@ -69,7 +69,8 @@ class Run:
           f"phase2.head.rows={c.head.rows} / phase2.head.rows_per_group={c.head.rows_per_group} "
           f"makes groups that do not divide over the {shares} processes that share a batch: make "
           f"them a multiple, e.g. --config.phase2.head.rows={shares * c.head.rows_per_group}")
-    if (groups := c.rows // c.rows_per_group) % shares:
+    groups = c.rows // c.rows_per_group if mixture.said_tasks(self.config) else 0
+    if groups % shares:
       raise errors.UserError(
           f"phase2.rows={c.rows} / phase2.rows_per_group={c.rows_per_group} makes {groups} groups, "
           f"which do not divide over the {shares} processes that share a batch: make "
