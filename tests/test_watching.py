@@ -1,6 +1,7 @@
 """The eval job that watches: what it evaluates when, and when it ends."""
 import json
 import pathlib
+import types
 
 import pytest
 
@@ -9,6 +10,7 @@ from ilm_jax.config import reading as config_lib
 from ilm_jax.monitoring import heartbeat
 from ilm_jax.stages import context, phases, watching
 from ilm_jax.stages import run as stages
+from ilm_jax.stages.evals import tables
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -108,6 +110,28 @@ def test_a_checkpoint_deleted_while_it_is_read_is_passed_over(run, monkeypatch):
   save(run, "phase1", 2)
   monkeypatch.setattr(watching.retrieval, "run", overtaken)
   assert not watching.evaluate(run, watching.newest(run))
+
+
+def test_tables_belong_to_the_checkpoint_that_was_read(tmp_path, monkeypatch):
+  """Training saves step 120 while the language model is loaded for the tables of step 100."""
+  run = context.Run(config_lib.load(str(TINY)), tmp_path, devices=False)
+  asked = []
+
+  def of_phase2(run, read=None):
+    asked.append(read)
+    if read:
+      raise KeyboardInterrupt
+    return {"checkpoints": {"phase2": {"step": 100}}}
+
+  monkeypatch.setattr(tables.made_from, "of_phase2", of_phase2)
+  monkeypatch.setattr(tables.speaker, "Speaker", lambda run, variant: types.SimpleNamespace(
+      variant=variant, step=120))
+  alone = types.SimpleNamespace(model=types.SimpleNamespace(variant=None))
+  monkeypatch.setattr(tables.methods, "methods", lambda run, ilm: [
+      types.SimpleNamespace(model=ilm), alone])
+  with pytest.raises(KeyboardInterrupt):
+    tables.run(run)
+  assert asked == [None, {"phase2": 120}]
 
 
 def test_a_mistake_is_told(run, monkeypatch):
