@@ -47,20 +47,22 @@ class Run:
   figures: Callable[[dict], list[Figure]]
   flags: tuple[str, ...] = ()
   quick: tuple[str, ...] = ()           # replace the last arguments with --quick
-  needs: tuple[str, ...] = ()           # packages, or "workdir"
+  needs: tuple[str, ...] = ()           # packages, "workdir", or "avx512_bf16" of the processor
   data: pathlib.Path | None = None
 
 
 def lm_step(told: dict) -> list[Figure]:
   """Tokens per second / transformers'; rate of the backward pass / rate of the forward pass."""
-  rows = {(row["what"], row["peer"]): row for row in told["results"]}
-  goals = {"forward+backward": 2.0, "forward": None, "prefill": None, "prefill+decode": None}
-  out = [Figure(f"{what}, times transformers", rows[what, "ilm_jax"]["tokens_per_second"]
+  rows, dtype = {(row["what"], row["peer"]): row for row in told["results"]}, told.get("dtype", "float32")
+  goals = {"forward+backward": 2.0 if dtype == "float32" else 1.15, "forward": None,
+           "prefill": None, "prefill+decode": None}
+  out = [Figure(f"{what} in {dtype}, times transformers", rows[what, "ilm_jax"]["tokens_per_second"]
                 / rows[what, "transformers"]["tokens_per_second"], goal=goal)
          for what, goal in goals.items()]
   forward, both = rows["forward", "ilm_jax"], rows["forward+backward", "ilm_jax"]
   backward = both["seconds"] - forward["seconds"]        # as many FLOPs as forward
-  return [*out, Figure("GFLOP/s backward, of forward's", forward["seconds"] / backward, goal=0.9)]
+  return [*out, Figure(f"GFLOP/s backward in {dtype}, of forward's",
+                       forward["seconds"] / backward, goal=0.9)]
 
 
 def beams(told: dict) -> list[Figure]:
@@ -113,6 +115,8 @@ def served(told: list) -> list[Figure]:
 
 RUNS = (
     Run("lm_step", lm_step, quick=("--rounds=2",), needs=("torch", "transformers")),
+    Run("lm_step", lm_step, ("--dtype=bfloat16",), ("--dtype=bfloat16", "--rounds=2"),
+        needs=("torch", "transformers", "avx512_bf16")),
     Run("ranking", beams, (f"--data={BEAUTY}", "--only=beside"),
         (f"--data={BEAUTY}", "--only=beside", "--users=4", "--rounds=1"),
         needs=("torch", "transformers"), data=BEAUTY),
@@ -137,6 +141,9 @@ def missing(run: Run, workdir: str) -> str:
     if name == "workdir":
       if not workdir:
         return "needs --workdir, a finished quickstart"
+    elif name == "avx512_bf16":
+      if name not in pathlib.Path("/proc/cpuinfo").read_text():
+        return f"the processor has no {name}"
     elif importlib.util.find_spec(name) is None:
       return f"{name} is not installed"
   return f"{run.data} is not there" if run.data and not run.data.exists() else ""

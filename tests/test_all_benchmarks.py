@@ -13,13 +13,14 @@ def test_the_step_beside_its_peer_and_the_backward_pass_beside_the_forward():
                               ("transformers", (2.0, 4.05, 1.5, 5.0)))
           for what, seconds in zip(("forward", "forward+backward", "prefill", "prefill+decode"),
                                    times)]
-  figures = {f.name: f for f in all_.lm_step({"results": rows})}
-  assert figures["forward, times transformers"].value == 2.0
-  assert figures["forward, times transformers"].verdict == ""
-  both = figures["forward+backward, times transformers"]
-  assert both.value == pytest.approx(1.8) and both.verdict == "missed"
-  backward = figures["GFLOP/s backward, of forward's"]
-  assert backward.value == pytest.approx(0.8) and backward.verdict == "missed"
+  for dtype, verdict in (("float32", "missed"), ("bfloat16", "reached")):
+    figures = {f.name: f for f in all_.lm_step({"results": rows, "dtype": dtype})}
+    forward = figures[f"forward in {dtype}, times transformers"]
+    assert (forward.value, forward.verdict) == (2.0, "")
+    both = figures[f"forward+backward in {dtype}, times transformers"]
+    assert both.value == pytest.approx(1.8) and both.verdict == verdict
+    backward = figures[f"GFLOP/s backward in {dtype}, of forward's"]
+    assert backward.value == pytest.approx(0.8) and backward.verdict == "missed"
 
 
 def test_growth_is_the_exponent_and_may_not_be_more():
