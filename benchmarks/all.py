@@ -53,7 +53,8 @@ class Run:
 
 def lm_step(told: dict) -> list[Figure]:
   """Tokens per second / transformers'; rate of the backward pass / rate of the forward pass."""
-  rows, dtype = {(row["what"], row["peer"]): row for row in told["results"]}, told.get("dtype", "float32")
+  rows = {(row["what"], row["peer"]): row for row in told["results"]}
+  dtype = told.get("dtype", "float32")
   goals = {"forward+backward": 2.0 if dtype == "float32" else 1.15, "forward": None,
            "prefill": None, "prefill+decode": None}
   out = [Figure(f"{what} in {dtype}, times transformers", rows[what, "ilm_jax"]["tokens_per_second"]
