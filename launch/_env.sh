@@ -18,7 +18,9 @@ _make_venv() {
   echo "making $venv" >&2
   local venv_said="no such command" uv_said="no such command"
   # python's own venv brings pip, which ilm_jax.assets uses to take files out of packages.
-  if command -v "python$version" >/dev/null && venv_said="$("python$version" -m venv "$venv" 2>&1)"; then return; fi
+  if command -v "python$version" >/dev/null && venv_said="$("python$version" -m venv --clear "$venv" 2>&1)"; then
+    return
+  fi
   if command -v uv >/dev/null &&
      uv_said="$(uv venv --quiet --clear --seed --python "$version" "$venv" 2>&1)"; then return; fi
   rm -rf "$venv"
@@ -26,6 +28,11 @@ _make_venv() {
     "'uv venv --python $version' said '${uv_said//$'\n'/ }'." \
     "Install python$version (with its venv module) or uv, and run this again." >&2
   exit 1
+}
+
+# Ctrl-C while it is made leaves a python without pip. pip installs the package, so later calls need not look for it.
+_has_venv() {
+  [ -x "$python" ] && { [ -f "$venv/package.stamp" ] || "$python" -m pip --version >/dev/null 2>&1; }
 }
 
 # _install STAMP FILES... -- COMMAND...: runs COMMAND unless it already ran with the same content of FILES.
@@ -65,7 +72,7 @@ _install_plan() {
     -r "$root/requirements-plan.lock"
 }
 
-[ -x "$python" ] || _make_venv
+_has_venv || _make_venv
 _install lock "$lock" -- _install_lock
 _install package "$root/setup.cfg" "$root/setup.py" "$root/pyproject.toml" -- _install_package
 if [ "${ILM_PLAN:-0}" = 1 ]; then

@@ -8,6 +8,7 @@ import pytest
 from ilm_jax import errors
 from ilm_jax.config import variants
 from ilm_jax.conversation import policy, session, wording
+from ilm_jax.data import interactions
 from ilm_jax.stages import chat, ranker, talker
 from tests import talks
 
@@ -113,6 +114,88 @@ def test_the_list_can_be_spoken_of(talk):
   assert talk.answer("/state") == state
   assert talk.answer("/new").startswith("12 films") and talk.session == session.Session()
   assert talk.answer("/undo") and talk.answer("/state") == state
+
+
+def test_more_leaves_what_was_said_of_the_list(run):
+  """A like on a card adds no list: "more" is of the same one."""
+  speaker = talker.Talker(run, variants.ILM, k=2)
+  shown = speaker.reply(session.Session(), "I like Psycho").session
+  liked = speaker.edited(speaker.edited(shown, "like", "Gandhi"), "dislike", "Psycho")
+  more = speaker.reply(liked, "more")
+  assert more.session.liked == ("i11",) and more.session.seen == ("i10",)
+  assert more.session.disliked == ("i12",) and more.text == "Try these:"
+
+
+def renamed(run, titles, years):
+  """The run with other titles for its last films."""
+  items = run.data.items
+  run.data = run.data._replace(items=dataclasses.replace(
+      items, titles=[*items.titles[:-len(titles)], *titles],
+      years=[*items.years[:-len(years)], *years]))
+
+
+def test_a_list_that_is_read_again_keeps_its_places(run):
+  """Also where two items have the same title, or a title has two blanks."""
+  renamed(run, ["Shampoo", "Love  Me", "Shampoo"], [None] * 3)
+  speaker = talker.Talker(run, variants.ILM, k=2)
+  said = [(session.USER, "I like Brazil"), (session.RECOMMENDER, "Try these:\n"
+          "1. Shampoo  Crime\n2. Alien (1979)  Horror\n3. Love  Me  Comedy\n4. i1")]
+  before = speaker.replayed(said)
+  assert before.turns[-1].items == ("Shampoo", "i3", "i11", '"i1"')
+  assert before.turns[-1].act == session.RECOMMEND
+  assert speaker.replayed([*said, (session.USER, "I liked 3")]).liked == ("i6", "i11")
+  asked = speaker.reply(before, "I liked 1")
+  assert asked.session.liked == ("i6",) and asked.notes.startswith(
+      "I do not know what 'I liked Shampoo' means here.")
+  with pytest.raises(errors.UserError, match="'Shampoo' is the title of several items: say which"):
+    speaker.reply(before, "why 1?")
+  assert speaker.reply(before, "more").session.seen == ("i3", "i11")
+  newer = speaker.reply(before, "newer").session       # than Alien
+  assert speaker._fit(newer, newer.critiques[0])[[3, 4]].tolist() == [0, 1]
+  silent = [(session.USER, "I like Brazil"), (session.RECOMMENDER, "Try these:\n1. Shampoo")]
+  assert speaker.replayed([*said, *silent, (session.USER, "I liked 2")]).liked == ("i6",)
+
+
+def test_a_name_of_a_list_that_is_no_items_is_short(run):
+  speaker = talker.Talker(run, variants.ILM, k=2)
+  before = speaker.replayed([(session.RECOMMENDER, f"1. {'x ' * 9000}")])
+  assert len(before.turns[-1].items[0]) <= 300
+  own = session.add_turn(session.Session(), session.Turn(
+      session.RECOMMENDER, "x", ("x" * 200_000,), session.RECOMMEND))
+  with pytest.raises(errors.UserError, match=r"the text has [\d,]{6,7} characters"):
+    speaker.reply(own, "liked " + ", ".join("1" * 600))
+
+
+def test_a_session_is_checked_after_each_turn_that_is_read_again(run):
+  speaker, seen = talker.Talker(run, variants.ILM, k=2), []
+
+  def check(now):
+    seen.append(now.liked)
+    if "i3" in now.liked:
+      raise errors.UserError("no more")
+    if len(seen) > 3:
+      raise OverflowError
+    return now
+
+  said = [(session.USER, f"I like {title}") for title in ("Heat", "Alien", "Fargo", "Up", "Casino")]
+  assert speaker.replayed(said[:3], check).liked == ("i1", "i2")        # one is left out
+  with pytest.raises(OverflowError):
+    speaker.replayed(said, check)
+  assert len(seen) == 4
+
+
+def test_a_like_of_an_item_with_a_very_long_title(run):
+  renamed(run, ["x" * 3000], [None])
+  after = talker.Talker(run, variants.ILM, k=2).edited(session.Session(), "like", "i12")
+  assert after.liked == ("i12",) and len(after.turns[-1].text) == 2000
+
+
+def test_a_user_of_the_log_likes_the_newest_of_many_items(run, monkeypatch):
+  monkeypatch.setattr(ranker, "_MOST_LIKES", 3)
+  items = np.array([4, 1, 3, 2, 5, 6, 7], np.int32)
+  run.data = run.data._replace(log=interactions.Interactions(
+      ["u"], 12, np.zeros(7, np.int32), items, np.arange(7), np.ones(7, np.float32)))
+  assert talker.Talker(run, variants.ILM, k=2).user("u").liked == ("i3", "i2", "i5")
 
 
 def test_a_wish_may_be_a_command(talk):

@@ -1,8 +1,21 @@
 """What a user's words say, by the rule of conversation/heard.py."""
+import contextlib
+import time
+
 import pytest
 
 from ilm_jax import errors
-from ilm_jax.conversation import heard, session, titles
+from ilm_jax.conversation import (
+    heard,
+    limits,
+    listed,
+    opinions,
+    policy,
+    remarks,
+    session,
+    titles,
+    wishes,
+)
 from ilm_jax.data import interactions
 
 ITEMS = interactions.Items(
@@ -142,6 +155,44 @@ def test_a_long_turn_is_refused_and_blanks_cost_nothing():
   with pytest.raises(errors.UserError, match="text has 2,001 characters, expected 2,000 at most"):
     told("a" * 2001)
   assert told("Heat" + " " * 10000 + "was great")[0].liked == ("a",)
+
+
+@pytest.mark.parametrize("text", [
+    "not " * 240 + "and " + "from 1990 " * 100, "not " * 300 + "and " + "1990-1991 " * 75,
+    "n't " * 240 + "and " + "since 1990 " * 100, "never " * 240 + "and " + "only crime " * 50,
+    "not before 1990 " * 125, "no crime " * 220, "no movies from " * 140, "crime is fine " * 150,
+    "a-" * 1000, "a b c d e f g h " * 125, "Heat Xq " * 250, "%41 " * 500, "ﷺ " * 1000, "_ " * 1000,
+    "crime, " * 280, "more xcrime, " * 150, "less like Heat but " * 100, "not a bad " * 200,
+    "something a " * 160, "anything but " * 150, "too " * 500, "any more " * 220, "not 1, 1 " * 220,
+    "thanks " * 280, "do ? " * 400, "More of " * 250, "1990 or " * 250, "I like The Game 2 " * 110])
+def test_words_said_again_and_again_take_no_quadratic_time(text):
+  text = text[:2000]
+  asked = session.add_turn(session.Session(), session.Turn(
+      session.RECOMMENDER, "More of crime, or less?", act=session.ASK))
+  began = time.process_time()
+  with contextlib.suppress(errors.UserError):
+    told(text)
+  for read in (lambda: limits.read(text, NAMES, session.Constraint()), lambda: opinions.kinds(text),
+               lambda: wishes.read(text, NAMES), lambda: opinions.wishes(text),
+               lambda: opinions.names(text), lambda: listed.resolved(text, ["Heat (1995)"] * 3),
+               lambda: listed.wants_others(text), lambda: listed.places(text),
+               lambda: remarks.thanks(text), lambda: policy.meant(asked, text),
+               lambda: policy.read(text), lambda: titles.split(text), lambda: TITLES.row(text),
+               lambda: TITLES.near(text)):
+    read()
+  assert time.process_time() - began < 2
+
+
+def test_few_runs_of_words_are_looked_up(monkeypatch):
+  looked, row = [], TITLES.row
+  monkeypatch.setattr(TITLES, "row", lambda name: looked.append(name) or row(name))
+  talk, _ = told("a b c d e f g h " * 124 + "Never Say Never")
+  assert talk.liked == ("h",) and len(looked) < 1000
+
+
+def test_a_genre_that_is_said_twice_is_one():
+  assert told("no crime, no drama and no crime")[0].constraint.without == ("crime", "drama")
+  assert told("only crime, only crime")[0].constraint.genres == ("crime",)
 
 
 def test_an_unknown_title_that_is_asked_for_is_an_error():

@@ -20,6 +20,15 @@ def test_numbers_are_titles(text, meant):
   assert listed.resolved(text, TITLES) == meant
 
 
+def test_a_line_of_a_list_may_be_a_title_with_two_blanks():
+  text = "Try these:\n1. Heat (1995)  Crime, Drama\n2. Love  Me  Comedy\n3. Up (2009)\n4.\nSo?"
+  assert listed.places(text) == [
+      ["Heat (1995)  Crime, Drama", "Heat (1995)"],
+      ["Love  Me  Comedy", "Love  Me", "Love"], ["Up (2009)"], [""]]
+  assert len(listed.places("1. a  b\n" * 5000)) == 100
+  assert len(listed.places("1. " + "a  " * 5000)[0]) == 4
+
+
 @pytest.mark.parametrize(("text", "others"), [
     ("none of these", True), ("more", True), ("show me more, please", False),
     ("show me some more please", True), ("have you got any more?", True), ("other films", True),

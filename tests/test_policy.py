@@ -1,4 +1,6 @@
 """conversation/policy.py: which act comes next."""
+import time
+
 import numpy as np
 import pytest
 
@@ -63,8 +65,23 @@ def test_a_question_is_read_off_its_words(hard):
   assert policy.read("Which do you like?") is None
 
 
+@pytest.mark.parametrize("text", ["More of " * 8000, "With " * 13_000,
+                                  f"More of {'war ' * 16_000}, or less?"])
+def test_words_of_any_length_are_read_in_little_time(text):
+  began = time.process_time()
+  assert policy.read(text) is None
+  asked = s.add_turn(LIKES, s.Turn(s.RECOMMENDER, text, act=s.ASK))
+  assert policy.meant(asked, "no") == "no" and policy.questions(asked) == []
+  assert time.process_time() - began < 2
+
+
+def test_a_question_about_no_year_is_none():
+  assert policy.read(f"Newer than {'9' * 5000}, or older?") is None
+
+
 @pytest.mark.parametrize(("text", "says"), [
     ("without", "No war."), ("With!", "Only war."), ("no thanks", "No war."),
+    ("No, thanks.", "No war."), ("maybe with war, please", "Only war."), ("with wars", "with wars"),
     ("No horror", "No horror"), ("I like Heat", "I like Heat")])
 def test_a_word_answers_the_last_question(text, says):
   asked = s.add_turn(LIKES, s.Turn(

@@ -40,6 +40,33 @@ def test_a_python_without_venv_is_quoted(tmp_path, fake):
   assert not (tmp_path / ".venv-py313").exists()
 
 
+def test_a_python_without_pip_is_made_again_and_a_whole_one_is_kept(tmp_path, fake):
+  """Ctrl-C while the folder is made leaves such a python."""
+  folder = tmp_path / ".venv-py313"
+  for name in ("launch/_env.sh", "setup.cfg", "setup.py", "pyproject.toml",
+               "requirements-py313.lock"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    shutil.copy(LAUNCH.parent / name, tmp_path / name)
+  fake("uv", "exit 1")
+  fake("python", f'echo "$@" >> {tmp_path}/called')
+  fake("cut", "echo No module named pip >&2", "exit 1")
+  fake("python3.13", f'echo made "$@" >> {tmp_path}/called',
+       f'mkdir -p "$4/bin"; cp {tmp_path}/bin/python "$4/bin/python"')
+  (folder / "bin").mkdir(parents=True)
+  (tmp_path / "bin/cut").rename(folder / "bin/python")
+  for _ in range(2):
+    done = run(tmp_path, tmp_path / "launch/_env.sh", ILM_PYTHON="3.13")
+    assert done.returncode == 0, done.stderr
+  called = (tmp_path / "called").read_text().splitlines()
+  assert called[0] == f"made -m venv --clear {folder}"
+  assert [line.split()[:3] for line in called[1:]] == [["-m", "pip", "install"]] * 2
+  (folder / "package.stamp").unlink()                # pip is there: nothing is made again
+  assert run(tmp_path, tmp_path / "launch/_env.sh", ILM_PYTHON="3.13").returncode == 0
+  called = (tmp_path / "called").read_text().splitlines()
+  assert [line.split()[:3] for line in called[3:]] == [
+      ["-m", "pip", "--version"], ["-m", "pip", "install"]]
+
+
 @pytest.fixture
 def as_root(fake, tmp_path):
   """launch/debian13.sh thinks that it is root, and makes and mounts nothing."""

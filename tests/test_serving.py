@@ -1,5 +1,6 @@
 """The server's routes over a run of twelve films, without a network."""
 import asyncio
+import dataclasses
 import json
 import threading
 import time
@@ -17,7 +18,8 @@ from ilm_jax.serving import app, engine, gate, limits, model_thread, server, sto
 from ilm_jax.stages import describe, ranker
 from tests import talks
 
-LIMITS = limits.Limits(body=20_000, turns=8, statements=40, seconds=5, patience=0.5, requests=8)
+LIMITS = limits.Limits(body=20_000, turns=8, statements=40, reply=5000, seconds=5, patience=0.5,
+                       requests=8)
 MODELS = (variants.ILM, variants.COMPARED["mlp"])
 
 
@@ -175,6 +177,13 @@ def test_a_known_user_and_a_session_kept_elsewhere(client):
   refused(client.get(f"/v1/sessions/{again['id']}"), 404, "no session has this id")
 
 
+def test_a_session_that_is_too_long_is_not_begun(client, served, monkeypatch):
+  """Later requests could not use it."""
+  many = session_lib.Session(tuple(session_lib.Opinion("i1", "liked") for _ in range(41)))
+  monkeypatch.setattr(served.talker(), "user", lambda raw: many)
+  refused(client.post("/v1/sessions", json={"user": "u"}), 400, "41 statements, expected 40")
+
+
 def test_sessions_go_after_a_while_and_when_there_are_too_many():
   now = [0.0]
   kept = store.Store(limits.Limits(sessions=2, idle=10), lambda: now[0])
@@ -238,6 +247,25 @@ def test_a_chat_is_replayed_from_its_messages(client):
   said = post(client, "chat/completions", messages=messages, temperature=0.3)
   assert said["act"] == "explain"
   assert said["session"]["turns"][-1]["items"] == ["i10"]
+
+
+def test_a_question_of_any_words_is_answered_in_little_time(client):
+  """In a session that the client sends."""
+  for words in ("More of " * 600, f"Newer than {'9' * 4500}, or older?"):
+    session = {"turns": [{"role": "recommender", "act": "ask", "text": words}]}
+    began = time.process_time()
+    post(client, "chat/completions", **says("I loved Psycho", session=session))
+    assert time.process_time() - began < 2
+
+
+def test_earlier_messages_are_read_for_a_limited_time(client, served, monkeypatch):
+  messages = [{"role": "user", "content": "I like Psycho"}, {"role": "user", "content": "hello"}]
+  monkeypatch.setattr(served, "limits", dataclasses.replace(LIMITS, replay=-1.0))
+  for path, body in (("chat/completions", {"messages": messages}),
+                     ("usersimcrs", {"context": ["I like Psycho", "Well"], "message": "hello"})):
+    error = refused(client.post(f"/v1/{path}", json=body), 504, "send fewer, or use a session_id")
+    assert error["code"] == "timeout"
+  post(client, "chat/completions", messages=messages[1:])
 
 
 def test_words_that_no_label_knows_are_guessed(monkeypatch):
@@ -405,6 +433,10 @@ def test_more_than_may_wait_is_refused_and_a_fault_harms_nobody_else():
      ("at most 0, the number of turns",)),
     ("recommend", {"session": {"turns": [{"role": "user", "text": "x"}] * 9}}, 400,
      ("9 turns, expected 8",)),
+    ("recommend", {"session": {"turns": [{"role": "user", "text": "x" * 2001}]}}, 400,
+     ("turns[0].text has 2,001 characters, expected 2,000 at most",)),
+    ("recommend", {"session": {"turns": [{"role": "recommender", "text": "x" * 5001}]}}, 400,
+     ("turns[0].text has 5,001 characters, expected 5,000 at most",)),
     ("explain", {"session": {}, "item": "i1"}, 400, ("nothing is liked yet",)),
     ("between", {"first": "i1", "second": "i2", "share": 1.5}, 422, ("share: ",)),
     ("similar", {"item": "x" * 301}, 422, ("item: ",)),
@@ -514,6 +546,16 @@ def test_the_models_that_are_trained_are_served(tmp_path, monkeypatch):
   assert [variant.key for variant in engine.served(run, "mlp")] == ["mlp", "ilm"]
   with pytest.raises(errors.UserError, match="phase2_rand has no checkpoint"):
     engine.served(run, "rand")
+
+
+def test_where_the_dot_product_ranks_only_its_model_is_served(tmp_path, monkeypatch):
+  config = tiny.get_config()
+  config.phase2.compare, config.phase2.head.weight, config.phase1.losses.ui = ("rand",), 0.0, 1.0
+  run = types.SimpleNamespace(config=config, workdir=tmp_path)
+  monkeypatch.setattr(engine.checkpoint, "newest", lambda folder: 3)
+  assert [variant.key for variant in engine.served(run, "ilm")] == ["ilm"]
+  config.phase2.head.weight = 1.0
+  assert [variant.key for variant in engine.served(run, "ilm")] == ["ilm", "rand"]
 
 
 def test_lists_that_are_too_long_are_not_served():

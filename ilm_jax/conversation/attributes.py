@@ -162,8 +162,9 @@ def _middle(value_I1) -> float:
 
 def _year_before(session, turn: int, year_I1, row_of) -> float:
   """The year that "newer" at `turn` is compared with; NaN: none is known."""
-  shown = next((said.items[:1] for said in reversed(session.turns[:turn])
-                if said.role == session_lib.RECOMMENDER and said.items), session.liked)
+  known = ([item for item in said.items if item in row_of]
+           for said in reversed(session.turns[:turn]) if said.role == session_lib.RECOMMENDER)
+  shown = next((items[:1] for items in known if items), session.liked)
   years = [year_I1[row_of[item]] for item in shown if item in row_of]
   years = [year for year in years if not np.isnan(year)]
   return float(np.mean(years)) if years else np.nan

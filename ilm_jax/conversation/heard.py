@@ -48,8 +48,8 @@ def mentions(text: str, titles: titles_lib.Titles) -> list[Mention]:
   """The items that a text names, in the order of the text."""
   found, words, at = [], list(_WORD.finditer(text)), 0
   while at < len(words):
-    for count in range(min(_MOST_WORDS, len(words) - at), 0, -1):
-      start, end = words[at].start(), words[at + count - 1].end()
+    start, ends = words[at].start(), _ends(text, words[at:at + _MOST_WORDS], titles)
+    for count, end in reversed(list(enumerate(ends, 1))):
       if year := _YEAR.match(text, end):
         end = year.end(1)
       if (row := titles.row(text[start:end])) and (year or (
@@ -61,6 +61,16 @@ def mentions(text: str, titles: titles_lib.Titles) -> list[Mention]:
       at += 1
   kind = opinions.kinds(_read(text, [span for _, *span in found]))
   return [Mention(row, start, end, kind(start)) for row, start, end in found]
+
+
+def _ends(text: str, words: list[re.Match], titles: titles_lib.Titles) -> list[int]:
+  """Where the runs of these words end that may be a title: few, even of a text of short words."""
+  ends: list[int] = []
+  for word in words:
+    if not titles.begin(text[words[0].start():word.end()]):
+      break
+    ends.append(word.end())
+  return ends
 
 
 def blanked(text: str, spans) -> str:
@@ -85,7 +95,7 @@ def _goes_on(text: str, end: int, titles: titles_lib.Titles) -> bool:
   names = list(itertools.accumulate(
       (each[0] for each in itertools.islice(_WORD.finditer(text, word.start(1)), _MOST_WORDS)),
       lambda before, each: f"{before} {each}"))
-  return not any(map(titles.row, names))
+  return not any(map(titles.row, itertools.takewhile(titles.begin, names)))
 
 
 def _is_title(words: str) -> bool:

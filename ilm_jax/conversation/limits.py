@@ -23,12 +23,13 @@ _SPANS = tuple((re.compile(pattern, re.IGNORECASE), years) for pattern, years in
     (rf"\b(?:from|of|in)\s+the\s+({'|'.join(_DECADES)})\b",
      lambda a: (_DECADES[a.casefold()], _DECADES[a.casefold()] + 9)),
     (r"\bfrom\s+(\d{4})\b", lambda a: (int(a), int(a)))))
-_NEGATED = re.compile(r"(?:\b(?:not|nothing|none|never|avoid|hate)|n['’]t)\b"
-                      r"(?:(?!\b(?:and|but|so)\b)[^.;!?,])*$|"
-                      r"\bno\b(?: (?:films?|movies?|things?|ones?|made|from))* ?$", re.IGNORECASE)
+_ENDS = re.compile(r"[.;!?,]|\b(?:and|but|so)\b", re.IGNORECASE)      # of what a negation is about
+_NEGATION = re.compile(r"(?:\b(?:not|nothing|none|never|avoid|hate)|n['’]t)\b", re.IGNORECASE)
+_NO = re.compile(r"\bno\b(?: (?:films?|movies?|things?|ones?|made|from))* ?$", re.IGNORECASE)
+_NEAR = 200              # characters before a span, among which a negation of it is looked for
 _ONLY = re.compile(r"\b(only|just|not any|no|without)\s+(?=\w)", re.IGNORECASE)
-_NEXT = re.compile(r"\s*,?\s*([\w\-’']+)")
-_FREED = re.compile(r"(?:\b(?:actually|ok|okay|well),? )?(?<!\bno )\b([\w\-’']+)"
+_NEXT = re.compile(r"\s*(?:,\s*)?([\w\-’']+)")
+_FREED = re.compile(r"(?:\b(?:actually|ok|okay|well),? )?(?<!\bno )\b([\w\-’']{1,100})"
                     r" (?:is|are) (?:fine|ok|okay)(?: again| too| after all| now)*(?=\W|$)",
                     re.IGNORECASE)
 _ANY_YEAR = re.compile(r"\b(?:any|every) (?:year|decade|time)s?(?: (?:is|are) (?:fine|ok|okay))?"
@@ -51,10 +52,12 @@ def read(text: str, genres: set[str], now: session_lib.Constraint) -> tuple[dict
     years, rest = _ANY, _ANY_YEAR.sub("", rest)
   elif years is not None:
     years = _met(now.years, years)
+  back = []
   for match in reversed(list(_FREED.finditer(rest))):
     if genre := _genre(match[1].casefold(), genres):
-      only, without = _less(only, [genre]), _less(without, [genre])
+      back.append(genre)
       rest = rest[:match.start()] + rest[match.end():]
+  only, without = _less(only, back), _less(without, back)
   wanted, unwanted, rest = _named(rest, genres)
   if wanted:
     only, without = wanted, _less(without, wanted)
@@ -83,15 +86,24 @@ def _span(rest: str) -> tuple[_Span | None, str]:
   for pattern, years in _SPANS:
     at = 0
     while match := pattern.search(rest, at):
-      negation = _NEGATED.search(rest[:match.start()])
+      negation = _negation(rest, match.start())
       said: _Span = years(*match.groups())
-      span = _opposite(*said) if negation else said
+      span = said if negation is None else _opposite(*said)
       if span is None or not _is_span(*span):
         at = match.end()
         continue
-      start = negation.start() if negation else match.start()
+      start = match.start() if negation is None else negation
       found, rest, at = _met(found or _ANY, span), rest[:start] + rest[match.end():], start
   return found, rest
+
+
+def _negation(text: str, end: int) -> int | None:
+  """Where the words that negate what begins at `end` start; None: nothing negates it. Only the last
+  words before it are read: for each of many spans a search of the whole text takes too long."""
+  first = max(0, end - _NEAR)
+  first = max((each.end() for each in _ENDS.finditer(text, first, end)), default=first)
+  match = _NEGATION.search(text, first, end) or _NO.search(text, first, end)
+  return match.start() if match else None
 
 
 def _opposite(first: int | None, last: int | None) -> _Span | None:
@@ -102,7 +114,7 @@ def _opposite(first: int | None, last: int | None) -> _Span | None:
 
 
 def _named(rest: str, genres: set[str]) -> tuple[list[str], list[str], str]:
-  """(genres after "only", genres after "no", the text without these words)."""
+  """(genres after "only", genres after "no", each once; the text without these words)."""
   wanted: list[str] = []
   unwanted: list[str] = []
   for match in reversed(list(_ONLY.finditer(rest))):
@@ -114,14 +126,15 @@ def _named(rest: str, genres: set[str]) -> tuple[list[str], list[str], str]:
         break
       at = word.end()
     only = match[1].casefold() in ("only", "just")
-    if named and not (only and _NEGATED.search(rest[:match.start()])):
+    if named and not (only and _negation(rest, match.start()) is not None):
       (wanted if only else unwanted)[:0] = named
       rest = rest[:match.start()] + rest[end:]
-  return wanted, unwanted, rest
+  return list(dict.fromkeys(wanted)), list(dict.fromkeys(unwanted)), rest
 
 
 def _less(names, taken: list[str]) -> list[str]:
-  return [name for name in names if name.casefold() not in taken]
+  left_out = set(taken)
+  return [name for name in names if name.casefold() not in left_out]
 
 
 def _is_span(first: int | None, last: int | None) -> bool:

@@ -1,4 +1,5 @@
 """What a user says of the last list by places: "I have seen 1 and 3", "more like number 2"."""
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ _OTHERS = re.compile(
     r"(?:please )?(?:(?:show|give) me |(?:have you|do you have|you) (?:got )?|any )*"
     r"(?:some |any )?(?:more|others?|other (?:ones|films|movies|things)|something else|"
     r"anything else|next|what else)(?: (?:films|movies|please|of them))?)\W*", re.IGNORECASE)
+_LINE = re.compile(r"^\d{1,3}\.(?: (.+))?$", re.MULTILINE)
+_MOST_PLACES, _MOST_BLANKS = 100, 3         # of a list; pairs of blanks in a line, from its end
 
 
 def resolved(text: str, titles: Sequence[str]) -> str:
@@ -35,6 +38,18 @@ def resolved(text: str, titles: Sequence[str]) -> str:
       _ORDINALS[match[1]] or len(titles), match[0]), text)
   return _NUMBERS.sub(lambda match: f"{match['verb']} " + re.sub(
       r"\d+", lambda number: title(int(number[0]), number[0]), match["list"]), text)
+
+
+def places(text: str) -> list[list[str]]:
+  """What may be the title in each line of a numbered list ("1. Heat (1995)  Crime"), the longest
+  first: genres stand behind two blanks, but a title may have two blanks, too."""
+  found = []
+  for line in itertools.islice(_LINE.finditer(text), _MOST_PLACES):
+    names = [line[1] or ""]
+    while "  " in names[-1] and len(names) <= _MOST_BLANKS:
+      names.append(names[-1].rpartition("  ")[0])
+    found.append(names)
+  return found
 
 
 def wants_others(text: str) -> bool:

@@ -16,15 +16,19 @@ import numpy as np
 from ilm_jax.conversation import attributes
 from ilm_jax.conversation import session as session_lib
 
-_QUESTIONS = (re.compile(r"More of (?P<name>.+), or less\?"),
-              re.compile(r"With (?P<name>.+), or without\?"),
-              re.compile(r"Newer than (?P<year>\d+), or older\?"),
-              re.compile(r"From (?P<year>\d+) on, or from before\?"))
+# A name of any length would be looked for behind each of many "More of", in quadratic time.
+_QUESTIONS = (re.compile(r"More of (?P<name>.{1,300}?), or less\?"),
+              re.compile(r"With (?P<name>.{1,300}?), or without\?"),
+              re.compile(r"Newer than (?P<year>\d{1,4}), or older\?"),
+              re.compile(r"From (?P<year>\d{1,4}) on, or from before\?"))
 _HARD = (False, True, False, True)          # of `_QUESTIONS`
-# Short answers for more of what a question names (NAME, YEAR), and for less of it.
-_ANSWERS = (("with(?: NAME)?|yes|yes please|on|since|later|newer|after|more(?: NAME)?|"
-             "(?:from|since)(?: YEAR)?(?: on)?", True),
-            ("without(?: NAME)?|no|no thanks|(?:from )?before|older|earlier|less(?: NAME)?", False))
+# Short answers for more of what a question names, and for less of it, as `_words`.
+_ANSWERS = ((("with", "with {name}", "yes", "on", "since", "later", "newer", "after", "more",
+              "more {name}", "from", "from on", "from {year}", "from {year} on", "since on",
+              "since {year}", "since {year} on"), True),
+            (("without", "without {name}", "no", "no thanks", "before", "from before", "older",
+              "earlier", "less", "less {name}"), False))
+_WORD = re.compile(r"\w+")
 
 
 class Policy(NamedTuple):
@@ -115,12 +119,18 @@ def meant(session: session_lib.Session, text: str) -> str:
   question = read(last.text) if last and last.act == session_lib.ASK else None
   if not question:
     return text
-  for words, more in _ANSWERS:
-    words = words.replace("NAME", re.escape(question.name)).replace("YEAR", str(question.year))
-    if re.fullmatch(rf"\W*(?:(?:rather|maybe|i prefer)\W+)?(?:{words})(?:\W+please)?\W*", text,
-                    re.IGNORECASE):
+  said = _words(text).removesuffix(" please")
+  for before in ("rather ", "maybe ", "i prefer "):
+    said = said.removeprefix(before)
+  for answers, more in _ANSWERS:
+    if said in {each.format(name=_words(question.name), year=question.year) for each in answers}:
       return question.answered(more)
   return text
+
+
+def _words(text: str) -> str:
+  """The text's words, in lower case, without marks between them."""
+  return " ".join(_WORD.findall(text.casefold()))
 
 
 def read(text: str) -> Question | None:

@@ -1,4 +1,5 @@
 """Finds items by title and year, as people write them: "The Matrix (1999)", "matrix", "WALL·E"."""
+import bisect
 import difflib
 import functools
 import itertools
@@ -17,7 +18,8 @@ _LONGEST = 1000          # letters of a title that count
 # words of a title, most runs of words that are tried, and most titles they are held against.
 _SHORT, _APART, _ALIKE, _WORDS, _TRIED, _HELD = 5, 2, 0.8, 6, 40, 10_000
 _ALSO_KNOWN = re.compile(r"^a\.?k\.?a\.?:? ")
-_ARTICLE = re.compile(r"^(the|a|an) ")
+_ARTICLES = ("the", "a", "an")
+_ARTICLE = re.compile(rf"^({'|'.join(_ARTICLES)}) ")
 
 
 class Titles:
@@ -56,6 +58,14 @@ class Titles:
     """Whether an item has this title, of whatever year."""
     return plain(split(name)[0]) in self._by_title
 
+  def begin(self, words: str) -> bool:
+    """Whether titles begin with these words, or may behind an article. What begins no title need
+    not be looked up with more words behind it."""
+    letters = plain(urllib.parse.unquote(words))
+    at = bisect.bisect_left(self._sorted, letters)
+    return bool(letters) and (letters in _ARTICLES or (
+        at < len(self._sorted) and self._sorted[at].startswith(letters)))
+
   def near(self, text: str) -> int:
     """The item row of the title that is spelt most like `text`, or like words of it that begin with
     a capital; 0: none is spelt much alike. The first letter must be right."""
@@ -68,6 +78,10 @@ class Titles:
       for close in difflib.get_close_matches(letters, alike, 1, _ALIKE):
         best = max(best, (difflib.SequenceMatcher(None, close, letters).ratio(), close))
     return min(rows[0] for rows in self._by_title[best[1]].values()) if best[1] else 0
+
+  @functools.cached_property
+  def _sorted(self) -> list[str]:
+    return sorted(self._by_title)
 
   @functools.cached_property
   def _spelt(self) -> dict[tuple[str, int], list[str]]:

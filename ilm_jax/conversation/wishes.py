@@ -19,6 +19,7 @@ The rules, without a language model:
   - "old" is less of "new", "recent" and "modern" are "new"; "funny" is "comedy", "scary" and
     "dark" are "horror", unless an attribute has that name.
 """
+import collections
 import itertools
 import re
 from collections.abc import Callable, Collection
@@ -144,7 +145,8 @@ def named(phrase: str, names: Collection[str], alike: bool = True) -> tuple[str,
   if len(words) > 1:
     among = [word for word in words if word in names]
     return (among[0], 1.0) if len(among) == 1 else ("", 0.0)
-  near = [name for name in names if alike and _alike(phrase, name)]
+  near = [name for name in names
+          if alike and name.startswith(phrase[:_SAME]) and _alike(phrase, name)]
   return (min(near, key=lambda name: (len(name), name)), 1.0) if near else ("", 0.0)
 
 
@@ -167,11 +169,16 @@ def applied(session: session_lib.Session, wishes: Wishes, items: interactions_li
         raise errors.UserError(f"{title!r} is the title of no item, or of several{hint}; expected "
                                "a title of the catalogue, with its year")
       session = edit(session, items.ids[row - 1])
+  sums = collections.defaultdict(float)
+  for each in session.active_critiques:
+    sums[each.attribute.casefold()] += each.steps
+  without = set(map(str.casefold, session.constraint.without))
   for name, steps in wishes.critiques:
-    before = sum(each.steps for each in session.active_critiques
-                 if each.attribute.casefold() == name)
-    turned = name != attributes.NEW and before * steps < 0
-    session = session_lib.critique(session, name, steps - before if turned else steps)
+    turned = name != attributes.NEW and sums[name] * steps < 0
+    added = steps - sums[name] if turned else steps
+    session = session_lib.critique(session, name, added)
+    if added <= 0 or name not in without:       # else it is not active
+      sums[name] += added
   return session
 
 

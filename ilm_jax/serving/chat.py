@@ -48,13 +48,28 @@ def completion(request: schemas.Chat, engine: engine_lib.Engine, kept: store.Sto
     for message in messages[:-1]:
       if message.role == "user" and message.text.strip():
         sessions.check_text(message.text, engine.limits)
-    before = talk.replayed([(_SIDES[m.role], m.text) for m in messages if m.role in _SIDES][:-1])
-    reply = said(talk, engine.checked(before), text)
+    turns = [(_SIDES[m.role], m.text) for m in messages if m.role in _SIDES][:-1]
+    reply = said(talk, _replayed(talk, turns, engine), text)
   else:
     with sessions.of(request, kept, engine) as one:
       reply = said(talk, one.session, text)
       one.replace(engine.checked(reply.session))
   return _completed(request, talk, reply, engine.limits)
+
+
+def _replayed(talk: talker.Talker, turns, engine: engine_lib.Engine) -> session_lib.Session:
+  """The session of a request's earlier messages, see `Talker.replayed`; refused as soon as it is
+  too long (400) or took too long to read (504)."""
+  last = time.monotonic() + engine.limits.replay
+
+  def checked(session: session_lib.Session) -> session_lib.Session:
+    if time.monotonic() > last:
+      raise limits_lib.Refused(504, "reading the earlier messages takes more than "
+                               f"{engine.limits.replay:g} s: send fewer, or use a session_id",
+                               "timeout")
+    return engine.checked(session)
+
+  return talk.replayed(turns, checked)
 
 
 def _completed(request, talk, reply: talker.Reply, limits: limits_lib.Limits) -> dict:
@@ -120,5 +135,5 @@ def simulated(request: schemas.UserSimCrs, engine: engine_lib.Engine) -> str:
     said_before.pop()
   roles = (session_lib.RECOMMENDER, session_lib.USER)
   turns = [(roles[n % 2], text) for n, text in enumerate(reversed(said_before))][::-1]
-  reply = said(talk, engine.checked(talk.replayed(turns)), request.message)
+  reply = said(talk, _replayed(talk, turns, engine), request.message)
   return "\n".join(filter(None, (reply.text, ranker.listed(reply.cards))))

@@ -13,7 +13,7 @@ from ilm_jax.conversation import open_words
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.serving import limits as limits_lib
 from ilm_jax.serving import model_thread
-from ilm_jax.stages import context, talker
+from ilm_jax.stages import context, recommender, talker
 from ilm_jax.training import checkpoint
 
 _TO_COMPILE = 3600.0     # seconds to wait for a program that compiles
@@ -82,6 +82,11 @@ class Engine:
       if count > most:
         raise limits_lib.Refused(400, f"the session has {count} {name}, expected {most} at most: "
                                  "begin a new session", "session_full")
+    for n, turn in enumerate(session.turns):
+      most = self.limits.text if turn.role == session_lib.USER else self.limits.reply
+      if len(turn.text) > most:
+        raise limits_lib.Refused(400, f"turns[{n}].text has {len(turn.text):,} characters, "
+                                 f"expected {most:,} at most", "too_long")
     self.talkers[self.default].check(session)
     return session
 
@@ -133,7 +138,8 @@ class Engine:
 
 
 def served(run: context.Run, first: str) -> list[variants.Variant]:
-  """The trained models of a run, `first` (a key, see `variants.named`) before the others.
+  """The trained models of a run, `first` (a key, see `variants.named`) before the others. Where
+  phase 1's dot product ranks, which is ILM's, there are no others.
 
   Raises:
     UserError: the config trains no such model, or it is not trained yet.
@@ -144,4 +150,6 @@ def served(run: context.Run, first: str) -> list[variants.Variant]:
   if wanted not in trained:
     raise errors.UserError(f"{run.workdir / wanted.folder} has no checkpoint: run --stage=phase2 "
                            "first")
+  if recommender.way(run.config) == recommender.DOT:
+    return [wanted]
   return [wanted, *(variant for variant in trained if variant != wanted)]

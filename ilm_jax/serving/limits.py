@@ -9,13 +9,15 @@ class Limits:
   head: int = 1 << 14        # bytes of its path and headers
   turns: int = 200           # of a session, or messages of a request
   statements: int = 2000     # opinions, constraints and critiques of a session
-  text: int = 2000           # characters of a turn
+  text: int = 2000           # characters of a user's turn,
+  reply: int = 1 << 16       # and of the recommender's, which may list items
   tokens: int = 2048         # words of a reply
   k: int = 100               # items of a list
   requests: int = 64         # requests answered at a time; more get 429
   waiting: int = 48          # requests that wait for the model; more get 429
   together: int = 16         # histories that the model scores in one batch
-  seconds: float = 60.0      # time that an answer may take
+  seconds: float = 60.0      # time that an answer may take,
+  replay: float = 10.0       # and in it the earlier messages of a request
   patience: float = 10.0     # seconds for a request to arrive, or for a client to take its answer
   sessions: int = 1000       # sessions kept; the one used least recently is dropped first
   idle: float = 3600.0       # seconds after which an unused session is dropped

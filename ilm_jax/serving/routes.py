@@ -141,8 +141,8 @@ def _sessions(api, engine, kept) -> None:
     if wish.user is not None:
       session = engine.talker().user(wish.user)
     elif wish.session is not None:
-      session = engine.checked(session_lib.from_value(wish.session))
-    return {"id": kept.add(session), "session": sessions.to_json(session)}
+      session = session_lib.from_value(wish.session)
+    return {"id": kept.add(engine.checked(session)), "session": sessions.to_json(session)}
 
   @api.get("/sessions/{raw}", response_model=schemas.Kept)
   def get(raw: schemas.SessionId) -> dict:

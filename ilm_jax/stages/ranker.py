@@ -25,6 +25,7 @@ from ilm_jax.stages import recommender as recommender_lib
 _LEAST, _RIDGE, _STEP, _LABEL_STEP = 5, 0.1, 0.25, 4.0
 _MOST_NAME = 300         # letters of a title that is looked up
 _MOST_GUESSED = 50       # attributes of one session
+_MOST_LIKES = 1000       # likes of a user of the log: a server's session has room for as many again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Ranker:
     return tuple(self.card(row) for row in rows[:k])
 
   def user(self, raw: str) -> s.Session:
-    """The session of a user of the log, who likes the items of the training history.
+    """The session of a user of the log, who likes the newest items of the training history.
 
     Raises:
       UserError: the log has no such user, or the user has no training history.
@@ -161,12 +162,10 @@ class Ranker:
     log = self.run.data.log
     row = self.describer.row(f"user:{raw.removeprefix('user:')[:_MOST_NAME]}")
     span = log.of_user(log.rows.user_number(row))
-    session = s.Session()
-    for item_row in log.item_N[span][log.split.train[span]]:
-      session = s.like(session, self.items.ids[item_row - 1])
-    if not session.liked:
+    rows = log.item_N[span][log.split.train[span]][-_MOST_LIKES:]
+    if not len(rows):
       raise errors.UserError(f"user {raw!r} has no interaction in the training data")
-    return session
+    return s.Session(tuple(s.Opinion(self.items.ids[item_row - 1], s.LIKED) for item_row in rows))
 
   def vector(self, session: s.Session) -> np.ndarray:
     """float32 [C]: the session's user, folded into the factorisation."""

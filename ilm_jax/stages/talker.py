@@ -24,7 +24,7 @@ from ilm_jax.stages import context, describe, ranker
 _WHY = re.compile(r"why(?: (?:number |no\.? ?)?(\d{1,6}))?\W*$", re.IGNORECASE)
 _NOT_THAT = re.compile(r"(no,?\s+)?not (that|this)( one)?\W*$", re.IGNORECASE)
 _MOST_NEAR = 3           # unread words for which a title that is spelt alike is looked for
-_LISTED = re.compile(r"^\d+\. (.+?)(?:  .*)?$", re.MULTILINE)
+_MOST_NAME = 300         # letters of a listed name that is no item's
 _EDITS = {"like": (s.like, "I like {}."), "dislike": (s.dislike, "I do not like {}."),
           "seen": (s.mark_seen, "I have seen {}.")}
 
@@ -130,30 +130,40 @@ class Talker(ranker.Ranker):
     edit, words = _EDITS[kind]
     row = self.row(item)
     raw = self.items.ids[row - 1]
-    said = s.Turn(s.USER, words.format(self.title(row)), (raw,))
+    said = s.Turn(s.USER, words.format(self.title(row))[:heard.MOST], (raw,))
     return edit(s.add_turn(session, said), raw)
 
-  def replayed(self, turns: Sequence[tuple[str, str]]) -> s.Session:
+  def replayed(self, turns: Sequence[tuple[str, str]],
+               check: Callable[[s.Session], s.Session] = lambda session: session) -> s.Session:
     """The session of a dialog of which only the words are known.
 
     Args:
       turns: (role, text); a text that `reply` would refuse is skipped.
+      check: is given the session after each turn; other errors than a UserError end the reading.
     """
     session = s.Session()
     for role, text in turns:
       try:
-        if role == s.USER:
-          if not (_WHY.match(text.strip()) or _NOT_THAT.match(text.strip())
-                  or remarks.thanks(text)):
-            session = self._heard(session, text)[0]
-          continue
-        rows = [self.titles.row(name) for name in _LISTED.findall(text)]
-        session = s.add_turn(session, s.Turn(
-            s.RECOMMENDER, text, tuple(self.items.ids[row - 1] for row in rows if row),
-            s.RECOMMEND if any(rows) else s.CHAT))
+        session = check(self._retold(session, role, text))
       except errors.UserError:
         continue
     return session
+
+  def _retold(self, session: s.Session, role: str, text: str) -> s.Session:
+    if role == s.USER:
+      silent = _WHY.match(text.strip()) or _NOT_THAT.match(text.strip()) or remarks.thanks(text)
+      return session if silent else self._heard(session, text)[0]
+    items = tuple(map(self._place, listed.places(text)))
+    return s.add_turn(session, s.Turn(
+        s.RECOMMENDER, text, items, s.RECOMMEND if items else s.CHAT))
+
+  def _place(self, names: list[str]) -> str:
+    """The id of the item that one of the names means; if there is none or several, a name that is
+    no id, so that the items below it in a list keep their places."""
+    if row := next(filter(None, map(self.titles.row, names)), 0):
+      return self.items.ids[row - 1]
+    name = names[-1][:_MOST_NAME].strip()
+    return name if name and name not in self.row_of else f'"{name}"'
 
   def shown(self, session: s.Session) -> tuple[str, ...]:
     """Ids of the last list that the recommender showed; (): none."""
@@ -176,11 +186,14 @@ class Talker(ranker.Ranker):
     shown = self.shown(session)
     if shown and listed.wants_others(text):
       after = s.add_turn(session, s.Turn(s.USER, text.strip()))
+      told = {each.item for each in session.opinions}
       for item in shown:
-        after = s.mark_seen(after, item)
+        if item in self.row_of and item not in told:
+          after = s.mark_seen(after, item)
       return after, ()
     meant = listed.resolved(policy.meant(session, text), [
-        self.title(self.row_of[item]) if item in self.row_of else item for item in shown])
+        self.title(self.row_of[item]) if item in self.row_of else item[:_MOST_NAME]
+        for item in shown])
     after, unread = heard.told(session, meant, items=self.items, titles=self.titles,
                                names=set(self.ways), guess=self.guessed)
     if meant != text:
