@@ -233,8 +233,9 @@ def test_behaviour_is_learnt_from_training_items_alone(monkeypatch):
   """Item 2 is held out; of a task's train split the examples of the first prompt are taken."""
   learnt = {}
 
-  def fit(text_NP, factor_NC, user_UC, *, seed):
-    learnt.update(texts=text_NP, factors=factor_NC.tolist(), users=user_UC, seed=seed)
+  def fit(text_NP, factor_NC, item_N, user_UC, *, seed):
+    learnt.update(texts=text_NP, factors=factor_NC.tolist(), items=item_N.tolist(), users=user_UC,
+                  seed=seed)
 
   monkeypatch.setattr(vectors, "factors", lambda run: ("users", FACTORS))
   monkeypatch.setattr(consistency, "fit", fit)
@@ -251,7 +252,7 @@ def test_behaviour_is_learnt_from_training_items_alone(monkeypatch):
   text.behaviour(run)
   assert learnt == {"texts": [interactions.item_text(run.data.items, 1),
                               interactions.item_text(run.data.items, 3), "said 7"],
-                    "factors": [[2], [8], [8]], "users": "users", "seed": 5}
+                    "factors": [[2], [8], [8]], "items": [1, 3, 3], "users": "users", "seed": 5}
   run.config.tasks.mixture = {"sequential": 1.0}
   assert text.behaviour(run) is None
 
