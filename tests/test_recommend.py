@@ -134,6 +134,19 @@ def test_the_catalogue_is_projected_once_for_any_number_of_users(run, monkeypatc
   assert made == [(4,)] and given == [([7, 8], "items"), ([7], "items")]
 
 
+def test_a_phase1_elsewhere_must_have_read_the_same_vectors(run, monkeypatch):
+  run.config.phase2.init_from = "elsewhere"
+  meta = {"fingerprints": {"entities": "theirs"}, "settings": {"vectors": ["behavioral"]}}
+  trained = recommend.trained
+  monkeypatch.setattr(trained.recipe, "phase1_made_from", lambda run: types.SimpleNamespace(
+      fingerprints={"entities": "mine"}, settings={"vectors": ("behavioral",)}))
+  monkeypatch.setattr(trained.checkpoint, "read_meta", lambda folder: meta)
+  with pytest.raises(errors.UserError, match="phase 1 in elsewhere was trained with entities"):
+    trained.first_meta(run)
+  meta["fingerprints"]["entities"] = "mine"
+  assert trained.first_meta(run) is meta
+
+
 def with_rates(config, **rates):
   changed = config.copy_and_resolve_references()
   changed.tasks.mixture.update(rates)

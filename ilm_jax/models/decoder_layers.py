@@ -203,7 +203,7 @@ def _project(c, p, h_BTD, local, see: Sight):
 
 
 def _mlp(c, p, h_BTD):
-  """In float32 between the products: one rounding, and on a CPU a third of the time."""
+  """In float32 between the products: one rounding, and on a CPU half of the time."""
   up_BTF = dot(p, "up", h_BTD).astype(jnp.float32)
   act = ACTIVATIONS[c.activation]
   inner_BTF = act(dot(p, "gate", h_BTD).astype(jnp.float32)) * up_BTF if c.gated else act(up_BTF)
