@@ -62,7 +62,7 @@ QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every
                         proj_init="normal",
                         text_pool="cls", temperature=0.07, min_temperature=0.01, dropout=0.1,
                         text_dropout=0.0, vector_noise=0.2,
-                        vector_dropout=0.0, remat=False)
+                        vector_dropout=0.0, remat=False, matmul_precision="default")
 PHASE1 = phase1_config.Phase1Config(
     itc=1.0, itm=1.0, itg=1.0, ii=1.0, ui=1.0, cf=0.0, rec=0.0, uni=0.0, label_smoothing=0.1,
     contrastive="infonce", logq=True)

@@ -40,6 +40,28 @@ def test_values_and_gradients_are_those_of_float32_but_for_rounding(axis, wide):
     np.testing.assert_allclose(np.float32(one), other, rtol=4e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_trained_layers_multiply_rounded_factors_and_keep_float32_gradients(axis):
+  x, kernel = (array.astype(jnp.float32) * 1.001 for array in arrays(axis))
+  weight = jnp.asarray(RNG.normal(size=(2, 8, 80)), jnp.float32)
+  dimensions = (((2,), (axis,)), ((), ()))
+
+  def rounded(array):
+    return array.astype(jnp.bfloat16).astype(jnp.float32)
+
+  got, back = jax.vjp(lambda x, kernel: products.dot_general(x, kernel, dimensions), x, kernel)
+  wanted, exact_back = jax.vjp(lambda x, kernel: jax.lax.dot_general(x, kernel, dimensions),
+                               rounded(x), rounded(kernel))
+  np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+  assert np.abs(got - jax.lax.dot_general(x, kernel, dimensions)).max() > 1e-3
+  for one, other in zip(back(weight), exact_back(rounded(weight)), strict=True):
+    assert one.dtype == jnp.float32
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+  step = compiled(jax.grad(lambda x, kernel: jnp.sum(
+      weight * products.dot_general(x, kernel, dimensions)), (0, 1)), x, kernel)
+  assert re.findall(r"bf16\[[^ ]* convert\(", step)
+
+
 def compiled(function, *arguments) -> str:
   return jax.jit(function).lower(*arguments).compile().as_text()
 

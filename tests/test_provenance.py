@@ -97,7 +97,8 @@ def changed(field, value, of):
 
 @pytest.mark.parametrize(("field", "value", "phases"), [
     ("phase1.losses.ui", 0.0, "1"), ("phase1.learning_rate", 0.5, "1"), ("seed", 3, "12"),
-    ("prng", "rbg", "12"), ("qformer.num_queries", 3, "12"), ("cf.reg", 1.0, "12"),
+    ("prng", "rbg", "12"), ("qformer.num_queries", 3, "12"),
+    ("qformer.matmul_precision", "bfloat16", "12"), ("cf.reg", 1.0, "12"),
     ("vectors", ("semantic",), "12"), ("phase2.learning_rate", 0.5, "2"),
     ("phase2.head.width", 8, "2"), ("phase2.qformer_scale", 0.1, "2"), ("lm.dtype", "int8", "2"),
     ("tasks.mixture.sequential", 9.0, "2"), ("tasks.history", 5, "2"), ("phase1.steps", 6, "1"),
@@ -116,7 +117,8 @@ def test_settings_of_each_phase(field, value, phases):
 @pytest.mark.parametrize(("field", "value", "counts"), [
     ("phase2.mlp_scale", 0.1, True), ("phase2.qformer_scale", 0.1, False),
     ("phase2.spread", True, False), ("qformer.num_layers", 3, False),
-    ("qformer.num_queries", 3, True), ("phase2.dropout", 0.5, True)])
+    ("qformer.num_queries", 3, True), ("qformer.matmul_precision", "bfloat16", True),
+    ("phase2.dropout", 0.5, True)])
 def test_settings_of_the_mlp_are_those_that_it_reads(field, value, counts):
   mlp = variants.COMPARED["mlp"]
   assert changed(field, value, lambda c: settings.of_phase2(c, mlp)) == [field] * counts

@@ -227,6 +227,18 @@ def test_mean_pool_leaves_padding_out_and_identity_keeps_the_mean():
   np.testing.assert_allclose(text_BP[0], mean / np.linalg.norm(mean), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", PASSES)
+def test_products_of_bfloat16_change_each_pass_by_rounding_alone(name):
+  entities = () if name == "text" else entity()
+  texts = () if name == "queries" else (IDS, MASK)
+  exact, rounded = (jax.tree.leaves(getattr(make(matmul_precision=precision), name)(
+      *entities, *texts)) for precision in ("default", "bfloat16"))
+  for one, other in zip(exact, rounded, strict=True):
+    assert other.dtype == jnp.float32
+    apart = np.abs(one - other)[np.isfinite(one)]
+    assert 1e-5 < np.mean(apart) / np.std(one) < 0.05
+
+
 def test_dropout_only_with_a_key_and_repeatable():
   model, inputs = make(vector_noise=0.5), entity()
   np.testing.assert_array_equal(model.queries(*inputs), model.queries(*inputs))

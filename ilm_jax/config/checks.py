@@ -111,7 +111,8 @@ def _check_mesh(c, device_count: int) -> list[str]:
 def _check_qformer(c) -> list[str]:
   q = c.qformer
   wrong = [*rules.known("qformer.text_pool", q.text_pool, ("cls", "mean")),
-           *rules.known("qformer.cross_init", q.cross_init, ("width", "bert"))]
+           *rules.known("qformer.cross_init", q.cross_init, ("width", "bert")),
+           *rules.known("qformer.matmul_precision", q.matmul_precision, ("default", "bfloat16"))]
   if q.members > c.cf.members:
     wrong.append(f"qformer.members={q.members} is more than the cf.members={c.cf.members} that "
                  "stage cf keeps for each entity: raise cf.members")

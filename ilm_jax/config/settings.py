@@ -25,7 +25,8 @@ _OF_EVALUATION = {"tasks.prompt_targets", "tasks.eval_targets"}
 OFF = {"data.cold_fraction": 0.1, "data.dialog_items": False, "data.columns.delimiter": "",
        "data.columns.items_delimiter": "", "data.columns.encoding": "utf-8", "cf.members": 0,
        "cf.dialogs": 0,
-       "qformer.user_projection": False, "qformer.vector_dropout": 0.0, "phase1.negatives": 0,
+       "qformer.user_projection": False, "qformer.matmul_precision": "default",
+       "qformer.vector_dropout": 0.0, "phase1.negatives": 0,
        "phase1.draw": "uniform", "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
        "phase2.head.distil_transitions": 0.0, "phase2.head.distil_ease": 0.0,
        "lm.lora_rank": 0, "lm.layers": 0, "lm.index_only": False, "tasks.index_apart": False,
@@ -33,7 +34,7 @@ OFF = {"data.cold_fraction": 0.1, "data.dialog_items": False, "data.columns.deli
        "dialogs.reword": False}
 _OF_MLP = {"phase2.mlp_scale"}
 _OF_TEACHER = {f"phase2.head.distil_{name}" for name in ("temperature", "transitions", "ease")}
-_OF_BOTH = {"qformer.num_queries", "qformer.members"}
+_OF_BOTH = {"qformer.num_queries", "qformer.members", "qformer.matmul_precision"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
 
 

@@ -28,10 +28,9 @@ class ItemHead(nnx.Module):
   bias}, popularity [1], a.
   """
 
-  def __init__(self, features: int, lm_width: int, width: int, rngs: nnx.Rngs):
-    small = nnx.initializers.normal(0.1 * features ** -0.5)
-    self.query = nnx.Linear(lm_width, width, use_bias=False, rngs=rngs)
-    self.key = nnx.Linear(features, width, kernel_init=small, rngs=rngs)
+  def __init__(self, c: QFormerConfig, features: int, lm_width: int, width: int, rngs: nnx.Rngs):
+    self.query = nnx.Linear(lm_width, width, use_bias=False, rngs=rngs, dot_general=c.dot_general)
+    self.key = qformer_layers.linear(c, features, width, rngs, 0.1 * features ** -0.5)
     self.bias = nnx.Linear(features, 1, kernel_init=nnx.initializers.zeros, rngs=rngs)
     self.popularity = nnx.Param(jnp.ones((1,)))
 
@@ -112,8 +111,7 @@ class ILM(Projector):
                head_width: int = 0, rngs: nnx.Rngs):
     super().__init__(config, lm_width, form, soft_token_rms, rngs)
     self.qformer = QFormer(config, rngs=rngs)
-    self.projection = _linears(config.num_queries if form.per_query else 0, config.width, lm_width,
-                               soft_token_rms * config.width ** -0.5, rngs)
+    self.projection = _projection(config, form, lm_width, soft_token_rms, rngs)
     if form.skip:
       self.skip = MlpProjector(config, lm_width, dataclasses.replace(form, soft_norm=False),
                                soft_token_rms=soft_token_rms, rngs=rngs)
@@ -121,9 +119,9 @@ class ILM(Projector):
     self.equal = bool(head_width) and (form.equal_head or form.skip)
     features, hidden = config.num_queries * config.width, 10 * _vector_width(config)
     if self.equal:
-      self.head_in = qformer_layers.linear(features, hidden, rngs, features ** -0.5)
+      self.head_in = qformer_layers.linear(config, features, hidden, rngs, features ** -0.5)
     if head_width:
-      self.head = ItemHead(hidden if self.equal else features, lm_width, head_width, rngs)
+      self.head = ItemHead(config, hidden if self.equal else features, lm_width, head_width, rngs)
 
   def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
     query_BQW = self.qformer.queries(vectors, present, key)
@@ -160,10 +158,11 @@ class MlpProjector(Projector):
     self.member_norm = nnx.Dict({n: qformer_layers.norm(C, config.norm_eps, rngs)
                                  for n, C in config.vectors if config.members})
     std = soft_token_rms / qformer_layers.GELU_RMS * (10 * width) ** -0.5
-    self.mlp_in = qformer_layers.linear(width, 10 * width, rngs, width ** -0.5)
-    self.projection = qformer_layers.linear(10 * width, config.num_queries * lm_width, rngs, std)
+    self.mlp_in = qformer_layers.linear(config, width, 10 * width, rngs, width ** -0.5)
+    self.projection = qformer_layers.linear(
+        config, 10 * width, config.num_queries * lm_width, rngs, std)
     if head_width:
-      self.head = ItemHead(10 * width, lm_width, head_width, rngs)
+      self.head = ItemHead(config, 10 * width, lm_width, head_width, rngs)
 
   def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
     hidden_BH = self._hidden(vectors, present, key)
@@ -198,11 +197,13 @@ def _vector_width(config: QFormerConfig) -> int:
   return sum(C for _, C in config.vectors) * (2 if config.members else 1)
 
 
-def _linears(queries: int, n_in: int, n_out: int, std: float, rngs: nnx.Rngs):
-  """[B, Q, n_in] -> [B, Q, n_out]: a linear layer for each of `queries`; 0: one shared layer."""
-  if not queries:
-    return qformer_layers.linear(n_in, n_out, rngs, std)
-  return nnx.Einsum("bqi,qio->bqo", (queries, n_in, n_out), (queries, n_out),
+def _projection(c: QFormerConfig, form: Form, lm_width: int, soft_token_rms: float,
+                rngs: nnx.Rngs):
+  """[B, Q, W] -> [B, Q, D]: a linear layer, one for each query or one for all."""
+  std = soft_token_rms * c.width ** -0.5
+  if not form.per_query:
+    return qformer_layers.linear(c, c.width, lm_width, rngs, std)
+  return nnx.Einsum("bqi,qio->bqo", (c.num_queries, c.width, lm_width), (c.num_queries, lm_width),
                     kernel_init=nnx.initializers.normal(std), rngs=rngs)
 
 

@@ -6,6 +6,9 @@ product is float32: else it turns the factors, and with them every kernel, into 
 both passes round the factors, ask for float32, and round the product. The numbers are the same up
 to the order of sums, and up to the rounding of a float32 gradient, which a TPU rounds, too.
 
+Trained layers keep float32 parameters; `dot_general` rounds both factors to bfloat16, as a TPU does
+by default.
+
 Nor do that compiler's loops carry bfloat16: kernels stacked over layers, and what each layer keeps
 for its backward pass, would be turned into float32. So frozen kernels are held as integers there
 (`packed`), and products with them are kept as integers.
@@ -80,6 +83,42 @@ def _backward(axis, wide, residuals, grad):
 
 
 _matmul.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def dot_general(x, kernel, dimension_numbers, **_) -> jax.Array:
+  """`jax.lax.dot_general` with factors rounded to bfloat16 and float32 sums, in both passes.
+
+  Args:
+    x: float32 [.., I].
+    kernel: float32 [I, O], or [O, I].
+    dimension_numbers: (((last axis of x,), (axis I of the kernel,)), ((), ())).
+
+  Returns:
+    float32 [.., O].
+  """
+  (_, (axis,)), _ = dimension_numbers
+  return _rounded(axis, x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rounded(axis: int, x, kernel):
+  return _sums(x, kernel, ((x.ndim - 1,), (axis,)))
+
+
+def _rounded_backward(axis, factors, grad):
+  x, kernel = factors
+  rows = tuple(range(grad.ndim - 1))
+  of_kernel = _sums(*((grad, x) if axis else (x, grad)), (rows, rows))
+  return _sums(grad, kernel, ((grad.ndim - 1,), (1 - axis,))), of_kernel
+
+
+_rounded.defvjp(lambda axis, x, kernel: (_rounded(axis, x, kernel), (x, kernel)),
+                _rounded_backward)
+
+
+def _sums(a, b, contracted) -> jax.Array:
+  return jax.lax.dot_general(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16),
+                             (contracted, ((), ())), preferred_element_type=jnp.float32)
 
 
 def _product(a, b, contracted, dtype) -> jax.Array:

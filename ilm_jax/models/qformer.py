@@ -48,29 +48,30 @@ class LmHead(nnx.Module):
   """BERT's masked-language-model head; its output matrix is the word table of the caller."""
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
-    self.transform = qformer_layers.linear(c.width, c.width, rngs)
+    self.dot_general = c.dot_general
+    self.transform = qformer_layers.linear(c, c.width, c.width, rngs)
     self.norm = qformer_layers.norm(c.width, c.norm_eps, rngs)
     self.bias = nnx.Param(jnp.zeros((c.vocab_size,)))
 
   def __call__(self, hidden_BTW, word_VW) -> jax.Array:
     x_BTW = self.norm(qformer_layers.gelu(self.transform(hidden_BTW)))
-    return jnp.einsum("btw,vw->btv", x_BTW, word_VW) + self.bias[...][None, None]
+    return self.dot_general(x_BTW, word_VW, (((2,), (1,)), ((), ()))) + self.bias[...][None, None]
 
 
 class Heads(nnx.Module):
   """Contrastive projections, the matching classifier and the learned temperatures."""
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
-    self.query_projection = qformer_layers.linear(c.width, c.proj_width, rngs)
-    self.text_projection = qformer_layers.linear(c.width, c.proj_width, rngs)
+    self.query_projection = qformer_layers.linear(c, c.width, c.proj_width, rngs)
+    self.text_projection = qformer_layers.linear(c, c.width, c.proj_width, rngs)
     if c.proj_init == "identity":
       self.text_projection.kernel[...] = jnp.eye(c.width)
-    self.match = qformer_layers.linear(c.width, 2, rngs)
+    self.match = qformer_layers.linear(c, c.width, 2, rngs)
     if c.reconstructs:
       self.vectors = qformer_layers.linear(
-          c.num_queries * c.width, sum(C for _, C in c.vectors), rngs)
+          c, c.num_queries * c.width, sum(C for _, C in c.vectors), rngs)
     if c.user_projection:
-      self.user_projection = qformer_layers.linear(c.width, c.proj_width, rngs)
+      self.user_projection = qformer_layers.linear(c, c.width, c.proj_width, rngs)
     for name in ("itc", "ii", "ui"):
       setattr(self, f"log_temperature_{name}", nnx.Param(jnp.array(math.log(c.temperature))))
 

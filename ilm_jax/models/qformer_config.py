@@ -6,6 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from ilm_jax import errors
+from ilm_jax.models import products
+
+
+PRECISIONS = ("default", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class QFormerConfig:
   vector_noise: float          # std of noise on the normed vector (its own std is 1)
   vector_dropout: float        # probability of hiding one of several vectors (objectives/inputs.py)
   remat: bool                  # recompute each group of layers in the backward pass
+  matmul_precision: str        # "default", the backend's; "bfloat16" (`products.dot_general`)
   # Set by code, not by a config.
   decoder_start: int = 1       # token that opens generated text; MiniLM's [unused0]
   norm_eps: float = 1e-12
@@ -57,6 +62,8 @@ class QFormerConfig:
       wrong.append(f"width={self.width} does not divide over num_heads={self.num_heads}")
     if self.cross_init not in ("width", "bert"):
       wrong.append(f"cross_init={self.cross_init!r}: expected 'width' or 'bert'")
+    if self.matmul_precision not in PRECISIONS:
+      wrong.append(f"matmul_precision={self.matmul_precision!r}: expected one of {PRECISIONS}")
     if self.text_pool not in ("cls", "mean"):
       wrong.append(f"text_pool={self.text_pool!r}: expected 'cls' or 'mean'")
     if self.proj_init not in ("normal", "identity"):
@@ -66,6 +73,11 @@ class QFormerConfig:
                    f"{self.proj_width}")
     if wrong:
       raise errors.UserError("qformer config: " + "; ".join(wrong))
+
+  @property
+  def dot_general(self):
+    """The function that multiplies inputs of linear layers with their kernels."""
+    return products.dot_general if self.matmul_precision == "bfloat16" else jax.lax.dot_general
 
 
 def attention_mask(mode: str, num_queries: int, text_mask_BT) -> jax.Array:

@@ -23,8 +23,10 @@ def draw_keep(key, rate: float, shape) -> jax.Array | None:
   return None if key is None or rate == 0.0 else jax.random.bernoulli(key, 1.0 - rate, shape)
 
 
-def linear(n_in: int, n_out: int, rngs: nnx.Rngs, std: float = _BERT_STD) -> nnx.Linear:
-  return nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.normal(std), rngs=rngs)
+def linear(c: QFormerConfig, n_in: int, n_out: int, rngs: nnx.Rngs,
+           std: float = _BERT_STD) -> nnx.Linear:
+  return nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.normal(std), rngs=rngs,
+                    dot_general=c.dot_general)
 
 
 def gelu(x) -> jax.Array:
@@ -49,9 +51,10 @@ class VectorTokens(nnx.Module):
     self.config = c
     self.norm = norm(width, c.norm_eps, rngs)
     if c.reader_hidden:
-      self.hidden = linear(width, c.reader_hidden * width, rngs, width ** -0.5)
+      self.hidden = linear(c, width, c.reader_hidden * width, rngs, width ** -0.5)
       width = c.reader_hidden * width
-    self.tokens = nnx.Linear(width, c.kv_tokens * c.kv_width, rngs=rngs)
+    self.tokens = nnx.Linear(width, c.kv_tokens * c.kv_width, rngs=rngs,
+                             dot_general=c.dot_general)
 
   def __call__(self, vector_BC, key=None) -> jax.Array:
     c = self.config
@@ -115,10 +118,11 @@ class Attention(nnx.Module):
     self.num_heads, self.scored = c.num_heads, scored
     kv_width = kv_width or c.width
     if scored:
-      self.query, self.key = linear(c.width, c.width, rngs), linear(kv_width, c.width, rngs)
+      self.query = linear(c, c.width, c.width, rngs)
+      self.key = linear(c, kv_width, c.width, rngs)
     value, out = ((kv_width ** -0.5, c.width ** -0.5) if init == "width" else (_BERT_STD,) * 2)
-    self.value = linear(kv_width, c.width, rngs, value)
-    self.out = linear(c.width, c.width, rngs, out)
+    self.value = linear(c, kv_width, c.width, rngs, value)
+    self.out = linear(c, c.width, c.width, rngs, out)
 
   def __call__(self, x_BTW, kv_BMW, mask_BTM) -> jax.Array:
     if not self.scored:  # softmax over one key is 1: [B, 1, W], the same for every query
@@ -136,8 +140,8 @@ class Mlp(nnx.Module):
   """Linear, exact GELU, Linear."""
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
-    self.mlp_in = linear(c.width, c.mlp_width, rngs)
-    self.mlp_out = linear(c.mlp_width, c.width, rngs)
+    self.mlp_in = linear(c, c.width, c.mlp_width, rngs)
+    self.mlp_out = linear(c, c.mlp_width, c.width, rngs)
 
   def __call__(self, x_BTW) -> jax.Array:
     return self.mlp_out(gelu(self.mlp_in(x_BTW)))
