@@ -5,7 +5,7 @@
 
 Each argument is a workdir and one of its trained models. The workdirs must have the same prepared
 test examples (same data, seed and tasks). The first model's loss minus that of each other is given
-with a 95 % interval over examples, as in stage eval's loss table.
+with a 95 % interval as in stage eval's loss table: over examples, for "all" over items.
 """
 import argparse
 import pathlib

@@ -4,7 +4,8 @@
 
 The quickstart's rows of text, trained longer. A fifth of the films is held out and never
 described in training. All texts of these films measure ILM, ILM-rand, the MLP projector, and ILM
-with another film's vectors.
+with another film's vectors. Expect: not measured; docs/results/ml100k_texts.md has the texts of the
+quickstart, and of a longer run of configs/elm_ml100k_small.py.
 """
 import ml_collections
 

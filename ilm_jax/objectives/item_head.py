@@ -77,7 +77,7 @@ def loss(model, head: HeadConfig, frozen: dict, hidden_BXD, batch, of, rng, cata
 def logits(model, c: HeadConfig, frozen: dict, hidden_ND, rng, catalogue=None) -> jax.Array:
   """[N, I] scores of all items; see `nll`."""
   key_IP, bias_I = _keys(model, frozen, jnp.arange(1, c.num_items + 1), rng, catalogue)
-  return model.head.query(hidden_ND.astype(jnp.float32)) @ key_IP.T + bias_I[None]
+  return _inner(model, model.head.query(hidden_ND.astype(jnp.float32)), key_IP) + bias_I[None]
 
 
 def nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalogue=None):
@@ -106,7 +106,7 @@ def nll(model, c: HeadConfig, frozen: dict, hidden_ND, item_N, rng, catalogue=No
   key_MP, bias_M = _keys(model, frozen, jnp.concatenate([item_N, drawn.item_K]), rng, catalogue)
   n = len(item_N)
   own_N = jnp.sum(query_NP * key_MP[:n], axis=1) + bias_M[:n]
-  other_NK = query_NP @ key_MP[n:].T + bias_M[None, n:] + jnp.log(drawn.stands_K)[None]
+  other_NK = _inner(model, query_NP, key_MP[n:]) + bias_M[None, n:] + jnp.log(drawn.stands_K)[None]
   other_NK = jnp.where(drawn.item_K[None] == item_N[:, None], -jnp.inf, other_NK)
   never_K = inputs.never_met(frozen, drawn.item_K, rng)
   if never_K is not None:
@@ -123,6 +123,11 @@ def _keys(model, frozen: dict, rows, rng, catalogue) -> tuple[jax.Array, jax.Arr
   entities = (frozen, rows, key, model.config.vector_dropout)
   features = model.features(*inputs.entity_inputs(*entities), key)
   return model.head.items(features, inputs.log_draws(*entities))
+
+
+def _inner(model, query_NP, key_KP) -> jax.Array:
+  """[N, K]: all inner products."""
+  return model.config.dot_general(query_NP, key_KP.T, (((1,), (0,)), ((), ())))
 
 
 def _among_all(logits_NI, item_N, never_I) -> tuple[jax.Array, jax.Array]:

@@ -15,7 +15,7 @@ _NOTE = ("ILM-rand: the same steps without phase 1. MLP projector: the same step
          "place of soft tokens. Vectors shuffled: the model gets another item's vectors. Test "
          "split: next items never trained on, and held-out items for the elm tasks. The mean of "
          "ELM's tasks is the mean of their log perplexities. Intervals: 95 %, bootstrap over "
-         "examples, for that mean over items; for a difference, paired.")
+         "examples, for all tasks together and for that mean over items; for a difference, paired.")
 
 
 def table(run: context.Run, compared: list[methods.Method]) -> dict:
