@@ -78,7 +78,7 @@ def train(name: str, log, setting: dict, seed: int, epochs: int, patience: int):
     return lambda histories, user_U: counts[name](learned, items, histories, **setting)
   config = sasrec.Config(**rivals.SASREC[name], **setting, seed=seed, epochs=epochs,
                          evaluate_every=2, patience=patience)
-  params = sasrec.train(learned, items, config, rivals.validation(log))
+  params = sasrec.train(learned, items, config, interactions_lib.validation_targets(log))
   return lambda histories, user_U: np.concatenate(list(sasrec.scores(params, config, histories)))
 
 
@@ -93,11 +93,11 @@ def ranks(scorer, histories: list, user_U, target_U) -> np.ndarray:
 def targets(log):
   """((histories, users, targets) of validation, likewise of test)."""
   learned = interactions_lib.train_histories(log)
-  valid_U = rivals.validation(log)
+  valid_U = interactions_lib.validation_targets(log)
   user_V = np.flatnonzero(valid_U)
   test_N = log.split.test
   return (([learned[u] for u in user_V], user_V, valid_U[user_V]),
-          ([log.before_test(u) for u in log.user_N[test_N]], log.user_N[test_N],
+          ([log.before_target(u) for u in log.user_N[test_N]], log.user_N[test_N],
            log.item_N[test_N]))
 
 

@@ -90,19 +90,17 @@ class Material(conversations.Material):
         self.form.item_I1C, self.labels, least=LEAST, ridge=ridge, unit=unit))
 
   def tags_of_row(self) -> dict[int, list[str]]:
-    row_of = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     out: dict[int, list[str]] = {}
     for _, raw, tag in self.tags:
-      out.setdefault(row_of[raw], []).append(tag)
+      out.setdefault(self.films.row_of[raw], []).append(tag)
     return out
 
   @functools.cached_property
   def taggers(self) -> dict[tuple[int, str], set[str]]:
     """(item row, tag) -> raw ids of the users who gave the tag."""
-    row_of = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     out: dict[tuple[int, str], set[str]] = {}
     for user, raw, tag in self.tags:
-      out.setdefault((row_of[raw], tag.strip().casefold()), set()).add(user)
+      out.setdefault((self.films.row_of[raw], tag.strip().casefold()), set()).add(user)
     return out
 
   @functools.cached_property

@@ -33,7 +33,7 @@ def ranks(log: interactions.Interactions, user_UC, item_I1C, reg: float, alpha: 
   """
   form, trained = fold_in.Form(item_I1C, reg, alpha), interactions.train_histories(log)
   users = log.user_N[log.split.test]
-  before = [log.before_test(user) for user in users]
+  before = [log.before_target(user) for user in users]
   blocked_UI = np.zeros((len(users), log.num_items + 1), bool)
   for blocked_I, history in zip(blocked_UI, before):
     blocked_I[history] = True

@@ -81,7 +81,7 @@ def after(material, case: dict, setting: dict, word=None, shuffled: bool = False
   session = s.add_turn(s.Session(), s.Turn(s.RECOMMENDER, "Try this.", shown, s.RECOMMEND))
   session = s.critique(session, *(word or case["word"]))
   if "label_step" in setting:
-    return rank(case, attributes.raised(score_I1, session, material.known, material.row_of,
+    return rank(case, attributes.raised(score_I1, session, material.known, material.films.row_of,
                                         setting["label_step"]))
   return rank(case, directions.moved(
       score_I1, session, material.form.item_I1C, material.ways(setting["ridge"]),

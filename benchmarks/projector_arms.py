@@ -19,7 +19,7 @@ COMMON = PAPER | {
     "phase2.head.layer": 2, "phase2.head.weight": 1.0, "phase2.spread": False,
     "phase2.learning_rate": 3e-3, "phase2.steps": 400, "phase2.warmup": 30,
     "phase2.checkpoint_every": 10 ** 6, "phase2.log_every": 50, "eval.batch_size": 64,
-    "eval.beam_users": 0, "eval.exact_users": 0, "eval.rank_compared": False,
+    "eval.users": 0, "eval.beam_users": 0, "eval.exact_users": 0, "eval.rank_compared": False,
     "tasks.max_train_examples": 20000}
 FULL = {"qformer.cross_init": "width", "qformer.cross_every": 1, "phase2.qformer_scale": 0.3}
 UI = {"phase1.losses.itc": 0.0, "phase1.pair_batch_size": 256}

@@ -28,7 +28,6 @@ import numpy as np
 from benchmarks.projector_arms import ARMS, COMMON, Arm, configured
 from ilm_jax import errors
 from ilm_jax.config import settings, variants
-from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import dot_scores, metrics, paired
 from ilm_jax.monitoring import utilization
 from ilm_jax.runtime import locks
@@ -135,15 +134,9 @@ def _link(folder: pathlib.Path, base: pathlib.Path, names) -> None:
 
 def rank(run: context.Run, split: str, score) -> np.ndarray:
   """float64 [U]: ranks of the users' targets in a split, items of the history filtered."""
-  stored = run.prepared(ranking.ranked_task(run.config), split)
-  examples = [stored[i] for i in range(len(stored))]
-  log = run.data.log
-  user_U = [log.rows.user_number(int(e["user"][0])) for e in examples]
-  target_U = np.array(common.item_rows(examples))
-  train = interactions_lib.train_histories(log)
-  histories = [log.before_test(u) if split == "test" else train[u] for u in user_U]
-  blocked = ranking.blocked(metrics.rows_to_filter(histories, target_U), log.num_items)
-  return metrics.ranks_from_scores(score(run, examples, user_U), target_U, blocked)
+  asked = ranking.questions(run, ranking.ranked_task(run.config), split)
+  return metrics.ranks_from_scores(
+      score(run, asked.examples, asked.user_U), asked.target_U, asked.blocked_UI)
 
 
 def by_head(run: context.Run, examples, user_U, variant) -> np.ndarray:

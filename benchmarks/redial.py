@@ -54,11 +54,10 @@ class Material(conversations.Material):
     users, items, _, ratings, films = movielens_files.read(paths)
     self.talks = {part: redial.read(args.redial, part) for part in ("valid", "test")}
     self.films, self.row_of = redial.catalogue([*self.talks["valid"], *self.talks["test"]], films)
-    place = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     by_user: dict[str, list[int]] = {}
     for user, item, rating in zip(users, items, ratings):
       if rating >= conversations.LIKED:
-        by_user.setdefault(user, []).append(place[item])
+        by_user.setdefault(user, []).append(self.films.row_of[item])
     self.log = [np.array(rows) for rows in by_user.values()]
     self.named = [self.rows(dict.fromkeys(item for turn in talk.turns for item in turn.items))
                   for talk in self.talks["valid"]]

@@ -71,7 +71,6 @@ class Trained(conversations.Material):
     self.log, self.films, _ = self.run.data
     self.titles = titles_lib.Titles(self.films)
     self.titles.row = functools.cache(self.titles.row)     # the same films are named repeatedly
-    self.row_of = {raw: row for row, raw in enumerate(self.films.ids, 1)}
     self.form = fold_in.Form(vectors.factors(self.run)[1], config.cf.reg, config.cf.alpha)
     self.labels = {**attributes.of_genres(self.films), **attributes.of_years(self.films)}
     ways = self.ways(RIDGE, False)
@@ -138,7 +137,7 @@ def people(material: Trained, part: int, count: int, named: int, shuffled: bool)
       for row in before[-named:]:
         session = s.like(session, material.films.ids[row - 1])
     sessions.append(session)
-  histories = [np.array([material.row_of[raw] for raw in session.liked], np.int32)
+  histories = [np.array([material.films.row_of[raw] for raw in session.liked], np.int32)
                for session in sessions]
   ways = (False, True) if shuffled else (False,)
   return People(cases, sessions, {way: material.scores(histories, way) for way in ways})
@@ -154,7 +153,8 @@ def converse(material: Trained, row: Row, rule: policy.Policy, steps: dict[str, 
   names, shown = set(material.known.names), []
   for turn in range(1, TURNS + 1):
     moved_I1 = directions.moved(score_I1, session, material.form.item_I1C, ways, steps["step"])
-    moved_I1 = attributes.raised(moved_I1, session, known, material.row_of, steps["label_step"])
+    moved_I1 = attributes.raised(moved_I1, session, known, material.films.row_of,
+                                 steps["label_step"])
     may_I1 = s.allowed(session, material.films)
     may_I1[shown] = False
     asked = question(session, moved_I1, may_I1, material, row, rule, rng) if turn < TURNS else None

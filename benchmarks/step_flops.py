@@ -31,8 +31,8 @@ QFORMER = qformer.QFormerConfig(vectors={"behavioral": 64}, num_layers=2, cross_
                                 user_projection=False,
                                 proj_init="identity", text_pool="mean", dropout=0.1,
                                 text_dropout=0.0, vector_noise=0.0, vector_dropout=0.0,
-                                temperature=0.15, min_temperature=0.15, remat=False, matmul_precision="default",
-                                query_path_only=True)
+                                temperature=0.15, min_temperature=0.15, remat=False,
+                                matmul_precision="default", query_path_only=True)
 SPEC = packing.LmBatchSpec(rows=4, length=128, slots=28, targets=40, queries=4, slot_id=-1,
                            examples_per_group=1, rows_per_group=1, task_names=(), whole_words=0)
 

@@ -101,7 +101,7 @@ def _ranking(run: context.Run):
   log = run.data.log
   at = np.flatnonzero(log.split.test)
   user_U, target_U = log.user_N[at], log.item_N[at]
-  histories = list(map(log.before_test, user_U))
+  histories = list(map(log.before_target, user_U))
   seen_UI = np.zeros((len(at), log.num_items + 1), bool)
   for own_I, rows in zip(seen_UI, metrics.rows_to_filter(histories, target_U)):
     own_I[rows] = True

@@ -212,9 +212,8 @@ def qformer() -> dict:
       "cross_init": "width",       # start of its value and output kernels: "width", std width^-.5,
                                    # which keeps the vector's size; "bert": std 0.02, as in BLIP-2
       "remat": False,              # compute each group of layers again in the backward pass
-      "matmul_precision": "default",  # of the trained layers; "bfloat16": factors are rounded to it,
-                                   # sums are float32. TPUs do so by default; a CPU with
-                                   # AVX512-BF16 trains up to 1.6 times as fast
+      "matmul_precision": "default",  # trained layers; "bfloat16": rounded factors, float32 sums,
+                                   # as on TPUs by default; faster on CPUs with AVX512-BF16
       "kv_tokens": 1,              # key/value tokens made from each named vector
       "kv_width": 0,               # of these tokens; 0: width
       "reader_hidden": 0,          # width of a hidden layer before them, in vector widths; 0: none

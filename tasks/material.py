@@ -90,11 +90,6 @@ class Material:
     return [*self.names, *users]
 
   @functools.cached_property
-  def row_of_item(self) -> dict[str, int]:
-    """Raw id -> item row."""
-    return {raw: row for row, raw in enumerate(self.items.ids, 1)}
-
-  @functools.cached_property
   def chat(self) -> chat_template.Chat:
     """The language model's chat template."""
     if self.chats is None:

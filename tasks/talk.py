@@ -80,7 +80,7 @@ def definition(material: material_lib.Material, name: str,
 
 
 def _replies(material, dialog: dialogs_lib.Dialog, learn: Learn, recommends: bool) -> list[Reply]:
-  rows, named, replies = material.row_of_item, set(), []
+  rows, named, replies = material.items.row_of, set(), []
   for at, turn in enumerate(dialog.turns):
     fresh = tuple(rows[item] for item in dict.fromkeys(turn.items)
                   if item in rows and item not in named)
@@ -104,7 +104,7 @@ class _Writer:
   def __init__(self, material: material_lib.Material, family: templates.Family, names):
     self._material, self._family, self._names = material, family, names
     self._encode = material.lm.tokenizer.encode
-    self._speech = speech.Speech(material.chat, material.row_of_item, self._spellings,
+    self._speech = speech.Speech(material.chat, material.items.row_of, self._spellings,
                                  family.mention, slots=not material.as_text)
 
   def examples(self, dialog, replies: list[Reply], alone: bool) -> list[_Stretch]:
@@ -171,7 +171,7 @@ class _Writer:
     material, rows = self._material, {}
     for field in self._family.fields:
       items = getattr(dialog, field, ())[-material.history:]
-      rows[field] = [material.row_of_item[item] for item in items if item in material.row_of_item]
+      rows[field] = [material.items.row_of[item] for item in items if item in material.items.row_of]
       if not rows[field]:
         return "", []
     template = self._family.all[prompt]

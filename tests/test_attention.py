@@ -38,10 +38,15 @@ def test_heads_that_do_not_divide_are_refused():
                      jnp.ones((1, 1, 1), bool))
 
 
+def turned(x, position, base):
+  return attention.rotate(
+      x, *attention.rope_angles(jnp.asarray([[position]]), x.shape[-1], base))
+
+
 def test_rope_by_hand():
   """Width 4: channels (0, 2) turn by the position, (1, 3) by position / 100**(1/2)."""
   x = jnp.asarray([1.0, 2.0, 5.0, 7.0]).reshape(1, 1, 1, 4)
-  got = attention.rope(x, jnp.asarray([[3]]), 100.0).reshape(4)
+  got = turned(x, 3, 100.0).reshape(4)
   a, b = 3.0, 3.0 / 10.0
   want = [1 * np.cos(a) - 5 * np.sin(a), 2 * np.cos(b) - 7 * np.sin(b),
           5 * np.cos(a) + 1 * np.sin(a), 7 * np.cos(b) + 2 * np.sin(b)]
@@ -52,9 +57,7 @@ def test_rope_scores_depend_on_distance_alone():
   q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
 
   def score(at_q, at_k):
-    def turn(x, at):
-      return attention.rope(x, jnp.asarray([[at]]), 50.0)
-    return float((turn(q, at_q) * turn(k, at_k)).sum())
+    return float((turned(q, at_q, 50.0) * turned(k, at_k, 50.0)).sum())
 
   assert score(9, 4) == pytest.approx(score(25, 20), abs=1e-4)
   assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-2)

@@ -198,27 +198,6 @@ def test_samples_repeat_with_their_key_and_differ_with_another(model, prompt):
   assert (first != other).any()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_beam_text_as_wide_as_all_texts_is_brute_force(model, prompt, alpha):
-  """All texts of up to 3 tokens over 13 words: those that end in EOS, and those cut off."""
-  eos, n = 2, 3
-  words = [w for w in range(13) if w != eos]
-  texts = [[eos], *([w, eos] for w in words),
-           *([a, b, c] for a in words for b in words for c in range(13))]
-  text_BWT, score_BW = generate.beam_text(*model, prompt, max_new=n, eos_id=eos, width=200,
-                                          alpha=alpha)
-  begun = [(), *((w,) for w in words), *((a, b) for a in words for b in words)]
-  logp = {said: np.asarray(jax.nn.log_softmax(plain_logits(model, prompt, 1, list(said))[-1]))
-          for said in begun}
-  score = {tuple(text): sum(float(logp[tuple(text[:t])][word]) for t, word in enumerate(text))
-           for text in texts}
-  worth = {t: s / ((5 + len(t)) / 6) ** alpha for t, s in score.items()}
-  best = sorted(worth, key=worth.get, reverse=True)[:20]
-  for w, text in enumerate(best):
-    assert tuple(text_BWT[1, w]) == text + (eos,) * (n - len(text))
-    np.testing.assert_allclose(score_BW[1, w], score[text], atol=1e-4)
-
-
 def test_greedy_is_the_plain_arg_max(model, prompt):
   eos = 2
   text_BT, length_B = generate.generate(*model, prompt, max_new=7, eos_id=eos)

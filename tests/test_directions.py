@@ -38,17 +38,6 @@ def test_labels():
       1: 1, 2: 1, 6: 1, 3: 0, 4: 0, 7: 1}
   assert 5 not in attributes.of_genres(ITEMS)["horror"].row_N        # no genres: not known
   assert attributes.of_years(ITEMS)["new"].value_N.tolist() == ITEMS.years[:6]
-  table = attributes.of_table(
-      ITEMS, [("101", "Slow", 1.0), ("101", "slow", 0.0), ("102", "slow", -1)])
-  assert table["slow"].row_N.tolist() == [1, 2] and table["slow"].value_N.tolist() == [0.5, -1]
-
-
-@pytest.mark.parametrize(("row", "words"), [
-    (("1", "dark", 1.0), "label 'dark' is of item '1', expected one of the 7 items"),
-    (("101", "dark", np.nan), "label 'dark' of item '101' is nan, expected a number")])
-def test_labels_that_are_wrong(row, words):
-  with pytest.raises(errors.UserError, match=words):
-    attributes.of_table(ITEMS, [row])
 
 
 def test_directions_are_in_deviations_of_the_items_that_have_a_vector(ways):
@@ -152,14 +141,13 @@ def test_labels_that_fit_a_critique_count():
 
 
 def test_labels_that_are_all_the_same_and_labels_of_degree():
-  row_of = {raw: n for n, raw in enumerate(ITEMS.ids, 1)}
-  table = [("101", "slow", 1), ("102", "slow", 1), ("101", "odd", 0), ("102", "odd", 0),
-           ("101", "grim", -1), ("102", "grim", 0.2), ("103", "grim", 0)]
-  known = attributes.leading(attributes.of_table(ITEMS, table), 7)
+  labels = {name: attributes.Labels(np.arange(1, len(values) + 1), np.array(values))
+            for name, values in (("slow", [1, 1]), ("odd", [0, 0]), ("grim", [-1, 0.2, 0]))}
+  known = attributes.leading(labels, 7)
 
   def fit(name, steps):
     session = s.critique(s.Session(), name, steps)
-    return np.flatnonzero(attributes.fitting(session, known, row_of)).tolist()
+    return np.flatnonzero(attributes.fitting(session, known, ITEMS.row_of)).tolist()
 
   assert fit("slow", 1) == [1, 2] and fit("slow", -1) == [3, 4, 5, 6, 7]
   assert fit("odd", 1) == [] and fit("odd", -1) == [1, 2, 3, 4, 5, 6, 7]

@@ -67,7 +67,7 @@ def test_the_lists_shown_are_the_head_s_and_without_one_the_beams(rankings, show
 
 def run_of_two():
   log = types.SimpleNamespace(
-      user_ids=["a", "b"], before_test=lambda user: np.array([[1, 3], [2]][user], object))
+      user_ids=["a", "b"], before_target=lambda user: np.array([[1, 3], [2]][user], object))
   items = interactions.Items(list("1234"), ["One", "Two", "Three", "Four"],
                              [None, 1995, None, None], [[]] * 4)
   return types.SimpleNamespace(

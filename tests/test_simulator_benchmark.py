@@ -29,7 +29,6 @@ def material():
   made = simulator.Trained.__new__(simulator.Trained)
   made._made = {}
   made.log, made.films, made.titles = log, films, titles.Titles(films)
-  made.row_of = {raw: row for row, raw in enumerate(films.ids, 1)}
   item_I1C = np.zeros((COUNT + 1, 5), np.float32)
   item_I1C[np.arange(1, COUNT + 1), np.arange(COUNT) % 4] = 1
   item_I1C[1:, 4] = np.linspace(-1, 1, COUNT)

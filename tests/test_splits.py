@@ -64,8 +64,8 @@ def test_global_time_by_hand():
                                 [splits.TRAIN] * 2 + [splits.VALID, splits.NONE, splits.TEST])
   np.testing.assert_array_equal(found.part_N[found.of_user(3)], [splits.NONE])
   assert found.split.train.sum() == 6 and found.split.test.sum() == found.split.valid.sum() == 1
-  np.testing.assert_array_equal(found.before_test(1), [1, 2, 3, 4])
-  np.testing.assert_array_equal(found.before_test(0), [1, 2])
+  np.testing.assert_array_equal(found.before_target(1), [1, 2, 3, 4])
+  np.testing.assert_array_equal(found.before_target(0), [1, 2])
   assert [list(h) for h in lib.train_histories(found)] == [[1, 2], [1, 2], [1, 2], []]
 
 
@@ -105,7 +105,7 @@ def test_cold_items_by_hand():
                    [train, none], [train]]
   assert found.untrained_items.tolist() == [1, 2]
   assert found.train_counts.tolist() == [0, 0, 0, 3, 2, 2, 1, 3, 3, 1, 1]
-  np.testing.assert_array_equal(found.before_test(0), [3, 5, 1])
+  np.testing.assert_array_equal(found.before_target(0), [3, 5, 1])
   np.testing.assert_array_equal(found.before_target(1, valid), [4, 3, 2, 5, 2, 1])
   assert [list(h) for h in lib.train_histories(found)] == [[3, 5, 4], [4, 3, 5], [6], [3]]
 

@@ -25,7 +25,7 @@ ITEMS = interactions.Items(
 ITEM_I1C = np.random.default_rng(1).normal(size=(COUNT + 1, 4)).astype(np.float32)
 ITEM_I1C[1:, 0] = [2.0 if n <= COUNT // 2 else -2.0 for n in range(1, COUNT + 1)]
 ITEM_I1C[0] = ITEM_I1C[COUNT] = 0                         # nobody met the last one in training
-ROW_OF = {raw: row for row, raw in enumerate(ITEMS.ids, 1)}
+ROW_OF = ITEMS.row_of
 
 
 def log_of(users=12, met=9):

@@ -4,7 +4,6 @@
 
 Everything depends on the generator alone, so reader, seed and number identify an input.
 """
-import base64
 import gzip
 import io
 import json
@@ -248,8 +247,3 @@ def _zip(rng, data: bytes) -> bytes:
     for member, content in members:
       archive.writestr(zipfile.ZipInfo(member), content, stored)
   return out.getvalue()
-
-
-def shown(files: dict[str, bytes]) -> dict[str, str]:
-  """Files as text for JSON."""
-  return {name: base64.b64encode(data).decode() for name, data in files.items()}

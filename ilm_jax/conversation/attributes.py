@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilm_jax import errors
 from ilm_jax.conversation import session as session_lib
 from ilm_jax.data import interactions as interactions_lib
 
@@ -41,11 +40,10 @@ def of_tags(items: interactions_lib.Items, tags: Iterable[tuple[str, str]]) -> d
     items: the catalogue.
     tags: (raw id of an item, tag); those of items that are not in the catalogue are left out.
   """
-  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
   words: dict[int, set[str]] = {}
   for raw, tag in tags:
-    if raw in row_of and tag.strip():
-      words.setdefault(row_of[raw], set()).add(tag.strip().casefold())
+    if raw in items.row_of and tag.strip():
+      words.setdefault(items.row_of[raw], set()).add(tag.strip().casefold())
   return _of_words(words)
 
 
@@ -53,28 +51,6 @@ def of_years(items: interactions_lib.Items) -> dict[str, Labels]:
   """`NEW` -> the years, of the items whose year is known."""
   years = [(row, year) for row, year in enumerate(items.years, 1) if year is not None]
   return {NEW: Labels(*np.array(years, np.int64).reshape(-1, 2).T)}
-
-
-def of_table(items: interactions_lib.Items, table: Iterable[tuple[str, str, float]]
-             ) -> dict[str, Labels]:
-  """Attribute -> its labels, from (raw id of an item, attribute, how much of it the item has).
-
-  An item that is labelled several times gets the mean.
-
-  Raises:
-    UserError: an item is not in the catalogue, or a value is no finite number.
-  """
-  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
-  values: dict[str, dict[int, list[float]]] = {}
-  for raw, name, value in table:
-    if raw not in row_of:
-      raise errors.UserError(f"label {name!r} is of item {raw!r}, expected one of the "
-                             f"{len(items)} items of the catalogue by its id")
-    if not np.isfinite(value):
-      raise errors.UserError(f"label {name!r} of item {raw!r} is {value}, expected a number")
-    values.setdefault(name.casefold(), {}).setdefault(row_of[raw], []).append(float(value))
-  return {name: Labels(np.array(list(of), np.int64), np.array([np.mean(v) for v in of.values()]))
-          for name, of in values.items()}
 
 
 def leading(labels: dict[str, Labels], num_items: int, years_apart: int = 5) -> "Leading":

@@ -81,15 +81,14 @@ def liked(text: str, items: interactions_lib.Items) -> list[np.ndarray]:
   Raises:
     UserError: as `dialogs.read` and `of_redial`.
   """
-  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
   said: list[dialogs_lib.Dialog] = []
   for source in dialog_sources.parse(text):
     if source.kind == dialog_sources.REDIAL:
       said += of_redial(source.path, items).splits["train"]
     elif source.kind == dialog_sources.FILE:
       said += divided(dialogs_lib.read(source.path, items))["train"]
-  rows = [np.array([row_of[item] for item in _liked(dialog) if item in row_of], np.int64)
-          for dialog in said]
+  rows = [np.array([items.row_of[item] for item in _liked(dialog) if item in items.row_of],
+                   np.int64) for dialog in said]
   return [each for each in rows if len(each)]
 
 

@@ -57,7 +57,6 @@ class Rewording:
 
   def __init__(self, items: interactions_lib.Items, lookup):
     self._items, self._lookup = items, lookup
-    self._row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
     self._titles = titles_lib.Titles(items)
     self._genres = {name: _genre(name) for name in sorted(
         {genre.casefold() for genres in items.genres for genre in genres})}
@@ -66,7 +65,7 @@ class Rewording:
   def line(self, line: dict) -> dict:
     """The dialog in the teacher's words; turns whose answer is dropped stay as they are."""
     turns = [s.Turn(**{**turn, "items": tuple(turn["items"])}) for turn in line["turns"]]
-    target = self._row_of[line["target"]]
+    target = self._items.row_of[line["target"]]
     shown = wording.shown_at(turns, line["target"])
     said = []
     for number, turn in enumerate(turns):
@@ -88,7 +87,7 @@ class Rewording:
       return "several lines"
     if secret and self._names(text, secret):
       return EARLY
-    rows = [self._row_of[raw] for raw in turn.items]
+    rows = [self._items.row_of[raw] for raw in turn.items]
     if why := wording.title_flaw(text, rows, self._items, self._titles):
       return why
     was, now = (self._without_titles(each, rows) for each in (turn.text, text))

@@ -290,9 +290,8 @@ def user_vector(session: Session, form: fold_in.Form, items: interactions_lib.It
   Raises:
     UserError: an item is not in the catalogue.
   """
-  row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
   for item in session.liked:
-    if item not in row_of:
+    if item not in items.row_of:
       raise errors.UserError(f"the session likes item {item!r}, expected one of the "
                              f"{len(items)} items of the catalogue by its id")
-  return form.users([[row_of[item] for item in session.liked]])[0]
+  return form.users([[items.row_of[item] for item in session.liked]])[0]

@@ -85,7 +85,6 @@ class Maker:
     self._log, self._items, self._form, self._setting = log, items, form, setting
     self._wordings = json.loads(wording.TEMPLATES.read_text())
     self._titles = titles_lib.Titles(items)
-    self._row_of = {raw: row for row, raw in enumerate(items.ids, 1)}
     self._item_I1C = np.asarray(form.item_I1C, np.float32)
     self._met_I1 = np.any(self._item_I1C != 0, axis=1)
     labels = _commonest({**attributes.of_genres(items), **attributes.of_years(items)})
@@ -127,12 +126,12 @@ class Maker:
       if self._round(talk, rng, last=not left):
         break
     if why := wording.flaw(
-        talk.session.turns, talk.target, self._items, self._row_of, self._titles):
+        talk.session.turns, talk.target, self._items, self._items.row_of, self._titles):
       raise Dropped(why)
     said = dataclasses.asdict(talk.session)
     return {"user": self._log.user_ids[user], "target": self._items.ids[talk.target - 1],
             "history": [self._items.ids[row - 1] for row in talk.history],
-            "profile": wording.profile(talk.session, self._items, self._row_of),
+            "profile": wording.profile(talk.session, self._items, self._items.row_of),
             "opinions": said["opinions"], "critiques": said["critiques"], "turns": said["turns"]}
 
   # The turns of a dialog.
@@ -174,7 +173,7 @@ class Maker:
     return self._reacts(talk, shown, rng)
 
   def _scores(self, talk: _Talk) -> tuple[np.ndarray, np.ndarray]:
-    user_C = self._form.users([[self._row_of[raw] for raw in talk.session.liked]])[0]
+    user_C = self._form.users([[self._items.row_of[raw] for raw in talk.session.liked]])[0]
     score_I1 = self._item_I1C @ user_C
     score_I1 /= max(float(score_I1[self._met_I1].std()), 1e-9)
     may_I1 = self._met_I1.copy()
@@ -209,7 +208,7 @@ class Maker:
 
   def _explained(self, talk: _Talk, shown: int, rng) -> None:
     self._says(talk, rng, s.USER, s.WHY, "why")
-    liked = [self._row_of[raw] for raw in talk.session.liked]
+    liked = [self._items.row_of[raw] for raw in talk.session.liked]
     near = max(liked, key=lambda row: self._alike(row, shown))
     both = [genre for genre in self._items.genres[shown - 1]
             if genre in self._items.genres[near - 1]]

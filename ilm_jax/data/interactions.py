@@ -33,6 +33,11 @@ class Items:
   def __len__(self) -> int:
     return len(self.ids)
 
+  @functools.cached_property
+  def row_of(self) -> dict[str, int]:
+    """Raw id -> entity row."""
+    return {raw: row for row, raw in enumerate(self.ids, 1)}
+
   def take(self, positions) -> "Items":
     """The items at `positions`, in that order."""
     return Items([self.ids[p] for p in positions], [self.titles[p] for p in positions],
@@ -101,10 +106,6 @@ class Interactions:
     span = self.of_user(user)
     at = np.flatnonzero(self.part_N[span] == part)
     return self.item_N[span][:at[0]] if len(at) else self.item_N[span]
-
-  def before_test(self, user: int) -> np.ndarray:
-    """int32: item rows of `user` before the test target, oldest first; all if there is none."""
-    return self.before_target(user)
 
 
 def k_core(user_N, item_N, k: int) -> np.ndarray:

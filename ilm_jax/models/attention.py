@@ -171,12 +171,3 @@ def rotate(x_BTHK, cos_BTK, sin_BTK) -> jax.Array:
   cos, sin = cos_BTK[:, :, None], sin_BTK[:, :, None]
   turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
   return turned.astype(x_BTHK.dtype)
-
-
-def rope(x_BTHK, position_BT, base: float) -> jax.Array:
-  """Rotary positions in the half-split layout (Llama as published on the Hub).
-
-  Weights in the interleaved layout (channel 2j with 2j + 1: GGUF of Llama type) are un-permuted
-  when they are read, so models know one layout only.
-  """
-  return rotate(x_BTHK, *rope_angles(position_BT, x_BTHK.shape[-1], base))

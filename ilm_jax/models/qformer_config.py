@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from ilm_jax import errors
 from ilm_jax.models import products
 
-
 PRECISIONS = ("default", "bfloat16")
 
 

@@ -112,10 +112,6 @@ class Run:
     return splits.Rule(d.split, tuple(d.time_fractions), d.cold_fraction)
 
   @functools.cached_property
-  def split(self):
-    return self.data.log.split
-
-  @functools.cached_property
   def heldout(self):
     """Boolean by entity row 0..I: items whose text is never trained on."""
     return interactions_lib.heldout_items(

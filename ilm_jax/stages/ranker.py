@@ -232,10 +232,10 @@ class Ranker:
     return Card(items.ids[at], items.titles[at], items.years[at], tuple(items.genres[at]),
                 None if score is None else float(score))
 
-  @functools.cached_property
+  @property
   def row_of(self) -> dict[str, int]:
     """Raw id -> item row."""
-    return {raw: row for row, raw in enumerate(self.items.ids, 1)}
+    return self.items.row_of
 
   @functools.cached_property
   def factors(self) -> np.ndarray:

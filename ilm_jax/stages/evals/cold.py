@@ -5,7 +5,8 @@ compare items without behaviour to items with it.
 """
 import numpy as np
 
-from ilm_jax.baselines import texts
+from ilm_jax.baselines import popularity, texts
+from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.evaluation import metrics, paired, rows
 from ilm_jax.stages import context, vectors
 from ilm_jax.stages.evals import common, methods, ranking
@@ -60,8 +61,7 @@ def _scores(run: context.Run, models: list[methods.Method], asked_for: ranking.Q
   user_UC, item_I1C = vectors.factors(run)
   yield "text mapped to iALS", texts.factors(
       text_I1C, item_I1C, user_UC[asked_for.user_U], log.train_counts[:log.num_items + 1] > 0)
-  count_I = log.train_counts[:log.num_items + 1].astype(np.float32)
-  count_I[0] = -np.inf
+  count_I = popularity.popularity(interactions_lib.train_histories(log), log.num_items)
   yield "popularity", np.broadcast_to(count_I, (users, len(count_I)))
 
 

@@ -229,7 +229,7 @@ def _recommended(run: context.Run, by: str, items_UK: np.ndarray, asked_for: Que
   names = ["", *(interactions_lib.full_title(items, row) for row in range(1, len(items) + 1))]
   examples = [{
       "user": log.user_ids[user],
-      f"last {word.done}": [names[i] for i in log.before_test(user)[-5:]],
+      f"last {word.done}": [names[i] for i in log.before_target(user)[-5:]],
       "recommended": [names[i] for i in items_K[:lists.TOP] if i],
       "next (the target)": names[target]}
       for user, target, items_K in zip(asked_for.user_U[:_SHOWN], asked_for.target_U, items_UK)]

@@ -18,7 +18,7 @@ def scores(run: context.Run, user_U):
   """
   interactions = run.data.log
   learned = interactions_lib.train_histories(interactions)
-  histories = [interactions.before_test(user) for user in user_U]
+  histories = [interactions.before_target(user) for user in user_U]
   for name in run.config.eval.baselines:
     yield NAMES[name], _scores(run, name, user_U, learned, histories)
 
@@ -41,7 +41,8 @@ def _scores(run: context.Run, name: str, user_U, learned: list, histories: list)
   if name == "ease":
     return ease.ease(learned, items, histories)
   config = sasrec.Config(**SASREC[name], seed=run.config.seed)
-  params = sasrec.train(learned, items, config, validation(run.data.log))
+  params = sasrec.train(learned, items, config,
+                        interactions_lib.validation_targets(run.data.log))
   return np.concatenate(list(sasrec.scores(params, config, histories)))
 
 
@@ -54,5 +55,3 @@ SASREC: dict[str, dict] = {
     "sasrec_full": {"loss": "full"}, "sasrec_sampled": {"loss": "sampled"},
     "sasrec_bce": {"loss": "bce"}, "sasrec_gbce": {"loss": "gbce"},
     "esasrec": {"block": "ligr", "loss": "sampled"}}
-
-validation = interactions_lib.validation_targets

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from ilm_jax.baselines import popularity
 from ilm_jax.config import mixture, names
 from ilm_jax.conversation import heard, titles
 from ilm_jax.data import interactions as interactions_lib
@@ -105,7 +106,7 @@ def _ranked(run: context.Run, models: list[methods.Method], task: str, examples:
   items = run.data.log.num_items
   targets = [np.asarray(e["ask_item"]) for e in examples]
   blocked_NI = shown(examples, items)
-  count_I1 = run.data.log.train_counts[:items + 1].astype(np.float32)
+  count_I1 = popularity.popularity(interactions_lib.train_histories(run.data.log), items)
   scored = [("popularity", np.broadcast_to(count_I1, (len(examples), items + 1)))]
   spec, factors = common.head_spec(run, [examples]), factor_scores.of(run)
   for label, method, changed in prompts(run, models, examples):
