@@ -11,6 +11,7 @@ resumed there (--trained=no leaves them out). The config is the newest that the 
 tracks, or in a folder without git all files of the packages.
 """
 import argparse
+import os
 import pathlib
 import shutil
 import subprocess
@@ -157,12 +158,13 @@ def _config(path: str, workdir: pathlib.Path):
   from ilm_jax.configs import recorded
   if path:
     return reading.load(path)
-  records = [workdir / f"config.{name}.json" for name in reversed(stages.ALL)]
-  there = [record for record in records if record.exists()]
+  records = [workdir / f"config.{name}.json" for name in stages.ALL]
+  there = sorted((record for record in records if record.exists()),
+                 key=lambda record: record.stat().st_mtime_ns)
   if not there:
     raise errors.UserError(f"{workdir} has no config.<stage>.json: name a config by --config, or "
                            "run --stage=prepare,cf")
-  return recorded.get_config(str(there[0])).lock()
+  return recorded.get_config(str(there[-1])).lock()
 
 
 def _needed(config) -> tuple:
@@ -185,7 +187,7 @@ def _needed(config) -> tuple:
         there, section[name] = there / "phase1", f"files/{field}"
         files |= parts.walk(there, f"files/{field}/phase1")
       else:
-        section[name] = f"files/{field}/{there.resolve().name}"
+        section[name] = f"files/{field}/{pathlib.Path(os.path.abspath(there)).name}"
         files |= (parts.walk(there, section[name], links=True) if there.is_dir()
                   else {section[name]: there})
     elif "/" in value:

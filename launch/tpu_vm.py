@@ -80,8 +80,9 @@ def run(c) -> list[list[str]]:
       "cd ilm_jax && mkdir -p runs || exit 1",
       f'if [ -f runs/{c.job}.pid ] && kill -0 "$(cat runs/{c.job}.pid)" 2>/dev/null',
       f'then echo "{c.job} runs already: stop it, or give another --job" >&2', "exit 3", "fi",
-      f"rm -f runs/{c.job}.exit", 'export PATH="$PWD/.venv/bin:$PATH"',
-      f"nohup setsid bash -c {shlex.quote(inside)} > runs/{c.job}.log 2>&1 < /dev/null &"]))]
+      f"rm -f runs/{c.job}.exit runs/{c.job}.pid", 'export PATH="$PWD/.venv/bin:$PATH"',
+      f"nohup setsid bash -c {shlex.quote(inside)} > runs/{c.job}.log 2>&1 < /dev/null & "
+      f"for _ in $(seq 100); do [ -s runs/{c.job}.pid ] && break; sleep .1; done"]))]
 
 
 def logs(c) -> list[list[str]]:
@@ -90,10 +91,12 @@ def logs(c) -> list[list[str]]:
 
 
 def status(c) -> list[list[str]]:
-  """The command that asks every host: running, or ended with an exit code."""
+  """The command that asks every host: running, ended with an exit code, or neither."""
   return [_ssh(c, "all", f"cd ilm_jax/runs && if [ -f {c.job}.exit ]; "
                          f'then echo "$(hostname): ended with $(cat {c.job}.exit)"; '
-                         'else echo "$(hostname): running"; fi')]
+                         f'elif [ -f {c.job}.pid ] && kill -0 "$(cat {c.job}.pid)" 2>/dev/null; '
+                         'then echo "$(hostname): running"; '
+                         'else echo "$(hostname): not running, and it left no exit code"; fi')]
 
 
 def stop(c) -> list[list[str]]:

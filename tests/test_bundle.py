@@ -227,6 +227,27 @@ def test_paths_of_the_config_are_carried_and_named_anew(tmp_path, monkeypatch):
     bundle._needed(c)
 
 
+def test_a_linked_file_keeps_its_name(tmp_path, monkeypatch):
+  monkeypatch.setattr("ilm_jax.assets.pinned.fetch", lambda name: {})
+  (tmp_path / "blob").write_text("weights")
+  (tmp_path / "model.gguf").symlink_to(tmp_path / "blob")
+  c = base.get_config()
+  with c.unlocked():
+    c.lm.asset = str(tmp_path / "model.gguf")
+  there, files, _ = bundle._needed(c)
+  assert there.lm.asset == "files/lm.asset/model.gguf" and there.lm.asset in files
+
+
+def test_the_newest_record_is_the_config(tmp_path):
+  for at, (stage, steps) in enumerate((("eval", 5), ("cf", 9))):
+    c = base.get_config()
+    c.phase2.steps = steps
+    path = tmp_path / f"config.{stage}.json"
+    path.write_text(json.dumps(c.to_dict()))
+    os.utime(path, (at, at))
+  assert bundle._config("", tmp_path).phase2.steps == 9
+
+
 def test_a_record_is_a_config_to_start_from(tmp_path):
   c = base.get_config()
   c.phase2.steps, c.vectors = 7, ("semantic",)

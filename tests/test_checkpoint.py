@@ -17,8 +17,9 @@ import toy
 from orbax.checkpoint._src.path import step as step_lib
 
 from ilm_jax import errors, files
+from ilm_jax.config import settings as settings_lib
 from ilm_jax.runtime import axes
-from ilm_jax.training import checkpoint, leaf_digests, loop, orbax_io
+from ilm_jax.training import checkpoint, leaf_digests, loop, orbax_io, provenance
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -39,8 +40,8 @@ def big_state(step, kib):
   return loop.TrainState(jax.numpy.int32(step), {"qformer": {"noise": jax.device_put(noise)}}, ())
 
 
-def save(folder, *states, fingerprints=toy.FINGERPRINTS, keep=2, totals=None):
-  with checkpoint.Checkpointer(folder, fingerprints, keep=keep) as saved:
+def save(folder, *states, fingerprints=toy.FINGERPRINTS, settings=None, keep=2, totals=None):
+  with checkpoint.Checkpointer(folder, fingerprints, settings, keep=keep) as saved:
     for state in states:
       saved.save(state, totals)
 
@@ -159,6 +160,29 @@ def test_phase_1_of_another_entity_table_is_refused(tmp_path):
   with (checkpoint.Checkpointer(tmp_path / "phase2", {}) as own,
         pytest.raises(errors.UserError, match="entities a1b2, this run has ffff.*init_from")):
     checkpoint.start(own, toy_state(), tmp_path, {"entities": "ffff"})
+
+
+@pytest.mark.parametrize("theirs, mine, says", [
+    ({"qformer.user_projection": True}, {}, "qformer.user_projection: True -> False"),
+    ({}, {"qformer.user_projection": True}, "qformer.user_projection: False -> True"),
+    ({"qformer.num_queries": 4}, {"qformer.num_queries": 2}, "qformer.num_queries: 4 -> 2"),
+    ({"phase1.steps": 12}, {}, "stands at step 9 of 12: finish it with --stage=phase1"),
+    ({"phase1.steps": 9, "qformer.gone": 1}, {}, ""), ({}, {}, "")])
+def test_phase_1_of_another_q_former_or_half_trained_is_refused(tmp_path, theirs, mine, says):
+  save(tmp_path / "phase1/checkpoints", toy_state(step=9), settings=theirs)
+  fits = contextlib.nullcontext() if not says else pytest.raises(errors.UserError, match=says)
+  with checkpoint.Checkpointer(tmp_path / "phase2", {}) as own, fits:
+    checkpoint.start(own, toy_state(), tmp_path, {}, settings_lib.shared_with_phase1(mine))
+
+
+def test_phase_1_that_went_on_meanwhile_is_refused(tmp_path):
+  save(tmp_path / "phase1/checkpoints", toy_state(step=9))
+  identity = provenance.identity(checkpoint.read_meta(tmp_path / "phase1/checkpoints"))
+  for recorded in (identity, "another"):
+    with checkpoint.Checkpointer(tmp_path / recorded, {"phase 1": recorded}) as own, (
+        contextlib.nullcontext() if recorded == identity else
+        pytest.raises(errors.UserError, match="was trained on while this run began")):
+      checkpoint.start(own, toy_state(), tmp_path, {})
 
 
 def test_own_checkpoint_of_other_inputs_is_refused(tmp_path):

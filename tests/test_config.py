@@ -363,6 +363,7 @@ def test_mistakes_in_naming_the_data(tmp_path, fields, words):
     (with_fields("tasks.mixture", sequential=0.0), "no task with a rate above 0"),
     (with_fields("phase1.losses", itc=1.0, itm=0.0, itx=1.0), "phase1.losses='itx' is unknown"),
     (with_fields("phase1.losses", itc=0.0, ui=0.0), "phase1.losses are all 0"),
+    (with_fields("phase1.losses", itc=0.0, ui=0.0, rec=1.0), "phase1.losses has only rec and uni"),
 ])
 def test_names_and_rates_of_tasks_and_losses(c, words):
   with pytest.raises(errors.UserError, match=words):

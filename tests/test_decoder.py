@@ -143,6 +143,7 @@ def test_new_words_are_one_vocabulary_with_the_old(tied):
   hidden = run(got, tokens)
   np.testing.assert_allclose(got.logits(hidden), want.logits(hidden), atol=1e-6)
   frozen, trained = language_model.split_trained(params, "index_tokens")
+  assert {x.dtype.name for x in trained.values()} == {"float32"}
   assert set(trained) == ({"new_embedding"} if tied else {"new_embedding", "new_head"})
   assert {**frozen, **trained}.keys() == params.keys() and not frozen.keys() & trained.keys()
 

@@ -162,6 +162,18 @@ def test_what_runs_on_a_host_is_detached_written_down_and_started_once(tmp_path)
   assert logs == "it's [\"('behavioral',)\", '$HOME']\n"
 
 
+def test_a_job_that_was_killed_is_not_running(tmp_path):
+  (tmp_path / "ilm_jax").mkdir()
+  c = tpu_vm.options(name="a", zone="z",
+                     command=[sys.executable, "-c", "import time; time.sleep(60)"])
+  assert on_a_host(tpu_vm.run(c)[0], tmp_path).returncode == 0
+  status = tpu_vm.status(c)[0]
+  assert on_a_host(status, tmp_path).stdout.endswith(": running\n")
+  job = int((tmp_path / "ilm_jax" / "runs" / f"{c.job}.pid").read_text())
+  os.killpg(os.getpgid(job), signal.SIGKILL)       # with the shell that would write the exit code
+  waits_for(lambda: on_a_host(status, tmp_path).stdout.endswith("it left no exit code\n"))
+
+
 def test_a_server_on_a_host_ends_by_itself_when_it_is_stopped(tmp_path):
   """The words of `run` and `stop` around one that listens until SIGTERM, as --stage=serve does."""
   (tmp_path / "ilm_jax").mkdir()

@@ -214,6 +214,13 @@ def test_logits_of_words_that_cannot_be_said_are_not_kept():
   assert every - few == 3 * 4 * 256 * 32000
 
 
+def test_a_model_that_trains_whole_is_planned_and_int8_computes_in_float32():
+  whole = config(**{"lm.train": "all", "lm.dtype": "float32"})
+  useful = [plan(c, WHOLE, lm=TINY)["useful_flops"] for c in (whole, config())]
+  assert useful[0] > useful[1]
+  assert shapes.of(config(**{"lm.dtype": "int8"}).lm).dtype == "float32"
+
+
 def test_arithmetic_sums_over_tensor():
   found = plan(config(), {"data": 4, "fsdp": 1, "tensor": 2})["collectives"]
   assert found == {"all-reduce": {"count": 128, "bytes": 128 * 16 * 512 * 4096 * 2,

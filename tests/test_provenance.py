@@ -9,7 +9,7 @@ from configs import tiny
 from ilm_jax import errors
 from ilm_jax.config import settings, variants
 from ilm_jax.evaluation import audit, measured
-from ilm_jax.stages import context, recipe
+from ilm_jax.stages import context, pretrained, recipe
 from ilm_jax.training import checkpoint, loop, provenance
 
 SETTINGS = {"seed": 0, "phase1.losses.ui": 0.5, "phase1.steps": 8, "vectors": ("behavioral",)}
@@ -146,6 +146,19 @@ def test_a_file_that_was_moved_is_the_same_file(field):
   of_here, of_there = (settings.of_phase2(c, variants.ILM) for c in (here, there))
   assert of_here == of_there and of_here[field] == "a path"
   assert settings.of_phase2(tiny.get_config(), variants.ILM)[field] != "a path"
+
+
+@pytest.mark.parametrize("field", ["lm.gin_file", "lm.tokenizer"])
+def test_the_language_model_s_files_count_by_their_content(tmp_path, field):
+  def found(folder, content):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "file").write_bytes(content)
+    c = tiny.get_config()
+    c.update_from_flattened_dict({field: f"{tmp_path}/{folder}/file", "targets.teacher": "lm"})
+    return pretrained.lm_fingerprint(c), pretrained.teacher_fingerprint(c)
+
+  first, moved, other = found("a", b"1"), found("b", b"1"), found("c", b"2")
+  assert first == moved and first[0] != other[0] and first[1] != other[1]
 
 
 def test_a_task_without_a_rate_is_no_setting():

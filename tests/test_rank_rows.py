@@ -12,7 +12,7 @@ from ilm_jax import errors
 from ilm_jax.config import reading
 from ilm_jax.data import batches as batches_lib
 from ilm_jax.data import packing
-from ilm_jax.models import decoder, ilm, language_model
+from ilm_jax.models import decoder, ilm, language_model, t5
 from ilm_jax.objectives import inputs, item_head, phase2
 from ilm_jax.training import accumulation
 from ilm_jax.weights import load
@@ -173,6 +173,17 @@ def test_batches_carry_both_kinds_of_rows(said):
     jax.tree.map(np.testing.assert_array_equal, batch["rank"], ranked.at(step))
     rest = {name: x for name, x in batch.items() if name != "rank"}
     jax.tree.map(np.testing.assert_array_equal, rest, words.at(step) if said else {})
+
+
+def test_redrawn_weights_of_a_t5_keep_the_size_of_each_layer():
+  config = t5.T5Config(num_layers=2, num_encoder_layers=2, width=16, num_heads=2, head_dim=8,
+                       mlp_width=24, vocab_size=40)
+  params = language_model.init(config, 5)
+  name = next(n for n, x in params["encoder"].items() if x.ndim == 3 and n != "relative_bias")
+  params["encoder"][name] = params["encoder"][name].at[0].multiply(10.0)
+  again = load.redrawn(load.LanguageModel(config, params), seed=3).params["encoder"][name]
+  np.testing.assert_allclose(np.asarray(again).std(axis=(1, 2)),
+                             np.asarray(params["encoder"][name]).std(axis=(1, 2)), rtol=0.3)
 
 
 def test_redrawn_weights_keep_shapes_sizes_and_norms():

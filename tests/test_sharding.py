@@ -96,6 +96,27 @@ def test_a_mesh_may_split_the_sides_of_a_torus():
   assert any(all(len({c[axis] for c in plane}) == 1 for plane in planes) for axis in range(3))
 
 
+def test_rows_that_processes_share_in_part_are_refused(monkeypatch):
+  """Three processes of two devices, rows over two, tensor over three: process 1 has both rows."""
+  chips = [dataclasses.replace(chip, process_index=chip.id // 2) for chip in torus(6, 1, 1)]
+  monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+  for shape, shares in (({"data": 6, "tensor": 1}, 3), ({"data": 3, "tensor": 2}, 3),
+                        ({"data": 1, "tensor": 6}, 1)):
+    mesh = jax.sharding.Mesh(np.reshape(chips, tuple(shape.values())), tuple(shape))
+    assert axes.batch_share(mesh)[1] == shares
+  mesh = jax.sharding.Mesh(np.reshape(chips, (2, 3)), ("data", "tensor"))
+  with pytest.raises(errors.UserError, match="tensor=3 fits neither into the 2 devices"):
+    axes.batch_share(mesh)
+
+
+def test_the_teacher_of_the_head_is_whole_on_every_device():
+  mesh = axes.abstract_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+  kernel = {"blocks": {"query": {"kernel": jax.ShapeDtypeStruct((8, 8), "float32")}}}
+  of = axes.param_sharding(mesh, {"teacher": kernel, "student": kernel})
+  assert jax.tree.leaves(of["teacher"])[0].is_fully_replicated
+  assert jax.tree.leaves(of["student"])[0].spec == jax.sharding.PartitionSpec("fsdp", "tensor")
+
+
 def test_slices_lie_along_data():
   chips = torus(2, 2, 1, slices=2)
   mesh = axes.make_mesh({"data": 4, "fsdp": 2, "tensor": 1}, chips)

@@ -154,6 +154,16 @@ def test_who_was_never_met_is_no_candidate_in_training(negatives):
     assert np.abs(slope_RC[4]).max() > 1e-6
 
 
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_a_target_that_was_never_met_is_a_candidate_for_itself(negatives):
+  """Else its score could grow without an end."""
+  model, head = projector("mlp"), dataclasses.replace(HEAD, negatives=negatives)
+  met, unmet = 2, int(UNMET[0])
+  nll_N, _ = item_head.nll(model, head, frozen(), 50 * jnp.ones((2, 6)),
+                           jnp.array([met, unmet]), KEY)
+  assert np.isfinite(nll_N).all() and (np.asarray(nll_N) > -1e-5).all()
+
+
 def test_phase_1_over_the_catalogue_leaves_out_who_was_never_met():
   """II, UI and CF by hand over items 1 to 4."""
   c = test_objectives.only("ii", "ui", cf=1.0, num_items=ITEMS, label_smoothing=0.0)

@@ -144,6 +144,9 @@ def _check_phase1(c) -> list[str]:
     wrong += rules.known("phase1.losses", name, names.LOSSES)
   if not any(weight > 0 for weight in p.losses.values()):
     wrong.append(f"phase1.losses are all 0: give a weight to some of {names.LOSSES}")
+  elif not any(weight > 0 for name, weight in p.losses.items() if name not in ("rec", "uni")):
+    wrong.append("phase1.losses has only rec and uni above 0, which use the outputs that the other "
+                 "losses make: give a weight to one of those, e.g. phase1.losses.itc")
   if p.batch_size == 1 and (p.losses.itc > 0 or p.losses.itm > 0):
     wrong.append("phase1.batch_size=1 leaves itc and itm without negatives: make it 2 or more")
   return wrong
@@ -157,6 +160,10 @@ def _check_phase2(c) -> list[str]:
   if p.head.weight > 0 and c.tasks.entities == "names":
     wrong.append("phase2.head.weight is above 0 with tasks.entities='names': the item head reads "
                  "soft tokens; set the weight to 0, or tasks.entities='slots'")
+  if p.per_query and c.qformer.matmul_precision != "default":
+    wrong.append(f"phase2.per_query=True with qformer.matmul_precision="
+                 f"{c.qformer.matmul_precision!r}: the projections of single queries have no such "
+                 "products; set one of them to its default")
   wrong += _check_head(p.head, c.qformer.num_queries)
   wrong += _check_distil(c)
   if p.rows_per_group > 0 and p.rows % p.rows_per_group:

@@ -114,8 +114,9 @@ def _unused_of_cf(config, trains_sasrec: bool) -> set[str]:
 
 
 def shared_with_phase1(settings: dict) -> dict:
-  """The settings that must be the same in both phases: vectors and the shape of the Q-Former."""
-  return {name: value for name, value in settings.items()
+  """The settings that must be the same in both phases: vectors and the Q-Former's. Fields that are
+  not recorded have their value of `OFF`."""
+  return {name: value for name, value in {**OFF, **settings}.items()
           if name == "vectors" or name.startswith("qformer.")}
 
 

@@ -79,7 +79,8 @@ class Mixture:
     for name, (_, examples) in zip(names, self._parts):
       if not len(examples):
         raise errors.UserError(f"task {name} has no training examples but a rate of "
-                               f"{rates[name]}: set its rate to 0")
+                               f"{rates[name]}: set its rate in tasks.mixture, or its loss in "
+                               "phase1.losses, to 0")
     if not names:
       raise errors.UserError(f"no task of {sorted(tasks)} has a positive rate in {dict(rates)}: "
                              "give one a rate above 0 in tasks.mixture")

@@ -12,7 +12,8 @@ class Tables(nnx.Module):
 
   embedding [V, D]; head [D, V] unless `tied`; in int8 also embedding_scale [V] and head_scale [V].
   The `new_tokens` added words at the end of the vocabulary have their own arrays, so that they can
-  be trained alone: new_embedding [N, D], and new_head [D, N] unless tied.
+  be trained alone: float32 new_embedding [N, D], and new_head [D, N] unless tied. (Small updates
+  would be lost in bfloat16.)
 
   With `index_only` the model can output the new words only: logits are [..., N], and `columns` maps
   a token to its column.
@@ -28,9 +29,9 @@ class Tables(nnx.Module):
       self._table("head", (c.width, c.vocab_size), c.width ** -0.5, rngs)
     if c.new_tokens:
       new = 0.02 * jax.random.normal(rngs.params(), (c.new_tokens, c.width))
-      self.new_embedding = nnx.Param(new.astype(c.dtype))
+      self.new_embedding = nnx.Param(new)
       if not c.tied:
-        self.new_head = nnx.Param((new.T / 0.02 * c.width ** -0.5).astype(c.dtype))
+        self.new_head = nnx.Param(new.T / 0.02 * c.width ** -0.5)
 
   def _table(self, name: str, shape, std: float, rngs: nnx.Rngs):
     c, values = self.config, jax.random.normal(rngs.params(), shape)

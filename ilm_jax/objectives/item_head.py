@@ -131,8 +131,10 @@ def _inner(model, query_NP, key_KP) -> jax.Array:
 
 
 def _among_all(logits_NI, item_N, never_I) -> tuple[jax.Array, jax.Array]:
-  """(negative log likelihood, hit), each [N], with all items as candidates but `never_I`."""
-  own_N = jnp.take_along_axis(logits_NI, jnp.maximum(item_N - 1, 0)[:, None], axis=1)[:, 0]
+  """(negative log likelihood, hit), each [N]. Candidates: the item itself and all but `never_I`."""
+  own_N1 = jnp.maximum(item_N - 1, 0)[:, None]
+  own_N = jnp.take_along_axis(logits_NI, own_N1, axis=1)[:, 0]
   if never_I is not None:
-    logits_NI = jnp.where(never_I[None], -jnp.inf, logits_NI)
+    other_NI = jnp.arange(logits_NI.shape[1])[None] != own_N1
+    logits_NI = jnp.where(never_I[None] & other_NI, -jnp.inf, logits_NI)
   return jax.nn.logsumexp(logits_NI, axis=1) - own_N, own_N >= jnp.max(logits_NI, axis=1)

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ilm_jax.objectives import inputs
-from ilm_jax.runtime import axes
+from ilm_jax.runtime import axes, placement
 
 FLOOR = 1e-3               # share of the largest variance: smaller variances count as this much
 _BATCH = 256
@@ -77,8 +77,8 @@ def whitening(m: Moments, floor: float = FLOOR) -> tuple[np.ndarray, np.ndarray]
 def _behind(mesh, white: tuple, linear: dict) -> dict:
   """A linear layer's parameters with the preceding whitening multiplied in."""
   mean_F, matrix_FF = white
-  kernel = matrix_FF @ jax.device_get(linear["kernel"]).astype(np.float64)
-  bias = jax.device_get(linear["bias"]) - mean_F @ kernel
+  kernel = matrix_FF @ placement.fetch(linear["kernel"]).astype(np.float64)
+  bias = placement.fetch(linear["bias"]) - mean_F @ kernel
   return axes.place(mesh, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)})
 
 

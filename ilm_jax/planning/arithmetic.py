@@ -49,7 +49,8 @@ def plan(c, lm: decoder.DecoderConfig, program: programs.Program,
   weights = programs.bytes_per_chip((program.state.trainable, program.frozen))
   optimizer = programs.bytes_per_chip(program.state.opt_state)
   width = 1 if lm.int8 else 2 if lm.dtype == "bfloat16" else 4
-  layer = sum(x.size for x in program.frozen["lm"]["layers"].values() if len(x.shape) == 3)
+  of_lm = {**program.frozen["lm"], **program.state.trainable.get("lm", {})}
+  layer = sum(x.size for x in of_lm["layers"].values() if len(x.shape) == 3)
   layer = layer * width / lm.num_layers / ways["tensor"]     # bytes of a gathered layer on a chip
   runs = passes(c, lm, spread)
   kept = sum(run.layers * run.tokens * kept_bytes(lm, run.length, ways["tensor"]) for run in runs)

@@ -201,7 +201,7 @@ def _program(loss, c, phase, trainable, frozen, batch, mesh, microbatches: int =
     return parts * utilization.useful_flops(loss, trainable, frozen, part)
 
   again = lambda: useful(microbatches) - useful() if microbatches > 1 else 0.0  # noqa: E731
-  return Program(loss, tx, _on(mesh, state), _frozen_on(mesh, frozen), axes.shapes_at(batch, over),
+  return Program(loss, tx, _on(mesh, state), _on(mesh, frozen), axes.shapes_at(batch, over),
                  c.prng, microbatches, useful, again)
 
 
@@ -209,20 +209,10 @@ def _on(mesh, tree):
   return axes.shapes_at(tree, axes.param_sharding(mesh, tree))
 
 
-def _frozen_on(mesh, frozen: dict) -> dict:
-  """Places `frozen` as in training: the teacher replicated, the rest sharded like parameters."""
-  whole = NamedSharding(mesh, PartitionSpec())
-  placed = _on(mesh, {name: part for name, part in frozen.items() if name != "teacher"})
-  if "teacher" in frozen:
-    placed["teacher"] = axes.shapes_at(
-        frozen["teacher"], jax.tree.map(lambda _: whole, frozen["teacher"]))
-  return placed
-
-
 def moved(program: Program, mesh: Mesh | AbstractMesh) -> Program:
   """The program with its parameters on another mesh; the batch keeps its mesh."""
   return dataclasses.replace(program, state=_on(mesh, program.state),
-                             frozen=_frozen_on(mesh, program.frozen))
+                             frozen=_on(mesh, program.frozen))
 
 
 def bytes_per_chip(tree) -> int:

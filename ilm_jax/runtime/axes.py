@@ -41,6 +41,7 @@ RULES = {
 # (pattern on the "/"-joined path, logical axes counted from the LAST axis of the array).
 # The first match wins; anything unmatched is replicated.
 PARAMETER_AXES = (
+    (r"^teacher/", ()),                          # small: whole on every device
     (r"^vectors/[^/]+$", ("rows", "none")),      # the entity table
     (r"^(present/[^/]+|log_draws|never_met)$", ("rows",)),
     (r"^(members|factors)$", ("rows", "none")),
@@ -238,6 +239,9 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
 
   If another axis of the mesh spans several processes, their devices hold the same rows, and they
   bring the same share.
+
+  Raises:
+    UserError: the rows of two processes overlap in part.
   """
   names = [n for n in RULES["batch"] if n in mesh.shape]
   sizes, at_axis = [mesh.shape[n] for n in names], [mesh.axis_names.index(n) for n in names]
@@ -246,4 +250,9 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
     row = np.ravel_multi_index([at[i] for i in at_axis], sizes) if names else 0
     rows_of.setdefault(device.process_index, set()).add(int(row))
   shares = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
+  if sum(map(len, shares)) > len(set().union(*shares)):
+    raise errors.UserError(
+        f"mesh={dict(mesh.shape)}: some processes share a part of their rows of a batch, because "
+        f"tensor={mesh.shape.get('tensor', 1)} fits neither into the {jax.local_device_count()} "
+        "devices of a process nor is it a multiple of them: make it one of both")
   return shares.index(tuple(sorted(rows_of[jax.process_index()]))), len(shares)

@@ -24,7 +24,9 @@ def lm_fingerprint(config) -> str:
     fields["random"] = config.seed
   fields = {field: value for field, value in fields.items()
             if settings.OFF.get(f"lm.{field}", settings) != value}
-  return files.sha256_json({**fields, "asset": _identity(name)})
+  of_files = {field: _identity(fields[field]) for field in ("gin_file", "tokenizer")
+              if fields[field]}
+  return files.sha256_json({**fields, **of_files, "asset": _identity(name)})
 
 
 def teacher_files(config) -> tuple:
@@ -47,7 +49,8 @@ def teacher_fingerprint(config) -> str:
   if c.teacher == "endpoint":
     identity |= {"endpoint": c.endpoint, "model": c.model}
   if c.teacher == "lm":
-    lm_files = {"gin_file": config.lm.gin_file, "tokenizer": config.lm.tokenizer}
+    lm_files = {name: path and _identity(path) for name, path in (
+        ("gin_file", config.lm.gin_file), ("tokenizer", config.lm.tokenizer))}
     identity |= {"asset": _identity(c.model or config.lm.asset),
                  "dtype": config.lm.dtype, "chat": c.chat, **({} if c.model else lm_files),
                  **({"seed": config.seed} if c.temperature else {})}

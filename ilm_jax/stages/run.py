@@ -171,7 +171,9 @@ def _eval(run: context.Run) -> None:
   from ilm_jax.training import checkpoint
   if checkpoint.newest(run.workdir / variants.ILM.folder / "checkpoints") is not None:
     made_from.of_phase2(run)       # refuses before the tables of phase 1 are written
-  if recipe.has_phase1(run.config):
+  mine = run.workdir / "phase1" / "checkpoints"
+  if recipe.has_phase1(run.config) and (
+      not run.config.phase2.init_from or checkpoint.newest(mine) is not None):
     retrieval.run(run)
   tables.run(run)
 

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ilm_jax import errors, files
+from ilm_jax.config import settings as settings_lib
 from ilm_jax.runtime import distributed
 from ilm_jax.training import leaf_digests, orbax_io, provenance
 
@@ -133,21 +134,29 @@ def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[
     fresh: TrainState on the mesh.
     init_from: a workdir, or "" to begin fresh.
     fingerprints: {name: sha256} that phase 1 must share with this run.
-    settings: {dotted config field: value} that it must share.
+    settings: `shared_with_phase1` of this run's.
     subtree: the parts of `fresh.trainable` that phase 1 provides, with all their leaves.
 
   Raises:
-    UserError: inputs or settings differ, `init_from` has no checkpoint, or a leaf is missing or has
-      another shape.
+    UserError: inputs or settings differ, `init_from` has no checkpoint or is not trained to its
+      last step, or a leaf is missing or has another shape.
   """
   if checkpointer.latest() is not None:
     return checkpointer.restore(fresh)
   if not init_from:
     return fresh
   folder = epath.Path(init_from) / "phase1" / "checkpoints"
-  theirs = read_meta(folder)
+  step = newest(folder)      # of all processes and both readings: it may still be training
+  theirs = read_meta(folder, step)
   fits_phase1(init_from, theirs, fingerprints, settings or {})
-  got = read_trainable(folder, {name: fresh.trainable[name] for name in subtree})
+  if (steps := theirs.get("settings", {}).get("phase1.steps", 0)) > theirs["step"]:
+    raise errors.UserError(f"phase 1 in {init_from} stands at step {theirs['step']} of {steps}: "
+                           "finish it with --stage=phase1 first")
+  identity = provenance.identity(theirs)
+  if checkpointer.fingerprints.get("phase 1", identity) != identity:
+    raise errors.UserError(f"phase 1 in {init_from} was trained on while this run began: run the "
+                           "same command again")
+  got = read_trainable(folder, {name: fresh.trainable[name] for name in subtree}, step)
   return fresh._replace(trainable={**fresh.trainable, **got})
 
 
@@ -161,7 +170,8 @@ def fits_phase1(init_from, theirs: dict, fingerprints: dict[str, str], settings:
       raise errors.UserError(
           f"phase 1 in {init_from} was trained with {name} {was}, this run has {is_now}. "
           f"Vectors from another source mean nothing to its Q-Former: {cure}")
-  shared = {name: theirs.get("settings", {}).get(name, provenance.ABSENT) for name in settings}
+  theirs_shared = settings_lib.shared_with_phase1(theirs.get("settings", {}))
+  shared = {name: theirs_shared.get(name, provenance.ABSENT) for name in settings}
   if differences := provenance.changed(shared, settings):
     raise errors.UserError(f"phase 1 in {init_from} was trained with another Q-Former "
                            f"({provenance.words(differences)}): {cure}")

@@ -94,8 +94,9 @@ def plain(config: decoder.DecoderConfig, params: dict) -> tuple[decoder.DecoderC
   if config.new_tokens:
     for name, axis in (("embedding", 0), ("head", 1)):
       if name in params:
-        params[name] = np.concatenate(
-            [np.asarray(params[name]), np.asarray(params.pop(f"new_{name}"))], axis=axis)
+        table = np.asarray(params[name])
+        added = np.asarray(params.pop(f"new_{name}")).astype(table.dtype)
+        params[name] = np.concatenate([table, added], axis=axis)
   return dataclasses.replace(
       config, int8=False, lora_rank=0, new_tokens=0,
       vocab_size=config.vocab_size + config.new_tokens), params

@@ -137,7 +137,7 @@ def redrawn(model: LanguageModel, seed: int) -> LanguageModel:
   Every kernel and table [.., in, out] is drawn from a normal with the standard deviation that it
   had, layer by layer; norms and biases stay.
   """
-  axis = {"layers": 1}              # first axis of a layer's own
+  axis = {"layers": 1, "encoder": 1, "decoder": 1}        # first axis of a layer's own
 
   def draw(path, x):
     names = axes.path_name(path).split("/")
@@ -196,6 +196,6 @@ def _add_words(config, params: dict, count: int, vocabulary: int, mesh):
     wide = table.astype(jnp.float32)
     mean, std = jnp.mean(wide, axis=axis, keepdims=True), float(jnp.std(wide))
     shape = (count, config.width) if axis == 0 else (config.width, count)
-    new = mean + 0.1 * std * jnp.asarray(rng.normal(size=shape), jnp.float32)
-    params[f"new_{name}"] = new.astype(config.dtype)
+    drawn = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    params[f"new_{name}"] = mean + 0.1 * std * drawn
   return config, params if mesh is None else axes.place(mesh, params)
