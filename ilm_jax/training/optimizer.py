@@ -12,8 +12,9 @@ Params = Any
 # Parameters whose path contains one of these words have no weight decay.
 _UNDECAYED = re.compile(r"(^|[/_])(bias|scale|norm|temperature)([/_]|$)")
 
-# Config field -> the parameters whose learning rate it scales: the pretrained parameters that text
-# passes before its projection; the whole Q-Former.
+# Config field -> the parameters whose learning rate it scales: what text passes before its
+# projection, and with it all attention, also the fresh cross-attention (at the full rate it was no
+# better, docs/results/quickstart.md); the whole Q-Former.
 _SCALED = {
     "text_scale": re.compile(
         r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm)/"),
@@ -37,9 +38,9 @@ def decayed(params: Params):
 def make_optimizer(c) -> optax.GradientTransformation:
   """AdamW with global-norm clipping, for a config like `phase1` or `phase2`.
 
-  `c.text_scale` (phase 1) scales the updates of the text tower, `c.qformer_scale` (phase 2) those
-  of the Q-Former. So pretrained weights learn more slowly than fresh ones and keep what they know
-  when there are only about a thousand texts.
+  `c.text_scale` (phase 1) scales the updates of the text tower and of all attention,
+  `c.qformer_scale` (phase 2) those of the Q-Former. So pretrained weights learn more slowly than
+  fresh ones and keep what they know when there are only about a thousand texts.
   """
   parts = [optax.clip_by_global_norm(c.clip),
            optax.adamw(schedule(c), b2=c.b2, weight_decay=c.weight_decay, mask=decayed)]
