@@ -249,14 +249,21 @@ def main() -> None:
   parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")],
                       default=[0, 1, 2])
   parser.add_argument("--set", action="append", default=[], help="name=value for all arms")
-  parser.add_argument("--against", default="mlp", help="the arm to subtract")
+  parser.add_argument("--against", help="the arm to subtract; by default mlp if it is among "
+                      "--arms, else the first")
   parser.add_argument("--test", action="store_true", help="also show ranks of the test items")
   parser.add_argument("--beside", type=pathlib.Path,
                       help="with --test: workdir of a run, or of benchmarks.baselines, on the same "
                       "data, over whose methods the arms' leads are shown")
   args = parser.parse_args()
+  args.against = args.against or ("mlp" if "mlp" in args.arms else args.arms[0])
   if unknown := [a for a in (*args.arms, args.against) if a not in ARMS]:
     parser.error(f"--arms: unknown {unknown}; expected some of {', '.join(ARMS)}")
+  absent = [seed for seed in args.seeds if args.against not in args.arms
+            and not (args.out / args.against / str(seed) / "ranks.npz").exists()]
+  if absent:
+    parser.error(f"--against={args.against} is not trained with seeds {absent} in {args.out}: add "
+                 "it to --arms, or name one of these")
   pairs = [text.split("=", 1) for text in args.set]
   args.set = {name: ast.literal_eval(value) for name, value in pairs}
   for seed in args.seeds:

@@ -1,6 +1,7 @@
 """The benchmark of projectors: arms are configs that run, and its table is arithmetic of ranks."""
 import gzip
 import json
+import sys
 import types
 
 import numpy as np
@@ -101,6 +102,20 @@ def test_an_arm_of_other_settings_is_refused_and_the_last_training_counts(tmp_pa
   with pytest.raises(errors.UserError, match=r"mlp/0 was trained with other settings .phase2.steps"
                      ": 400 -> 800.: name another --out"):
     projectors.train(args, "mlp", 0)
+
+
+def test_the_arm_to_subtract_is_known_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+  began = []
+  monkeypatch.setattr(projectors, "train", lambda args, name, seed: began.append(args.against))
+  monkeypatch.setattr(projectors, "_ranks_file", lambda *_: types.SimpleNamespace(files=[]))
+  words = ["projectors", f"--out={tmp_path}", "--arms=skip,ilm", "--seeds=1"]
+  monkeypatch.setattr(sys, "argv", [*words, "--against=mlp"])
+  with pytest.raises(SystemExit):
+    projectors.main()
+  assert not began and "--against=mlp is not trained with seeds [1]" in capsys.readouterr().err
+  monkeypatch.setattr(sys, "argv", words)
+  projectors.main()
+  assert began == ["skip", "skip"]
 
 
 def test_an_arm_that_another_job_trains_is_refused(tmp_path):
