@@ -251,7 +251,7 @@ def phase1() -> dict:
       "cf_temperature": 0.1,       # cf: of those scores, before a softmax over the catalogue
       "logq": False,               # ui: correct for how often its in-batch negatives are drawn
       "label_smoothing": 0.1,
-      "text_scale": 0.1,           # learning rate of the text tower and all attention, as a fraction
+      "text_scale": 0.1,           # learning rate of text tower and all attention, as a fraction
       **optimizer(learning_rate=5e-4, warmup=50),
   }
 
