@@ -249,7 +249,7 @@ def test_checkpoints_from_before_there_were_teachers_stay_valid():
 
 def test_a_field_that_came_later_is_left_out_where_it_is_off():
   """And counts where it is not; each is a field of the config, off in it."""
-  other = {"uniform": "popularity", "": ";", "utf-8": "latin-1"}
+  other = {"uniform": "popularity", "": ";", "utf-8": "latin-1", "default": "bfloat16"}
   for field, value in settings.OFF.items():
     teacher = {"phase2.head.distil": 1.0} if "distil_" in field else {}
     c, off = tiny.get_config(), tiny.get_config()
