@@ -129,6 +129,14 @@ def test_a_prefix_lm_sees_its_whole_prompt():
   np.testing.assert_allclose(start.last_BD[0], want[3], atol=2e-5)
 
 
+def test_new_words_are_float32_where_the_old_are_bfloat16():
+  config = dataclasses.replace(CONFIG, tied=False, new_tokens=4, dtype="bfloat16")
+  dtypes = {name: x.dtype.name for name, x in language_model.abstract_params(config).items()
+            if not isinstance(x, dict)}
+  assert dtypes["new_embedding"] == dtypes["new_head"] == "float32"
+  assert dtypes["embedding"] == dtypes["head"] == "bfloat16"
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_new_words_are_one_vocabulary_with_the_old(tied):
   """A table of 50 with 4 new words is a table of 54."""
@@ -143,7 +151,6 @@ def test_new_words_are_one_vocabulary_with_the_old(tied):
   hidden = run(got, tokens)
   np.testing.assert_allclose(got.logits(hidden), want.logits(hidden), atol=1e-6)
   frozen, trained = language_model.split_trained(params, "index_tokens")
-  assert {x.dtype.name for x in trained.values()} == {"float32"}
   assert set(trained) == ({"new_embedding"} if tied else {"new_embedding", "new_head"})
   assert {**frozen, **trained}.keys() == params.keys() and not frozen.keys() & trained.keys()
 

@@ -105,7 +105,7 @@ def test_rows_that_processes_share_in_part_are_refused(monkeypatch):
     mesh = jax.sharding.Mesh(np.reshape(chips, tuple(shape.values())), tuple(shape))
     assert axes.batch_share(mesh)[1] == shares
   mesh = jax.sharding.Mesh(np.reshape(chips, (2, 3)), ("data", "tensor"))
-  with pytest.raises(errors.UserError, match="tensor=3 fits neither into the 2 devices"):
+  with pytest.raises(errors.UserError, match="mesh.tensor must divide the 2 devices"):
     axes.batch_share(mesh)
 
 

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import real
 
+from configs import tiny
 from ilm_jax import errors
 from ilm_jax.config import reading as config_lib
 from ilm_jax.data import interactions, kept, store
 from ilm_jax.runtime import locks
 from ilm_jax.stages import context, phases, prepare, vectors
 from ilm_jax.stages import run as stages
+from ilm_jax.stages.evals import made_from, retrieval, tables
+from ilm_jax.training import checkpoint
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
 
@@ -169,3 +172,19 @@ def test_an_example_that_fits_into_no_row_is_known_before_phase_1(tmp_path, monk
   assert ran == ["prepare"]
   stages.run(config, tmp_path, ("phase1",))      # alone it needs no rows
   assert ran == ["prepare", "phase1"]
+
+
+@pytest.mark.parametrize("init_from, phase1_is_here, retrieves", [
+    ("", False, True), ("", True, True), ("elsewhere", False, False), ("elsewhere", True, True)])
+def test_tables_of_phase_1_are_of_the_one_in_the_workdir(
+    tmp_path, monkeypatch, init_from, phase1_is_here, retrieves):
+  """Without one the stage says so, unless phase 2 begins elsewhere."""
+  c, made = tiny.get_config(), []
+  c.phase2.init_from = init_from
+  monkeypatch.setattr(checkpoint, "newest", lambda folder: (
+      5 if folder.parent.name != "phase1" or phase1_is_here else None))
+  monkeypatch.setattr(made_from, "of_phase2", lambda run: None)
+  monkeypatch.setattr(retrieval, "run", lambda run: made.append("retrieval"))
+  monkeypatch.setattr(tables, "run", lambda run: made.append("tables"))
+  stages._eval(context.Run(c, tmp_path, devices=False))
+  assert made == ["retrieval"] * retrieves + ["tables"]

@@ -252,7 +252,7 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
   shares = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
   if sum(map(len, shares)) > len(set().union(*shares)):
     raise errors.UserError(
-        f"mesh={dict(mesh.shape)}: some processes share a part of their rows of a batch, because "
-        f"tensor={mesh.shape.get('tensor', 1)} fits neither into the {jax.local_device_count()} "
-        "devices of a process nor is it a multiple of them: make it one of both")
+        f"mesh={dict(mesh.shape)}: some processes share a part of their rows of a batch. "
+        f"mesh.tensor must divide the {jax.local_device_count()} devices of a process, or be a "
+        "multiple of them")
   return shares.index(tuple(sorted(rows_of[jax.process_index()]))), len(shares)
