@@ -1,8 +1,9 @@
-"""The one exception for mistakes of the user, and the exit codes of a program."""
+"""The exceptions for mistakes of the user and for signals, and the exit codes of a program."""
 import os
 import re
 import reprlib
 import select
+import signal as signal_lib
 import sys
 from collections.abc import Callable
 
@@ -24,6 +25,19 @@ class UserError(ValueError):
     line = plain(re.sub("[\t\r\n]+", " ", message))
     cut = f".. ({len(line):,} letters)" if len(line) > _LONGEST else ""
     super().__init__(line[:_LONGEST] + cut)
+
+
+class Preempted(Exception):
+  """A signal came; the state was saved.
+
+  Args:
+    message: what was saved, and where.
+    signal: the signal; in a job of several processes another one may have received it.
+  """
+
+  def __init__(self, message: str, signal: signal_lib.Signals):
+    super().__init__(message)
+    self.signal = signal
 
 
 def plain(text: str) -> str:
@@ -64,8 +78,8 @@ def exit_code(program: Callable[[], int | None]) -> int:
 
   Returns:
     The result of `program()`, with 0 for None; 1 after a UserError, which is printed; 130 after
-    Ctrl-C; 141 if the reader of the output has gone, as with `| head`. A shell reports the last two
-    for a program that SIGINT or SIGPIPE ended.
+    Ctrl-C; 128 + the signal after `Preempted`; 141 if the reader of the output has gone, as with
+    `| head`. A shell reports these numbers for a program that a signal ended.
   """
   try:
     try:
@@ -73,6 +87,9 @@ def exit_code(program: Callable[[], int | None]) -> int:
     except UserError as e:
       print(f"error: {e}", file=sys.stderr)
       return 1
+    except Preempted as e:
+      print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
+      return 128 + e.signal
     except KeyboardInterrupt:
       print("stopped by Ctrl-C", file=sys.stderr)
       return 130

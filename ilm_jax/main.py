@@ -236,8 +236,7 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
   # Imports and tracing make many objects that stay. By default Python's garbage collector examines
   # the young ones after every 700 new ones, which took a fifth of the time of tracing.
   gc.set_threshold(10_000)
-  from ilm_jax.stages import run as stages
-  from ilm_jax.training import loop  # jax starts here, after the checks of the flags
+  from ilm_jax.stages import run as stages  # jax starts here, after the checks of the flags
   gc.freeze()
   # Before any device is used: the job's devices include those of the other processes.
   distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value,
@@ -245,25 +244,21 @@ def _run(config, workdir: str, names: tuple[str, ...], typed: str) -> int:
   stage_list.check_processes(names, distributed.here().count)
   if (_GIN_FILE.value or _GIN_BINDINGS.value) and distributed.is_main():
     print(gin_overlay.to_gin(config))
-  try:
-    if _WATCH.value is None:
-      if "plan" in names:      # first: other stages need the devices of the mesh
-        stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
-      if others := tuple(n for n in names if n not in (*_ANSWERS, "plan")):
-        stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value, _TABLES.value, typed)
-      for name in (name for name in _ANSWERS if name in names):
-        if name == "serve":
-          _serve(config, workdir)
-        else:
-          stages.answer(name, config, workdir, _wish(name))
-      if _COMPARE.value:
-        from ilm_jax.evaluation import compare
-        compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])
+  if _WATCH.value is not None:
+    stages.watch(config, workdir, names, _WATCH.value, _TABLES.value, typed)
+    return 0
+  if "plan" in names:      # first: other stages need the devices of the mesh
+    stages.plan_step(config, workdir, topology=_TOPOLOGY.value, search=_SEARCH.value)
+  if others := tuple(n for n in names if n not in (*_ANSWERS, "plan")):
+    stages.run(config, workdir, others, _beam(), _ACCEPT_CHANGES.value, _TABLES.value, typed)
+  for name in (name for name in _ANSWERS if name in names):
+    if name == "serve":
+      _serve(config, workdir)
     else:
-      stages.watch(config, workdir, names, _WATCH.value, _TABLES.value, typed)
-  except loop.Preempted as e:
-    print(f"stopped: {e}; run the same command again to go on", file=sys.stderr)
-    return 128 + e.signal
+      stages.answer(name, config, workdir, _wish(name))
+  if _COMPARE.value:
+    from ilm_jax.evaluation import compare
+    compare.write([workdir, *map(os.path.expanduser, _COMPARE.value)])
   return 0
 
 

@@ -39,12 +39,11 @@ PARENT = """
 import sys
 import lingering
 from ilm_jax import errors
-from ilm_jax.training import loop
 from ilm_jax.stages import child
 if __name__ == "__main__":
   try:
     child.run("prepare", getattr(lingering, sys.argv[2]), sys.argv[1])
-  except loop.Preempted as e:
+  except errors.Preempted as e:
     print(e)
     sys.exit(143)
   except errors.UserError as e:
@@ -88,7 +87,8 @@ def test_a_second_job_is_refused_in_one_line_that_names_the_first(tmp_path, else
   elsewhere(workdir, "eval")     # and what was refused as a whole holds no part of it
 
 
-def test_who_waits_gets_the_lock_when_it_is_free(tmp_path, elsewhere, monkeypatch):
+def test_who_waits_says_for_whom_and_gets_the_lock_when_it_is_free(
+    tmp_path, elsewhere, monkeypatch, capsys):
   first = elsewhere(tmp_path, "eval")
   waited = []
 
@@ -102,6 +102,9 @@ def test_who_waits_gets_the_lock_when_it_is_free(tmp_path, elsewhere, monkeypatc
     with locks.held(tmp_path, ["eval"]):
       pass
   assert waited == [7]
+  assert capsys.readouterr().err == (
+      f"waiting: another job writes in {tmp_path} (eval: pid {first.pid} on "
+      f"{socket.gethostname()})\n")
 
 
 def test_the_lock_dies_with_its_owner(tmp_path, elsewhere):

@@ -277,12 +277,11 @@ def test_nobody_reads_the_output(tmp_path):
 
 STOPPED = """
 import gc, signal, sys
-from ilm_jax import main
+from ilm_jax import errors, main
 from ilm_jax.stages import run as stages
-from ilm_jax.training import loop
 def stopped(*_):
   assert gc.get_threshold()[0] == 10_000 and gc.get_freeze_count() > 10_000
-  raise loop.Preempted("phase1: saved step 3", signal.Signals(int(sys.argv[1])))
+  raise errors.Preempted("phase1: saved step 3", signal.Signals(int(sys.argv[1])))
 stages.run = stopped
 sys.exit(main.main(["main", "--config=configs/tiny.py", "--workdir=" + sys.argv[2]]))
 """
@@ -312,13 +311,18 @@ def interrupted():
   raise KeyboardInterrupt
 
 
+def preempted():
+  raise errors.Preempted("phase1: saved step 3", signal.SIGTERM)
+
+
 def mistaken():
   raise errors.UserError("a: expected b")
 
 
 @pytest.mark.parametrize(("program", "code", "says"), [
     (lambda: None, 0, ""), (lambda: 7, 7, ""), (mistaken, 1, "error: a: expected b\n"),
-    (interrupted, 130, "stopped by Ctrl-C\n")])
+    (interrupted, 130, "stopped by Ctrl-C\n"),
+    (preempted, 143, "stopped: phase1: saved step 3; run the same command again to go on\n")])
 def test_exit_codes(capsys, program, code, says):
   assert errors.exit_code(program) == code
   assert capsys.readouterr().err == says

@@ -340,7 +340,7 @@ def test_a_signal_during_the_last_save_is_heard(tmp_path, monkeypatch, number):
     self.wait()
 
   monkeypatch.setattr(checkpoint.Checkpointer, "wait", interrupted)
-  with pytest.raises(loop.Preempted, match=f"phase1: {number.name}; saved step 8 of 8 in ") as e:
+  with pytest.raises(errors.Preempted, match=f"phase1: {number.name}; saved step 8 of 8 in ") as e:
     toy.fit(tmp_path, 8)
   assert e.value.signal == number
   assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 8
@@ -361,7 +361,7 @@ def test_a_signal_to_another_process_during_the_last_save_is_heard(tmp_path, mon
       return len(asked) == 9                # 8 steps, and once more
 
   monkeypatch.setattr(loop.distributed, "Agreement", Agreement)
-  with pytest.raises(loop.Preempted, match="phase1: SIGTERM; saved step 8 of 8 in "):
+  with pytest.raises(errors.Preempted, match="phase1: SIGTERM; saved step 8 of 8 in "):
     toy.fit(tmp_path, 8)
   assert asked == [(False, False)] * 7 + [(False, True)] * 2
 

@@ -105,7 +105,7 @@ def main():
   print("ready", flush=True)
   try:
     state, _ = fit(folder, steps, batches=Batches(sleep=sleep))
-  except loop.Preempted as e:
+  except errors.Preempted as e:
     sys.exit(128 + e.signal if print(e) is None else None)
   except errors.UserError as e:
     sys.exit(1 if print(e) is None else None)

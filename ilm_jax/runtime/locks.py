@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import sys
 import time
 
 from etils import epath
@@ -27,7 +28,8 @@ def held(workdir, kinds, wait: float = 0.0):
   Args:
     workdir: folder of the run, made if it does not exist; nothing is locked in a bucket.
     kinds: names of the kinds of files that the job writes, e.g. ["train", "eval"].
-    wait: seconds until it tries again where another job holds one of them; 0: it refuses.
+    wait: seconds until it tries again where another job holds one of them, which it says once;
+      0: it refuses.
 
   Raises:
     UserError: another job holds one of them, and `wait` is 0.
@@ -39,27 +41,32 @@ def held(workdir, kinds, wait: float = 0.0):
     for kind in sorted(kinds):
       epath.Path(workdir).mkdir(parents=True, exist_ok=True)
       file = stack.enter_context(open(epath.Path(workdir) / f".{kind}.lock", "a+"))
-      while not _locked(file, workdir, kind, wait):
-        time.sleep(wait)
+      if not _locked(file):
+        other = f"another job writes in {workdir} ({kind}: {_holder(file)})"
+        if not wait:
+          raise errors.UserError(
+              f"{other}: wait until it ends, stop it, or give another --workdir")
+        print(f"waiting: {other}", file=sys.stderr, flush=True)
+        while not _locked(file):
+          time.sleep(wait)
+      file.truncate(0)
+      file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+      file.flush()
     yield
 
 
-def _locked(file, workdir, kind: str, wait: float) -> bool:
-  """Locks the open `file` and writes the holder's pid and host into it."""
+def _locked(file) -> bool:
+  """Locks the open `file`; False if another job holds it."""
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    if wait:
-      return False
-    file.seek(0)
-    holder = file.read().strip() or "of unknown pid"
-    raise errors.UserError(
-        f"another job writes in {workdir} ({kind}: {holder}): wait until it ends, stop it, or give "
-        "another --workdir") from error
+  except BlockingIOError:
+    return False
   except OSError as error:
     if error.errno not in _NO_LOCKS:
       raise
-  file.truncate(0)
-  file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-  file.flush()
   return True
+
+
+def _holder(file) -> str:
+  file.seek(0)
+  return file.read().strip() or "of unknown pid"

@@ -11,7 +11,6 @@ import threading
 
 from ilm_jax import errors
 from ilm_jax.monitoring import progress
-from ilm_jax.training import loop
 
 _PR_SET_PDEATHSIG = 1        # prctl of Linux: the signal that a process gets when its parent ends
 
@@ -25,7 +24,7 @@ def run(name: str, function, *arguments) -> None:
     *arguments: of the call.
 
   Raises:
-    loop.Preempted: this process got SIGTERM or SIGINT; it ends the child.
+    errors.Preempted: this process got SIGTERM or SIGINT; it ends the child.
     UserError: the child was killed.
     Exception: what the function raised.
   """
@@ -39,7 +38,7 @@ def run(name: str, function, *arguments) -> None:
         while not (work.done() or signals.came):
           concurrent.futures.wait([work], timeout=0.2)
       if signals.came and not work.done():
-        raise loop.Preempted(f"{name}: {signals.came.name}", signals.came)
+        raise errors.Preempted(f"{name}: {signals.came.name}", signals.came)
       work.result()
     except concurrent.futures.process.BrokenProcessPool as error:
       raise errors.UserError(

@@ -28,7 +28,7 @@ def run(config, workdir, names: tuple[str, ...], beam: tuple[str, ...] = (),
   Raises:
     UserError: the config cannot run, an input is missing or does not fit, or another job writes the
       same outputs in `workdir`.
-    loop.Preempted: SIGTERM or SIGINT came while preparing or training; training has saved its
+    errors.Preempted: SIGTERM or SIGINT came while preparing or training; training has saved its
       state.
   """
   run = context.Run(config, workdir, beam=beam, accept_changes=accept_changes, tables=tables,

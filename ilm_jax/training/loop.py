@@ -22,19 +22,6 @@ from ilm_jax.training import accumulation, checkpoint, totals
 Params = Any
 
 
-class Preempted(Exception):
-  """A signal came; the state was saved. `main` exits with 128 + `signal`.
-
-  Args:
-    message: what was saved, and where.
-    signal: the signal; in a job of several processes another one may have received it.
-  """
-
-  def __init__(self, message: str, signal: signal.Signals):
-    super().__init__(message)
-    self.signal = signal
-
-
 class TrainState(NamedTuple):
   """All that training changes. The frozen language model is not in it."""
   step: jax.Array       # int32 scalar: updates made so far
@@ -186,8 +173,8 @@ def fit(state: TrainState, mesh, objective: Objective, optimization: Optimizatio
 
   Raises:
     UserError: a loss or gradient is not finite; no such state is ever saved.
-    Preempted: SIGTERM or SIGINT came; the state after the current step is saved. It may be the
-      last step: then only the next phase must not begin.
+    errors.Preempted: SIGTERM or SIGINT came; the state after the current step is saved. It may be
+      the last step: then only the next phase must not begin.
   """
   state, frozen = axes.place(mesh, state), axes.place(mesh, objective.frozen)
   first, steps = int(state.step), cadence.steps
@@ -225,7 +212,7 @@ def fit(state: TrainState, mesh, objective: Objective, optimization: Optimizatio
     # Asked once more, because a signal may have come during the last save.
     if preempted or agreement.any(signals.came is not None, last=True):
       came = signals.came or signal.SIGTERM
-      raise Preempted(
+      raise errors.Preempted(
           f"{name}: {came.name}; saved step {step} of {steps} in {checkpointer.folder}", came)
   return state
 
