@@ -79,10 +79,10 @@ class Interactions:
     """The rows of these items and users in the entity table."""
     return rows_lib.EntityRows(self.num_items, self.num_users)
 
-  @property
+  @functools.cached_property
   def offsets_U1(self) -> np.ndarray:
-    """[U + 1]: user u's interactions are [offsets[u], offsets[u + 1])."""
-    return np.searchsorted(self.user_N, np.arange(self.num_users + 1))
+    """int64 [U + 1]: user u's interactions are [offsets[u], offsets[u + 1])."""
+    return np.searchsorted(self.user_N, np.arange(self.num_users + 1, dtype=self.user_N.dtype))
 
   @functools.cached_property
   def train_counts(self) -> np.ndarray:
@@ -98,8 +98,8 @@ class Interactions:
 
   def of_user(self, user: int) -> slice:
     """The slice of the interactions of `user`."""
-    start, stop = np.searchsorted(self.user_N, [user, user + 1])
-    return slice(int(start), int(stop))
+    start, stop = self.offsets_U1[user:user + 2].tolist()
+    return slice(start, stop)
 
   def before_target(self, user: int, part: int = splits.TEST) -> np.ndarray:
     """int32: item rows of `user` before the target of `part`, oldest first; all if it has none."""
