@@ -109,11 +109,13 @@ def titles(items: interactions_lib.Items) -> list[str]:
   plain = [tokenizer_lib.escape(interactions_lib.full_title(items, row + 1))
            if title in shared else title for row, title in enumerate(short)]
   titled, taken, spoken_for = [""], set(), set(plain)
+  last: dict[str, int] = {}       # the number of the last item of that name
   for name in plain:
-    number, chosen = 1, name
+    number, chosen = last.get(name, 1), name
     while chosen in taken or (number > 1 and chosen in spoken_for):
       number += 1
       chosen = f"{name} #{number}"
+    last[name] = number
     taken.add(chosen)
     titled.append(chosen)
   return titled

@@ -142,6 +142,15 @@ def test_vectors_that_saw_something_else_are_found():
   assert "correlate by" in audit.vectors_of_training(other, items, users, items)[0]
 
 
+def test_of_many_users_some_are_compared_from_the_first_to_the_last(monkeypatch):
+  users, items = RANDOM.normal(size=(9, 3)), RANDOM.normal(size=(6, 3))
+  monkeypatch.setattr(audit, "_SCORES", 3 * 6)
+  for changed, count in ((0, 1), (4, 1), (8, 1), (3, 0)):
+    other = users.copy()
+    other[changed] = RANDOM.normal(size=3)
+    assert len(audit.vectors_of_training(other, items, users, items)) == count
+
+
 @pytest.mark.filterwarnings("error")
 def test_equal_scores_have_no_correlation_and_are_no_finding():
   """One item, or one event: scores that are all the same, up to rounding."""

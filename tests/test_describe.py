@@ -1,4 +1,5 @@
 """Vectors between, beyond and in the direction of others; names of entities."""
+import re
 import types
 
 import numpy as np
@@ -49,6 +50,18 @@ def test_names_of_entities(describer, name, row):
 def test_names_of_none_or_of_several(describer, name, words):
   with pytest.raises(errors.UserError, match=words):
     describer.row(name)
+
+
+@pytest.mark.parametrize(("most", "hint"), [
+    (5, "near it: 'Upp (2009)', 'Upp (1986)'. A"), (2, "near it: 'Upp (2009)', 'Upp (1986)'. A"),
+    (1, "near it: 'Upp (2009)'. A"), (0, "'Upp (2009'. A name")])
+def test_of_many_names_those_that_begin_alike_are_near(describer, monkeypatch, most, hint):
+  monkeypatch.setattr(describe, "_COMPARED", most)
+  items = interactions.Items(list("abcde"), ["Upp", "Upon", "Heat", "Uphill", "Upp"],
+                             [2009, None, None, None, 1986], [[]] * 5)
+  describer.run.data = describer.run.data._replace(items=items)
+  with pytest.raises(errors.UserError, match=re.escape(hint)):
+    describer.row("Upp (2009")
 
 
 @pytest.mark.parametrize(("wish", "words"), [

@@ -42,6 +42,14 @@ def test_an_item_that_is_listed_twice_is_found_without_its_year():
   assert titles.Titles(twice).row("amy") == 1 and titles.Titles(twice).row("emma") == 0
 
 
+def test_a_year_that_is_part_of_the_title(tmp_path):
+  films = interactions.Items(["1", "2", "3"], ["Heat (1995)", "Heat (1986)", "Up (2009)"],
+                             [None] * 3, [[]] * 3)
+  found = titles.Titles(films)
+  assert [found.row(name) for name in ("Heat (1995)", "heat (1987)", "Up", "Heat", "2009")] == [
+      1, 2, 3, 0, 0]
+
+
 def test_dialogs_of_your_own(tmp_path):
   first, second = dialogs.read(write(tmp_path / "talk.jsonl", GOOD, "\n", turn(items=["Heat"])),
                                ITEMS)

@@ -40,6 +40,14 @@ def test_labels():
   assert attributes.of_years(ITEMS)["new"].value_N.tolist() == ITEMS.years[:6]
 
 
+def test_of_very_many_genres_the_most_common_have_labels(monkeypatch):
+  monkeypatch.setattr(attributes, "GENRES", 2)
+  genres = [["b", "C"], ["a", "c"], ["a", "b", "d"], []]
+  found = attributes.of_genres(interactions.Items(list("wxyz"), list("wxyz"), [None] * 4, genres))
+  assert list(found) == ["a", "b"]            # as common as "c", and first in the alphabet
+  assert found["b"].row_N.tolist() == [1, 2, 3] and found["b"].value_N.tolist() == [1, 0, 1]
+
+
 def test_directions_are_in_deviations_of_the_items_that_have_a_vector(ways):
   assert sorted(ways) == ["comedy", "cute", "dark", "horror", "new"]   # others: one item
   for way_C in ways.values():

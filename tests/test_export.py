@@ -141,6 +141,26 @@ def test_more_words_than_an_engine_holds_are_left_out(monkeypatch):
     made._plan(types.SimpleNamespace(config=LM))
 
 
+@pytest.mark.parametrize(("with_users", "names_users"), [(False, True), (True, False)])
+def test_prompts_that_all_name_users_need_words_for_users(monkeypatch, with_users, names_users):
+  run = types.SimpleNamespace(
+      config=tiny.get_config(), data=types.SimpleNamespace(
+          items=ITEMS, log=types.SimpleNamespace(
+              rows=rows_lib.EntityRows(3, 2), user_ids=["u", "v"])))
+  monkeypatch.setattr(export.recommender, "Recommender",
+                      lambda *_: types.SimpleNamespace(speaker=None))
+  monkeypatch.setattr(export.common, "sample",
+                      lambda *_: [{"entities": np.array([5, 1])}, {"entities": np.array([4, 2])}])
+  monkeypatch.setattr(hf, "plan", lambda lm, added: added)
+  made = export._Export(run, None, with_users)
+  lm = types.SimpleNamespace(config=LM)
+  if names_users:
+    with pytest.raises(errors.UserError, match="all test prompts name users.*--users=all"):
+      made._plan(lm)
+  else:
+    assert len(made._plan(lm)) == 5 * run.config.qformer.num_queries
+
+
 def test_equal_scores_keep_the_order_of_the_items():
   keys, state = np.array([[1.0], [3.0], [1.0], [3.0]], np.float32), np.ones((1, 1), np.float32)
   assert top_k.top_k(state, keys, np.float32(0), 3)[0].tolist() == [[1, 3, 0]]

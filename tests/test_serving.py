@@ -233,6 +233,14 @@ def test_a_chat_with_a_session_that_is_kept(client):
   assert edits(client, raw, {"do": "undo"})["opinions"] == []
 
 
+def test_a_chat_lists_as_many_as_it_is_asked_for(client):
+  raw = post(client, "sessions")["id"]
+  for asked in ({}, {"session_id": raw}):
+    said = post(client, "chat/completions", **says("I loved Psycho", k=3, **asked))
+    assert [card["id"] for card in said["recommendations"]][:2] == ["i11", "i10"]
+    assert len(said["recommendations"]) == 3
+
+
 def test_a_chat_is_replayed_from_its_messages(client):
   first = post(client, "chat/completions", **says("I like Psycho. more like Xanadu"))
   assert first["choices"][0]["message"]["content"].startswith("'Xanadu' is the title of no item")

@@ -5,6 +5,7 @@
     known.critiques(shown, wanted)                 # how one item differs from another
     raised(score_I1, session, known, row_of, step)   # what the user asked for comes first
 """
+import collections
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from ilm_jax.conversation import session as session_lib
 from ilm_jax.data import interactions as interactions_lib
 
 NEW = session_lib.NEW    # the attribute of the year
+GENRES = 256             # the most common ones: each has a number for every item
 
 
 class Labels(NamedTuple):
@@ -28,9 +30,12 @@ class Labels(NamedTuple):
 
 
 def of_genres(items: interactions_lib.Items) -> dict[str, Labels]:
-  """Lower-case genre -> its labels, of the items that have genres."""
+  """Lower-case genre -> its labels, of the items that have genres; the `GENRES` most common ones.
+
+  Shops have brands and thousands of categories as genres.
+  """
   return _of_words({row: {genre.casefold() for genre in genres}
-                    for row, genres in enumerate(items.genres, 1) if genres})
+                    for row, genres in enumerate(items.genres, 1) if genres}, GENRES)
 
 
 def of_tags(items: interactions_lib.Items, tags: Iterable[tuple[str, str]]) -> dict[str, Labels]:
@@ -146,8 +151,20 @@ def _year_before(session, turn: int, year_I1, row_of) -> float:
   return float(np.mean(years)) if years else np.nan
 
 
-def _of_words(words: dict[int, set[str]]) -> dict[str, Labels]:
-  """Word -> labels: which rows have it. Args: the words of each row."""
-  row_N = np.array(list(words), np.int64)
-  return {word: Labels(row_N, np.array([word in of for of in words.values()], np.float64))
-          for word in sorted(set().union(*words.values()))}
+def _of_words(words: dict[int, set[str]], most: int | None = None) -> dict[str, Labels]:
+  """Word -> labels: which rows have it, for the `most` most common words, in their order.
+
+  Args:
+    words: the words of each row.
+    most: of equally common words the first in the alphabet; None: all words.
+  """
+  row_N, places = np.array(list(words), np.int64), collections.defaultdict(list)
+  for n, of in enumerate(words.values()):
+    for word in of:
+      places[word].append(n)
+  labels = {}
+  for word in sorted(sorted(places, key=lambda word: (-len(places[word]), word))[:most]):
+    value_N = np.zeros(len(row_N), np.float32)
+    value_N[places[word]] = 1
+    labels[word] = Labels(row_N, value_N)
+  return labels

@@ -26,7 +26,8 @@ class Titles:
   """The items of a catalogue by title and year.
 
   Args:
-    items: the catalogue. A title in brackets is another name: "Seven (a.k.a. Se7en)".
+    items: the catalogue. A title in brackets is another name: "Seven (a.k.a. Se7en)". An item
+      without a year has the one that its title ends with: "Heat (1995)".
     added: the items that only dialogs name (`ADDED`) are found, too.
   """
 
@@ -34,6 +35,8 @@ class Titles:
     self._by_title: dict[str, dict[int | None, list[int]]] = {}
     self._items = items
     for row, (raw, title, year) in enumerate(zip(items.ids, items.titles, items.years), 1):
+      if year is None:
+        title, year = split(title)
       for name in _names(title) if added or not raw.startswith(ADDED) else ():
         self._by_title.setdefault(name, {}).setdefault(year, []).append(row)
 

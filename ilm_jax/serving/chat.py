@@ -23,10 +23,11 @@ def card(shown: ranker.Card, why: str | None = None) -> dict:
           "score": shown.score, "why": why}
 
 
-def said(talk: talker.Talker, session: session_lib.Session, text: str) -> talker.Reply:
+def said(talk: talker.Talker, session: session_lib.Session, text: str, k: int | None = None
+         ) -> talker.Reply:
   """The reply to a text; a UserError becomes a reply in words and leaves the session unchanged."""
   try:
-    return talk.reply(session, text)
+    return talk.reply(session, text, k or 0)
   except errors.UserError as e:
     return talker.Reply(session, session_lib.CHAT, str(e))
 
@@ -49,10 +50,10 @@ def completion(request: schemas.Chat, engine: engine_lib.Engine, kept: store.Sto
       if message.role == "user" and message.text.strip():
         sessions.check_text(message.text, engine.limits)
     turns = [(_SIDES[m.role], m.text) for m in messages if m.role in _SIDES][:-1]
-    reply = said(talk, _replayed(talk, turns, engine), text)
+    reply = said(talk, _replayed(talk, turns, engine), text, request.k)
   else:
     with sessions.of(request, kept, engine) as one:
-      reply = said(talk, one.session, text)
+      reply = said(talk, one.session, text, request.k)
       one.replace(engine.checked(reply.session))
   return _completed(request, talk, reply, engine.limits)
 

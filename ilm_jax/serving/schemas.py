@@ -144,7 +144,8 @@ class StreamOptions(pydantic.BaseModel):
 
 
 class Chat(pydantic.BaseModel):
-  """OpenAI's request, plus session_id or session, and k; other fields have no effect."""
+  """OpenAI's request, plus session_id or session, and k, the items of a list; other fields have no
+  effect."""
   messages: Annotated[list[Message], pydantic.Field(min_length=1, max_length=_LIMITS.turns)]
   model: Model | None = None
   stream: bool | None = False

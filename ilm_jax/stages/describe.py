@@ -15,7 +15,7 @@ A *vector* is a dict, name -> float32 [C], with some or all names of `config.vec
 """
 import difflib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from ilm_jax.runtime import distributed
 from ilm_jax.stages import context, recipe
 from ilm_jax.stages.evals import common, speaker
 
+_COMPARED = 10_000       # names that a wrong one is compared with, at most
 _ASKED = (*elm.OF_ONE, *elm.KNOWN)       # the first trained one gives the prompt, if none is given
 
 
@@ -85,6 +86,18 @@ def moved(vector: dict, direction: dict, amount: float) -> dict:
   return {n: x + amount * direction[n] if n in direction else x for n, x in vector.items()}
 
 
+def _alike(name: str, names: Collection[str], least: float) -> list[str]:
+  """Up to three names that are spelt like `name`, the nearest first.
+
+  Of many names those that begin alike are compared, `_COMPARED` at most: a comparison takes 25 us.
+  """
+  for letters in range(len(name)):
+    if len(names) <= _COMPARED:
+      break
+    names = [other for other in names if other[:letters + 1] == name[:letters + 1]]
+  return difflib.get_close_matches(name, names, 3, least) if len(names) <= _COMPARED else []
+
+
 class Describer:
   """A trained ILM that describes vectors.
 
@@ -116,11 +129,11 @@ class Describer:
     if raw in ids:
       return log.rows.user(ids.index(raw)) if kind == "user" else ids.index(raw) + 1
     if colon and ids and not any(title.casefold() == name.casefold() for title in items.titles):
-      near = difflib.get_close_matches(raw, ids, 3)
+      near = _alike(raw, ids, 0.6)
       hint = f"; near it: {', '.join(f'{kind}:{x}' for x in near)}" if near else ""
       raise errors.UserError(f"{name!r}: none of the {len(ids)} {kind}s of the data has the id "
                              f"{raw!r}{hint}")
-    full = [interactions_lib.full_title(items, row + 1) for row in range(len(items))]
+    full = self._full_titles
     for titles in (full, items.titles):
       matches = [row + 1 for row, title in enumerate(titles) if title.casefold() == name.casefold()]
       if len(matches) == 1:
@@ -132,10 +145,15 @@ class Describer:
       raise errors.UserError(f"{name!r}: none of the {len(ids)} {kind}s of the data has the id "
                              f"{raw!r}")
     lower = {title.casefold(): title for title in full}
-    near = difflib.get_close_matches(name.casefold(), lower, 3, 0.4)
+    near = _alike(name.casefold(), lower, 0.4)
     hint = f"; near it: {', '.join(repr(lower[title]) for title in near)}" if near else ""
     raise errors.UserError(f"no item is called {name!r}{hint}. A name is a title with its year, "
                            "item:ID or user:ID")
+
+  @functools.cached_property
+  def _full_titles(self) -> list[str]:
+    items = self.run.data.items
+    return [interactions_lib.full_title(items, row + 1) for row in range(len(items))]
 
   def vectors(self, row: int) -> dict:
     """The vectors of an entity row that the Q-Former reads."""

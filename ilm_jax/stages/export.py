@@ -6,6 +6,7 @@
 Writes W/export, completely or not at all; docs/export.md lists its files. Without --users=all it
 holds no user of the log, except a few states and histories that prove parity.
 """
+import functools
 import json
 import pathlib
 from typing import NamedTuple
@@ -137,15 +138,23 @@ class _Export:
     if (count := self.known * self.queries) > hf.MOST_WORDS:
       raise errors.UserError(f"items have {count:,} words, {self.queries} each, expected "
                              f"{hf.MOST_WORDS:,} at most")
+    if not self._examples:
+      raise errors.UserError("all test prompts name users, which have no words: export with "
+                             "--users=all")
     added = hf.words("item", self.run.data.items.ids, self.queries)
     if self.known > self.rows.num_items:
       added += hf.words("user", self.run.data.log.user_ids, self.queries)
     return hf.plan(lm, added)
 
+  @functools.cached_property
+  def _examples(self) -> list[dict]:
+    """Test prompts whose entities have words."""
+    return [example for task in recipe.task_names(self.run.config)
+            for example in common.sample(self.run, task, 8 * _PROMPTS)[:_PROMPTS]
+            if np.all(example["entities"] <= self.known)]
+
   def _hugging_face(self, folder, lm: hf.Decoder, plan: hf.Plan) -> proof.Prompts:
-    examples = [example for task in recipe.task_names(self.run.config)
-                for example in common.sample(self.run, task, 8 * _PROMPTS)[:_PROMPTS]
-                if np.all(example["entities"] <= self.known)]
+    examples = self._examples
     logit_NV, hidden_MD = self.speaker.last_logits(
         examples, common.spec(self.run, [examples], rows=_PROMPTS))
     soft_RQD = self.speaker.soft_tokens(np.arange(1, self.known + 1))

@@ -75,8 +75,8 @@ class Talker(ranker.Ranker):
 
   # Turns.
 
-  def reply(self, session: s.Session, text: str) -> Reply:
-    """The answer to what a user says.
+  def reply(self, session: s.Session, text: str, k: int = 0) -> Reply:
+    """The answer to what a user says; `k`: items of a list, if it gives one; 0: as the talker's.
 
     Raises:
       UserError: the text is empty, too long or names an item that is not there.
@@ -97,19 +97,19 @@ class Talker(ranker.Ranker):
       return self._answer(session, text, s.EXPLAIN, self.why(session, named[0]), named)
     asked_for = [each.attribute for each in after.critiques[len(session.critiques):]]
     guessed = tuple(name for name in dict.fromkeys(asked_for) if name not in self.ways)
-    return self.proposed(after, unread, guessed)
+    return self.proposed(after, unread, guessed, k)
 
   def proposed(self, session: s.Session, unread: tuple[str, ...] = (),
-               guessed: tuple[str, ...] = ()) -> Reply:
-    """What the recommender says next by itself: a list or a question, after a note about words that
-    were not understood or guessed."""
+               guessed: tuple[str, ...] = (), k: int = 0) -> Reply:
+    """What the recommender says next by itself: a list (`k`: as in `reply`) or a question, after a
+    note about words that were not understood or guessed."""
     self.check(session)
     score_I1 = self.scored(session) if session.liked else None
     may_I1 = s.allowed(session, self.items)
     step = policy.next_step(session, score_I1, may_I1, self.known, self._asks)
     if step.act != s.ASK and score_I1 is not None:      # without scores the act is ASK
       words = remarks.introduction(session) if step.act == s.REFINE else "Try these:"
-      return self._turn(session, step.act, words, self.best(score_I1, may_I1, self.k), unread,
+      return self._turn(session, step.act, words, self.best(score_I1, may_I1, k or self.k), unread,
                         guessed)
     if step.question:
       words = step.question.text
