@@ -105,6 +105,9 @@ def test_what_may_be_recommended():
   horror = lib.constrain(lib.Session(), genres=("horror",))
   assert lib.allowed(horror, ITEMS).tolist() == [False, False, True, False, False]
   assert not lib.allowed(lib.constrain(horror, without=("SCI-FI",)), ITEMS).any()
+  for nowhere, count in (({"genres": ("western",)}, 0), ({"without": ("western",)}, 4)):
+    assert lib.allowed(lib.constrain(lib.Session(), **nowhere), ITEMS).sum() == count
+  assert lib.allowed(lib.like(lib.Session(), "of no catalogue"), ITEMS).sum() == 4
 
 
 def test_a_film_that_the_log_lists_twice_is_known_by_either_id():

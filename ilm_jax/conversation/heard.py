@@ -124,9 +124,9 @@ def told(session: session_lib.Session, text: str, *, items: interactions_lib.Ite
   if len(text) > MOST:
     raise errors.UserError(f"the text has {len(text):,} characters, expected {MOST:,} at most")
   found = mentions(text, titles)
-  genres = {genre.casefold() for genre in set(itertools.chain.from_iterable(items.genres))}
   blank = _read(text, [(each.start, each.end) for each in found])
-  parts, rest = limits.read("; ".join(opinions.wishes(blank)), genres, session.constraint)
+  parts, rest = limits.read("; ".join(opinions.wishes(blank)), items.rows_of_genre,
+                            session.constraint)
   session = session_lib.add_turn(session, session_lib.Turn(
       session_lib.USER, text, tuple(items.ids[mention.row - 1] for mention in found)))
   edits = {session_lib.LIKED: session_lib.like, session_lib.DISLIKED: session_lib.dislike,

@@ -6,6 +6,7 @@ horror", and "horror is fine again", "any year" take back. A negated span of two
 the nineties") is no span and is left unread.
 """
 import re
+from collections.abc import Collection
 
 from ilm_jax.conversation import session as session_lib
 
@@ -38,7 +39,7 @@ _Span = tuple[int | None, int | None]
 _ANY: _Span = (None, None)
 
 
-def read(text: str, genres: set[str], now: session_lib.Constraint) -> tuple[dict, str]:
+def read(text: str, genres: Collection[str], now: session_lib.Constraint) -> tuple[dict, str]:
   """(parts for `session.constrain`, the text without the words that gave them).
 
   Args:
@@ -113,7 +114,7 @@ def _opposite(first: int | None, last: int | None) -> _Span | None:
   return (None, first - 1) if last is None else None
 
 
-def _named(rest: str, genres: set[str]) -> tuple[list[str], list[str], str]:
+def _named(rest: str, genres: Collection[str]) -> tuple[list[str], list[str], str]:
   """(genres after "only", genres after "no", each once; the text without these words)."""
   wanted: list[str] = []
   unwanted: list[str] = []
@@ -148,6 +149,6 @@ def _met(one: _Span, other: _Span) -> _Span:
   return (first, last) if _is_span(first, last) else other
 
 
-def _genre(word: str, genres: set[str]) -> str:
+def _genre(word: str, genres: Collection[str]) -> str:
   forms = (word, word.removesuffix("s"), word.removesuffix("ies") + "y")
   return next((form for form in forms if form in genres), "")

@@ -268,19 +268,19 @@ def allowed(session: Session, items: interactions_lib.Items) -> np.ndarray:
   without genres none of `genres`. Genres are compared without case.
   """
   now, (first, last) = session.constraint, session.constraint.years
-  wanted, unwanted = ({genre.casefold() for genre in genres}
+  wanted, unwanted = ([items.rows_of_genre.get(genre.casefold(), []) for genre in genres]
                       for genres in (now.genres, now.without))
-  known = {opinion.item for opinion in session.opinions}
-  names = list(zip(items.titles, items.years))
-  same = {name for item, name in zip(items.ids, names) if item in known and all(name)}
-  may_I1 = np.array([False, *(item not in known and name not in same
-                              for item, name in zip(items.ids, names))])
-  if wanted or unwanted:
-    may_I1[1:] &= [not of & unwanted and (not wanted or bool(of & wanted))
-                   for of in ({genre.casefold() for genre in genres} for genres in items.genres)]
-  if first is not None or last is not None:
-    may_I1[1:] &= [year is not None and (first is None or first <= year)
-                   and (last is None or year <= last) for year in items.years]
+  may_I1 = np.full(len(items) + 1, not wanted)
+  for rows in wanted:
+    may_I1[rows] = True
+  may_I1[0] = False
+  known = [items.row_of[each.item] for each in session.opinions if each.item in items.row_of]
+  for rows in (*unwanted, *([row, *items.twins.get(row, ())] for row in known)):
+    may_I1[rows] = False
+  if first is not None:
+    may_I1 &= items.year_I1 >= first
+  if last is not None:
+    may_I1 &= items.year_I1 <= last
   return may_I1
 
 

@@ -4,6 +4,7 @@ Users are 0..U-1. Items are entity rows 1..I. Both are in ascending order of the
 their numbers do not reveal the order of events. The interactions of a user are in order of time;
 the rule of the split (`splits`) orders equal times. A log without times keeps its own order.
 """
+import collections
 import dataclasses
 import functools
 import json
@@ -37,6 +38,30 @@ class Items:
   def row_of(self) -> dict[str, int]:
     """Raw id -> entity row."""
     return {raw: row for row, raw in enumerate(self.ids, 1)}
+
+  @functools.cached_property
+  def rows_of_genre(self) -> dict[str, np.ndarray]:
+    """Genre without case -> int32 entity rows."""
+    rows = collections.defaultdict(list)
+    for row, genres in enumerate(self.genres, 1):
+      for genre in {genre.casefold() for genre in genres}:
+        rows[genre].append(row)
+    return {genre: np.array(of, np.int32) for genre, of in rows.items()}
+
+  @functools.cached_property
+  def twins(self) -> dict[int, list[int]]:
+    """Entity row -> all rows with its title and year, its own too; only of items that have such
+    twins and a year (some logs list a film twice)."""
+    rows: dict[tuple, list[int]] = {}
+    for row, name in enumerate(zip(self.titles, self.years), 1):
+      if all(name):
+        rows.setdefault(name, []).append(row)
+    return {row: of for of in rows.values() if len(of) > 1 for row in of}
+
+  @functools.cached_property
+  def year_I1(self) -> np.ndarray:
+    """float64 [I + 1] years by entity row; NaN: not known."""
+    return np.array([np.nan, *(np.nan if year is None else year for year in self.years)])
 
   def take(self, positions) -> "Items":
     """The items at `positions`, in that order."""

@@ -83,8 +83,10 @@ class Ranker:
   def prepare(self) -> None:
     """Makes the tables that are otherwise made on first use: names, labels, directions of
     attributes."""
-    for name in ("genres", "row_of", "unit_I1C", "known", "_plain"):
+    for name in ("genres", "row_of", "unit_I1C", "met", "known", "_plain"):
       getattr(self, name)
+    for name in ("rows_of_genre", "twins", "year_I1"):
+      getattr(self.items, name)
     _ = self._form.gram_CC
 
   # Lists.
@@ -138,8 +140,7 @@ class Ranker:
       raise errors.UserError(f"{self.title(row)} has no training interaction, so no similar items "
                              "are known")
     cosine_I1 = self.unit_I1C @ self.unit_I1C[row]
-    others = np.flatnonzero(np.any(self.unit_I1C != 0, axis=1))
-    others = others[others != row]
+    others = self.met[self.met != row]
     best = others[np.argsort(-cosine_I1[others], kind="stable")][:k]
     return tuple(self.card(near, cosine_I1[near]) for near in best)
 
@@ -254,6 +255,11 @@ class Ranker:
   @functools.cached_property
   def _plain(self) -> list[str]:
     return [titles_lib.plain(title) for title in self.items.titles]
+
+  @functools.cached_property
+  def met(self) -> np.ndarray:
+    """int64: the rows of items that have factors."""
+    return np.flatnonzero(np.any(self.factors != 0, axis=1))
 
   @functools.cached_property
   def ways(self) -> dict[str, np.ndarray]:

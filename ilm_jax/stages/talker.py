@@ -247,14 +247,14 @@ class Talker(ranker.Ranker):
     said = [f"{self.recommender.method} ranks it. Of what you like, {self.title(near)} is "
             f"nearest to it in the space of iALS (cosine {alike_L.max():.2f})"
             + (f"; both: {', '.join(both)}." if both else ".")]
-    met_IC = self.factors[np.any(self.factors != 0, axis=1)]
-    apart_C, ways = self.factors[row] - met_IC.mean(axis=0), self.ways_of(session)
+    ways = self.ways_of(session)
     for each in session.active_critiques:
       name = each.attribute.casefold()
       if self.labelled(name):
         fits = "fit" if self._fit(session, each)[row] else "do not fit"
         said.append(f"You asked for {wording.asked(each)}; its labels {fits}.")
       else:
+        apart_C = self.factors[row] - self.factors[self.met].mean(axis=0)
         said.append(f"You asked for {wording.asked(each)}; it lies {apart_C @ ways[name]:+.1f} "
                     "standard deviations from the mean, by a guess from texts.")
     return "\n".join(said)
