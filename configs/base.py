@@ -74,8 +74,9 @@ def get_config() -> ml_collections.ConfigDict:
       "layers": 0,                 # a decoder keeps only its first so many layers; 0: all
       "remat": "dots",             # what a layer keeps for its backward pass; also "none", "full",
                                    # "weights" (models/remat.py)
-      "attention": "auto",         # of a decoder: cuDNN's if device, dtype and shapes allow it,
-                                   # else "plain"; "xla": jax.nn's. Results equal up to rounding
+      "attention": "auto",         # of a decoder: cuDNN's on a GPU and, in training, Pallas' on a
+                                   # TPU, where shapes and masks allow it, else "plain"; "xla":
+                                   # jax.nn's. Results equal up to rounding
       "random": False,             # a control: weights drawn anew, each at its original scale
       "prefix_lm": False,          # a decoder that attends within the prompt in both directions
       "whole_words": 0,            # size of P5's whole-word embeddings of a T5's prompt; 0: none

@@ -28,7 +28,7 @@ def attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, scale: float | None = None, softcap
     bias_BHTM: float32 added to the scores, broadcastable; None: no bias.
     implementation: "plain": this function's own code; "xla": jax.nn's, if it can compute this
       attention; "auto": cuDNN's flash attention on a GPU, if it can; else "plain". All agree up to
-      rounding.
+      rounding. On TPUs `splash` takes the place of this function where a decoder can use it.
 
   Returns:
     [batch, queries, heads, head width] in q's dtype.

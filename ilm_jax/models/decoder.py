@@ -107,7 +107,8 @@ class Decoder(head.Tables):
     mask_BLL = attention.causal_mask(segment_BL, prefix_BL if c.prefix_lm else None)
     if fork_BL is not None:
       mask_BLL = mask_BLL & attention.forked(fork_BL, position_BL)
-    see = self._sight(mask_BLL, position_BL, position_BL)
+    plain = fork_BL is None and not c.prefix_lm
+    see = self._sight(mask_BLL, position_BL, position_BL, segment_BL if plain else None)
 
     def layer(x_BLD, xs):
       p, local, _ = xs
@@ -197,9 +198,10 @@ class Decoder(head.Tables):
       params |= nnx.to_pure_dict(nnx.state(self.lora, nnx.Param))
     return decoder_layers.layer_inputs(self.config, params)
 
-  def _sight(self, mask_BTM, position_BT, position_BM) -> decoder_layers.Sight:
+  def _sight(self, mask_BTM, position_BT, position_BM, segment_BT=None) -> decoder_layers.Sight:
     table = self.relative_bias[...] if self.config.relative_buckets else None
-    return decoder_layers.sight(self.config, mask_BTM, position_BT, position_BM, table)
+    return decoder_layers.sight(
+        self.config, mask_BTM, position_BT, position_BM, table, segment_BT)
 
 
 def write(cache, new_BTGK, layer, at) -> jax.Array:

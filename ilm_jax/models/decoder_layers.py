@@ -3,13 +3,14 @@
 Masks, biases and rotary angles are computed once for all layers (`Sight`). Each layer then gets its
 own parameters, as a dict without the layer axis, and whether it is a local layer.
 """
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilm_jax.models import attention, products
+from ilm_jax.models import attention, products, splash
 
 ACTIVATIONS = {"silu": jax.nn.silu, "relu": jax.nn.relu,
                "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -81,15 +82,19 @@ def _kernel_shapes(c) -> dict[str, tuple[int, int]]:
 
 
 class Sight(NamedTuple):
-  """How T new tokens attend to M places, for all layers. None: not used by this decoder."""
+  """How T new tokens attend to M places, for all layers. None: not used by this decoder.
+
+  `segment_BT`: the mask is causal within these segments, and nothing else (see `splash`).
+  """
   mask_BTM: jax.Array
   near_BTM: jax.Array | None         # bool: within the window of the local layers
   bias_BHTM: jax.Array | None        # relative position bias
   angles: tuple | None               # rotary cosines and sines of the T new tokens
   local_angles: tuple | None         # the same in local layers
+  segment_BT: jax.Array | None = None
 
 
-def sight(c, mask_BTM, position_BT, position_BM, relative_bias) -> Sight:
+def sight(c, mask_BTM, position_BT, position_BM, relative_bias, segment_BT=None) -> Sight:
   """Computes the Sight; `relative_bias` is the decoder's table [buckets, H] or None."""
   back_BTM = position_BT[:, :, None] - position_BM[:, None, :]
   near_BTM = back_BTM < c.window if any(c.local_layers) else None
@@ -104,7 +109,8 @@ def sight(c, mask_BTM, position_BT, position_BM, relative_bias) -> Sight:
         position_BT, c.head_dim, c.rope_base, c.rope_scaling)
   if c.local_rope_base:
     local_angles = attention.rope_angles(position_BT, c.head_dim, c.local_rope_base)
-  return Sight(mask_BTM, near_BTM, bias_BHTM, angles, local_angles)
+  return Sight(mask_BTM, near_BTM, bias_BHTM, angles, local_angles,
+               None if c.relative_buckets else segment_BT)
 
 
 def layer_inputs(c, params: dict) -> tuple:
@@ -131,13 +137,8 @@ def apply(c, p, local, see: Sight, x_BTD, remember) -> tuple[jax.Array, tuple]:
   h_BTD = norm(c, x_BTD, p["attention_norm"])
   q_BTHK, k_BTGK, v_BTGK = _project(c, p, h_BTD, local, see)
   k_BMGK, v_BMGK, kept = remember(k_BTGK, v_BTGK)
-  mask_BTM = see.mask_BTM
-  if see.near_BTM is not None:
-    mask_BTM = mask_BTM & (see.near_BTM | ~local)
-  seen_BTHK = attention.attend(
-      q_BTHK, k_BMGK.astype(q_BTHK.dtype), v_BMGK.astype(q_BTHK.dtype), mask_BTM,
-      scale=c.scale or None, softcap=c.softcap, bias_BHTM=see.bias_BHTM,
-      implementation=c.attention)
+  seen_BTHK = _attend(
+      c, see, local, q_BTHK, k_BMGK.astype(q_BTHK.dtype), v_BMGK.astype(q_BTHK.dtype))
   a_BTD = dot(p, "out", seen_BTHK.reshape(*seen_BTHK.shape[:2], -1))
   if c.parallel:
     return x_BTD + a_BTD + _mlp(c, p, h_BTD), kept
@@ -148,6 +149,20 @@ def apply(c, p, local, see: Sight, x_BTD, remember) -> tuple[jax.Array, tuple]:
   if c.post_norms:
     m_BTD = norm(c, m_BTD, p["mlp_post_norm"])
   return x_BTD + m_BTD, kept
+
+
+def _attend(c, see: Sight, local, q_BTHK, k_BMGK, v_BMGK) -> jax.Array:
+  scores = {"scale": c.scale or None, "softcap": c.softcap}
+  if see.segment_BT is not None and splash.able(c.attention, q_BTHK.shape[1]):
+    alone = functools.partial(
+        splash.attend, q_BTHK, k_BMGK, v_BMGK, see.segment_BT, **scores)
+    return alone() if see.near_BTM is None else jax.lax.cond(
+        local, lambda: alone(window=c.window), alone)
+  mask_BTM = see.mask_BTM
+  if see.near_BTM is not None:
+    mask_BTM = mask_BTM & (see.near_BTM | ~local)
+  return attention.attend(q_BTHK, k_BMGK, v_BMGK, mask_BTM, bias_BHTM=see.bias_BHTM,
+                          implementation=c.attention, **scores)
 
 
 def norm(c, x, scale) -> jax.Array:

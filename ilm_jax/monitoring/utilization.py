@@ -5,6 +5,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import tqdm
+from jax import extend
 
 from ilm_jax.runtime.chips import CHIPS
 
@@ -51,6 +52,22 @@ def useful_flops(loss_fn, trainable, frozen, batch) -> float:
   trains = [depends for depends, tree in zip((True, False, False), shapes)
             for _ in jax.tree.leaves(tree)]
   flops, _ = _walk(closed.jaxpr, trains)
+  return flops
+
+
+def kernel_flops(jaxpr) -> float:
+  """FLOPs of the matmuls in the Pallas kernels of a jaxpr, on one device."""
+  flops = 0.0
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name == "pallas_call":
+      inner = eqn.params["jaxpr"]
+      turn, _ = _walk(inner, [False] * len(inner.invars))
+      flops += turn * math.prod(eqn.params["grid_mapping"].grid)
+    else:
+      turns = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+      together = max if eqn.primitive.name == "cond" else sum
+      flops += turns * together(
+          [0.0, *map(kernel_flops, extend.core.jaxprs_in_params(eqn.params))])
   return flops
 
 

@@ -38,7 +38,7 @@ class Costs:
   """Costs of one step on one chip."""
   flops: float
   bytes: float              # read from and written to memory
-  optimal_seconds: float    # XLA's own estimate of the time
+  optimal_seconds: float    # XLA's own estimate of the time; 0: it has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def measure(c, lm: language_model.Config | None, mesh, topology: chips.Topology)
   if compiled is None:
     return Measured(memory, useful, None, ())
   collectives = tuple(hlo.collectives(compiled.as_text(), topology.chips))
-  of_step = _drawn_out(c, lm, mesh)
+  of_step = _drawn_out(c, lm, mesh, topology.chip)
   if of_step is not None:
     of_step = dataclasses.replace(
         of_step, flops=of_step.flops + program.again_flops() / topology.chips)
@@ -110,8 +110,10 @@ def needed_bytes(said: str) -> int:
 def extrapolate(at: dict[int, Costs], depth: int) -> Costs:
   """Costs at `depth` on the line through the costs at two other depths."""
   (a, low), (b, high) = sorted(at.items())
-  return Costs(*(x + (y - x) * (depth - a) / (b - a)
-                 for x, y in zip(dataclasses.astuple(low), dataclasses.astuple(high))))
+  costs = Costs(*(x + (y - x) * (depth - a) / (b - a)
+                  for x, y in zip(dataclasses.astuple(low), dataclasses.astuple(high))))
+  return costs if low.optimal_seconds and high.optimal_seconds else dataclasses.replace(
+      costs, optimal_seconds=0.0)
 
 
 def _program(c, lm, mesh) -> programs.Program:
@@ -130,16 +132,16 @@ def _memory(program, compiled, said: str, capacity: float) -> Memory:
   return Memory(peak <= capacity, weights, optimizer, m.temp_size_in_bytes, peak)
 
 
-def _drawn_out(c, lm, mesh) -> Costs | None:
+def _drawn_out(c, lm, mesh, chip: chips.Chip) -> Costs | None:
   """Costs at the real depth, from unrolled programs with few layers."""
   if lm is None:
-    return drawn_out(lambda n: _costs(programs.phase1(c, mesh, unroll=True, num_layers=n)),
+    return drawn_out(lambda n: _costs(programs.phase1(c, mesh, unroll=True, num_layers=n), chip),
                      c.qformer.cross_every, c.qformer.num_layers)
 
   @functools.cache
   def at(n: int, rank_layers: int | None) -> Costs | None:
     model = shapes.with_layers(lm, n, unroll=True)
-    return _costs(programs.phase2(c, model, mesh, unroll=True, rank_layers=rank_layers))
+    return _costs(programs.phase2(c, model, mesh, unroll=True, rank_layers=rank_layers), chip)
 
   layer = c.phase2.head.layer if mixture.rank_tasks(c) else -1
   if not 0 <= layer < lm.num_layers:       # all rows run all layers
@@ -154,13 +156,17 @@ def _drawn_out(c, lm, mesh) -> Costs | None:
       *map(dataclasses.astuple, (whole, ranked, at(2, 1))))))
 
 
-def _costs(program: programs.Program) -> Costs | None:
+def _costs(program: programs.Program, chip: chips.Chip) -> Costs | None:
   """Costs of a program without loops; None: it does not fit."""
   compiled, _ = compile_or_say(program)
   if compiled is None:
     return None
-  analysis = compiled.cost_analysis()
-  return Costs(analysis["flops"], analysis["bytes accessed"], analysis.get("optimal_seconds", 0.0))
+  analysis, inside = compiled.cost_analysis(), program.kernel_flops()
+  # XLA adds -1 for an operation that it does not know, as on meshes of few chips. Of a kernel it
+  # counts the bytes, but not the FLOPs.
+  known = (seconds := analysis.get("optimal_seconds", 0.0)) > 0
+  return Costs(analysis["flops"] + inside, analysis["bytes accessed"],
+               seconds + inside / chip.flops if known else 0.0)
 
 
 def drawn_out(at: Callable[[int], Costs | None], group: int, depth: int) -> Costs | None:

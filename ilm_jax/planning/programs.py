@@ -43,10 +43,18 @@ class Program:
   again_flops: Callable[[], float]
   entity_bytes: Callable[[], float] | None = None    # phase 2: see `kept_of_entity`
 
+  @functools.cached_property
+  def _traced(self):
+    return loop.compile_step(self.loss, self.tx, 0, self.state, self.microbatches, self.prng).trace(
+        self.state, self.frozen, self.batch)
+
   def lower(self):
     """The jitted step of training, lowered for the mesh."""
-    return loop.compile_step(self.loss, self.tx, 0, self.state, self.microbatches, self.prng).lower(
-        self.state, self.frozen, self.batch)
+    return self._traced.lower()
+
+  def kernel_flops(self) -> float:
+    """FLOPs of a chip in Pallas kernels, which XLA does not count."""
+    return utilization.kernel_flops(self._traced.jaxpr.jaxpr)
 
 
 def qformer_config(c, *, unroll: bool = False, num_layers: int = 0, **changes) -> QFormerConfig:

@@ -57,7 +57,7 @@ def of(c) -> language_model.Config:
   changes = {"remat": c.remat, "new_tokens": c.new_tokens, "int8": c.dtype == "int8",
              "dtype": "float32" if c.dtype == "int8" else c.dtype}     # as `load.load`
   if not language_model.is_encoder_decoder(model):
-    changes |= {"prefix_lm": c.prefix_lm, "lora_rank": c.lora_rank}
+    changes |= {"prefix_lm": c.prefix_lm, "lora_rank": c.lora_rank, "attention": c.attention}
   return language_model.narrowed(dataclasses.replace(model, **changes), c.layers, c.index_only)
 
 

@@ -117,12 +117,24 @@ def constrain(x, *logical: str | None) -> jax.Array:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
     return x
-  where = (_fits(mesh, a and RULES[a], n) for a, n in zip(logical, x.shape))
-  return jax.lax.with_sharding_constraint(x, PartitionSpec(*where))
+  return jax.lax.with_sharding_constraint(x, fitting(mesh, x.shape, *logical))
+
+
+def fitting(mesh: Mesh | AbstractMesh, shape: tuple[int, ...], *logical: str | None
+            ) -> PartitionSpec:
+  """PartitionSpec by RULES of an array with this shape; an axis that its mesh axes do not divide is
+  replicated."""
+  return PartitionSpec(*(_fits(mesh, a and RULES[a], n) for a, n in zip(logical, shape)))
+
+
+def platform() -> str:
+  """The platform of the mesh, e.g. "tpu", inside `tracing`; "" outside."""
+  return getattr(jax.sharding.get_abstract_mesh().abstract_device, "platform", None) or ""
 
 
 def tracing(mesh: Mesh):
-  """A context in which `constrain` knows the mesh; enter it inside the jitted function."""
+  """A context in which `constrain` and `platform` know the mesh; enter it inside the jitted
+  function."""
   return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
@@ -159,7 +171,7 @@ def _param_spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> PartitionSpec:
   return PartitionSpec()
 
 
-def _fits(mesh: Mesh, axes, size: int):
+def _fits(mesh: Mesh | AbstractMesh, axes, size: int):
   names = (axes,) if isinstance(axes, str) else tuple(axes or ())
   names = tuple(n for n in names if n in mesh.shape)
   parts = math.prod(mesh.shape[n] for n in names)
