@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from ilm_jax.data import interactions
 from ilm_jax.evaluation import list_files
 from ilm_jax.runtime import axes
 from ilm_jax.stages import recommend, recommender
+from ilm_jax.stages.evals import speaker
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -132,6 +134,31 @@ def test_the_catalogue_is_projected_once_for_any_number_of_users(run, monkeypatc
   items_NK, _ = makes.top([[1], [2], [3]], 2)
   assert items_NK.tolist() == [[2, 3], [1, 3], [1, 2]]
   assert made == [(4,)] and given == [([7, 8], "items"), ([7], "items")]
+
+
+@pytest.mark.parametrize("shape", [{"data": 1}, {"data": 2, "fsdp": 4}])
+def test_new_rows_stand_behind_those_of_the_table(monkeypatch, shape):
+  """Which stays on the devices; one program serves three and four new rows."""
+  mesh = axes.make_mesh(shape, jax.devices()[:np.prod(list(shape.values()))])
+  run = types.SimpleNamespace(mesh=mesh, entities=types.SimpleNamespace(
+      rows=types.SimpleNamespace(total=5)))
+  table = {"vectors": {"a": np.arange(10, dtype=np.float32).reshape(5, 2)},
+           "present": {"a": np.array([False] + [True] * 4)},
+           "members": np.arange(15, dtype=np.int32).reshape(5, 3)}
+  arrays = jax.tree.map(lambda x: axes.put_rows(mesh, x), table)
+  monkeypatch.setattr(speaker.placement, "fetch", None)
+  new = [{"a": np.full(2, n, np.float32)} for n in (7, 8)] + [{}]
+  for members, want in ((None, [0] * 3), ([[1, 2, 3]] * 3, [1, 2, 3])):
+    grown = speaker.with_more(run, arrays, new, members)
+    got = jax.tree.map(np.asarray, grown)
+    np.testing.assert_array_equal(got["vectors"]["a"][:8], [
+        *table["vectors"]["a"], [7, 7], [8, 8], [0, 0]])
+    np.testing.assert_array_equal(got["present"]["a"][:8], [False] + [True] * 6 + [False])
+    np.testing.assert_array_equal(got["members"][:8], [*table["members"], *[want] * 3])
+    assert len({len(x) for x in jax.tree.leaves(got)}) == 1
+  four = speaker.with_more(run, arrays, [*new, {}])
+  assert four["vectors"]["a"].shape == grown["vectors"]["a"].shape
+  assert four["vectors"]["a"].sharding == arrays["vectors"]["a"].sharding
 
 
 def test_a_phase1_elsewhere_must_have_read_the_same_vectors(run, monkeypatch):

@@ -203,15 +203,24 @@ def put(value, where: NamedSharding, *, copy: bool = False) -> jax.Array:
   return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
 
 
+def padded_rows(mesh: Mesh, count: int) -> int:
+  """`count` rows of the entity table, rounded up to what the mesh divides."""
+  parts = ways(mesh, "rows")
+  return -(-count // parts) * parts
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+  """Of an array whose first axis are rows of the entity table, also those that nothing divides."""
+  return NamedSharding(mesh, PartitionSpec(tuple(n for n in RULES["rows"] if n in mesh.shape)))
+
+
 def put_rows(mesh: Mesh, table_R) -> jax.Array:
   """An array of the entity table with its rows spread over the mesh, padded with zero rows.
 
   Under jit, only gathered rows then travel between devices. Each process reads only its own rows,
   which matters if the table is mapped from a file.
   """
-  names, parts = [n for n in RULES["rows"] if n in mesh.shape], ways(mesh, "rows")
-  rows = -(-len(table_R) // parts) * parts
-  where = NamedSharding(mesh, PartitionSpec(tuple(names)))
+  rows, where = padded_rows(mesh, len(table_R)), row_sharding(mesh)
 
   def piece(index):
     start, stop, _ = index[0].indices(rows)

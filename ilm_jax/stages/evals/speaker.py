@@ -216,11 +216,19 @@ def with_more(run: context.Run, arrays: dict, vectors, members=None) -> dict:
     more["members"] = (np.zeros((len(vectors), width), np.int32) if members is None
                        else np.asarray(members, np.int32))
 
-  def grown(known, new):
-    known = placement.fetch(known)[:first]               # without padding rows
-    return axes.put_rows(run.mesh, np.concatenate([known, new]))
+  # A power of two of further rows, so that few shapes compile; the table stays on the devices.
+  total = axes.padded_rows(run.mesh, first + (1 << (len(vectors) - 1).bit_length()))
+  grown = jax.jit(_grown, static_argnums=2, out_shardings=axes.row_sharding(run.mesh))
 
-  return jax.tree.map(grown, arrays, more)
+  def one(known, new):
+    spare = [(0, total - first - len(new))] + [(0, 0)] * (new.ndim - 1)
+    return grown(known, axes.put(np.pad(new, spare), axes.sharding(run.mesh)), first)
+
+  return jax.tree.map(one, arrays, more)
+
+
+def _grown(known_R, new_N, first: int) -> jax.Array:
+  return jnp.concatenate([known_R[:first], new_N])
 
 
 def catalogue(run: context.Run) -> tuple[trie.Trie, list[str]]:
