@@ -161,10 +161,11 @@ RATES = dict.fromkeys(("elm_title", "conv_next", "conv_critique", "conv_explain"
                        "conv_profile"), 1.0)
 
 
-def test_each_act_is_a_task(workdir):
+def test_each_act_is_a_task(workdir, monkeypatch):
   """Registered and prepared as any other; a file is divided into train and test."""
   c = test_tasks.config(dialogs=str(workdir / "talks.jsonl"))
   c.tasks.mixture = RATES
+  test_tasks.only(monkeypatch, *RATES)
   lm = words()
   chats = lambda: chat_template.Chat(chat_files.BUILT_IN["chatml"], lm)  # noqa: E731
   (workdir / "talks.jsonl").write_text((workdir / "talks.jsonl").read_text() + "\n" + "\n".join(

@@ -114,6 +114,13 @@ def spell(words, ids):
                  for i in ids)
 
 
+def only(monkeypatch, *tasks):
+  """Leaves just these tasks in the catalog: to prepare all of them takes seconds."""
+  whole = catalog.definitions
+  monkeypatch.setattr(catalog, "definitions", lambda m: {
+      name: task for name, task in whole(m).items() if name in tasks})
+
+
 def every(prepared):
   return [prepared[i] for i in range(len(prepared))]
 
@@ -199,10 +206,13 @@ def test_item_splits_follow_the_heldout_items(toy):
   assert many["validation"].tolist() == [4] and many["test"].tolist() == [1, 2, 3, 5, 6]
 
 
-@pytest.mark.parametrize("lengths, least", [([2, 2, 1], "no target for test: "),
-                                            ([3, 3], "no target for train: ")])
-def test_a_log_too_short_to_be_ranked_is_refused(tmp_path, words, lengths, least):
+@pytest.mark.parametrize("lengths, least, few", [([2, 2, 1], "no target for test: ", False),
+                                                 ([3, 3], "no target for train: ", True)])
+def test_a_log_too_short_to_be_ranked_is_refused(
+    tmp_path, monkeypatch, words, lengths, least, few):
   """Before anything is written; without tasks that rank, there is nothing to refuse."""
+  if few:                   # the other log goes through all tasks
+    only(monkeypatch, "sequential", "elm_title")
   short = interactions.Interactions(
       user_ids=[str(user) for user in range(len(lengths))], num_items=6,
       user_N=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
@@ -259,7 +269,9 @@ def definitions(material):
       preprocessors=[ask, features.tokenize], metric_fns=[right],
       output_features=features.language(material.lm, material.rows), prompts=FAMILY)}
 """)
-  names = prepare.prepare(workdir, words, words, config(module="scored_tasks"))
+  only(monkeypatch, "scored", "sequential")
+  names = prepare.prepare(workdir, words, words, config(
+      module="scored_tasks", mixture={"elm_title": 0.0}))
   fn, = seqio.TaskRegistry.get(names["scored"]).metric_fns
   manifest = store.read_manifest(workdir / "prepared" / names["scored"] / "test")
   assert manifest["metric_fns"] == ["scored_tasks:right"]
@@ -309,9 +321,7 @@ def test_nothing_is_registered_on_import():
 def test_prepare_again_skips_what_is_there(workdir, words, monkeypatch):
   """Of three tasks; the others take the same way."""
   written = []
-  all_of_them = catalog.definitions
-  monkeypatch.setattr(catalog, "definitions", lambda m: {
-      k: v for k, v in all_of_them(m).items() if k in ("sequential", "elm_title", "elm_year")})
+  only(monkeypatch, "sequential", "elm_title", "elm_year")
   write = store.write
   monkeypatch.setattr(store, "write", lambda folder, *rest: (
       written.append(f"{folder.parent.name}/{folder.name}"), write(folder, *rest)))
@@ -403,9 +413,13 @@ def test_the_ranking_tasks_ask_for_the_same_few_targets(workdir, words):
   assert all(kept == of[0] for of in users.values() for kept in of)
 
 
-def test_how_many_targets_are_evaluated_leaves_training_examples_as_they_are(workdir, words):
+def test_how_many_targets_are_evaluated_leaves_training_examples_as_they_are(
+    workdir, words, monkeypatch):
+  only(monkeypatch, "sequential")
+
   def made(**changes):
-    names = prepare.prepare(workdir, words, words, config(**changes))
+    names = prepare.prepare(workdir, words, words, config(
+        mixture={"elm_title": 0.0}, **changes))
     return {split: store.read_manifest(workdir / "prepared" / names["sequential"] / split)[
         "fingerprint"] for split in ("train", "test")}
   every, few = made(), made(eval_targets=2)
@@ -518,11 +532,14 @@ straightforward; seen; A pick for user_{user_id} : ; {dataset} {target}
 
 
 @pytest.mark.parametrize("entities", ["slots", "names"])
-def test_a_prompt_file_of_openp5s_kind(workdir, words, entities):
+def test_a_prompt_file_of_openp5s_kind(workdir, words, monkeypatch, entities):
   """Places in any order; entities stand in the order of the template, or are named by index."""
   (workdir / "prompt.txt").write_text(PROMPTS)
+  only(monkeypatch, "sequential", "sequential_prompts", "straightforward",
+       "straightforward_prompts")
   prepare.prepare(workdir, words, words, config(
-      prompts=str(workdir / "prompt.txt"), entities=entities, index="random", draws=2))
+      prompts=str(workdir / "prompt.txt"), entities=entities, index="random", draws=2,
+      mixture={"elm_title": 0.0}))
   stored = store.Prepared(workdir / "prepared" / "toy5_sequential" / "train")
   said = {words.decode(e["inputs"]): e for e in every(stored)
           if e["target_entity"] == [3] and e["user"] == [7]}
@@ -610,10 +627,11 @@ def test_a_larger_limit_keeps_what_a_smaller_one_chose(workdir, words):
   assert {r.rows[0] for r in pairs} <= {r.rows[0] for r in few}
 
 
-def test_prepare_takes_what_the_teacher_wrote(workdir, words):
+def test_prepare_takes_what_the_teacher_wrote(workdir, words, monkeypatch):
   """Two tasks from answers to slots and targets; what was rejected is left out."""
   c = config()
-  c.tasks.mixture.update({"elm_pitch": 1.0, "elm_why_neighbour": 1.0})
+  c.tasks.mixture.update({"sequential": 0.0, "elm_pitch": 1.0, "elm_why_neighbour": 1.0})
+  only(monkeypatch, "elm_title", "elm_pitch", "elm_why_neighbour")
   prepare.write_requests(workdir, words, words, c)
   requests = targets.read_requests(workdir / "targets")
   assert {r.task for r in requests} == {"elm_pitch", "elm_why_neighbour"}
