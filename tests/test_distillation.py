@@ -66,12 +66,13 @@ def test_histories_side_by_side_are_read_as_alone():
   segments = np.array([[1, 1, 0, 2, 2, 2, 2, 0], [1, 1, 1, 0, 0, 0, 0, 0]])
   got = sasrec_teacher.scorer(TEACHER, ITEMS)(params, jnp.array(rows), jnp.array(segments))
   assert got.shape == (2, 8, ITEMS)
+  states = sasrec.SASRec(TEACHER, ITEMS, rngs=nnx.Rngs(0))
+  nnx.update(states, params)
+  hidden_of = jax.jit(states.hidden)
   for row, places in ((0, [0, 1]), (0, [3, 4, 5, 6]), (1, [1, 2])):
     alone = np.zeros((1, TEACHER.length), np.int32)
     alone[0, -len(places):] = rows[row, places]
-    states = sasrec.SASRec(TEACHER, ITEMS, rngs=nnx.Rngs(0))
-    nnx.update(states, params)
-    want = states.hidden(alone)[0, -len(places):] @ params["item"][1:].T
+    want = hidden_of(alone)[0, -len(places):] @ params["item"][1:].T
     np.testing.assert_allclose(got[row, places], want, rtol=1e-4, atol=1e-4)
 
 
@@ -113,18 +114,19 @@ def test_the_loss_is_the_divergence_from_the_teacher_in_numpy(kind, items_only):
   embeds = ilm.splice(lm.embed(batch["rank"]["tokens"]), soft, batch["rank"]["slot"])
   hidden = lm.target_hidden(embeds, {**batch["rank"], "target_at": batch["rank"]["next_at"]})
   items = dot_scores.head_items(graphdef, trainable, held, ITEMS, batch=4)
+  states = sasrec.SASRec(TEACHER, ITEMS, rngs=nnx.Rngs(0))
+  nnx.update(states, held["teacher"])
+  hidden_of = jax.jit(states.hidden)
+  row, segment = map(np.asarray, distillation.histories(batch["rank"], ITEMS, 2))
   divergence, asked = [], 0
   for b, s in np.argwhere(batch["rank"]["next_item"] > 0):
-    row, segment = distillation.histories(batch["rank"], ITEMS, 2)
     if not row[b, s]:
       continue
     history = [int(row[b, k]) for k in range(8) if row[b, k] and segment[b, k] == segment[b, s]]
     before = sum(int(row[b, k] > 0) for k in range(s + 1) if segment[b, k] == segment[b, s])
     alone = np.zeros((1, TEACHER.length), np.int32)
     alone[0, -len(history):] = history
-    states = sasrec.SASRec(TEACHER, ITEMS, rngs=nnx.Rngs(0))
-    nnx.update(states, held["teacher"])
-    state = np.asarray(states.hidden(alone))[0, before - 1 - len(history)]
+    state = np.asarray(hidden_of(alone))[0, before - 1 - len(history)]
     given = np.exp(state @ np.asarray(held["teacher"]["item"])[1:].T / 2.0)
     score = np.asarray(dot_scores.head_score(graphdef, trainable, hidden[b, s][None], items))[0, 1:]
     said = np.exp(score / 2.0)

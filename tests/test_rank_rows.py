@@ -86,7 +86,7 @@ def test_rank_rows_have_the_loss_of_the_same_rows_with_words():
   shape = test_item_head.spec(slot_id=LAST, rows=2)
   words = packing.one_a_row(EXAMPLES, shape)
   ranked = packing.one_a_row(EXAMPLES, rank_spec())
-  loss = phase2.phase2_loss(graphdef, DEEP, shape.task_names, HEAD)
+  loss = jax.jit(phase2.phase2_loss(graphdef, DEEP, shape.task_names, HEAD))
   with_words, of_words = loss(trainable, held, words, None)
   alone, metrics = loss(trainable, held, {"rank": ranked}, None)
   np.testing.assert_allclose(metrics["head_nll"][0], of_words["head_nll"][0], rtol=1e-5)
@@ -109,7 +109,7 @@ def test_one_pass_over_the_catalogue_serves_slots_and_head(layer):
   def loss_and_gradient(items_only):
     c = dataclasses.replace(HEAD, layer=layer, items_only=items_only)
     loss = phase2.phase2_loss(graphdef, DEEP, (), c)
-    return jax.value_and_grad(lambda t: loss(t, held, ranked, None)[0])(trainable)
+    return jax.jit(jax.value_and_grad(lambda t: loss(t, held, ranked, None)[0]))(trainable)
 
   one, two = loss_and_gradient(False), loss_and_gradient(True)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)
@@ -121,15 +121,21 @@ def test_rank_rows_may_hold_fewer_soft_tokens(items_only):
   graphdef, trainable, held = model()
   few = {"rank": packing.one_a_row(EXAMPLES, rank_spec(queries=1))}
   head = dataclasses.replace(HEAD, queries=1, items_only=items_only)
-  value, metrics = phase2.phase2_loss(graphdef, DEEP, (), head)(trainable, held, few, None)
-  ours = nnx.merge(graphdef, trainable)
-  given = inputs.entity_inputs(held, few["rank"]["entities"].reshape(-1))
-  soft = ours.soft_tokens(*given)[:, 0].reshape(2, -1, 6)
-  lm = language_model.bind(DEEP, held["lm"])
-  embeds = ilm.splice(lm.embed(few["rank"]["tokens"]), soft, few["rank"]["slot"])
-  hidden = lm.target_hidden(embeds, {**few["rank"], "target_at": few["rank"]["next_at"]})
+  value, metrics = jax.jit(phase2.phase2_loss(graphdef, DEEP, (), head))(
+      trainable, held, few, None)
   item_N = few["rank"]["next_item"].reshape(-1)
-  nll_N, _ = item_head.nll(ours, head, held, hidden.reshape(len(item_N), -1), item_N, None)
+
+  @jax.jit
+  def by_parts(trainable, held, rank):
+    ours = nnx.merge(graphdef, trainable)
+    given = inputs.entity_inputs(held, rank["entities"].reshape(-1))
+    soft = ours.soft_tokens(*given)[:, 0].reshape(2, -1, 6)
+    lm = language_model.bind(DEEP, held["lm"])
+    embeds = ilm.splice(lm.embed(rank["tokens"]), soft, rank["slot"])
+    hidden = lm.target_hidden(embeds, {**rank, "target_at": rank["next_at"]})
+    return item_head.nll(ours, head, held, hidden.reshape(len(item_N), -1), item_N, None)[0]
+
+  nll_N = by_parts(trainable, held, few["rank"])
   np.testing.assert_allclose(metrics["head_nll"][0], np.sum(nll_N * (item_N > 0)), rtol=1e-5)
   assert float(metrics["tokens"]) == 3 + 3 and value > 0
 
@@ -137,7 +143,7 @@ def test_rank_rows_may_hold_fewer_soft_tokens(items_only):
 def test_deeper_layers_have_no_say():
   graphdef, trainable, held = model()
   ranked = {"rank": packing.one_a_row(EXAMPLES, rank_spec())}
-  loss = phase2.phase2_loss(graphdef, DEEP, (), dataclasses.replace(HEAD, layer=2))
+  loss = jax.jit(phase2.phase2_loss(graphdef, DEEP, (), dataclasses.replace(HEAD, layer=2)))
   def changed(at):
     layers = {name: x.at[at].multiply(1.5) for name, x in held["lm"]["layers"].items()}
     return {**held, "lm": {**held["lm"], "layers": layers}}
@@ -152,9 +158,9 @@ def test_microbatches_of_rank_rows_equal_the_whole():
   many = [EXAMPLES[i % 2] for i in range(3)] + [test_item_head.example([3, LAST], [1], 2)]
   batch = {"rank": packing.one_a_row(many, dataclasses.replace(rank_spec(), rows=4))}
   quiet = lambda *a: phase2.phase2_loss(graphdef, DEEP, (), HEAD)(*a[:3], None)  # noqa: E731
-  (one, _), gradient_1 = accumulation.value_and_grad(quiet, 1)(
+  (one, _), gradient_1 = jax.jit(accumulation.value_and_grad(quiet, 1))(
       trainable, held, batch, jax.random.key(0))
-  (two, _), gradient_2 = accumulation.value_and_grad(quiet, 2)(
+  (two, _), gradient_2 = jax.jit(accumulation.value_and_grad(quiet, 2))(
       trainable, held, batch, jax.random.key(0))
   np.testing.assert_allclose(two, one, rtol=1e-6)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient_2,
