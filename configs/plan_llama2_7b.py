@@ -3,17 +3,18 @@
     python -m ilm_jax.main --config=configs/plan_llama2_7b.py --workdir=runs/plan_7b --stage=plan \\
         --topology=v5p:4x4x4
 
-In the paper's form (--gin_file=configs/gin/paper_form.gin) we found, with 16 rows a chip: fits,
-37.19 GiB of 95 a chip (12.62 weights and entity table, .10 optimizer, 24.42 temporaries); 1.423e16
-FLOPs compiled for 1.362e16 useful ones (1.044); by XLA's model .7505 s a step, useful utilisation
-.618 (at published peaks .484 s at least). Plain FSDP (--config.mesh.data=1 --config.mesh.fsdp=64):
-.605, 24.98 GiB, .7665 s. With --search (31 CPU minutes), data x fsdp, ms a row and useful
-utilisation: 16 x 4 with 2,048 rows .714, .634 (52.50 GiB), 1.05 times as fast as plain FSDP; 32 x 2
-with 2,048 rows .721, .628; 64 x 1 with 2,048 rows .732, .618, as with the 1,024 of the config. With
-4 rows a chip (--config.phase2.rows=256), planned before a change to the head: .545, 18.95 GiB.
+This config, with 16 rows a chip: fits, 36.25 GiB of 95 a chip (12.67 weights and entity table, .18
+optimizer, 23.36 temporaries); 1.429e16 FLOPs compiled for 1.405e16 useful ones (1.018). At
+published peaks the matmuls take .487 s, memory .176 s, collectives .001 s: .487 s at least, a
+useful utilisation of .98. By XLA's own model, which overlaps nothing, .705 s and .678. With
+--config.mesh.data=16 --config.mesh.fsdp=4 --config.phase2.rows=2048: 50.27 GiB, 1.381 s by XLA's
+model and .693 (.993 s and .963 at published peaks, with collectives of .020 s that overlap with
+nothing). Without the attention kernel (--config.lm.attention=plain): .769 s and .622, memory .249 s
+for 6.9e11 bytes instead of 4.9e11. A search (--search) in the paper's form, before the kernel: 16 x
+4 with 2,048 rows was 1.05 times as fast as plain FSDP; 32 x 2 and 64 x 1 were slower by 1 and 2.5
+percent.
 XLA's model adds the time of a matmul's bytes to that of its FLOPs, and reads the weights once for
 any number of rows.
-These useful FLOPs do not include attention's products, which are counted now: 1.405e16.
 """
 import ml_collections
 
