@@ -55,6 +55,26 @@ def test_the_first_system_is_compared_with_the_others_item_by_item():
   np.testing.assert_allclose(row["item to text R@2"]["value"], -1 / 3)
 
 
+def test_of_many_held_out_items_some_are_measured_among_all(monkeypatch):
+  monkeypatch.setattr(retrieval, "_MEASURED", 1)
+  made = retrieval.table({"mine": TWO_QUERIES}, np.array([True] * 3), vectors=("behavioral",),
+                         ks=(2,), resamples=1, seed=0, protocol={})
+  row = {label(row): row["metrics"] for row in made["rows"]}["mine, among the 3 held-out"]
+  assert row["item to text R@2"]["n"] == 1 and made["protocol"]["items"] == 1
+
+
+def test_of_many_items_the_floor_learns_from_some(monkeypatch):
+  seen = []
+  monkeypatch.setattr(retrieval.ridge_lib, "choose",
+                      lambda x_NC, y_NP, seed: seen.append(x_NC[:, 0].tolist()) or 1.0)
+  item_IC = np.arange(8.0)[:, None]
+  for most in (7, 3):
+    monkeypatch.setattr(retrieval, "_FITTED", most)
+    retrieval.ridge_space(item_IC, item_IC, np.arange(8) == 5, seed=0)
+  assert seen[0] == [0, 1, 2, 3, 4, 6, 7]
+  assert len(seen[1]) == 3 and seen[1] == sorted(seen[1]) and set(seen[1]) < set(seen[0])
+
+
 def test_semantic_input_is_called_trivial():
   made = retrieval.table({}, np.array([True]), vectors=("behavioral", "semantic"), resamples=1,
                          seed=0, protocol={})

@@ -20,6 +20,7 @@ from ilm_jax.objectives import inputs
 from ilm_jax.runtime import placement
 
 TIE_RULE = "lower item row first"
+_MEASURED, _FITTED = 2000, 50_000      # most held-out items measured; most items the floor learns from
 
 
 class Space(NamedTuple):
@@ -74,10 +75,12 @@ def ridge_space(item_IC, text_IP, held_I, *, seed: int) -> tuple[Space, float]:
   Args:
     item_IC: for items 1..I the vectors that the Q-Former reads, concatenated.
     text_IP: the text encoder's vectors of their texts.
-    held_I: bool; true: held out, used neither for the map nor to choose its regularisation.
+    held_I: bool; true: held out, used neither for the map nor to choose its regularisation. Of
+      very many other items `_FITTED` are used.
     seed: for the folds.
   """
-  x_NC, y_NP = item_IC[~held_I].astype(np.float64), text_IP[~held_I].astype(np.float64)
+  known_N = _drawn(np.flatnonzero(~held_I), _FITTED, seed)
+  x_NC, y_NP = item_IC[known_N].astype(np.float64), text_IP[known_N].astype(np.float64)
   regularisation = ridge_lib.choose(x_NC, y_NP, seed=seed)
   ridge = ridge_lib.fit(x_NC, y_NP, regularisation)
   return Space(_unit(ridge.predict(item_IC.astype(np.float64)))[:, None],
@@ -85,7 +88,14 @@ def ridge_space(item_IC, text_IP, held_I, *, seed: int) -> tuple[Space, float]:
 
 
 def _unit(x_NP) -> np.ndarray:
-  return x_NP / np.maximum(np.linalg.norm(x_NP, axis=1, keepdims=True), 1e-12)
+  return (x_NP / np.maximum(np.linalg.norm(x_NP, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _drawn(rows_N, most: int, seed: int) -> np.ndarray:
+  """`most` of the rows, in order; all, if there are no more."""
+  if len(rows_N) <= most:
+    return rows_N
+  return np.sort(np.random.default_rng(seed).permutation(rows_N)[:most])
 
 
 # Measuring.
@@ -122,21 +132,23 @@ def table(spaces: dict[str, Space], held_I, *, vectors: tuple[str, ...], ks=(1, 
   Args:
     spaces: name of the system -> its vectors. Paired differences compare the first with each other
       system.
-    held_I: bool over items 1..I; true: held out, and measured.
+    held_I: bool over items 1..I; true: held out. `_MEASURED` of them are measured, drawn by the
+      seed; all are candidates.
     vectors: names of the input vectors.
     ks: depths of the recalls.
     resamples: of the bootstrap over held-out items.
-    seed: of the bootstrap.
+    seed: of the bootstrap, and of the items that are measured.
     protocol: further fields of the table's protocol.
   """
   held = np.flatnonzero(held_I)
+  rows = _drawn(held, _MEASURED, seed)
   pools = {f"all {len(held_I)} items": np.arange(len(held_I)),
            f"the {len(held)} held-out": held}
   bootstrap, made = paired.Bootstrap(resamples, seed), []
   first = next(iter(spaces), "")
   for pool, among in pools.items():
     hits = {name: {f"{direction} R@{k}": metrics.hit_rate(rank, k)
-                   for direction, rank in ranks(space, held, among).items() for k in ks}
+                   for direction, rank in ranks(space, rows, among).items() for k in ks}
             for name, space in spaces.items()}
     differences = {name: {column: hits[first][column] - hit_N for column, hit_N in of.items()}
                    for name, of in hits.items() if name != first}
@@ -150,7 +162,7 @@ def table(spaces: dict[str, Space], held_I, *, vectors: tuple[str, ...], ks=(1, 
                              method="chance", by=by))
   return {"title": f"Retrieval of held-out items from {' + '.join(vectors)} vectors",
           "note": _note(vectors), "rows": made,
-          "protocol": {"split": "items whose text was never trained on", "items": len(held),
+          "protocol": {"split": "items whose text was never trained on", "items": len(rows),
                        "vectors": ", ".join(vectors), "tie rule": TIE_RULE, "seed": seed,
                        "intervals": f"95 %, bootstrap over items (of a difference: paired), "
                                     f"{resamples} resamples",
