@@ -20,7 +20,8 @@ from ilm_jax.objectives import inputs
 from ilm_jax.runtime import placement
 
 TIE_RULE = "lower item row first"
-_MEASURED, _FITTED = 2000, 50_000      # most held-out items measured; most items the floor learns from
+_MEASURED = 2000          # most held-out items that are measured
+_FITTED = 50_000          # most items that the floor learns from
 
 
 class Space(NamedTuple):
