@@ -41,7 +41,7 @@ def test_labels():
 
 
 def test_of_very_many_genres_the_most_common_have_labels(monkeypatch):
-  monkeypatch.setattr(attributes, "GENRES", 2)
+  monkeypatch.setattr(attributes, "MOST_GENRES", 2)
   genres = [["b", "C"], ["a", "c"], ["a", "b", "d"], []]
   found = attributes.of_genres(interactions.Items(list("wxyz"), list("wxyz"), [None] * 4, genres))
   assert list(found) == ["a", "b"]            # as common as "c", and first in the alphabet

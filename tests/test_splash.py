@@ -123,11 +123,11 @@ def test_a_plan_counts_what_the_kernel_multiplies(interpreted):
 
 
 def test_only_tpus_have_the_kernel():
-  assert not splash.able("auto", L)
+  assert not splash.usable("auto", L)
   with axes.tracing(axes.make_mesh({"data": 8})):
-    assert axes.platform() == "cpu" and not splash.able("auto", L)
+    assert axes.platform() == "cpu" and not splash.usable("auto", L)
   device = jax.sharding.AbstractDevice(device_kind="TPU v5", num_cores=1, platform="tpu")
   mesh = axes.abstract_mesh({"data": 1}).update(abstract_device=device)
   with jax.sharding.use_abstract_mesh(mesh):
-    assert splash.able("auto", L) and not splash.able("auto", L + 1)
-    assert not splash.able("plain", L)
+    assert splash.usable("auto", L) and not splash.usable("auto", L + 1)
+    assert not splash.usable("plain", L)

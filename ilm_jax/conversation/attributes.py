@@ -15,7 +15,7 @@ from ilm_jax.conversation import session as session_lib
 from ilm_jax.data import interactions as interactions_lib
 
 NEW = session_lib.NEW    # the attribute of the year
-GENRES = 256             # the most common ones: each has a number for every item
+MOST_GENRES = 256        # each genre has a label for every item
 
 
 class Labels(NamedTuple):
@@ -30,12 +30,12 @@ class Labels(NamedTuple):
 
 
 def of_genres(items: interactions_lib.Items) -> dict[str, Labels]:
-  """Lower-case genre -> its labels, of the items that have genres; the `GENRES` most common ones.
+  """Lower-case genre -> its labels, of the items that have genres.
 
-  Shops have brands and thousands of categories as genres.
+  Of the `MOST_GENRES` most common genres: a shop's are brands and thousands of categories.
   """
   return _of_words({row: {genre.casefold() for genre in genres}
-                    for row, genres in enumerate(items.genres, 1) if genres}, GENRES)
+                    for row, genres in enumerate(items.genres, 1) if genres}, MOST_GENRES)
 
 
 def of_tags(items: interactions_lib.Items, tags: Iterable[tuple[str, str]]) -> dict[str, Labels]:

@@ -26,7 +26,6 @@ from ilm_jax.conversation import titles as titles_lib
 from ilm_jax.data import interactions as interactions_lib
 
 _LEAST, _RIDGE, _STEP = 5, 0.1, 0.75      # for attributes, as benchmarks.critiques chose them
-_ATTRIBUTES = 256                         # the most common ones: one table has all their labels
 _MOST_TOLD = 4                            # items named at the beginning, at most
 _FIRST = 5                                # the item to show is drawn from so many best ones
 _TRIES = 4                                # dialogs begun for each wanted one, at most
@@ -87,7 +86,7 @@ class Maker:
     self._titles = titles_lib.Titles(items)
     self._item_I1C = np.asarray(form.item_I1C, np.float32)
     self._met_I1 = np.any(self._item_I1C != 0, axis=1)
-    labels = _commonest({**attributes.of_genres(items), **attributes.of_years(items)})
+    labels = _in_order({**attributes.of_genres(items), **attributes.of_years(items)})
     self._ways = directions.learn(form.item_I1C, labels, least=_LEAST, ridge=_RIDGE)
     self._known = attributes.leading({name: labels[name] for name in self._ways}, len(items))
     train_N = log.split.train
@@ -255,8 +254,7 @@ class Maker:
         role, text, tuple(self._items.ids[row - 1] for row in rows), act))
 
 
-def _commonest(labels: dict[str, attributes.Labels]) -> dict[str, attributes.Labels]:
-  """The labels that most items have."""
-  order = sorted(labels, key=lambda name: (name != attributes.NEW, -(
-      labels[name].value_N > 0).sum(), name))
-  return {name: labels[name] for name in order[:_ATTRIBUTES]}
+def _in_order(labels: dict[str, attributes.Labels]) -> dict[str, attributes.Labels]:
+  """The year, then genres, the most common first: the draws of a dialog depend on the order."""
+  return dict(sorted(labels.items(), key=lambda each: (
+      each[0] != attributes.NEW, -(each[1].value_N > 0).sum(), each[0])))

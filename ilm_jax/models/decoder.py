@@ -107,8 +107,8 @@ class Decoder(head.Tables):
     mask_BLL = attention.causal_mask(segment_BL, prefix_BL if c.prefix_lm else None)
     if fork_BL is not None:
       mask_BLL = mask_BLL & attention.forked(fork_BL, position_BL)
-    plain = fork_BL is None and not c.prefix_lm
-    see = self._sight(mask_BLL, position_BL, position_BL, segment_BL if plain else None)
+    causal = fork_BL is None and not c.prefix_lm
+    see = self._sight(mask_BLL, position_BL, position_BL, segment_BL if causal else None)
 
     def layer(x_BLD, xs):
       p, local, _ = xs

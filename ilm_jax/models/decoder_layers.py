@@ -153,7 +153,7 @@ def apply(c, p, local, see: Sight, x_BTD, remember) -> tuple[jax.Array, tuple]:
 
 def _attend(c, see: Sight, local, q_BTHK, k_BMGK, v_BMGK) -> jax.Array:
   scores = {"scale": c.scale or None, "softcap": c.softcap}
-  if see.segment_BT is not None and splash.able(c.attention, q_BTHK.shape[1]):
+  if see.segment_BT is not None and splash.usable(c.attention, q_BTHK.shape[1]):
     alone = functools.partial(
         splash.attend, q_BTHK, k_BMGK, v_BMGK, see.segment_BT, **scores)
     return alone() if see.near_BTM is None else jax.lax.cond(

@@ -14,12 +14,12 @@ INTERPRET = False              # tests set it: the kernel runs on any device, sl
 _BLOCKS = (512, 256, 128)      # lengths of the kernel's tiles; the last is the width of its lanes
 
 
-def able(implementation: str, length: int) -> bool:
+def usable(implementation: str, length: int) -> bool:
   """Whether the kernel computes attention of rows of `length` places in this trace.
 
   Args:
-    implementation: of the decoder; only "auto" means the kernel, see `attention.attend`.
-    length: a multiple of 128, else the kernel cannot.
+    implementation: of the decoder, see `attention.attend`; only "auto" uses the kernel.
+    length: the kernel needs a multiple of 128.
   """
   return (implementation == "auto" and length % _BLOCKS[-1] == 0
           and (INTERPRET or axes.platform() == "tpu"))

@@ -161,12 +161,12 @@ def _costs(program: programs.Program, chip: chips.Chip) -> Costs | None:
   compiled, _ = compile_or_say(program)
   if compiled is None:
     return None
-  analysis, inside = compiled.cost_analysis(), program.kernel_flops()
-  # XLA adds -1 for an operation that it does not know, as on meshes of few chips. Of a kernel it
-  # counts the bytes, but not the FLOPs.
-  known = (seconds := analysis.get("optimal_seconds", 0.0)) > 0
-  return Costs(analysis["flops"] + inside, analysis["bytes accessed"],
-               seconds + inside / chip.flops if known else 0.0)
+  # XLA counts the bytes of a kernel, but not its FLOPs.
+  analysis, kernels = compiled.cost_analysis(), program.kernel_flops()
+  seconds = analysis.get("optimal_seconds", 0.0)
+  if seconds > 0:                   # XLA adds -1 for an operation whose time it does not know
+    seconds += kernels / chip.flops
+  return Costs(analysis["flops"] + kernels, analysis["bytes accessed"], max(seconds, 0.0))
 
 
 def drawn_out(at: Callable[[int], Costs | None], group: int, depth: int) -> Costs | None:

@@ -75,7 +75,7 @@ def plan(topology: chips.Topology, measured: costs.Measured) -> dict:
   sent = sum(x.sent for x in measured.collectives)
   line = roofline(chip, measured.costs.flops, measured.costs.bytes, sent,
                   sum(x.sent for x in measured.collectives if not x.overlaps))
-  xla = measured.costs.optimal_seconds if chip.modelled else None
+  xla = (measured.costs.optimal_seconds or None) if chip.modelled else None
   seconds = xla or line.scheduled
   compiled = measured.costs.flops * topology.chips
   return result | {

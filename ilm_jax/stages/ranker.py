@@ -83,7 +83,7 @@ class Ranker:
   def prepare(self) -> None:
     """Makes the tables that are otherwise made on first use: names, labels, directions of
     attributes."""
-    for name in ("genres", "row_of", "unit_I1C", "met", "known", "_plain"):
+    for name in ("genres", "row_of", "unit_I1C", "mean_C", "known", "_plain"):
       getattr(self, name)
     for name in ("rows_of_genre", "twins", "year_I1"):
       getattr(self.items, name)
@@ -260,6 +260,11 @@ class Ranker:
   def met(self) -> np.ndarray:
     """int64: the rows of items that have factors."""
     return np.flatnonzero(np.any(self.factors != 0, axis=1))
+
+  @functools.cached_property
+  def mean_C(self) -> np.ndarray:
+    """float32 [C]: the mean of these factors."""
+    return self.factors[self.met].mean(axis=0)
 
   @functools.cached_property
   def ways(self) -> dict[str, np.ndarray]:

@@ -254,7 +254,7 @@ class Talker(ranker.Ranker):
         fits = "fit" if self._fit(session, each)[row] else "do not fit"
         said.append(f"You asked for {wording.asked(each)}; its labels {fits}.")
       else:
-        apart_C = self.factors[row] - self.factors[self.met].mean(axis=0)
+        apart_C = self.factors[row] - self.mean_C
         said.append(f"You asked for {wording.asked(each)}; it lies {apart_C @ ways[name]:+.1f} "
                     "standard deviations from the mean, by a guess from texts.")
     return "\n".join(said)
