@@ -33,30 +33,36 @@ def built(config=test_objectives.QFORMER, mlp=False, **parts):
   return nnx.merge(graphdef, trainable), graphdef, trainable
 
 
-def test_a_gated_skip_starts_as_the_mlp_beside_it():
+def test_with_a_skip_ilm_is_the_sum_of_an_mlp_and_a_qformer():
   model, *_ = built(skip=True)
   given = entities()
-  np.testing.assert_array_equal(model.soft_tokens(*given), model.skip.soft_tokens(*given))
   np.testing.assert_array_equal(model.features(*given), model.skip.features(*given))
-  assert model.features(*given).shape == (B, 50)
-  model.gate[...] = jnp.array(0.05)
-  own = model.projection(model.qformer.queries(*given))
+  model.feature_scale[...] = jnp.arange(50.0)
+  query_BQW = model.qformer.queries(*given)
+  own_BQD = model.projection(query_BQW)
+  own_BF = np.arange(50.0) * np.asarray(model.head_in(query_BQW.reshape(B, -1)))
   np.testing.assert_allclose(
-      model.soft_tokens(*given) - model.skip.soft_tokens(*given), np.tanh(0.5) * own, rtol=1e-4,
-      atol=1e-6)
-  assert np.abs(model.features(*given) - model.skip.features(*given)).max() > 0.01
+      model.soft_tokens(*given) - model.skip.soft_tokens(*given), own_BQD, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+      model.features(*given) - model.skip.features(*given), own_BF, rtol=1e-4, atol=1e-4)
 
 
-def test_the_gate_learns_from_its_start():
-  """At 0 the Q-Former itself has no gradient; the gate has, and opens."""
-  _, graphdef, trainable = built(skip=True)
+def test_with_a_skip_every_part_learns_from_the_first_step():
+  """A gate that started shut kept the Q-Former from it."""
+  config = dataclasses.replace(test_objectives.QFORMER, width=64)
+  model, graphdef, trainable = built(config, skip=True)
+  mlp_BQD = model.skip.soft_tokens(*entities())
+  own_BQD = model.soft_tokens(*entities()) - mlp_BQD
+  assert 0.5 < np.std(own_BQD) / np.std(mlp_BQD) < 2
 
   def loss(trainable):
-    return jnp.sum(jnp.sin(nnx.merge(graphdef, trainable).soft_tokens(*entities())))
+    soft_BQD, features_BF = nnx.merge(graphdef, trainable).read(*entities())
+    return jnp.sum(jnp.sin(soft_BQD)) + jnp.sum(jnp.sin(features_BF))
 
   gradient = jax.jit(jax.grad(loss))(trainable)
-  assert np.abs(gradient["gate"]).max() > 1e-3
-  assert not np.any(gradient["projection"]["kernel"])
+  for part in (gradient["projection"], gradient["skip"]["projection"], gradient["feature_scale"],
+               gradient["qformer"]["reader"]):
+    assert max(np.abs(x).max() for x in jax.tree.leaves(part)) > 1e-3
 
 
 def test_every_query_may_have_a_projection_of_its_own():

@@ -44,8 +44,8 @@ def projector(form: str, hide: float = 0.0):
   graphdef, trainable = small_configs.phase2(
       config, 6, 1.0, seed=0, form=FORMS.get(form, small_configs.FORM), mlp=form == "mlp",
       head_width=3)
-  if "gate" in trainable:
-    trainable["gate"] = jnp.ones(())
+  if "feature_scale" in trainable:
+    trainable["feature_scale"] = jnp.ones_like(trainable["feature_scale"])
   return nnx.merge(graphdef, trainable)
 
 

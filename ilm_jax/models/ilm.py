@@ -93,18 +93,21 @@ class ILM(Projector):
   language model's embeddings (`language_model.embedding_rms`): much larger soft tokens drown the
   words of the prompt, much smaller ones have no effect.
 
-  With `form.skip` the model contains the MLP projector and starts as it:
+  With `form.skip` the model contains the MLP projector:
 
-    soft token = MLP(vectors) + tanh(10 a) projection(Q-Former(vectors)),  a = 0
+    soft token = MLP(vectors) + projection(Q-Former(vectors))
+    features = MLP's hidden layer + s * head_in(Q-Former(vectors)),  s = 0 in R^F at the start
 
-  (Flamingo's gate, arXiv 2204.14198, section 3.1.2, here before the language model.) The factor 10
-  lets a learn ten times as fast.
+  Both parts of a soft token start at an RMS of r. The scales s are LayerScale's (arXiv 2103.17239,
+  section 2), one a channel: at full size the Q-Former's features slow the head's start. One gate
+  for all channels of both would collect all their gradients; it stayed shut, and kept the rest from
+  learning (docs/results/ml1m.md).
 
   Parameters, a pure dict: qformer/ (see qformer.py), projection/ {kernel [W, D], bias [D]}, with
-  `form.per_query` {kernel [Q, W, D], bias [Q, D]}; skip/ and gate [] with `form.skip`; soft_norm/
-  with `form.soft_norm`; with `head_width` also head/ (see `ItemHead`). The head's features are all
-  query outputs, F = Q W; with `form.equal_head` or `form.skip` they pass through head_in/ {kernel
-  [Q W, 10 C], bias} first, F = 10 C.
+  `form.per_query` {kernel [Q, W, D], bias [Q, D]}; skip/ with `form.skip`; soft_norm/ with
+  `form.soft_norm`; with `head_width` also head/ (see `ItemHead`). The head's features are all query
+  outputs, F = Q W; with `form.equal_head` or `form.skip` they pass through head_in/ {kernel [Q W,
+  10 C], bias} first, F = 10 C, and with `form.skip` there is feature_scale [F].
   """
 
   def __init__(self, config: QFormerConfig, lm_width: int, form: Form, *, soft_token_rms: float,
@@ -115,11 +118,12 @@ class ILM(Projector):
     if form.skip:
       self.skip = MlpProjector(config, lm_width, dataclasses.replace(form, soft_norm=False),
                                soft_token_rms=soft_token_rms, rngs=rngs)
-      self.gate = nnx.Param(jnp.zeros(()))
     self.equal = bool(head_width) and (form.equal_head or form.skip)
     features, hidden = config.num_queries * config.width, 10 * _vector_width(config)
     if self.equal:
       self.head_in = qformer_layers.linear(config, features, hidden, rngs, features ** -0.5)
+      if form.skip:
+        self.feature_scale = nnx.Param(jnp.zeros((hidden,)))
     if head_width:
       self.head = ItemHead(config, hidden if self.equal else features, lm_width, head_width, rngs)
 
@@ -130,10 +134,10 @@ class ILM(Projector):
       features_BF = self.head_in(features_BF)
     if not self.form.skip:
       return soft_BQD, qformer_layers.gelu(features_BF) if self.equal else features_BF
-    gate = jnp.tanh(10.0 * self.gate[...])
     mlp_BQD, hidden_BF = self.skip.read(vectors, present, key)
-    return (mlp_BQD + gate * soft_BQD,
-            hidden_BF + gate * features_BF if self.equal else hidden_BF)
+    if self.equal:
+      hidden_BF = hidden_BF + self.feature_scale[...][None] * features_BF
+    return mlp_BQD + soft_BQD, hidden_BF
 
 
 class MlpProjector(Projector):
