@@ -280,7 +280,7 @@ def phase2() -> dict:
       "mlp_scale": 1.0,            # likewise of the whole MLP projector, which has many more
                                    # inputs; not of the MLP in ILM (skip)
       "spread": False,             # start behind a whitening of the Q-Former's outputs
-      "skip": True,                # an MLP plus a gated Q-Former (models/ilm.py); False: no MLP
+      "skip": True,                # an MLP plus a Q-Former (models/ilm.py); False: no MLP
       "per_query": False,          # a separate projection for every query
       "soft_norm": False,          # soft tokens are normed, and their size is learned
       "equal_head": False,         # the head reads as many features of ILM as of the MLP projector
