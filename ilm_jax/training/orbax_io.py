@@ -124,7 +124,7 @@ def same_shapes(have: dict[str, tuple[int, ...]], want, checkpoint, *, exact: bo
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     raise errors.UserError(
         f"checkpoint {checkpoint} is of another model: {'; '.join(wrong[:3])}{more}. Use the "
-        "config it was trained with, or another --workdir")
+        "config and the version of ilm_jax it was trained with, or another --workdir")
 
 
 def restore(manager, folder, step: int, **args):
