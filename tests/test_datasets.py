@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import real
+from logs import listed
 
 from configs import base
 from ilm_jax import errors
@@ -52,8 +53,8 @@ def test_amazon_2014(tmp_path):
               {"asin": "000123", "categories": [["Beauty"]], "imUrl": None}]
   write(tmp_path / "meta_Soap.json.gz", "".join(f"{p!r}\n" for p in products))
   found = registry.find(data("amazon-2014", tmp_path))
-  assert found.read_log() == (["A1", "A2", "A1"], ["B01", "000123", "B02"],
-                              [1400000000, 1300000000, 1390000000], [5.0, 1.0, 4.0])
+  assert listed(found.read_log()) == (["A1", "A2", "A1"], ["B01", "000123", "B02"],
+                                      [1400000000, 1300000000, 1390000000], [5.0, 1.0, 4.0])
   assert found.read_items() == interactions.Items(
       ["B01", "000123"], ["Tom's & Co Soap", ""], [None, None],
       [["Soaps", "Gifts", "Tom's"], ["Beauty"]])
@@ -115,7 +116,7 @@ def test_amazon_2023(tmp_path, name):
       {"parent_asin": "B02", "title": None, "store": None, "categories": [],
        "main_category": "All Beauty"}))
   found = registry.find(data("amazon-2023", tmp_path))
-  assert found.read_log() == (["A1", "A1"], ["B01", "B02"], [1600000000] * 2, [5.0, 4.0])
+  assert listed(found.read_log()) == (["A1", "A1"], ["B01", "B02"], [1600000000] * 2, [5.0, 4.0])
   assert found.read_items() == interactions.Items(
       ["B01", "B02"], ["Soap", ""], [None] * 2, [["Bath", "Tom's"], ["All Beauty"]])
 
@@ -126,7 +127,7 @@ def test_lastfm(tmp_path):
   (tmp_path / "artists.dat").write_text(
       "id\tname\turl\tpictureURL\n7\tSigur Rós\thttp://a\t\n51\tMono\thttp://b\thttp://c\n")
   found = registry.find(data("lastfm", tmp_path))
-  assert found.read_log() == (["2", "2"], ["51", "7"], None, [138.0, 9.0])
+  assert listed(found.read_log()) == (["2", "2"], ["51", "7"], None, [138.0, 9.0])
   assert found.read_items() == interactions.Items(
       ["7", "51"], ["Sigur Rós", "Mono"], [None] * 2, [[], []])
 
@@ -140,7 +141,7 @@ def test_yelp(tmp_path):
       {"business_id": "c", "name": "Ann's", "categories": None},
       {"business_id": "d", "name": 7, "categories": ["Pizza ", "Bars"]}))
   found = registry.find(data("yelp", tmp_path))
-  assert found.read_log() == (["u"], ["b"], [86405], [4.0])
+  assert listed(found.read_log()) == (["u"], ["b"], [86405], [4.0])
   assert found.read_items() == interactions.Items(
       ["b", "c", "d"], ["Joe's", "Ann's", "7"], [None] * 3,
       [["Pizza", "Bars"], [], ["Pizza", "Bars"]])
@@ -155,7 +156,8 @@ def test_taobao(tmp_path):
   path = tmp_path / "UserBehavior.csv"
   path.write_text("1,2268318,2520377,pv,1511544070\n1,33,9,buy,1511561733\n2,4,9,buy,1511571885\n")
   found = registry.find(data("taobao", tmp_path))
-  assert found.read_log() == (["1", "2"], ["33", "4"], [1511561733, 1511571885], [1.0, 1.0])
+  assert listed(found.read_log()) == (
+      ["1", "2"], ["33", "4"], [1511561733, 1511571885], [1.0, 1.0])
   assert found.read_items() == interactions.Items(
       ["33", "4"], ["", ""], [None] * 2, [["category 9"], ["category 9"]])
   path.write_text("1,33,9,bought,1511561733\n")
@@ -176,8 +178,8 @@ def test_openp5_behind_a_byte_order_mark(tmp_path):
 def test_openp5(tmp_path):
   (tmp_path / "user_sequence.txt").write_text("A1 B2 B1\nA2 B1 B3 B1\n")
   found = registry.find(data("openp5", tmp_path))
-  assert found.read_log() == (["A1", "A1", "A2", "A2", "A2"], ["B2", "B1", "B1", "B3", "B1"], None,
-                              [1.0] * 5)
+  assert listed(found.read_log()) == (["A1", "A1", "A2", "A2", "A2"],
+                                      ["B2", "B1", "B1", "B3", "B1"], None, [1.0] * 5)
   assert found.read_items().ids == ["B1", "B2", "B3"] and not any(found.read_items().titles)
   (tmp_path / "items.tsv").write_text("item_id\ttitle\nB1\tSoap\nB2\t\nB3\tBrush\n")
   titled = registry.find(data("openp5", tmp_path, items_file="items.tsv"))
@@ -231,11 +233,12 @@ def test_tables_of_every_kind(tmp_path, name):
           as_table(EVENTS, "\t" if "tsv" in name else ","))
   columns = dict(interactions_file=name, user="who", item="what", time="when", value="stars")
   found = registry.find(data("table", tmp_path, **columns))
-  assert found.read_log() == (["u1", "u1"], ["8", "7"], [1, 1], [5.0, 3.0])
+  assert listed(found.read_log()) == (["u1", "u1"], ["8", "7"], [1, 1], [5.0, 3.0])
   assert found.read_items().ids == ["7", "8"]
-  assert registry.find(data("table", tmp_path, **columns, time_unit="ms")).read_log()[2] == [0, 0]
+  thousandths = registry.find(data("table", tmp_path, **columns, time_unit="ms"))
+  assert list(thousandths.read_log().time_N) == [0, 0]
   bare = registry.find(data("table", tmp_path, interactions_file=name, user="who", item="what"))
-  assert bare.read_log() == (["u1", "u1"], ["7", "8"], None, [1.0, 1.0]) and not bare.timed
+  assert listed(bare.read_log()) == (["u1", "u1"], ["7", "8"], None, [1.0, 1.0]) and not bare.timed
   with pytest.raises(errors.UserError, match=f"{name}.* has no column 'whom': .* mean 'who'"):
     registry.find(data("table", tmp_path, **{**columns, "user": "whom"})).read_log()
   with pytest.raises(errors.UserError, match="does not hold the files of table"):
@@ -264,7 +267,7 @@ def test_items_of_a_table(tmp_path):
     ("2024-05-01", 1714521600)])
 def test_times_of_a_table(tmp_path, text, seconds):
   (tmp_path / "interactions.csv").write_text(f"user_id,item_id,at\na,1,{text}\n")
-  assert registry.find(data("table", tmp_path, time="at")).read_log()[2] == [seconds]
+  assert list(registry.find(data("table", tmp_path, time="at")).read_log().time_N) == [seconds]
 
 
 @pytest.mark.parametrize("log, words", [

@@ -4,6 +4,7 @@ import functools
 import numpy as np
 import pytest
 import real
+from logs import listed
 
 from configs import base
 from ilm_jax import errors
@@ -60,7 +61,7 @@ def test_items_are_the_same_in_both_layouts(layouts):
 
 
 def test_log_is_the_same_in_both_layouts(layouts):
-  grouplens, recbole = (movielens_files.read_log(paths) for paths in layouts)
+  grouplens, recbole = (listed(movielens_files.read_log(paths)) for paths in layouts)
   assert grouplens == recbole
   assert grouplens[0] == ["10", "9", "10", "10", "9"] and grouplens[2] == [90, 20, 70, 70, 10]
 
@@ -101,13 +102,13 @@ def test_other_layouts_give_the_same_log(layouts, tmp_path):
       "::".join(row) + "\n" for row in zip(ids, titles, genres)).encode("iso-8859-1"))
   (tmp_path / "movies.csv").write_text("movieId,title,genres\r\n" + "".join(
       f'{raw},"{title}",{names}\r\n' for raw, title, names in zip(ids, titles, genres)))
-  expected = movielens_files.read_log(layouts[0])
+  expected = listed(movielens_files.read_log(layouts[0]))
   items = movielens_files.read_items(layouts[0])
   for name in ("ml-1m", "ml-20m"):
     c = base.get_config()
     c.data.update({"name": name, "path": str(tmp_path)})
     data = registry.find(c.data)
-    assert data.read_log() == expected and data.read_items() == items
+    assert listed(data.read_log()) == expected and data.read_items() == items
 
 
 @pytest.mark.parametrize("name, content, words", [
@@ -132,7 +133,9 @@ def test_real_layouts_agree():
   grouplens = {name: real.SHARED / name for name in ("u.data", "u.item")}
   if not all(path.is_file() for path in grouplens.values()):
     pytest.skip("GroupLens's own files are not in ../shared")
-  assert movielens_files.read(real.movielens_paths()) == movielens_files.read(grouplens)
+  assert listed(movielens_files.read_log(real.movielens_paths())) == listed(
+      movielens_files.read_log(grouplens))
+  assert movielens_files.read_items(real.movielens_paths()) == movielens_files.read_items(grouplens)
 
 
 def test_builder_examples(layouts, tmp_path):
@@ -140,7 +143,7 @@ def test_builder_examples(layouts, tmp_path):
   pytest.importorskip("tensorflow_datasets", reason=real.NEEDS_DATA)
   from tasks.datasets import builder
   grouplens, recbole = (found(paths) for paths in layouts)
-  users = builder._read(recbole, "interactions", tmp_path / "tfds")
+  users = list(builder._read(recbole, "interactions", tmp_path / "tfds"))
   assert [user["user_id"] for user in users] == [b"9", b"10"]
   assert list(users[1]["item_ids"]) == [b"1412", b"1", b"2"]
   np.testing.assert_array_equal(users[1]["timestamps"], [70, 70, 90])

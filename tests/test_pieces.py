@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import real
+from logs import listed
 
 pytest.importorskip("seqio", reason=real.NEEDS_DATA)
 
@@ -250,8 +251,9 @@ def test_readers_of_parts_give_the_log(tmp_path):
   found = registry.find(c)
   readers = found.log_readers(9)
   logs = [read() for read in readers]
-  assert len(readers) > 20 and [] in [users for users, *_ in logs]      # a part without a purchase
-  assert tuple([x for part in parts for x in part] for parts in zip(*logs)) == found.read_log()
+  assert len(readers) > 20 and [] in [list(users) for users, *_ in logs]    # without a purchase
+  joined = tuple([x for part in parts for x in part] for parts in zip(*logs))
+  assert joined == listed(found.read_log())
 
 
 def test_files_of_tensorflow_are_read_like_others(tmp_path):

@@ -3,6 +3,7 @@ import gzip
 import json
 
 import pytest
+from logs import listed
 
 from configs import base
 from ilm_jax import errors
@@ -38,7 +39,7 @@ def test_a_quote_mark_never_eats_rows(tmp_path, titles):
   """A TSV keeps its marks. A CSV is refused with the line where the mark opens."""
   (tmp_path / "log.tsv").write_text(rows("\t", events(titles)))
   log = find(tmp_path, "log.tsv", time="at").read_log()
-  assert log[1] == [f"P{n}" for n in range(5)] and log[2] == DAYS[:5]
+  assert log.item_ids == [f"P{n}" for n in range(5)] and list(log.time_N) == DAYS[:5]
   (tmp_path / "items.tsv").write_text(rows("\t", [(f"P{n}", t) for n, t in enumerate(titles)],
                                            ("item_id", "title")))
   assert find(tmp_path, "log.tsv", "items.tsv").read_items().titles == titles
@@ -139,13 +140,23 @@ def test_any_line_may_lack_a_key_that_is_optional(tmp_path):
     (1_700_000_000_000_001, "us", 1_700_000_000), ("1700000000000000001", "ns", 1_700_000_000)])
 def test_numbers_of_time_in_every_unit(tmp_path, value, unit, seconds):
   (tmp_path / "log.csv").write_text(f"user_id,item_id,at\nu,P0,{value}\n")
-  assert find(tmp_path, time="at", time_unit=unit).read_log()[2] == [seconds]
+  assert list(find(tmp_path, time="at", time_unit=unit).read_log().time_N) == [seconds]
 
 
 def test_nanoseconds_decide_the_order(tmp_path):
   (tmp_path / "log.csv").write_text(
       "user_id,item_id,at\nu,P1,1700000000000000002\nu,P0,1700000000000000001\n")
   assert find(tmp_path, time="at", time_unit="ns").read_log()[1] == ["P0", "P1"]
+
+
+def test_dates_beyond_the_nanoseconds_of_64_bits_keep_their_order(tmp_path):
+  """A date far ahead often stands for "never"."""
+  (tmp_path / "log.csv").write_text(
+      "user_id,item_id,at\nu,P1,9999-12-31T00:00:00.2Z\nu,P0,9999-12-31T00:00:00.1Z\n"
+      "u,P2,1900-01-01T00:00:00.5Z\n")
+  log = find(tmp_path, time="at").read_log()
+  assert log.item_ids == ["P2", "P0", "P1"]
+  assert list(log.time_N) == [-2_208_988_800, 253_402_214_400, 253_402_214_400]
 
 
 @pytest.mark.parametrize("value, unit, cure", [
@@ -186,7 +197,7 @@ def test_parquet_of_binary_ids_and_timestamps_in_nanoseconds(tmp_path):
       "year": pa.array([decimal.Decimal("2001.00"), None]),
       "tags": pa.array([[b"garden"], []])}), tmp_path / "items.parquet")
   found = find(tmp_path, "log.parquet", "items.parquet", time="at", year="year", genres="tags")
-  assert found.read_log()[:3] == (["c00"] * 2, ["Pö", "P00"], [1_700_000_000] * 2)
+  assert listed(found.read_log())[:3] == (["c00"] * 2, ["Pö", "P00"], [1_700_000_000] * 2)
   assert found.read_items() == interactions.Items(
       ["P00", "Pö"], ["Kettle no. 0", ""], [2001, None], [["garden"], []])
   for unit in ("s", "ms", "us", "ns"):
@@ -195,7 +206,7 @@ def test_parquet_of_binary_ids_and_timestamps_in_nanoseconds(tmp_path):
                         pa.timestamp(unit, zone))
       parquet.write_table(pa.table({"user_id": ["u"], "item_id": ["P"], "at": column}),
                           tmp_path / "log.parquet")
-      assert find(tmp_path, "log.parquet", time="at").read_log()[2] == [1_700_000_000]
+      assert list(find(tmp_path, "log.parquet", time="at").read_log().time_N) == [1_700_000_000]
   parquet.write_table(pa.table({"user_id": pa.array([b"\xff\xfe"]), "item_id": ["P"]}),
                       tmp_path / "log.parquet")
   with pytest.raises(errors.UserError, match="line 1: user_id is .*expected text in UTF-8"):
@@ -208,7 +219,8 @@ def test_a_text_file_without_a_header_is_read_by_numbers_and_any_delimiter(tmp_p
   (tmp_path / "items.dat").write_bytes('P0::Café "Noir"::a|b\nP1::"Heroes::c\n'.encode("latin-1"))
   found = find(tmp_path, "log.dat", "items.dat", user="1", item="2", value="3", time="4", id="1",
                title="2", genres="3", delimiter="::", encoding="latin-1")
-  assert found.read_log() == (["1", "1"], ["P0", "P1"], [1700000001, 1700000002], [4.0, 5.0])
+  assert listed(found.read_log()) == (
+      ["1", "1"], ["P0", "P1"], [1700000001, 1700000002], [4.0, 5.0])
   assert found.read_items() == interactions.Items(
       ["P0", "P1"], ['Café "Noir"', '"Heroes'], [None, None], [["a", "b"], ["c"]])
 

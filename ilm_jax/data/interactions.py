@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from ilm_jax import errors
-from ilm_jax.data import arrays, splits
+from ilm_jax.data import arrays, ids, splits
 from ilm_jax.data import rows as rows_lib
 
 _HELD_AT_MOST = 1.25      # times the fraction of items that are asked to be held out
@@ -159,7 +159,8 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
   """Arrays of the k-core of a log.
 
   Args:
-    user_ids, item_ids: raw ids as str, one for each event, in the order of the log.
+    user_ids, item_ids: raw ids as str, one for each event, in the order of the log; a large log
+      as `ids.Ids`.
     times: seconds; None: not known, the order of the log is used.
     values: a number for each event, e.g. its rating.
     items: descriptions of all items of the log, or more. The id replaces an empty title.
@@ -179,8 +180,7 @@ def build(user_ids, item_ids, times, values, items: Items, k: int,
                            "data.split='loo_stable'")
   times = np.zeros(len(user_ids), np.int64) if times is None else np.asarray(times, np.int64)
   users, user_N = codes(user_ids)
-  more = also if k else items.ids
-  catalogue, item_N = codes([*item_ids, *more] if more else item_ids)
+  catalogue, item_N = codes(ids.Ids.of(item_ids).followed_by(also if k else items.ids))
   item_N, also_A = item_N[:len(user_N)], item_N[len(user_N):]
   kept_N = np.flatnonzero(k_core(user_N, item_N, k))
   if not len(kept_N):
@@ -217,11 +217,11 @@ def described(items: Items, raw_ids: list[str]) -> Items:
 
 def codes(raw_ids) -> tuple[list[str], np.ndarray]:
   """(distinct ids, int64 [N] index of each event's id): ascending, as numbers if all ids are."""
-  distinct = {str(raw) for raw in raw_ids}
-  numeric = all(raw.removeprefix("-").isdecimal() and len(raw) < _DIGITS for raw in distinct)
-  ordered = sorted(distinct, key=lambda raw: (int(raw), raw) if numeric else raw)
+  events = ids.Ids.of(raw_ids)
+  numeric = all(raw.removeprefix("-").isdecimal() and len(raw) < _DIGITS for raw in events.names)
+  ordered = sorted(events.names, key=lambda raw: (int(raw), raw) if numeric else raw)
   place = {raw: i for i, raw in enumerate(ordered)}
-  return ordered, np.array([place[str(raw)] for raw in raw_ids], np.int64)
+  return ordered, np.array([place[raw] for raw in events.names], np.int64)[events.code_N]
 
 
 def train_histories(interactions: Interactions) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from etils import epath
 
 from ilm_jax import files
+from ilm_jax.data import ids
 from ilm_jax.data import interactions as interactions_lib
 
 FILE = "kept.json"
@@ -56,12 +57,13 @@ def counted(user_ids, item_ids, items: interactions_lib.Items,
     k: data.k_core.
     dialog_items: ids of the items that are there only because dialogs name them.
   """
-  met = set(item_ids)
+  met = set(ids.Ids.of(item_ids).names)
   there = met.union(dialog_items)
   without = [f"{title!r} ({raw})" if title else repr(raw)
              for raw, title in zip(items.ids, items.titles) if raw not in there]
   nameless = sorted(met - set(items.ids))
-  return Kept(k, (len(set(user_ids)), log.num_users), (len(met), log.num_items - len(dialog_items)),
+  users = len(ids.Ids.of(user_ids).names)
+  return Kept(k, (users, log.num_users), (len(met), log.num_items - len(dialog_items)),
               (len(user_ids), len(log.user_N)), len(without), tuple(without[:_NAMED]),
               len(nameless), tuple(map(repr, nameless[:_NAMED])), len(dialog_items))
 

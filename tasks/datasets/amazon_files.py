@@ -45,13 +45,13 @@ def read_log_2023(paths: dict):
   else:
     rows = ((number, [lines.field(path, number, review, name) for name in columns])
             for number, review in lines.objects(path))
-  log = lines.Log()
+  log = lines.Log(per_second=1000)
   for number, (user, item, rating, time) in rows:
     log.add(cells.identity(path, number, "user_id", user),
             cells.identity(path, number, "parent_asin", item),
             lines.number_of(path, number, "timestamp", time, int),
             lines.number_of(path, number, "rating", rating))
-  return log.done(path, per_second=1000)
+  return log.done(path)
 
 
 def read_items(paths: dict, year: int) -> interactions.Items:

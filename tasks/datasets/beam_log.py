@@ -54,8 +54,8 @@ def _read(part):
   for place, user in enumerate(user_ids):
     at[user].append(place)
   for user, places in at.items():
-    yield user, (number, np.array(places), [item_ids[p] for p in places], times[places],
-                 [ratings[p] for p in places])
+    at_N = np.array(places)
+    yield user, (number, at_N, item_ids[at_N], times[at_N], ratings[at_N])
   yield beam.pvalue.TaggedOutput("counts", (number, len(user_ids)))
 
 
@@ -75,8 +75,7 @@ def _example(gathered, firsts: list[int], numbers: dict[str, int]):
   place_N = np.concatenate([places + firsts[number] for number, places, *_ in parts])
   item_ids = [item for part in parts for item in part[2]]
   time_N = np.concatenate([part[3] for part in parts])
-  ratings = [rating for part in parts for rating in part[4]]
+  rating_N = np.concatenate([part[4] for part in parts])
   order_N = splits.order(splits.STABLE, np.zeros(len(place_N), np.int64), time_N)
   return numbers[user], examples.of_user(
-      user, [item_ids[i] for i in order_N], time_N[order_N], [ratings[i] for i in order_N],
-      place_N[order_N])
+      user, [item_ids[i] for i in order_N], time_N[order_N], rating_N[order_N], place_N[order_N])

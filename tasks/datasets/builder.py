@@ -7,20 +7,21 @@
 Data sets keep their own terms, mostly research without redistribution: do not distribute the
 prepared files.
 """
+import array
 import contextlib
 import functools
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ilm_jax import errors
 from ilm_jax.conversation import redial
-from ilm_jax.data import interactions, kept, splits
+from ilm_jax.data import ids, interactions, kept, splits
 from ilm_jax.tasks import beam_options
-from ilm_jax.tasks.datasets import examples, registry
+from ilm_jax.tasks.datasets import examples, lines, registry
 
 
 def _list_of(dtype) -> tfds.features.Tensor:
@@ -112,14 +113,14 @@ def load(found: registry.Found, data_dir, k: int = 5, rule: splits.Rule = splits
     UserError: a line of the files is wrong, or the counts are not the published ones.
   """
   folder = data_dir / found.fingerprint[:12]
-  users, raw_items, times, values = _log(_read(found, "interactions", folder, beam))
+  users, raw_items, time_N, value_N = _log(_read(found, "interactions", folder, beam))
   _check(found, "the log", registry.Counts(0, 0, len(users)),
          registry.Counts(0, 0, found.about.events))
   items = described = _items(_read(found, "items", folder, beam))
   if found.about.partial:
     items = _with_unnamed(described, raw_items)
   every, named = redial.with_films(list(talks), items) if talks else (items, [])
-  log, left = interactions.build(users, raw_items, times if found.timed else None, values, every,
+  log, left = interactions.build(users, raw_items, time_N if found.timed else None, value_N, every,
                                  k, rule, also=named)
   core = {left.ids[row - 1] for row in np.unique(log.item_N)} if k else set(items.ids)
   if k in found.about.cores:
@@ -140,9 +141,9 @@ def _check(found: registry.Found, what: str, counts, published) -> None:
         "release. Fetch them again, or read them as files of your own (data.name='table')")
 
 
-def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
+def _with_unnamed(items: interactions.Items, item_ids: ids.Ids) -> interactions.Items:
   """`items`, and the log's other items without words; unchanged if no item of the log is there."""
-  met = set(raw_ids)
+  met = set(item_ids.names)
   lacking = sorted(met - set(items.ids))
   if len(lacking) == len(met):       # another log's items file: `interactions.build` says so
     return items
@@ -151,7 +152,8 @@ def _with_unnamed(items: interactions.Items, raw_ids) -> interactions.Items:
       items.genres + [[] for _ in lacking])
 
 
-def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = ()) -> list[dict]:
+def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = ()
+          ) -> Iterable[dict]:
   """All examples of one config, which is prepared first if it is missing."""
   builder = builder_of(found.name)(found, beam=bool(beam), config=config, data_dir=data_dir)
   options = beam_options.parsed(beam) if beam else None
@@ -161,22 +163,32 @@ def _read(found: registry.Found, config: str, data_dir, beam: tuple[str, ...] = 
   with beam_options.mistakes_told(), contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
         try_download_gcs=False, beam_options=options))
-  return list(tfds.as_numpy(builder.as_dataset(split="train")))
+  return tfds.as_numpy(builder.as_dataset(split="train"))
 
 
-def _log(users: list[dict]):
-  """(user_ids, item_ids, times, values), one an event, in the order of the log."""
-  order_N = np.argsort(np.concatenate([user["places"] for user in users]))
-  ids = [raw for user in users for raw in [user["user_id"].decode()] * len(user["item_ids"])]
-  decode = functools.cache(bytes.decode)     # equal ids share one string: a large log has few
-  items = [decode(item) for user in users for item in user["item_ids"]]
-  return ([ids[i] for i in order_N], [items[i] for i in order_N],
-          np.concatenate([user["timestamps"] for user in users])[order_N],
-          np.concatenate([user["ratings"] for user in users])[order_N])
+def _log(users: Iterable[dict]) -> lines.Events:
+  """The events of all users, in the order of the log."""
+  names, counts, items = [], [], ids.Collector()
+  decode = functools.cache(bytes.decode)
+  columns = {"places": array.array("q"), "timestamps": array.array("q"),
+             "ratings": array.array("f")}
+  for user in users:
+    names.append(user["user_id"].decode())
+    counts.append(len(user["item_ids"]))
+    for item in user["item_ids"]:
+      items.add(decode(item))
+    for name, column in columns.items():
+      column.frombytes(user[name].tobytes())
+  place_N, time_N, value_N = map(np.asarray, columns.values())
+  order_N = np.argsort(place_N)
+  user_N = np.arange(len(names), dtype=np.int32).repeat(counts)
+  return lines.Events(ids.Ids(names, user_N).take(order_N), items.done().take(order_N),
+                      time_N[order_N], value_N[order_N])
 
 
-def _items(examples: list[dict]) -> interactions.Items:
+def _items(examples: Iterable[dict]) -> interactions.Items:
   """The `items` examples as one object."""
+  examples = list(examples)
   return interactions.Items(
       ids=[e["item_id"].decode() for e in examples],
       titles=[e["title"].decode() for e in examples],

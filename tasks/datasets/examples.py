@@ -11,8 +11,7 @@ def of_users(user_ids, item_ids, times, ratings):
   order_N = splits.order(splits.STABLE, user_N, times)
   ends = np.cumsum(np.bincount(user_N))[:-1]
   for user, places in zip(users, np.split(order_N, ends)):
-    yield of_user(user, [item_ids[p] for p in places], times[places],
-                  [ratings[p] for p in places], places)
+    yield of_user(user, item_ids[places], times[places], ratings[places], places)
 
 
 def of_user(user: str, item_ids: list[str], times, ratings, places) -> dict:

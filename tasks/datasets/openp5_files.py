@@ -48,8 +48,8 @@ def read_items(paths: dict, columns) -> interactions.Items:
   """The items of the items file if there is one, else ids only."""
   if len(paths) > 1:
     return table_files.read_items(paths, columns)
-  ids = sorted(set(read_log(paths)[1]))
-  return lines.items(paths[SEQUENCES], [(raw_id, "", None, []) for raw_id in ids])
+  raw_ids = sorted(read_log(paths).item_ids.names)
+  return lines.items(paths[SEQUENCES], [(raw_id, "", None, []) for raw_id in raw_ids])
 
 
 def read_index(path) -> dict[str, str]:

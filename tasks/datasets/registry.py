@@ -36,7 +36,7 @@ class Counts(NamedTuple):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSet:
   """Facts about a data set that need no files."""
-  read_log: Callable            # (paths) -> (user_ids, item_ids, times or None, values)
+  read_log: Callable            # (paths) -> lines.Events
   read_items: Callable          # (paths) -> interactions.Items
   layouts: tuple[tuple[str, ...], ...]   # file names or patterns; the log's first, the items' last
   homepage: str = ""
@@ -58,7 +58,7 @@ class Found:
   about: DataSet
   paths: dict
   fingerprint: str              # of the files, and of what decides how they are read
-  read_log: Callable            # () -> (user_ids, item_ids, times or None, values)
+  read_log: Callable            # () -> lines.Events
   read_items: Callable          # () -> interactions.Items
 
   def log_readers(self, size: int) -> list[Callable]:

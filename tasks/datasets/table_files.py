@@ -27,17 +27,17 @@ def read_log(paths: dict, columns):
     the file, with times None.
   """
   path = next(iter(paths.values()))
-  log = lines.Log(timed=bool(columns.time))
+  log = lines.Log(timed=bool(columns.time), per_second=cells.PER_SECOND["ns"])
   wanted = [columns.user, columns.item, columns.time, columns.value]
   for number, (user, item, time, value) in _rows(path, wanted, wanted, columns,
                                                  columns.delimiter):
     if columns.time:
       time = cells.nanoseconds(path, number, columns.time, time, columns.time_unit,
-                               first=not log.users)
+                               first=not len(log))
     log.add(cells.identity(path, number, columns.user, user),
             cells.identity(path, number, columns.item, item), time,
             lines.number_of(path, number, columns.value, value) if columns.value else 1.0)
-  return log.done(path, per_second=cells.PER_SECOND["ns"])
+  return log.done(path)
 
 
 def read_items(paths: dict, columns) -> interactions.Items:
@@ -49,8 +49,8 @@ def read_items(paths: dict, columns) -> interactions.Items:
       log, without words.
   """
   if not columns.items_file:
-    ids = sorted(set(read_log(paths, columns)[1]))
-    return lines.items(next(iter(paths.values())), [(raw_id, "", None, []) for raw_id in ids])
+    raw_ids = sorted(read_log(paths, columns).item_ids.names)
+    return lines.items(next(iter(paths.values())), [(raw_id, "", None, []) for raw_id in raw_ids])
   path, items = list(paths.values())[-1], {}
   for number, (raw, title, year, genres) in _rows(
       path, [columns.id, columns.title, columns.year, columns.genres], [columns.id], columns,
