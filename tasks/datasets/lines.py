@@ -218,7 +218,7 @@ class Log:
 
   Args:
     timed: whether events have times.
-    per_second: units of the times per second. Fractions of a second decide the order, in which
+    per_second: units of the times per second, at most 10^9. Fractions of a second decide the order, in which
       equal times stay as they came, and are then dropped. 0: times are whole seconds, and the order
       of the file is kept.
   """
@@ -226,7 +226,7 @@ class Log:
   def __init__(self, timed: bool = True, per_second: int = 0):
     self._users, self._items, self._values = ids.Collector(), ids.Collector(), array.array("d")
     self._seconds = array.array("q") if timed else None
-    self._per_second, self._fractions = per_second, array.array("q")
+    self._per_second, self._fractions = per_second, array.array("i")
 
   def __len__(self) -> int:
     return len(self._values)
@@ -257,5 +257,5 @@ class Log:
     second_N = np.frombuffer(self._seconds, np.int64)
     if not self._per_second:
       return Events(users, items, second_N, value_N)
-    order_N = np.lexsort((np.frombuffer(self._fractions, np.int64), second_N))
+    order_N = np.lexsort((np.frombuffer(self._fractions, np.int32), second_N))
     return Events(users.take(order_N), items.take(order_N), second_N[order_N], value_N[order_N])
