@@ -218,9 +218,9 @@ class Log:
 
   Args:
     timed: whether events have times.
-    per_second: units of the times per second, at most 10^9. Fractions of a second decide the order, in which
-      equal times stay as they came, and are then dropped. 0: times are whole seconds, and the order
-      of the file is kept.
+    per_second: units of the times per second, at most 10^9. Fractions of a second decide the order,
+      in which equal times stay as they came, and are then dropped. 0: times are whole seconds, and
+      the order of the file is kept.
   """
 
   def __init__(self, timed: bool = True, per_second: int = 0):
