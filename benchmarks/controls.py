@@ -40,7 +40,7 @@ def dealt(entities: dict, num_items: int, seed: int) -> dict:
   from_R = np.arange(rows)
   from_R[1:num_items + 1] = 1 + np.random.default_rng(seed).permutation(num_items)
   return {part: {name: x[from_R] for name, x in arrays.items()}
-          for part, arrays in entities.items() if part in ("vectors", "present")}
+          if part in ("vectors", "present") else arrays for part, arrays in entities.items()}
 
 
 def score(run: context.Run, examples, user_U, *, variant, way: str, seed: int) -> np.ndarray:

@@ -61,13 +61,11 @@ class Bench:
       return f"exit code {code}, expected 1 and one line with {says!r}: {said[-300:]!r}"
     return ""
 
-  def goes_on(self, stage: str, workdir, *, same: bool = True) -> str:
+  def goes_on(self, stage: str, workdir) -> str:
     """"" if the same command now ends with exit code 0 and the right bits; else what it did."""
     job = self.job(stage, workdir)
     if (code := job.wait(LIMIT)) != 0:
       return f"run again: exit code {code}: {job.said()[-300:]!r}"
-    if not same:
-      return ""
     names = workdirs.differences(self.expected, jobs.call(workdirs.content, workdir))
     left = workdirs.temporaries(workdir)
     return f"run again: {names} differ, {left} are left" if names or left else ""
@@ -78,9 +76,9 @@ def row(case: str, tried: int, wrong: list[str], how: str = "") -> dict:
   return {"case": case, "tried": tried, "right": tried - len(wrong), "how": how, "wrong": wrong}
 
 
-def when(path: pathlib.Path, job: jobs.Job, newer: bool) -> None:
-  """Waits until the job has written `path` and trains."""
-  since = time.time() if newer else 0.0
+def when(path: pathlib.Path, job: jobs.Job) -> None:
+  """Waits until the job has written `path`, later than this call, and trains."""
+  since = time.time()
   while True:
     with contextlib.suppress(OSError, ValueError):
       beat = json.loads(path.read_text())

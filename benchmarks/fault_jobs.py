@@ -27,7 +27,7 @@ def clock(bench: fault_bench.Bench):
 def two_jobs(bench: fault_bench.Bench):
   workdir = bench.copy("phase1")
   first = bench.job("phase1", workdir, *fault_bench.LONG)
-  fault_bench.when(workdir / "heartbeat.phase1.json", first, newer=True)
+  fault_bench.when(workdir / "heartbeat.phase1.json", first)
   second = jobs.Job((*bench.flags, f"--workdir={workdir}", "--stage=phase1"),
                     bench.root / "second.log")
   wrong = bench.in_one_line(second, f"another job writes in .*pid {first.pid}")
@@ -65,7 +65,7 @@ def notice(bench: fault_bench.Bench):
   """SIGTERM, as a preempted host sends it; then the same command again."""
   workdir = bench.copy("phase1")
   job = bench.job("phase1", workdir, *fault_bench.LONG)
-  fault_bench.when(workdir / "heartbeat.phase1.json", job, newer=True)
+  fault_bench.when(workdir / "heartbeat.phase1.json", job)
   job.kill("main", signal.SIGTERM)
   code, said = job.wait(120), job.said()
   wrong = "" if code == 143 and "saved step" in said else f"exit code {code}: {said[-300:]!r}"
@@ -77,7 +77,7 @@ def hang(bench: fault_bench.Bench):
   from ilm_jax.monitoring import heartbeat
   workdir = bench.copy("phase1")
   job = bench.job("phase1", workdir, *fault_bench.LONG)
-  fault_bench.when(workdir / "heartbeat.phase1.json", job, newer=True)
+  fault_bench.when(workdir / "heartbeat.phase1.json", job)
   job.kill("main", signal.SIGSTOP)
   began, said = time.monotonic(), ""
   while "seems" not in said and time.monotonic() - began < 2 * NAMED_WITHIN:
@@ -94,7 +94,7 @@ def coordinator(bench: fault_bench.Bench):
   """Kills the first process of a job of two: the other one must not wait for it."""
   workdir = bench.copy("phase1")
   job = bench.job("phase1", workdir, *fault_bench.LONG, "--config.mesh.data=2", processes=2)
-  fault_bench.when(workdir / "heartbeat.phase1.json", job, newer=True)
+  fault_bench.when(workdir / "heartbeat.phase1.json", job)
   pids, began = jobs.descendants(job.pid), time.monotonic()
   job.kill("0")
   code = job.wait(120)

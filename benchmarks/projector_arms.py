@@ -43,42 +43,28 @@ class Arm:
 ARMS = {
     "mlp": Arm("mlp", {}),
     "paper": Arm("rand", {"phase2.spread": True}),
-    "paper_slow": Arm("rand", {"phase2.spread": True, "phase2.qformer_scale": 0.3}),
-    "cross_fast": Arm("rand", FULL | {"phase2.qformer_scale": 1.0}),
-    "skip_fast": Arm("rand", FULL | {"phase2.skip": True, "phase2.qformer_scale": 1.0}),
-    "paper_nospread": Arm("rand", {}),
     "size": Arm("rand", {"qformer.cross_init": "width"}),
     "every": Arm("rand", {"qformer.cross_every": 1}),
     "cross": Arm("rand", FULL),
-    "cross_spread": Arm("rand", FULL | {"phase2.spread": True}),
     "hidden": Arm("rand", FULL | {"qformer.reader_hidden": 10}),
     "equal_head": Arm("rand", FULL | {"phase2.equal_head": True}),
     "soft_norm": Arm("rand", FULL | {"phase2.soft_norm": True}),
-    "mlp_soft_norm": Arm("mlp", {"phase2.soft_norm": True}),
     "skip": Arm("rand", FULL | {"phase2.skip": True}),
-    "skip_paper": Arm("rand", {"phase2.skip": True}),
-    "skip_norm": Arm("rand", FULL | {"phase2.skip": True, "phase2.soft_norm": True}),
     "ilm": Arm("ilm", FULL | PHASE1 | {"phase2.skip": True}),
-    "ilm_batch": Arm("ilm", FULL | {"phase2.skip": True}),      # phase 1 of pairs in the batch
     "ilm_cross": Arm("ilm", FULL | PHASE1),
     "mlp_random": Arm("mlp", {"lm.random": True}),
     "ui_batch": Arm("phase1", FULL | UI),
     "ui_catalogue": Arm("phase1", FULL | CATALOGUE),
-    "ui_catalogue_rec": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.rec": 0.5}),
     "ui_catalogue_noise0": Arm("phase1", FULL | CATALOGUE | {"qformer.vector_noise": 0.0}),
     "ui_catalogue_long": Arm("phase1", FULL | CATALOGUE | {"phase1.steps": 600}),
-    "ui_catalogue_lr": Arm("phase1", FULL | CATALOGUE | {"phase1.learning_rate": 3e-4}),
     "ui_catalogue_all": Arm("phase1", FULL | CATALOGUE | {
         "phase1.pair_batch_size": 1024, "phase1.learning_rate": 2e-3}),
     "cf": Arm("phase1", FULL | CATALOGUE | DISTIL),
-    "cf_drawn": Arm("phase1", FULL | CATALOGUE | DISTIL | {
-        "phase1.negatives": 256, "phase1.draw": "popularity"}),
     "cf_quiet": Arm("phase1", FULL | CATALOGUE | DISTIL | {
         "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
     "cf_users": Arm("phase1", FULL | CATALOGUE | DISTIL | {"qformer.user_projection": True}),
     "cf_users_quiet": Arm("phase1", FULL | CATALOGUE | DISTIL | {
         "qformer.user_projection": True, "qformer.vector_noise": 0.2, "qformer.dropout": 0.1}),
-    "ui_ii": Arm("phase1", FULL | CATALOGUE | {"phase1.losses.ii": 0.5}),
     "mlp_0": Arm("mlp", {"phase2.head.layer": 0}),
     "mlp_sasrec": Arm("mlp", {"vectors": ("behavioral", "sequential"), "cf.sequential": "sasrec"}),
     # Item vectors are SASRec's, as in LLM-SRec; prompts hold no words.

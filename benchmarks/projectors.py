@@ -91,7 +91,6 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
   score = dot_product if arm.variant == "phase1" else functools.partial(by, variant=variant)
   ranks = {split: rank(run, split, score) for split in ("validation", "test")
            if getattr(run.data.log.split, _PARTS[split]).any()}
-  np.savez(folder / "ranks.npz", **ranks)
   line = {"arm": name, "seed": seed, "config": args.config, "variant": arm.variant,
           "changes": _changes(args, arm), "seconds": round(seconds),
           **(costs(run, variant) if arm.variant != "phase1" else {})}
@@ -101,6 +100,7 @@ def _train(args, name: str, seed: int, folder: pathlib.Path) -> None:
              "validation ndcg@10": float(metrics.ndcg(ranks["validation"], 10).mean())}
   with (args.out / "log.jsonl").open("a") as log:
     log.write(json.dumps(line) + "\n")
+  np.savez(folder / "ranks.npz", **ranks)         # last: where it is, the arm has its line
   print(json.dumps(line), flush=True)
 
 

@@ -11,7 +11,8 @@ as negatives.
 Expect (docs/results/beauty.md, where each model is trained separately): test HR@10 .083 with seed
 0, level with the MLP projector and about level with SASRec, after 90 minutes of one core. With more
 noise (--config.phase2.vector_noise=0.6 --config.phase2.dropout=0.3) ILM and the MLP projector have
-.087 over three seeds, their own SASRecs .0835. This config has not been run as a whole.
+.087 over three seeds, their own SASRecs .0835. ILM had a gate before the Q-Former there, which is
+gone. This config has not been run as a whole.
 """
 import ml_collections
 

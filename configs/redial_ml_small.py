@@ -12,7 +12,7 @@ The films that these dialogs name are items, too (data.dialog_items).
 Expect (docs/results/redial.md): fresh R@10 .136 on ReDial's test dialogs over three seeds, .070 by
 the item head alone (.065 to .079); popularity has .057, fold-in from MovieLens .050, and fold-in
 from MovieLens and these dialogs, without a language model, .126. Training takes 42 minutes on one
-core, which other jobs also use.
+core, which other jobs also use. ILM had a gate before the Q-Former there, which is gone.
 """
 import ml_collections
 

@@ -35,7 +35,7 @@ def register(workdir) -> dict[str, str]:
                            "where stage prepare has not run; run it, or name another")
   run = context.Run(config_lib.from_json(path.read_text()), workdir, devices=False)
   return catalog.register(workdir / "data", run.lm_tokenizer, run.text_tokenizer, run.config,
-                          run.sentence_vectors, prepare.answers(run))
+                          run.sentence_vectors, prepare.answers(run), chats=lambda: run.chat)
 
 
 if os.environ.get(VARIABLE):

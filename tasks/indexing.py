@@ -21,7 +21,6 @@ from ilm_jax.data import interactions as interactions_lib
 from ilm_jax.data import tokenizer as tokenizer_lib
 from ilm_jax.tasks import clustering
 
-KINDS = ("title", "random", "sequential", "collaborative", "semantic")
 _FIRST = 1001      # OpenP5's first number
 
 

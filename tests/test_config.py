@@ -147,11 +147,6 @@ def test_json_and_back():
   c = base.get_config()
   again = reading.from_json(reading.to_json(c))
   assert again == c and again.vectors == ("behavioral",) and again.is_locked
-  assert reading.fingerprint(again) == reading.fingerprint(c)
-  with again.unlocked():
-    again.phase2.steps += 1
-  assert reading.fingerprint(again) != reading.fingerprint(c)
-  assert reading.fingerprint(again.cf) == reading.fingerprint(c.cf)
 
 
 def test_no_beams_at_all():

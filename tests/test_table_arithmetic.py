@@ -189,6 +189,7 @@ def test_a_method_is_asked_what_it_answers_as_it_is_shown():
   sums = losses.method_sums(changed, examples, spec_of)
   assert {task: nll.tolist() for task, (nll, _) in sums.items()} == {"elm_title": [10, 30]}
   assert changed.model.queries == [0]
+  assert losses.method_sums(all_tasks, {}, spec_of) == {}       # no task has a test example
 
 
 def test_each_method_is_subtracted_from_its_own_baseline():

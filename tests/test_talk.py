@@ -1,5 +1,6 @@
 """Dialogs as multi-turn tasks: what is shown, what is learned, what the head is asked."""
 import json
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import seqio
 from ilm_jax import errors
 from ilm_jax.conversation import dialogs, redial, session
 from ilm_jax.data import chat_files, chat_template, store
+from launch import registered
 from tasks import conversations, material, prepare, talk, templates
 from tests import test_tasks
 from tests.test_chat_template import shown, words
@@ -186,6 +188,20 @@ def test_each_act_is_a_task(workdir, monkeypatch):
   stamp = {path: path.stat().st_mtime_ns for path in workdir.glob("prepared/*/*/manifest.json")}
   prepare.prepare(workdir, lm, words(), c, chats=chats)          # nothing is done again
   assert stamp == {path: path.stat().st_mtime_ns for path in stamp}
+
+
+def test_a_workdir_with_conversations_is_registered_for_seqios_tools(workdir, monkeypatch):
+  c, lm = test_tasks.config(dialogs=str(workdir / "talks.jsonl")), words()
+  c.tasks.mixture = {"conv_next": 1.0}
+  test_tasks.only(monkeypatch, "conv_next")
+  run = types.SimpleNamespace(
+      config=c, lm_tokenizer=lm, text_tokenizer=words(), sentence_vectors=None,
+      chat=chat_template.Chat(chat_files.BUILT_IN["chatml"], lm))
+  (workdir / "config.prepare.json").write_text("{}")
+  monkeypatch.setattr(registered.context, "Run", lambda *args, **more: run)
+  task = seqio.get_mixture_or_task(registered.register(workdir)["conv_next"])
+  example = next(iter(task.get_dataset({"inputs": 64, "targets": 16}, "train", shuffle=False)))
+  assert shown(lm, example["targets"].numpy()).startswith("Try Heat (1995).")
 
 
 @pytest.mark.parametrize("content, line", [

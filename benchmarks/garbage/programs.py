@@ -163,7 +163,7 @@ def _read_export(folder) -> None:
 
 
 ALL = [
-    reader.Reader("config-overrides", _flags, _read_flags, 12.0),
-    reader.Reader("server-bodies", _bodies, _read_body, 5.0),
-    reader.Reader("export", _export, _read_export, 1.5),
+    reader.Reader("config-overrides", _flags, _read_flags),
+    reader.Reader("server-bodies", _bodies, _read_body),
+    reader.Reader("export", _export, _read_export),
 ]

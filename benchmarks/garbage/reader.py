@@ -23,12 +23,10 @@ class Reader:
     name: on the command line.
     seeds: () -> valid inputs, each {file name: bytes}.
     read: reads a folder with such files; raises UserError if it refuses them.
-    cost: approximate time per input in milliseconds; a slow reader gets fewer inputs.
   """
   name: str
   seeds: Callable[[], list[dict[str, bytes]]]
   read: Callable[[pathlib.Path], object]
-  cost: float = 1.0
 
 
 @dataclasses.dataclass

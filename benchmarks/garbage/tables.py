@@ -172,8 +172,8 @@ def _index() -> dict[str, bytes]:
                         b"straightforward; unseen; What for {user_id}?; {dataset} {target}\n"}
 
 
-def _of(name: str, dataset: str, seeds, files=("", ""), cost=0.6) -> reader.Reader:
-  return reader.Reader(name, seeds, functools.partial(read, dataset, files), cost)
+def _of(name: str, dataset: str, seeds, files=("", "")) -> reader.Reader:
+  return reader.Reader(name, seeds, functools.partial(read, dataset, files))
 
 
 def _once(make, *args):
@@ -187,7 +187,7 @@ ALL = [
                                      for name, data in _delimited(",").items()}],
         ("log.csv.gz", "items.csv.gz")),
     _of("jsonl", "table", _once(_jsonl), ("log.jsonl", "items.jsonl")),
-    _of("parquet", "table", functools.cache(_parquet), ("log.parquet", "items.parquet"), 2.0),
+    _of("parquet", "table", functools.cache(_parquet), ("log.parquet", "items.parquet")),
     _of("ml-100k", "ml-100k", _once(_movielens, "ml-100k")),
     _of("ml-100k-recbole", "ml-100k", _once(_movielens, "recbole")),
     _of("ml-10m", "ml-10m", _once(_movielens, "ml-10m")),
@@ -195,6 +195,6 @@ ALL = [
     *(_of(f"amazon-{year}", f"amazon-{year}", _once(_amazon, year))
       for year in (2014, 2018, 2023)),
     _of("openp5", "openp5", _once(_openp5), ("", "items.csv")),
-    reader.Reader("openp5-index", _once(_index), _read_index, 0.3),
+    reader.Reader("openp5-index", _once(_index), _read_index),
     *(_of(name, name, _once(_others, name)) for name in ("lastfm", "taobao", "yelp")),
 ]

@@ -213,13 +213,13 @@ def _read_gin(folder) -> None:
 
 
 ALL = [
-    reader.Reader("sentencepiece", _sentencepiece, _read_tokenizer, 1.0),
-    reader.Reader("tokenizer.json", _tokenizer_json, _read_tokenizer, 2.0),
-    reader.Reader("chat-template", _templates, _read_template, 5.0),
-    reader.Reader("dialogs", _dialogs, _read_dialogs, 0.3),
-    reader.Reader("redial", functools.partial(_redial, False), _read_redial, 0.3),
-    reader.Reader("redial-zip", functools.partial(_redial, True), _read_redial, 0.5),
-    reader.Reader("session", _sessions, _read_session, 0.2),
-    reader.Reader("soft-attributes", _soft_attributes, _read_soft_attributes, 0.3),
-    reader.Reader("gin", _gin, _read_gin, 2.0),
+    reader.Reader("sentencepiece", _sentencepiece, _read_tokenizer),
+    reader.Reader("tokenizer.json", _tokenizer_json, _read_tokenizer),
+    reader.Reader("chat-template", _templates, _read_template),
+    reader.Reader("dialogs", _dialogs, _read_dialogs),
+    reader.Reader("redial", functools.partial(_redial, False), _read_redial),
+    reader.Reader("redial-zip", functools.partial(_redial, True), _read_redial),
+    reader.Reader("session", _sessions, _read_session),
+    reader.Reader("soft-attributes", _soft_attributes, _read_soft_attributes),
+    reader.Reader("gin", _gin, _read_gin),
 ]

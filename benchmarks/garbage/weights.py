@@ -268,10 +268,10 @@ def _read_blip2(folder) -> None:
 
 
 ALL = [
-    reader.Reader("gguf", _gguf, _read_gguf, 3.0),
-    reader.Reader("safetensors", _hugging_face, _read_hugging_face, 3.0),
-    reader.Reader("safetensors-bert", _bert, _read_bert, 3.0),
-    reader.Reader("t5x-msgpack", _t5x_msgpack, _read_t5x, 8.0),
-    reader.Reader("t5x-tensorstore", _t5x_tensorstore, _read_t5x, 15.0),
-    reader.Reader("pth", _blip2, _read_blip2, 3.0),
+    reader.Reader("gguf", _gguf, _read_gguf),
+    reader.Reader("safetensors", _hugging_face, _read_hugging_face),
+    reader.Reader("safetensors-bert", _bert, _read_bert),
+    reader.Reader("t5x-msgpack", _t5x_msgpack, _read_t5x),
+    reader.Reader("t5x-tensorstore", _t5x_tensorstore, _read_t5x),
+    reader.Reader("pth", _blip2, _read_blip2),
 ]

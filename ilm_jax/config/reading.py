@@ -5,7 +5,6 @@ configs/base.py describes its fields. One UserError names all mistakes in a conf
 """
 import difflib
 import functools
-import hashlib
 import importlib.util
 import json
 import os
@@ -160,11 +159,6 @@ def from_json(text: str) -> ml_collections.ConfigDict:
     return tuple(v) if isinstance(v, list) else v
 
   return ml_collections.ConfigDict(as_tuples(json.loads(text))).lock()
-
-
-def fingerprint(c: ml_collections.ConfigDict) -> str:
-  """sha256 of a config or of a part of one."""
-  return hashlib.sha256(to_json(c).encode()).hexdigest()
 
 
 def validate(c: ml_collections.ConfigDict, device_count: int, paths: bool = True) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 class Ids(Sequence[str]):
   """The raw id of each event, like a list of str.
 
-  names: list[str], the distinct ids in the order in which they first occur; every one occurs.
+  names: list[str], the distinct ids; every one occurs.
   code_N: int32, each event's index into `names`.
   """
 

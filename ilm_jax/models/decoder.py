@@ -131,11 +131,11 @@ class Decoder(head.Tables):
         batch.get("fork"))
     return jnp.take_along_axis(hidden_BLD, batch["target_at"][..., None], axis=1)
 
-  def init_cache(self, batch: int, length: int, dtype=None) -> Cache:
+  def init_cache(self, batch: int, length: int) -> Cache:
     """An empty cache of `length` places in each of `batch` rows."""
     c = self.config
     shape = (c.num_layers, batch, length, c.num_kv_heads, c.head_dim)
-    return Cache(jnp.zeros(shape, dtype or c.dtype), jnp.zeros(shape, dtype or c.dtype),
+    return Cache(jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype),
                  jnp.zeros((batch, length), jnp.int32))
 
   def prefill(self, embeds_BLD, position_BL, valid_BL, extra: int) -> Prefilled:

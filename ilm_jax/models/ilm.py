@@ -182,7 +182,7 @@ class MlpProjector(Projector):
         noise = jax.random.normal(jax.random.fold_in(key, i), x_BC.shape)
         x_BC = x_BC + self.config.vector_noise * noise
       parts.append(jnp.where(present[name][:, None], x_BC, 0.0))
-    for name in self.member_norm:
+    for name in sorted(self.member_norm):      # the order in which nnx keeps them once merged
       members = qformer_layers.members_of(name)
       there_BS1 = present[members][:, :self.config.members, None]
       sum_BC = jnp.sum(jnp.where(there_BS1, vectors[members][:, :self.config.members], 0.0), axis=1)

@@ -117,13 +117,13 @@ def qformer_config(run: context.Run) -> qformer.QFormerConfig:
 # Shapes and arrays.
 
 
-def lm_spec(run: context.Run, *, rows: int = 0, length: int = 0, queries: int | None = None,
+def lm_spec(run: context.Run, *, rows: int = 0, queries: int | None = None,
             one_a_row: bool = False) -> batches_lib.LmBatchSpec:
   """Shapes of phase 2's batches; evaluation changes the rows, or has 0 queries (no slots)."""
   c = run.config.phase2
   rows = rows or c.rows
   return batches_lib.LmBatchSpec(
-      rows=rows, length=length or c.length, slots=c.slots, targets=c.targets,
+      rows=rows, length=c.length, slots=c.slots, targets=c.targets,
       queries=run.config.qformer.num_queries if queries is None else queries,
       slot_id=run.lm_tokenizer.slot_id, pad_id=run.lm_tokenizer.pad_id,
       examples_per_group=1 if one_a_row else c.examples_per_group,

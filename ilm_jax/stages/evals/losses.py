@@ -64,7 +64,7 @@ def method_sums(method: methods.Method, examples: dict, spec_of) -> dict:
     if method.queries is not None:
       spec = dataclasses.replace(spec, queries=method.queries)
     sums[task] = method.model.losses(some, spec)
-  if prompts.keys() == examples.keys():
+  if sums and prompts.keys() == examples.keys():
     nll, tokens = zip(*sums.values())
     sums["all"] = np.concatenate(nll), np.concatenate(tokens)
   return sums

@@ -28,7 +28,8 @@ def tables(run: context.Run, compared: list[methods.Method]) -> dict[str, dict]:
   trained = compared[:1 + len(run.config.phase2.compare)]
   made, shown = [], []
   for task, functions in names.items():
-    examples = common.sample(run, task, run.config.eval.consistency_examples)
+    if not (examples := common.sample(run, task, run.config.eval.consistency_examples)):
+      continue
     targets = [run.lm_tokenizer.decode(e["targets"][:-1]).strip() for e in examples]
     for method in trained:
       answers = _answers(run, method, examples)
