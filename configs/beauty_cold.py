@@ -9,8 +9,8 @@ eval ranks among the cold products and among all: tables `cold` (test) and `cold
 are nine times as many cold items as there, so differences between models can be told from chance.
 
 Expect (docs/results/cold_items.md): HR@10 among the cold products on test .20 with the MLP
-projector and ILM, .19 with ILM-rand, .12 by text neighbours; two hours of one core. ILM had a gate before the
-Q-Former there, which is gone.
+projector and ILM, .19 with ILM-rand, .12 by text neighbours; two hours of one core. ILM had a gate
+before the Q-Former there, which is gone.
 """
 import ml_collections
 
