@@ -7,10 +7,9 @@ reads the catalogue once a step. Phase 1 distils the scores of collaborative fil
 paper's form add --gin_file=configs/gin/paper_form.gin.
 
 Expect, with --config.phase2.head.distil=1.0 (docs/results/ml100k_projectors.md, where each model
-is trained separately): test HR@10 .218 +- .008 over five seeds, level with the MLP projector's
-.220; the transition graph has .173; distil_transitions and distil_ease add .010 on validation, and
-nothing on test. ILM had a gate before the Q-Former there, which is gone. This config has not been
-run as a whole.
+is trained separately): test HR@10 .218 +- .004 over four seeds, level with the MLP projector's
+.217; the transition graph has .173; distil_transitions and distil_ease add .010 on validation, and
+nothing on test. This config has not been run as a whole.
 """
 import ml_collections
 
