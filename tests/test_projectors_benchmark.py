@@ -140,3 +140,28 @@ def test_leads_over_another_run_s_methods_are_of_the_same_users(tmp_path, monkey
   (tmp_path / "eval" / "phase2" / "10" / "ranks.json.gz").touch()
   with pytest.raises(errors.UserError, match="found 2 files of ranks, expected one"):
     projectors.beside(types.SimpleNamespace(beside=tmp_path))
+
+
+def test_an_arm_killed_before_its_line_is_trained_again(tmp_path, monkeypatch):
+  """`ranks.npz` says that an arm is done: it comes last, behind the line in the log."""
+  split = types.SimpleNamespace(valid=np.ones(2, bool), test=np.zeros(2, bool))
+  run = types.SimpleNamespace(data=types.SimpleNamespace(log=types.SimpleNamespace(split=split)))
+  monkeypatch.setattr(projectors.context, "Run", lambda *args: run)
+  monkeypatch.setattr(projectors.stages, "run", lambda *args: None)
+  monkeypatch.setattr(projectors, "_vectors", lambda *args: None)
+  monkeypatch.setattr(projectors.phases, "phase2", lambda *args: None)
+  monkeypatch.setattr(projectors, "rank", lambda *args: np.array([1.0, 30.0]))
+  said = iter([KeyboardInterrupt, {"parameters": 1}])
+
+  def costs(run, variant):
+    if (what := next(said)) is KeyboardInterrupt:
+      raise what
+    return what
+
+  monkeypatch.setattr(projectors, "costs", costs)
+  args = types.SimpleNamespace(out=tmp_path, config="configs/ml100k_head.py", set={})
+  with pytest.raises(KeyboardInterrupt):
+    projectors.train(args, "mlp", 0)
+  projectors.train(args, "mlp", 0)
+  assert projectors._line(tmp_path, "mlp", 0)["validation hr@10"] == 0.5
+  assert (tmp_path / "mlp" / "0" / "ranks.npz").exists()

@@ -438,5 +438,9 @@ def test_metric_functions_of_a_user_s_task_see_the_decoded_answers(monkeypatch):
       "mine, ILM": {"same": 0.5}, "mine, MLP": {"same": 0}}
   assert parts["user_answers"]["examples"] == [{"task": "mine", "answer": "7 8", "target": "7 8"}]
   assert ilm.model.max_new > 3
+  none = examples[:]
+  examples.clear()                                       # a task without test examples
+  assert user_tasks.tables(run, [ilm, mlp, alone])["user_tasks"]["rows"] == []
+  examples += none
   stored["mine"] = {"metric_fns": []}
   assert user_tasks.tables(run, [ilm, mlp, alone]) == {}

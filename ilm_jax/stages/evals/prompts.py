@@ -20,7 +20,8 @@ def table(run: context.Run, ilm: speaker.Speaker) -> dict:
     run: the run; `eval.prompt_users` users are drawn by its seed.
     ilm: the model that ranks, by its item head, or without one by constrained beam search.
   """
-  trie, asked = speaker.catalogue(run)[0], tasks(run.config)
+  asked = tasks(run.config)
+  trie = None if run.config.phase2.head.weight else speaker.catalogue(run)[0]
   made = [row for task in asked for row in _rows(run, ilm, task, trie)]
   # All tasks have the same test users.
   examples = _by_template(run, asked[0])[2][0] if asked else []
@@ -64,11 +65,12 @@ def _by_template(run: context.Run, task: str) -> tuple[list[str], int, list[list
 
 
 def _rows(run: context.Run, ilm: speaker.Speaker, task: str, trie) -> list[dict]:
+  """`trie`: the catalogue's indices; None: the item head ranks."""
   templates, num_seen, by_template = _by_template(run, task)
   spec = common.spec(run, by_template)         # one shape for all: each is compiled
   _, target_U, filtered, _ = common.users_and_filter(run, by_template[0])
   bootstrap, width = common.bootstrap(run), run.config.eval.beam_width
-  head = run.config.phase2.head.weight > 0
+  head = trie is None
   made, ranks = [], []
   for number, (template, examples) in enumerate(zip(templates, by_template)):
     if head:
