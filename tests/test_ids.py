@@ -36,7 +36,7 @@ def test_codes_are_those_of_plain_lists():
 
 
 def test_a_log_keeps_few_bytes_an_event():
-  """Lists of str, int and float would keep 120 or more."""
+  """Lists of str, int and float would keep 90 or more."""
   count = 50_000
   tracemalloc.start()
   try:

@@ -138,6 +138,7 @@ def test_every_template_is_asked_of_the_same_users_and_seen_ones_are_averaged(mo
     manifest = {"templates": ["A", "B", "C"], "seen": 2}
 
   def rank(examples, spec, trie, *, width, blocked):
+    assert not head and trie == "indices"
     asked.append([e["number"] for e in examples])
     place = examples[0]["number"] % 3
     return np.array([[0] * place + [7] + [0] * (width - place - 1)] * len(examples))
@@ -161,7 +162,7 @@ def test_every_template_is_asked_of_the_same_users_and_seen_ones_are_averaged(mo
       prepared=lambda task, split: Stored({"number": n} for n in range(6)))
   ilm = namespace(rank=rank, head_score=head_score, losses=lambda examples, spec: (
       np.array([float(e["number"]) for e in examples]), np.ones(len(examples))))
-  made = prompts._rows(run, ilm, "sequential", None)
+  made = prompts._rows(run, ilm, "sequential", None if head else "indices")
   assert asked == [[0, 3], [1, 4], [2, 5]]
   assert [LABEL(row) for row in made] == [
       "sequential, seen 0: A", "sequential, seen 1: B", "sequential, unseen 0: C",
