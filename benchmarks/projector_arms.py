@@ -5,12 +5,12 @@ import importlib
 from ilm_jax.config import variants
 
 # The paper's form; arms change it.
-PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.temperature": 0.15,
-         "qformer.min_temperature": 0.15, "qformer.vector_noise": 0.5, "qformer.dropout": 0.2,
+PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.cross_reads": "all",
+         "qformer.temperature": 0.15, "qformer.min_temperature": 0.15, "qformer.vector_noise": 0.5,
+         "qformer.dropout": 0.2, "qformer.user_projection": False,
          "phase1.candidates": "batch", "phase1.logq": True, "phase1.pair_batch_size": 64,
          "phase1.label_smoothing": 0.1, "phase1.losses.itc": 0.5, "phase1.losses.ii": 0.0,
          "phase1.losses.ui": 1.0, "phase1.losses.cf": 0.0, "phase1.losses.rec": 0.0,
-         "qformer.user_projection": False,
          "phase2.skip": False, "phase2.qformer_scale": 1.0}
 # Only ranking rows, after two layers: a run takes minutes.
 COMMON = PAPER | {
@@ -22,6 +22,7 @@ COMMON = PAPER | {
     "eval.users": 0, "eval.beam_users": 0, "eval.exact_users": 0, "eval.rank_compared": False,
     "tasks.max_train_examples": 20000}
 FULL = {"qformer.cross_init": "width", "qformer.cross_every": 1, "phase2.qformer_scale": 0.3}
+OWN = FULL | {"qformer.cross_reads": "own"}
 UI = {"phase1.losses.itc": 0.0, "phase1.pair_batch_size": 256}
 CATALOGUE = UI | {"phase1.candidates": "catalogue", "phase1.logq": False,
                   "qformer.min_temperature": 0.03, "qformer.temperature": 0.1,
@@ -49,8 +50,9 @@ ARMS = {
     "hidden": Arm("rand", FULL | {"qformer.reader_hidden": 10}),
     "equal_head": Arm("rand", FULL | {"phase2.equal_head": True}),
     "soft_norm": Arm("rand", FULL | {"phase2.soft_norm": True}),
-    "skip": Arm("rand", FULL | {"phase2.skip": True}),
-    "ilm": Arm("ilm", FULL | PHASE1 | {"phase2.skip": True}),
+    "own": Arm("rand", OWN),
+    "skip": Arm("rand", OWN | {"phase2.skip": True}),
+    "ilm": Arm("ilm", OWN | PHASE1 | {"phase2.skip": True}),
     "ilm_cross": Arm("ilm", FULL | PHASE1),
     "mlp_random": Arm("mlp", {"lm.random": True}),
     "ui_batch": Arm("phase1", FULL | UI),

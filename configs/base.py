@@ -215,7 +215,9 @@ def qformer() -> dict:
       "remat": False,              # compute each group of layers again in the backward pass
       "matmul_precision": "default",  # trained layers; "bfloat16": rounded factors, float32 sums,
                                    # as on TPUs by default; faster on CPUs with AVX512-BF16
-      "kv_tokens": 1,              # key/value tokens made from each named vector
+      "cross_reads": "own",        # every query reads its own tokens of a vector; "all": one set
+                                   # for all queries, as in BLIP-2
+      "kv_tokens": 1,              # key/value tokens made from each named vector, of a set
       "kv_width": 0,               # of these tokens; 0: width
       "reader_hidden": 0,          # width of a hidden layer before them, in vector widths; 0: none
       "members": 0,                # related entities read with the vector: an item's neighbours, a

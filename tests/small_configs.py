@@ -5,8 +5,8 @@ from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.objectives.phase1_config import Phase1Config
 
-QFORMER = dict(cross_every=2, cross_init="bert", kv_tokens=1, kv_width=0, reader_hidden=0,
-               members=0, max_text=64, proj_width=256, user_projection=False,
+QFORMER = dict(cross_every=2, cross_init="bert", cross_reads="all", kv_tokens=1, kv_width=0,
+               reader_hidden=0, members=0, max_text=64, proj_width=256, user_projection=False,
                proj_init="normal", text_pool="cls", dropout=0.1, text_dropout=0.0, vector_noise=0.0,
                vector_dropout=0.0, temperature=0.07, min_temperature=0.01, remat=False,
                matmul_precision="default")

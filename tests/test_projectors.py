@@ -65,6 +65,23 @@ def test_with_a_skip_every_part_learns_from_the_first_step():
     assert max(np.abs(x).max() for x in jax.tree.leaves(part)) > 1e-3
 
 
+def test_the_mlp_in_ilm_draws_other_noise_than_the_q_former(monkeypatch):
+  model, _, _ = built(skip=True)
+  given = {}
+  for name, owner, method in (("ilm", model.qformer, "queries"), ("mlp", model.skip, "read")):
+    inner = getattr(owner, method)
+    monkeypatch.setattr(type(owner), method, lambda self, vectors, present, key, *, n=name, f=inner:
+                        (given.update({n: key}), f(vectors, present, key))[1])
+  model.read(*entities(), jax.random.key(3))
+
+  def derived(key):
+    keys = [key, *jax.random.split(key, 3), *(jax.random.fold_in(key, i) for i in range(8))]
+    keys += [jax.random.fold_in(k, i) for k in keys for i in range(8)]
+    return {tuple(np.asarray(jax.random.key_data(k))) for k in keys}
+
+  assert not derived(given["ilm"]) & derived(given["mlp"])
+
+
 def test_every_query_may_have_a_projection_of_its_own():
   model, _, trainable = built(per_query=True)
   kernel_QWD = trainable["projection"]["kernel"]
@@ -97,6 +114,18 @@ def test_a_full_size_start_lets_the_vector_in():
 
   small, full = share(cross_init="bert"), share(cross_init="width")
   assert full > 5 * small and full > 0.3
+
+
+def test_queries_with_their_own_tokens_stay_apart():
+  """How far a fresh Q-Former's queries differ, beside the size of its outputs."""
+  def apart(**changes):
+    config = dataclasses.replace(
+        test_objectives.QFORMER, width=64, num_layers=6, cross_init="width", **changes)
+    query_BQW = built(config)[0].qformer.queries(*entities())
+    return float(jnp.sqrt(jnp.mean(jnp.var(query_BQW, axis=1)) / jnp.mean(query_BQW ** 2)))
+
+  alike, own = apart(cross_reads="all"), apart(cross_reads="own")
+  assert alike < 0.2 and own > 0.4
 
 
 @pytest.mark.parametrize("hidden", [0, 3])

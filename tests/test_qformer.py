@@ -171,6 +171,30 @@ def test_one_token_cross_attention_is_the_direct_formula():
         rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kv_tokens", [1, 2])
+@pytest.mark.parametrize("names", [("behavioral",), ("behavioral", "semantic")])
+def test_a_query_reads_its_own_tokens_alone(kv_tokens, names):
+  """Three queries that are equal read differently; what one reads concerns no other."""
+  widths = dict(zip(names, (5, 4)))
+  model = make(vectors=widths, kv_tokens=kv_tokens, cross_reads="own")
+  kv_BNW, present_BN = model.reader(*entity(0, **widths))
+  assert kv_BNW.shape == (2, len(names) * 3 * kv_tokens, 8)
+  graphdef, state = nnx.split(model.stack.cross)
+  cross = nnx.merge(graphdef, jax.tree.map(lambda p: p[0], nnx.to_pure_dict(state)))
+  query_BQW = jnp.broadcast_to(jax.random.normal(jax.random.key(2), (2, 1, 8)), (2, 3, 8))
+
+  def read(kv_BNW):
+    return np.asarray(cross(query_BQW, (kv_BNW, present_BN), None, 0.0))
+
+  seen_BQW = read(kv_BNW)
+  assert np.abs(seen_BQW[:, 0] - seen_BQW[:, 1]).max() > 0.1
+  of_query_1 = np.zeros((len(names), 3, kv_tokens), bool)
+  of_query_1[:, 1] = True
+  changed_BQW = read(jnp.where(of_query_1.ravel()[None, :, None], kv_BNW + 1.0, kv_BNW))
+  np.testing.assert_array_equal(changed_BQW[:, [0, 2]], seen_BQW[:, [0, 2]])
+  assert np.abs(changed_BQW[:, 1] - seen_BQW[:, 1]).max() > 0.1
+
+
 def test_several_tokens_score_and_one_vector_alone_equals_the_other_absent():
   """Two named vectors: with one absent, the other decides alone and what is absent is inert."""
   model = make(vectors={"behavioral": 5, "semantic": 4})
@@ -185,9 +209,10 @@ def test_several_tokens_score_and_one_vector_alone_equals_the_other_absent():
   np.testing.assert_array_equal(one[1], both[1])
 
 
+@pytest.mark.parametrize("cross_reads", ["all", "own"])
 @pytest.mark.parametrize("kv_tokens", [1, 2])
-def test_nothing_present_is_finite_and_blind(kv_tokens):
-  model = make(kv_tokens=kv_tokens)
+def test_nothing_present_is_finite_and_blind(kv_tokens, cross_reads):
+  model = make(kv_tokens=kv_tokens, cross_reads=cross_reads)
   vectors, present = entity()
   absent = {"behavioral": jnp.zeros(2, bool)}
   blind = model.queries(vectors, absent)

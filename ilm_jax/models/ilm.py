@@ -128,13 +128,15 @@ class ILM(Projector):
       self.head = ItemHead(config, hidden if self.equal else features, lm_width, head_width, rngs)
 
   def _read(self, vectors, present, key) -> tuple[jax.Array, jax.Array]:
-    query_BQW = self.qformer.queries(vectors, present, key)
+    # Derived keys of one key can be equal: two networks that read the same need two.
+    own, of_skip = (None, None) if key is None else jax.random.split(key)
+    query_BQW = self.qformer.queries(vectors, present, own)
     soft_BQD, features_BF = self.projection(query_BQW), query_BQW.reshape(query_BQW.shape[0], -1)
     if self.equal:
       features_BF = self.head_in(features_BF)
     if not self.form.skip:
       return soft_BQD, qformer_layers.gelu(features_BF) if self.equal else features_BF
-    mlp_BQD, hidden_BF = self.skip.read(vectors, present, key)
+    mlp_BQD, hidden_BF = self.skip.read(vectors, present, of_skip)
     if self.equal:
       hidden_BF = hidden_BF + self.feature_scale[...][None] * features_BF
     return mlp_BQD + soft_BQD, hidden_BF

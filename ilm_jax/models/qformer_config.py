@@ -25,7 +25,9 @@ class QFormerConfig:
   cross_every: int             # cross-attention in layers 0, cross_every, 2 * cross_every ..
   cross_init: str              # start of its value and out kernels: "width", std width ** -0.5, so
                                # that a vector enters at full size; "bert", std 0.02 (BLIP-2)
-  kv_tokens: int               # key/value tokens made from each named vector
+  cross_reads: str             # "own": every query has its own key/value tokens; "all": one set
+                               # for all queries (BLIP-2)
+  kv_tokens: int               # key/value tokens made from each named vector, of a set
   kv_width: int                # width of these tokens; 0: width (BLIP-2's patches: 1,408)
   reader_hidden: int           # width of the reader's hidden layer / vector's width; 0: linear
   members: int                 # members read with each entity (`entities.EntityTable.members`)
@@ -61,6 +63,8 @@ class QFormerConfig:
       wrong.append(f"width={self.width} does not divide over num_heads={self.num_heads}")
     if self.cross_init not in ("width", "bert"):
       wrong.append(f"cross_init={self.cross_init!r}: expected 'width' or 'bert'")
+    if self.cross_reads not in ("own", "all"):
+      wrong.append(f"cross_reads={self.cross_reads!r}: expected 'own' or 'all'")
     if self.matmul_precision not in PRECISIONS:
       wrong.append(f"matmul_precision={self.matmul_precision!r}: expected one of {PRECISIONS}")
     if self.text_pool not in ("cls", "mean"):
@@ -72,6 +76,11 @@ class QFormerConfig:
                    f"{self.proj_width}")
     if wrong:
       raise errors.UserError("qformer config: " + "; ".join(wrong))
+
+  @property
+  def vector_tokens(self) -> int:
+    """The number of key/value tokens made from one named vector, for all queries together."""
+    return self.kv_tokens * (self.num_queries if self.cross_reads == "own" else 1)
 
   @property
   def dot_general(self):

@@ -42,8 +42,9 @@ def norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class VectorTokens(nnx.Module):
-  """LayerNorm, then Linear(C -> kv_tokens * M), M = kv_width: a vector as key/value tokens.
+  """LayerNorm, then Linear(C -> N * M): a vector as N key/value tokens of width M = kv_width.
 
+  N = kv_tokens, times the number of queries if each has its own; those of a query are consecutive.
   With `reader_hidden` there is a hidden layer of width reader_hidden * C with a GELU between them.
   """
 
@@ -53,7 +54,7 @@ class VectorTokens(nnx.Module):
     if c.reader_hidden:
       self.hidden = linear(c, width, c.reader_hidden * width, rngs, width ** -0.5)
       width = c.reader_hidden * width
-    self.tokens = nnx.Linear(width, c.kv_tokens * c.kv_width, rngs=rngs,
+    self.tokens = nnx.Linear(width, c.vector_tokens * c.kv_width, rngs=rngs,
                              dot_general=c.dot_general)
 
   def __call__(self, vector_BC, key=None) -> jax.Array:
@@ -64,7 +65,7 @@ class VectorTokens(nnx.Module):
       x_BC = x_BC + c.vector_noise * noise_BC
     if c.reader_hidden:
       x_BC = gelu(self.hidden(x_BC)) / GELU_RMS
-    return self.tokens(x_BC).reshape(-1, c.kv_tokens, c.kv_width)
+    return self.tokens(x_BC).reshape(-1, c.vector_tokens, c.kv_width)
 
 
 class Reader(nnx.Module):
@@ -91,14 +92,14 @@ class Reader(nnx.Module):
       kind_11W = self.vector_type[...][i][None, None]
       own_key = None if key is None else jax.random.fold_in(key, i)
       tokens.append(self.vectors[name](vectors[name], own_key) + kind_11W)
-      masks.append(jnp.repeat(present[name][:, None], c.kv_tokens, axis=1))
+      masks.append(jnp.repeat(present[name][:, None], c.vector_tokens, axis=1))
       if c.members:
         vector_BSC = vectors[members_of(name)][:, :c.members]
         token_BSW = self.vectors[name](vector_BSC.reshape(-1, vector_BSC.shape[-1])).reshape(
             vector_BSC.shape[0], c.members, -1, c.kv_width)
         token_BSW += kind_11W[None] + self.member_place[...][None, :, None]
         tokens.append(token_BSW.reshape(vector_BSC.shape[0], -1, c.kv_width))
-        masks.append(jnp.repeat(present[members_of(name)][:, :c.members], c.kv_tokens, axis=1))
+        masks.append(jnp.repeat(present[members_of(name)][:, :c.members], c.vector_tokens, axis=1))
     return jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1)
 
 
@@ -108,7 +109,7 @@ def members_of(name: str) -> str:
 
 
 class Attention(nnx.Module):
-  """Multi-head attention. Without `scored` there is one key, so every query gets its value.
+  """Multi-head attention. Without `scored` a query has one key, so it gets its value.
 
   `init`: "bert" (std 0.02) or "width" (std width ** -0.5: values keep the size of their input).
   """
@@ -125,7 +126,7 @@ class Attention(nnx.Module):
     self.out = linear(c, c.width, c.width, rngs, out)
 
   def __call__(self, x_BTW, kv_BMW, mask_BTM) -> jax.Array:
-    if not self.scored:  # softmax over one key is 1: [B, 1, W], the same for every query
+    if not self.scored:  # softmax over one key is 1: [B, M, W], M = 1 (for all queries) or T
       return self.out(self.value(kv_BMW))
 
     def heads(x):
@@ -150,8 +151,11 @@ class Mlp(nnx.Module):
 class Cross(nnx.Module):
   """Cross-attention of the queries to the reader's tokens, with residual and layer norm.
 
-  With one token per entity the attention weight is always 1, so the query and key projections could
-  not learn and are left out. An entity without any vector adds zeros.
+  If every query has its own tokens, it attends to these alone. One set for all queries makes the
+  queries alike: with one token they read the same, and with random scores almost the same.
+
+  With one token to attend to the weight is always 1, so the query and key projections could not
+  learn and are left out. An entity without any vector adds zeros.
   """
 
   def __init__(self, c: QFormerConfig, *, rngs: nnx.Rngs):
@@ -159,10 +163,16 @@ class Cross(nnx.Module):
         c, scored=len(c.vectors) * c.kv_tokens * (1 + c.members) > 1, kv_width=c.kv_width,
         init=c.cross_init, rngs=rngs)
     self.norm = norm(c.width, c.norm_eps, rngs)
+    self.own_tokens = c.kv_tokens if c.cross_reads == "own" else 0
 
   def __call__(self, query_BQW, kv, keep, rate: float) -> jax.Array:
     kv_BNW, present_BN = kv
-    read = self.attention(query_BQW, kv_BNW, present_BN[:, None, :])
+    mask_BQN = present_BN[:, None, :]
+    if self.own_tokens:       # the reader's tokens: vector after vector, each query after query
+      Q, N = query_BQW.shape[1], kv_BNW.shape[1]
+      query_N = jnp.arange(N) // self.own_tokens % Q
+      mask_BQN = mask_BQN & (query_N[None] == jnp.arange(Q)[:, None])[None]
+    read = self.attention(query_BQW, kv_BNW, mask_BQN)
     any_B11 = jnp.any(present_BN, axis=1)[:, None, None]
     seen_BQW = jnp.broadcast_to(jnp.where(any_B11, read, 0.0), query_BQW.shape)
     return self.norm(query_BQW + dropout(seen_BQW, keep, rate))
