@@ -279,8 +279,8 @@ def phase2() -> dict:
       "vector_dropout": 0.0,       # in this phase; for the MLP projector, too
       "soft_token_rms": 0.0,       # size of soft tokens at the start; 0: of the model's embeddings
       "qformer_scale": 1.0,        # learning rate of the Q-Former, as a fraction; 0: none
-      "mlp_scale": 1.0,            # likewise of the whole MLP projector, which has many more
-                                   # inputs; not of the MLP in ILM (skip)
+      "mlp_scale": 1.0,            # likewise of an MLP, whose layers have more inputs: the whole
+                                   # MLP projector, and the one in ILM (skip)
       "spread": False,             # start behind a whitening of the Q-Former's outputs
       "skip": True,                # an MLP plus a Q-Former (models/ilm.py); False: no MLP
       "per_query": False,          # a separate projection for every query

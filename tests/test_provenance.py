@@ -102,7 +102,7 @@ def changed(field, value, of):
     ("vectors", ("semantic",), "12"), ("phase2.learning_rate", 0.5, "2"),
     ("phase2.head.width", 8, "2"), ("phase2.qformer_scale", 0.1, "2"), ("lm.dtype", "int8", "2"),
     ("tasks.mixture.sequential", 9.0, "2"), ("tasks.history", 5, "2"), ("phase1.steps", 6, "1"),
-    ("phase2.steps", 6, "2"), ("phase2.mlp_scale", 0.1, ""), ("phase2.compare", ("mlp",), ""),
+    ("phase2.steps", 6, "2"), ("phase2.mlp_scale", 0.1, "2"), ("phase2.compare", ("mlp",), ""),
     ("phase2.init_from", "elsewhere", ""), ("phase1.log_every", 1, ""),
     ("phase2.keep_checkpoints", 7, ""), ("eval.users", 7, ""), ("lm.remat", "full", ""),
     ("qformer.remat", True, ""), ("cf.stream", True, ""), ("mesh.data", 2, ""),
@@ -112,6 +112,14 @@ def test_settings_of_each_phase(field, value, phases):
   assert changed(field, value, settings.of_phase1) == [field] * ("1" in phases)
   assert changed(field, value, lambda c: settings.of_phase2(c, variants.ILM)) == (
       [field] * ("2" in phases))
+
+
+def test_the_rate_of_an_mlp_concerns_those_that_have_one():
+  def of(c):
+    c.phase2.skip = False
+    return settings.of_phase2(c, variants.ILM)
+
+  assert changed("phase2.mlp_scale", 0.1, of) == []
 
 
 @pytest.mark.parametrize(("field", "value", "counts"), [

@@ -75,12 +75,14 @@ def test_clipping_and_decay_by_hand():
 @pytest.mark.parametrize(("name", "slower"), [
     ("text_scale", {"qformer/stack/layer/attention/key/kernel", "qformer/text_embed/word"}),
     ("qformer_scale", {"qformer/stack/layer/attention/key/kernel", "qformer/text_embed/word",
-                       "qformer/stack/layer/query_mlp/mlp_in/kernel"})])
+                       "qformer/stack/layer/query_mlp/mlp_in/kernel"}),
+    ("mlp_scale", {"skip/mlp_in/kernel"})])
 def test_a_part_learns_at_a_fraction_of_the_rate(name, slower):
   c = toy.CONFIG.copy_and_resolve_references().unlock()
   c[name] = 0.1
   paths = ["qformer/stack/layer/attention/key/kernel", "qformer/text_embed/word",
-           "qformer/stack/layer/query_mlp/mlp_in/kernel", "projection/kernel", "lm/qformer/kernel"]
+           "qformer/stack/layer/query_mlp/mlp_in/kernel", "projection/kernel", "lm/qformer/kernel",
+           "skip/mlp_in/kernel", "mlp_in/kernel"]
   params = {path: jnp.ones((2, 2)) for path in paths}
 
   def second_update(tx):

@@ -27,12 +27,12 @@ OFF = {"data.cold_fraction": 0.1, "data.dialog_items": False, "data.columns.deli
        "cf.dialogs": 0,
        "qformer.user_projection": False, "qformer.cross_reads": "all",
        "qformer.matmul_precision": "default", "qformer.vector_dropout": 0.0, "phase1.negatives": 0,
-       "phase1.draw": "uniform", "phase2.vector_dropout": 0.0, "phase2.head.distil": 0.0,
+       "phase1.draw": "uniform", "phase2.vector_dropout": 0.0, "phase2.mlp_scale": 1.0,
+       "phase2.head.distil": 0.0,
        "phase2.head.distil_transitions": 0.0, "phase2.head.distil_ease": 0.0,
        "lm.lora_rank": 0, "lm.layers": 0, "lm.index_only": False, "tasks.index_apart": False,
        "tasks.eval_targets": 0,
        "dialogs.reword": False}
-_OF_MLP = {"phase2.mlp_scale"}
 _OF_TEACHER = {f"phase2.head.distil_{name}" for name in ("temperature", "transitions", "ease")}
 _OF_BOTH = {"qformer.num_queries", "qformer.members", "qformer.matmul_precision"}
 _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
@@ -49,7 +49,8 @@ def of_phase2(config, variant: variants.Variant) -> dict:
   """{dotted field: value} of the fields that decide one model of phase 2."""
   mlp = variant.projector == "mlp"
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
-  others = (_OF_QFORMER if mlp else _OF_MLP) | _OF_EVALUATION | _OF_CONVERSATIONS
+  others = _OF_EVALUATION | _OF_CONVERSATIONS | (_OF_QFORMER if mlp else set())
+  others |= set() if mlp or config.phase2.skip else {"phase2.mlp_scale"}
   others |= _unused_of_cf(config, needs_sasrec(config))
   others |= set() if config.phase2.head.distil else _OF_TEACHER
   return {name: value for name, value in fields.items() if name not in others

@@ -88,7 +88,7 @@ def _places(run: context.Run) -> int:
 
 
 def _of_variant(c, variant: variants.Variant):
-  """phase2's config with the learning rate of the variant's projector."""
+  """phase2's config with the learning rate of the variant's projector, see `mlp_scale`."""
   c = c.copy_and_resolve_references()
   if variant.projector == "mlp":
     c.learning_rate *= c.mlp_scale

@@ -14,11 +14,12 @@ _UNDECAYED = re.compile(r"(^|[/_])(bias|scale|norm|temperature)([/_]|$)")
 
 # Config field -> the parameters whose learning rate it scales: what text passes before its
 # projection, and with it all attention, also the fresh cross-attention (at the full rate it was no
-# better, docs/results/quickstart.md); the whole Q-Former.
+# better, docs/results/quickstart.md); the whole Q-Former; the MLP inside ILM.
 _SCALED = {
     "text_scale": re.compile(
         r"(^|/)(text_embed|embed_norm|attention|attention_norm|text_mlp|text_norm)/"),
-    "qformer_scale": re.compile(r"^qformer/")}
+    "qformer_scale": re.compile(r"^qformer/"),
+    "mlp_scale": re.compile(r"^skip/")}
 
 
 def schedule(c) -> optax.Schedule:
@@ -40,7 +41,8 @@ def make_optimizer(c) -> optax.GradientTransformation:
 
   `c.text_scale` (phase 1) scales the updates of the text tower and of all attention,
   `c.qformer_scale` (phase 2) those of the Q-Former. So pretrained weights learn more slowly than
-  fresh ones and keep what they know when there are only about a thousand texts.
+  fresh ones and keep what they know when there are only about a thousand texts. `c.mlp_scale`
+  (phase 2) scales those of the MLP in ILM, whose layers have more inputs.
   """
   parts = [optax.clip_by_global_norm(c.clip),
            optax.adamw(schedule(c), b2=c.b2, weight_decay=c.weight_decay, mask=decayed)]
