@@ -22,8 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.qformer.update(text_dropout=0.0, temperature=0.07, min_temperature=0.02, vector_noise=0.1)
   c.phase1.losses.update(itm=0.0, itg=0.0, ii=0.0, ui=0.25)
   c.phase1.learning_rate = 3e-4
-  # What is fresh, also ILM's MLP, learns at 1e-2, the Q-Former at 1e-4: at 1e-3 its outputs lost
-  # the vectors.
+  # The projection learns at 1e-2, the Q-Former at 1e-4: at 1e-3 its outputs lost the vectors. MLPs
+  # learn at 1e-3: at 1e-2 the one in ILM made soft tokens a thousand times the size of words, and
+  # the Q-Former's part of them 3 % (docs/results/queries.md).
   c.phase2.update(learning_rate=1e-2, qformer_scale=0.01, mlp_scale=0.1, spread=True)
   c.phase2.update(steps=3000, rows=16, length=256, slots=12, targets=240, examples_per_group=4,
                   rows_per_group=2)
