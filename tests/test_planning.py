@@ -179,9 +179,11 @@ def test_useful_flops_are_four_a_frozen_weight_and_six_a_trained_one():
   frozen = layers * 64 * 512 + 32000 * 4096 * 64 * 64
   attention = 32 * 2 * 64 * 512 ** 2 * 4096      # scores and sums: a gradient on either side
   trained = plan(c, WHOLE)["useful_flops"] - 4.0 * frozen - 6.0 * attention
-  soft = 64 * c.phase2.slots * 4
-  per_token = trained / 6 / soft
-  assert 6 * 12 * 384 ** 2 < per_token - 384 * 4096 < 7 * 14 * 384 ** 2
+  q = 4
+  soft = 64 * c.phase2.slots * q
+  qformer = 6 * (14 * 384 ** 2 + 2 * q * 384) + 64 * 384 + 384 * 4096
+  mlp = 64 * 640 / q + 640 * 4096
+  assert trained / 6 / soft == qformer + mlp
 
 
 def test_phase_1_counts_what_passes_through_each_part():
@@ -192,7 +194,7 @@ def test_phase_1_counts_what_passes_through_each_part():
     c.phase1.update(batch_size=8, pair_batch_size=8)
   pairs = programs.phase1(c, axes.abstract_mesh(WHOLE)).useful_flops()
   entities, q = 32, 4
-  layers = 6 * (4 * 384 ** 2 + 2 * 384 * 1536) * q + 6 * 2 * 384 ** 2 + 64 * 384
+  layers = 6 * (4 * 384 ** 2 + 2 * 384 * 1536 + 2 * 384 ** 2) * q + 64 * 384 * q
   attention = 6 * 2 * q ** 2 * 384
   similarity = 2 * (8 * q) ** 2 * 384            # of the 8 pairs of either kind
   heads = 384 * 384 * q
