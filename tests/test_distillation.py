@@ -149,10 +149,11 @@ def test_without_weight_the_step_is_the_same_bit_by_bit():
     return jax.jit(lambda trainable, frozen, key: step(trainable, frozen | more, batch, key)
                    ).trace(trainable, held, key)
 
+  unfused = {"xla_backend_optimization_level": 0, "xla_disable_hlo_passes": "fusion"}  # its rounding
   without, beside = traced(head()), traced(head(), teacher=teacher)
   assert str(without.jaxpr) == str(beside.jaxpr)
   ((plain, metrics), gradient), ((value, more), same) = (
-      program.lower().compile()(trainable, held, key)
+      program.lower().compile(unfused)(trainable, held, key)
       for program in (without, traced(head(distil=distil(weight=0.0)), teacher=teacher)))
   assert "head_kl" not in metrics and float(value) == float(plain)
   jax.tree.map(np.testing.assert_array_equal, same, gradient)

@@ -248,17 +248,19 @@ def test_checkpoints_from_before_there_were_teachers_stay_valid():
 
 
 def test_a_field_that_came_later_is_left_out_where_it_is_off():
-  """And counts where it is not; each is a field of the config, off in it."""
-  other = {"uniform": "popularity", "": ";", "utf-8": "latin-1", "default": "bfloat16"}
+  """And counts where it is not; each is a field of the config, and off in it, but for two whose
+  value in effect before was another."""
+  other = {"uniform": "popularity", "": ";", "utf-8": "latin-1", "default": "bfloat16",
+           "all": "own"}
   for field, value in settings.OFF.items():
     teacher = {"phase2.head.distil": 1.0} if "distil_" in field else {}
     c, off = tiny.get_config(), tiny.get_config()
     node = c.to_dict()
     for part in field.split("."):
       node = node[part]
-    assert node == value, field
+    assert node == value or field in ("qformer.cross_reads", "phase2.mlp_scale"), field
     on = other[value] if value in other else type(value)(value + 1)
-    off.update_from_flattened_dict(teacher)
+    off.update_from_flattened_dict(teacher | {field: value})
     c.update_from_flattened_dict(teacher | {field: on})
     with_it, without = ({**settings.of_phase1(x), **settings.of_phase2(x, variants.ILM),
                          **settings.of_dialogs(x), **of_targets(x)} for x in (c, off))
@@ -270,12 +272,22 @@ def of_targets(config) -> dict:
 
 
 @pytest.mark.parametrize("decides, count", [
-    (settings.of_phase1, 75), (lambda c: settings.of_phase2(c, variants.ILM), 111),
+    (settings.of_phase1, 76), (lambda c: settings.of_phase2(c, variants.ILM), 112),
     (of_targets, 13), (settings.of_entities, 9), (settings.of_dialogs, 11)])
 def test_a_new_field_leaves_trained_runs_valid(decides, count):
   """A field that you add belongs in `settings.OFF`, with the value that it had in effect before;
   otherwise no run from before can go on. Count one more only where none should."""
   assert len(decides(base.get_config())) == count
+
+
+def test_with_one_query_it_does_not_matter_whose_tokens_it_reads():
+  """So runs of one query from before the field go on."""
+  for queries, counts in ((1, False), (2, True)):
+    c = tiny.get_config()
+    c.qformer.num_queries = queries
+    assert c.qformer.cross_reads == "own"
+    for of in (settings.of_phase1(c), settings.of_phase2(c, variants.ILM)):
+      assert ("qformer.cross_reads" in of) is counts
 
 
 def test_a_plan_knows_how_wide_sequential_vectors_are():

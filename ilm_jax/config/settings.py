@@ -40,7 +40,7 @@ _OF_QFORMER = {"phase2.qformer_scale", "phase2.spread"}
 
 def of_phase1(config) -> dict:
   """{dotted field: value} of the fields that decide phase 1."""
-  unused = _unused_of_cf(config, _vectors_of_sasrec(config))
+  unused = _unused_of_cf(config, _vectors_of_sasrec(config)) | _unused_of_queries(config)
   return {name: value for name, value in _fields(config, (*_DATA, "qformer", "phase1")).items()
           if name not in unused}
 
@@ -51,7 +51,7 @@ def of_phase2(config, variant: variants.Variant) -> dict:
   fields = _fields(config, (*_DATA, "qformer", "lm", "tasks", "phase2"))
   others = _OF_EVALUATION | _OF_CONVERSATIONS | (_OF_QFORMER if mlp else set())
   others |= set() if mlp or config.phase2.skip else {"phase2.mlp_scale"}
-  others |= _unused_of_cf(config, needs_sasrec(config))
+  others |= _unused_of_cf(config, needs_sasrec(config)) | _unused_of_queries(config)
   others |= set() if config.phase2.head.distil else _OF_TEACHER
   return {name: value for name, value in fields.items() if name not in others
           and not (mlp and name.startswith("qformer.") and name not in _OF_BOTH)
@@ -112,6 +112,11 @@ def _unused_of_cf(config, trains_sasrec: bool) -> set[str]:
   """Fields of section cf about a SASRec that have no effect in this config."""
   return (set() if _vectors_of_sasrec(config) else {"cf.sequential"}) | (
       set() if trains_sasrec else set(_flat("cf.sasrec", config.cf.sasrec)))
+
+
+def _unused_of_queries(config) -> set[str]:
+  """Fields about several queries, if there is one: its own tokens are all tokens."""
+  return {"qformer.cross_reads"} if config.qformer.num_queries == 1 else set()
 
 
 def shared_with_phase1(settings: dict) -> dict:
