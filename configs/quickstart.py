@@ -1,4 +1,4 @@
-"""The whole path on real data, small enough for two CPU cores. Expect: ten to twelve minutes, and
+"""The whole path on real data, small enough for two CPU cores. Expect: about twelve minutes, and
 the figures in docs/results/quickstart.md.
 
     python -m ilm_jax.main --config=configs/quickstart.py --workdir=runs/quickstart --stage=all
