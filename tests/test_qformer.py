@@ -10,6 +10,7 @@ from flax import nnx
 from ilm_jax import errors, losses
 from ilm_jax.models import bert, qformer, qformer_init
 from ilm_jax.models.qformer import QFormer, attention_mask, phase2_subtree
+from ilm_jax.models.qformer_layers import members_of
 from ilm_jax.runtime import axes
 from tests import small_configs
 
@@ -172,13 +173,19 @@ def test_one_token_cross_attention_is_the_direct_formula():
 
 
 @pytest.mark.parametrize("kv_tokens", [1, 2])
+@pytest.mark.parametrize("members", [0, 2])
 @pytest.mark.parametrize("names", [("behavioral",), ("behavioral", "semantic")])
-def test_a_query_reads_its_own_tokens_alone(kv_tokens, names):
+def test_a_query_reads_its_own_tokens_alone(kv_tokens, members, names):
   """Three queries that are equal read differently; what one reads concerns no other."""
   widths = dict(zip(names, (5, 4)))
-  model = make(vectors=widths, kv_tokens=kv_tokens, cross_reads="own")
-  kv_BNW, present_BN = model.reader(*entity(0, **widths))
-  assert kv_BNW.shape == (2, len(names) * 3 * kv_tokens, 8)
+  model = make(vectors=widths, kv_tokens=kv_tokens, members=members, cross_reads="own")
+  vectors, present = entity(0, **widths)
+  for name in names if members else ():
+    vectors[members_of(name)] = jax.random.normal(jax.random.key(3), (2, members, widths[name]))
+    present[members_of(name)] = jnp.ones((2, members), bool)
+  kv_BNW, present_BN = model.reader(vectors, present)
+  read_things = len(names) * (1 + members)
+  assert kv_BNW.shape == (2, read_things * 3 * kv_tokens, 8)
   graphdef, state = nnx.split(model.stack.cross)
   cross = nnx.merge(graphdef, jax.tree.map(lambda p: p[0], nnx.to_pure_dict(state)))
   query_BQW = jnp.broadcast_to(jax.random.normal(jax.random.key(2), (2, 1, 8)), (2, 3, 8))
@@ -188,7 +195,7 @@ def test_a_query_reads_its_own_tokens_alone(kv_tokens, names):
 
   seen_BQW = read(kv_BNW)
   assert np.abs(seen_BQW[:, 0] - seen_BQW[:, 1]).max() > 0.1
-  of_query_1 = np.zeros((len(names), 3, kv_tokens), bool)
+  of_query_1 = np.zeros((read_things, 3, kv_tokens), bool)
   of_query_1[:, 1] = True
   changed_BQW = read(jnp.where(of_query_1.ravel()[None, :, None], kv_BNW + 1.0, kv_BNW))
   np.testing.assert_array_equal(changed_BQW[:, [0, 2]], seen_BQW[:, [0, 2]])
