@@ -4,10 +4,10 @@ A finding is one sentence: what is wrong, and the cure. An empty list means a cl
 are prepared examples (data/store.py); rows are entity rows.
 """
 import numpy as np
-import scipy.stats
 
 from ilm_jax import errors
 from ilm_jax.data import interactions as interactions_lib
+from ilm_jax.evaluation import metrics
 from ilm_jax.training import provenance
 
 CLEAR = 0.9          # a rank correlation that is not chance over a catalogue
@@ -172,7 +172,7 @@ def rows_carry_no_order(log: interactions_lib.Interactions, number_I, what: str,
   np.minimum.at(first_I, log.item_N, log.time_N)
   if log.num_items < _ITEMS or np.ptp(first_I[1:]) == 0 or np.ptp(number_I) == 0:
     return []
-  rho = float(scipy.stats.spearmanr(number_I, first_I[1:]).statistic)
+  rho = float(metrics.spearman(np.asarray(number_I)[None], first_I[None, 1:])[0])
   if abs(rho) < CLEAR:
     return []
   return [f"{what}: numbers follow the time of the first event (Spearman {rho:.2f}), so "

@@ -7,7 +7,6 @@ from several hosts can be added.
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
 MISSED = np.inf
 NO_REPEATS = "none"      # value of a protocol's field "repeated targets" when there are none
@@ -163,6 +162,8 @@ def spearman(a_NU, b_NU) -> np.ndarray:
 
   Equal values share their mean rank. The value is 0 where a row is constant.
   """
+  import scipy.stats  # a quarter of a command's start; most commands correlate nothing
+
   def centred(x_NU):
     rank_NU = scipy.stats.rankdata(x_NU, axis=1)
     rank_NU -= rank_NU.mean(axis=1, keepdims=True)
