@@ -25,9 +25,9 @@ LM = decoder.DecoderConfig(num_layers=30, width=576, num_heads=9, num_kv_heads=3
                            mlp_width=1536, vocab_size=49152, rope_base=1e5)
 FORM = ilm.Form(skip=False, per_query=False, soft_norm=False, equal_head=False)
 QFORMER = qformer.QFormerConfig(vectors={"behavioral": 64}, num_layers=2, cross_every=2,
-                                cross_init="bert", cross_reads="all", reader_hidden=0,
-                                members=0, width=384,
-                                num_heads=12, mlp_width=1536, vocab_size=30522, max_text=24,
+                                cross_init="bert", cross_reads="all", query_pool="nearest",
+                                reader_hidden=0, members=0, width=384, num_heads=12,
+                                mlp_width=1536, vocab_size=30522, max_text=24,
                                 num_queries=4, kv_tokens=1, kv_width=0, proj_width=384,
                                 user_projection=False,
                                 proj_init="identity", text_pool="mean", dropout=0.1,

@@ -10,7 +10,9 @@ from ilm_jax.configs import base
 def get_config() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.cf.update(width=8, iterations=2)
-  c.qformer.update(num_layers=2, num_queries=2, max_text=16)
+  # Random weights: MiniLM's are a hundred times as many, which every checkpoint would hold.
+  c.qformer.update(init="", num_layers=2, width=64, num_heads=4, mlp_width=128, proj_width=64,
+                   num_queries=2, max_text=16)
   c.tasks.max_train_examples = 40
   c.phase1.update(steps=4, batch_size=4, pair_batch_size=4, warmup=1, checkpoint_every=2,
                   log_every=2)

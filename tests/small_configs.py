@@ -5,11 +5,11 @@ from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives import phase2 as phase2_lib
 from ilm_jax.objectives.phase1_config import Phase1Config
 
-QFORMER = dict(cross_every=2, cross_init="bert", cross_reads="all", kv_tokens=1, kv_width=0,
-               reader_hidden=0, members=0, max_text=64, proj_width=256, user_projection=False,
-               proj_init="normal", text_pool="cls", dropout=0.1, text_dropout=0.0, vector_noise=0.0,
-               vector_dropout=0.0, temperature=0.07, min_temperature=0.01, remat=False,
-               matmul_precision="default")
+QFORMER = dict(cross_every=2, cross_init="bert", cross_reads="all", query_pool="nearest",
+               kv_tokens=1, kv_width=0, reader_hidden=0, members=0, max_text=64, proj_width=256,
+               user_projection=False, proj_init="normal", text_pool="cls", dropout=0.1,
+               text_dropout=0.0, vector_noise=0.0, vector_dropout=0.0, temperature=0.07,
+               min_temperature=0.01, remat=False, matmul_precision="default")
 PHASE1 = dict(itc=1.0, itm=1.0, itg=1.0, ii=1.0, ui=1.0, cf=0.0, rec=0.0, uni=0.0,
               label_smoothing=0.1, contrastive="infonce", logq=False)
 FORM = ilm.Form(skip=False, per_query=False, soft_norm=False, equal_head=False)   # the paper's

@@ -210,6 +210,7 @@ def test_every_mistake_is_named_at_once():
     ("phase2.vector_dropout", 0.5, "and there is none: name 'semantic' in vectors"),
     ("qformer.num_heads", 7, "width=384 does not divide over qformer.num_heads=7"),
     ("qformer.text_pool", "max", "'cls', 'mean'"),
+    ("qformer.query_pool", "max", "'mean', 'nearest'"),
     ("qformer.dropout", 1.0, "less than 1"),
     ("tasks.max_train_examples", -1, "expected 0 (all) or more"),
     ("tasks.mixture.elm_year", -1.0, "expected 0 (left out) or more"),

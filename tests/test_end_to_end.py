@@ -16,13 +16,18 @@ import numpy as np
 import pytest
 import random_lm
 import real
+from flax import nnx
 
+from configs import base
 from ilm_jax import errors
 from ilm_jax.assets import pinned
-from ilm_jax.data import entities
+from ilm_jax.config import reading
+from ilm_jax.data import batches, entities
 from ilm_jax.evaluation.rows import label
 from ilm_jax.export.shipped import check
+from ilm_jax.models import bert
 from ilm_jax.monitoring import scalars
+from ilm_jax.stages import context, recipe
 from launch import bundle
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -158,6 +163,22 @@ def test_a_bundle_runs_what_it_carries_and_its_results_come_home(run, tmp_path):
   manifest.write_text(manifest.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
   with pytest.raises(errors.UserError, match="are of data .*: name the workdir that was bundled"):
     bundle.act(bundle.parse([f"--workdir={home}", f"--results={results}"]))
+
+
+def test_phase1_starts_as_the_sentence_encoder_unless_told_otherwise(run):
+  """configs/tiny.py says otherwise: its checkpoints need not hold that encoder's words."""
+  config = reading.from_json((run / "config.phase1.json").read_text())
+  assert config.qformer.init == ""
+  with config.unlocked():
+    config.qformer = base.get_config().qformer
+  begun = context.Run(config, run, devices=False)
+  graphdef, trainable = recipe.phase1(begun)
+  stored = begun.prepared("item_text", "train")
+  batch = batches.text_batch([stored[0], stored[1]], 2, config.qformer.max_text)
+  model = nnx.merge(graphdef, trainable["qformer"])
+  mine = model.project_text(model.text(batch["text"], batch["text_mask"]), batch["text_mask"])
+  encoder = bert.bind(*begun.text_encoder)
+  np.testing.assert_allclose(mine, encoder.sentence(batch["text"], batch["text_mask"]), atol=1e-5)
 
 
 def test_the_lists_are_the_item_head_s(run):

@@ -230,6 +230,25 @@ def test_nothing_present_is_finite_and_blind(kv_tokens, cross_reads):
   np.testing.assert_array_equal(grads, jnp.zeros_like(grads))
 
 
+def test_the_mean_of_queries_is_one_unit_vector_and_every_query_learns():
+  """Their mean is compared, so a loss reaches all; of the nearest it reaches one query alone."""
+  pooled, apart = make(query_pool="mean"), make(query_pool="nearest")
+  hidden_BQW = jax.random.normal(jax.random.key(3), (2, 3, 8))
+  mean_BP = np.asarray(apart.heads.query_projection(hidden_BQW)).mean(axis=1)
+  got = pooled.project_queries(hidden_BQW)
+  assert got.shape == (2, 1, 4) and apart.project_queries(hidden_BQW).shape == (2, 3, 4)
+  np.testing.assert_allclose(
+      got[:, 0], mean_BP / np.linalg.norm(mean_BP, axis=-1, keepdims=True), rtol=1e-5, atol=1e-6)
+  text_TP = losses.unit(jax.random.normal(jax.random.key(4), (1, 4)))
+
+  def learning(model):
+    slope_BQW = jax.grad(lambda x: jnp.sum(losses.item_text_similarity(
+        model.project_queries(x), text_TP)))(hidden_BQW)
+    return (np.abs(slope_BQW).max(axis=-1) > 1e-6).sum(axis=1).tolist()
+
+  assert learning(pooled) == [3, 3] and learning(apart) == [1, 1]
+
+
 def test_one_query_is_identical_to_its_own_closest():
   model = make(num_queries=1)
   hidden_BQW = model.queries(*entity())
@@ -337,6 +356,7 @@ def test_phase2_subtree_is_a_query_path_only_model():
 
 @pytest.mark.parametrize("wrong, message", [
     (dict(num_heads=3), "num_heads=3"), (dict(text_pool="max"), "text_pool='max'"),
+    (dict(query_pool="max"), "query_pool='max': expected 'mean' or 'nearest'"),
     (dict(proj_init="identity"), "proj_width=8"), (dict(vectors={}), "vectors is empty")])
 def test_wrong_config_is_named(wrong, message):
   with pytest.raises(errors.UserError, match=message):

@@ -113,6 +113,7 @@ def _check_qformer(c) -> list[str]:
   wrong = [*rules.known("qformer.text_pool", q.text_pool, ("cls", "mean")),
            *rules.known("qformer.cross_init", q.cross_init, ("width", "bert")),
            *rules.known("qformer.cross_reads", q.cross_reads, ("own", "all")),
+           *rules.known("qformer.query_pool", q.query_pool, ("mean", "nearest")),
            *rules.known("qformer.matmul_precision", q.matmul_precision, ("default", "bfloat16"))]
   if q.members > c.cf.members:
     wrong.append(f"qformer.members={q.members} is more than the cf.members={c.cf.members} that "

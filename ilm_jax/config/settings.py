@@ -26,6 +26,7 @@ OFF = {"data.cold_fraction": 0.1, "data.dialog_items": False, "data.columns.deli
        "data.columns.items_delimiter": "", "data.columns.encoding": "utf-8", "cf.members": 0,
        "cf.dialogs": 0,
        "qformer.user_projection": False, "qformer.cross_reads": "all",
+       "qformer.query_pool": "nearest",
        "qformer.matmul_precision": "default", "qformer.vector_dropout": 0.0, "phase1.negatives": 0,
        "phase1.draw": "uniform", "phase2.vector_dropout": 0.0, "phase2.mlp_scale": 1.0,
        "phase2.head.distil": 0.0,
@@ -115,8 +116,9 @@ def _unused_of_cf(config, trains_sasrec: bool) -> set[str]:
 
 
 def _unused_of_queries(config) -> set[str]:
-  """Fields about several queries, if there is one: its own tokens are all tokens."""
-  return {"qformer.cross_reads"} if config.qformer.num_queries == 1 else set()
+  """Fields about several queries, if there is one: its own tokens are all tokens, and it is their
+  mean and the nearest."""
+  return {"qformer.cross_reads", "qformer.query_pool"} if config.qformer.num_queries == 1 else set()
 
 
 def shared_with_phase1(settings: dict) -> dict:

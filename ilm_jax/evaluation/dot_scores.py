@@ -1,8 +1,8 @@
 """Ranks items by inner products: one matmul scores the whole catalogue.
 
 Phase 1's user-item loss (UI) puts users and items into one space, where items are scored for a user
-without the language model. The similarity is the one that UI trains: the largest cosine over all
-pairs of a user's query and an item's query.
+without the language model. The similarity is the one that UI trains: the cosine of the two, or,
+with `qformer.query_pool="nearest"`, the largest over all pairs of a user's query and an item's.
 
 Phase 2's item head (`ilm.ItemHead`) scores items from the language model's hidden state at the end
 of a history.

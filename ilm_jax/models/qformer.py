@@ -178,10 +178,18 @@ class QFormer(nnx.Module):
     return tuple(jnp.moveaxis(x, 0, 1).reshape(B, T) for x in parts)
 
   def project_queries(self, hidden_BQW, users: bool = False) -> jax.Array:
-    """[B, Q, P] unit vectors; `users`: the entities are users for whom items are ranked."""
+    """Unit vectors [B, Q, P]; [B, 1, P] where the mean of an entity's queries stands for it.
+
+    Args:
+      hidden_BQW: outputs of the queries.
+      users: the entities are users for whom items are ranked.
+    """
     apart = users and self.config.user_projection
-    return losses.unit((self.heads.user_projection if apart else self.heads.query_projection)(
-        hidden_BQW))
+    project = self.heads.user_projection if apart else self.heads.query_projection
+    if self.config.query_pool == "mean":
+      # The losses then reach every query. Of the nearest they reach one of an entity and step.
+      hidden_BQW = jnp.mean(hidden_BQW, axis=1, keepdims=True)
+    return losses.unit(project(hidden_BQW))
 
   def reconstructed(self, hidden_BQW) -> jax.Array:
     """[B, sum of C]: all named vectors in their order, reconstructed from the query outputs."""

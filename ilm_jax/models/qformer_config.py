@@ -35,6 +35,8 @@ class QFormerConfig:
   user_projection: bool        # users for whom items are ranked have their own layer into it
   proj_init: str               # "normal"; "identity": a text starts as its pooled output, and
                                # proj_width must be width
+  query_pool: str              # entities in that space: "mean" of their queries; "nearest": all
+                               # queries, of which the nearest counts (BLIP-2)
   text_pool: str               # "cls"; "mean" suits encoders trained with mean pooling (MiniLM)
   temperature: float           # start of every learned temperature
   min_temperature: float       # its floor (CLIP's 0.01: similarities are scaled by at most 100)
@@ -65,6 +67,8 @@ class QFormerConfig:
       wrong.append(f"cross_init={self.cross_init!r}: expected 'width' or 'bert'")
     if self.cross_reads not in ("own", "all"):
       wrong.append(f"cross_reads={self.cross_reads!r}: expected 'own' or 'all'")
+    if self.query_pool not in ("mean", "nearest"):
+      wrong.append(f"query_pool={self.query_pool!r}: expected 'mean' or 'nearest'")
     if self.matmul_precision not in PRECISIONS:
       wrong.append(f"matmul_precision={self.matmul_precision!r}: expected one of {PRECISIONS}")
     if self.text_pool not in ("cls", "mean"):
