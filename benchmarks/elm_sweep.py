@@ -22,10 +22,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ("data", "entities", "prepared", "targets", "tfds", "factors.npz")
 # The paper's cross-attention. The table needs losses only: generate and rank as little as possible.
 HALF = ("qformer.cross_init='bert'", "qformer.cross_every=2", "qformer.cross_reads='all'",
-        "qformer.query_pool='nearest'", "phase2.skip=False", "phase2.steps=120",
-        "phase2.compare=()", "eval.references=('shuffled',)", "eval.consistency_examples=1",
-        "eval.compared_examples=0", "eval.interpolations=0", "eval.users=1", "eval.beam_users=1",
-        "eval.generations=1")
+        "phase2.skip=False", "phase2.steps=120", "phase2.compare=()",
+        "eval.references=('shuffled',)", "eval.consistency_examples=1", "eval.compared_examples=0",
+        "eval.interpolations=0", "eval.users=1", "eval.beam_users=1", "eval.generations=1")
 VARIANTS = {
     "base": (),                                   # 4 queries, ITC and .25 UI
     "q1": ("qformer.num_queries=1",),

@@ -56,7 +56,7 @@ CASES = {
 R, SLOT, VOCAB = 203, 1, 61
 FORM = ilm.Form(skip=False, per_query=False, soft_norm=False, equal_head=False)
 QFORMER = QFormerConfig(vectors=(("behavioral", 12),), num_layers=2, cross_every=1,
-                        cross_init="width", cross_reads="own", query_pool="mean",
+                        cross_init="width", cross_reads="own", query_pool="nearest",
                         reader_hidden=0, members=0,
                         width=16,
                         num_heads=4, mlp_width=32, vocab_size=VOCAB, max_text=8, num_queries=2,

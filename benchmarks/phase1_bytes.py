@@ -54,8 +54,7 @@ def main():
 def step(changes: dict, devices: int, batch: int):
   """(config, compiled step) of configs/plan_phase1.py with the given changes."""
   c = config_lib.load("configs/plan_phase1.py", {
-      "qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.cross_reads": "all",
-      "qformer.query_pool": "nearest",     # the paper's form
+      "qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.cross_reads": "all",  # paper
       **changes, "mesh.data": devices, "phase1.batch_size": batch,
       "phase1.pair_batch_size": batch})
   return c, programs.phase1(c, axes.make_mesh(dict(c.mesh), jax.devices())).lower().compile()

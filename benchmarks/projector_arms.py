@@ -6,8 +6,7 @@ from ilm_jax.config import variants
 
 # The paper's form; arms change it.
 PAPER = {"qformer.cross_init": "bert", "qformer.cross_every": 2, "qformer.cross_reads": "all",
-         "qformer.query_pool": "nearest", "qformer.temperature": 0.15,
-         "qformer.min_temperature": 0.15, "qformer.vector_noise": 0.5,
+         "qformer.temperature": 0.15, "qformer.min_temperature": 0.15, "qformer.vector_noise": 0.5,
          "qformer.dropout": 0.2, "qformer.user_projection": False,
          "phase1.candidates": "batch", "phase1.logq": True, "phase1.pair_batch_size": 64,
          "phase1.label_smoothing": 0.1, "phase1.losses.itc": 0.5, "phase1.losses.ii": 0.0,

@@ -48,8 +48,7 @@ _PAIRS = flags.DEFINE_integer("pairs", 128, "user-item pairs in a batch")
 def main(_):
   c = config_lib.load("configs/ml100k_smollm2.py")
   c.qformer.update(num_layers=_LAYERS.value)
-  c.qformer.update(cross_init="bert", cross_every=2, cross_reads="all",    # the paper's form
-                   query_pool="nearest")
+  c.qformer.update(cross_init="bert", cross_every=2, cross_reads="all")    # the paper's form
   c.phase1.losses.update(itc=0.0, itm=0.0, itg=0.0, ii=0.0, ui=1.0)
   c.phase1.update(steps=_STEPS.value, pair_batch_size=_PAIRS.value)
   run = context.Run(c, epath.Path(_WORKDIR.value))

@@ -225,8 +225,8 @@ def qformer() -> dict:
       "proj_width": 384,           # of the contrastive space
       "user_projection": False,    # users enter it through a separate layer when items are ranked
       "proj_init": "identity",     # of the text projection; "normal": random, any proj_width
-      "query_pool": "mean",        # an entity in the contrastive space: the mean of its queries;
-                                   # "nearest": all of them, of which the nearest counts (BLIP-2)
+      "query_pool": "nearest",     # an entity in the contrastive space: all its queries, of which
+                                   # the nearest counts; "mean": their mean
       "text_pool": "mean",         # or "cls"
       "max_text": 24,              # longer texts are cut, [SEP] kept
       "dropout": 0.2,              # in phase 1

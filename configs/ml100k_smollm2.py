@@ -3,10 +3,9 @@
     python -m ilm_jax.main --config=configs/ml100k_smollm2.py --workdir=runs/ml100k --stage=all
 
 Everything below was measured with the paper's cross-attention: --config.qformer.cross_init=bert
---config.qformer.cross_every=2 --config.qformer.cross_reads=all --config.qformer.query_pool=nearest
---config.phase2.skip=False. Phase 1 on two CPU cores: 800 steps in 21 minutes, 1.5 s each. Of the
-five losses itc and ui are on; itm, itg and ii have not been measured at this length
-(--config.phase1.losses.itg=0.5 turns one on).
+--config.qformer.cross_every=2 --config.qformer.cross_reads=all --config.phase2.skip=False. Phase 1
+on two CPU cores: 800 steps in 21 minutes, 1.5 s each. Of the five losses itc and ui are on; itm,
+itg and ii have not been measured at this length (--config.phase1.losses.itg=0.5 turns one on).
 
 Retrieval of the 274 held-out items from `behavioral` vectors alone, R@10 with 95 % intervals:
 
