@@ -213,8 +213,17 @@ def folder(tmp_path_factory, words):
   soft_ND = np.random.default_rng(1).normal(size=(6, 16)).astype(np.float32)
   lm = hf.Decoder(LM, params, words, 64)
   plan = hf.plan(lm, hf.words("item", ITEMS.ids, 2))
-  hf.write(path / "hf", lm, plan, soft_ND, np.random.default_rng(2).normal(size=(40, 16)))
+  hf.write(path / "hf", lm, plan, [soft_ND[:4], soft_ND[4:]],
+           np.random.default_rng(2).normal(size=(40, 16)))
   return path, params, soft_ND
+
+
+def test_a_soft_token_for_each_word(tmp_path, words):
+  lm = hf.Decoder(LM, language_model.init(LM, 0), words, 64)
+  plan = hf.plan(lm, hf.words("item", ITEMS.ids, 2))
+  with pytest.raises(ValueError, match=f"embed_tokens.weight has {WORDS + 5} rows, "
+                                       f"expected {WORDS + 6}"):
+    hf.write(tmp_path / "hf", lm, plan, [np.ones((5, 16), np.float32)], np.ones((2, 16)))
 
 
 def test_words_of_entities_are_behind_the_vocabulary(folder, words):
@@ -253,7 +262,7 @@ def test_embeddings_are_divided_where_the_model_multiplies_them(tmp_path, words)
   lm = hf.Decoder(config, language_model.init(config, 0), words, 64)
   plan = hf.plan(lm, ["<item_1_0>"])
   soft_ND = np.full((1, 16), 8.0)
-  hf.write(tmp_path / "hf", lm, plan, soft_ND, np.ones((2, 16)))
+  hf.write(tmp_path / "hf", lm, plan, [soft_ND], np.ones((2, 16)))
   (tmp_path / "export.json").write_text('{"soft_token_scale": 4.0}')
   rows_VD = top_k.read(tmp_path / "hf" / "model.safetensors")["model.embed_tokens.weight"]
   assert len(rows_VD) == WORDS + 1 and (rows_VD[WORDS] == 2).all()

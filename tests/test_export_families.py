@@ -55,7 +55,7 @@ def test_transformers_reads_words_as_we_read_soft_tokens(tmp_path, words, family
 
   lm = export_hf.Decoder(config, params, words, 64)
   plan = export_hf.plan(lm, export_hf.words("item", ["a", "b", "c"], 2))
-  export_hf.write(tmp_path / "hf", lm, plan, soft_ND,
+  export_hf.write(tmp_path / "hf", lm, plan, [soft_ND],
                   np.asarray(hidden_BLD).reshape(-1, config.width))
   assert plan.stated["model_type"] == theirs.config.model_type
   exported = transformers.AutoModelForCausalLM.from_pretrained(

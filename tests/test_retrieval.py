@@ -138,12 +138,12 @@ def test_qformer_space_is_in_order_of_item_rows():
             "text_mask": np.ones((2, 4), bool)}
 
   ordered = retrieval.qformer_space(
-      graphdef, trainable["qformer"], frozen, [batch([1, 2]), batch([3, 0])], MESH)
+      graphdef, trainable["qformer"], frozen, [batch([1, 2]), batch([3, 0])], MESH, 3)
   mixed = retrieval.qformer_space(
-      graphdef, trainable["qformer"], frozen, [batch([3, 1]), batch([2, 0])], MESH)
+      graphdef, trainable["qformer"], frozen, [batch([3, 1]), batch([2, 0])], MESH, 3)
   np.testing.assert_allclose(mixed.item_IQP, ordered.item_IQP, atol=1e-5)
   np.testing.assert_allclose(mixed.text_IP, ordered.text_IP, atol=1e-5)
   np.testing.assert_allclose(np.linalg.norm(mixed.item_IQP, axis=-1), 1, atol=1e-5)
   assert np.abs(mixed.text_IP[0] - mixed.text_IP[1]).max() > 1e-2
-  with pytest.raises(ValueError, match=r"every item row 1\.\.3"):
-    retrieval.qformer_space(graphdef, trainable["qformer"], frozen, [batch([3, 1])], MESH)
+  with pytest.raises(ValueError, match="texts of 2 items, expected one for each of 3 items"):
+    retrieval.qformer_space(graphdef, trainable["qformer"], frozen, [batch([3, 1])], MESH, 3)

@@ -22,6 +22,7 @@ from ilm_jax.runtime import placement
 TIE_RULE = "lower item row first"
 _MEASURED = 2000          # most held-out items that are measured
 _FITTED = 50_000          # most items that the floor learns from
+_TOGETHER = 1 << 14       # items that the floor maps at a time
 
 
 class Space(NamedTuple):
@@ -30,7 +31,7 @@ class Space(NamedTuple):
   text_IP: np.ndarray
 
 
-def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
+def qformer_space(graphdef, params, frozen: dict, batches, mesh, items: int) -> Space:
   """Items and texts as a trained Q-Former projects them for ITC.
 
   Args:
@@ -40,20 +41,25 @@ def qformer_space(graphdef, params, frozen: dict, batches, mesh) -> Space:
     batches: text_entities int [B], text int [B, T], text_mask bool [B, T], with every item once and
       all of one shape; entity 0 pads a batch.
     mesh: of params and frozen.
+    items: number of items.
 
   Raises:
     ValueError: an item's text is missing.
   """
-  by_row = {}
+  there_I, space = np.zeros(items, bool), Space(*(np.empty((items, 0)),) * 2)
   for batch in batches:
     query_BQP, text_BP = map(placement.fetch, _project(
         graphdef, params, frozen, placement.over_rows(mesh, batch)))
-    by_row |= {int(row): (query_BQP[b], text_BP[b])
-              for b, row in enumerate(batch["text_entities"]) if row}
-  if sorted(by_row) != list(range(1, len(by_row) + 1)):
-    raise ValueError(f"batches: texts of {len(by_row)} items, expected one for every item row "
-                     f"1..{max(by_row)}: give each item once")
-  return Space(*(np.stack([by_row[row][part] for row in sorted(by_row)]) for part in (0, 1)))
+    if not there_I.any():
+      space = Space(*(np.empty((items, *x.shape[1:]), x.dtype) for x in (query_BQP, text_BP)))
+    given_B = batch["text_entities"] > 0
+    row_N = batch["text_entities"][given_B] - 1
+    there_I[row_N] = True
+    space.item_IQP[row_N], space.text_IP[row_N] = query_BQP[given_B], text_BP[given_B]
+  if not there_I.all():
+    raise ValueError(f"batches: texts of {there_I.sum()} items, expected one for each of "
+                     f"{items} items")
+  return space
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -84,12 +90,17 @@ def ridge_space(item_IC, text_IP, held_I, *, seed: int) -> tuple[Space, float]:
   x_NC, y_NP = item_IC[known_N].astype(np.float64), text_IP[known_N].astype(np.float64)
   regularisation = ridge_lib.choose(x_NC, y_NP, seed=seed)
   ridge = ridge_lib.fit(x_NC, y_NP, regularisation)
-  return Space(_unit(ridge.predict(item_IC.astype(np.float64)))[:, None],
-               _unit(text_IP - ridge.mean_P)), regularisation
+  item_IP = np.empty(text_IP.shape, np.float32)
+  around_IP = np.empty_like(item_IP)
+  for first in range(0, len(item_IP), _TOGETHER):        # float64 of a few items at a time
+    some = slice(first, first + _TOGETHER)
+    item_IP[some] = _unit(ridge.predict(item_IC[some].astype(np.float64)))
+    around_IP[some] = _unit(text_IP[some] - ridge.mean_P)
+  return Space(item_IP[:, None], around_IP), regularisation
 
 
 def _unit(x_NP) -> np.ndarray:
-  return (x_NP / np.maximum(np.linalg.norm(x_NP, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+  return x_NP / np.maximum(np.linalg.norm(x_NP, axis=1, keepdims=True), 1e-12)
 
 
 def _drawn(rows_N, most: int, seed: int) -> np.ndarray:
@@ -115,7 +126,8 @@ def ranks(space: Space, rows, among, block: int = 64) -> dict[str, np.ndarray]:
     {"item to text", "text to item"}: float64 [len(rows)].
   """
   rows, among = np.asarray(rows), np.asarray(among)
-  item_IQP, text_IP = map(jnp.asarray, (space.item_IQP[among], space.text_IP[among]))
+  chosen = slice(None) if len(among) == len(space.text_IP) else among        # no copy of all
+  item_IQP, text_IP = map(jnp.asarray, (space.item_IQP[chosen], space.text_IP[chosen]))
   by_direction = {"item to text": [], "text to item": []}
   for start in range(0, len(rows), block):
     target = np.searchsorted(among, rows[start:start + block])

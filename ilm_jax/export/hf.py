@@ -9,11 +9,12 @@ ids in generation_config.json (suppress_tokens) keeps transformers' `generate` f
 one.
 """
 import dataclasses
+import itertools
 import json
 import pathlib
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from etils import epath
@@ -26,6 +27,7 @@ from ilm_jax.weights import hf_folder, tensor_file
 
 MOST_WORDS = 1 << 20      # that may be added: engines hold embedding and head rows of all
 _LEAST_LIKELY = 1024      # number of words whose mean head row all added words get
+_ROWS = 1 << 14           # of the head that are made at a time
 
 
 class Decoder(NamedTuple):
@@ -81,15 +83,20 @@ def text(tokenizer_json: str, ids: list[int]) -> str:
   return said if backend.encode(said, add_special_tokens=True).ids == ids else ""
 
 
-def write(folder: pathlib.Path, lm: Decoder, plan: Plan, soft_ND, hidden_MD) -> None:
+def write(folder: pathlib.Path, lm: Decoder, plan: Plan, soft: Iterable[np.ndarray],
+          hidden_MD) -> None:
   """Writes the folder.
 
   Args:
     folder: of the model, which this creates.
     lm: the language model.
     plan: from `plan`, for `lm` and the added words.
-    soft_ND: float32, the soft token of each added word, as our model inserts it into a prompt.
+    soft: float32 [.., D], the soft tokens of a few added words at a time, in order, as our model
+      inserts them into a prompt.
     hidden_MD: float32, final hidden states on test prompts; they decide which words are unlikely.
+
+  Raises:
+    ValueError: `soft` has more or fewer rows than the plan has added words.
   """
   folder.mkdir()
   ends = [int(i) for i in lm.tokenizer.ends]
@@ -100,7 +107,7 @@ def write(folder: pathlib.Path, lm: Decoder, plan: Plan, soft_ND, hidden_MD) -> 
   _json(folder / "config.json", plan.stated | more)
   _json(folder / "generation_config.json", {
       "eos_token_id": ends, "pad_token_id": lm.tokenizer.pad_id, "do_sample": False,
-      "suppress_tokens": list(range(first, first + len(soft_ND)))})
+      "suppress_tokens": list(range(first, plan.config.vocab_size))})
   (folder / "tokenizer.json").write_text(plan.tokenizer_json, encoding="utf-8")
   _json(folder / "tokenizer_config.json", {
       "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
@@ -108,10 +115,8 @@ def write(folder: pathlib.Path, lm: Decoder, plan: Plan, soft_ND, hidden_MD) -> 
       "model_input_names": ["input_ids", "attention_mask"],
       **({"bos_token": lm.tokenizer.spelled(lm.tokenizer.before[0])} if lm.tokenizer.before
          else {})})
-  params = {**plan.params, **_tables(lm.tokenizer.vocab_size, plan, soft_ND, hidden_MD)}
   with open(folder / "model.safetensors", "wb") as file:
-    tensor_file.write(file, hf_folder.tensors(plan.config, params, plan.stated["model_type"]),
-                      {"format": "pt"})
+    tensor_file.write(file, _tensors(first, plan, soft, hidden_MD), {"format": "pt"})
 
 
 def unlikely(head_DV, hidden_MD, count: int = _LEAST_LIKELY) -> np.ndarray:
@@ -121,21 +126,31 @@ def unlikely(head_DV, hidden_MD, count: int = _LEAST_LIKELY) -> np.ndarray:
   return np.argsort(mean_V, kind="stable")[:max(1, min(count, len(mean_V) // 8))]
 
 
-def _tables(vocabulary: int, plan: Plan, soft_ND, hidden_MD) -> dict:
-  """{"embedding": [V + N, D], "head": [D, V + N]}. Ids without a row in the model's table, such as
-  special tokens of images, have embedding 0 and are as unlikely as the added words."""
-  D, known = plan.config.width, plan.known
+def _tensors(vocabulary: int, plan: Plan, soft: Iterable[np.ndarray], hidden_MD
+             ) -> list[tensor_file.Entry]:
+  """The tensors of the model; rows of added words are made as they are written. Ids without a row
+  in the model's table, such as special tokens of images, have embedding 0 and are as unlikely as
+  the added words."""
+  known, all_ids = plan.known, plan.config.vocab_size
   head_DV = np.asarray(plan.params["head"])[:, :known]
   row_D = head_DV[:, unlikely(head_DV, hidden_MD)].astype(np.float32).mean(axis=1)
-  others = plan.config.vocab_size - known
-  empty = np.zeros((vocabulary - known, D), np.float32)
-  soft_ND = np.asarray(soft_ND, np.float32) / plan.config.embed_scale
-  dtype = jnp.dtype(plan.config.dtype)
-  return {
-      "embedding": np.concatenate([np.asarray(plan.params["embedding"])[:known].astype(dtype),
-                                   empty.astype(dtype), soft_ND.astype(dtype)]),
-      "head": np.concatenate([head_DV.astype(dtype),
-                              np.tile(row_D.astype(dtype)[:, None], (1, others))], axis=1)}
+  empty = np.zeros((vocabulary - known, len(row_D)), np.float32)
+  more = {hf_folder.EMBEDDING: itertools.chain(
+              [empty], (np.asarray(part, np.float32) / plan.config.embed_scale for part in soft)),
+          hf_folder.HEAD: (np.broadcast_to(row_D, (min(_ROWS, all_ids - first), len(row_D)))
+                           for first in range(known, all_ids, _ROWS))}
+  params = {**plan.params, "embedding": np.asarray(plan.params["embedding"])[:known],
+            "head": head_DV}
+  entries = hf_folder.tensors(plan.config, params, plan.stated["model_type"])
+  return [_followed(entry, all_ids, more[entry.name]) if entry.name in more else entry
+          for entry in entries]
+
+
+def _followed(entry: tensor_file.Entry, rows: int, more: Iterator[np.ndarray]
+              ) -> tensor_file.Entry:
+  """An entry of `rows` rows: those that it has, and `more`."""
+  return entry._replace(shape=(rows, *entry.shape[1:]),
+                        array=lambda: itertools.chain([entry.array()], more))
 
 
 def _json(path, fields: dict) -> None:

@@ -157,8 +157,9 @@ class _Export:
     examples = self._examples
     logit_NV, hidden_MD = self.speaker.last_logits(
         examples, common.spec(self.run, [examples], rows=_PROMPTS))
-    soft_RQD = self.speaker.soft_tokens(np.arange(1, self.known + 1))
-    hf.write(folder / "hf", lm, plan, soft_RQD.reshape(-1, soft_RQD.shape[-1]), hidden_MD)
+    soft = (part_RQD.reshape(-1, part_RQD.shape[-1])
+            for part_RQD in self.speaker.soft_tokens(np.arange(1, self.known + 1)))
+    hf.write(folder / "hf", lm, plan, soft, hidden_MD)
     ids = [self._ids(example, self.queries) for example in examples]
     asked, states = self._histories()
     return proof.Prompts(

@@ -13,6 +13,7 @@ from ilm_jax import errors
 from ilm_jax.models import decoder, products
 from ilm_jax.weights import hf_decoders, stream, tensor_file, trees
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"   # [V, D], in every family
 _BACK = {stream.KEEP: lambda x: x, stream.TRANSPOSE: lambda x: x.T,
          stream.PLUS_ONE: lambda x: x - 1}
 _ARCHITECTURES = {

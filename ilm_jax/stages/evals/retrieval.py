@@ -25,7 +25,7 @@ def run(run: context.Run) -> None:
   ridge, regularisation = retrieval.ridge_space(vector_IC, text_IP, held_I, seed=run.config.seed)
   spaces = {
       "Q-Former": retrieval.qformer_space(
-          graphdef, params, recipe.entity_arrays(run), _text_batches(run), run.mesh),
+          graphdef, params, recipe.entity_arrays(run), _text_batches(run), run.mesh, len(held_I)),
       "ridge regression (floor)": ridge}
   table = retrieval.table(
       spaces, held_I, vectors=tuple(run.config.vectors), resamples=run.config.eval.bootstrap,
@@ -41,7 +41,8 @@ def run(run: context.Run) -> None:
 def _vectors(run: context.Run, names: tuple[str, ...]) -> np.ndarray:
   """[I, C]: the items' vectors of these names, concatenated."""
   rows = run.entities.rows.items
-  return np.concatenate([run.entities.vectors[n][rows] for n in names], axis=1)
+  parts = [run.entities.vectors[n][rows] for n in names]
+  return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
 def _text_batches(run: context.Run, rows: int = 128):

@@ -2,6 +2,7 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -182,12 +183,13 @@ class Speaker:
       hidden.append(hidden_BLD[placement.fetch(batch["valid"])[:len(part)]])
     return np.concatenate(logits), np.concatenate(hidden)
 
-  def soft_tokens(self, rows, batch: int = 256) -> np.ndarray:
-    """float32 [len(rows), Q, D]: the soft tokens of entity rows."""
-    padded = np.pad(np.asarray(rows, np.int32), (0, -len(rows) % batch)).reshape(-1, batch, 1)
-    parts = [placement.fetch(_soft_tokens(self.graphdef, self.trainable, self.entities, part))
-             for part in padded]
-    return np.concatenate(parts)[:len(rows)]
+  def soft_tokens(self, rows, batch: int = 256) -> Iterator[np.ndarray]:
+    """float32 [.., Q, D]: the soft tokens of a few entity rows at a time, in order."""
+    for first in range(0, len(rows), batch):
+      some = np.asarray(rows[first:first + batch], np.int32)
+      padded = np.pad(some, (0, batch - len(some)))[:, None]
+      yield placement.fetch(_soft_tokens(self.graphdef, self.trainable, self.entities, padded)
+                            )[:len(some)]
 
   def prompt(self, examples, spec) -> prompt_lib.Prompt:
     """The examples' prompts as embeddings, with soft tokens in their slots."""
