@@ -11,9 +11,12 @@ of a call, and users per second.
 
 Measures time and memory of writing lists (`--users=all`, `--items=all` of stage recommend) for a
 synthetic catalogue. Keys, states and histories are drawn and no language model runs; all else is
-the stage's own code. Memory is the peak of the process so far, libraries included.
+the stage's own code. Memory is the peak of the process so far, libraries included. With --workdir
+it also sets the time of ranking the synthetic catalogue beside the time of one forward pass, which
+gives the states of as many of the run's histories.
 """
 import argparse
+import functools
 import importlib
 import pathlib
 import tempfile
@@ -46,15 +49,20 @@ def ways(config) -> list[tuple[str, variants.Variant]]:
   return found
 
 
-def seconds(makes: recommender.Recommender, histories: list, users: int, calls: int) -> np.ndarray:
-  """[calls] seconds of calls with so many users, after two warm-up calls."""
+def seconds(call, histories: list, users: int, calls: int) -> np.ndarray:
+  """[calls] seconds of `call` on so many users' histories, after two warm-up calls."""
   taken = []
   for n in range(calls + 2):
     some = [histories[(n * users + u) % len(histories)] for u in range(users)]
     began = time.perf_counter()
-    makes.top(some, 10)
+    call(some)
     taken.append(time.perf_counter() - began)
   return np.array(taken[2:])
+
+
+def histories_of(run) -> list[np.ndarray]:
+  log = run.data.log
+  return [log.item_N[log.of_user(user)] for user in range(log.num_users)]
 
 
 class _Head(nnx.Module):
@@ -93,8 +101,9 @@ class MadeUp(recommender.Recommender):
     return placement.fetch(self._made.key_IP)
 
 
-def files(items: int, width: int, users: int, of_items: int) -> None:
-  """Prints seconds and peak memory of writing users' lists and items' neighbours."""
+def files(items: int, width: int, users: int, of_items: int) -> MadeUp:
+  """Prints seconds and peak memory of writing users' lists and items' neighbours; returns what made
+  them."""
   began = time.perf_counter()
 
   def row(name):
@@ -113,6 +122,33 @@ def files(items: int, width: int, users: int, of_items: int) -> None:
     neighbours._write(str(out / "near.parquet"), makes.item_vectors(), makes.run.data.items,
                       range(of_items), _K)
     row(f"neighbours of {of_items:,} items")
+  return makes
+
+
+def beside_forward(makes: MadeUp, run: context.Run, users: list[int], calls: int) -> None:
+  """Prints the time of ranking all items exactly beside that of the run's forward pass."""
+  read = recommender.Recommender(run)
+  print("| users in a call | forward pass, ms | ranking, ms | ranking, of a forward pass |\n"
+        "|---|---|---|---|")
+  for count in users:
+    forward = np.median(seconds(read.states, histories_of(run), count, calls))
+    ranked = np.median(seconds(functools.partial(makes.top, k=_K), histories_of(makes.run), count,
+                               calls))
+    print(f"| {count} | {1e3 * forward:.0f} | {1e3 * ranked:.0f} | {ranked / forward:.2f} |",
+          flush=True)
+
+
+def of_run(run: context.Run, users: list[int], calls: int) -> None:
+  """Prints the time of a call for every way of ranking that the run has."""
+  print("| by | users in a call | median, ms | 90 %, ms | users a second |\n|---|---|---|---|---|")
+  for by, variant in ways(run.config):
+    makes = recommender.Recommender(run, variant)
+    makes.by = by
+    for count in users:
+      taken_C = seconds(functools.partial(makes.top, k=_K), histories_of(run), count, calls)
+      print(f"| {variant.label}, {by} | {count} | {1e3 * np.median(taken_C):.0f} "
+            f"| {1e3 * np.quantile(taken_C, 0.9):.0f} | {count / np.median(taken_C):.0f} |",
+            flush=True)
 
 
 def main() -> None:
@@ -125,24 +161,17 @@ def main() -> None:
   for name, default in (("items", 0), ("width", 64), ("of_users", 1000), ("of_items", 10_000)):
     parser.add_argument(f"--{name}", type=int, default=default)
   args = parser.parse_args()
-  if args.items:
-    files(args.items, args.width, args.of_users, args.of_items)
-    return
-  if not args.workdir:
+  if not args.items and not args.workdir:
     parser.error("expected --workdir of a finished run, or --items of a synthetic catalogue")
+  made_up = files(args.items, args.width, args.of_users, args.of_items) if args.items else None
+  if not args.workdir:
+    return
   module = importlib.import_module(args.config.removesuffix(".py").replace("/", "."))
   run = context.Run(module.get_config(), args.workdir)
-  log = run.data.log
-  histories = [log.item_N[log.of_user(user)] for user in range(log.num_users)]
-  print("| by | users in a call | median, ms | 90 %, ms | users a second |\n|---|---|---|---|---|")
-  for by, variant in ways(run.config):
-    makes = recommender.Recommender(run, variant)
-    makes.by = by
-    for users in args.users:
-      taken_C = seconds(makes, histories, users, args.calls)
-      print(f"| {variant.label}, {by} | {users} | {1e3 * np.median(taken_C):.0f} "
-            f"| {1e3 * np.quantile(taken_C, 0.9):.0f} | {users / np.median(taken_C):.0f} |",
-            flush=True)
+  if made_up:
+    beside_forward(made_up, run, args.users, args.calls)
+  else:
+    of_run(run, args.users, args.calls)
 
 
 if __name__ == "__main__":
