@@ -9,7 +9,8 @@ published peaks the matmuls take .487 s, memory .176 s, collectives .001 s: .487
 useful utilisation of .98. By XLA's own model, which overlaps nothing, .705 s and .678. With
 --config.mesh.data=16 --config.mesh.fsdp=4 --config.phase2.rows=2048: 50.27 GiB, 1.381 s by XLA's
 model and .693 (.993 s and .963 at published peaks, with collectives of .020 s that overlap with
-nothing). Without the attention kernel (--config.lm.attention=plain): .769 s and .622, memory .249 s
+nothing). With 60 rows a chip (--config.phase2.rows=3840): 90.70 GiB, 2.547 s and .704; 64 rows do
+not fit. Without the attention kernel (--config.lm.attention=plain): .769 s and .622, memory .249 s
 for 6.9e11 bytes instead of 4.9e11. A search (--search) in the paper's form, before the kernel: 16 x
 4 with 2,048 rows was 1.05 times as fast as plain FSDP; 32 x 2 and 64 x 1 were slower by 1 and 2.5
 percent.
