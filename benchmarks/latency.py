@@ -32,7 +32,6 @@ from configs import quickstart
 from ilm_jax.config import variants
 from ilm_jax.data import interactions
 from ilm_jax.evaluation import dot_scores
-from ilm_jax.models import ilm
 from ilm_jax.runtime import placement
 from ilm_jax.stages import context, neighbours, recipe, recommend, recommender
 
@@ -65,11 +64,18 @@ def histories_of(run) -> list[np.ndarray]:
   return [log.item_N[log.of_user(user)] for user in range(log.num_users)]
 
 
-class _Head(nnx.Module):
+class _Query(nnx.Module):
+  """The part of an item head that makes states."""
+
+  def __init__(self, width: int):
+    self.query = nnx.Linear(width, width, use_bias=False, rngs=nnx.Rngs(0))
+
+
+class _Model(nnx.Module):
   """The part of a model that `dot_scores.head_score` uses."""
 
   def __init__(self, width: int):
-    self.head = ilm.ItemHead(1, width, width, nnx.Rngs(0))
+    self.head = _Query(width)
 
 
 class MadeUp(recommender.Recommender):
@@ -87,7 +93,7 @@ class MadeUp(recommender.Recommender):
                                 [[]] * items), "made up")
     super().__init__(types.SimpleNamespace(config=quickstart.get_config(), data=data))
     self._random, self._width = np.random.default_rng(0), width
-    self._graphdef, state = nnx.split(_Head(width))
+    self._graphdef, state = nnx.split(_Model(width))
     self._params = nnx.to_pure_dict(state)
     self._made = jax.device_put(dot_scores.HeadItems(
         self._random.normal(size=(items, width)).astype(np.float32), np.zeros(items, np.float32)))
@@ -117,7 +123,7 @@ def files(items: int, width: int, users: int, of_items: int) -> MadeUp:
   row("catalogue and log are there")
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder)
-    recommend._write_all(makes, recommend.Wish(users="all", k=_K, out=str(out / "lists.parquet")))
+    recommend._write(makes, str(out / "lists.parquet"), range(users), _K)
     row(f"lists of {users:,} users, {makes.together} at a time")
     neighbours._write(str(out / "near.parquet"), makes.item_vectors(), makes.run.data.items,
                       range(of_items), _K)
