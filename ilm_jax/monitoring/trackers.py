@@ -142,11 +142,21 @@ class Background:
           "has all records", file=sys.stderr, flush=True)
 
 
-class _Wandb:
-  """Weights & Biases; its environment variables configure it (WANDB_MODE, WANDB_PROJECT, ..)."""
+class _Remote:
+  """What the three have in common; `start` sets `_run`, except in MLflow."""
 
   def __init__(self, workdir, phase: str, settings: dict):
     self._workdir, self._phase, self._settings = workdir, phase, settings
+
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    self._run.log(scalars, step=step)
+
+  def close(self) -> None:
+    self._run.finish()
+
+
+class _Wandb(_Remote):
+  """Weights & Biases; its environment variables configure it (WANDB_MODE, WANDB_PROJECT, ..)."""
 
   def start(self, step: int) -> None:
     import wandb
@@ -158,18 +168,9 @@ class _Wandb:
         name=f"{_title(self._workdir)} {self._phase}", id=_identity(self._workdir, self._phase),
         resume="allow", config=self._settings, dir=local)
 
-  def write(self, step: int, scalars: dict[str, float]) -> None:
-    self._run.log(scalars, step=step)
 
-  def close(self) -> None:
-    self._run.finish()
-
-
-class _Mlflow:
+class _Mlflow(_Remote):
   """MLflow: the server at MLFLOW_TRACKING_URI, or files in the workdir if it is not set."""
-
-  def __init__(self, workdir, phase: str, settings: dict):
-    self._workdir, self._phase, self._settings = workdir, phase, settings
 
   def start(self, step: int) -> None:
     import mlflow
@@ -207,11 +208,8 @@ class _Mlflow:
     self._client.set_terminated(self._id)
 
 
-class _Trackio:
+class _Trackio(_Remote):
   """trackio: a database in TRACKIO_DIR, by default in a local workdir."""
-
-  def __init__(self, workdir, phase: str, settings: dict):
-    self._workdir, self._phase, self._settings = workdir, phase, settings
 
   def start(self, step: int) -> None:
     if local := _local(self._workdir):
@@ -221,12 +219,6 @@ class _Trackio:
         project=_PROJECT, name=f"{_title(self._workdir)}-{self._phase}-"
         f"{_identity(self._workdir, self._phase)}", group=_title(self._workdir), resume="allow",
         config=self._settings, embed=False)
-
-  def write(self, step: int, scalars: dict[str, float]) -> None:
-    self._run.log(scalars, step=step)
-
-  def close(self) -> None:
-    self._run.finish()
 
 
 _REMOTE = {"wandb": _Wandb, "mlflow": _Mlflow, "trackio": _Trackio}
