@@ -186,7 +186,7 @@ def _from_folder(name: str, asset: Asset, folder, tried: list[str]):
               f"asset {name!r}: {here / file} {wrong}. Put the right file there, or unset "
               "ILM_ASSETS_DIR to have it downloaded.")
       return {file: here / file for file in layout}
-  tried.append(f"folder {here}: does not hold {_either(asset)}")
+  tried.append(f"folder {here}: does not hold {either(asset.layouts)}")
   return None
 
 
@@ -259,12 +259,12 @@ def _from_sources(name: str, asset: Asset, home: pathlib.Path, tried: list[str])
   raise errors.UserError(
       f"asset {name!r} was found in no source. Tried "
       + " ".join(f"({i}) {reason}." for i, reason in enumerate(tried, 1))
-      + f" Put {_either(asset)} into FOLDER/{name}/ and set ILM_ASSETS_DIR=FOLDER.")
+      + f" Put {either(asset.layouts)} into FOLDER/{name}/ and set ILM_ASSETS_DIR=FOLDER.")
 
 
-def _either(asset: Asset) -> str:
-  """The file names of each layout, in words."""
-  return " or ".join(" + ".join(layout) for layout in asset.layouts)
+def either(layouts) -> str:
+  """The file names of each of some layouts, in words."""
+  return " or ".join(" + ".join(layout) for layout in layouts)
 
 
 @contextlib.contextmanager

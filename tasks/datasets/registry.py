@@ -96,7 +96,7 @@ def find(data) -> Found:
     paths, fingerprint = pinned.fetch(about.asset), pinned.fingerprint(about.asset)
   else:
     raise errors.UserError(f"data.path is empty: fetch {data.name} from {about.homepage} and give "
-                           f"the folder with {_wanted(about)}")
+                           f"the folder with {pinned.either(about.layouts)}")
   options = {"columns": data.columns} if about.takes_columns else {}
   log_options = options if data.name == "table" else {}
   return Found(data.name, about, paths, fingerprint,
@@ -120,11 +120,8 @@ def _in_folder(data, about: DataSet) -> dict:
     if all(matches.values()):
       return {pattern: paths[0] for pattern, paths in matches.items()}
   raise errors.UserError(f"{folder} does not hold the files of {data.name}: expected "
-                         f"{_wanted(about)}{f', from {about.homepage}' * bool(about.homepage)}")
-
-
-def _wanted(about: DataSet) -> str:
-  return " or ".join(" + ".join(layout) for layout in about.layouts)
+                         f"{pinned.either(about.layouts)}"
+                         f"{f', from {about.homepage}' * bool(about.homepage)}")
 
 
 def _said(columns) -> dict:
