@@ -78,6 +78,10 @@ class Leading(NamedTuple):
   value_AI1: np.ndarray
   years_apart: int
 
+  def label(self, name: str, row: int) -> float:
+    """An item's label of an attribute; NaN: not known."""
+    return float(self.value_AI1[self.names.index(name), row])
+
   def critiques(self, shown: int, wanted: int) -> list[tuple[str, int]]:
     """(attribute, 1 or -1) for every attribute of which `wanted` has more or less than `shown`.
 

@@ -38,7 +38,7 @@ class Simulator:
 
   def answer(self, question: policy.Question) -> str:
     """Its answer to a question about an attribute."""
-    value = self._value(question.name, self.target)
+    value = self.known.label(question.name, self.target)
     if np.isnan(value):
       return EITHER
     self.said.add(question.name)
@@ -56,9 +56,6 @@ class Simulator:
     self.said.add(name)
     asked = wording.asked(session_lib.Critique(name, -sign if self.lies else sign))
     return f"{asked[0].upper()}{asked[1:]}."
-
-  def _value(self, name: str, row: int) -> float:
-    return float(self.known.value_AI1[self.known.names.index(name), row])
 
 
 def opening(items: interactions_lib.Items, rows) -> str:

@@ -186,7 +186,7 @@ class Maker:
   def _questioned(self, talk: _Talk, question: policy.Question, rng) -> None:
     self._says(talk, rng, s.RECOMMENDER, s.ASK, "ask", question=question.text)
     than = 0.5 if question.year is None else question.year
-    value = self._value(question.name, talk.target)
+    value = self._known.label(question.name, talk.target)
     if np.isnan(value):
       self._says(talk, rng, s.USER, s.ANSWER, "either")
     else:
@@ -196,14 +196,11 @@ class Maker:
     act, way, facts = s.RECOMMEND, "recommend", {}
     if wanted := talk.wanted:
       act, facts = s.REFINE, {"attribute": wanted.name}
-      if (self._value(wanted.name, row) - wanted.than) * wanted.sign > 0:      # the item fulfils it
+      if (self._known.label(wanted.name, row) - wanted.than) * wanted.sign > 0:  # it fulfils it
         way = f"refine_{wording.side(wanted.name, wanted.sign)}"
     self._says(talk, rng, s.RECOMMENDER, act, way, [row], **facts)
     talk.shown.append(row)
     talk.wanted = None
-
-  def _value(self, name: str, row: int) -> float:
-    return float(self._known.value_AI1[self._known.names.index(name), row])
 
   def _explained(self, talk: _Talk, shown: int, rng) -> None:
     self._says(talk, rng, s.USER, s.WHY, "why")
@@ -225,7 +222,7 @@ class Maker:
              for name, sign in self._known.critiques(shown, talk.target) if name not in over]
     gain, name, sign = max(words, default=(0.0, "", 0))
     if gain > 0 and self._alike(shown, talk.target) > 0:
-      self._wants(talk, s.CRITIQUE, _Wanted(name, sign, self._value(name, shown)), rng)
+      self._wants(talk, s.CRITIQUE, _Wanted(name, sign, self._known.label(name, shown)), rng)
     else:
       self._says(talk, rng, s.USER, s.REJECT, "reject")
       talk.session = s.dislike(talk.session, self._items.ids[shown - 1])
