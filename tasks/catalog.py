@@ -4,7 +4,6 @@ Names are <dataset>_<task>: ml100k_sequential, ml100k_item_text. The mixture of 
 the config's rates is <dataset>_ilm, that of ELM's 24 tasks at equal rates <dataset>_elm_24;
 <dataset>_catalogue lists every item's index.
 """
-import contextlib
 import dataclasses
 import importlib
 
@@ -15,7 +14,7 @@ import tensorflow as tf
 from ilm_jax import elm as elm_names
 from ilm_jax import errors
 from ilm_jax.config import own_tasks
-from ilm_jax.tasks import conversations, elm, features, item_text, openp5
+from ilm_jax.tasks import conversations, elm, features, item_text, openp5, templates
 from ilm_jax.tasks import material as material_lib
 
 
@@ -72,27 +71,18 @@ def import_module(name: str):
   Raises:
     UserError: a template is wrong, or nothing defines the tasks.
   """
-  with _named(name):
+  with templates.named(f"--tasks_module={name}"):
     module = importlib.import_module(name)
     if not callable(getattr(module, "definitions", None)):
       raise errors.UserError("has no function definitions(material), which returns the tasks")
   return module
 
 
-@contextlib.contextmanager
-def _named(module: str):
-  """Adds the module's name to the message of a UserError."""
-  try:
-    yield
-  except errors.UserError as e:
-    raise errors.UserError(f"--tasks_module={module}: {e}") from e
-
-
 def _own(material: material_lib.Material) -> dict[str, features.Definition]:
   """The tasks of a user's module."""
   if not material.module:
     return {}
-  with _named(material.module):
+  with templates.named(f"--tasks_module={material.module}"):
     given = importlib.import_module(material.module).definitions(material)
   rates = own_tasks.mixture(material.module)
   if set(given) != set(rates):
@@ -107,7 +97,7 @@ def _own(material: material_lib.Material) -> dict[str, features.Definition]:
           f"splits {list(definition.source.splits)}: expected features.language(..) or "
           "features.conversation(..), and at least "
           "train and test")
-    with _named(material.module):
+    with templates.named(f"--tasks_module={material.module}"):
       _ = [own_tasks.metric_name(fn) for fn in definition.metric_fns]
   return given
 

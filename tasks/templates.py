@@ -70,7 +70,7 @@ def load(name: str, folder=FOLDER, words: elm.Words = elm.DOMAINS["movie"]) -> F
   path = pathlib.Path(folder) / f"{name}.json"
   text = words.fill(path.read_text())
   data = json.loads(text)
-  with _named(path):
+  with named(path):
     return Family(data["fields"], data["separator"], data["seen"], data["unseen"],
                   hashlib.sha256(text.encode()).hexdigest(),
                   **{name: data[name] for name in ("teacher", "mention", "question")
@@ -101,18 +101,18 @@ def from_lines(path, lines, task: str, dataset: str) -> Family:
       text = re.sub(r"\s*(?:user_)?\{user_id\}", "{user}", text)
       texts[line.seen].append(re.sub(r"\s*\{history\}", "{history}", text))
   identity = f"{dataset}\n{pathlib.Path(path).read_text()}"
-  with _named(f"{path} ({task})"):
+  with named(f"{path} ({task})"):
     return Family(fields, " ,", texts[True], texts[False],
                   hashlib.sha256(identity.encode()).hexdigest())
 
 
 @contextlib.contextmanager
-def _named(path):
-  """Adds the name of the file to the message of a UserError."""
+def named(source):
+  """Adds the name of a file or flag to the message of a UserError."""
   try:
     yield
   except errors.UserError as e:
-    raise errors.UserError(f"{path}: {e}") from e
+    raise errors.UserError(f"{source}: {e}") from e
 
 
 @seqio.map_over_dataset
