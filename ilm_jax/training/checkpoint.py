@@ -122,11 +122,11 @@ class Checkpointer:
 
 
 def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[str, str],
-          settings: dict | None = None, subtree: tuple[str, ...] = ("qformer",)):
+          settings: dict | None = None):
   """The first state of a run, from the first of these that exists:
 
   1. the newest checkpoint of this run (a preempted job resumes);
-  2. the `subtree` of the phase 1 run in the workdir `init_from` (phase 2 begins);
+  2. the Q-Former of the phase 1 run in the workdir `init_from` (phase 2 begins);
   3. `fresh`.
 
   Args:
@@ -135,7 +135,6 @@ def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[
     init_from: a workdir, or "" to begin fresh.
     fingerprints: {name: sha256} that phase 1 must share with this run.
     settings: `shared_with_phase1` of this run's.
-    subtree: the parts of `fresh.trainable` that phase 1 provides, with all their leaves.
 
   Raises:
     UserError: inputs or settings differ, `init_from` has no checkpoint or is not trained to its
@@ -156,7 +155,7 @@ def start(checkpointer: Checkpointer, fresh, init_from: str, fingerprints: dict[
   if checkpointer.fingerprints.get("phase 1", identity) != identity:
     raise errors.UserError(f"phase 1 in {init_from} was trained on while this run began: run the "
                            "same command again")
-  got = read_trainable(folder, {name: fresh.trainable[name] for name in subtree}, step)
+  got = read_trainable(folder, {"qformer": fresh.trainable["qformer"]}, step)
   return fresh._replace(trainable={**fresh.trainable, **got})
 
 
