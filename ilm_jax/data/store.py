@@ -125,8 +125,8 @@ def damage(folder, manifest: dict) -> str:
 class Prepared:
   """The prepared examples of one split of one task, by index."""
 
-  def __init__(self, folder, verify: bool = True):
-    """Opens `folder`; with `verify`, reads every file once and compares size and sha256.
+  def __init__(self, folder):
+    """Opens `folder`; reads every file once and compares size and sha256.
 
     Raises:
       UserError: there are no prepared examples of this format, or they are damaged.
@@ -136,7 +136,7 @@ class Prepared:
     if manifest is None or manifest.get("format") != FORMAT:
       raise errors.UserError(f"{folder} holds no prepared examples of format {FORMAT}: "
                              "run --stage=prepare")
-    if verify and (wrong := damage(folder, manifest)):
+    if wrong := damage(folder, manifest):
       raise errors.UserError(f"{wrong}: run --stage=prepare, which writes {folder} again")
     self.manifest = manifest
     self._open()
