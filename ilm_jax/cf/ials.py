@@ -175,21 +175,3 @@ def _place(layout, piece, slot_O1, mesh) -> jax.Array:
   return jax.make_array_from_callback(
       shape, NamedSharding(mesh, solve.BATCHES), lambda index: layout.batches(
           piece, (index[1].start or 0) // piece.rows, slot_O1))
-
-
-def scores(user_BC, item_I1C, seen=None) -> np.ndarray:
-  """How much each user is expected to like each item.
-
-  Args:
-    user_BC: [B, C] user vectors.
-    item_I1C: [I + 1, C] item vectors.
-    seen: for each of the B users, item rows to leave out; None: leave out nothing.
-
-  Returns:
-    float [B, I + 1] in the dtype of the vectors; -inf for row 0 and the rows in `seen`.
-  """
-  scores_BI1 = np.asarray(user_BC) @ np.asarray(item_I1C).T
-  scores_BI1[:, 0] = -np.inf
-  for score_I1, rows in zip(scores_BI1, seen or []):
-    score_I1[rows] = -np.inf
-  return scores_BI1
