@@ -94,8 +94,8 @@ def test_no_queries_leave_the_slots_out():
 
 
 def test_widen_by_hand():
-  tokens, slot = filling.widen([7, SLOT, 8], queries=2, slot_id=SLOT, first_slot=1)
-  assert tokens.tolist() == [7, 0, 0, 8] and slot.tolist() == [-1, 2, 3, -1]
+  tokens, slot = filling.widen([7, SLOT, 8], queries=2, slot_id=SLOT)
+  assert tokens.tolist() == [7, 0, 0, 8] and slot.tolist() == [-1, 0, 1, -1]
 
 
 def test_a_prompt_of_nothing_is_refused():

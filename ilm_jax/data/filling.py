@@ -9,20 +9,20 @@ import numpy as np
 _NONE = np.zeros(0, int)
 
 
-def widen(inputs, queries: int, slot_id: int, first_slot: int) -> tuple[np.ndarray, np.ndarray]:
+def widen(inputs, queries: int, slot_id: int) -> tuple[np.ndarray, np.ndarray]:
   """Replaces every slot in `inputs` by `queries` soft tokens.
 
-  ([7, slot, 8], queries=2, first_slot=1) -> tokens [7, 0, 0, 8], slot [-1, 2, 3, -1]
+  ([7, slot, 8], queries=2) -> tokens [7, 0, 0, 8], slot [-1, 0, 1, -1]
 
   Returns:
-    (tokens, slot): tokens, 0 at soft tokens; at each place the index of its soft token in the row,
+    (tokens, slot): tokens, 0 at soft tokens; at each place the index of its soft token among all,
     or -1.
   """
   inputs = np.asarray(inputs)
   is_slot = inputs == slot_id
   times = np.where(is_slot, queries, 1)
   soft = np.repeat(is_slot, times)
-  slot = np.where(soft, first_slot * queries + np.cumsum(soft) - 1, -1)
+  slot = np.where(soft, np.cumsum(soft) - 1, -1)
   return np.where(soft, 0, np.repeat(inputs, times)), slot
 
 
@@ -107,7 +107,7 @@ def _write_prompts(flat: dict, chosen, at: _Places, spec) -> tuple[np.ndarray, n
   said = np.concatenate(prompts).astype(np.int32)
   said_E = np.array([len(e["inputs"]) for e in chosen]) + len(spec.before) + len(spec.after)
   slots_E = _per(said == spec.slot_id, said_E)
-  tokens, slot = widen(said, spec.queries, spec.slot_id, 0)
+  tokens, slot = widen(said, spec.queries, spec.slot_id)
   wide_E = said_E + slots_E * (spec.queries - 1)
   if not wide_E.all():
     raise ValueError("an example's inputs are empty: nothing can predict its first target")
