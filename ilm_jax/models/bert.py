@@ -30,7 +30,6 @@ class BertConfig:
   max_positions: int = 512
   num_types: int = 2
   norm_eps: float = 1e-12
-  dtype: str = "float32"
 
 
 class Encodes(Protocol):
@@ -45,14 +44,12 @@ class BertLayer(nnx.Module):
 
   def __init__(self, c: BertConfig, *, rngs: nnx.Rngs):
     self.num_heads = c.num_heads
-    dtype = jnp.dtype(c.dtype)
 
     def linear(n_in, n_out):
-      return nnx.Linear(n_in, n_out, dtype=dtype, param_dtype=dtype, rngs=rngs)
+      return nnx.Linear(n_in, n_out, rngs=rngs)
 
     def norm():
-      return nnx.LayerNorm(c.width, epsilon=c.norm_eps, dtype=dtype, param_dtype=dtype,
-                           use_fast_variance=False, rngs=rngs)
+      return nnx.LayerNorm(c.width, epsilon=c.norm_eps, use_fast_variance=False, rngs=rngs)
 
     self.query, self.key = linear(c.width, c.width), linear(c.width, c.width)
     self.value, self.out = linear(c.width, c.width), linear(c.width, c.width)
@@ -77,16 +74,15 @@ class Bert(nnx.Module):
 
   def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
     self.config = config
-    dtype = jnp.dtype(config.dtype)
 
     def table(rows):
-      return nnx.Param(0.02 * jax.random.normal(rngs.params(), (rows, config.width), dtype))
+      return nnx.Param(0.02 * jax.random.normal(rngs.params(), (rows, config.width)))
 
     self.word = table(config.vocab_size)
     self.position = table(config.max_positions)
     self.type = table(config.num_types)
-    self.norm = nnx.LayerNorm(config.width, epsilon=config.norm_eps, dtype=dtype,
-                              param_dtype=dtype, use_fast_variance=False, rngs=rngs)
+    self.norm = nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False,
+                              rngs=rngs)
     self.layers = nnx.List([BertLayer(config, rngs=rngs) for _ in range(config.num_layers)])
 
   def hidden(self, ids_BT, mask_BT, type_BT=None) -> jax.Array:

@@ -1,8 +1,7 @@
 """Reads a BERT encoder (MiniLM) from the safetensors folder its publishers ship."""
-import dataclasses
 import pathlib
 
-import jax.numpy as jnp
+import numpy as np
 import safetensors
 import safetensors.numpy
 
@@ -47,13 +46,12 @@ def read_bert_config(path) -> bert.BertConfig:
   return config
 
 
-def load_bert(paths, dtype="float32") -> tuple[bert.BertConfig, dict]:
-  """Config and parameters (pure dict, numpy) of a published encoder.
+def load_bert(paths) -> tuple[bert.BertConfig, dict]:
+  """Config and parameters (pure dict, numpy, float32) of a published encoder.
 
   Args:
     paths: a folder that holds `config.json` and `model.safetensors`, or a dict from these names to
       paths, as from `pinned.fetch`.
-    dtype: dtype of the parameters.
 
   Raises:
     UserError: a file is absent or damaged, or does not hold exactly this encoder.
@@ -73,8 +71,8 @@ def load_bert(paths, dtype="float32") -> tuple[bert.BertConfig, dict]:
   params = {}
   for name, place in places.items():
     tensor = tensors[name].T if place[-1] == "kernel" else tensors[name]
-    trees.put(params, place, tensor.astype(jnp.dtype(dtype)))
-  return dataclasses.replace(config, dtype=str(dtype)), params
+    trees.put(params, place, tensor.astype(np.float32))
+  return config, params
 
 
 def _places(c: bert.BertConfig) -> dict[str, tuple]:
