@@ -27,9 +27,9 @@ _LLAMA3 = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 8192))
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
 
 
-def read_config(path, dtype="float32") -> decoder.DecoderConfig:
+def read_config(path) -> decoder.DecoderConfig:
   """The config of the decoder in the file; reads only the header. Raises UserError as `load`."""
-  return _config(gguf_file.read(path), path, dtype)
+  return _config(gguf_file.read(path), path, "float32")
 
 
 def load(path, dtype="float32", mesh=None, *,

@@ -26,13 +26,13 @@ _LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers")
 _OPTIONAL = ("num_key_value_heads", "head_dim", "num_decoder_layers")     # null: as if absent
 
 
-def read_config(folder, dtype: str = "float32") -> language_model.Config:
+def read_config(folder) -> language_model.Config:
   """The config of the model in a folder; reads only the headers of its weights.
 
   Raises:
     UserError: as `load`, for mistakes that show in config.json and the headers.
   """
-  return _family(folder, Shards(epath.Path(folder)))[0](dtype)
+  return _family(folder, Shards(epath.Path(folder)))[0]("float32")
 
 
 def load(folder, dtype: str = "float32", mesh=None, *,
