@@ -165,7 +165,7 @@ def guesser(material, sortings) -> Callable[[str], tuple]:
 
   def make(word):
     word_W, of_film_W = material.encoded([word, f"{word} film"])
-    return (open_words.of_texts(item_I1C, text_IW, of_film_W),
+    return (open_words.Texts(item_I1C, text_IW).of(of_film_W),
             open_words.of_names(word_W, name_AW, way_AC))
   return lambda word: material.once(("guess", word), lambda: make(word))
 

@@ -5,7 +5,7 @@
 
 It makes two guesses. If they agree, the word has a direction, and it is their sum.
 
-  of_texts   the similarity of the word ("dark film") to each item's text (cosine of sentence
+  Texts      the similarity of the word ("dark film") to each item's text (cosine of sentence
              vectors), regressed on the items' factors
   of_names   the directions of the attributes whose names are most similar to the word, weighted by
              how far their similarity stands out
@@ -23,7 +23,7 @@ from ilm_jax.cf import activation
 from ilm_jax.conversation import attributes, directions
 
 # benchmarks.critiques chose them on SoftAttributes and MovieLens.
-RIDGE = 1.0              # of `of_texts`, which learns from vectors of length 1
+RIDGE = 1.0              # of `Texts`, which learns from vectors of length 1
 AGREE = 0.5              # least correlation of the two guesses over the items
 TOKENS = 32              # the encoder pads or cuts texts to this length: one program for all
 _REMEMBERED = 1024       # words that are cached
@@ -65,28 +65,23 @@ class Guesser:
     return np.asarray(self._encode(list(self._ways)))
 
 
-def of_texts(item_I1C, text_I1W, word_W, ridge: float = RIDGE) -> np.ndarray | None:
-  """float32 [C]: the direction in which texts are more similar to a word; None: all are equal.
-
-  Args: as in `Guesser`, and the word's sentence vector.
-  """
-  return Texts(item_I1C, text_I1W, ridge).of(word_W)
-
-
 class Texts:
-  """`of_texts` of many words: what does not depend on the word is computed once. Args: as there."""
+  """Directions in which texts are more similar to a word; what depends on no word is computed once.
 
-  def __init__(self, item_I1C, text_I1W, ridge: float = RIDGE):
+  Args: as in `Guesser`.
+  """
+
+  def __init__(self, item_I1C, text_I1W):
     self._item_I1C, item_I1C = item_I1C, np.asarray(item_I1C, np.float64)
     self._text_I1W = np.asarray(text_I1W, np.float32)
     self._has_I1 = np.any(self._text_I1W != 0, axis=1) & np.any(item_I1C != 0, axis=1)
     self._has_I1[0] = False
     met_NC = item_I1C[self._has_I1]
     self._along = activation.regression(
-        met_NC / np.linalg.norm(met_NC, axis=1, keepdims=True), ridge) if len(met_NC) else None
+        met_NC / np.linalg.norm(met_NC, axis=1, keepdims=True), RIDGE) if len(met_NC) else None
 
   def of(self, word_W) -> np.ndarray | None:
-    """The direction of a word's sentence vector."""
+    """float32 [C]: the direction of a word's sentence vector; None: all texts are equally near."""
     near_N = (self._text_I1W @ word_W)[self._has_I1].astype(np.float64)
     if self._along is None or len(near_N) < 3 or np.ptp(near_N) == 0:
       return None
