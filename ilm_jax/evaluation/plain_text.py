@@ -46,17 +46,18 @@ def estimate(of: dict, sign: bool = False) -> str:
   return f"{value} [{number(of['lo'], sign)}, {number(of['hi'], sign)}]" if "lo" in of else value
 
 
-def aligned(rows: list[list[str]], width: int, indent: str = "  ") -> list[str]:
-  """One line per row of cells, in aligned columns; columns that do not fit are left out.
+def aligned(rows: list[list[str]], width: int) -> list[str]:
+  """One line per row of cells, aligned and each after two spaces; columns that do not fit are left
+  out.
 
   The first two columns are always kept; the first is cut to make room for the second.
   """
   size = [max(cells.cell_len(row[c]) for row in rows) for c in range(len(rows[0]))]
-  size[0] = min(size[0], max(width - len(indent) - 2 - size[1], 8)) if size[1:] else size[0]
+  size[0] = min(size[0], max(width - 4 - size[1], 8)) if size[1:] else size[0]
   kept = [c for c in range(len(size))
-          if len(indent) + sum(size[:c + 1]) + 2 * c <= width or c < 2]
-  return [(indent + "  ".join(cells.set_cell_size(cut(row[c], size[c]), size[c])
-                              for c in kept)).rstrip() for row in rows]
+          if sum(size[:c + 1]) + 2 * (c + 1) <= width or c < 2]
+  return ["".join("  " + cells.set_cell_size(cut(row[c], size[c]), size[c])
+                  for c in kept).rstrip() for row in rows]
 
 
 def typed(words: list[str], width: int, start: str = "") -> list[str]:

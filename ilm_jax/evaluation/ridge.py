@@ -3,6 +3,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_GRID, _FOLDS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0), 5
+
 
 class Ridge(NamedTuple):
   """A linear map from standardised vectors to centred vectors."""
@@ -25,27 +27,24 @@ def fit(x_NC, y_NP, regularisation: float) -> Ridge:
   return Ridge(mean_C, scale_C, np.linalg.solve(gram_CC, moment_CP), mean_P)
 
 
-def choose(x_NC, y_NP, *, grid=(1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0), folds: int = 5,
-           seed: int, group_N=None) -> float:
-  """The regularisation of `grid` with the least squared error in cross-validation.
+def choose(x_NC, y_NP, *, seed: int, group_N=None) -> float:
+  """The regularisation of `_GRID` with the least squared error in cross-validation.
 
   Args:
     x_NC, y_NP: as in `fit`.
-    grid: what to choose from.
-    folds: number of folds.
     seed: of the folds.
     group_N: rows of equal value are in the same fold, because they are alike; None: each row is
       on its own.
   """
   group_N = np.arange(len(x_NC)) if group_N is None else np.unique(group_N, return_inverse=True)[1]
-  fold_N = (np.random.default_rng(seed).permutation(group_N.max() + 1) % folds)[group_N]
+  fold_N = (np.random.default_rng(seed).permutation(group_N.max() + 1) % _FOLDS)[group_N]
 
   def error(regularisation):
     total = 0.0
-    for fold in range(folds):
+    for fold in range(_FOLDS):
       out_N = fold_N == fold
       ridge = fit(x_NC[~out_N], y_NP[~out_N], regularisation)
       total += np.sum((ridge.predict(x_NC[out_N]) + ridge.mean_P - y_NP[out_N]) ** 2)
     return total
 
-  return float(min(grid, key=error))
+  return float(min(_GRID, key=error))
