@@ -18,6 +18,7 @@ from ilm_jax import errors
 from ilm_jax.data import order, packing, store
 
 LmBatchSpec = packing.LmBatchSpec
+_THREADS, _AHEAD = 2, 8      # threads that make batches; batches that wait finished, at least
 _TOGETHER = 64               # rows of phase 2 that are packed at once, of several steps if possible
 
 
@@ -32,20 +33,17 @@ class Examples(Protocol):
 class Batches:
   """Numbered batches: `at` makes one, `iterate` makes many ahead of time in threads."""
 
-  def __init__(self, make: Callable[[range], list[dict]], *, together: int = 1, threads: int = 2,
-               ahead: int = 8):
+  def __init__(self, make: Callable[[range], list[dict]], *, together: int = 1):
     """Wraps `make`, a pure function from steps to their batches, dicts of arrays.
 
     Args:
       make: the batch of a step must not depend on the other steps of the call.
       together: number of steps that `iterate` asks for at once; for small batches, a call costs as
         much as its batches.
-      threads: number of threads that make batches.
-      ahead: number of finished batches to keep waiting, at least.
     """
     self.make, self.together = make, together
     self._options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(2, ahead // together))
+        num_threads=_THREADS, prefetch_buffer_size=max(2, _AHEAD // together))
 
   def at(self, step: int) -> dict[str, np.ndarray]:
     """The batch of one step."""

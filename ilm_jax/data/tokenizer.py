@@ -61,7 +61,7 @@ class Tokenizer:
   pad_id = 0
 
   def __init__(self, backend: tokenizers.Tokenizer, *, eos: str | int, ends: tuple[int, ...] = (),
-               wrap: bool = True, added: tuple[str, ...] = ()):
+               wrap: bool = True):
     """Wraps `backend`.
 
     Args:
@@ -70,7 +70,6 @@ class Tokenizer:
       ends: further ids that end a text.
       wrap: True: `encode` puts `before` and `after` around a text; False: the code that builds
         prompts does.
-      added: words with ids after the vocabulary, never split.
 
     Raises:
       UserError: the tokenizer has no token `eos`.
@@ -85,10 +84,10 @@ class Tokenizer:
                              "give the model's own tokenizer")
     # The ids may have holes, so the last id decides the size, not their number.
     size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
-    self._set(backend, size, eos_id, before, after, wrap, added)
+    self._set(backend, size, eos_id, before, after, wrap)
     self.ends = (eos_id, *(i for i in ends if i != eos_id))
 
-  def _set(self, backend, size: int, eos_id: int, before, after, wrap: bool, added):
+  def _set(self, backend, size: int, eos_id: int, before, after, wrap: bool, added=()):
     self._backend, self.eos_id, self._added = backend, eos_id, tuple(added)
     self.before, self.after, self._wrap = tuple(before), tuple(after), wrap
     self.vocab_size = self.slot_id = size + len(self._added)
@@ -215,9 +214,8 @@ class Tokenizer:
 class SentencePieceTokenizer(Tokenizer):
   """A tokenizer of a SentencePiece model (T5, Llama 2, Gemma)."""
 
-  def __init__(self, proto: bytes, *, wrap: bool = False, add_bos: bool = False,
-               add_eos: bool = False, eos_id: int | None = None, ends: tuple[int, ...] = (),
-               added: tuple[str, ...] = ()):
+  def __init__(self, proto: bytes, *, add_bos: bool = False, add_eos: bool = False,
+               eos_id: int | None = None, ends: tuple[int, ...] = ()):
     """Wraps the bytes of a model file; add_bos, add_eos: whether these go around a prompt."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     eos_id = processor.eos_id() if eos_id is None else eos_id
@@ -226,7 +224,7 @@ class SentencePieceTokenizer(Tokenizer):
                              "give the model's own tokenizer")
     add_bos = add_bos and processor.bos_id() >= 0
     self._set(proto, processor.vocab_size(), eos_id, [processor.bos_id()] * add_bos,
-              [eos_id] * add_eos, wrap, added)
+              [eos_id] * add_eos, wrap=False)
     self.ends = (eos_id, *(i for i in ends if i != eos_id))
 
   @functools.cached_property
