@@ -108,12 +108,12 @@ def handed_on(logits_BK, given_BK, stands_BK) -> jax.Array:
   return jax.nn.logsumexp(logits_BK, axis=1, b=stands_BK) - jnp.sum(wanted_BK * logits_BK, axis=1)
 
 
-def uniformity(unit_NP, sharpness: float = 2.0) -> jax.Array:
-  """log of the mean of exp(-sharpness |x - y|^2) over pairs of different rows. The lower it is, the
+def uniformity(unit_NP) -> jax.Array:
+  """log of the mean of exp(-2 |x - y|^2) over pairs of different rows. The lower it is, the
   more evenly unit vectors fill the sphere (Wang and Isola, arXiv 2005.10242, section 4.1.2)."""
   square_NN = 2.0 - 2.0 * unit_NP @ unit_NP.T
   apart_NN = ~jnp.eye(len(unit_NP), dtype=bool)
-  return jax.nn.logsumexp(jnp.where(apart_NN, -sharpness * square_NN, -jnp.inf)) - jnp.log(
+  return jax.nn.logsumexp(jnp.where(apart_NN, -2.0 * square_NN, -jnp.inf)) - jnp.log(
       apart_NN.sum())
 
 

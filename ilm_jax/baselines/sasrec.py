@@ -23,6 +23,7 @@ from ilm_jax.baselines import sasrec_blocks
 from ilm_jax.evaluation import metrics
 
 LOSSES = ("full", "sampled", "bce", "gbce")
+_TOGETHER = 512          # histories that are scored at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,10 +155,10 @@ def train(histories: list, num_items: int, config: Config, validation: np.ndarra
   return jax.device_get(kept)
 
 
-def scores(params: dict, config: Config, histories: list, batch: int = 512):
-  """Yields float32 [at most batch, I + 1] scores for users' histories; column 0 is -inf."""
+def scores(params: dict, config: Config, histories: list):
+  """Yields float32 [at most `_TOGETHER`, I + 1] scores for users' histories; column 0 is -inf."""
   score = _scorer(config, params["item"].shape[0] - 1)
-  for rows, count in padded(histories, config, batch):
+  for rows, count in padded(histories, config):
     score_BI = np.array(score(params, rows))[:count]
     score_BI[:, 0] = -np.inf
     yield score_BI
@@ -262,11 +263,11 @@ def _batch(histories: list, config: Config, room: int) -> dict:
                            for k, v in placed.items()}}
 
 
-def padded(histories: list, config: Config, batch: int):
-  """Yields (int32 [batch, L] ends of histories, the number of histories among these rows)."""
-  for first in range(0, len(histories), batch):
-    part = histories[first:first + batch]
-    rows = np.zeros((batch, config.length), np.int32)
+def padded(histories: list, config: Config):
+  """Yields (int32 [_TOGETHER, L] ends of histories, the number of histories among these rows)."""
+  for first in range(0, len(histories), _TOGETHER):
+    part = histories[first:first + _TOGETHER]
+    rows = np.zeros((_TOGETHER, config.length), np.int32)
     for b, history in enumerate(part):
       _put(rows[b], history)
     yield rows, len(part)

@@ -12,11 +12,11 @@ from ilm_jax.data import arrays
 from ilm_jax.runtime import axes
 
 
-def states(params: dict, config: sasrec.Config, histories: list, batch: int = 512) -> np.ndarray:
+def states(params: dict, config: sasrec.Config, histories: list) -> np.ndarray:
   """float32 [users, W]: the output at the end of each history; zeros for an empty one."""
   last = _last(config, params["item"].shape[0] - 1)
   parts = [np.asarray(last(params, rows))[:count]
-           for rows, count in sasrec.padded(histories, config, batch)]
+           for rows, count in sasrec.padded(histories, config)]
   there_U = np.array([len(history) > 0 for history in histories])
   return np.where(there_U[:, None], np.concatenate(parts), np.float32(0))
 

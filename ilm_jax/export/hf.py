@@ -119,11 +119,11 @@ def write(folder: pathlib.Path, lm: Decoder, plan: Plan, soft: Iterable[np.ndarr
     tensor_file.write(file, _tensors(first, plan, soft, hidden_MD), {"format": "pt"})
 
 
-def unlikely(head_DV, hidden_MD, count: int = _LEAST_LIKELY) -> np.ndarray:
+def unlikely(head_DV, hidden_MD) -> np.ndarray:
   """int [K]: the words with the lowest mean logits over the hidden states; at most an eighth of all
   words."""
   mean_V = np.asarray(hidden_MD, np.float32).mean(axis=0) @ np.asarray(head_DV, np.float32)
-  return np.argsort(mean_V, kind="stable")[:max(1, min(count, len(mean_V) // 8))]
+  return np.argsort(mean_V, kind="stable")[:max(1, min(_LEAST_LIKELY, len(mean_V) // 8))]
 
 
 def _tensors(vocabulary: int, plan: Plan, soft: Iterable[np.ndarray], hidden_MD

@@ -55,10 +55,10 @@ def spread(graphdef, trainable: dict, frozen: dict, mesh, rows: int | None = Non
   return found
 
 
-def whitening(m: Moments, floor: float = FLOOR) -> tuple[np.ndarray, np.ndarray]:
+def whitening(m: Moments) -> tuple[np.ndarray, np.ndarray]:
   """(mean [F], matrix [F, F]), float64: (x - mean) @ matrix has mean variance 1 over the F numbers.
 
-  Directions with less than `floor` of the largest variance are scaled as if they had that much. If
+  Directions with less than `FLOOR` of the largest variance are scaled as if they had that much. If
   all samples are equal the mean is 0 and the matrix the identity. The matrix is symmetric: only
   this whitening depends neither on the signs of the axes nor on the choice of axes with equal
   variance, both of which rounding decides.
@@ -69,7 +69,7 @@ def whitening(m: Moments, floor: float = FLOOR) -> tuple[np.ndarray, np.ndarray]
       np.asarray(m.outer_FF, np.float64) / m.count - np.outer(off_F, off_F))
   if variance_F[-1] <= 1e-9 * max(1.0, float(mean_F @ mean_F)):
     return np.zeros_like(mean_F), np.eye(len(mean_F))
-  scaled_F = np.maximum(variance_F, floor * variance_F[-1])
+  scaled_F = np.maximum(variance_F, FLOOR * variance_F[-1])
   whole = np.sum(np.maximum(variance_F, 0.0) / scaled_F)
   return mean_F, axis_FF * np.sqrt(len(mean_F) / whole / scaled_F) @ axis_FF.T
 

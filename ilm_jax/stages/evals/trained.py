@@ -33,13 +33,13 @@ def phase2(run: context.Run, variant: variants.Variant, step: int | None
   return built, _read(run, folder, built.trainable, step)
 
 
-def phase1_meta(run: context.Run, step: int | None = None) -> dict:
-  """`meta` of this run's phase 1, by default of its newest checkpoint.
+def phase1_meta(run: context.Run) -> dict:
+  """`meta` of the newest checkpoint of this run's phase 1.
 
   Raises:
     UserError: there is none, or it was made from other inputs or settings than this run's.
   """
-  return _meta(run.workdir / "phase1" / "checkpoints", recipe.phase1_made_from(run), step)
+  return _meta(run.workdir / "phase1" / "checkpoints", recipe.phase1_made_from(run))
 
 
 def first_meta(run: context.Run) -> dict:
@@ -54,12 +54,12 @@ def first_meta(run: context.Run) -> dict:
 
 
 def phase2_meta(run: context.Run, variant: variants.Variant, step: int | None = None) -> dict:
-  """Likewise for a model of phase 2."""
+  """Likewise for a model of phase 2, at a step; None: the newest."""
   return _meta(run.workdir / variant.folder / "checkpoints",
                recipe.phase2_made_from(run, variant), step)
 
 
-def _meta(folder, made_from: recipe.MadeFrom, step: int | None) -> dict:
+def _meta(folder, made_from: recipe.MadeFrom, step: int | None = None) -> dict:
   meta = checkpoint.read_meta(folder, step)
   provenance.check(folder, meta, made_from.fingerprints, made_from.settings)
   return meta
